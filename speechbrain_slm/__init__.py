@@ -1,0 +1,3 @@
+"""Cross-lingual speech language models as SpeechBrain recipes."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""SpeechBrain Brains for long, exact, token-counted training."""

@@ -1,0 +1,1 @@
+"""Stories: the bundled story grammar and what prepares a spoken corpus."""

@@ -1,0 +1,369 @@
+"""A story grammar: parallel stories with a right and a wrong ending.
+
+The data folder (``mini/``, see its README) holds a lexicon of characters and
+things, and plots. A plot has an opening and two courses, A and B, each with an
+ending of its own; the ending of the other course, with the same characters
+and thing, is a story's wrong ending. Both courses are equally frequent, so an
+ending alone does not tell whether it is the right one. How a sentence is
+written: ``speechbrain_slm.corpus.templates``.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from itertools import permutations, product
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_slm.corpus.plots import (
+    COURSES,
+    GrammarError,
+    Lexicon,
+    need,
+    read_lexicon,
+    read_plots,
+)
+
+BUNDLED = Path(__file__).parent / "mini"
+SPLITS = {"valid": 0.05, "test": 0.15, "train": 0.8}
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story in several languages; the right ending is its last sentence."""
+
+    story_id: str
+    plot: str
+    course: str
+    characters: tuple[str, ...]
+    thing: str
+    sentences: dict[str, tuple[str, ...]]
+    wrong_ending: dict[str, str]
+
+
+def split_of(plot, characters, thing):
+    """The split that owns a combination, whatever else the grammar holds.
+
+    Arguments
+    ---------
+    plot : str
+        The plot's name.
+    characters : Sequence[str]
+        The characters' names, in the order of the slots.
+    thing : str
+        The thing's name.
+
+    Returns
+    -------
+    split : str
+        "train", "valid" or "test".
+
+    Example
+    -------
+    >>> split_of("rain", ("Anna",), "ball") in SPLITS
+    True
+    """
+    left = _digest(plot, *characters, thing) / 2**64
+    for split, share in SPLITS.items():
+        left -= share
+        if left < 0:
+            break
+    return split
+
+
+def _digest(*names):
+    """64 bits of a hash of names, the same in every process."""
+    text = "\n".join(map(str, names)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+class StoryGrammar:
+    """Plots, characters and things; made by `load`.
+
+    Arguments
+    ---------
+    lexicon : Lexicon
+        The characters that may be drawn, and the things.
+    plots : list[Plot]
+        The plots, in order.
+    """
+
+    def __init__(self, lexicon, plots):
+        self.lexicon = lexicon
+        self.plots = plots
+
+    @classmethod
+    def load(cls, folder=None, plots=None, characters=None, things=None):
+        """Reads a grammar and checks all of it.
+
+        Arguments
+        ---------
+        folder : str | Path | None
+            The data: ``lexicon.yaml`` and ``plots/*.yaml``; the bundled
+            grammar by default.
+        plots : int | list[str] | None
+            The first so many plots, the plots of these names, or all.
+        characters : int | None
+            The first so many characters, or all.
+        things : int | None
+            At most so many things a plot, the first that fit; or all.
+
+        Returns
+        -------
+        grammar : StoryGrammar
+
+        Raises
+        ------
+        GrammarError
+            With the file, the plot and the sentence, for data that is not a
+            grammar; or if it has fewer plots or characters than asked for.
+
+        Example
+        -------
+        >>> grammar = StoryGrammar.load(plots=4, characters=8, things=4)
+        >>> len(grammar.plots)
+        4
+        """
+        folder = Path(BUNDLED if folder is None else folder)
+        lexicon = read_lexicon(folder / "lexicon.yaml")
+        known = {
+            plot.name: plot for plot in read_plots(folder / "plots", lexicon)
+        }
+        if isinstance(plots, int):
+            need(
+                0 < plots <= len(known),
+                folder,
+                f"plots={plots}",
+                f"1 to {len(known)}, or None for all",
+            )
+        names = plots if isinstance(plots, list) else list(known)[:plots]
+        need(
+            names and len(set(names) & set(known)) == len(names),
+            folder,
+            f"plots={names}",
+            f"different names out of {', '.join(known)}",
+        )
+        chosen = [known[name] for name in names]
+        least = max(plot.num_characters for plot in chosen)
+        cast = list(lexicon.characters)
+        need(
+            characters is None or least <= characters <= len(cast),
+            folder,
+            f"characters={characters}",
+            f"{least} to {len(cast)}, or None for all",
+        )
+        need(
+            things is None or things > 0,
+            folder,
+            f"things={things}",
+            "at least 1, or None for all",
+        )
+        cast = {name: lexicon.characters[name] for name in cast[:characters]}
+        return cls(
+            Lexicon(cast, lexicon.things),
+            [replace(plot, things=plot.things[:things]) for plot in chosen],
+        )
+
+    def combinations(self, plot, split):
+        """The (characters, thing) of a plot that a split owns.
+
+        Arguments
+        ---------
+        plot : Plot
+            One of `plots`.
+        split : str
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        combinations : list[tuple[tuple[str, ...], str]]
+        """
+        casts = permutations(self.lexicon.characters, plot.num_characters)
+        return [
+            (cast, thing)
+            for cast, thing in product(casts, plot.things)
+            if split_of(plot.name, cast, thing) == split
+        ]
+
+    def count(self, split):
+        """How many distinct stories a split has.
+
+        Arguments
+        ---------
+        split : str
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        num_stories : int
+        """
+        return sum(size for *_, size in self._cells(split))
+
+    def _cells(self, split):
+        """Each course of each plot, its combinations, its number of stories."""
+        need(split in SPLITS, "split", f"'{split}'", f"one of {list(SPLITS)}")
+        for plot in self.plots:
+            owned = self.combinations(plot, split)
+            for course in COURSES:
+                size = len(owned) * prod(plot.num_wordings(course))
+                yield plot, course, owned, size
+
+    def generate(self, num_stories, split, seed, languages=("en", "fr")):
+        """Draws distinct stories, evenly over plots, courses, combinations.
+
+        Arguments
+        ---------
+        num_stories : int
+            How many.
+        split : str
+            "train", "valid" or "test"; no combination of plot, characters
+            and thing stands in two of them.
+        seed : int
+            Another seed draws other stories.
+        languages : Sequence[str]
+            The languages to write them in.
+
+        Returns
+        -------
+        stories : list[Story]
+            A pure function of the grammar and the arguments.
+
+        Raises
+        ------
+        GrammarError
+            If the split has fewer stories, or a plot lacks a language.
+
+        Example
+        -------
+        >>> grammar = StoryGrammar.load(plots=4)
+        >>> story = grammar.generate(3, "test", seed=1)[2]
+        >>> story.story_id
+        'test-000002'
+        >>> len(story.sentences["en"]) == len(story.sentences["fr"])
+        True
+        """
+        for plot in self.plots:
+            need(
+                languages and set(plot.languages).issuperset(languages),
+                plot.where,
+                f"languages {list(languages)} asked for",
+                f"some of {', '.join(plot.languages)}",
+            )
+        cells = sorted(self._cells(split), key=lambda cell: cell[-1])
+        total = sum(size for *_, size in cells)
+        need(
+            0 < num_stories <= total,
+            f"split '{split}'",
+            f"{num_stories} stories asked for, {total} distinct ones exist",
+            "at least 1 and at most what exists; more plots, characters or "
+            "things give more",
+        )
+        drawn, left = [], num_stories
+        # The smallest first: what they cannot give, the others make up for.
+        for index, (plot, course, owned, size) in enumerate(cells):
+            quota = min(size, left // (len(cells) - index))
+            left -= quota
+            rng = np.random.default_rng(_digest(seed, split, plot.name, course))
+            drawn += _draw(plot, course, owned, quota, rng)
+        order = np.random.default_rng(_digest(seed, split))
+        return [
+            self._tell(f"{split}-{number:06d}", languages, *drawn[index])
+            for number, index in enumerate(order.permutation(len(drawn)))
+        ]
+
+    def _tell(
+        self, story_id, languages, plot, course, characters, thing, wordings
+    ):
+        """Writes a story out."""
+        slots = [f"c{number + 1}" for number in range(len(characters))]
+        names = dict(zip([*slots, "thing"], [*characters, thing], strict=True))
+        other = COURSES[1 - COURSES.index(course)]
+        # The endings of A and B are written in pairs of similar length.
+        wrong = plot.courses[other][-1][wordings[-1]]
+        sentences, wrong_ending = {}, {}
+        for language in languages:
+            words = {
+                slot: self.lexicon.word(name, language)
+                for slot, name in names.items()
+            }
+            sentences[language] = tuple(
+                choices[wording][language].render(words)
+                for choices, wording in zip(
+                    plot.courses[course], wordings, strict=True
+                )
+            )
+            wrong_ending[language] = wrong[language].render(words)
+        return Story(
+            story_id,
+            plot.name,
+            course,
+            characters,
+            thing,
+            sentences,
+            wrong_ending,
+        )
+
+
+def _draw(plot, course, owned, quota, rng):
+    """Draws `quota` distinct (plot, course, characters, thing, wordings)."""
+    num_wordings = plot.num_wordings(course)
+    for index, place in enumerate(rng.permutation(len(owned))):
+        share = len(range(index, quota, len(owned)))
+        for choice in rng.choice(prod(num_wordings), share, replace=False):
+            wordings = np.unravel_index(choice, num_wordings)
+            yield plot, course, *owned[place], wordings
+
+
+def topic_endings(stories, seed):
+    """Finds for each story another one whose ending is off its topic.
+
+    Arguments
+    ---------
+    stories : Sequence[Story]
+        The stories.
+    seed : int
+        Another seed chooses other stories.
+
+    Returns
+    -------
+    indices : list[int]
+        For each story the index of one that shares neither a character nor
+        the thing, nor, where there is such a one, the plot.
+
+    Raises
+    ------
+    GrammarError
+        If a story has no such other.
+
+    Example
+    -------
+    >>> stories = StoryGrammar.load().generate(50, "test", seed=0)
+    >>> other = stories[topic_endings(stories, seed=0)[0]]
+    >>> other.thing == stories[0].thing
+    False
+    """
+    rng = np.random.default_rng(_digest(seed, "topic endings"))
+    order = rng.permutation(len(stories))
+    one_plot = len({story.plot for story in stories}) == 1
+    indices = []
+    for story in stories:
+        second_best = None
+        # A walk through all stories in random order from a random place.
+        for index in np.roll(order, rng.integers(len(stories))):
+            other = stories[index]
+            if other.thing == story.thing or not set(
+                story.characters
+            ).isdisjoint(other.characters):
+                continue
+            second_best = int(index)
+            if one_plot or other.plot != story.plot:
+                break
+        need(
+            second_best is not None,
+            story.story_id,
+            "each other story shares a character or the thing",
+            "more stories, characters or things",
+        )
+        indices.append(second_best)
+    return indices

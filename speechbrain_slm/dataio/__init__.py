@@ -1,0 +1,1 @@
+"""From a unit store to training rows."""

@@ -1,0 +1,1 @@
+"""Likelihood scoring, cloze accuracy and statistics."""

@@ -1,0 +1,1 @@
+"""From spoken sentences to discrete units."""

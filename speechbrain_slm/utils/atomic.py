@@ -1,0 +1,173 @@
+"""Files and folders that are either whole or absent.
+
+A process can be killed, and a disk can fill up, between any two bytes. What
+is written here goes to a temporary name in the same folder, reaches the disk
+(``fsync``), and only then takes its final name, so a reader never meets half
+of it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+
+
+def fsync_folder(folder):
+    """Force a folder's entries (new names, renames) to the disk.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder whose entries changed.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path):
+    """Force a file's content to the disk.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    """
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yield a temporary path that becomes ``path`` if the block succeeds.
+
+    Arguments
+    ---------
+    path : str or Path
+        The final name of a file. Its folder is made where it is missing.
+
+    Yields
+    ------
+    Path
+        A name in the same folder (same file system, same suffix), for the
+        block to write to.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with atomic_path(folder / "a.txt") as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        fsync_file(temporary)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path, content):
+    """Write text or bytes to a file, all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    content : str or bytes
+        What it shall hold; text is written as UTF-8.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(path, content):
+    """Write an object as indented JSON, all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    content : object
+        Anything that JSON can hold. NaN is refused: it is not JSON, and a
+        result that is not a number is no result.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Yield a temporary folder that becomes ``path`` if the block succeeds.
+
+    Arguments
+    ---------
+    path : str or Path
+        The final name; it must not exist yet.
+
+    Yields
+    ------
+    Path
+        An empty folder beside it. Its name starts with ``.tmp-``.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` is there already: a published folder is never changed.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "published"
+    >>> with atomic_folder(folder) as temporary:
+    ...     _ = (temporary / "a.txt").write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists; a published folder stays as is.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                fsync_file(file)
+            else:
+                fsync_folder(file)
+        fsync_folder(temporary)
+        os.rename(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporary(folder):
+    """Remove what killed processes left under temporary names.
+
+    Call it only where no other process writes to the folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder to clean; a missing one is clean.
+    """
+    for path in Path(folder).glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

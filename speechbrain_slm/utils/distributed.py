@@ -1,0 +1,100 @@
+"""Ranks: started by ``torchrun``, or one process without it.
+
+SpeechBrain's ``ddp_init_group`` expects the user to name the backend; here it
+follows from the device, so that the same command runs on GPUs and on CPUs.
+"""
+
+import datetime
+import os
+
+import torch
+
+# Long work (synthesis, extraction) never waits in a collective, so a rank
+# that does not answer within this time is dead.
+TIMEOUT = datetime.timedelta(minutes=30)
+
+
+def launched_by_torchrun():
+    """Tell whether ``torchrun`` started this process.
+
+    Returns
+    -------
+    bool
+    """
+    return "RANK" in os.environ and "LOCAL_RANK" in os.environ
+
+
+def rank():
+    """Return this process's number among all, 0 without ``torchrun``.
+
+    Returns
+    -------
+    int
+    """
+    return int(os.environ["RANK"]) if launched_by_torchrun() else 0
+
+
+def world_size():
+    """Return the number of processes, 1 without ``torchrun``.
+
+    Returns
+    -------
+    int
+    """
+    return int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else 1
+
+
+def is_main():
+    """Tell whether this process is the one that writes shared files.
+
+    Returns
+    -------
+    bool
+    """
+    return rank() == 0
+
+
+def barrier():
+    """Wait for all processes; does nothing where there is only one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def init_distributed(device, backend=None):
+    """Join the process group when ``torchrun`` started this process.
+
+    Arguments
+    ---------
+    device : str
+        ``"cpu"`` or ``"cuda..."``.
+    backend : str, optional
+        By default ``nccl`` on GPUs and ``gloo`` on CPUs.
+
+    Returns
+    -------
+    str
+        The device of this rank (``cuda:<local rank>`` on GPUs).
+
+    Raises
+    ------
+    ValueError
+        If the node has fewer GPUs than ranks.
+    """
+    if not launched_by_torchrun():
+        return device
+    on_gpu = device.startswith("cuda")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if on_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise ValueError(
+                f"Local rank {local_rank} has no GPU: this node has "
+                f"{torch.cuda.device_count()}. Lower --nproc_per_node, or add "
+                "--device cpu."
+            )
+        device = f"cuda:{local_rank}"
+        torch.cuda.set_device(local_rank)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(
+            backend or ("nccl" if on_gpu else "gloo"), timeout=TIMEOUT
+        )
+    return device

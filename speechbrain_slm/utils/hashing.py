@@ -1,0 +1,81 @@
+"""Identities: short names that change when the thing they name changes."""
+
+import hashlib
+import json
+
+
+def sha256_file(path):
+    """Return the SHA-256 of a file's content.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def identity_of(content):
+    """Return the SHA-256 of an object's canonical JSON.
+
+    Arguments
+    ---------
+    content : object
+        Numbers, strings, lists and mappings with string keys. The order of a
+        mapping's keys does not count.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Example
+    -------
+    >>> identity_of({"a": 1, "b": 2}) == identity_of({"b": 2, "a": 1})
+    True
+    >>> identity_of({"a": 1}) == identity_of({"a": 2})
+    False
+    """
+    text = json.dumps(
+        content, sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def difference(expected, found, prefix=""):
+    """Name the fields in which two nested mappings differ.
+
+    Arguments
+    ---------
+    expected : dict
+        One side.
+    found : dict
+        The other side.
+    prefix : str
+        Put before each field's name.
+
+    Returns
+    -------
+    list of str
+        One line a field: its name and both values.
+
+    Example
+    -------
+    >>> difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
+    ['a.b: expected 1, found 3']
+    """
+    lines = []
+    for key in sorted(expected.keys() | found.keys()):
+        one, other = expected.get(key), found.get(key)
+        name = f"{prefix}{key}"
+        if isinstance(one, dict) and isinstance(other, dict):
+            lines += difference(one, other, f"{name}.")
+        elif one != other:
+            lines.append(f"{name}: expected {one!r}, found {other!r}")
+    return lines

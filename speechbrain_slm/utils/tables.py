@@ -1,0 +1,204 @@
+"""The tables that stages hand to each other: stories, manifest, items.
+
+Each is a Parquet file (for the manifest and the items a CSV file with the
+same columns does as well). A table is checked where it is read: the columns,
+their types, missing values and keys that stand twice.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from speechbrain_slm.utils.atomic import atomic_path
+
+# A story's text, one row a sentence and one text column a language.
+STORIES = pa.schema([("story_id", pa.string()), ("sentence", pa.int32())])
+STORIES_KEY = ("story_id", "sentence")
+
+# One row a spoken sentence. A path is relative to the manifest's folder or
+# absolute; several rows may share an audio file.
+MANIFEST = pa.schema(
+    [
+        ("story_id", pa.string()),
+        ("sentence", pa.int32()),
+        ("language", pa.string()),
+        ("speaker", pa.string()),
+        ("audio", pa.string()),
+        ("num_samples", pa.int64()),
+        ("sample_rate", pa.int32()),
+        ("sha256", pa.string()),
+    ]
+)
+MANIFEST_KEY = ("story_id", "sentence", "language")
+
+# One row a comparison; prompt, right and wrong are story_id values of a unit
+# store, each looked up in its language.
+ITEMS = pa.schema(
+    [
+        ("item_id", pa.string()),
+        ("benchmark", pa.string()),
+        ("prompt_language", pa.string()),
+        ("ending_language", pa.string()),
+        ("prompt", pa.string()),
+        ("right", pa.string()),
+        ("wrong", pa.string()),
+    ]
+)
+ITEMS_KEY = ("item_id", "benchmark", "prompt_language", "ending_language")
+
+
+def write_table(path, table):
+    """Write a Parquet file, all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file; its name ends in ``.parquet``.
+    table : pyarrow.Table
+        What it shall hold.
+    """
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path, schema, key):
+    """Read a table and refuse one that is not what it should be.
+
+    Arguments
+    ---------
+    path : str or Path
+        A ``.parquet`` or ``.csv`` file.
+    schema : pyarrow.Schema
+        The columns that must be there. Further columns are kept.
+    key : sequence of str
+        The columns that name a row; no two rows may agree in all of them.
+
+    Returns
+    -------
+    pyarrow.Table
+        The table, the columns of ``schema`` first and of its types.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a column is missing, of a wrong type or has holes, or a key stands
+        twice. The message names the file, the column and the row.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a table with the columns "
+            f"{', '.join(schema.names)}. Run the stage that writes it first."
+        )
+    if path.suffix == ".parquet":
+        table = pq.read_table(path)
+    elif path.suffix == ".csv":
+        strings = {name: schema.field(name).type for name in schema.names}
+        options = pa.csv.ConvertOptions(column_types=strings)
+        table = pa.csv.read_csv(path, convert_options=options)
+    else:
+        raise ValueError(
+            f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
+        )
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise ValueError(
+            f"{path}: missing column(s) {', '.join(missing)}; "
+            f"found {', '.join(table.column_names)}"
+        )
+    for field in schema:
+        column = table.column(field.name)
+        if column.null_count:
+            row = pc.index(pc.is_null(column), True).as_py()
+            raise ValueError(
+                f"{path}, row {row}: column '{field.name}' is empty; every "
+                "row needs a value"
+            )
+        try:
+            column = column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{path}: column '{field.name}' should be {field.type}: {error}"
+            ) from error
+        position = table.column_names.index(field.name)
+        table = table.set_column(position, field, column)
+    others = [name for name in table.column_names if name not in schema.names]
+    table = table.select(schema.names + others)
+    _refuse_twice(path, table, list(key))
+    return table
+
+
+def _refuse_twice(path, table, key):
+    counts = table.select(key).group_by(key).aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1))
+    if len(twice):
+        first = {name: twice[name][0].as_py() for name in key}
+        raise ValueError(
+            f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
+            f"expected one row for each ({', '.join(key)})"
+        )
+
+
+def check_alignment(path, table, languages):
+    """Refuse stories whose languages differ in their number of sentences.
+
+    Arguments
+    ---------
+    path : str or Path
+        Named in the error.
+    table : pyarrow.Table
+        A manifest.
+    languages : sequence of str
+        The languages that the run knows.
+
+    Raises
+    ------
+    ValueError
+        If the manifest holds another language, a story with sentences that
+        are not numbered 0, 1, 2, ..., or one whose languages differ in their
+        number of sentences.
+    """
+    found = set(pc.unique(table["language"]).to_pylist())
+    unknown = sorted(found - set(languages))
+    if unknown:
+        raise ValueError(
+            f"{path}: unknown language(s) {', '.join(unknown)}; expected "
+            f"{', '.join(languages)}. Add it to 'languages' or drop its rows."
+        )
+    counts = table.group_by(["story_id", "language"]).aggregate(
+        [("sentence", "count"), ("sentence", "min"), ("sentence", "max")]
+    )
+    numbered = pc.and_(
+        pc.equal(counts["sentence_min"], 0),
+        pc.equal(
+            counts["sentence_max"], pc.subtract(counts["sentence_count"], 1)
+        ),
+    )
+    if not pc.all(numbered).as_py():
+        row = counts.filter(pc.invert(numbered)).slice(0, 1).to_pylist()[0]
+        raise ValueError(
+            f"{path}: story '{row['story_id']}' has {row['sentence_count']} "
+            f"sentence(s) in '{row['language']}', numbered from "
+            f"{row['sentence_min']} to {row['sentence_max']}; expected "
+            "0, 1, 2, ... without a gap"
+        )
+    spread = counts.group_by("story_id").aggregate(
+        [("sentence_count", "min"), ("sentence_count", "max")]
+    )
+    uneven = spread.filter(
+        pc.not_equal(spread["sentence_count_min"], spread["sentence_count_max"])
+    )
+    if len(uneven):
+        row = uneven.slice(0, 1).to_pylist()[0]
+        raise ValueError(
+            f"{path}: story '{row['story_id']}' has "
+            f"{row['sentence_count_min']} sentence(s) in one language and "
+            f"{row['sentence_count_max']} in another ({len(uneven)} such "
+            "stories); aligned languages need the same number. Align the "
+            "story again, or drop it."
+        )
