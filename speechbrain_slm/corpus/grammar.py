@@ -16,17 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.corpus.plots import (
-    COURSES,
-    GrammarError,
-    Lexicon,
-    need,
-    read_lexicon,
-    read_plots,
-)
+from speechbrain_slm.corpus.lexicon import Lexicon, need, read_lexicon
+from speechbrain_slm.corpus.plots import COURSES, read_plots, select_plots
 
 BUNDLED = Path(__file__).parent / "mini"
-SPLITS = {"valid": 0.05, "test": 0.15, "train": 0.8}
+SPLITS = ("train", "valid", "test")
+VALID_SHARE, TEST_SHARE = 0.05, 0.15
 
 
 @dataclass(frozen=True)
@@ -64,12 +59,10 @@ def split_of(plot, characters, thing):
     >>> split_of("rain", ("Anna",), "ball") in SPLITS
     True
     """
-    left = _digest(plot, *characters, thing) / 2**64
-    for split, share in SPLITS.items():
-        left -= share
-        if left < 0:
-            break
-    return split
+    place = _digest(plot, *characters, thing) / 2**64
+    if place < VALID_SHARE:
+        return "valid"
+    return "test" if place < VALID_SHARE + TEST_SHARE else "train"
 
 
 def _digest(*names):
@@ -127,24 +120,8 @@ class StoryGrammar:
         """
         folder = Path(BUNDLED if folder is None else folder)
         lexicon = read_lexicon(folder / "lexicon.yaml")
-        known = {
-            plot.name: plot for plot in read_plots(folder / "plots", lexicon)
-        }
-        if isinstance(plots, int):
-            need(
-                0 < plots <= len(known),
-                folder,
-                f"plots={plots}",
-                f"1 to {len(known)}, or None for all",
-            )
-        names = plots if isinstance(plots, list) else list(known)[:plots]
-        need(
-            names and len(set(names) & set(known)) == len(names),
-            folder,
-            f"plots={names}",
-            f"different names out of {', '.join(known)}",
-        )
-        chosen = [known[name] for name in names]
+        known = read_plots(folder / "plots", lexicon)
+        chosen = select_plots(known, plots)
         least = max(plot.num_characters for plot in chosen)
         cast = list(lexicon.characters)
         need(
@@ -165,20 +142,8 @@ class StoryGrammar:
             [replace(plot, things=plot.things[:things]) for plot in chosen],
         )
 
-    def combinations(self, plot, split):
-        """The (characters, thing) of a plot that a split owns.
-
-        Arguments
-        ---------
-        plot : Plot
-            One of `plots`.
-        split : str
-            "train", "valid" or "test".
-
-        Returns
-        -------
-        combinations : list[tuple[tuple[str, ...], str]]
-        """
+    def _combinations(self, plot, split):
+        """The (characters, thing) of a plot that a split owns."""
         casts = permutations(self.lexicon.characters, plot.num_characters)
         return [
             (cast, thing)
@@ -202,9 +167,9 @@ class StoryGrammar:
 
     def _cells(self, split):
         """Each course of each plot, its combinations, its number of stories."""
-        need(split in SPLITS, "split", f"'{split}'", f"one of {list(SPLITS)}")
+        need(split in SPLITS, "split", f"'{split}'", f"one of {SPLITS}")
         for plot in self.plots:
-            owned = self.combinations(plot, split)
+            owned = self._combinations(plot, split)
             for course in COURSES:
                 size = len(owned) * prod(plot.num_wordings(course))
                 yield plot, course, owned, size
@@ -272,36 +237,26 @@ class StoryGrammar:
             for number, index in enumerate(order.permutation(len(drawn)))
         ]
 
-    def _tell(
-        self, story_id, languages, plot, course, characters, thing, wordings
-    ):
+    def _tell(self, story_id, languages, plot, course, cast, thing, wordings):
         """Writes a story out."""
-        slots = [f"c{number + 1}" for number in range(len(characters))]
-        names = dict(zip([*slots, "thing"], [*characters, thing], strict=True))
-        other = COURSES[1 - COURSES.index(course)]
-        # The endings of A and B are written in pairs of similar length.
-        wrong = plot.courses[other][-1][wordings[-1]]
+        slots = dict(zip(("c1", "c2"), cast, strict=False)) | {"thing": thing}
+        told = plot.courses[course]
+        wrong = plot.courses[COURSES[1 - COURSES.index(course)]]
         sentences, wrong_ending = {}, {}
         for language in languages:
             words = {
                 slot: self.lexicon.word(name, language)
-                for slot, name in names.items()
+                for slot, name in slots.items()
             }
             sentences[language] = tuple(
                 choices[wording][language].render(words)
-                for choices, wording in zip(
-                    plot.courses[course], wordings, strict=True
-                )
+                for choices, wording in zip(told, wordings, strict=True)
             )
-            wrong_ending[language] = wrong[language].render(words)
+            # The endings of A and B are written in pairs of similar length.
+            ending = wrong[-1][wordings[-1]][language]
+            wrong_ending[language] = ending.render(words)
         return Story(
-            story_id,
-            plot.name,
-            course,
-            characters,
-            thing,
-            sentences,
-            wrong_ending,
+            story_id, plot.name, course, cast, thing, sentences, wrong_ending
         )
 
 

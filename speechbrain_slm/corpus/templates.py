@@ -24,6 +24,7 @@ gender work, words beside a slot stay as they are.
 import re
 import unicodedata
 from dataclasses import dataclass
+from types import MappingProxyType
 
 
 class TemplateError(ValueError):
@@ -49,7 +50,7 @@ def _begins_with(letters, text):
 class Language:
     """Plain substitution: the rules of a language that has none."""
 
-    pronouns: dict[str, tuple[str, str]] = {}
+    pronouns = MappingProxyType({})
 
     def noun(self, text):
         """Reads a thing's entry in the lexicon."""
@@ -67,14 +68,17 @@ class Language:
 class English(Language):
     """The indefinite article: a lexicon entry is "a ball" or "an apple"."""
 
-    pronouns = {
-        "he": ("he", "she"),
-        "him": ("him", "her"),
-        "his": ("his", "her"),
-        "himself": ("himself", "herself"),
-    }
+    pronouns = MappingProxyType(
+        {
+            "he": ("he", "she"),
+            "him": ("him", "her"),
+            "his": ("his", "her"),
+            "himself": ("himself", "herself"),
+        }
+    )
 
     def noun(self, text):
+        """Reads "a ball" or "an apple"."""
         article, _, noun = text.partition(" ")
         if article not in ("a", "an") or not noun:
             raise TemplateError(
@@ -84,11 +88,44 @@ class English(Language):
         return Word(noun, None, article == "an")
 
     def word(self, text, gender=None):
+        """Goes by the spelling of the first letter."""
         return Word(text, gender, _begins_with("aeiou", text))
 
     def adjust(self, before, word):
+        """Chooses between "a" and "an"."""
         article = "an " if word.vowel else "a "
         return re.sub(r"\b(an?) $", _in_case_of(article), before, flags=re.I)
+
+
+# Before a masculine, a feminine, a masculine with vowel, a feminine with vowel.
+_FRENCH_FORMS = {
+    "le": ("le ", "la ", "l'", "l'"),
+    "un": ("un ", "une ", "un ", "une "),
+    "ce": ("ce ", "cette ", "cet ", "cette "),
+    "mon": ("mon ", "ma ", "mon ", "mon "),
+    "ton": ("ton ", "ta ", "ton ", "ton "),
+    "son": ("son ", "sa ", "son ", "son "),
+    "du": ("du ", "de la ", "de l'", "de l'"),
+    "au": ("au ", "à la ", "à l'", "à l'"),
+}
+_FRENCH_SYNONYMS = {
+    "la": "le",
+    "une": "un",
+    "cette": "ce",
+    "ma": "mon",
+    "ta": "ton",
+    "sa": "son",
+    "de le": "du",
+    "de la": "du",
+    "à le": "au",
+    "à la": "au",
+}
+_FRENCH_ELIDED = ("de", "que", "lorsque", "puisque", "je", "me", "te", "se")
+_FRENCH_BEFORE_SLOT = re.compile(
+    rf"\b({'|'.join([*_FRENCH_SYNONYMS, *_FRENCH_FORMS, *_FRENCH_ELIDED])}"
+    r"|ne|si) $",
+    re.IGNORECASE,
+)
 
 
 class French(Language):
@@ -98,38 +135,10 @@ class French(Language):
     or a name marks an aspirated h ("un *hérisson"), which refuses elision.
     """
 
-    pronouns = {"il": ("il", "elle")}
-
-    # Before a masculine, a feminine, a masculine with vowel, a feminine with
-    # vowel. Each key also stands for its other forms, see `synonyms`.
-    forms = {
-        "le": ("le ", "la ", "l'", "l'"),
-        "un": ("un ", "une ", "un ", "une "),
-        "ce": ("ce ", "cette ", "cet ", "cette "),
-        "mon": ("mon ", "ma ", "mon ", "mon "),
-        "ton": ("ton ", "ta ", "ton ", "ton "),
-        "son": ("son ", "sa ", "son ", "son "),
-        "du": ("du ", "de la ", "de l'", "de l'"),
-        "au": ("au ", "à la ", "à l'", "à l'"),
-    }
-    synonyms = {
-        "la": "le",
-        "une": "un",
-        "cette": "ce",
-        "ma": "mon",
-        "ta": "ton",
-        "sa": "son",
-        "de le": "du",
-        "de la": "du",
-        "à le": "au",
-        "à la": "au",
-    }
-    elided = "de que lorsque puisque jusque je me te se ne".split()
-    before_slot = re.compile(
-        r"\b(%s) $" % "|".join([*synonyms, *forms, *elided, "si"]), re.I
-    )
+    pronouns = MappingProxyType({"il": ("il", "elle")})
 
     def noun(self, text):
+        """Reads "un ballon" or "une poupée"."""
         article, _, noun = text.partition(" ")
         if article not in ("un", "une") or not noun:
             raise TemplateError(
@@ -139,20 +148,22 @@ class French(Language):
         return self.word(noun, "m" if article == "un" else "f")
 
     def word(self, text, gender=None):
+        """Goes by the spelling of the first letter; an h is mute."""
         if text.startswith("*"):
             return Word(text[1:], gender)
         return Word(text, gender, _begins_with("aeiouhœæ", text))
 
     def adjust(self, before, word):
-        found = self.before_slot.search(before)
+        """Gives the word before the slot the form that the slot asks for."""
+        found = _FRENCH_BEFORE_SLOT.search(before)
         if found is None or not word.text:
             return before
         old = found[1].lower()
-        key = self.synonyms.get(old, old)
-        if key in self.forms:
-            new = self.forms[key][(word.gender == "f") + 2 * word.vowel]
+        key = _FRENCH_SYNONYMS.get(old, old)
+        if key in _FRENCH_FORMS:
+            new = _FRENCH_FORMS[key][(word.gender == "f") + 2 * word.vowel]
         elif key == "si":
-            new = "s'" if re.match("ils?$", word.text) else "si "
+            new = "s'" if word.text in ("il", "ils") else "si "
         else:
             new = key[:-1] + "'" if word.vowel else key + " "
         return before[: found.start()] + _in_case_of(new)(found)

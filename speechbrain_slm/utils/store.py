@@ -47,6 +47,43 @@ def _shard_name(index):
     return f"units-{index:05d}.arrow"
 
 
+def pin_plan(folder, plan, shards):
+    """Write down what a folder will hold, or refuse one begun otherwise.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Made where it is missing; gets ``plan.json``.
+    plan : dict
+        All that decides the folder's content. JSON can hold it.
+    shards : str
+        Pattern of the files that need a plan to be understood.
+
+    Raises
+    ------
+    ValueError
+        If the folder has another plan (the message names the fields), or
+        such files but no plan. Nothing is changed.
+    """
+    path = Path(folder) / PLAN_JSON
+    if path.is_file():
+        lines = difference(plan, json.loads(path.read_text(encoding="utf-8")))
+        if lines:
+            raise ValueError(
+                f"{folder} was begun with another configuration ("
+                + "; ".join(lines)
+                + "). Choose another folder, or remove this one to start over."
+            )
+        return
+    stray = sorted(Path(folder).glob(shards))
+    if stray:
+        raise ValueError(
+            f"{folder} holds {stray[0].name} but no {PLAN_JSON}, so nothing "
+            "says what made it; choose another folder or remove this one"
+        )
+    write_json(path, plan)
+
+
 class StoreWriter:
     """Write a store shard by shard; any process, any order, any restart.
 
@@ -105,28 +142,7 @@ class StoreWriter:
             "source": source,
             "num_shards": num_shards,
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
-        plan_path = self.folder / PLAN_JSON
-        if plan_path.is_file():
-            self._refuse_another(json.loads(plan_path.read_text()))
-        else:
-            stray = sorted(self.folder.glob("units-*.arrow"))
-            if stray:
-                raise ValueError(
-                    f"{self.folder} holds {stray[0].name} but no {PLAN_JSON}, "
-                    "so nothing says what made it; choose another folder or "
-                    "remove this one"
-                )
-            write_json(plan_path, self.plan)
-
-    def _refuse_another(self, found):
-        lines = difference(self.plan, found)
-        if lines:
-            raise ValueError(
-                f"{self.folder} was begun with another configuration ("
-                + "; ".join(lines)
-                + "). Choose another folder, or remove this one to start over."
-            )
+        pin_plan(self.folder, self.plan, "units-*.arrow")
 
     def missing(self):
         """Return the indexes of the shards that are not there yet.
@@ -164,7 +180,7 @@ class StoreWriter:
         for story_id, language, speaker, sentences in rows:
             arrays = [np.asarray(sentence) for sentence in sentences]
             for number, array in enumerate(arrays):
-                _check_units(
+                check_units(
                     array,
                     vocabulary_size,
                     f"{self.folder / _shard_name(index)}: story '{story_id}', "
@@ -216,7 +232,23 @@ class StoreWriter:
         return info
 
 
-def _check_units(array, vocabulary_size, where):
+def check_units(array, vocabulary_size, where):
+    """Refuse units that the store's uint16 would turn into other units.
+
+    Arguments
+    ---------
+    array : numpy.ndarray
+        Units of one sentence.
+    vocabulary_size : int
+        They must be in ``[0, vocabulary_size)``.
+    where : str
+        Named in the error.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not such an integer.
+    """
     if array.size == 0:
         raise ValueError(f"{where}: no units; an empty sentence has no place")
     if array.dtype.kind not in "iu":

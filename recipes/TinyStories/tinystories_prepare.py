@@ -1,0 +1,167 @@
+"""Prepare TinyStories: sentence-aligned stories, and the cloze items.
+
+The text is made anew at each run: it takes seconds, is a pure function of the
+arguments, and so can never be that of other settings.
+"""
+
+import itertools
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+
+from speechbrain_slm.corpus.grammar import StoryGrammar, topic_endings
+from speechbrain_slm.corpus.speakers import draw_speaker
+from speechbrain_slm.utils.tables import ITEMS, STORIES, write_table
+
+logger = logging.getLogger(__name__)
+SOURCES = ("mini",)
+
+
+def prepare_tinystories(
+    output_folder,
+    source="mini",
+    languages=("en", "fr"),
+    seed=0,
+    plots=None,
+    characters=None,
+    things=None,
+    num_train=6000,
+    num_valid=200,
+    num_cloze=600,
+    speakers=("anna", "bruno"),
+):
+    """Write the stories tables and the table of cloze items.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``.
+    source : str
+        ``mini``: the story grammar that comes with the package.
+    languages : list of str
+        The languages to write.
+    seed : int
+        Another seed gives other stories, endings and speakers.
+    plots : int or list of str, optional
+        The grammar's first so many plots, those of these names, or all.
+    characters : int, optional
+        The first so many characters, or all.
+    things : int, optional
+        The first so many things of a plot, or all.
+    num_train : int
+        Training stories.
+    num_valid : int
+        Validation stories.
+    num_cloze : int
+        Test stories; each is an item of each benchmark in each direction.
+    speakers : list of str
+        Who may tell a story; one is drawn for each.
+
+    Returns
+    -------
+    dict
+        The stories tables: split -> path.
+
+    Raises
+    ------
+    ValueError
+        If the source is unknown, or has too few stories.
+    """
+    if source not in SOURCES:
+        raise ValueError(
+            f"source is '{source}'; expected one of {', '.join(SOURCES)}"
+        )
+    grammar = StoryGrammar.load(
+        plots=plots, characters=characters, things=things
+    )
+    rows = {
+        split: _whole_stories(
+            grammar.generate(number, split, seed, languages), seed, speakers
+        )
+        for split, number in (("train", num_train), ("valid", num_valid))
+    }
+    tests = grammar.generate(num_cloze, "test", seed, languages)
+    rows["cloze"] = _cloze_stories(tests, seed, speakers)
+    output_folder = Path(output_folder)
+    paths = {}
+    for split, content in rows.items():
+        paths[split] = output_folder / "text" / f"{split}.parquet"
+        write_table(paths[split], _stories_table(content, languages))
+    items = pa.Table.from_pylist(_items(tests, languages), schema=ITEMS)
+    write_table(output_folder / "items.parquet", items)
+    logger.info(
+        "%d training, %d validation and %d cloze stories; %d cloze items",
+        num_train,
+        num_valid,
+        num_cloze,
+        len(items),
+    )
+    return paths
+
+
+def _rows(story_id, speaker, sentences):
+    """One row a sentence, from {language: sentences}."""
+    return [
+        {"story_id": story_id, "sentence": number, "speaker": speaker, **texts}
+        for number, texts in enumerate(
+            dict(zip(sentences, aligned, strict=True))
+            for aligned in zip(*sentences.values(), strict=True)
+        )
+    ]
+
+
+def _whole_stories(stories, seed, speakers):
+    rows = []
+    for story in stories:
+        speaker = draw_speaker(seed, story.story_id, speakers)
+        rows += _rows(story.story_id, speaker, story.sentences)
+    return rows
+
+
+def _cloze_stories(stories, seed, speakers):
+    """Prompts and endings; all of an item by the same speaker.
+
+    A voice of its own would tell the ending of another story from the right
+    one.
+    """
+    rows = []
+    others = topic_endings(stories, seed)
+    for story, other in zip(stories, others, strict=True):
+        off_topic = stories[other].sentences
+        parts = {
+            "prompt": {key: s[:-1] for key, s in story.sentences.items()},
+            "right": {key: s[-1:] for key, s in story.sentences.items()},
+            "wrong": {key: (s,) for key, s in story.wrong_ending.items()},
+            "topic": {key: s[-1:] for key, s in off_topic.items()},
+        }
+        speaker = draw_speaker(seed, story.story_id, speakers)
+        for part, sentences in parts.items():
+            rows += _rows(f"{story.story_id}.{part}", speaker, sentences)
+    return rows
+
+
+def _stories_table(rows, languages):
+    columns = ["speaker", *languages]
+    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def _items(stories, languages):
+    """One item a story, benchmark and direction."""
+    return [
+        {
+            "item_id": story.story_id,
+            "benchmark": benchmark,
+            "prompt_language": prompt_language,
+            "ending_language": ending_language,
+            "prompt": f"{story.story_id}.prompt",
+            "right": f"{story.story_id}.right",
+            "wrong": f"{story.story_id}.{wrong}",
+        }
+        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
+        for prompt_language, ending_language in itertools.product(
+            languages, repeat=2
+        )
+        for story in stories
+    ]

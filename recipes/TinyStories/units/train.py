@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Recipe for turning spoken stories into unit stores.
+
+A tokenizer is fitted on the training split, every distinct audio file is
+encoded once, unit BPE is fitted on the training split's units, and each split
+becomes a unit store. Whatever is complete is reused, whatever is not resumes.
+
+To run this recipe, do the following:
+> python train.py hparams/mini.yaml
+"""
+
+import sys
+from pathlib import Path
+
+from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
+from speechbrain_slm.units.extraction import exclusive, extract_utterances
+from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.utils.config import load_recipe
+
+
+def main(hparams):
+    """Run all steps, from the manifests to the stores."""
+    folder = Path(hparams["output_folder"])
+    utterances = folder / "utterances"
+    with exclusive(folder):
+        manifests = {
+            split: read_manifest(path, hparams["languages"])
+            for split, path in hparams["manifests"].items()
+        }
+        tokenizer = fit_tokenizer(
+            hparams["units"]["tokenizer"],
+            manifests["train"],
+            folder / "tokenizer",
+            hparams["fit_seconds"],
+            hparams["seed"],
+        )
+        extract_utterances(
+            manifests.values(), tokenizer, utterances, **hparams["extraction"]
+        )
+        kept = leave_out_rejects(
+            manifests, utterances, folder, hparams["max_rejects"]
+        )
+        bpe = None
+        if hparams["bpe"]:
+            bpe = fit_bpe(
+                tokenizer,
+                manifests["train"],
+                utterances,
+                folder / "tokenizer" / "bpe",
+                **hparams["bpe"],
+            )
+        assemble_stores(
+            kept,
+            utterances,
+            tokenizer,
+            folder,
+            bpe,
+            hparams["stories_per_shard"],
+        )
+
+
+if __name__ == "__main__":
+    hparams, _ = load_recipe(sys.argv[1:])
+    main(hparams)

@@ -1,0 +1,42 @@
+"""Install speechbrain_slm."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+setup(
+    name="speechbrain_slm",
+    version="0.1.0",
+    description="Cross-lingual speech language models as SpeechBrain recipes",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["speechbrain_slm*"]),
+    package_data={"speechbrain_slm": ["corpus/mini/**/*"]},
+    install_requires=[
+        "hyperpyyaml>=1.2.2",
+        "numpy",
+        "py-nanotts>=0.1.1",
+        "pyarrow>=14",
+        "pyyaml",
+        "ruamel.yaml",
+        "safetensors>=0.4",
+        "scikit-learn>=1.3",
+        "sentencepiece>=0.2",
+        "soundfile>=0.12",
+        "speechbrain>=1.1.2,<1.2",
+        # torchaudio 2.11, its last release, is built for CUDA 13.0 and does
+        # not import beside torch 2.15, which is built for CUDA 13.2.
+        "torch>=2.6,<2.15",
+        "torchaudio>=2.6,<2.12",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        # espeak-ng is GPL-3.0; nothing imports it unless its YAML asks for it.
+        "espeak": ["espeakng-loader>=0.2.4"],
+        "test": ["espeakng-loader>=0.2.4", "pytest>=8", "ruff>=0.9"],
+    },
+)

@@ -1,0 +1,258 @@
+"""Checkpoints that are whole or absent, and recovery that says what it did."""
+
+import json
+import logging
+import shutil
+import uuid
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.distributed import ddp_broadcast
+
+from speechbrain_slm.utils.atomic import (
+    TEMPORARY,
+    fsync_file,
+    fsync_folder,
+    remove_temporary,
+    write_json,
+)
+from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.hashing import sha256_file
+
+logger = logging.getLogger(__name__)
+FILES_JSON = "files.json"
+
+
+def _save_weights(module, path):
+    if is_main():
+        save_model(module, str(path))
+
+
+def _load_weights(module, path, end_of_epoch=False):
+    load_model(module, str(path))
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, published with one rename.
+
+    SpeechBrain writes ``CKPT.yaml``, by which it knows a checkpoint, before
+    the payload; a process that is killed in between leaves a newest
+    checkpoint that cannot be loaded. Here a checkpoint is written to a
+    temporary folder with the SHA-256 of each file, reaches the disk, and is
+    then renamed. Recovery takes the newest whole one. Modules are stored as
+    safetensors.
+
+    Arguments
+    ---------
+    checkpoints_dir : str or Path
+        Where the checkpoints stand.
+    recoverables : dict, optional
+        Name -> object; see SpeechBrain's Checkpointer.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> layer = torch.nn.Linear(2, 2)
+    >>> checkpointer = AtomicCheckpointer(folder, {"layer": layer})
+    >>> _ = checkpointer.save_checkpoint(name="step-1")
+    >>> saved = layer.weight.detach().clone()
+    >>> _ = torch.nn.init.zeros_(layer.weight)
+    >>> checkpointer.recover_if_possible().path.name
+    'CKPT+step-1'
+    >>> torch.equal(saved, layer.weight)
+    True
+    """
+
+    def __init__(self, checkpoints_dir, recoverables=None):
+        super().__init__(checkpoints_dir)
+        for name, recoverable in (recoverables or {}).items():
+            self.add_recoverable(name, recoverable)
+
+    def add_recoverable(self, name, obj, *args, **kwargs):
+        """Register an object; modules get safetensors hooks.
+
+        Arguments
+        ---------
+        name : str
+            Its name, and that of its file.
+        obj : object
+            What to save and load.
+        *args, **kwargs
+            See SpeechBrain's Checkpointer.
+        """
+        if isinstance(obj, torch.nn.Module) and not args and not kwargs:
+            args = (_load_weights, _save_weights)
+        super().add_recoverable(name, obj, *args, **kwargs)
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=False, name=None, verbosity=logging.INFO
+    ):
+        """Save all recoverables; every rank must call it.
+
+        Arguments
+        ---------
+        meta : dict, optional
+            Kept in ``CKPT.yaml``.
+        end_of_epoch : bool
+            See SpeechBrain.
+        name : str, optional
+            Put behind ``CKPT+``; a time stamp by default.
+        verbosity : int
+            Logging level.
+
+        Returns
+        -------
+        pathlib.Path
+            The published checkpoint, on every rank.
+        """
+        published = self.checkpoints_dir
+        staging = published / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+        if is_main():
+            # Only one process writes here, so what killed ones left can go.
+            remove_temporary(published)
+            staging.mkdir()
+        self.checkpoints_dir = staging
+        path = None
+        try:
+            saved = super().save_checkpoint(
+                meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
+            )
+            barrier()
+            if is_main():
+                path = self._publish(saved.path, published)
+                logger.log(verbosity, "Saved a checkpoint in %s", path)
+        finally:
+            self.checkpoints_dir = published
+            if is_main():
+                shutil.rmtree(staging, ignore_errors=True)
+        return ddp_broadcast(path)
+
+    @staticmethod
+    def _publish(source, folder):
+        files = sorted(source.iterdir())
+        content = {
+            file.name: {
+                "bytes": file.stat().st_size,
+                "sha256": sha256_file(file),
+            }
+            for file in files
+        }
+        write_json(source / FILES_JSON, content)
+        for file in files:
+            fsync_file(file)
+        fsync_folder(source)
+        target = folder / source.name
+        if target.exists():  # A torn one that recovery passed over.
+            target.rename(source.parent / "replaced")
+        source.rename(target)
+        fsync_folder(folder)
+        return target
+
+    def save_and_keep_only(self, meta=None, name=None, num_to_keep=2):
+        """Save a checkpoint, then delete all but the newest ones.
+
+        Every rank must call it. SpeechBrain's own collects sort keys in a
+        default argument from call to call; nothing is shared here.
+
+        Arguments
+        ---------
+        meta : dict, optional
+            Kept in ``CKPT.yaml``.
+        name : str, optional
+            Put behind ``CKPT+``. Later checkpoints need later names.
+        num_to_keep : int
+            How many stay, at least 1.
+        """
+        newest = self.save_checkpoint(meta=meta, name=name)
+        if is_main():
+            # A later name can only be a torn checkpoint that recovery passed
+            # over: this run has come to its place again.
+            folders = self._newest_first()
+            kept = [path for path in folders if path.name <= newest.name]
+            for path in set(folders) - set(kept[: max(1, num_to_keep)]):
+                # Renamed first: a kill must not leave half a checkpoint.
+                doomed = self.checkpoints_dir / f"{TEMPORARY}deleted"
+                path.rename(doomed)
+                shutil.rmtree(doomed)
+                logger.debug("Deleted checkpoint %s", path)
+        barrier()
+
+    def _newest_first(self):
+        return sorted(
+            self.checkpoints_dir.glob("CKPT+*"),
+            key=lambda path: path.name,
+            reverse=True,
+        )
+
+    def find_checkpoint(self, *args, **kwargs):
+        """Return the newest whole checkpoint, the same on every rank.
+
+        Arguments
+        ---------
+        *args, **kwargs
+            Selection by metrics is refused: checkpoints here are for
+            resuming.
+
+        Returns
+        -------
+        speechbrain.utils.checkpoints.Checkpoint or None
+            None where none was ever published.
+
+        Raises
+        ------
+        RuntimeError
+            If there are checkpoints and none is whole: starting afresh
+            would hide that work was lost.
+        """
+        if any(args) or any(kwargs.values()):
+            raise ValueError("AtomicCheckpointer finds by recency alone")
+        chosen, torn = None, []
+        if is_main():
+            for path in self._newest_first():
+                fault = damage(path)
+                if fault is None:
+                    chosen = path
+                    break
+                torn.append(f"{path}: {fault}")
+                logger.warning("Checkpoint passed over: %s: %s", path, fault)
+        chosen, torn = ddp_broadcast((chosen, torn))
+        if chosen is None and torn:
+            raise RuntimeError(
+                "No checkpoint is whole: "
+                + "; ".join(torn)
+                + ". Restore one, or remove the folder to start afresh."
+            )
+        if chosen is None:
+            return None
+        return self._construct_checkpoint_objects([chosen])[0]
+
+
+def damage(path):
+    """Say what is wrong with a checkpoint, comparing every file's SHA-256.
+
+    Arguments
+    ---------
+    path : str or Path
+        The checkpoint's folder.
+
+    Returns
+    -------
+    str or None
+        The first fault; None for a whole checkpoint.
+    """
+    path = Path(path)
+    try:
+        files = json.loads((path / FILES_JSON).read_text(encoding="utf-8"))
+        for name, expected in files.items():
+            size = (path / name).stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes, not {expected['bytes']}"
+            if sha256_file(path / name) != expected["sha256"]:
+                return f"{name} differs from its SHA-256"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    if "CKPT.yaml" not in files:
+        return f"{FILES_JSON} does not list CKPT.yaml"
+    return None

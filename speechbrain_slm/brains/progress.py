@@ -1,0 +1,126 @@
+"""The training log: one JSON line an entry, and a text file to read."""
+
+import json
+import logging
+import math
+from pathlib import Path
+
+from speechbrain.utils.train_logger import FileTrainLogger
+
+from speechbrain_slm.utils.atomic import write_atomic
+
+logger = logging.getLogger(__name__)
+
+
+class TrainLog:
+    """Losses of a run, which a restart continues instead of repeating.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Gets ``train_log.jsonl`` (for tools) and ``train_log.txt`` (in
+        SpeechBrain's form).
+
+    Example
+    -------
+    >>> log = TrainLog(getfixture("tmp_path"))
+    >>> log.write({"step": 1, "loss": 2.5})
+    >>> log.write({"step": 2, "loss": 2.25})
+    >>> log.rewind(1)
+    >>> log.entries()
+    [{'step': 1, 'loss': 2.5}]
+    """
+
+    def __init__(self, folder):
+        self.path = Path(folder) / "train_log.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.text_path = self.path.with_suffix(".txt")
+        self._text = FileTrainLogger(str(self.text_path))
+
+    def entries(self):
+        """Return what was written so far.
+
+        Returns
+        -------
+        list of dict
+        """
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        entries = []
+        for number, line in enumerate(lines):
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                # A killed process may leave half of its last line.
+                if number + 1 < len(lines):
+                    raise ValueError(
+                        f"{self.path}, line {number + 1} is not JSON"
+                    ) from None
+        return entries
+
+    def rewind(self, step):
+        """Drop the entries after a step, which will be trained again.
+
+        Arguments
+        ---------
+        step : int
+            The optimizer step from which the run goes on.
+        """
+        kept = [entry for entry in self.entries() if entry["step"] <= step]
+        lines = [json.dumps(entry) + "\n" for entry in kept]
+        write_atomic(self.path, "".join(lines))
+        self.text_path.unlink(missing_ok=True)
+        for entry in kept:
+            self._write_text(entry, verbose=False)
+
+    def write(self, entry):
+        """Append an entry to both files.
+
+        Arguments
+        ---------
+        entry : dict
+            ``step`` and numbers, or ``step`` and ``valid``: name -> loss.
+        """
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._write_text(entry)
+
+    def _write_text(self, entry, verbose=True):
+        stats = {
+            key: value
+            for key, value in entry.items()
+            if key not in ("step", "valid")
+        }
+        self._text.log_stats(
+            {"step": entry["step"]},
+            train_stats=stats or None,
+            valid_stats=entry.get("valid"),
+            verbose=verbose,
+        )
+
+
+def format_seconds(seconds):
+    """Write a duration the short way.
+
+    Arguments
+    ---------
+    seconds : float
+        Any duration; not a number where it is not known.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> format_seconds(3725), format_seconds(59.6)
+    ('1:02:05', '1:00')
+    """
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"

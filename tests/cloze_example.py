@@ -1,0 +1,80 @@
+"""A tiny model and cloze items over the stories of ``store_folder``."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from speechbrain_slm.models.export import save_speech_lm
+from speechbrain_slm.utils.tables import ITEMS, write_table
+
+VOCABULARY = 30
+DIRECTIONS = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
+
+
+def tiny_model(config_class=Qwen2Config, seed=0, **config):
+    """Make a 2-layer decoder of random weights, far enough from uniform."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(
+        config_class(
+            vocab_size=VOCABULARY + 1,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            initializer_range=0.3,
+            max_position_embeddings=128,
+            **config,
+        )
+    )
+    return model.eval()
+
+
+def tiny_llama():
+    """Make a model of another family, with dropout in its configuration."""
+    return tiny_model(LlamaConfig, seed=1, attention_dropout=0.5)
+
+
+def export(folder, model=None, identity="codebook-a", size=VOCABULARY):
+    """Write a model with the identity of ``store_folder``'s tokenizer."""
+    units = {
+        "tokenizer_identity": identity,
+        "vocabulary_size": size,
+        "boundary": VOCABULARY,
+    }
+    save_speech_lm(folder, model or tiny_model(), units)
+    return folder
+
+
+def items_table(count=10, directions=DIRECTIONS):
+    """Make items for sSC and sTC out of the stories story-000, ..."""
+    rows = [
+        {
+            "item_id": f"test-{number:03d}",
+            "benchmark": benchmark,
+            "prompt_language": prompt,
+            "ending_language": ending,
+            "prompt": f"story-{number:03d}",
+            "right": f"story-{number + 10:03d}",
+            "wrong": f"story-{number + shift:03d}",
+        }
+        for benchmark, shift in (("sSC", 20), ("sTC", 30))
+        for prompt, ending in directions
+        for number in range(count)
+    ]
+    return pa.Table.from_pylist(rows, schema=ITEMS)
+
+
+def write_items(path, table=None, **columns):
+    """Write items, the first row's values replaced by ``columns``."""
+    rows = (table if table is not None else items_table()).to_pylist()
+    rows[0].update(columns)
+    write_table(path, pa.Table.from_pylist(rows, schema=ITEMS))
+    return path
+
+
+def shuffled(table, seed=0):
+    """Return the rows in another order, and that order."""
+    order = np.random.default_rng(seed).permutation(len(table))
+    return table.take(pa.array(order)), order

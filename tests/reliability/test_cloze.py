@@ -1,0 +1,271 @@
+"""Check 18: cloze scores that nothing but the model and the units changes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from cloze_example import (
+    VOCABULARY,
+    export,
+    items_table,
+    shuffled,
+    tiny_model,
+    write_items,
+)
+
+from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.store import StoreWriter
+
+CONVENTIONS = ("whole_mean", "ending_mean", "ending_sum")
+
+
+def run(folder, model, store, table, **options):
+    """Evaluate in ``folder`` and return results and per-item scores."""
+    folder.mkdir(exist_ok=True)
+    items = write_items(folder / "items.parquet", table)
+    results = evaluate_cloze(model, store, items, folder, **options)
+    return results, pq.read_table(folder / "scores.parquet")
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, model_folder, store_folder):
+    folder = tmp_path_factory.mktemp("reference")
+    return run(folder, model_folder, store_folder, items_table())
+
+
+def assert_close(found, expected, order=None):
+    for side in ("right", "wrong"):
+        for convention in CONVENTIONS:
+            name = f"{side}_{convention}"
+            values = expected[name].to_numpy()
+            np.testing.assert_allclose(
+                found[name].to_numpy(),
+                values if order is None else values[order],
+                rtol=0,
+                atol=1e-5,
+                err_msg=name,
+            )
+
+
+@pytest.mark.parametrize("sequences", [1, 8])
+def test_batch_size_changes_nothing(
+    tmp_path, reference, model_folder, store_folder, sequences
+):
+    results, scores = reference
+    lengths = [
+        1 + row["prompt_units"] + row[f"{side}_units"]
+        for row in scores.to_pylist()
+        for side in ("right", "wrong")
+    ]
+    batch_tokens = 1 if sequences == 1 else 8 * max(lengths)
+    found, found_scores = run(
+        tmp_path,
+        model_folder,
+        store_folder,
+        items_table(),
+        batch_tokens=batch_tokens,
+    )
+    assert_close(found_scores, scores)
+    assert found["records"] == results["records"]
+
+
+def test_order_of_items_changes_nothing(
+    tmp_path, reference, model_folder, store_folder
+):
+    results, scores = reference
+    table, order = shuffled(items_table())
+    found, found_scores = run(tmp_path, model_folder, store_folder, table)
+    assert found_scores["item_id"].to_pylist() == [
+        table["item_id"][row].as_py() for row in range(len(table))
+    ]
+    assert_close(found_scores, scores, order)
+    assert found["records"] == results["records"]
+
+
+def test_swapped_choices_give_the_complement(
+    tmp_path, reference, model_folder, store_folder
+):
+    results, scores = reference
+    table = items_table()
+    names = [
+        {"right": "wrong", "wrong": "right"}.get(name, name)
+        for name in table.column_names
+    ]
+    found, found_scores = run(
+        tmp_path, model_folder, store_folder, table.rename_columns(names)
+    )
+    for convention in CONVENTIONS:
+        np.testing.assert_allclose(
+            found_scores[f"right_{convention}"],
+            scores[f"wrong_{convention}"],
+            rtol=0,
+            atol=1e-5,
+        )
+    for one, other in zip(results["records"], found["records"], strict=True):
+        assert one["accuracy"] + other["accuracy"] == pytest.approx(100)
+
+
+def test_equal_units_tie_whatever_their_batch(tmp_path, model_folder):
+    """Endings of equal units under two names; nothing else is equal."""
+    tokenizer = {
+        "identity": "codebook-a",
+        "vocabulary_size": VOCABULARY,
+        "frame_rate": 25.0,
+        "deduplicated": True,
+        "config": {},
+    }
+    writer = StoreWriter(tmp_path / "store", tokenizer, "manifest", 1)
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(30):
+        units = generator.integers(0, VOCABULARY, 9)
+        other = generator.integers(0, VOCABULARY, 4)
+        rows += [
+            (f"{number}.prompt", "en", "alto", [units]),
+            (f"{number}.right", "en", "alto", [other]),
+            (f"{number}.wrong", "en", "alto", [other]),
+        ]
+    writer.write(0, rows)
+    writer.finish()
+    table = pa.table(
+        {
+            "item_id": [str(number) for number in range(30)],
+            "benchmark": ["sSC"] * 30,
+            "prompt_language": ["en"] * 30,
+            "ending_language": ["en"] * 30,
+            "prompt": [f"{number}.prompt" for number in range(30)],
+            "right": [f"{number}.right" for number in range(30)],
+            "wrong": [f"{number}.wrong" for number in range(30)],
+        }
+    )
+    results, _ = run(
+        tmp_path, model_folder, tmp_path / "store", table, batch_tokens=28
+    )
+    for record in results["records"]:
+        assert record["accuracy"] == 50.0
+        assert record["ties"] == record["n"] == 30
+
+
+def test_a_model_that_knows_nothing_scores_one_half(tmp_path, store_folder):
+    model = tiny_model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    folder = export(tmp_path / "model", model)
+    results, _ = run(tmp_path, folder, store_folder, items_table())
+    accuracies = {
+        record["accuracy"]
+        for record in results["records"]
+        if record["scoring"].endswith("_mean")
+    }
+    assert accuracies == {50.0}
+
+
+def test_nan_raises_and_names_the_item(tmp_path, store_folder):
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    folder = export(tmp_path / "model", model)
+    with pytest.raises(ValueError, match=r"item 'test-\d{3}' \(s.C, .*finite"):
+        run(tmp_path / "out", folder, store_folder, items_table())
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+@pytest.mark.parametrize("role", ["prompt", "right", "wrong"])
+def test_a_missing_choice_raises_and_names_the_item(
+    tmp_path, model_folder, store_folder, role
+):
+    items = write_items(tmp_path / "items.parquet", **{role: "story-999"})
+    with pytest.raises(
+        ValueError, match=rf"'test-000' \(sSC, en\): its {role}.*'story-999'"
+    ):
+        evaluate_cloze(model_folder, store_folder, items, tmp_path)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_one_ending_twice_raises_and_names_the_item(
+    tmp_path, model_folder, store_folder
+):
+    items = write_items(tmp_path / "items.parquet", wrong="story-010")
+    with pytest.raises(ValueError, match=r"'test-000' .* both 'story-010'"):
+        evaluate_cloze(model_folder, store_folder, items, tmp_path)
+
+
+# Ends itself at the k-th call of a function that touches the disk. The
+# parent has imported torch but not worked with it, so forks are sound.
+KILLED = """
+import os, signal, sys
+from speechbrain_slm.evaluation.cloze import evaluate_cloze
+
+model, store, items, folder = sys.argv[1:]
+calls = ["fsync", "replace", "remove"]
+
+def run(target):
+    count = 0
+    def counted(original):
+        def call(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == target:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+        return call
+    for name in calls:
+        setattr(os, name, counted(getattr(os, name)))
+    evaluate_cloze(model, store, items, f"{folder}/{target:02d}")
+
+for target in range(1, 20):
+    child = os.fork()
+    if child == 0:
+        run(target)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(target, os.waitstatus_to_exitcode(status), flush=True)
+    if status == 0:
+        break
+"""
+
+
+def test_a_kill_leaves_no_partial_results(
+    tmp_path, reference, model_folder, store_folder
+):
+    # A folder that holds the results of another model already: between its
+    # removal and the end, no results.json may stand.
+    results, _ = reference
+    items = write_items(tmp_path / "items.parquet", items_table())
+    other = export(tmp_path / "other", tiny_model(seed=3))
+    old = evaluate_cloze(other, store_folder, items, tmp_path / "old")
+    for target in range(1, 20):
+        folder = tmp_path / "runs" / f"{target:02d}"
+        folder.mkdir(parents=True)
+        for name in ("results.json", "scores.parquet"):
+            (folder / name).write_bytes((tmp_path / "old" / name).read_bytes())
+    arguments = [model_folder, store_folder, items, tmp_path / "runs"]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    kills = [int(target) for target, code in lines if code == "-9"]
+    assert len(kills) >= 6
+    assert lines[-1][1] == "0"
+    for target in kills:
+        folder = tmp_path / "runs" / f"{target:02d}"
+        path = folder / "results.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            assert found in (old, results)
+            assert found["scores"] == sha256_file(folder / "scores.parquet")
+        again = evaluate_cloze(model_folder, store_folder, items, folder)
+        assert again["records"] == results["records"]

@@ -1,0 +1,175 @@
+"""The module ``cloze``; its integrity is tests/reliability/test_cloze.py."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from cloze_example import (
+    DIRECTIONS,
+    VOCABULARY,
+    export,
+    items_table,
+    tiny_model,
+    write_items,
+)
+
+from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.likelihood import LikelihoodScorer
+from speechbrain_slm.utils.hashing import sha256_file
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model_folder, store_folder):
+    """Folder of a finished evaluation, and what it returned."""
+    folder = tmp_path_factory.mktemp("cloze")
+    items = write_items(folder / "items.parquet")
+    results = evaluate_cloze(model_folder, store_folder, items, folder)
+    return folder, results
+
+
+def test_results_say_what_they_are(finished, model_folder, store_folder):
+    folder, results = finished
+    assert json.loads((folder / "results.json").read_text()) == results
+    store = UnitStore(store_folder)
+    assert results["model"] == sha256_file(model_folder / "model.safetensors")
+    assert results["tokenizer"] == store.identity == "codebook-a"
+    assert results["units"] == store.info["identity"]
+    assert results["items"] == sha256_file(folder / "items.parquet")
+    assert results["scores"] == sha256_file(folder / "scores.parquet")
+    main = [
+        (record["metric"], record["direction"], record["n"])
+        for record in results["records"]
+        if record["scoring"] == results["scoring"]
+    ]
+    assert main == [
+        (metric, direction, 10)
+        for metric in ("sSC", "sTC")
+        for direction in ("en", "fr", "en>fr", "fr>en")
+    ]
+
+
+def test_scores_are_of_the_right_sequences(finished, store_folder):
+    folder, _ = finished
+    store = UnitStore(store_folder)
+    scorer = LikelihoodScorer(tiny_model(), VOCABULARY, VOCABULARY)
+    rows = pq.read_table(folder / "scores.parquet").to_pylist()
+    assert len(rows) == 80
+    for row in rows[::7]:
+        prompt = np.concatenate(
+            store.story(row["prompt"], row["prompt_language"])
+        )
+        assert row["prompt_units"] == len(prompt)
+        for side in ("right", "wrong"):
+            ending = np.concatenate(
+                store.story(row[side], row["ending_language"])
+            )
+            scores = scorer.score([(prompt, ending)])
+            assert row[f"{side}_units"] == len(ending)
+            for convention in ("whole_mean", "ending_mean", "ending_sum"):
+                assert row[f"{side}_{convention}"] == pytest.approx(
+                    scores.score(convention)[0], abs=1e-5
+                )
+        for convention in ("whole_mean", "ending_mean", "ending_sum"):
+            likelier = row[f"right_{convention}"] > row[f"wrong_{convention}"]
+            assert row[convention] == float(likelier)
+
+
+def test_each_sequence_is_scored_once(tmp_path, model_folder, store_folder):
+    counted = []
+    original = LikelihoodScorer.score
+
+    class Counting(LikelihoodScorer):
+        def score(self, pairs, names=None):
+            counted.append(len(pairs))
+            return original(self, pairs, names)
+
+    from speechbrain_slm.evaluation.cloze import score_items
+
+    scorer = Counting(tiny_model(), VOCABULARY, VOCABULARY)
+    score_items(items_table(), UnitStore(store_folder), scorer)
+    # 10 prompts, 4 directions; 3 endings serve the two benchmarks.
+    assert counted == [10 * len(DIRECTIONS) * 3]
+
+
+def test_what_is_complete_is_reused(tmp_path, finished, store_folder):
+    folder, results = finished
+    copy = tmp_path / "cloze"
+    shutil.copytree(folder, copy)
+    times = {p.name: p.stat().st_mtime_ns for p in copy.iterdir()}
+    model = export(tmp_path / "same")
+    again = evaluate_cloze(model, store_folder, copy / "items.parquet", copy)
+    assert again == results
+    assert times == {p.name: p.stat().st_mtime_ns for p in copy.iterdir()}
+
+
+@pytest.mark.parametrize("change", ["model", "items", "scoring", "scores"])
+def test_what_has_changed_is_done_again(
+    tmp_path, finished, model_folder, store_folder, change
+):
+    folder, results = finished
+    copy = tmp_path / "cloze"
+    shutil.copytree(folder, copy)
+    options = {}
+    if change == "model":
+        model_folder = export(tmp_path / "other", tiny_model(seed=5))
+    elif change == "items":
+        write_items(copy / "items.parquet", items_table(count=9))
+    elif change == "scoring":
+        options["scoring"] = "ending_mean"
+    else:
+        (copy / "scores.parquet").write_bytes(b"torn")
+    again = evaluate_cloze(
+        model_folder, store_folder, copy / "items.parquet", copy, **options
+    )
+    assert (again == results) == (change == "scores")
+    assert again["scores"] == sha256_file(copy / "scores.parquet")
+    assert len(pq.read_table(copy / "scores.parquet")) == (
+        72 if change == "items" else 80
+    )
+
+
+def test_any_set_of_languages(tmp_path, model_folder, three_languages):
+    languages = ("de", "en", "fr")
+    table = items_table(3, [(a, b) for a in languages for b in languages])
+    items = write_items(tmp_path / "items.parquet", table)
+    results = evaluate_cloze(model_folder, three_languages, items, tmp_path)
+    directions = {record["direction"] for record in results["records"]}
+    assert len(directions) == 9
+    assert "de>fr" in directions
+    (mean, _) = [
+        record
+        for record in results["cross_lingual"]
+        if record["scoring"] == "whole_mean"
+    ]
+    assert mean["n"] == 3
+
+
+def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
+    items = write_items(tmp_path / "items.parquet")
+    model = export(tmp_path / "model", identity="codebook-b")
+    with pytest.raises(ValueError, match="codebook-b.*codebook-a"):
+        evaluate_cloze(model, store_folder, items, tmp_path / "out")
+    model = export(tmp_path / "small", size=VOCABULARY - 1)
+    with pytest.raises(ValueError, match="size 29.*size 30"):
+        evaluate_cloze(model, store_folder, items, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_convention_is_refused_first(tmp_path):
+    with pytest.raises(ValueError, match="'whole' is unknown"):
+        evaluate_cloze("no", "such", "file", tmp_path, scoring="whole")
+
+
+def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):
+    items = tmp_path / "items.parquet"
+    pq.write_table(items_table(0), items)
+    with pytest.raises(ValueError, match="table of items is empty"):
+        evaluate_cloze(model_folder, store_folder, items, tmp_path)

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from cloze_example import VOCABULARY, tiny_llama, tiny_model
+
+from speechbrain_slm.evaluation import likelihood
+from speechbrain_slm.evaluation.likelihood import LikelihoodScorer
+
+BOUNDARY = VOCABULARY
+
+
+def random_pairs(count=24, seed=0, longest=20):
+    generator = np.random.default_rng(seed)
+    return [
+        (
+            generator.integers(0, VOCABULARY, generator.integers(0, longest)),
+            generator.integers(0, VOCABULARY, generator.integers(1, 8)),
+        )
+        for _ in range(count)
+    ]
+
+
+def make_scorer(model, **options):
+    return LikelihoodScorer(model, VOCABULARY, BOUNDARY, **options)
+
+
+def naive(model, prompt, ending, score_end):
+    """Score one unpadded sequence, straight from the definition."""
+    end = [BOUNDARY] if score_end else []
+    ids = torch.tensor([[BOUNDARY, *prompt, *ending, *end]])
+    with torch.no_grad():
+        logs = model(ids).logits[0].double().log_softmax(dim=-1)
+    units = [logs[t, ids[0, t + 1]].item() for t in range(ids.shape[1] - 1)]
+    tail = units[len(prompt) :]
+    return sum(units), len(units), sum(tail), len(tail)
+
+
+@pytest.mark.parametrize("make_model", [tiny_model, tiny_llama])
+@pytest.mark.parametrize("score_end", [False, True])
+def test_equals_the_definition(make_model, score_end):
+    model = make_model()
+    pairs = random_pairs()
+    scores = make_scorer(model, score_end=score_end).score(pairs)
+    expected = np.array([naive(model, *pair, score_end) for pair in pairs])
+    found = [
+        scores.whole_sum,
+        scores.whole_units,
+        scores.ending_sum,
+        scores.ending_units,
+    ]
+    np.testing.assert_allclose(np.array(found).T, expected, atol=1e-5)
+    whole_sum, whole_units, ending_sum, ending_units = expected.T
+    for convention, values in {
+        "whole_mean": whole_sum / whole_units,
+        "ending_mean": ending_sum / ending_units,
+        "ending_sum": ending_sum,
+    }.items():
+        np.testing.assert_allclose(
+            scores.score(convention), values, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])
+@pytest.mark.parametrize("positions", [3, 1024])
+def test_batches_and_chunks_change_nothing(
+    monkeypatch, batch_tokens, positions
+):
+    model = tiny_model()
+    pairs = random_pairs()
+    expected = make_scorer(model).score(pairs)
+    monkeypatch.setattr(likelihood, "POSITIONS", positions)
+    found = make_scorer(model, batch_tokens=batch_tokens).score(pairs)
+    for name in ("whole_sum", "ending_sum"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), atol=1e-5
+        )
+
+
+def test_order_changes_no_bit():
+    scorer = make_scorer(tiny_model(), batch_tokens=64)
+    pairs = random_pairs()
+    order = np.random.default_rng(1).permutation(len(pairs))
+    expected = scorer.score(pairs)
+    found = scorer.score([pairs[index] for index in order])
+    assert (found.whole_sum == expected.whole_sum[order]).all()
+    assert (found.ending_sum == expected.ending_sum[order]).all()
+
+
+def test_no_batch_exceeds_its_tokens():
+    shapes = []
+    model = tiny_model()
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape),
+        with_kwargs=True,
+    )
+    pairs = random_pairs(count=40)
+    make_scorer(model, batch_tokens=64).score(pairs)
+    longest = max(len(prompt) + len(ending) + 1 for prompt, ending in pairs)
+    assert longest <= 64
+    assert all(rows * columns <= 64 for rows, columns in shapes)
+    assert sum(rows for rows, _ in shapes) == len(pairs)
+
+
+def test_a_uniform_model_ties_at_any_length():
+    model = tiny_model()
+    torch.nn.init.zeros_(model.lm_head.weight)
+    scores = make_scorer(model).score(random_pairs(longest=60))
+    for convention in ("whole_mean", "ending_mean"):
+        values = scores.score(convention)
+        assert len(set(values.tolist())) == 1
+        assert values[0] == pytest.approx(-np.log(VOCABULARY + 1), abs=1e-6)
+
+
+def test_bf16_model_is_summed_in_fp32():
+    # All logits 0 but one of 8: log-softmax is exact in fp32, and off by
+    # more than 1e-3 where it is taken in bf16.
+    class Fixed(torch.nn.Module):
+        device = torch.device("cpu")
+        config = None
+
+        def get_input_embeddings(self):
+            return torch.nn.Embedding(VOCABULARY + 1, 1)
+
+        def forward(self, input_ids, attention_mask, use_cache):
+            logits = torch.zeros(*input_ids.shape, VOCABULARY + 1)
+            logits[..., 0] = 3.0
+            return type("Output", (), {"logits": logits.bfloat16()})
+
+    scores = make_scorer(Fixed().eval()).score([([1], [2] * 50)])
+    expected = -np.log(np.exp(3.0) + VOCABULARY)
+    assert scores.score("ending_mean")[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_named(value):
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = value
+    pairs = [([1, 2], [3]), ([1, 2], [7, 3]), ([4], [5])]
+    with pytest.raises(ValueError, match=r"the second: .* finite"):
+        make_scorer(model).score(pairs, ["the first", "the second", "third"])
+    # A broken symbol that is read by no score hurts none.
+    assert np.isfinite(make_scorer(model).score(pairs[::2]).whole_sum).all()
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (([1], []), "pair 0: the ending has no units"),
+        (([VOCABULARY], [1]), r"pair 0: unit 30 is outside \[0, 30\)"),
+        (([1], [-1]), r"pair 0: unit -1 is outside \[0, 30\)"),
+        (([1] * 100, [1] * 28), "129 symbols exceed .* context of 128"),
+    ],
+)
+def test_bad_pairs_are_refused(pair, message):
+    with pytest.raises(ValueError, match=message):
+        make_scorer(tiny_model()).score([pair])
+
+
+def test_bad_scorers_are_refused():
+    model = tiny_model()
+    with pytest.raises(ValueError, match="embeds 31 symbols"):
+        LikelihoodScorer(model, VOCABULARY, VOCABULARY + 1)
+    with pytest.raises(ValueError, match="batch_tokens is 0"):
+        make_scorer(model, batch_tokens=0)
+    with pytest.raises(ValueError, match="training mode"):
+        make_scorer(model.train())
+    with pytest.raises(ValueError, match="'mean' is unknown; expected one of"):
+        make_scorer(model.eval()).score([([1], [2])]).score("mean")
