@@ -5,11 +5,10 @@ import logging
 import math
 from pathlib import Path
 
-from speechbrain.utils.train_logger import FileTrainLogger
-
 from speechbrain_slm.utils.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
+_NO_STATS = ("step", "valid")
 
 
 class TrainLog:
@@ -35,7 +34,6 @@ class TrainLog:
         self.path = Path(folder) / "train_log.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.text_path = self.path.with_suffix(".txt")
-        self._text = FileTrainLogger(str(self.text_path))
 
     def entries(self):
         """Return what was written so far.
@@ -87,17 +85,24 @@ class TrainLog:
         self._write_text(entry)
 
     def _write_text(self, entry, verbose=True):
-        stats = {
-            key: value
-            for key, value in entry.items()
-            if key not in ("step", "valid")
-        }
-        self._text.log_stats(
-            {"step": entry["step"]},
-            train_stats=stats or None,
-            valid_stats=entry.get("valid"),
-            verbose=verbose,
-        )
+        # Not by SpeechBrain's FileTrainLogger: its log_stats is a collective
+        # call, which a log that the main process writes alone would wait in.
+        line = f"step: {entry['step']}"
+        for kind, values in (
+            ("train", {k: v for k, v in entry.items() if k not in _NO_STATS}),
+            ("valid", entry.get("valid", {})),
+        ):
+            if values:
+                stats = (f"{kind} {k}: {_short(v)}" for k, v in values.items())
+                line += " - " + ", ".join(stats)
+        with open(self.text_path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if verbose:
+            logger.info(line)
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def format_seconds(seconds):

@@ -9,19 +9,22 @@ written: ``speechbrain_slm.corpus.templates``.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.corpus.lexicon import Lexicon, need, read_lexicon
+from speechbrain_slm.corpus.lexicon import need, read_lexicon
 from speechbrain_slm.corpus.plots import COURSES, read_plots, select_plots
 
 BUNDLED = Path(__file__).parent / "mini"
 SPLITS = ("train", "valid", "test")
 VALID_SHARE, TEST_SHARE = 0.05, 0.15
+# With this seed each of the first eight plots is in every split even if there
+# are but six characters and four things. Another one moves every story.
+SPLIT_SEED = 2844
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def split_of(plot, characters, thing):
     plot : str
         The plot's name.
     characters : Sequence[str]
-        The characters' names, in the order of the slots.
+        The characters' names; their order does not matter.
     thing : str
         The thing's name.
 
@@ -59,7 +62,7 @@ def split_of(plot, characters, thing):
     >>> split_of("rain", ("Anna",), "ball") in SPLITS
     True
     """
-    place = _digest(plot, *characters, thing) / 2**64
+    place = _digest(SPLIT_SEED, plot, *sorted(characters), thing) / 2**64
     if place < VALID_SHARE:
         return "valid"
     return "test" if place < VALID_SHARE + TEST_SHARE else "train"
@@ -121,26 +124,9 @@ class StoryGrammar:
         folder = Path(BUNDLED if folder is None else folder)
         lexicon = read_lexicon(folder / "lexicon.yaml")
         known = read_plots(folder / "plots", lexicon)
-        chosen = select_plots(known, plots)
+        chosen = select_plots(known, plots, things)
         least = max(plot.num_characters for plot in chosen)
-        cast = list(lexicon.characters)
-        need(
-            characters is None or least <= characters <= len(cast),
-            folder,
-            f"characters={characters}",
-            f"{least} to {len(cast)}, or None for all",
-        )
-        need(
-            things is None or things > 0,
-            folder,
-            f"things={things}",
-            "at least 1, or None for all",
-        )
-        cast = {name: lexicon.characters[name] for name in cast[:characters]}
-        return cls(
-            Lexicon(cast, lexicon.things),
-            [replace(plot, things=plot.things[:things]) for plot in chosen],
-        )
+        return cls(lexicon.first_characters(characters, least), chosen)
 
     def _combinations(self, plot, split):
         """The (characters, thing) of a plot that a split owns."""
@@ -203,10 +189,8 @@ class StoryGrammar:
         -------
         >>> grammar = StoryGrammar.load(plots=4)
         >>> story = grammar.generate(3, "test", seed=1)[2]
-        >>> story.story_id
-        'test-000002'
-        >>> len(story.sentences["en"]) == len(story.sentences["fr"])
-        True
+        >>> story.story_id, len(story.sentences["fr"])
+        ('test-000002', 5)
         """
         for plot in self.plots:
             need(
@@ -221,8 +205,7 @@ class StoryGrammar:
             0 < num_stories <= total,
             f"split '{split}'",
             f"{num_stories} stories asked for, {total} distinct ones exist",
-            "at least 1 and at most what exists; more plots, characters or "
-            "things give more",
+            "1 to what exists (more plots, characters, things give more)",
         )
         drawn, left = [], num_stories
         # The smallest first: what they cannot give, the others make up for.
@@ -303,22 +286,21 @@ def topic_endings(stories, seed):
     one_plot = len({story.plot for story in stories}) == 1
     indices = []
     for story in stories:
-        second_best = None
+        found = None
         # A walk through all stories in random order from a random place.
         for index in np.roll(order, rng.integers(len(stories))):
             other = stories[index]
-            if other.thing == story.thing or not set(
-                story.characters
-            ).isdisjoint(other.characters):
+            shared = set(story.characters) & set(other.characters)
+            if shared or story.thing == other.thing:
                 continue
-            second_best = int(index)
-            if one_plot or other.plot != story.plot:
+            found = int(index)
+            if one_plot or story.plot != other.plot:
                 break
         need(
-            second_best is not None,
+            found is not None,
             story.story_id,
             "each other story shares a character or the thing",
             "more stories, characters or things",
         )
-        indices.append(second_best)
+        indices.append(found)
     return indices

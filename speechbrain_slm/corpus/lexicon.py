@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from speechbrain_slm.corpus.templates import language_rules
+from speechbrain_slm.corpus.languages import language_rules
 
 
 class GrammarError(ValueError):
@@ -116,6 +116,36 @@ class Lexicon:
             else:
                 self._words[key] = rules.noun(self.things[name][language])
         return self._words[key]
+
+    def first_characters(self, number, least):
+        """Keeps the first characters.
+
+        Arguments
+        ---------
+        number : int | None
+            How many, or all.
+        least : int
+            How many a plot needs.
+
+        Returns
+        -------
+        lexicon : Lexicon
+
+        Raises
+        ------
+        GrammarError
+            If there are fewer, or a plot needs more.
+        """
+        need(
+            number is None or least <= number <= len(self.characters),
+            "the grammar",
+            f"characters={number}",
+            f"{least} to {len(self.characters)}, or None for all",
+        )
+        names = list(self.characters)[:number]
+        return Lexicon(
+            {name: self.characters[name] for name in names}, self.things
+        )
 
 
 def read_lexicon(path):

@@ -1,9 +1,10 @@
 """Reads a story grammar's plots (see ``mini/README.md``) and checks them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from speechbrain_slm.corpus.languages import TemplateError
 from speechbrain_slm.corpus.lexicon import GrammarError, need, read_yaml
-from speechbrain_slm.corpus.templates import Template, TemplateError
+from speechbrain_slm.corpus.templates import Template
 
 COURSES = ("A", "B")
 PLOT_KEYS = ("plot", "characters", "things", "opening", *COURSES)
@@ -75,7 +76,7 @@ def read_plots(folder, lexicon):
     return list(plots.values())
 
 
-def select_plots(known, plots):
+def select_plots(known, plots, things):
     """Picks plots by number or by name.
 
     Arguments
@@ -84,6 +85,8 @@ def select_plots(known, plots):
         The plots to pick from.
     plots : int | list[str] | None
         The first so many, those of these names, or all.
+    things : int | None
+        At most so many things a plot, the first that fit; or all.
 
     Returns
     -------
@@ -105,7 +108,16 @@ def select_plots(known, plots):
         f"1 to {len(by_name)}, None for all, or a list of different names "
         f"out of {', '.join(by_name)}",
     )
-    return [by_name[name] for name in names]
+    need(
+        things is None or things > 0,
+        "the grammar",
+        f"things={things}",
+        "at least 1, or None for all",
+    )
+    return [
+        replace(by_name[name], things=by_name[name].things[:things])
+        for name in names
+    ]
 
 
 def _read_plot(entry, where, lexicon):

@@ -20,7 +20,11 @@ from speechbrain_slm.corpus.speakers import (
     check_voices,
     draw_speaker,
 )
-from speechbrain_slm.corpus.utterances import Utterance, speak_chunk
+from speechbrain_slm.corpus.utterances import (
+    AUDIO_VERSION,
+    Utterance,
+    speak_chunk,
+)
 from speechbrain_slm.corpus.workers import run_in_workers
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.hashing import identity_of
@@ -108,7 +112,8 @@ def synthesize(
 
 def _read_stories(path, languages, speakers, seed):
     """Return rows (story_id, sentence, language, speaker, text)."""
-    table = read_table(path, STORIES, STORIES_KEY)
+    texts = [pa.field(language, pa.string()) for language in languages]
+    table = read_table(path, pa.schema([*STORIES, *texts]), STORIES_KEY)
     if "speaker" not in table.column_names:
         names = [
             draw_speaker(seed, story_id, speakers)
@@ -118,16 +123,9 @@ def _read_stories(path, languages, speakers, seed):
     check_speakers(path, table, speakers)
     parts = []
     for language in languages:
-        if language not in table.column_names:
-            raise ValueError(
-                f"{path}: no text column for the language '{language}'; found "
-                f"{', '.join(table.column_names)}. Prepare the text again with "
-                "this language, or take it out of 'languages'."
-            )
         texts = pc.utf8_trim_whitespace(table[language])
-        empty = pc.fill_null(pc.equal(texts, ""), True)
-        if pc.any(empty).as_py():
-            row = pc.index(empty, True).as_py()
+        row = pc.index(texts, "").as_py()
+        if row >= 0:
             raise ValueError(
                 f"{path}, row {row}: column '{language}' has no text; expected "
                 "a sentence in every language"
@@ -155,7 +153,7 @@ def _plan(path, rows, tts, speakers, trim, utterances):
                     "voice": asdict(voice),
                     "text": text,
                     "trim": asdict(trim),
-                    "format": "flac 16 bit",
+                    "version": AUDIO_VERSION,
                 }
             )[:32]
             audio = f"{AUDIO}/{key[:2]}/{key}.flac"
@@ -175,7 +173,10 @@ def _withdraw_stale(path, plan):
     """
     if path.is_file():
         found = read_table(path, MANIFEST, MANIFEST_KEY)
-        if not found.select(_PLANNED).equals(plan.select(_PLANNED)):
+        same = {*_PLANNED} <= {*found.column_names} and found.select(
+            _PLANNED
+        ).equals(plan.select(_PLANNED))
+        if not same:
             path.unlink()
 
 

@@ -10,6 +10,11 @@ from speechbrain_slm.corpus.tts import Voice
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
 
+# Part of every audio file's name: raise it when the code below gives other
+# samples or another format, or files of an earlier version would be reused.
+AUDIO_VERSION = 1
+_FRAME = 0.01  # seconds
+
 
 @dataclass(frozen=True)
 class Trim:
@@ -18,8 +23,8 @@ class Trim:
     Arguments
     ---------
     threshold_db : float
-        Samples below this level, relative to the utterance's peak, count as
-        silence at either end.
+        Frames of 10 ms whose RMS is below this level, relative to the
+        utterance's peak, count as silence at either end.
     margin : float
         Seconds of it that are kept.
     """
@@ -63,14 +68,19 @@ def trim_silence(samples, sample_rate, trim):
     Example
     -------
     >>> samples = np.array([0] * 50 + [900] * 20 + [0] * 90, np.int16)
-    >>> len(trim_silence(samples, 1000, Trim(-40.0, 0.01)))
-    40
+    >>> len(trim_silence(samples, 1000, Trim(-40.0, 0.015)))
+    50
     """
-    level = np.abs(samples.astype(np.int32))
-    threshold = level.max() * 10 ** (trim.threshold_db / 20)
-    loud = np.flatnonzero(level >= threshold)
+    # Frames, not samples: Pico ends some sentences with half a second of
+    # silence and a click whose peak is that of a soft consonant.
+    size = round(_FRAME * sample_rate)
+    signal = np.pad(samples.astype(np.float64), (0, -len(samples) % size))
+    rms = np.sqrt(np.mean(signal.reshape(-1, size) ** 2, axis=1))
+    threshold = np.abs(signal).max() * 10 ** (trim.threshold_db / 20)
+    loud = np.flatnonzero(rms >= threshold)
     margin = round(trim.margin * sample_rate)
-    return samples[max(0, loud[0] - margin) : loud[-1] + 1 + margin]
+    start = max(0, loud[0] * size - margin)
+    return samples[start : (loud[-1] + 1) * size + margin]
 
 
 def speak_chunk(context, utterances):

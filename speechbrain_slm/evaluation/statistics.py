@@ -60,7 +60,7 @@ def wilson_interval(successes, n, confidence=0.95):
     centre = p + z**2 / (2 * n)
     reach = z * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
-    # Rounding may step over the ends by one unit in the last place.
-    return max(0.0, (centre - reach) / scale), min(
-        1.0, (centre + reach) / scale
-    )
+    # At the ends the formula gives 0 and 1, rounding a little beside them.
+    low = (centre - reach) / scale if successes > 0 else 0.0
+    high = (centre + reach) / scale if successes < n else 1.0
+    return low, high

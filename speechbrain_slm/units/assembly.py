@@ -50,9 +50,9 @@ def drop_rejected(table, utterances):
         The rows that stay, with a column ``utterance``: the row of
         ``utterances``.
     list of dict
-        The ledger, in the manifest's order: an entry for each row that was
-        dropped, kept with a note, or belonged to a story of which nothing is
-        left.
+        The ledger: an entry for each row that was dropped or kept with a
+        note, then one for each story of which nothing is left, both in the
+        manifest's order.
     """
     utterance = pc.index_in(table["sha256"], utterances["sha256"])
     utterance = utterance.combine_chunks().to_numpy()
@@ -63,8 +63,6 @@ def drop_rejected(table, utterances):
     sentence = table["sentence"].to_numpy().astype(np.int64)
     place = story * (sentence.max() + 1) + sentence
     dropped = np.isin(place, place[bad])
-    left = np.zeros(story.max() + 1, dtype=bool)
-    left[story[~dropped]] = True
     notes = utterances["note"].take(utterance)
     noted = pc.not_equal(notes, "").to_numpy() & ~dropped
     listed = np.flatnonzero(dropped | noted)
@@ -72,24 +70,25 @@ def drop_rejected(table, utterances):
     entries = table.select(columns).take(listed).to_pylist()
     listed_reasons = reasons.take(listed).to_pylist()
     listed_notes = notes.take(listed).to_pylist()
-    ledger, gone = [], set()
+    ledger = []
     for row, entry, reason, note in zip(
         listed, entries, listed_reasons, listed_notes, strict=True
     ):
         if noted[row]:
             ledger.append({**entry, "action": "kept", "reason": note})
-            continue
-        reason = reason or "the sentence was dropped in another language"
-        ledger.append({**entry, "action": "dropped", "reason": reason})
-        if not left[story[row]] and story[row] not in gone:
-            gone.add(story[row])
-            ledger.append(
-                {
-                    "story_id": entry["story_id"],
-                    "action": "dropped",
-                    "reason": "no sentence of the story is left",
-                }
-            )
+        else:
+            reason = reason or "the sentence was dropped in another language"
+            ledger.append({**entry, "action": "dropped", "reason": reason})
+    lost = np.setdiff1d(story, story[~dropped])
+    _, first = np.unique(story, return_index=True)
+    ledger += [
+        {
+            "story_id": table["story_id"][row].as_py(),
+            "action": "dropped",
+            "reason": "no sentence of the story is left",
+        }
+        for row in first[lost]
+    ]
     return table.filter(pa.array(~dropped)).combine_chunks(), ledger
 
 

@@ -6,7 +6,6 @@ tokens and of the time to learn. Works on top of any tokenizer.
 """
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import sentencepiece
 from speechbrain_slm.units.tokenizer import describe
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.store import read_json
 
 # sentencepiece reads text, so that each unit is a character. From here on
 # Unicode has 20,992 letters in a row, none of them space, digit or mark.
@@ -25,7 +25,7 @@ DESCRIPTION = "bpe.json"
 
 
 def _to_text(units):
-    codes = np.asarray(units, dtype=np.uint32) + FIRST_CHARACTER
+    codes = np.asarray(units, dtype=np.int64) + FIRST_CHARACTER
     return codes.astype("<u4").tobytes().decode("utf-32-le")
 
 
@@ -107,6 +107,9 @@ class UnitBPE:
                 "piece), and at most 65,536"
             )
         texts = [_to_text(sentence) for sentence in sentences]
+        # Each unit once more by itself: other splits may have units that the
+        # training split lacks, and ``required_chars`` does not add those.
+        texts += _to_text(range(alphabet))
         model = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
@@ -116,8 +119,7 @@ class UnitBPE:
                 vocab_size=vocabulary_size,
                 max_sentencepiece_length=max_piece_length,
                 # In bytes. Longer sentences would be left out silently.
-                max_sentence_length=4 * max(map(len, texts), default=1) + 1,
-                required_chars=_to_text(range(alphabet)),
+                max_sentence_length=4 * max(map(len, texts)) + 1,
                 character_coverage=1.0,
                 normalization_rule_name="identity",
                 remove_extra_whitespaces=False,
@@ -132,10 +134,11 @@ class UnitBPE:
                 minloglevel=2,
             )
         except RuntimeError as error:
+            reason = str(error).split("] ")[-1]
             raise ValueError(
                 f"bpe: {vocabulary_size} pieces could not be fitted on "
-                f"{len(texts)} sentence(s): {error}. Ask for fewer pieces, or "
-                "give more speech."
+                f"{len(sentences)} sentence(s): {reason} Ask for fewer "
+                "pieces, or give more speech."
             ) from error
         config = {
             "vocabulary_size": vocabulary_size,
@@ -244,7 +247,7 @@ class UnitBPE:
                 f"{path} does not exist; expected a fitted unit BPE. Run the "
                 "units recipe, which fits one."
             )
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         if base is not None and describe(base) != description["base"]:
             raise ValueError(
                 f"{folder}: the BPE belongs to the tokenizer "

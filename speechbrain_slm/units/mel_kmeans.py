@@ -7,7 +7,6 @@ offline.
 """
 
 import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,11 @@ from threadpoolctl import threadpool_limits
 from speechbrain_slm.units.tokenizer import deduplicate
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference, identity_of
+from speechbrain_slm.utils.store import read_json
 
 HOP = 10  # ms
 WINDOW = 25  # ms
+NORMALIZATIONS = ("none", "mean", "mean_variance")
 TENSORS = "centroids.safetensors"
 DESCRIPTION = "tokenizer.json"
 
@@ -55,9 +56,10 @@ class MelKMeans:
         Coefficients kept, the first (energy) included.
     frames_per_unit : int
         10 ms frames that are stacked into one unit.
-    mean_normalization : bool
-        Subtract each utterance's mean MFCC vector, and with it most of what
-        the voice and the microphone add.
+    normalization : str
+        What is taken out of each utterance's MFCCs: ``mean`` (most of what
+        the microphone and the voice add), ``mean_variance`` (more of the
+        voice) or ``none``.
     deduplicate : bool
         Write a unit that repeats itself once.
 
@@ -78,7 +80,7 @@ class MelKMeans:
         num_mels=40,
         num_mfcc=13,
         frames_per_unit=4,
-        mean_normalization=True,
+        normalization="mean_variance",
         deduplicate=True,
     ):
         self.config = {
@@ -88,7 +90,7 @@ class MelKMeans:
             "num_mels": num_mels,
             "num_mfcc": num_mfcc,
             "frames_per_unit": frames_per_unit,
-            "mean_normalization": mean_normalization,
+            "normalization": normalization,
             "deduplicate": deduplicate,
         }
         for name in ("num_clusters", "num_mfcc", "frames_per_unit"):
@@ -96,6 +98,11 @@ class MelKMeans:
                 raise ValueError(
                     f"{name} is {self.config[name]}; expected 1 or more"
                 )
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"normalization is {normalization!r}; expected one of "
+                f"{', '.join(NORMALIZATIONS)}"
+            )
         self.sample_rate = sample_rate
         self.frame_rate = 1000 / (HOP * frames_per_unit)
         self.vocabulary_size = num_clusters
@@ -128,11 +135,14 @@ class MelKMeans:
         """
         with _one_thread(), torch.no_grad():
             mfcc = self._mfcc(wav[None])[0]
-            if self.config["mean_normalization"]:
+            if self.config["normalization"] != "none":
                 mfcc = mfcc - mfcc.mean(dim=0)
+            if self.config["normalization"] == "mean_variance":
+                mfcc = mfcc / mfcc.std(dim=0, correction=0).clamp(min=1e-5)
         stacked = self.config["frames_per_unit"]
         num_units = len(mfcc) // stacked
-        return mfcc[: num_units * stacked].reshape(num_units, -1)
+        width = stacked * mfcc.shape[1]
+        return mfcc[: num_units * stacked].reshape(num_units, width)
 
     def fit(self, wavs, seed):
         """Find the centroids; the same speech and seed give the same bits.
@@ -261,7 +271,7 @@ class MelKMeans:
                 f"{path} does not exist; expected a fitted tokenizer. Run "
                 "the units recipe, which fits one."
             )
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         settings = dict(description["config"])
         if settings.pop("type", None) != "mel_kmeans":
             raise ValueError(f"{path}: not a mel_kmeans tokenizer")

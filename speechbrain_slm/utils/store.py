@@ -47,6 +47,30 @@ def _shard_name(index):
     return f"units-{index:05d}.arrow"
 
 
+def read_json(path):
+    """Read a JSON file; one that is torn or damaged is named.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    object
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
 def pin_plan(folder, plan, shards):
     """Write down what a folder will hold, or refuse one begun otherwise.
 
@@ -67,7 +91,7 @@ def pin_plan(folder, plan, shards):
     """
     path = Path(folder) / PLAN_JSON
     if path.is_file():
-        lines = difference(plan, json.loads(path.read_text(encoding="utf-8")))
+        lines = difference(plan, read_json(path))
         if lines:
             raise ValueError(
                 f"{folder} was begun with another configuration ("
@@ -313,7 +337,7 @@ def read_info(folder):
             f"{folder} is not a complete unit store: it has no {STORE_JSON}. "
             "Run (or resume) the units recipe that writes it."
         )
-    info = json.loads(path.read_text(encoding="utf-8"))
+    info = read_json(path)
     found = (info.get("format"), info.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(

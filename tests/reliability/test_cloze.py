@@ -204,6 +204,7 @@ def test_one_ending_twice_raises_and_names_the_item(
 # parent has imported torch but not worked with it, so forks are sound.
 KILLED = """
 import os, signal, sys
+from transformers import Qwen2ForCausalLM  # imported once, not in each child
 from speechbrain_slm.evaluation.cloze import evaluate_cloze
 
 model, store, items, folder = sys.argv[1:]

@@ -13,10 +13,13 @@ if __name__ == "__main__":
     # load torch for nothing.
     from speechbrain_slm.corpus.synthesis import synthesize
     from speechbrain_slm.utils.config import load_recipe
+    from speechbrain_slm.utils.distributed import world_size
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from tinystories_prepare import prepare_tinystories
 
+    if world_size() > 1:
+        sys.exit("error: run this without torchrun; see num_workers")
     hparams, _ = load_recipe(sys.argv[1:])
     stories = prepare_tinystories(
         output_folder=hparams["output_folder"],

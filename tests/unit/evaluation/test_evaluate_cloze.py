@@ -155,10 +155,10 @@ def test_any_set_of_languages(tmp_path, model_folder, three_languages):
 def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
     items = write_items(tmp_path / "items.parquet")
     model = export(tmp_path / "model", identity="codebook-b")
-    with pytest.raises(ValueError, match="codebook-b.*codebook-a"):
+    with pytest.raises(ValueError, match=r"codebook-b.*codebook-a"):
         evaluate_cloze(model, store_folder, items, tmp_path / "out")
     model = export(tmp_path / "small", size=VOCABULARY - 1)
-    with pytest.raises(ValueError, match="size 29.*size 30"):
+    with pytest.raises(ValueError, match=r"size 29.*size 30"):
         evaluate_cloze(model, store_folder, items, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -22,5 +22,5 @@ def test_each_shard_counts(tmp_path):
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no .*safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"holds no .*safetensors"):
         weights_identity(tmp_path)

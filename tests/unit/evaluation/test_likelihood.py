@@ -55,9 +55,7 @@ def test_equals_the_definition(make_model, score_end):
         "ending_mean": ending_sum / ending_units,
         "ending_sum": ending_sum,
     }.items():
-        np.testing.assert_allclose(
-            scores.score(convention), values, atol=1e-5
-        )
+        np.testing.assert_allclose(scores.score(convention), values, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])

@@ -24,7 +24,9 @@ def test_ties_are_covered():
     # Items of which a third ties: the interval holds the true mean at least
     # as often as it promises.
     generator = np.random.default_rng(0)
-    credits = generator.choice([0, 0.5, 1], (1000, 200), p=[0.3, 1 / 3, 11 / 30])
+    credits = generator.choice(
+        [0, 0.5, 1], (1000, 200), p=[0.3, 1 / 3, 11 / 30]
+    )
     mean = 0.5 / 3 + 11 / 30
     ends = [wilson_interval(total, 200) for total in credits.sum(axis=1)]
     assert np.mean([low <= mean <= high for low, high in ends]) >= 0.95

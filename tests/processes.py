@@ -1,0 +1,101 @@
+"""Start recipes as a user would: in processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LM = ROOT / "recipes" / "TinyStories" / "LM"
+# A model of 2 layers and d = 32, and 40 steps of 8 rows of 32 tokens.
+TINY_LM = {
+    "vocabulary_size": 30,
+    "tokens": 40 * 8 * 32,
+    "row_length": 32,
+    "rows_per_step": 8,
+    "valid_rows": 4,
+    "log_interval": 5,
+    "valid_interval": 20,
+    "ckpt_interval_steps": 10,
+    "lm": "{hidden_size: 32, intermediate_size: 64, num_layers: 2, "
+    "num_heads: 2, num_key_value_heads: 2, dropout: 0.1}",
+}
+
+
+def command(script, yaml_file, ranks=1, **overrides):
+    """Return the command line of a recipe."""
+    start = [sys.executable]
+    if ranks > 1:
+        start += ["-m", "torch.distributed.run", "--standalone"]
+        start += [f"--nproc_per_node={ranks}"]
+    values = []
+    for key, value in overrides.items():
+        values += [f"--{key}", str(value)]
+    return [*start, str(script), str(yaml_file), *values, "--noprogressbar"]
+
+
+def start(arguments, **environment):
+    """Start a command; its output can be read when it has ended."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": path,
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        },
+    )
+
+
+def run(arguments, timeout=120, **environment):
+    """Run a command to its end; return its exit code and its output."""
+    process = start(arguments, **environment)
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        # torchrun ends its ranks, which have sessions of their own, when it
+        # is asked to end, and only then.
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+        raise AssertionError(f"timed out:\n{output}") from None
+    return process.returncode, output
+
+
+def kill(process):
+    """Kill a process and all its children at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_until(condition, process, timeout=120):
+    """Wait for a condition that a running process brings about."""
+    limit = time.time() + timeout
+    while not condition():
+        if process.poll() is not None:
+            output, _ = process.communicate()
+            raise AssertionError(f"the process ended first:\n{output}")
+        if time.time() > limit:
+            kill(process)
+            raise AssertionError("timed out")
+        time.sleep(0.02)
+
+
+def log_entries(folder):
+    """Read a training log, without what depends on the clock."""
+    path = Path(folder) / "train_log.jsonl"
+    if not path.exists():
+        return []
+    entries = []
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            entries.append(json.loads(line))
+    clock = ("tokens_per_second", "eta")
+    return [{k: e[k] for k in e if k not in clock} for e in entries]

@@ -1,0 +1,284 @@
+"""Checks 1, 2, 3 and 5 (the store's side): extraction that can be trusted."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from units_example import (
+    RATE,
+    LoudnessTokenizer,
+    clip,
+    digests,
+    entry,
+    extract,
+    write_corpus,
+    write_manifest,
+)
+
+from speechbrain_slm.units.assembly import LEDGER, TooManyRejects
+from speechbrain_slm.units.extraction import exclusive
+from speechbrain_slm.utils.store import read_info, read_tables, verify
+
+SCRIPT = Path(__file__).with_name("extract.py")
+ROOT = Path(__file__).parents[2]
+
+
+def run_script(*arguments):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def check_kills(manifest, folder, kills):
+    run = run_script(manifest, folder, "--kills", kills, "--delay", 0.02)
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout)
+    assert any(name.startswith("train/units-") for name in outcome["whole"])
+    for found in outcome["killed"]:
+        assert found == outcome["whole"]
+    verify(folder / "whole" / "train")
+    _, tables = read_tables(folder / "whole" / "train")
+    rows = Counter(
+        (row["story_id"], row["language"])
+        for table in tables
+        for row in table.select(["story_id", "language"]).to_pylist()
+    )
+    expected = {
+        (f"train-{story:03d}", language): 1
+        for story in range(12)
+        for language in ("en", "fr")
+    }
+    assert rows == expected
+
+
+def test_killed_runs_equal_an_uninterrupted_one(corpus, tmp_path):
+    check_kills(corpus, tmp_path, 6)
+
+
+@pytest.mark.slow
+def test_thirty_kills(corpus, tmp_path):
+    check_kills(corpus, tmp_path, 30)
+
+
+def test_second_process_is_refused(corpus, tmp_path):
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    before = digests(tmp_path)
+    with exclusive(tmp_path):
+        run = run_script(corpus, tmp_path)
+    assert run.returncode != 0
+    assert "being written by another process" in run.stderr
+    assert digests(tmp_path) == before
+
+
+def test_changed_codebook_is_refused(corpus, tmp_path):
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    before = digests(tmp_path)
+    run = run_script(corpus, tmp_path, "--codebook", "other")
+    assert run.returncode != 0
+    assert "tokenizer.identity: expected" in run.stderr
+    assert digests(tmp_path) == before
+
+
+def test_complete_store_is_reused(corpus, tmp_path):
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    names = ("train/store.json", "train/units-00000.arrow")
+    times = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    again = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    assert again == times
+
+
+def test_other_codebook_of_the_same_size_has_another_identity(corpus, tmp_path):
+    infos = []
+    for codebook in "bc":
+        folder = tmp_path / codebook
+        extract(corpus, folder, LoudnessTokenizer(codebook))
+        infos.append(read_info(folder / "train"))
+    one, other = (info["tokenizer"] for info in infos)
+    assert one["vocabulary_size"] == other["vocabulary_size"]
+    assert one["identity"] != other["identity"]
+    # The units are the same: only the identity tells the stores apart.
+    assert infos[0]["files"] == infos[1]["files"]
+
+
+def write_bad(folder):
+    """Write audio that went bad after its manifest was written."""
+    entries = {}
+    for suffix in ("wav", "flac", "ogg", "mp3"):
+        for harm in ("empty", "truncated", "zeroed"):
+            path = folder / f"{harm}.{suffix}"
+            soundfile.write(path, clip(3, 1.0), RATE)
+            # Each file its own content, or they would be one utterance.
+            entries[path.name] = {
+                **entry(path),
+                "sha256": f"{len(entries):064d}",
+            }
+            content = path.read_bytes()
+            path.write_bytes(
+                {
+                    "empty": b"",
+                    "truncated": content[: len(content) // 2],
+                    "zeroed": bytes(len(content)),
+                }[harm]
+            )
+    for name, value in (("nan", np.nan), ("inf", np.inf)):
+        path = folder / f"{name}.wav"
+        wav = clip(4)
+        wav[100] = value
+        soundfile.write(path, wav, RATE, subtype="FLOAT")
+        entries[path.name] = entry(path)
+    soundfile.write(folder / "silent.wav", np.zeros(6400), RATE)
+    entries["silent.wav"] = entry(folder / "silent.wav")
+    soundfile.write(folder / "short.wav", clip(5, 0.005), RATE)
+    entries["short.wav"] = entry(folder / "short.wav")
+    soundfile.write(folder / "rate.wav", clip(6, 0.4, 8000), 8000)
+    entries["rate.wav"] = {**entry(folder / "rate.wav"), "sample_rate": RATE}
+    soundfile.write(folder / "samples.wav", clip(7), RATE)
+    samples = entry(folder / "samples.wav")
+    entries["samples.wav"] = {**samples, "num_samples": 6401}
+    soundfile.write(folder / "replaced.wav", clip(8), RATE)
+    entries["replaced.wav"] = entry(folder / "replaced.wav")
+    soundfile.write(folder / "replaced.wav", clip(9), RATE)
+    return entries
+
+
+REASONS = {
+    "empty.wav": "0 bytes",
+    "empty.mp3": "0 bytes",
+    "truncated.wav": "samples at",
+    "zeroed.flac": "cannot be decoded",
+    "nan.wav": "NaN",
+    "inf.wav": "infinite",
+    "silent.wav": "every sample is 0",
+    "short.wav": "too short",
+    "rate.wav": "8000 Hz; the manifest says",
+    "samples.wav": "6400 samples at 16000 Hz; the manifest says 6401",
+    "replaced.wav": "SHA-256",
+}
+
+
+def test_bad_audio_goes_in_every_language(tmp_path):
+    entries = write_bad(tmp_path)
+    good = []
+    for number in range(4):
+        path = tmp_path / f"good-{number}.flac"
+        soundfile.write(path, clip([9, number]), RATE)
+        good.append(entry(path))
+    rows = []
+    for number, bad in enumerate(entries.values()):
+        story = {"story_id": f"story-{number:02d}", "speaker": "alto"}
+        audio = [[good[0], good[1]], [good[2], bad], [good[3], good[2]]]
+        rows += [
+            {**story, "sentence": sentence, "language": language, **one}
+            for sentence, pair in enumerate(audio)
+            for language, one in zip(("en", "fr"), pair, strict=True)
+        ]
+    # A story of which nothing is left.
+    rows += [
+        {
+            "story_id": "lost",
+            "sentence": 0,
+            "language": language,
+            "speaker": "alto",
+            **one,
+        }
+        for language, one in (("en", good[0]), ("fr", entries["empty.wav"]))
+    ]
+    manifest = write_manifest(tmp_path / "train.parquet", rows)
+    tokenizer = LoudnessTokenizer()
+    extract(manifest, tmp_path / "out", tokenizer, max_rejects=1.0)
+
+    lines = (tmp_path / "out" / LEDGER).read_text().splitlines()
+    ledger = [json.loads(line) for line in lines]
+    reasons = {
+        Path(line["audio"]).name: line["reason"]
+        for line in ledger
+        if "audio" in line and not line["audio"].endswith(good[2]["audio"])
+    }
+    assert entries.keys() <= reasons.keys()
+    for name, text in REASONS.items():
+        assert text in reasons[name]
+    for number in range(len(entries)):
+        here = [x for x in ledger if x["story_id"] == f"story-{number:02d}"]
+        assert [(x["sentence"], x["language"]) for x in here] == [
+            (1, "en"),
+            (1, "fr"),
+        ]
+        assert "another language" in here[0]["reason"]
+    assert ledger[-1]["story_id"] == "lost"
+    assert ledger[-1]["reason"] == "no sentence of the story is left"
+
+    info, tables = read_tables(tmp_path / "out" / "train")
+    assert info["counts"]["en"]["sentences"] == 2 * len(entries)
+    assert info["counts"]["fr"]["sentences"] == 2 * len(entries)
+    assert "lost" not in {
+        story for table in tables for story in table["story_id"].to_pylist()
+    }
+
+
+def test_stereo_and_stated_rate_are_kept_with_a_note(tmp_path):
+    left, right = clip(1), clip(2)
+    stereo = tmp_path / "stereo.wav"
+    soundfile.write(stereo, np.stack([left, right], axis=1), RATE)
+    telephone = tmp_path / "telephone.wav"
+    soundfile.write(telephone, clip(3, 0.4, 8000), 8000)
+    rows = [
+        {
+            "story_id": "s",
+            "sentence": number,
+            "language": "en",
+            "speaker": "alto",
+            **entry(path),
+        }
+        for number, path in enumerate((stereo, telephone))
+    ]
+    manifest = write_manifest(tmp_path / "train.parquet", rows)
+    extract(manifest, tmp_path / "out", LoudnessTokenizer(), max_rejects=0)
+    lines = (tmp_path / "out" / LEDGER).read_text().splitlines()
+    notes = [json.loads(line) for line in lines]
+    assert [(note["action"], note["reason"]) for note in notes] == [
+        ("kept", "2 channels mixed down"),
+        ("kept", "resampled from 8000 Hz"),
+    ]
+    _, tables = read_tables(tmp_path / "out" / "train")
+    assert tables[0]["sentence_ends"].to_pylist() == [[10, 20]]
+
+
+def test_too_many_rejects_leave_no_store(tmp_path):
+    manifest = write_corpus(tmp_path)
+    bad = tmp_path / "audio" / "train-003.flac"
+    content = bad.read_bytes()
+    bad.write_bytes(content[:500])
+    folder = tmp_path / "out"
+    with pytest.raises(TooManyRejects, match="1 of 30 audio files"):
+        extract(manifest, folder, LoudnessTokenizer(), max_rejects=0.01)
+    assert not (folder / "train").exists()
+    assert "train-003.flac" in (folder / LEDGER).read_text()
+    # Mended, a rerun reads it again and the result is as if never broken.
+    bad.write_bytes(content)
+    extract(manifest, folder, LoudnessTokenizer(), max_rejects=0.01)
+    extract(manifest, tmp_path / "other", LoudnessTokenizer())
+    assert digests(folder) == digests(tmp_path / "other")
+
+
+def test_missing_audio_is_named_before_anything_is_encoded(tmp_path):
+    manifest = write_corpus(tmp_path)
+    (tmp_path / "audio" / "train-003.flac").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-003\.flac does not"):
+        extract(manifest, tmp_path / "out", LoudnessTokenizer())
+    assert not list((tmp_path / "out").rglob("*.arrow"))

@@ -1,0 +1,146 @@
+"""Clipping, accumulation and refusals of the step Brain."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_slm.brains.base import StepBrain
+
+
+class Plan:
+    """Twelve steps of four rows of numbers."""
+
+    num_steps = 12
+    row_length = 3
+    rows_per_step = 4
+
+    @property
+    def identity(self):
+        return {"plan": "numbers"}
+
+    def rows(self, step, rank, world_size):
+        generator = np.random.default_rng(step)
+        return generator.integers(0, 9, (4, 3))
+
+
+class LineBrain(StepBrain):
+    """Fits a line; ``scale`` makes gradients as large as wanted."""
+
+    def compute_forward(self, batch, stage):
+        return self.modules.line(batch.float())
+
+    def compute_objectives(self, predictions, batch, stage):
+        return self.hparams.scale * ((predictions - 1) ** 2).mean()
+
+
+def make(tmp_path, scale=1.0, groups=False, **run_opts):
+    torch.manual_seed(0)
+    line = torch.nn.Linear(3, 2)
+
+    def optimizer(parameters):
+        parameters = list(parameters)
+        if groups:
+            parameters = [{"params": [p], "lr": 0.1} for p in parameters]
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    return LineBrain(
+        modules={"line": line},
+        opt_class=optimizer,
+        hparams={
+            "output_folder": str(tmp_path),
+            "seed": 1,
+            "learning_rate": 0.01,
+            "warmup": 0.0,
+            "log_interval": 4,
+            "valid_interval": 0,
+            "keep_checkpoints": 2,
+            "scale": scale,
+        },
+        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
+    )
+
+
+class RecordingBrain(LineBrain):
+    """Keeps the gradients with which the optimizer steps."""
+
+    def optimizers_step(self, loss):
+        self.before = [p.grad.clone() for p in self.modules.parameters()]
+        step = self.optimizer.step
+        seen = []
+
+        def record(*args, **kwargs):
+            seen.extend(p.grad.clone() for p in self.modules.parameters())
+            return step(*args, **kwargs)
+
+        self.optimizer.step = record
+        super().optimizers_step(loss)
+        self.optimizer.step = step
+        self.used = seen
+
+
+def recorded(tmp_path, max_grad_norm, groups):
+    brain = make(
+        tmp_path, 100.0, groups, max_grad_norm=max_grad_norm, debug=True
+    )
+    brain.__class__ = RecordingBrain
+    brain.fit(Plan())
+    return brain
+
+
+@pytest.mark.parametrize("disabled", [0.0, -1.0])
+def test_clipping_disabled_leaves_gradients_unchanged(tmp_path, disabled):
+    brain = recorded(tmp_path, disabled, groups=True)
+    for before, used in zip(brain.before, brain.used, strict=True):
+        assert torch.equal(before, used)
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_all_groups_are_clipped_together(tmp_path, groups):
+    brain = recorded(tmp_path, 1.0, groups)
+    norm = torch.stack([g.norm() for g in brain.before]).norm()
+    assert norm > 10
+    for before, used in zip(brain.before, brain.used, strict=True):
+        torch.testing.assert_close(used, before / norm, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulation_changes_nothing(tmp_path):
+    weights = []
+    for factor in (1, 2, 4):
+        brain = make(tmp_path / str(factor), grad_accumulation_factor=factor)
+        brain.fit(Plan())
+        assert brain.optimizer_step == 12
+        weights.append(brain.modules.line.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1])
+    torch.testing.assert_close(weights[0], weights[2])
+
+
+def test_accumulation_that_does_not_divide(tmp_path):
+    brain = make(tmp_path, grad_accumulation_factor=3)
+    with pytest.raises(ValueError, match="does not divide the 4 rows"):
+        brain.fit(Plan())
+
+
+def test_non_finite_loss_leaves_weights_untouched(tmp_path):
+    brain = make(tmp_path, scale=float("inf"))
+    before = brain.modules.line.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match=r"Step 0: loss (inf|nan)"):
+        brain.fit(Plan())
+    assert torch.equal(before, brain.modules.line.weight)
+
+
+def test_step_limit_and_log(tmp_path):
+    brain = make(tmp_path, optimizer_step_limit=6)
+    brain.fit(Plan())
+    assert brain.optimizer_step == 6
+    assert [entry["step"] for entry in brain.log.entries()] == [4, 6]
+
+
+def test_eval_precision_follows_precision(tmp_path):
+    assert make(tmp_path, precision="bf16").eval_precision == "bf16"
+    brain = make(tmp_path, precision="bf16", eval_precision="fp32")
+    assert brain.eval_precision == "fp32"
+
+
+def test_options_without_effect_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="ckpt_interval_minutes"):
+        make(tmp_path, ckpt_interval_minutes=5)

@@ -1,0 +1,310 @@
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from speechbrain_slm.evaluation.statistics import wilson_interval
+from speechbrain_slm.utils.tables import MANIFEST, write_table
+
+ROOT = Path(__file__).parents[3]
+DIRECTIONS = ("en", "fr", "en>fr", "fr>en")
+TEXTS = {"en": "Tom & <b>Lily</b> went home.", "fr": "L'été, « ça va » ?"}
+
+
+def record(metric, direction, wins, scoring="whole_mean", n=600):
+    low, high = wilson_interval(wins, n)
+    return {
+        "metric": metric,
+        "direction": direction,
+        "scoring": scoring,
+        "n": n,
+        "ties": 0,
+        "accuracy": 100 * wins / n,
+        "ci_low": 100 * low,
+        "ci_high": 100 * high,
+        "chance": 50.0,
+    }
+
+
+def make_run(folder, name, cross, **changes):
+    """Write the files of a run; ``cross`` is its cross-lingual wins."""
+    wins = dict(zip(DIRECTIONS, (420, 410, cross, cross + 12), strict=True))
+    results = {
+        "format": "speechbrain_slm.cloze",
+        "version": 1,
+        "scoring": "whole_mean",
+        "score_end": False,
+        "model": f"weights-{name}",
+        "tokenizer": "codebook",
+        "units": "store",
+        "items": "items",
+        "scores": "scores",
+        "records": [
+            record(metric, direction, count, scoring)
+            for metric in ("sSC", "sTC")
+            for direction, count in wins.items()
+            for scoring in ("whole_mean", "ending_sum")
+        ],
+        "cross_lingual": [
+            record(metric, "cross_lingual", cross + 6)
+            for metric in ("sSC", "sTC")
+        ],
+        **changes,
+    }
+    cloze, lm = folder / "cloze" / name, folder / "LM" / name
+    for path in (cloze, lm):
+        path.mkdir(parents=True)
+    (cloze / "results.json").write_text(json.dumps(results))
+    lines = []
+    for step in range(10, 2001, 10):
+        loss = 3 + 4 * np.exp(-step / 300) + 0.05 * np.sin(step)
+        lines.append({"step": step, "loss": loss, "lr": 1e-3, "tokens": step})
+        if step % 200 == 0:
+            valid = {"en": loss + 0.1, "fr": loss + 0.3}
+            lines.append({"step": step, "valid": valid})
+    log = "".join(json.dumps(line) + "\n" for line in lines)
+    (lm / "train_log.jsonl").write_text(log)
+    training = {
+        "tokens": {"en": 1_000_000, "fr": 990_000, "boundary": 5},
+        "steps": 2000,
+        "parameters": 1_974_720,
+        "seconds": 301.5,
+    }
+    (lm / "run.json").write_text(json.dumps(training))
+    return f"{name}={lm}:{cloze}"
+
+
+def make_manifest(folder, stories=5):
+    generator = np.random.default_rng(0)
+    rows = []
+    for story in range(stories):
+        for part, sentences in (("prompt", 2), ("right", 1), ("wrong", 1)):
+            for language in ("en", "fr"):
+                for sentence in range(sentences):
+                    name = f"{story}-{part}-{language}-{sentence}.wav"
+                    samples = generator.integers(-9, 9, 800, np.int16)
+                    soundfile.write(folder / name, samples, 16000)
+                    rows.append(
+                        {
+                            "story_id": f"test-{story:06d}.{part}",
+                            "sentence": sentence,
+                            "language": language,
+                            "speaker": "alto",
+                            "audio": name,
+                            "num_samples": 800,
+                            "sample_rate": 16000,
+                            "sha256": "-",
+                            "text": TEXTS[language],
+                        }
+                    )
+    schema = MANIFEST.append(pa.field("text", pa.string()))
+    path = folder / "cloze.parquet"
+    write_table(path, pa.Table.from_pylist(rows, schema=schema))
+    return path
+
+
+def report(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "report.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+class Page(HTMLParser):
+    """What a page loads, says, and leaves open."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.loads, self.said = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.loads += [v for k, v in attrs if k in ("src", "href", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.said.append(data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The folder of a report of two runs, and what was printed."""
+    folder = tmp_path_factory.mktemp("report")
+    runs = [
+        make_run(folder, "en_fr", 303),
+        make_run(folder, "inter<leaved>", 400),
+    ]
+    manifest = make_manifest(folder)
+    done = report(
+        "--runs", *runs, "--manifest", manifest, "--output_folder", folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_records(made):
+    records = json.loads((made[0] / "results.json").read_text())
+    assert [(r["run"], r["metric"], r["direction"]) for r in records] == [
+        (run, metric, direction)
+        for run in ("en_fr", "inter<leaved>")
+        for metric in ("sSC", "sTC")
+        for direction in DIRECTIONS
+    ]
+    assert records[2] == {
+        "run": "en_fr",
+        **record("sSC", "en>fr", 303),
+        "tokens": {"en": 1_000_000, "fr": 990_000},
+    }
+
+
+def test_markdown(made):
+    lines = made[1].splitlines()
+    assert lines[0] == "| metric | direction | n | en_fr | inter<leaved> |"
+    assert lines[4] == (
+        "| sSC | en>fr | 600 | 50.5 [46.5, 54.5] | 66.7 [62.8, 70.3] |"
+    )
+    assert lines[6].startswith("| sSC | cross-lingual | 600 | 51.5 [")
+    assert len([line for line in lines if line.startswith("|")]) == 12
+    assert lines[-1].endswith("report.html")
+
+
+def test_page_is_whole_and_loads_nothing(made):
+    text = (made[0] / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.loads
+    assert all(load.startswith("data:audio/flac") for load in page.loads)
+    for outside in ("http:", "https:", "url(", "@import", "<script"):
+        assert outside not in text
+    assert "$" not in text
+
+
+def test_page_escapes_what_it_shows(made):
+    page = Page((made[0] / "report.html").read_text())
+    said = " ".join(page.said)
+    assert "inter<leaved>" in said
+    assert TEXTS["en"] in said
+    assert TEXTS["fr"] in said
+    assert "leaved" not in page.tags
+
+
+def test_page_marks_intervals_that_contain_chance(made):
+    page = Page((made[0] / "report.html").read_text())
+    # en>fr, fr>en and their mean, of one run of two, in two metrics.
+    assert page.tags.count("abbr") == 2 * 3
+
+
+def test_page_plays_what_was_recorded(made):
+    folder, _ = made
+    page = Page((folder / "report.html").read_text())
+    assert page.tags.count("audio") == len(page.loads) == 2 * 3 * 2
+    content = base64.b64decode(page.loads[0].partition(",")[2])
+    samples, rate = soundfile.read(io.BytesIO(content), dtype="int16")
+    first, _ = soundfile.read(folder / "0-prompt-en-0.wav", dtype="int16")
+    second, _ = soundfile.read(folder / "0-prompt-en-1.wav", dtype="int16")
+    assert rate == 16000
+    assert len(samples) == 800 + 4000 + 800
+    assert (samples[:800] == first).all()
+    assert (samples[-800:] == second).all()
+
+
+def test_curves_lie_inside_their_charts(made):
+    text = (made[0] / "report.html").read_text()
+    charts = text.partition('class="charts">')[2].partition("<table")[0]
+    figures = charts.split("<figure>")[1:]
+    assert len(figures) == 3
+    for figure in figures:
+        svg = figure[figure.index("<svg") : figure.index("</svg>") + 6]
+        tree = ElementTree.fromstring(svg)
+        curves = [
+            np.array([p.split(",") for p in line.get("points").split()], float)
+            for line in tree.iter("polyline")
+        ]
+        assert len(curves) == 2
+        for curve in curves:
+            assert (np.diff(curve[:, 0]) > 0).all()
+            assert curve.min() >= 0
+            assert curve[:, 0].max() <= 360
+            assert curve[:, 1].max() <= 210
+            # A falling loss falls on the page: y grows downwards.
+            assert curve[-1, 1] > curve[0, 1]
+
+
+def test_the_same_inputs_give_the_same_bytes(made, tmp_path):
+    folder, _ = made
+    runs = [
+        f"{name}={folder}/LM/{name}:{folder}/cloze/{name}"
+        for name in ("en_fr", "inter<leaved>")
+    ]
+    done = report(
+        "--runs",
+        *runs,
+        "--manifest",
+        folder / "cloze.parquet",
+        "--output_folder",
+        tmp_path,
+    )
+    assert done.returncode == 0
+    for name in ("report.html", "results.json"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_bad_inputs_write_nothing(tmp_path):
+    one = make_run(tmp_path, "one", 300)
+    other = make_run(tmp_path, "other", 300, tokenizer="codebook-b")
+    broken = make_run(tmp_path, "broken", 300)
+    log = tmp_path / "LM" / "broken" / "train_log.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    unfinished = make_run(tmp_path, "unfinished", 300)
+    (tmp_path / "LM" / "unfinished" / "run.json").unlink()
+    output = tmp_path / "output"
+    for runs, message in (
+        ([one, other], "tokenizer: expected 'codebook', found 'codebook-b'"),
+        ([one, one], "a name stands twice"),
+        (["one"], "expected NAME=LM_FOLDER:CLOZE_FOLDER"),
+        ([broken], "train_log.jsonl, line 2: expected a JSON object"),
+        ([unfinished], "run.json does not exist"),
+    ):
+        done = report("--runs", *runs, "--output_folder", output)
+        assert done.returncode != 0
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not output.exists()
+
+
+def test_audio_that_differs_from_the_manifest_is_refused(tmp_path):
+    run = make_run(tmp_path, "one", 300)
+    manifest = make_manifest(tmp_path)
+    arguments = ["--runs", run, "--manifest", manifest]
+    arguments += ["--output_folder", tmp_path / "output"]
+    clip = tmp_path / "0-right-fr-0.wav"
+    soundfile.write(clip, np.zeros(700, np.int16), 16000)
+    done = report(*arguments)
+    assert "holds 700 samples at 16000 Hz; the manifest says 800" in done.stderr
+    clip.unlink()
+    done = report(*arguments)
+    assert done.returncode != 0
+    assert "0-right-fr-0.wav cannot be read" in done.stderr
+    assert not (tmp_path / "output").exists()

@@ -1,0 +1,138 @@
+import pyarrow as pa
+import pytest
+from units_example import LoudnessTokenizer, extract, write_corpus
+
+from speechbrain_slm.units.assembly import (
+    assemble_stores,
+    drop_rejected,
+    leave_out_rejects,
+)
+from speechbrain_slm.units.bpe import UnitBPE
+from speechbrain_slm.units.extraction import (
+    SCHEMA,
+    extract_utterances,
+    read_utterances,
+)
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.utils.store import read_tables
+
+
+def stored(folder):
+    """Return a store's sentences as {(story, language): [[unit, ...], ...]}."""
+    _, tables = read_tables(folder)
+    stories = {}
+    for row in pa.concat_tables(tables).to_pylist():
+        starts = [0, *row["sentence_ends"][:-1]]
+        stories[row["story_id"], row["language"]] = [
+            row["units"][start:end]
+            for start, end in zip(starts, row["sentence_ends"], strict=True)
+        ]
+    return stories
+
+
+def expected(table, utterances):
+    """Assemble the slow way: a row at a time."""
+    units = dict(
+        zip(
+            utterances["sha256"].to_pylist(),
+            utterances["units"].to_pylist(),
+            strict=True,
+        )
+    )
+    rows = sorted(table.to_pylist(), key=lambda row: row["sentence"])
+    stories = {}
+    for row in rows:
+        key = (row["story_id"], row["language"])
+        stories.setdefault(key, []).append(units[row["sha256"]])
+    return stories
+
+
+def test_store_holds_each_story_in_each_language(tmp_path):
+    manifest = write_corpus(tmp_path, stories=7)
+    table = read_manifest(manifest, ["en", "fr"])
+    extract(manifest, tmp_path / "out", LoudnessTokenizer())
+    utterances = read_utterances(tmp_path / "out" / "utterances")
+    stories = stored(tmp_path / "out" / "train")
+    assert stories == expected(table, utterances)
+    # In the manifest's order, and all languages of a story in one file.
+    assert list(stories) == list(expected(table, utterances))
+    _, tables = read_tables(tmp_path / "out" / "train")
+    assert [len(shard) for shard in tables] == [4, 4, 4, 2]
+
+
+def test_order_of_rows_inside_a_story_does_not_count(tmp_path):
+    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
+    tokenizer = LoudnessTokenizer()
+    extract_utterances([table], tokenizer, tmp_path / "utterances")
+    mixed = table.sort_by(
+        [("sentence", "descending"), ("language", "ascending")]
+    )
+    for name, rows in (("a", table), ("b", mixed)):
+        kept = leave_out_rejects(
+            {name: rows}, tmp_path / "utterances", tmp_path, 0
+        )
+        assemble_stores(kept, tmp_path / "utterances", tokenizer, tmp_path)
+    assert stored(tmp_path / "a") == stored(tmp_path / "b")
+
+
+def test_pieces_of_the_store_decode_to_its_units(tmp_path):
+    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
+    tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
+    extract_utterances([table], tokenizer, folder)
+    utterances = read_utterances(folder)
+    bpe = UnitBPE.fit(describe(tokenizer), utterances["units"].to_pylist(), 30)
+    kept = leave_out_rejects({"train": table}, folder, tmp_path, 0)
+    assemble_stores(kept, folder, tokenizer, tmp_path, bpe)
+    decoded = {
+        key: [bpe.decode(pieces).tolist() for pieces in sentences]
+        for key, sentences in stored(tmp_path / "train").items()
+    }
+    assert decoded == expected(table, utterances)
+    info, _ = read_tables(tmp_path / "train")
+    assert info["tokenizer"]["identity"] == bpe.identity
+    assert info["tokenizer"]["vocabulary_size"] == 30
+
+
+def test_dropped_sentences_go_in_all_languages():
+    rows = [
+        {
+            "story_id": story,
+            "sentence": sentence,
+            "language": language,
+            "audio": f"{story}{sentence}{language}",
+            "sha256": f"{story}{sentence}{language}",
+        }
+        for story in ("s", "t")
+        for language in ("en", "fr", "de")
+        for sentence in (0, 1)
+    ]
+    names = sorted(row["sha256"] for row in rows)
+    reasons = [
+        "bad" if name in ("s1fr", "t0de", "t1en") else "" for name in names
+    ]
+    utterances = pa.table(
+        [names, [[1]] * len(names), reasons, [""] * len(names)], schema=SCHEMA
+    )
+    kept, ledger = drop_rejected(pa.Table.from_pylist(rows), utterances)
+    assert kept["audio"].to_pylist() == ["s0en", "s0fr", "s0de"]
+    assert kept["utterance"].to_pylist() == [
+        names.index(name) for name in kept["audio"].to_pylist()
+    ]
+    assert len(ledger) == 3 + 6 + 1
+    assert ledger[1]["reason"] == "bad"
+    assert ledger[-1]["story_id"] == "t"
+
+
+def test_split_of_which_nothing_is_left_is_refused(tmp_path):
+    table = read_manifest(write_corpus(tmp_path, stories=1), ["en", "fr"])
+
+    class Mute(LoudnessTokenizer):
+        def encode(self, wavs, lengths):
+            return [[] for _ in lengths]
+
+    extract_utterances([table], Mute(), tmp_path / "utterances")
+    with pytest.raises(ValueError, match="No story is left of valid"):
+        leave_out_rejects(
+            {"valid": table}, tmp_path / "utterances", tmp_path, 1.0
+        )

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from speechbrain_slm.units.bpe import MODEL, NUM_CHARACTERS, UnitBPE
+
+BASE = {
+    "identity": "1a",
+    "vocabulary_size": 50,
+    "frame_rate": 25.0,
+    "deduplicated": True,
+    "config": {"type": "fake"},
+}
+
+
+def sentences(count=60, seed=0, words=10):
+    """Draw sentences from a small vocabulary of unit words."""
+    generator = np.random.default_rng([seed, 1])
+    lexicon = np.random.default_rng(0).integers(0, 50, (30, 5))
+    return [
+        lexicon[generator.integers(0, 30, words)].ravel() for _ in range(count)
+    ]
+
+
+def fitted(vocabulary_size=150):
+    return UnitBPE.fit(BASE, sentences(), vocabulary_size)
+
+
+def test_pieces_stand_for_the_same_units():
+    bpe = fitted()
+    unseen = [np.random.default_rng(3).integers(0, 50, n) for n in (1, 7, 90)]
+    for units in sentences(20, seed=5) + unseen + [np.arange(50)]:
+        (pieces,) = bpe.encode([units])
+        assert bpe.decode(pieces).tolist() == units.tolist()
+        assert 0 <= pieces.min() <= pieces.max() < bpe.vocabulary_size
+    assert bpe.vocabulary_size == 150
+
+
+def test_pieces_are_fewer_than_units():
+    pieces = fitted().encode(sentences(20, seed=5))
+    assert sum(map(len, pieces)) < 20 * 50 / 3
+
+
+def test_fit_is_repeatable():
+    assert fitted().model == fitted().model
+    assert fitted().identity == fitted().identity
+
+
+def test_identity_names_base_and_model():
+    bpe = fitted()
+    other_base = UnitBPE(BASE | {"identity": "2b"}, bpe.model, {})
+    assert other_base.identity != bpe.identity
+    assert fitted(140).identity != bpe.identity
+
+
+def test_unit_outside_the_alphabet_raises():
+    for unit in (50, 70000, -1):
+        with pytest.raises(ValueError, match="sentence 1 has a unit"):
+            fitted().encode([[1, 2], [3, unit]])
+
+
+def test_no_units_give_no_pieces():
+    assert [len(pieces) for pieces in fitted().encode([[], [4]])] == [0, 1]
+
+
+def test_long_sentences_are_not_left_out():
+    # sentencepiece drops sentences above 4192 bytes unless told otherwise.
+    units = sentences(1, words=1000)[0]
+    bpe = UnitBPE.fit(BASE, [units], 150)
+    assert len(bpe.encode([units])[0]) < len(units) / 3
+
+
+def test_impossible_vocabularies_are_refused():
+    with pytest.raises(ValueError, match="more than the 50 units"):
+        fitted(50)
+    with pytest.raises(ValueError, match="Vocabulary size too high"):
+        fitted(20000)
+    big = BASE | {"vocabulary_size": NUM_CHARACTERS + 1}
+    with pytest.raises(ValueError, match="Set bpe to null"):
+        UnitBPE.fit(big, [], 60000)
+
+
+def test_saved_bpe_is_the_same(tmp_path):
+    bpe = fitted()
+    bpe.save(tmp_path)
+    loaded = UnitBPE.load(tmp_path)
+    assert (loaded.identity, loaded.config) == (bpe.identity, bpe.config)
+    units = sentences(1, seed=7)
+    assert loaded.encode(units)[0].tolist() == bpe.encode(units)[0].tolist()
+    (tmp_path / MODEL).write_bytes(fitted(140).model)
+    with pytest.raises(ValueError, match="not the model"):
+        UnitBPE.load(tmp_path)

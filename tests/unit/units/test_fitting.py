@@ -1,0 +1,65 @@
+import pytest
+from units_example import digests, write_corpus
+
+from speechbrain_slm.units.extraction import extract_utterances
+from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.mel_kmeans import MelKMeans
+
+CLUSTERS = 12
+
+
+def fit(table, folder, seed=0, num_clusters=CLUSTERS):
+    return fit_tokenizer(MelKMeans(num_clusters), table, folder, 4.0, seed)
+
+
+def test_fitted_once_and_refused_when_changed(tmp_path):
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    folder = tmp_path / "tokenizer"
+    identity = fit(table, folder).identity
+    before = digests(folder)
+    assert fit(table, folder).identity == identity
+    assert fit(table, tmp_path / "again").identity == identity
+    with pytest.raises(ValueError, match="seed: expected 1, found 0"):
+        fit(table, folder, seed=1)
+    with pytest.raises(ValueError, match=r"config\.num_clusters"):
+        fit(table, folder, num_clusters=13)
+    with pytest.raises(ValueError, match="speech: expected"):
+        fit(table.slice(0, 12), folder)
+    assert digests(folder) == before
+
+
+def test_bad_audio_does_not_stop_the_fit(tmp_path):
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    (tmp_path / "corpus" / "audio" / "train-000.flac").write_bytes(b"")
+    assert fit(table, tmp_path / "tokenizer").vocabulary_size == CLUSTERS
+
+
+def test_bpe_sees_the_training_split_alone(tmp_path):
+    train = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    valid = read_manifest(
+        write_corpus(tmp_path / "corpus", split="valid"), ["en", "fr"]
+    )
+    tokenizer = fit(train, tmp_path / "tokenizer")
+    for name, tables in (("one", [train]), ("both", [train, valid])):
+        extract_utterances(tables, tokenizer, tmp_path / name)
+    settings = {"vocabulary_size": 20, "max_piece_length": 4}
+    one, both = (
+        fit_bpe(
+            tokenizer,
+            train,
+            tmp_path / name,
+            tmp_path / f"bpe-{name}",
+            **settings,
+        )
+        for name in ("one", "both")
+    )
+    assert one.identity == both.identity
+    with pytest.raises(ValueError, match=r"settings\.vocabulary_size"):
+        fit_bpe(
+            tokenizer,
+            train,
+            tmp_path / "one",
+            tmp_path / "bpe-one",
+            **settings | {"vocabulary_size": 21},
+        )

@@ -1,0 +1,123 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from units_example import RATE, clip
+
+from speechbrain_slm.units.mel_kmeans import DESCRIPTION, TENSORS, MelKMeans
+
+
+def wavs(count=8, seconds=1.0):
+    return [
+        torch.tensor(clip(seed, seconds), dtype=torch.float32)
+        for seed in range(count)
+    ]
+
+
+def fitted(seed=0, **config):
+    tokenizer = MelKMeans(num_clusters=20, **config)
+    tokenizer.fit(wavs(), seed)
+    return tokenizer
+
+
+def encode(tokenizer, wav):
+    return tokenizer.encode(wav[None], torch.tensor([len(wav)]))[0].tolist()
+
+
+def test_fit_is_bitwise_repeatable():
+    one, other = fitted(), fitted()
+    for name, array in one.tensors.items():
+        assert array.tobytes() == other.tensors[name].tobytes()
+    assert one.identity == other.identity
+    assert fitted(seed=1).identity != one.identity
+
+
+def test_identity_names_configuration_and_codebook():
+    tokenizer = fitted()
+    before = tokenizer.identity
+    tokenizer.tensors["centroids"][3, 5] += 1
+    assert tokenizer.identity != before
+    raw = MelKMeans(num_clusters=20, deduplicate=False)
+    raw.tensors = fitted().tensors
+    assert raw.identity != before
+
+
+def test_units_do_not_depend_on_batch_mates_or_padding():
+    tokenizer = fitted()
+    lengths = torch.tensor([RATE, 9000, 12345, 640])
+    batch = torch.randn(4, RATE, generator=torch.manual_seed(0))
+    for row, wav, length in zip(batch, wavs(4), lengths, strict=True):
+        row[:length] = wav[:length]  # behind it the padding stays noise
+    together = tokenizer.encode(batch, lengths)
+    for row, length, units in zip(batch, lengths, together, strict=True):
+        assert encode(tokenizer, row[:length]) == units.tolist()
+
+
+@pytest.mark.parametrize("normalization", ["mean", "mean_variance"])
+def test_normalization_takes_out_the_level(normalization):
+    wav, tokenizer = wavs(1)[0], fitted(normalization=normalization)
+    assert encode(tokenizer, wav) == encode(tokenizer, wav / 4)
+    plain = fitted(normalization="none")
+    assert encode(plain, wav) != encode(plain, wav / 4)
+
+
+def test_variance_normalization_takes_out_the_spread():
+    wav = wavs(1)[0]
+    scaled = MelKMeans(normalization="mean_variance").features(wav)
+    assert torch.allclose(
+        scaled.reshape(-1, 13).std(dim=0), torch.ones(13), atol=0.05
+    )
+    with pytest.raises(ValueError, match="expected one of none, mean"):
+        MelKMeans(normalization="variance")
+
+
+def test_length_follows_the_frame_rate():
+    tokenizer = fitted(deduplicate=False)
+    wav = wavs(1, seconds=2.0)[0]
+    assert tokenizer.frame_rate == 25
+    assert len(encode(tokenizer, wav)) == 50
+    assert encode(tokenizer, wav[:80]) == []
+
+
+def test_deduplicated_units_never_repeat():
+    units = np.array(encode(fitted(), wavs(1, seconds=2.0)[0]))
+    assert (units[1:] != units[:-1]).all()
+
+
+def test_saved_tokenizer_is_the_same(tmp_path):
+    tokenizer = fitted()
+    tokenizer.save(tmp_path)
+    loaded = MelKMeans.load(tmp_path)
+    assert loaded.identity == tokenizer.identity
+    assert encode(loaded, wavs(1)[0]) == encode(tokenizer, wavs(1)[0])
+
+
+def test_codebook_of_another_tokenizer_is_refused(tmp_path):
+    fitted().save(tmp_path / "one")
+    fitted(seed=1).save(tmp_path / "other")
+    fitted(num_mfcc=12).save(tmp_path / "size")
+    for name, text in (("other", "not the tensors"), ("size", "48")):
+        tensors = (tmp_path / name / TENSORS).read_bytes()
+        (tmp_path / "one" / TENSORS).write_bytes(tensors)
+        with pytest.raises(ValueError, match=text):
+            MelKMeans.load(tmp_path / "one")
+
+
+def test_edited_configuration_is_refused(tmp_path):
+    fitted().save(tmp_path)
+    path = tmp_path / DESCRIPTION
+    content = json.loads(path.read_text())
+    content["config"]["deduplicate"] = False
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="Fit it again"):
+        MelKMeans.load(tmp_path)
+
+
+def test_incomplete_tokenizer_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="units recipe"):
+        MelKMeans.load(tmp_path)
+    with pytest.raises(ValueError, match="no centroids yet"):
+        encode(MelKMeans(), wavs(1)[0])
+    with pytest.raises(ValueError, match=r"25 frame\(s\) to fit 100"):
+        MelKMeans().fit(wavs(1), seed=0)

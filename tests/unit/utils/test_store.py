@@ -1,0 +1,196 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from speechbrain_slm.utils.store import (
+    StoreWriter,
+    pin_plan,
+    read_info,
+    read_tables,
+    verify,
+)
+
+TOKENIZER = {
+    "identity": "1a",
+    "vocabulary_size": 65536,
+    "frame_rate": 25.0,
+    "deduplicated": True,
+    "config": {"k": 2},
+}
+
+
+def writer(folder, num_shards=1, source="2b", **changes):
+    return StoreWriter(folder, TOKENIZER | changes, source, num_shards)
+
+
+def row(story_id, sentences, language="en"):
+    return (story_id, language, "alto", sentences)
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        [70000],
+        np.array([3, 65536]),
+        [-1],
+        [0.5],
+        np.array([1, 2], dtype=np.float32),
+        [],
+    ],
+)
+def test_what_uint16_would_change_raises(tmp_path, units):
+    store = writer(tmp_path)
+    with pytest.raises(ValueError, match="'s1', language 'en', sentence 1"):
+        store.write(0, [row("s0", [[1]]), row("s1", [[2], units])])
+    assert store.missing() == [0]
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_unit_beyond_the_vocabulary_raises(tmp_path):
+    with pytest.raises(ValueError, match=r"unit 100 is outside \[0, 100\)"):
+        writer(tmp_path, vocabulary_size=100).write(0, [row("s", [[99, 100]])])
+    with pytest.raises(ValueError, match="vocabulary_size is 65537"):
+        writer(tmp_path / "big", vocabulary_size=65537)
+
+
+def test_units_come_back_as_they_were(tmp_path):
+    store = writer(tmp_path, num_shards=2)
+    store.write(1, [row("b", [[7]]), row("b", [[8]], "fr")])
+    store.write(0, [row("a", [[0, 65535], [5]])])
+    info = store.finish()
+    assert info["counts"] == {
+        "en": {"stories": 2, "sentences": 3, "units": 4},
+        "fr": {"stories": 1, "sentences": 1, "units": 1},
+    }
+    found, tables = read_tables(tmp_path)
+    assert found == info == verify(tmp_path)
+    assert tables[0].to_pylist() == [
+        {
+            "story_id": "a",
+            "language": "en",
+            "speaker": "alto",
+            "units": [0, 65535, 5],
+            "sentence_ends": [2, 3],
+        }
+    ]
+
+
+def test_store_is_none_before_every_shard_is_there(tmp_path):
+    store = writer(tmp_path, num_shards=2)
+    store.write(0, [row("a", [[1]])])
+    with pytest.raises(ValueError, match=r"1 of 2 .*units-00001\.arrow"):
+        store.finish()
+    with pytest.raises(FileNotFoundError, match=r"no store\.json"):
+        read_info(tmp_path)
+    again = writer(tmp_path, num_shards=2)
+    assert again.missing() == [1]
+    again.write(1, [row("a", [[1]])])
+    with pytest.raises(ValueError, match="stand more than once"):
+        again.finish()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"identity": "other"}, "tokenizer.identity"),
+        ({"vocabulary_size": 9}, "tokenizer.vocabulary_size"),
+        ({"config": {"k": 3}}, "tokenizer.config.k"),
+        ({"source": "other"}, "source"),
+        ({"num_shards": 2}, "num_shards"),
+    ],
+)
+def test_another_configuration_is_refused(tmp_path, changes, field):
+    writer(tmp_path).write(0, [row("a", [[1]])])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        writer(tmp_path, **changes)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before
+
+
+def test_shards_without_a_plan_are_refused(tmp_path):
+    (tmp_path / "units-00000.arrow").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"no plan\.json"):
+        pin_plan(tmp_path, {}, "units-*.arrow")
+
+
+@pytest.fixture
+def complete(tmp_path):
+    store = writer(tmp_path / "store", num_shards=2)
+    for index in range(2):
+        units = np.random.default_rng(index).integers(0, 65536, (4, 50))
+        store.write(index, [row(f"s{index}", units)])
+    store.finish()
+    return tmp_path / "store"
+
+
+def files():
+    return ["units-00000.arrow", "units-00001.arrow"]
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_flipped_byte_is_found(complete, name):
+    content = (complete / name).read_bytes()
+    for position in range(0, len(content), 97):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x40
+        (complete / name).write_bytes(bytes(flipped))
+        with pytest.raises(ValueError, match=f"damaged: {name} differs"):
+            verify(complete)
+
+
+def test_a_flipped_byte_of_the_description_is_found(complete):
+    path = complete / "store.json"
+    content = path.read_bytes()
+    for position in range(0, len(content), 5):
+        flipped = bytearray(content)
+        flipped[position] ^= 0x01
+        path.write_bytes(bytes(flipped))
+        with pytest.raises(ValueError, match=r"store\.json"):
+            verify(complete)
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_truncated_or_missing_file_is_named(complete, name):
+    content = (complete / name).read_bytes()
+    for length in (0, 100, len(content) - 1):
+        (complete / name).write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"damaged: {name} differs"):
+            verify(complete)
+        if length < len(content) // 2:
+            with pytest.raises(ValueError, match=f"{name} is damaged"):
+                read_tables(complete)
+    (complete / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} is missing"):
+        verify(complete)
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        read_tables(complete)
+
+
+def test_a_stray_file_is_named(complete):
+    shutil.copy(complete / files()[0], complete / "units-00002.arrow")
+    with pytest.raises(ValueError, match=r"units-00002\.arrow is not listed"):
+        verify(complete)
+
+
+def test_changed_or_torn_description_is_refused(complete):
+    path = complete / "store.json"
+    content = path.read_text()
+    info = json.loads(content)
+    info["tokenizer"]["identity"] = "other"
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"store\.json: its identity"):
+        verify(complete)
+    for length in (0, len(content) // 2):
+        path.write_text(content[:length])
+        with pytest.raises(ValueError, match=r"store\.json"):
+            verify(complete)
+    info["version"] = 99
+    path.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="99"):
+        verify(complete)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no store\.json"):
+        verify(complete)

@@ -1,0 +1,119 @@
+"""Noise for speech, and a tokenizer that needs no fitting."""
+
+import hashlib
+import time
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
+from speechbrain_slm.units.extraction import exclusive, extract_utterances
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.tables import MANIFEST, write_table
+
+RATE = 16000
+
+
+class LoudnessTokenizer:
+    """Units are the loudness of 40 ms blocks, in 16 steps."""
+
+    sample_rate = RATE
+    frame_rate = 25.0
+    vocabulary_size = 16
+    deduplicated = False
+
+    def __init__(self, codebook="a", delay=0.0):
+        self.config = {"type": "loudness"}
+        self.identity = identity_of({"codebook": codebook})
+        self.shift = len(codebook)
+        self.delay = delay
+
+    def encode(self, wavs, lengths):
+        encoded = []
+        for wav, length in zip(wavs.numpy(), lengths.tolist(), strict=True):
+            time.sleep(self.delay)
+            count = length // 640
+            blocks = np.abs(wav[: count * 640]).reshape(count, 640)
+            levels = (blocks.mean(axis=1) * 60).astype(int) + self.shift
+            encoded.append(levels % 16)
+        return encoded
+
+
+def clip(seed, seconds=0.4, rate=RATE):
+    """Make noise whose loudness and pitch wander."""
+    generator = np.random.default_rng(seed)
+    steps = int(np.ceil(seconds * 25))
+    loudness = np.repeat(generator.uniform(0.05, 0.5, steps), rate // 25)
+    pitch = np.repeat(generator.uniform(100, 3000, steps), rate // 25)
+    count = int(seconds * rate)
+    tone = np.sin(2 * np.pi * np.cumsum(pitch[:count]) / rate)
+    noise = generator.normal(size=count) * 0.01
+    return loudness[:count] * tone + noise
+
+
+def entry(path):
+    """Say what a manifest says of an audio file."""
+    info = soundfile.info(path)
+    return {
+        "audio": str(path),
+        "num_samples": info.frames,
+        "sample_rate": info.samplerate,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def write_corpus(folder, stories=12, sentences=3, files=30, split="train"):
+    """Write audio and a manifest in which stories share utterances."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number in range(files):
+        path = folder / "audio" / f"{split}-{number:03d}.flac"
+        wav = clip([number, len(split)], 0.3 + 0.02 * (number % 7))
+        soundfile.write(path, wav, RATE)
+        entries.append({**entry(path), "audio": f"audio/{path.name}"})
+    rows = []
+    for story in range(stories):
+        for number in range(2 * sentences):
+            language = ("en", "fr")[number % 2]
+            drawn = entries[(story * 5 + number) % files]
+            rows.append(
+                {
+                    "story_id": f"{split}-{story:03d}",
+                    "sentence": number // 2,
+                    "language": language,
+                    "speaker": ("alto", "bass")[story % 2],
+                    **drawn,
+                }
+            )
+    return write_manifest(folder / f"{split}.parquet", rows)
+
+
+def write_manifest(path, rows):
+    """Write a manifest from its rows, and return its path."""
+    write_table(path, pa.Table.from_pylist(rows, schema=MANIFEST))
+    return path
+
+
+def extract(manifest, folder, tokenizer, max_rejects=0.1):
+    """Run the steps of the units recipe, without fitting."""
+    with exclusive(folder):
+        manifests = {"train": read_manifest(manifest, ["en", "fr"])}
+        utterances = folder / "utterances"
+        extract_utterances(
+            manifests.values(), tokenizer, utterances, utterances_per_shard=4
+        )
+        kept = leave_out_rejects(manifests, utterances, folder, max_rejects)
+        assemble_stores(
+            kept, utterances, tokenizer, folder, stories_per_shard=2
+        )
+
+
+def digests(folder):
+    """Return the SHA-256 of each file in a folder but for the lock."""
+    return {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }

@@ -1,0 +1,109 @@
+"""Stories of a spoken manifest, as audio that a web page can hold."""
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
+
+PAUSE = 0.25  # seconds between two sentences
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One part of a story in one language.
+
+    Arguments
+    ---------
+    story : str
+        The story, without its part.
+    part : str
+        ``prompt``, ``right``, ...; empty where stories have no parts.
+    language : str
+        Its language.
+    speaker : str
+        Its voice.
+    text : str
+        What is said; empty where the manifest has no text.
+    flac : str
+        The sound, FLAC in base64.
+    """
+
+    story: str
+    part: str
+    language: str
+    speaker: str
+    text: str
+    flac: str
+
+
+def spoken_examples(manifest, stories):
+    """Read a few stories, spread evenly over a manifest.
+
+    The parts of a cloze story (``test-000012.prompt``, ``.right``, ...) come
+    together, in every language; the sentences of a part become one clip.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        With the columns of ``utils.tables.MANIFEST``, and ``text`` or not.
+    stories : int
+        How many to take, at most.
+
+    Returns
+    -------
+    list of Clip
+        In the manifest's order of stories, parts and languages.
+
+    Raises
+    ------
+    ValueError
+        If an audio file cannot be read, or the sample rate changes within a
+        part. The message names the file.
+    """
+    parts = {}
+    for row in read_table(manifest, MANIFEST, MANIFEST_KEY).to_pylist():
+        story, _, part = row["story_id"].partition(".")
+        clips = parts.setdefault(story, {})
+        clips.setdefault((part, row["language"]), []).append(row)
+    names = list(parts)
+    count = min(stories, len(names))
+    chosen = [names[index * len(names) // count] for index in range(count)]
+    return [
+        _clip(Path(manifest).parent, story, part, language, rows)
+        for story in chosen
+        for (part, language), rows in parts[story].items()
+    ]
+
+
+def _clip(folder, story, part, language, rows):
+    pieces = []
+    rate = rows[0]["sample_rate"]
+    for row in sorted(rows, key=lambda row: row["sentence"]):
+        path = folder / row["audio"]
+        try:
+            samples, found = soundfile.read(path, dtype="int16")
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+        if found != rate or len(samples) != row["num_samples"]:
+            raise ValueError(
+                f"{path} holds {len(samples)} samples at {found} Hz; the "
+                f"manifest says {row['num_samples']} at {rate} Hz"
+            )
+        if pieces:
+            pieces.append(np.zeros(int(PAUSE * rate), np.int16))
+        pieces.append(samples)
+    file = io.BytesIO()
+    soundfile.write(file, np.concatenate(pieces), rate, format="FLAC")
+    return Clip(
+        story=story,
+        part=part,
+        language=language,
+        speaker=rows[0]["speaker"],
+        text=" ".join(row.get("text") or "" for row in rows).strip(),
+        flac=base64.b64encode(file.getvalue()).decode("ascii"),
+    )
