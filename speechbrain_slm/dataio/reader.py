@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.utils.store import read_tables
+from speechbrain_slm.utils.store_format import read_tables
 
 
 def ranges(starts, lengths):
@@ -41,7 +41,7 @@ class UnitStore:
     Arguments
     ---------
     folder : str or Path
-        A complete store (see ``speechbrain_slm.utils.store``).
+        A complete store (see ``speechbrain_slm.utils.store_format``).
 
     Attributes
     ----------

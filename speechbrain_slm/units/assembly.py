@@ -23,7 +23,8 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
-from speechbrain_slm.utils.store import STORE_JSON, StoreWriter
+from speechbrain_slm.utils.store import StoreWriter
+from speechbrain_slm.utils.store_format import STORE_JSON
 from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)

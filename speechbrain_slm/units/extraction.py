@@ -29,7 +29,8 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
-from speechbrain_slm.utils.store import check_units, pin_plan
+from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def exclusive(folder):
     """Keep other runs out of a folder while the block runs.
 
     The main rank holds the lock for all. It is the kernel's, so a killed
-    process leaves none behind.
+    process leaves none behind; what else it left is removed.
 
     Arguments
     ---------
@@ -77,6 +78,7 @@ def exclusive(folder):
                     f"{folder} is being written by another process; wait for "
                     "it to end, or choose another output_folder"
                 ) from None
+            remove_temporary(folder)
         # No rank writes before the main one has the lock, and the main one
         # keeps it until all have written.
         barrier()

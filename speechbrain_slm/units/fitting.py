@@ -11,8 +11,9 @@ from speechbrain_slm.units.audio import read_clips
 from speechbrain_slm.units.extraction import read_utterances
 from speechbrain_slm.units.manifest import content_identity, sample_utterances
 from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.distributed import barrier, is_main
-from speechbrain_slm.utils.store import pin_plan
+from speechbrain_slm.utils.plans import pin_plan
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def fit_tokenizer(tokenizer, table, folder, seconds, seed, num_workers=2):
     }
     if is_main():
         pin_plan(folder, plan, mel_kmeans.DESCRIPTION)
+        remove_temporary(folder)
         if not (Path(folder) / mel_kmeans.DESCRIPTION).is_file():
             drawn = sample_utterances(table, seconds, seed)
             clips = read_clips(drawn, tokenizer.sample_rate, num_workers)
@@ -107,6 +109,7 @@ def fit_bpe(tokenizer, table, utterances_folder, folder, **settings):
     }
     if is_main():
         pin_plan(folder, plan, unit_bpe.DESCRIPTION)
+        remove_temporary(folder)
         if not (Path(folder) / unit_bpe.DESCRIPTION).is_file():
             sentences = utterances["units"].to_pylist()
             logger.info("Fitting BPE on %d utterances", len(sentences))

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 from sklearn.cluster import MiniBatchKMeans
-from speechbrain.lobes.features import MFCC
+from speechbrain.processing.features import DCT, STFT, Filterbank
 from threadpoolctl import threadpool_limits
 
 from speechbrain_slm.units.tokenizer import deduplicate
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference, identity_of
-from speechbrain_slm.utils.store import read_json
+from speechbrain_slm.utils.plans import read_json
 
 HOP = 10  # ms
 WINDOW = 25  # ms
@@ -108,16 +108,15 @@ class MelKMeans:
         self.vocabulary_size = num_clusters
         self.deduplicated = deduplicate
         self.tensors = None
-        self._mfcc = MFCC(
-            deltas=False,
-            context=False,
-            sample_rate=sample_rate,
-            n_fft=sample_rate * WINDOW // 1000,
+        n_fft = sample_rate * WINDOW // 1000
+        self._stft = STFT(sample_rate, WINDOW, HOP, n_fft)
+        self._log_mel = Filterbank(
             n_mels=num_mels,
-            n_mfcc=num_mfcc,
-            win_length=WINDOW,
-            hop_length=HOP,
+            f_max=sample_rate // 2,
+            n_fft=n_fft,
+            sample_rate=sample_rate,
         )
+        self._cepstrum = DCT(num_mels, num_mfcc)
 
     def features(self, wav):
         """Compute an utterance's points, before they are scaled.
@@ -134,7 +133,9 @@ class MelKMeans:
             not fill a unit are left out.
         """
         with _one_thread(), torch.no_grad():
-            mfcc = self._mfcc(wav[None])[0]
+            real, imaginary = self._stft(wav[None]).unbind(dim=-1)
+            power = real.square() + imaginary.square()
+            mfcc = self._cepstrum(self._log_mel(power))[0]
             if self.config["normalization"] != "none":
                 mfcc = mfcc - mfcc.mean(dim=0)
             if self.config["normalization"] == "mean_variance":

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-from speechbrain_slm.utils.store import TOKENIZER_FIELDS
+from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS
 
 
 class Tokenizer(Protocol):

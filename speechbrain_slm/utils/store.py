@@ -1,111 +1,26 @@
-"""The unit store: a folder of memory-mapped stories in units.
+"""Write a unit store; ``store_format.py`` says what it is."""
 
-A store holds ``units-*.arrow`` (Arrow IPC files; a row is one story in one
-language) and ``store.json``, which says what they are: the identity of the
-tokenizer that made the units, the vocabulary, the frame rate, the counts and
-the SHA-256 of every file. ``store.json`` is written last; a folder without it
-is not a store.
-
-The format stands here because its writer (``units``) and its reader
-(``dataio``) both need it.
-"""
-
-import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speechbrain_slm.utils.atomic import atomic_path, write_json
-from speechbrain_slm.utils.hashing import difference, identity_of, sha256_file
-
-FORMAT = "speechbrain_slm.unit_store"
-VERSION = 1
-STORE_JSON = "store.json"
-PLAN_JSON = "plan.json"
-SCHEMA = pa.schema(
-    [
-        ("story_id", pa.string()),
-        ("language", pa.string()),
-        ("speaker", pa.string()),
-        ("units", pa.list_(pa.uint16())),
-        ("sentence_ends", pa.list_(pa.int32())),
-    ]
-)
-# What a tokenizer must say of itself for a store to be made with it.
-TOKENIZER_FIELDS = (
-    "identity",
-    "vocabulary_size",
-    "frame_rate",
-    "deduplicated",
-    "config",
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.store_format import (
+    FORMAT,
+    SCHEMA,
+    STORE_JSON,
+    TOKENIZER_FIELDS,
+    VERSION,
+    map_file,
 )
 
 
 def _shard_name(index):
     return f"units-{index:05d}.arrow"
-
-
-def read_json(path):
-    """Read a JSON file; one that is torn or damaged is named.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    object
-        Its content.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
-def pin_plan(folder, plan, shards):
-    """Write down what a folder will hold, or refuse one begun otherwise.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Made where it is missing; gets ``plan.json``.
-    plan : dict
-        All that decides the folder's content. JSON can hold it.
-    shards : str
-        Pattern of the files that need a plan to be understood.
-
-    Raises
-    ------
-    ValueError
-        If the folder has another plan (the message names the fields), or
-        such files but no plan. Nothing is changed.
-    """
-    path = Path(folder) / PLAN_JSON
-    if path.is_file():
-        lines = difference(plan, read_json(path))
-        if lines:
-            raise ValueError(
-                f"{folder} was begun with another configuration ("
-                + "; ".join(lines)
-                + "). Choose another folder, or remove this one to start over."
-            )
-        return
-    stray = sorted(Path(folder).glob(shards))
-    if stray:
-        raise ValueError(
-            f"{folder} holds {stray[0].name} but no {PLAN_JSON}, so nothing "
-            "says what made it; choose another folder or remove this one"
-        )
-    write_json(path, plan)
 
 
 class StoreWriter:
@@ -245,7 +160,7 @@ class StoreWriter:
                 "extraction again, it does only what is missing"
             )
         names = [_shard_name(index) for index in range(self.num_shards)]
-        tables = [_map_file(self.folder / name) for name in names]
+        tables = [map_file(self.folder / name) for name in names]
         info = {
             **self.plan,
             "counts": _counts(pa.concat_tables(tables), self.folder),
@@ -296,138 +211,11 @@ def _counts(table, folder):
         )
     counts = {}
     for language in sorted(set(table["language"].to_pylist())):
-        rows = table.filter(pa.compute.equal(table["language"], language))
-        lengths = pa.compute.list_value_length
+        rows = table.filter(pc.equal(table["language"], language))
+        lengths = pc.list_value_length
         counts[language] = {
             "stories": len(rows),
-            "sentences": pa.compute.sum(lengths(rows["sentence_ends"])).as_py(),
-            "units": pa.compute.sum(lengths(rows["units"])).as_py(),
+            "sentences": pc.sum(lengths(rows["sentence_ends"])).as_py(),
+            "units": pc.sum(lengths(rows["units"])).as_py(),
         }
     return counts
-
-
-def _map_file(path):
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
-
-
-def read_info(folder):
-    """Read what a store says of itself.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The store.
-
-    Returns
-    -------
-    dict
-        The content of ``store.json``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is not a complete store.
-    ValueError
-        If it is of another format or version, or was edited by hand.
-    """
-    path = Path(folder) / STORE_JSON
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is not a complete unit store: it has no {STORE_JSON}. "
-            "Run (or resume) the units recipe that writes it."
-        )
-    info = read_json(path)
-    found = (info.get("format"), info.get("version"))
-    if found != (FORMAT, VERSION):
-        raise ValueError(
-            f"{path}: format and version are {found}, expected "
-            f"{(FORMAT, VERSION)}; extract the units again"
-        )
-    content = {key: info[key] for key in info if key != "identity"}
-    if identity_of(content) != info.get("identity"):
-        raise ValueError(
-            f"{path}: its identity does not fit its content; the file was "
-            "changed after it was written. Extract the units again."
-        )
-    return info
-
-
-def read_tables(folder):
-    """Memory-map the stories of a store.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The store.
-
-    Returns
-    -------
-    dict
-        The content of ``store.json``.
-    list of pyarrow.Table
-        One a file, in the order of their names; zero-copy.
-
-    Raises
-    ------
-    FileNotFoundError
-        If ``store.json`` names a file that is not there.
-    ValueError
-        If a file is not readable as an Arrow file of the store's schema.
-    """
-    info = read_info(folder)
-    tables = []
-    for name in info["files"]:
-        path = Path(folder) / name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, though {STORE_JSON} lists it"
-            )
-        try:
-            table = _map_file(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-        if not table.schema.equals(SCHEMA):
-            raise ValueError(
-                f"{path}: its columns are {table.schema.names}, expected "
-                f"{SCHEMA.names}"
-            )
-        tables.append(table)
-    return info, tables
-
-
-def verify(folder):
-    """Compare every file of a store with the SHA-256 that it should have.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The store.
-
-    Returns
-    -------
-    dict
-        The content of ``store.json``.
-
-    Raises
-    ------
-    ValueError
-        Names every file that is missing or differs, and any stray one.
-    """
-    info = read_info(folder)
-    wrong = []
-    for name, expected in info["files"].items():
-        path = Path(folder) / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif sha256_file(path) != expected:
-            wrong.append(f"{name} differs from its SHA-256")
-    pattern = re.compile(r"units-\d+\.arrow")
-    wrong += [
-        f"{path.name} is not listed in {STORE_JSON}"
-        for path in sorted(Path(folder).glob("units-*"))
-        if pattern.fullmatch(path.name) and path.name not in info["files"]
-    ]
-    if wrong:
-        raise ValueError(f"{folder} is damaged: " + "; ".join(wrong))
-    return info

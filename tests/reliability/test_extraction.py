@@ -22,7 +22,7 @@ from units_example import (
 
 from speechbrain_slm.units.assembly import LEDGER, TooManyRejects
 from speechbrain_slm.units.extraction import exclusive
-from speechbrain_slm.utils.store import read_info, read_tables, verify
+from speechbrain_slm.utils.store_format import read_info, read_tables, verify
 
 SCRIPT = Path(__file__).with_name("extract.py")
 ROOT = Path(__file__).parents[2]
@@ -73,6 +73,14 @@ def test_killed_runs_equal_an_uninterrupted_one(corpus, tmp_path):
 @pytest.mark.slow
 def test_thirty_kills(corpus, tmp_path):
     check_kills(corpus, tmp_path, 30)
+
+
+def test_what_killed_runs_left_is_removed(corpus, tmp_path):
+    for folder in (".", "utterances", "train"):
+        (tmp_path / "out" / folder).mkdir(exist_ok=True, parents=True)
+        (tmp_path / "out" / folder / ".tmp-1a-x.arrow").write_bytes(b"half")
+    extract(corpus, tmp_path / "out", LoudnessTokenizer())
+    assert not list((tmp_path / "out").rglob(".tmp-*"))
 
 
 def test_second_process_is_refused(corpus, tmp_path):

@@ -15,7 +15,7 @@ from speechbrain_slm.units.extraction import (
 )
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.store import read_tables
+from speechbrain_slm.utils.store_format import read_tables
 
 
 def stored(folder):

@@ -4,13 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
-from speechbrain_slm.utils.store import (
-    StoreWriter,
-    pin_plan,
-    read_info,
-    read_tables,
-    verify,
-)
+from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.store import StoreWriter
+from speechbrain_slm.utils.store_format import read_info, read_tables, verify
 
 TOKENIZER = {
     "identity": "1a",

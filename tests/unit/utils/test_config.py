@@ -1,0 +1,234 @@
+"""The command line and the YAML checks, one rule a test."""
+
+import pytest
+
+from speechbrain_slm.utils.command_line import RUN_OPTIONS, parse_arguments
+from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.yaml_tree import ConfigurationError, check_tree
+
+RECIPE = """\
+seed: 1
+rate: 0.1
+name: en_fr
+output_folder: results
+precision: fp32
+languages: [en, fr]
+bpe: {pieces: 100, longest: {units: 16}}
+nothing: null
+lm: !include:fragments/lm.yaml
+    width: !ref <seed>
+layer: !new:torch.nn.Identity {}
+modules:
+    layer: !ref <layer>
+"""
+FRAGMENT = """\
+width: !PLACEHOLDER
+depth: 2
+shape: {heads: 4}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write(tmp_path)
+
+
+def write(folder, text=RECIPE, fragment=FRAGMENT):
+    (folder / "fragments").mkdir()
+    (folder / "fragments" / "lm.yaml").write_text(fragment)
+    (folder / "recipe.yaml").write_text(text)
+    return str(folder / "recipe.yaml")
+
+
+def load(yaml_file, *arguments):
+    """Load as load_recipe does; return hparams and run options."""
+    _, run_options, overrides = parse_arguments([yaml_file, *arguments])
+    return load_yaml(yaml_file, overrides), run_options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "expected"),
+    [
+        (["--seed", "3"], "seed", 3),
+        (["--seed=3"], "seed", 3),
+        (["--rate", "1e-3"], "rate", 0.001),
+        (["--rate", "-1"], "rate", -1),
+        (["--output_folder", "/a=b"], "output_folder", "/a=b"),
+        (["--output_folder=/a=b=c"], "output_folder", "/a=b=c"),
+        (["--name=--x"], "name", "--x"),
+        (["--name", '""'], "name", ""),
+        (["--name", "no"], "name", "no"),
+        (["--name", "!ref <output_folder>/<seed>"], "name", "results/1"),
+        (["--seed", "null"], "seed", None),
+        (["--languages", "[de]"], "languages", ["de"]),
+        (["--bpe", "null"], "bpe", None),
+        (
+            ["--bpe", "{longest: {units: 3}}"],
+            "bpe",
+            {"pieces": 100, "longest": {"units": 3}},
+        ),
+        (
+            ["--lm", "{depth: 4, shape: {heads: 8}}"],
+            "lm",
+            {"width": 1, "depth": 4, "shape": {"heads": 8}},
+        ),
+    ],
+)
+def test_overrides_work_as_typed(recipe, arguments, key, expected):
+    hparams, run_options = load(recipe, *arguments)
+    assert hparams[key] == expected
+    assert type(hparams[key]) is type(expected)
+    assert run_options == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--debug"], {"debug": True}),
+        (["--debug", "--seed", "3"], {"debug": True}),
+        (["--debug=false"], {"debug": False}),
+        (["--max_grad_norm", "-1"], {"max_grad_norm": -1.0}),
+        (["--optimizer_step_limit", "5"], {"optimizer_step_limit": 5}),
+        (["--device", "cuda:0"], {"device": "cuda:0"}),
+        (["--precision", "bf16"], {"precision": "bf16"}),
+        (
+            ["--compile_module_keys", "a", "b", "--compile"],
+            {"compile_module_keys": ["a", "b"], "compile": True},
+        ),
+    ],
+)
+def test_run_options_have_their_types(recipe, arguments, expected):
+    _, run_options = load(recipe, *arguments)
+    assert run_options == expected
+    for name, value in expected.items():
+        assert type(run_options[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], r"first argument must be a YAML file"),
+        (["--seed", "3"], r"first argument must be a YAML file"),
+        (["absent.yaml"], r"absent\.yaml: there is no such YAML file"),
+    ],
+)
+def test_a_command_line_without_a_yaml_file(arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        parse_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max_grad", "1"], r"'max_grad'\. Did you mean 'max_grad_norm'"),
+        (["--prec", "bf16"], r"'prec'\. Did you mean 'precision'"),
+        (["--typo_key", "3"], r"reads 'typo_key'\. Known: .* bpe, "),
+        (["--sede", "3"], r"'sede'\. Did you mean 'seed'"),
+        (["--", "3"], r"nothing reads ''"),
+        (["--a=b=c"], r"nothing reads 'a'"),
+        (["--lm[depth]", "3"], r"nothing reads 'lm\[depth\]'"),
+        (["--param_file", "a"], r"nothing reads 'param_file'"),
+        (["3"], r"'3' follows no --key"),
+        (["-seed", "3"], r"'-seed' follows no --key"),
+        (["--seed"], r"--seed has no value"),
+        (["--seed", "--rate", "3"], r"--seed has no value"),
+        (["--seed", "3", "4"], r"--seed has 2 values"),
+        (["--seed="], r"--seed '' is empty"),
+        (["--seed", " "], r"--seed ' ' is empty"),
+        (["--seed", "# 3"], r"--seed '# 3' is empty"),
+        (["--seed", "3", "--seed=3"], r"--seed is given twice"),
+        (["--debug", "--debug"], r"--debug is given twice"),
+        (["--seed", "[1"], r"--seed '\[1' is not valid YAML"),
+        (["--lm", "{depth: 1, depth: 2}"], r"--lm .* is not valid YAML"),
+        # The types of run options
+        (["--debug", "5"], r"--debug 5: expected bool"),
+        (["--max_grad_norm", "big"], r"--max_grad_norm 'big': expected float"),
+        (["--max_grad_norm", "true"], r"--max_grad_norm True: expected float"),
+        (["--ckpt_interval_steps", "1.5"], r"1\.5: expected int"),
+        (["--ckpt_interval_steps", "yes"], r"'yes': expected int"),
+        (["--optimizer_step_limit", "five"], r"'five': expected int"),
+        (["--optimizer_step_limit", "true"], r"True: expected int"),
+        (["--device", "0"], r"--device 0: expected str"),
+        (["--precision", "bf17"], r"expected one of fp32, fp16, bf16"),
+        (["--compile_mode", "fast"], r"expected one of default, reduce"),
+        (["--compile_module_keys"], r"--compile_module_keys has no value"),
+        (["--device="], r"--device '' is empty"),
+        # Mappings
+        (["--lm", "{dpeth: 4}"], r"lm\.yaml: .*'dpeth'\. Did you mean 'depth'"),
+        (["--lm", "{shape: {head: 4}}"], r"lm\.yaml: shape: .*'heads'"),
+        (["--lm", "4"], r"'lm' is a mapping, found 4"),
+        (["--lm", "null"], r"'lm' is a mapping, found None"),
+        (["--bpe", "{piece: 4}"], r"bpe: .*'piece'\. Did you mean 'pieces'"),
+        (["--bpe", "{longest: {unit: 4}}"], r"bpe: longest: .*'units'"),
+        (["--bpe", "4"], r"'bpe' is a mapping, found 4"),
+        (["--seed", "{a: 1}"], r"'seed' is not a mapping, found {'a': 1}"),
+        (["--name", "a: b"], r"'name' is not a mapping"),
+        (["--nothing", "{a: 1}"], r"'nothing' is not a mapping"),
+    ],
+)
+def test_refused(recipe, arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load(recipe, *arguments)
+
+
+def test_without_a_brain_its_run_options_are_read_by_nothing(tmp_path):
+    yaml_file = write(tmp_path, RECIPE.partition("modules:")[0])
+    _, run_options = load(yaml_file, "--device", "cpu")
+    assert run_options == {"device": "cpu"}
+    with pytest.raises(ConfigurationError, match="reads 'max_grad_norm'"):
+        load(yaml_file, "--max_grad_norm", "1")
+
+
+def test_a_newer_speechbrains_run_options_are_known():
+    """Those that stand in the package, which parse_arguments relies on."""
+    assert {"device", "precision", "max_grad_norm", "debug"} <= RUN_OPTIONS
+    assert not {"param_file", "overridden_args"} & RUN_OPTIONS
+
+
+LM = "lm: !include:fragments/lm.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{LM}\n    widht: 1", r"lm\.yaml: .*'widht'\. Did you mean 'width'"),
+        (f"{LM}\n    shape: 1", r"lm\.yaml: 'shape' is a mapping, found 1"),
+        (f"{LM}\n    shape: {{head: 1}}", r"lm\.yaml: shape: .*'heads'"),
+        (f"{LM}", r"recipe\.yaml: give !include:.*lm\.yaml a mapping"),
+        (f"a: [{{{LM} {{x: 1}}}}]", r"lm\.yaml: nothing reads 'x'"),
+        ("a: !include:lm.yaml {}", r"includes .*/lm\.yaml, which does not ex"),
+        ("a: [1", r"recipe\.yaml is not valid YAML"),
+        ("a: 1\na: 2", r"recipe\.yaml is not valid YAML.*duplicate"),
+        ("- a", r"recipe\.yaml: expected a mapping at the root"),
+        ("", r"recipe\.yaml: expected a mapping at the root"),
+    ],
+)
+def test_refused_in_the_file_itself(tmp_path, text, message):
+    yaml_file = write(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=rf"(?s){message}"):
+        load_yaml(yaml_file)
+
+
+def test_fragments_of_fragments_are_checked(tmp_path):
+    inner = "lm: !include:inner.yaml\n    wdith: 1\n"
+    yaml_file = write(tmp_path, f"{LM} {{}}", fragment=inner)
+    (tmp_path / "fragments" / "inner.yaml").write_text("width: 2\n")
+    with pytest.raises(ConfigurationError, match=r"inner\.yaml: .*'width'"):
+        load_yaml(yaml_file)
+
+
+def test_a_mapping_may_be_given_by_reference(tmp_path):
+    text = f"own: {{heads: 2}}\n{LM}\n    width: 1\n    shape: !ref <own>\n"
+    assert load_yaml(write(tmp_path, text))["lm"]["shape"] == {"heads": 2}
+
+
+def test_overrides_are_left_as_they_are(recipe):
+    overrides = {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
+    load_yaml(recipe, overrides)
+    assert overrides == {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
+
+
+def test_check_tree_sets_the_values(tmp_path):
+    tree = {"a": 1, "b": {"c": 2, "d": 3}}
+    check_tree(tmp_path / "x.yaml", tree, {"b": {"c": 5}})
+    assert tree == {"a": 1, "b": {"c": 5, "d": 3}}
