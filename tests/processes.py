@@ -37,11 +37,12 @@ def command(script, yaml_file, ranks=1, **overrides):
     return [*start, str(script), str(yaml_file), *values, "--noprogressbar"]
 
 
-def start(arguments, **environment):
+def start(arguments, cwd=None, **environment):
     """Start a command; its output can be read when it has ended."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         arguments,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -55,9 +56,9 @@ def start(arguments, **environment):
     )
 
 
-def run(arguments, timeout=120, **environment):
+def run(arguments, timeout=120, cwd=None, **environment):
     """Run a command to its end; return its exit code and its output."""
-    process = start(arguments, **environment)
+    process = start(arguments, cwd, **environment)
     try:
         output, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

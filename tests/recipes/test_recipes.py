@@ -1,0 +1,178 @@
+"""Run every recipe of the CSV files, in SpeechBrain's form.
+
+A CSV file a dataset, a row a YAML file, in the order in which a user runs
+them: a row finds, under the defaults of its YAML file, what the rows before it
+have written. ``test_debug_flags`` make it small, ``test_debug_checks`` say
+which files its output folder must hold then.
+"""
+
+import csv
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from processes import ROOT, run
+
+COLUMNS = [
+    "Task",
+    "Dataset",
+    "Script_file",
+    "Hparam_file",
+    "Data_prep_file",
+    "Readme_file",
+    "Result_url",
+    "HF_repo",
+    "test_debug_flags",
+    "test_debug_checks",
+]
+FILES = ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file")
+REQUIRED = {*FILES, "test_debug_flags", "test_debug_checks"} - {
+    "Data_prep_file"
+}
+RUNS = ("en_fr", "interleaved")
+LM, CLOZE = "results/mini/LM", "results/mini/cloze"
+
+
+def read_rows(root):
+    """Read all CSV files, in the order of their names and rows."""
+    rows = []
+    for path in sorted((root / "tests" / "recipes").glob("*.csv")):
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            assert reader.fieldnames == COLUMNS, path
+            rows += [{**row, "csv": path.stem} for row in reader]
+    return rows
+
+
+def faults(root):
+    """List what the CSV files lack, or name although it is not there."""
+    found, rows = [], read_rows(root)
+    for row in rows:
+        where = f"{row['csv']}.csv, {row['Hparam_file']}"
+        found += [f"{where}: no {name}" for name in REQUIRED if not row[name]]
+        found += [
+            f"{where}: {row[name]} does not exist"
+            for name in FILES
+            if row[name] and not (root / row[name]).is_file()
+        ]
+        if row["Dataset"] != row["csv"]:
+            found.append(f"{where}: Dataset is {row['Dataset']}")
+        readme, yaml_file = root / row["Readme_file"], Path(row["Hparam_file"])
+        if readme.is_file() and yaml_file.name not in readme.read_text():
+            found.append(f"{row['Readme_file']} does not name {yaml_file.name}")
+    for name, pattern in (
+        ("Script_file", "**/train*.py"),
+        ("Hparam_file", "**/hparams/**/*.yaml"),
+    ):
+        listed = {row[name] for row in rows}
+        there = (root / "recipes").glob(pattern)
+        names = (path.relative_to(root).as_posix() for path in there)
+        found += [
+            f"{path} stands in no CSV file"
+            for path in sorted(set(names) - listed)
+        ]
+    return sorted(found)
+
+
+def test_csv_files_name_every_recipe_and_what_is_there():
+    assert faults(ROOT) == []
+
+
+def test_faults_are_found(tmp_path):
+    """Each planted fault is named, and nothing else."""
+    texts = {
+        "recipes/D/t/train.py": "",
+        "recipes/D/t/hparams/a.yaml": "",
+        "recipes/D/t/README.md": "hparams/a.yaml",
+        "tests/recipes/D.csv": ",".join(COLUMNS)
+        + "\nt,D,recipes/D/t/train.py,recipes/D/t/hparams/a.yaml,,"
+        "recipes/D/t/README.md,,,--a=1,file_exists=[a]\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert faults(tmp_path) == []
+    (tmp_path / "recipes/D/u/hparams").mkdir(parents=True)
+    (tmp_path / "recipes/D/u/hparams/b.yaml").touch()
+    (tmp_path / "recipes/D/u/train.py").touch()
+    (tmp_path / "recipes/D/t/README.md").write_text("none")
+    with open(tmp_path / "tests/recipes/D.csv", "a") as file:
+        file.write("t,E,recipes/D/t/train.py,,no.py,recipes/D/t/README.md,,,x,")
+    assert faults(tmp_path) == [
+        "D.csv, : Dataset is E",
+        "D.csv, : no Hparam_file",
+        "D.csv, : no test_debug_checks",
+        "D.csv, : no.py does not exist",
+        "recipes/D/t/README.md does not name a.yaml",
+        "recipes/D/u/hparams/b.yaml stands in no CSV file",
+        "recipes/D/u/train.py stands in no CSV file",
+    ]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """Where the recipes run; the paths in their YAML files are relative."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+def python(workspace, *arguments):
+    code, text = run(
+        [sys.executable, *map(str, arguments)], timeout=300, cwd=workspace
+    )
+    assert code == 0, text
+    return text
+
+
+@pytest.mark.parametrize(
+    "row",
+    read_rows(ROOT),
+    ids=lambda row: f"{row['Hparam_file']} {row['test_debug_flags'][:20]}",
+)
+def test_recipe(row, workspace):
+    text = python(
+        workspace,
+        ROOT / row["Script_file"],
+        ROOT / row["Hparam_file"],
+        *shlex.split(row["test_debug_flags"]),
+        "--noprogressbar",
+    )
+    output = workspace / re.search(r"Experiment folder: (.+)", text)[1]
+    checks = re.fullmatch(r"file_exists=\[(.+)\]", row["test_debug_checks"])
+    expected = checks[1].split(",")
+    assert [name for name in expected if not (output / name).exists()] == []
+
+
+def test_report(workspace):
+    """The last step of the quickstart, on what the rows have written."""
+    python(
+        workspace,
+        ROOT / "tools" / "report.py",
+        *("--runs", *(f"{run}={LM}/{run}:{CLOZE}/{run}" for run in RUNS)),
+        *("--manifest", "results/mini/synthesis/cloze.parquet"),
+        *("--output_folder", "results/report"),
+    )
+    folder = workspace / "results" / "report"
+    records = json.loads((folder / "results.json").read_text())
+    directions = ("en", "fr", "en>fr", "fr>en")
+    assert {
+        (entry["run"], entry["metric"], entry["direction"]): entry["n"]
+        for entry in records
+    } == {
+        (run, metric, direction): 20
+        for run in RUNS
+        for metric in ("sSC", "sTC")
+        for direction in directions
+    }
+    for entry in records:
+        assert 0 <= entry["ci_low"] <= entry["accuracy"] <= entry["ci_high"]
+        assert set(entry["tokens"]) == {"en", "fr"}
+    # Both runs have seen as much of each language: 8 steps of 4 x 64 tokens.
+    seen = {entry["run"]: entry["tokens"] for entry in records}
+    for language in ("en", "fr"):
+        assert seen["en_fr"][language] == pytest.approx(
+            seen["interleaved"][language], rel=0.15
+        )
+    assert (folder / "report.html").read_text().count("<audio") >= 4

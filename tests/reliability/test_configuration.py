@@ -1,0 +1,210 @@
+"""Checks 16 and 17: what is typed is what runs, and every YAML file loads."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from processes import LM, ROOT, start
+from yaml_keys import (
+    inclusions,
+    makes_objects,
+    nested_run_options,
+    read_from_outside,
+    tag_of,
+    unread,
+)
+
+from speechbrain_slm.utils.command_line import RUN_OPTIONS
+from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.yaml_tree import read_tree
+
+BRAINS = ROOT / "speechbrain_slm" / "brains"
+YAML = LM / "hparams" / "mini_interleaved.yaml"
+RECIPES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
+FRAGMENTS = sorted((ROOT / "hparams").glob("*/*.yaml"))
+
+
+def short(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+each_recipe = pytest.mark.parametrize("yaml_file", RECIPES, ids=short)
+each_fragment = pytest.mark.parametrize("fragment", FRAGMENTS, ids=short)
+
+# ------------------------------------------------------ 16: the command line
+REFUSED = {
+    "Did you mean 'max_grad_norm'": ["--max_grad", "1"],
+    "nothing reads 'typo_key'": ["--typo_key", "3"],
+    "nothing reads 'd_modle'": ["--lm", "{d_modle: 4}"],
+    "--seed has no value": ["--seed"],
+}
+# What load_recipe returns, as train.py gets it.
+ECHO = """
+import json, sys
+from speechbrain_slm.utils.config import load_recipe
+hparams, run_opts = load_recipe(sys.argv[1:])
+names = ("output_folder", "precision", "max_grad_norm")
+print(json.dumps([{name: hparams[name] for name in names}, run_opts]))
+"""
+
+
+def test_a_typo_trains_nothing(tmp_path):
+    running = {}
+    for message, arguments in REFUSED.items():
+        given = ["--output_folder", str(tmp_path / "output"), *arguments]
+        command = [sys.executable, str(LM / "train.py"), str(YAML), *given]
+        running[message] = start(command)
+    for message, process in running.items():
+        text, _ = process.communicate(timeout=300)
+        assert process.returncode == 1, text
+        assert message in text
+        assert text.startswith("error: ")
+        assert "Traceback" not in text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_typed_reaches_the_recipe(tmp_path):
+    output = tmp_path / "a=b"
+    given = ["--output_folder", str(output), "--precision", "bf16"]
+    given += ["--max_grad_norm", "-1", "--optimizer_step_limit", "5"]
+    given += ["--debug", "--device=cpu", "--lm", "{num_layers: 1}"]
+    process = start([sys.executable, "-c", ECHO, str(YAML), *given])
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
+    hparams, run_options = json.loads(text.splitlines()[-1])
+    assert hparams == {
+        "output_folder": str(output),
+        "precision": "bf16",
+        "max_grad_norm": -1.0,
+    }
+    assert run_options == {
+        "precision": "bf16",
+        "max_grad_norm": -1.0,
+        "optimizer_step_limit": 5,
+        "debug": True,
+        "device": "cpu",
+        "distributed_backend": "gloo",
+    }
+    written = load_yaml(output / "hyperparams.yaml")
+    assert written["output_folder"] == str(output)
+    assert written["precision"] == "bf16"
+    assert written["lm"]["num_layers"] == 1
+
+
+# ------------------------------------------------------ 17: every YAML file
+def weights(hparams):
+    return {
+        f"{name}.{key}": value
+        for name, module in hparams.get("modules", {}).items()
+        for key, value in module.state_dict().items()
+    }
+
+
+@each_recipe
+def test_it_loads_from_two_folders_with_equal_weights(
+    yaml_file, tmp_path, monkeypatch
+):
+    folder = yaml_file.parents[1]
+    before = sorted(folder.rglob("*"))
+    output = {"output_folder": str(tmp_path / "output")}
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    one = load_yaml(yaml_file, output)
+    # As its README says: from the recipe's folder.
+    monkeypatch.chdir(folder)
+    two = load_yaml(yaml_file.relative_to(folder), output)
+    assert one.keys() == two.keys()
+    assert weights(one).keys() == weights(two).keys()
+    for name, value in weights(one).items():
+        assert torch.equal(value, weights(two)[name]), name
+    assert sorted(folder.rglob("*")) == before
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert not [p for p in (tmp_path / "output").rglob("*") if p.is_file()]
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    output = {"output_folder": str(tmp_path)}
+    one = weights(load_yaml(YAML, output))
+    two = weights(load_yaml(YAML, {**output, "seed": 1}))
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+
+
+@each_recipe
+def test_the_seed_is_set_before_anything_is_made(yaml_file):
+    tree = read_tree(yaml_file)
+    first = next(key for key, node in tree.items() if makes_objects(node))
+    assert first == "__set_seed"
+    assert tag_of(tree[first]) == "!apply:speechbrain.utils.seed_everything"
+
+
+@each_recipe
+def test_run_options_stand_at_the_root(yaml_file):
+    assert nested_run_options(read_tree(yaml_file)) == []
+
+
+@each_fragment
+def test_no_run_option_stands_in_a_fragment(fragment):
+    assert not RUN_OPTIONS & set(read_tree(fragment))
+
+
+@each_recipe
+def test_every_key_is_read(yaml_file):
+    assert unread(yaml_file, read_from_outside(yaml_file, BRAINS)) == []
+
+
+@each_fragment
+def test_every_key_of_a_fragment_is_read(fragment):
+    # A fragment may take the place of another of its folder.
+    uses = [
+        paths
+        for yaml_file in RECIPES
+        for used, paths in inclusions(
+            yaml_file, read_from_outside(yaml_file, BRAINS)
+        )
+        if used.parent == fragment.parent
+    ]
+    assert uses, "no recipe includes a fragment of this folder"
+    assert unread(fragment, set().union(*uses)) == []
+
+
+# ----------------------------------- the checks above find what they look for
+@pytest.fixture
+def planted(tmp_path):
+    """A copy of the LM recipe and its fragment, to be spoilt."""
+    for name in ("recipes/TinyStories/LM", "hparams/lm"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    return (
+        tmp_path / short(YAML),
+        tmp_path / "hparams" / "lm" / "qwen2_mini.yaml",
+    )
+
+
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def test_planted_keys_that_nothing_reads_are_found(planted):
+    recipe, fragment = planted
+    append(recipe, "\nwarm_up: 3\ncompile_mode: default\n")
+    append(fragment, "\nnum_head: 3\n")
+    outside = read_from_outside(recipe, BRAINS)
+    assert unread(recipe, outside) == ["warm_up"]
+    ((used, paths),) = inclusions(recipe, outside)
+    assert used == fragment
+    assert unread(used, paths) == ["num_head"]
+    # Without a reader, keys that are read are not.
+    script = recipe.parents[1] / "train.py"
+    script.write_text(script.read_text().replace('["valid_rows"]', '["x"]'))
+    outside = read_from_outside(recipe, BRAINS)
+    assert unread(recipe, outside) == ["valid_rows", "warm_up"]
+
+
+def test_planted_run_options_and_late_seeds_are_found(planted):
+    recipe, _ = planted
+    text = recipe.read_text().replace("    vocabulary_size: !ref", "    jit: 1")
+    recipe.write_text(f"first: !new:torch.nn.Identity {{}}\n{text}")
+    tree = read_tree(recipe)
+    assert nested_run_options(tree) == ["jit"]
+    assert next(key for key in tree if makes_objects(tree[key])) == "first"

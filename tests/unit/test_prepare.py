@@ -1,0 +1,204 @@
+"""The text and the cloze items of the TinyStories recipes."""
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from speechbrain_slm.corpus.grammar import StoryGrammar
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_KEY,
+    STORIES,
+    STORIES_KEY,
+    read_table,
+)
+
+SCRIPT = (
+    Path(__file__).parents[2] / "recipes/TinyStories/tinystories_prepare.py"
+)
+SPEC = importlib.util.spec_from_file_location("tinystories_prepare", SCRIPT)
+module = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(module)
+SETTINGS = {
+    "languages": ["en", "fr"],
+    "plots": 4,
+    "characters": 8,
+    "things": 4,
+    "seed": 5,
+    "speakers": ["anna", "bruno", "clara"],
+}
+SIZES = {"train": 60, "valid": 20, "cloze": 40}
+PARTS = ("prompt", "right", "wrong", "topic")
+
+
+def prepare(folder, **changes):
+    numbers = {f"num_{split}": count for split, count in SIZES.items()}
+    return module.prepare_tinystories(
+        folder, **{**SETTINGS, **numbers, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    prepare(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stories(folder):
+    """Split -> story -> its rows, in order."""
+    read = {}
+    for split in SIZES:
+        table = read_table(
+            folder / "text" / f"{split}.parquet", STORIES, STORIES_KEY
+        )
+        read[split] = {}
+        for row in table.to_pylist():
+            read[split].setdefault(row["story_id"], []).append(row)
+    return read
+
+
+@pytest.fixture(scope="module")
+def items(folder):
+    return read_table(folder / "items.parquet", ITEMS, ITEMS_KEY).to_pylist()
+
+
+def text(rows, language):
+    return [row[language] for row in rows]
+
+
+def test_paths_are_those_of_the_tables(tmp_path):
+    assert prepare(tmp_path) == {
+        split: tmp_path / "text" / f"{split}.parquet" for split in SIZES
+    }
+
+
+def test_every_story_has_its_sentences_in_every_language(stories):
+    parts = {"train": 1, "valid": 1, "cloze": len(PARTS)}
+    for split, count in SIZES.items():
+        assert len(stories[split]) == count * parts[split]
+        for rows in stories[split].values():
+            assert [row["sentence"] for row in rows] == list(range(len(rows)))
+            for language in SETTINGS["languages"]:
+                assert all(line.strip() for line in text(rows, language))
+            assert text(rows, "en") != text(rows, "fr")
+
+
+def test_splits_share_no_story(stories):
+    told = {
+        split: {
+            tuple(text(rows, "en"))
+            for name, rows in stories[split].items()
+            if split != "cloze" or name.endswith(".prompt")
+        }
+        for split in SIZES
+    }
+    whole = told["train"] | told["valid"]
+    assert not told["train"] & told["valid"]
+    # A cloze story is in two parts; neither its beginning is told in training.
+    assert not told["cloze"] & {story[:-1] for story in whole}
+    names = [set(stories[split]) for split in SIZES]
+    assert not set.intersection(*names)
+
+
+def test_parts_of_a_cloze_story(stories):
+    grammar = StoryGrammar.load(
+        **{key: SETTINGS[key] for key in ("plots", "characters", "things")}
+    )
+    tests = grammar.generate(
+        SIZES["cloze"], "test", SETTINGS["seed"], SETTINGS["languages"]
+    )
+    cloze = stories["cloze"]
+    for story in tests:
+        prompt, right, wrong, topic = (
+            cloze[f"{story.story_id}.{part}"] for part in PARTS
+        )
+        assert len(right) == len(wrong) == len(topic) == 1
+        for language in SETTINGS["languages"]:
+            told = text(prompt, language) + text(right, language)
+            assert tuple(told) == tuple(story.sentences[language])
+            assert text(wrong, language) == [story.wrong_ending[language]]
+        # Several stories may end in the same words.
+        assert any(
+            other.thing != story.thing
+            and not set(other.characters) & set(story.characters)
+            and all(
+                text(topic, language) == [other.sentences[language][-1]]
+                for language in SETTINGS["languages"]
+            )
+            for other in tests
+        )
+
+
+def test_one_speaker_tells_all_parts(stories):
+    for split in SIZES:
+        teller = {}
+        for name, rows in stories[split].items():
+            voices = {row["speaker"] for row in rows}
+            teller.setdefault(name.partition(".")[0], set()).update(voices)
+        assert all(len(voices) == 1 for voices in teller.values())
+        assert set.union(*teller.values()) == set(SETTINGS["speakers"])
+
+
+def test_an_item_a_story_benchmark_and_direction(stories, items):
+    counts = Counter(
+        (row["benchmark"], row["prompt_language"], row["ending_language"])
+        for row in items
+    )
+    assert counts == {
+        (benchmark, prompt, ending): SIZES["cloze"]
+        for benchmark in ("sSC", "sTC")
+        for prompt in ("en", "fr")
+        for ending in ("en", "fr")
+    }
+    wrong = {"sSC": "wrong", "sTC": "topic"}
+    for row in items:
+        story = row["item_id"]
+        assert row["prompt"] == f"{story}.prompt"
+        assert row["right"] == f"{story}.right"
+        assert row["wrong"] == f"{story}.{wrong[row['benchmark']]}"
+        assert {row[role] for role in ("prompt", "right", "wrong")} <= set(
+            stories["cloze"]
+        )
+
+
+def test_a_pure_function_of_its_arguments(folder, tmp_path):
+    files = ["items.parquet", *(f"text/{split}.parquet" for split in SIZES)]
+    prepare(tmp_path / "again")
+    prepare(tmp_path / "other", seed=6)
+    for name in files:
+        digest = sha256_file(folder / name)
+        assert sha256_file(tmp_path / "again" / name) == digest
+        if name != "items.parquet":
+            assert sha256_file(tmp_path / "other" / name) != digest
+
+
+def test_one_language(tmp_path):
+    prepare(tmp_path, languages=["fr"])
+    assert pq.read_schema(tmp_path / "text" / "train.parquet").names == [
+        *STORIES_KEY,
+        "speaker",
+        "fr",
+    ]
+    table = pq.read_table(tmp_path / "items.parquet")
+    assert len(table) == 2 * SIZES["cloze"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "maxi"}, "source is 'maxi'; expected one of mini"),
+        ({"num_train": 10**6}, r"1000000"),
+        ({"plots": 1000}, "1000"),
+        ({"languages": ["en", "xx"]}, "'xx'"),
+    ],
+)
+def test_refused_and_nothing_written(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(tmp_path, **changes)
+    assert list(tmp_path.iterdir()) == []
