@@ -8,9 +8,10 @@ import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
-from speechbrain_slm.units.extraction import exclusive, extract_utterances
+from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
 RATE = 16000
@@ -98,7 +99,7 @@ def write_manifest(path, rows):
 
 def extract(manifest, folder, tokenizer, max_rejects=0.1):
     """Run the steps of the units recipe, without fitting."""
-    with exclusive(folder):
+    with lock_folder(folder):
         manifests = {"train": read_manifest(manifest, ["en", "fr"])}
         utterances = folder / "utterances"
         extract_utterances(

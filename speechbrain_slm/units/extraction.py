@@ -6,8 +6,6 @@ whole or not at all; whoever runs next, with any number of ranks, does the
 shards that are missing.
 """
 
-import contextlib
-import fcntl
 import logging
 import time
 from pathlib import Path
@@ -44,46 +42,6 @@ SCHEMA = pa.schema(
     ]
 )
 SHARDS = "utterances-*.arrow"
-
-
-class FolderInUse(RuntimeError):
-    """Another process is writing to the folder."""
-
-
-@contextlib.contextmanager
-def exclusive(folder):
-    """Keep other runs out of a folder while the block runs.
-
-    The main rank holds the lock for all. It is the kernel's, so a killed
-    process leaves none behind; what else it left is removed.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Gets a file ``.lock``.
-
-    Raises
-    ------
-    FolderInUse
-        If another run has it.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        if is_main():
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FolderInUse(
-                    f"{folder} is being written by another process; wait for "
-                    "it to end, or choose another output_folder"
-                ) from None
-            remove_temporary(folder)
-        # No rank writes before the main one has the lock, and the main one
-        # keeps it until all have written.
-        barrier()
-        yield
-        barrier()
 
 
 def _shard_path(folder, index):

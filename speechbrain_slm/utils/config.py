@@ -21,6 +21,7 @@ from speechbrain_slm.utils.distributed import (
     init_distributed,
     is_main,
 )
+from speechbrain_slm.utils.locking import FolderInUse, lock_folder
 from speechbrain_slm.utils.yaml_tree import (
     ConfigurationError,
     check_tree,
@@ -28,6 +29,8 @@ from speechbrain_slm.utils.yaml_tree import (
 )
 
 logger = logging.getLogger(__name__)
+# Locks of this process's experiment folders; its end frees them.
+_locks = []
 
 
 def load_yaml(yaml_file, overrides=None):
@@ -81,7 +84,8 @@ def load_recipe(arguments):
     ------
     SystemExit
         With the reason, for anything on the command line or in a YAML file
-        that nothing reads. Nothing has been made or written then.
+        that nothing reads, and for a folder that another run is writing.
+        Nothing has been made or written then.
     """
     try:
         yaml_file, run_options, overrides = parse_arguments(arguments)
@@ -111,7 +115,10 @@ def load_recipe(arguments):
 
 def _begin_experiment(folder, yaml_file, overrides):
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _locks.append(lock_folder(folder))
+    except FolderInUse as error:
+        sys.exit(f"error: {error}")
     with open(yaml_file, encoding="utf-8") as file:
         resolved = resolve_references(file, overrides).getvalue()
     write_atomic(

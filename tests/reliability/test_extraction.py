@@ -21,7 +21,7 @@ from units_example import (
 )
 
 from speechbrain_slm.units.assembly import LEDGER, TooManyRejects
-from speechbrain_slm.units.extraction import exclusive
+from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.store_format import read_info, read_tables, verify
 
 SCRIPT = Path(__file__).with_name("extract.py")
@@ -86,7 +86,7 @@ def test_what_killed_runs_left_is_removed(corpus, tmp_path):
 def test_second_process_is_refused(corpus, tmp_path):
     extract(corpus, tmp_path, LoudnessTokenizer())
     before = digests(tmp_path)
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         run = run_script(corpus, tmp_path)
     assert run.returncode != 0
     assert "being written by another process" in run.stderr

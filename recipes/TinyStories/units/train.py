@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
-from speechbrain_slm.units.extraction import exclusive, extract_utterances
+from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.utils.config import load_recipe
@@ -23,41 +23,40 @@ def main(hparams):
     """Run all steps, from the manifests to the stores."""
     folder = Path(hparams["output_folder"])
     utterances = folder / "utterances"
-    with exclusive(folder):
-        manifests = {
-            split: read_manifest(path, hparams["languages"])
-            for split, path in hparams["manifests"].items()
-        }
-        tokenizer = fit_tokenizer(
-            hparams["units"]["tokenizer"],
-            manifests["train"],
-            folder / "tokenizer",
-            hparams["fit_seconds"],
-            hparams["seed"],
-        )
-        extract_utterances(
-            manifests.values(), tokenizer, utterances, **hparams["extraction"]
-        )
-        kept = leave_out_rejects(
-            manifests, utterances, folder, hparams["max_rejects"]
-        )
-        bpe = None
-        if hparams["bpe"]:
-            bpe = fit_bpe(
-                tokenizer,
-                manifests["train"],
-                utterances,
-                folder / "tokenizer" / "bpe",
-                **hparams["bpe"],
-            )
-        assemble_stores(
-            kept,
-            utterances,
+    manifests = {
+        split: read_manifest(path, hparams["languages"])
+        for split, path in hparams["manifests"].items()
+    }
+    tokenizer = fit_tokenizer(
+        hparams["units"]["tokenizer"],
+        manifests["train"],
+        folder / "tokenizer",
+        hparams["fit_seconds"],
+        hparams["seed"],
+    )
+    extract_utterances(
+        manifests.values(), tokenizer, utterances, **hparams["extraction"]
+    )
+    kept = leave_out_rejects(
+        manifests, utterances, folder, hparams["max_rejects"]
+    )
+    bpe = None
+    if hparams["bpe"]:
+        bpe = fit_bpe(
             tokenizer,
-            folder,
-            bpe,
-            hparams["stories_per_shard"],
+            manifests["train"],
+            utterances,
+            folder / "tokenizer" / "bpe",
+            **hparams["bpe"],
         )
+    assemble_stores(
+        kept,
+        utterances,
+        tokenizer,
+        folder,
+        bpe,
+        hparams["stories_per_shard"],
+    )
 
 
 if __name__ == "__main__":

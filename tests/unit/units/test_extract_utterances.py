@@ -4,13 +4,12 @@ import torch
 from units_example import LoudnessTokenizer, digests, write_corpus
 
 from speechbrain_slm.units.extraction import (
-    FolderInUse,
-    exclusive,
     extract_utterances,
     read_utterances,
 )
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.utils.locking import FolderInUse, lock_folder
 
 
 @pytest.fixture
@@ -92,10 +91,10 @@ def test_units_beyond_the_vocabulary_are_refused(table, tmp_path):
 
 def test_lock_is_exclusive_and_ends_with_its_block(tmp_path):
     with (
-        exclusive(tmp_path),
+        lock_folder(tmp_path),
         pytest.raises(FolderInUse, match=str(tmp_path)),
-        exclusive(tmp_path),
+        lock_folder(tmp_path),
     ):
         pass
-    with exclusive(tmp_path):
+    with lock_folder(tmp_path):
         pass
