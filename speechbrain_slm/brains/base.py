@@ -171,10 +171,9 @@ class StepBrain(sb.Brain):
                 + "). Set the values back, or choose another output_folder."
             )
         self.checkpointer.load_checkpoint(checkpoint)
-        logger.info("Resumed at step %d of %d", *self._position())
-
-    def _position(self):
-        return self.optimizer_step, self.num_steps
+        logger.info(
+            "Resumed at step %d of %d", self.optimizer_step, self.num_steps
+        )
 
     # ----------------------------------------------------------- one step
     def fit_step(self):
@@ -304,11 +303,9 @@ class StepBrain(sb.Brain):
         sb.utils.distributed.ddp_all_reduce(
             loss, torch.distributed.ReduceOp.SUM
         )
-        began, first = self._start
-        step = self.optimizer_step
-        seconds = time.time() - began
+        (began, first), step = self._start, self.optimizer_step
         step_tokens = self.plan.row_length * self.plan.rows_per_step
-        speed = (step - first) * step_tokens / seconds
+        speed = (step - first) * step_tokens / (time.time() - began)
         entry = {
             "step": step,
             "loss": loss.item(),
@@ -339,8 +336,8 @@ class StepBrain(sb.Brain):
     def _valid_loss(self, rows):
         """Mean loss over fixed rows, which the ranks share out."""
         mine = rows[rank() :: world_size()]
-        size = max(1, self.plan.rows_per_step // world_size())
-        size = max(1, size // self.grad_accumulation_factor)
+        ranks = world_size() * self.grad_accumulation_factor
+        size = max(1, self.plan.rows_per_step // ranks)
         total = torch.zeros(2, device=self.device, dtype=torch.float64)
         for begin in range(0, len(mine), size):
             batch = torch.from_numpy(mine[begin : begin + size])

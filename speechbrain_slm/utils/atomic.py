@@ -7,6 +7,7 @@ of it.
 """
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import uuid
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fsync_folder(folder):
@@ -44,6 +46,24 @@ def fsync_file(path):
 
 
 @contextlib.contextmanager
+def _named(path):
+    """Name what was being written: libraries say no more than "disk full"."""
+    try:
+        yield
+    except Exception as error:
+        for code in _NO_ROOM:
+            # safetensors has an error of its own, with the system's words.
+            if os.strerror(code) in str(error):
+                raise OSError(
+                    code,
+                    f"{os.strerror(code)}; nothing was written. Make room "
+                    "and run the same command again, it goes on from here",
+                    str(path),
+                ) from error
+        raise
+
+
+@contextlib.contextmanager
 def atomic_path(path):
     """Yield a temporary path that becomes ``path`` if the block succeeds.
 
@@ -70,9 +90,10 @@ def atomic_path(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        yield temporary
-        fsync_file(temporary)
-        os.replace(temporary, path)
+        with _named(path):
+            yield temporary
+            fsync_file(temporary)
+            os.replace(temporary, path)
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -143,13 +164,14 @@ def atomic_folder(path):
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     temporary.mkdir()
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                fsync_file(file)
-            else:
-                fsync_folder(file)
-        fsync_folder(temporary)
+        with _named(path):
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    fsync_file(file)
+                else:
+                    fsync_folder(file)
+            fsync_folder(temporary)
         os.rename(temporary, path)
         fsync_folder(path.parent)
     finally:
