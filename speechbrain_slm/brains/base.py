@@ -79,7 +79,6 @@ class StepBrain(sb.Brain):
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.log = TrainLog(self.hparams.output_folder)
 
-    # ------------------------------------------------------------ the run
     def fit(self, train_plan, valid_sets=None, progressbar=None):
         """Train until the plan's last step.
 
@@ -175,7 +174,6 @@ class StepBrain(sb.Brain):
             "Resumed at step %d of %d", self.optimizer_step, self.num_steps
         )
 
-    # ----------------------------------------------------------- one step
     def fit_step(self):
         """Run one optimizer step over this rank's rows."""
         step = self.optimizer_step
@@ -269,7 +267,6 @@ class StepBrain(sb.Brain):
         self.optimizer_step += 1
         self._norm = norm
 
-    # ------------------------------------------------- between the steps
     def _due(self, interval):
         step = self.optimizer_step
         return step == self.num_steps or (interval > 0 and not step % interval)

@@ -106,6 +106,11 @@ class AtomicCheckpointer(Checkpointer):
         -------
         pathlib.Path
             The published checkpoint, on every rank.
+
+        Raises
+        ------
+        RuntimeError
+            If it could not be written; nothing is published then.
         """
         published = self.checkpoints_dir
         staging = published / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
@@ -123,6 +128,13 @@ class AtomicCheckpointer(Checkpointer):
             if is_main():
                 path = self._publish(saved.path, published)
                 logger.log(verbosity, "Saved a checkpoint in %s", path)
+        except Exception as error:
+            # Of a full disk, torch.save says no more than "unexpected pos".
+            raise RuntimeError(
+                f"{published}: a checkpoint could not be written ({error}). "
+                "Is the disk full? The earlier checkpoints are untouched: "
+                "make room and run the same command again."
+            ) from error
         finally:
             self.checkpoints_dir = published
             if is_main():
