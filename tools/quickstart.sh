@@ -21,6 +21,7 @@ while [ $# -gt 0 ]; do
                 "[--output_folder DIR]" >&2
             exit 2 ;;
     esac
+    [ -n "$output" ] || { echo "--output_folder needs a folder" >&2; exit 2; }
     case "$output" in /*) ;; *) output="$started_in/$output" ;; esac
 done
 

@@ -16,20 +16,12 @@ import torch
 from speechbrain.nnet.schedulers import LinearWarmupScheduler
 from tqdm.contrib import tqdm_auto as tqdm
 
+from speechbrain_slm.brains.options import check_options, describe_optimizer
 from speechbrain_slm.brains.progress import TrainLog, format_seconds
 from speechbrain_slm.utils.distributed import is_main, rank, world_size
 from speechbrain_slm.utils.hashing import difference
 
 logger = logging.getLogger(__name__)
-
-# Run options that would be silently without effect in this Brain.
-_UNSUPPORTED = {
-    "ckpt_interval_minutes": "use --ckpt_interval_steps (optimizer steps)",
-    "skip_nonfinite_grads": "a non-finite step stops the run on all ranks",
-    "nonfinite_patience": "a non-finite step stops the run on all ranks",
-    "data_parallel_backend": "start with torchrun instead",
-    "profile_training": "wrap fit() in torch.profiler instead",
-}
 
 
 class StepBrain(sb.Brain):
@@ -68,14 +60,7 @@ class StepBrain(sb.Brain):
         checkpointer=None,
     ):
         run_opts, hparams = dict(run_opts or {}), dict(hparams or {})
-        defaults = sb.RunOptions()
-        for name, advice in _UNSUPPORTED.items():
-            value = run_opts.get(name, hparams.get(name, defaults[name]))
-            if value != defaults[name]:
-                raise ValueError(f"'{name}' is not supported here: {advice}")
-        if "eval_precision" not in run_opts.keys() | hparams.keys():
-            precision = run_opts.get("precision", hparams.get("precision"))
-            run_opts["eval_precision"] = precision or "fp32"
+        check_options(run_opts, hparams)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.log = TrainLog(self.hparams.output_folder)
 
@@ -144,8 +129,11 @@ class StepBrain(sb.Brain):
         """
         return {
             **self.plan.identity,
+            "optimizer": describe_optimizer(self.optimizer),
             "learning_rate": self.hparams.learning_rate,
             "warmup": self.hparams.warmup,
+            "max_grad_norm": self.max_grad_norm,
+            "precision": self.precision,
         }
 
     def on_fit_start(self):
@@ -336,14 +324,17 @@ class StepBrain(sb.Brain):
         ranks = world_size() * self.grad_accumulation_factor
         size = max(1, self.plan.rows_per_step // ranks)
         total = torch.zeros(2, device=self.device, dtype=torch.float64)
-        for begin in range(0, len(mine), size):
-            batch = torch.from_numpy(mine[begin : begin + size])
+        # The same number of passes on every rank, since a wrapped module may
+        # synchronise in them: a rank without rows takes one that counts 0.
+        for begin in range(0, -(-len(rows) // world_size()), size):
+            part = mine[begin : begin + size]
+            batch = torch.from_numpy(part if len(part) else rows[:1])
             batch = batch.to(self.device)
             with self.evaluation_ctx:
                 outputs = self.compute_forward(batch, sb.Stage.VALID)
                 loss = self.compute_objectives(outputs, batch, sb.Stage.VALID)
-            total[0] += loss.double() * len(batch)
-            total[1] += len(batch)
+            total[0] += loss.double() * len(part)
+            total[1] += len(part)
         sb.utils.distributed.ddp_all_reduce(
             total, torch.distributed.ReduceOp.SUM
         )

@@ -92,6 +92,19 @@ class LMBrain(StepBrain):
         train_plan.log_summary()
         super().fit(train_plan, valid_sets, progressbar)
 
+    def identity(self):
+        """Name what a resumed run must share, the model's shape included.
+
+        Returns
+        -------
+        dict
+            See :class:`StepBrain`.
+        """
+        config = self.hparams.model.config.to_diff_dict()
+        config.pop("transformers_version", None)
+        model = {key: str(value) for key, value in config.items()}
+        return {**super().identity(), "model": model}
+
     def on_fit_end(self):
         """Export the model and say what the run has seen."""
         if self.num_steps < self.plan.num_steps:

@@ -19,6 +19,7 @@ from speechbrain_slm.dataio.source import Source
 
 logger = logging.getLogger(__name__)
 STAGE_KEYS = {"tokens", "mixture"}
+SOURCE_KEYS = {"languages", "switch_probability", "span"}
 
 
 class TokenPlan:
@@ -63,6 +64,11 @@ class TokenPlan:
                 f"row_length is {row_length}, rows_per_step {rows_per_step}; "
                 "expected at least 2 tokens and 1 row"
             )
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed is {seed!r}; expected an integer >= 0")
+        if not stages:
+            raise ValueError("'stages' is empty; expected at least one stage")
+        _check_sources(sources)
         self.row_length = row_length
         self.rows_per_step = rows_per_step
         self.boundary = store.vocabulary_size
@@ -122,20 +128,6 @@ class TokenPlan:
             )
         stage = np.searchsorted(self._first_steps, step, side="right") - 1
         return int(stage), step - int(self._first_steps[stage])
-
-    def stage_of(self, step):
-        """Return which stage a step belongs to.
-
-        Arguments
-        ---------
-        step : int
-            Optimizer step, from 0.
-
-        Returns
-        -------
-        int
-        """
-        return self._locate(step)[0]
 
     def rows(self, step, rank=0, world_size=1):
         """Build the rows that one rank trains on in one optimizer step.
@@ -268,6 +260,16 @@ class TokenPlan:
             )
 
 
+def _check_sources(sources):
+    for name, settings in sources.items():
+        unknown = set(settings) - SOURCE_KEYS
+        if unknown or "languages" not in settings:
+            raise ValueError(
+                f"Source '{name}' has the keys {sorted(settings)}; expected "
+                f"languages, and of {sorted(SOURCE_KEYS)} what is needed"
+            )
+
+
 def _check(stage, sources):
     """Refuse a stage that cannot be laid out; return the sources it uses."""
     if set(stage) != STAGE_KEYS:
@@ -275,8 +277,11 @@ def _check(stage, sources):
             f"A stage has the keys {sorted(stage)}; expected "
             f"{sorted(STAGE_KEYS)}"
         )
-    if not stage["tokens"] > 0:
-        raise ValueError(f"A stage has {stage['tokens']} tokens; expected > 0")
+    tokens = stage["tokens"]
+    if not isinstance(tokens, int | float) or not tokens > 0:
+        raise ValueError(
+            f"A stage has {tokens!r} tokens; expected a number > 0"
+        )
     unknown = [name for name in stage["mixture"] if name not in sources]
     if unknown:
         raise ValueError(

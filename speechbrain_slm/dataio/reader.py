@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.utils.store_format import read_tables
+from speechbrain_slm.utils.distributed import is_main
+from speechbrain_slm.utils.store_format import read_tables, verify
 
 
 def ranges(starts, lengths):
@@ -63,7 +64,8 @@ class UnitStore:
     Raises
     ------
     ValueError
-        If a story's languages differ in their number of sentences.
+        If a file is damaged, or a story's languages differ in their number of
+        sentences.
 
     Example
     -------
@@ -82,6 +84,10 @@ class UnitStore:
 
     def __init__(self, folder):
         self.folder = str(folder)
+        if is_main():
+            # Once a run, and as fast as the disk: a flipped bit is a unit
+            # that nobody said, or one that no embedding stands for.
+            verify(folder)
         self.info, tables = read_tables(folder)
         self.languages = sorted(self.info["counts"])
         ids = pa.chunked_array([t["story_id"] for t in tables], pa.string())

@@ -101,8 +101,7 @@ def load_recipe(arguments):
     device = device or sb.utils.distributed.infer_device()
     backend = run_options.get("distributed_backend")
     device = init_distributed(device, backend)
-    with open(yaml_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    hparams = load_yaml(yaml_file, overrides)
     if is_main():
         _begin_experiment(hparams["output_folder"], yaml_file, overrides)
     barrier()

@@ -9,8 +9,9 @@ import os
 
 import torch
 
-# Long work (synthesis, extraction) never waits in a collective, so a rank
-# that does not answer within this time is dead.
+# A rank that does not answer within this time is taken for dead. Extraction
+# keeps all ranks busy; a fit of k-means or BPE, for which the others wait on
+# the main one, must end within it.
 TIMEOUT = datetime.timedelta(minutes=30)
 
 

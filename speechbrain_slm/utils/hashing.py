@@ -17,8 +17,11 @@ def sha256_file(path):
     str
         64 hexadecimal digits.
     """
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def identity_of(content):

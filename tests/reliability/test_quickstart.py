@@ -64,6 +64,10 @@ def test_kill_in_every_stage(tmp_path):
         results[name] = json.loads(path.read_text())
     assert len(results["whole"]) == 16
     assert results["killed"] == results["whole"]
+    budgets = [record["tokens"] for record in results["whole"]]
+    for language, count in budgets[0].items():
+        for budget in budgets:
+            assert budget[language] == pytest.approx(count, rel=0.01)
     for run in ("en_fr", "interleaved"):
         weights = f"LM/{run}/model/model.safetensors"
         killed = (tmp_path / "killed" / weights).read_bytes()

@@ -84,19 +84,38 @@ def test_finished_run_trains_no_more(units, uninterrupted):
     assert after == modified
 
 
-def test_another_plan_is_refused_by_field(units, uninterrupted):
-    code, text = run(lm_command(units, uninterrupted, row_length=16))
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"row_length": 16}, "row_length: expected 32, found 16"),
+        ({"weight_decay": 5}, "optimizer.weight_decay: expected '0.1'"),
+        (
+            {"lm": TINY_LM["lm"].replace("0.1", "0.5")},
+            "model.attention_dropout: expected '0.1', found '0.5'",
+        ),
+    ],
+)
+def test_another_run_is_refused_by_field(
+    units, uninterrupted, overrides, message
+):
+    """Check 13, and the same of the YAML's other values."""
+    code, text = run(lm_command(units, uninterrupted, **overrides))
     assert code != 0
-    assert "row_length: expected 32, found 16" in text
+    assert message in text
 
 
 def test_two_ranks_equal_one(units, tmp_path):
-    """Check 12: the same global batches, the same losses (no dropout)."""
+    """Check 12: the same global batches, the same losses (no dropout).
+
+    With one validation row, which leaves the second rank without any.
+    """
     lm = TINY_LM["lm"].replace("dropout: 0.1", "dropout: 0.0")
     logs = []
     for ranks in (1, 2):
         output = tmp_path / str(ranks)
-        code, text = run(lm_command(units, output, ranks=ranks, lm=lm))
+        code, text = run(
+            lm_command(units, output, ranks=ranks, lm=lm, valid_rows=1)
+        )
         assert code == 0, text
         logs.append(log_entries(output))
     assert len(logs[0]) == len(logs[1]) >= 8

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from speechbrain_slm.brains.base import StepBrain
+from speechbrain_slm.brains.options import check_options
 
 
 class Plan:
@@ -141,6 +142,21 @@ def test_eval_precision_follows_precision(tmp_path):
     assert brain.eval_precision == "fp32"
 
 
-def test_options_without_effect_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="ckpt_interval_minutes"):
-        make(tmp_path, ckpt_interval_minutes=5)
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"ckpt_interval_minutes": 5},
+        {"debug_epochs": 1},
+        {"profile_steps": 3},
+        {"log_config": "x.yaml"},
+        {"jit": True},
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, option):
+    with pytest.raises(ValueError, match=f"'{next(iter(option))}' is not"):
+        make(tmp_path, **option)
+
+
+def test_warmup_that_never_ends_is_refused():
+    with pytest.raises(ValueError, match="warmup is 2"):
+        check_options({}, {"warmup": 2})

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from conftest import write_store
 
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore
@@ -89,6 +90,7 @@ def test_batch_that_ranks_cannot_divide(store_folder):
     ("stage", "message"),
     [
         ({"tokens": 0, "mixture": {"en": 1}}, "0 tokens"),
+        ({"tokens": "abc", "mixture": {"en": 1}}, "'abc' tokens"),
         ({"tokens": 5, "mixture": {"it": 1}}, "names it; .* en, fr"),
         ({"tokens": 5, "mixture": {"en": 0}}, "one of them > 0"),
         ({"tokens": 5, "mixture": {"en": -1, "fr": 2}}, "weights >= 0"),
@@ -103,3 +105,24 @@ def test_refused_stages(store_folder, stage, message):
 def test_step_outside_the_run(store_folder):
     with pytest.raises(IndexError, match="run of 16 steps"):
         make_plan(store_folder).rows(16)
+
+
+def test_refused_configurations(store_folder):
+    store = UnitStore(store_folder)
+    with pytest.raises(ValueError, match="'stages' is empty"):
+        TokenPlan(store, SOURCES, [], 32, 12, 7)
+    with pytest.raises(ValueError, match="seed is -1"):
+        TokenPlan(store, SOURCES, STAGES, 32, 12, -1)
+    sources = {**SOURCES, "en": {"languages": ["en"], "switch": 0.5}}
+    with pytest.raises(ValueError, match=r"Source 'en' .*'switch'"):
+        TokenPlan(store, sources, STAGES, 32, 12, 7)
+
+
+def test_damaged_store_is_not_trained_on(tmp_path):
+    folder = write_store(tmp_path / "store", stories=9)
+    path = folder / "units-00001.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"units-00001\.arrow differs"):
+        UnitStore(folder)

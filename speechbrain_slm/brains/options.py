@@ -1,0 +1,90 @@
+"""What a step Brain makes of run options and optimizer settings."""
+
+import speechbrain as sb
+
+_STOPS = "a non-finite step stops the run on all ranks"
+_PROFILER = "wrap fit() in torch.profiler instead"
+# Run options that would be silently without effect.
+_UNSUPPORTED = {
+    "ckpt_interval_minutes": "use --ckpt_interval_steps (optimizer steps)",
+    "skip_nonfinite_grads": _STOPS,
+    "nonfinite_patience": _STOPS,
+    "data_parallel_backend": "start with torchrun instead",
+    "profile_training": _PROFILER,
+    "profile_steps": _PROFILER,
+    "profile_warmup": _PROFILER,
+    "debug_epochs": "there are no epochs; see --debug_batches",
+    "jit": "use --compile",
+    "jit_module_keys": "use --compile_module_keys",
+    "log_config": "the log goes to log.txt in output_folder",
+}
+# How an update is computed, not what it is.
+_IMPLEMENTATION = ("lr", "foreach", "fused", "capturable", "differentiable")
+
+
+def check_options(run_opts, hparams):
+    """Refuse options without effect; let evaluation follow the precision.
+
+    Arguments
+    ---------
+    run_opts : dict
+        SpeechBrain's run options; gets ``eval_precision`` where neither has
+        it, since it would stay fp32 beside ``precision: bf16``.
+    hparams : dict
+        The YAML file's values, run options among them.
+
+    Raises
+    ------
+    ValueError
+        Names the option and what to use instead.
+
+    Example
+    -------
+    >>> options = {"precision": "bf16"}
+    >>> check_options(options, {"warmup": 0.05})
+    >>> options["eval_precision"]
+    'bf16'
+    """
+    defaults = sb.RunOptions()
+    for name, advice in _UNSUPPORTED.items():
+        value = run_opts.get(name, hparams.get(name, defaults[name]))
+        if value != defaults[name]:
+            raise ValueError(f"'{name}' is not supported here: {advice}")
+    if not 0 <= hparams["warmup"] < 1:
+        raise ValueError(
+            f"warmup is {hparams['warmup']}; expected a share of the steps, "
+            "at least 0 and less than 1"
+        )
+    if "eval_precision" not in run_opts.keys() | hparams.keys():
+        precision = run_opts.get("precision", hparams.get("precision"))
+        run_opts["eval_precision"] = precision or "fp32"
+
+
+def describe_optimizer(optimizer):
+    """Name an optimizer and its settings, for comparing runs.
+
+    Arguments
+    ---------
+    optimizer : torch.optim.Optimizer
+        The learning rate, which is a function of the step, is left out.
+
+    Returns
+    -------
+    dict
+        Strings.
+
+    Example
+    -------
+    >>> import torch
+    >>> weights = [torch.nn.Parameter(torch.zeros(1))]
+    >>> describe_optimizer(torch.optim.SGD(weights, momentum=0.9))["momentum"]
+    '0.9'
+    """
+    return {
+        "class": type(optimizer).__name__,
+        **{
+            name: str(value)
+            for name, value in optimizer.defaults.items()
+            if name not in _IMPLEMENTATION
+        },
+    }
