@@ -33,7 +33,7 @@ began=$(date +%s)
 
 # If this script is killed, so is the recipe that it runs: it would otherwise
 # go on unseen, and keep its folder locked.
-if command -v setpriv >/dev/null; then
+if setpriv --pdeathsig KILL true 2>/dev/null; then
     with_me="setpriv --pdeathsig KILL"
 else
     with_me=""

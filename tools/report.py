@@ -18,7 +18,7 @@ from pathlib import Path
 from report_audio import spoken_examples
 from report_page import render
 
-from speechbrain_slm.utils.atomic import write_atomic, write_json
+from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
 
 # Runs that differ in one of these do not belong in one table.
@@ -81,10 +81,7 @@ def _read_json(path, made_by):
         raise ReportError(
             f"{path} does not exist. Run {made_by} to the end; it writes it."
         )
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from None
+    return read_json(path)
 
 
 def _read_log(path):
@@ -118,7 +115,7 @@ def read_run(argument):
 
     Raises
     ------
-    ReportError
+    ValueError
         If the argument or a file is not as it should be.
     """
     name, _, folders = argument.partition("=")

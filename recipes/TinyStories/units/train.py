@@ -29,7 +29,7 @@ def main(hparams):
     }
     tokenizer = fit_tokenizer(
         hparams["units"]["tokenizer"],
-        manifests["train"],
+        manifests,
         folder / "tokenizer",
         hparams["fit_seconds"],
         hparams["seed"],
