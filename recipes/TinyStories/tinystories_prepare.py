@@ -1,7 +1,9 @@
 """Prepare TinyStories: sentence-aligned stories, and the cloze items.
 
 The text is made anew at each run: it takes seconds, is a pure function of the
-arguments, and so can never be that of other settings.
+arguments, and so can never be that of other settings. A manifest of stories
+that change is withdrawn before they do: whenever a run is killed, the manifests
+that are there fit the text and the items.
 """
 
 import itertools
@@ -12,7 +14,14 @@ import pyarrow as pa
 
 from speechbrain_slm.corpus.grammar import StoryGrammar, topic_endings
 from speechbrain_slm.corpus.speakers import draw_speaker
-from speechbrain_slm.utils.tables import ITEMS, STORIES, write_table
+from speechbrain_slm.utils.atomic import fsync_folder
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    STORIES,
+    STORIES_KEY,
+    read_table,
+    write_table,
+)
 
 logger = logging.getLogger(__name__)
 SOURCES = ("mini",)
@@ -36,7 +45,8 @@ def prepare_tinystories(
     Arguments
     ---------
     output_folder : str or Path
-        Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``.
+        Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``. Loses
+        the manifest ``<split>.parquet`` of a split whose stories change.
     source : str
         ``mini``: the story grammar that comes with the package.
     languages : list of str
@@ -87,7 +97,9 @@ def prepare_tinystories(
     paths = {}
     for split, content in rows.items():
         paths[split] = output_folder / "text" / f"{split}.parquet"
-        write_table(paths[split], _stories_table(content, languages))
+        table = _stories_table(content, languages)
+        _withdraw_stale(output_folder / f"{split}.parquet", paths[split], table)
+        write_table(paths[split], table)
     items = pa.Table.from_pylist(_items(tests, languages), schema=ITEMS)
     write_table(output_folder / "items.parquet", items)
     logger.info(
@@ -98,6 +110,18 @@ def prepare_tinystories(
         len(items),
     )
     return paths
+
+
+def _withdraw_stale(manifest, path, table):
+    """Remove a manifest if its stories are not those of the table."""
+    if manifest.is_file():
+        try:
+            found = read_table(path, table.schema, STORIES_KEY)
+        except (FileNotFoundError, ValueError):
+            found = None
+        if found is None or not found.equals(table):
+            manifest.unlink()
+            fsync_folder(manifest.parent)
 
 
 def _rows(story_id, speaker, sentences):

@@ -5,7 +5,6 @@ its language. The right ending's score against the wrong one's gives a credit
 of 1, 0.5 (a tie) or 0; the accuracy is the mean credit. Chance is 50 %.
 """
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -25,8 +24,13 @@ from speechbrain_slm.evaluation.likelihood import (
     check_convention,
 )
 from speechbrain_slm.models.export import load_speech_lm
-from speechbrain_slm.utils.atomic import fsync_folder, write_json
+from speechbrain_slm.utils.atomic import (
+    fsync_folder,
+    read_json,
+    write_json,
+)
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.store_format import LEDGER
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,
@@ -120,9 +124,11 @@ def _units(row, role, language, store):
     try:
         return np.concatenate(store.story(row[role], language))
     except KeyError as error:
+        ledger = Path(store.folder).parent / LEDGER
         raise ValueError(
-            f"{_name(row)}: its {role} is missing: {error.args[0]}. Extract "
-            "the units of every story that the items name."
+            f"{_name(row)}: its {role} is missing: {error.args[0]}. If its "
+            f"audio was rejected, {ledger} says why; else extract the units "
+            "of every story that the items name."
         ) from error
 
 
@@ -208,7 +214,7 @@ def _finished(folder, request):
     if not all(path.is_file() for path in paths):
         return None
     try:
-        results = json.loads(paths[0].read_text(encoding="utf-8"))
+        results = read_json(paths[0])
     except ValueError:
         # Not written by us (ours are whole): as good as none.
         return None

@@ -1,11 +1,14 @@
 """A trained LM as a Hugging Face folder, with what its units are."""
 
-import json
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
-from speechbrain_slm.utils.atomic import atomic_folder, write_json
+from speechbrain_slm.utils.atomic import (
+    atomic_folder,
+    read_json,
+    write_json,
+)
 
 UNITS_JSON = "units.json"
 UNITS_FIELDS = ("tokenizer_identity", "vocabulary_size", "boundary")
@@ -51,6 +54,8 @@ def load_speech_lm(folder):
     ------
     FileNotFoundError
         If the folder is not a complete export.
+    ValueError
+        If its ``units.json`` is damaged.
     """
     path = Path(folder) / UNITS_JSON
     if not path.is_file():
@@ -58,6 +63,6 @@ def load_speech_lm(folder):
             f"{folder} is not an exported speech LM: it has no {UNITS_JSON}. "
             "Train to the end with the LM recipe, which writes it."
         )
-    units = json.loads(path.read_text(encoding="utf-8"))
+    units = read_json(path)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     return model.eval(), units

@@ -24,11 +24,10 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import STORE_JSON
+from speechbrain_slm.utils.store_format import LEDGER, STORE_JSON, verify
 from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
-LEDGER = "rejects.jsonl"
 
 
 class TooManyRejects(ValueError):
@@ -181,7 +180,8 @@ def assemble_stores(
     Raises
     ------
     ValueError
-        If a store was begun with another configuration.
+        If a store was begun with another configuration, or one that is there
+        already is damaged.
     """
     units = read_utterances(utterances_folder)["units"].combine_chunks()
     bounds = units.offsets.to_numpy()
@@ -207,12 +207,13 @@ def _write_store(table, encoded, folder, tokenizer, stories_per_shard):
     story = _codes(table["story_id"])
     language = _codes(table["language"])
     num_shards = -(-int(story.max() + 1) // stories_per_shard)
+    plan = (tokenizer, source, num_shards, stories_per_shard)
     if is_main():
         # The ranks that come later find the plan.
-        StoreWriter(folder, tokenizer, source, num_shards)
+        StoreWriter(folder, *plan)
         remove_temporary(folder)
     barrier()
-    writer = StoreWriter(folder, tokenizer, source, num_shards)
+    writer = StoreWriter(folder, *plan)
     order = np.lexsort((table["sentence"].to_numpy(), language, story))
     table = table.take(pa.array(order))
     story, language = story[order], language[order]
@@ -239,6 +240,10 @@ def _write_store(table, encoded, folder, tokenizer, stories_per_shard):
             ),
         )
     barrier()
-    if is_main() and not (folder / STORE_JSON).is_file():
-        logger.info("%s: %s", folder, writer.finish()["counts"])
+    if is_main():
+        if (folder / STORE_JSON).is_file():
+            info = verify(folder)
+        else:
+            info = writer.finish(num_rows=len(starts))
+        logger.info("%s: %s", folder, info["counts"])
     barrier()

@@ -12,9 +12,12 @@ import numpy as np
 import sentencepiece
 
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.atomic import write_atomic, write_json
+from speechbrain_slm.utils.atomic import (
+    read_json,
+    write_atomic,
+    write_json,
+)
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.plans import read_json
 
 # sentencepiece reads text, so that each unit is a character. From here on
 # Unicode has 20,992 letters in a row, none of them space, digit or mark.

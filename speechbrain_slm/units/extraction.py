@@ -18,9 +18,10 @@ from speechbrain_slm.units.audio import read_clips
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
+    refuse_missing_audio,
 )
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -29,6 +30,7 @@ from speechbrain_slm.utils.distributed import (
 )
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.store import check_units
+from speechbrain_slm.utils.store_format import map_file, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ def extract_utterances(
             utterances, ["sha256", "num_samples", "sample_rate"]
         ),
         "num_shards": num_shards,
+        "utterances_per_shard": utterances_per_shard,
     }
     if is_main():
         pin_plan(folder, plan, SHARDS)
@@ -105,7 +108,9 @@ def extract_utterances(
         ).to_pylist()
         for index in missing
     }
-    _refuse_missing_audio(row for rows in shards.values() for row in rows)
+    refuse_missing_audio(
+        row["audio"] for rows in shards.values() for row in rows
+    )
     # No rank publishes before every rank has listed what is missing.
     barrier()
     start, seconds = time.monotonic(), 0.0
@@ -124,16 +129,6 @@ def extract_utterances(
             seconds / (time.monotonic() - start),
         )
     barrier()
-
-
-def _refuse_missing_audio(rows):
-    absent = [row["audio"] for row in rows if not Path(row["audio"]).is_file()]
-    if absent:
-        raise FileNotFoundError(
-            f"{absent[0]} does not exist, though a manifest names it "
-            f"({len(absent)} such file(s)); nothing was encoded. Mend the "
-            "manifest's paths, or bring the audio back."
-        )
 
 
 def _encode(rows, tokenizer, batch_seconds, num_workers):
@@ -184,12 +179,7 @@ def _write_shard(path, encoded):
     batch = pa.record_batch(
         [list(sha256), arrays, list(reasons), list(notes)], schema=SCHEMA
     )
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, SCHEMA) as writer,
-    ):
-        writer.write_batch(batch)
+    write_file(path, batch)
 
 
 def read_utterances(folder):
@@ -204,11 +194,14 @@ def read_utterances(folder):
     -------
     pyarrow.Table
         ``sha256, units, reason, note``, in the order of their SHA-256.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged.
     """
-    tables = []
-    for path in sorted(Path(folder).glob(SHARDS)):
-        with pa.memory_map(str(path)) as source:
-            tables.append(pa.ipc.open_file(source).read_all())
+    paths = sorted(Path(folder).glob(SHARDS))
+    tables = [map_file(path, SCHEMA) for path in paths]
     return pa.concat_tables(tables).combine_chunks()
 
 
@@ -221,7 +214,5 @@ def forget_rejects(folder):
         What :func:`extract_utterances` filled.
     """
     for path in sorted(Path(folder).glob(SHARDS)):
-        with pa.memory_map(str(path)) as source:
-            reasons = pa.ipc.open_file(source).read_all()["reason"]
-        if any(reasons.to_pylist()):
+        if any(map_file(path, SCHEMA)["reason"].to_pylist()):
             path.unlink()

@@ -1,4 +1,9 @@
-"""Fitting tokenizers on the training split, once."""
+"""Fitting tokenizers on the training split, once.
+
+One rank fits while the others wait for it in a barrier, so under ``torchrun``
+a fit that takes longer than ``utils.distributed.TIMEOUT`` (30 minutes) ends
+the run. Fit with one process then; any number of ranks goes on from there.
+"""
 
 import logging
 from pathlib import Path
@@ -9,7 +14,11 @@ from speechbrain_slm.units import bpe as unit_bpe
 from speechbrain_slm.units import mel_kmeans
 from speechbrain_slm.units.audio import read_clips
 from speechbrain_slm.units.extraction import read_utterances
-from speechbrain_slm.units.manifest import content_identity, sample_utterances
+from speechbrain_slm.units.manifest import (
+    content_identity,
+    refuse_missing_audio,
+    sample_utterances,
+)
 from speechbrain_slm.units.tokenizer import describe
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.distributed import barrier, is_main
@@ -18,15 +27,16 @@ from speechbrain_slm.utils.plans import pin_plan
 logger = logging.getLogger(__name__)
 
 
-def fit_tokenizer(tokenizer, table, folder, seconds, seed, num_workers=2):
+def fit_tokenizer(tokenizer, manifests, folder, seconds, seed, num_workers=2):
     """Fit a k-means tokenizer on frames of a manifest, or load it.
 
     Arguments
     ---------
     tokenizer : MelKMeans
         Not fitted yet: its configuration.
-    table : pyarrow.Table
-        The training split's manifest.
+    manifests : dict
+        A manifest (pyarrow.Table) for each split; ``train`` is what it is
+        fitted on.
     folder : str or Path
         Where the tokenizer is kept.
     seconds : float
@@ -43,10 +53,13 @@ def fit_tokenizer(tokenizer, table, folder, seconds, seed, num_workers=2):
 
     Raises
     ------
+    FileNotFoundError
+        If it is to be fitted and an audio file of any split does not exist.
     ValueError
         If the folder's tokenizer was fitted otherwise: the message names the
         field.
     """
+    table = manifests["train"]
     columns = ["sha256", "language", "speaker"]
     spoken = table.group_by(columns).aggregate([])
     spoken = spoken.sort_by([(name, "ascending") for name in columns])
@@ -57,9 +70,15 @@ def fit_tokenizer(tokenizer, table, folder, seconds, seed, num_workers=2):
         "speech": content_identity(spoken, columns),
     }
     if is_main():
+        fitted = (Path(folder) / mel_kmeans.DESCRIPTION).is_file()
+        if not fitted:
+            # All splits: the extraction would find them out after the fit.
+            columns = [split["audio"] for split in manifests.values()]
+            audio = set().union(*(column.to_pylist() for column in columns))
+            refuse_missing_audio(sorted(audio))
         pin_plan(folder, plan, mel_kmeans.DESCRIPTION)
         remove_temporary(folder)
-        if not (Path(folder) / mel_kmeans.DESCRIPTION).is_file():
+        if not fitted:
             drawn = sample_utterances(table, seconds, seed)
             clips = read_clips(drawn, tokenizer.sample_rate, num_workers)
             # Bad audio is told when the utterances are extracted.

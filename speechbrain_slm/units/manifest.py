@@ -106,6 +106,29 @@ def distinct_utterances(tables):
     return pa.table(columns).sort_by("sha256").combine_chunks()
 
 
+def refuse_missing_audio(paths):
+    """Stop where audio files are not there, before any work is done.
+
+    Arguments
+    ---------
+    paths : iterable of str
+        The audio files that manifests name.
+
+    Raises
+    ------
+    FileNotFoundError
+        Names the first that does not exist.
+    """
+    absent = [path for path in paths if not Path(path).is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"{absent[0]} does not exist, though a manifest names it "
+            f"({len(absent)} such file(s)); expected every file of the "
+            "manifests, so nothing was fitted or encoded. Mend the "
+            "manifest's paths, or bring the audio back."
+        )
+
+
 def content_identity(table, columns):
     """Name the content of a table's columns, in the order of its rows.
 

@@ -17,9 +17,12 @@ from speechbrain.processing.features import DCT, STFT, Filterbank
 from threadpoolctl import threadpool_limits
 
 from speechbrain_slm.units.tokenizer import deduplicate
-from speechbrain_slm.utils.atomic import write_atomic, write_json
+from speechbrain_slm.utils.atomic import (
+    read_json,
+    write_atomic,
+    write_json,
+)
 from speechbrain_slm.utils.hashing import difference, identity_of
-from speechbrain_slm.utils.plans import read_json
 
 HOP = 10  # ms
 WINDOW = 25  # ms

@@ -130,6 +130,30 @@ def write_json(path, content):
     write_atomic(path, text + "\n")
 
 
+def read_json(path):
+    """Read a JSON file; one that is torn or damaged is named.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    object
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+
+
 @contextlib.contextmanager
 def atomic_folder(path):
     """Yield a temporary folder that becomes ``path`` if the block succeeds.

@@ -4,37 +4,12 @@ Work that comes in shards and may be resumed needs to know that the shards
 which are there belong to it: ``plan.json`` says what makes them.
 """
 
-import json
 from pathlib import Path
 
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.hashing import difference
 
 PLAN_JSON = "plan.json"
-
-
-def read_json(path):
-    """Read a JSON file; one that is torn or damaged is named.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    object
-        Its content.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def pin_plan(folder, plan, shards):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.utils.atomic import atomic_path, write_json
+from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.store_format import (
@@ -16,6 +16,7 @@ from speechbrain_slm.utils.store_format import (
     TOKENIZER_FIELDS,
     VERSION,
     map_file,
+    write_file,
 )
 
 
@@ -38,12 +39,15 @@ class StoreWriter:
         Identity of what is tokenized (the manifest).
     num_shards : int
         In how many files the store comes.
+    stories_per_shard : int, optional
+        What decides which story goes to which file. Pinned with the rest:
+        files of another cut would leave stories out, or hold them twice.
 
     Raises
     ------
     ValueError
-        If the folder holds shards of another tokenizer, source or number of
-        shards: the message names the field. Nothing is changed.
+        If the folder holds shards of another tokenizer, source or cut: the
+        message names the field. Nothing is changed.
 
     Example
     -------
@@ -58,7 +62,9 @@ class StoreWriter:
     []
     """
 
-    def __init__(self, folder, tokenizer, source, num_shards):
+    def __init__(
+        self, folder, tokenizer, source, num_shards, stories_per_shard=None
+    ):
         absent = [key for key in TOKENIZER_FIELDS if key not in tokenizer]
         if absent:
             raise ValueError(
@@ -80,6 +86,7 @@ class StoreWriter:
             "tokenizer": {key: tokenizer[key] for key in TOKENIZER_FIELDS},
             "source": source,
             "num_shards": num_shards,
+            "stories_per_shard": stories_per_shard,
         }
         pin_plan(self.folder, self.plan, "units-*.arrow")
 
@@ -132,15 +139,15 @@ class StoreWriter:
             ends = np.cumsum([len(array) for array in arrays])
             columns["sentence_ends"].append(ends.astype(np.int32))
         batch = pa.record_batch(columns, schema=SCHEMA)
-        with (
-            atomic_path(self.folder / _shard_name(index)) as temporary,
-            pa.OSFile(str(temporary), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA) as writer,
-        ):
-            writer.write_batch(batch)
+        write_file(self.folder / _shard_name(index), batch)
 
-    def finish(self):
+    def finish(self, num_rows=None):
         """Write ``store.json``, which makes the folder a store.
+
+        Arguments
+        ---------
+        num_rows : int, optional
+            How many rows, each a story in a language, must be there.
 
         Returns
         -------
@@ -150,7 +157,8 @@ class StoreWriter:
         Raises
         ------
         ValueError
-            If shards are missing, or a (story, language) stands twice.
+            If shards are missing, a (story, language) stands twice, or the
+            number of rows is another.
         """
         missing = self.missing()
         if missing:
@@ -160,10 +168,18 @@ class StoreWriter:
                 "extraction again, it does only what is missing"
             )
         names = [_shard_name(index) for index in range(self.num_shards)]
-        tables = [map_file(self.folder / name) for name in names]
+        table = pa.concat_tables(
+            map_file(self.folder / name, SCHEMA) for name in names
+        )
+        if num_rows not in (None, len(table)):
+            raise ValueError(
+                f"{self.folder}: its shards hold {len(table)} rows, each a "
+                f"story in a language; expected {num_rows}. Remove the folder "
+                "and run the units recipe again."
+            )
         info = {
             **self.plan,
-            "counts": _counts(pa.concat_tables(tables), self.folder),
+            "counts": _counts(table, self.folder),
             "files": {name: sha256_file(self.folder / name) for name in names},
         }
         info["identity"] = identity_of(info)

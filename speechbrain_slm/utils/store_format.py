@@ -15,12 +15,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from speechbrain_slm.utils.atomic import atomic_path, read_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.plans import read_json
 
 FORMAT = "speechbrain_slm.unit_store"
 VERSION = 1
 STORE_JSON = "store.json"
+# Beside the stores of all splits: what was left out of them, and why.
+LEDGER = "rejects.jsonl"
 SCHEMA = pa.schema(
     [
         ("story_id", pa.string()),
@@ -40,21 +42,58 @@ TOKENIZER_FIELDS = (
 )
 
 
-def map_file(path):
+def write_file(path, batch):
+    """Write one Arrow file, all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    batch : pyarrow.RecordBatch
+        What it shall hold.
+    """
+    with (
+        atomic_path(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)
+
+
+def map_file(path, schema):
     """Memory-map one Arrow file.
 
     Arguments
     ---------
     path : str or Path
         The file.
+    schema : pyarrow.Schema
+        The columns that it should have.
 
     Returns
     -------
     pyarrow.Table
         Zero-copy: the arrays are views of the mapped file.
+
+    Raises
+    ------
+    ValueError
+        If it is not readable as an Arrow file of these columns.
     """
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_file(source).read_all()
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Remove it and run the units recipe "
+            "again; it writes what is missing."
+        ) from error
+    if not table.schema.equals(schema):
+        raise ValueError(
+            f"{path}: its columns are {table.schema.names}, expected "
+            f"{schema.names}"
+        )
+    return table
 
 
 def read_info(folder):
@@ -129,16 +168,7 @@ def read_tables(folder):
             raise FileNotFoundError(
                 f"{path} is missing, though {STORE_JSON} lists it"
             )
-        try:
-            table = map_file(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
-        if not table.schema.equals(SCHEMA):
-            raise ValueError(
-                f"{path}: its columns are {table.schema.names}, expected "
-                f"{SCHEMA.names}"
-            )
-        tables.append(table)
+        tables.append(map_file(path, SCHEMA))
     return info, tables
 
 
@@ -175,5 +205,8 @@ def verify(folder):
         if pattern.fullmatch(path.name) and path.name not in info["files"]
     ]
     if wrong:
-        raise ValueError(f"{folder} is damaged: " + "; ".join(wrong))
+        raise ValueError(
+            f"{folder} is damaged: {'; '.join(wrong)}. Remove the folder and "
+            "run the units recipe again."
+        )
     return info

@@ -86,8 +86,9 @@ def read_table(path, schema, key):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a column is missing, of a wrong type or has holes, or a key stands
-        twice. The message names the file, the column and the row.
+        If the file is damaged, a column is missing, of a wrong type or has
+        holes (empty strings are such), or a key stands twice. The message
+        names the file, the column and the row.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,16 +96,7 @@ def read_table(path, schema, key):
             f"{path} does not exist; expected a table with the columns "
             f"{', '.join(schema.names)}. Run the stage that writes it first."
         )
-    if path.suffix == ".parquet":
-        table = pq.read_table(path)
-    elif path.suffix == ".csv":
-        strings = {name: schema.field(name).type for name in schema.names}
-        options = pa.csv.ConvertOptions(column_types=strings)
-        table = pa.csv.read_csv(path, convert_options=options)
-    else:
-        raise ValueError(
-            f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
-        )
+    table = _read(path, schema)
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
         raise ValueError(
@@ -112,25 +104,45 @@ def read_table(path, schema, key):
             f"found {', '.join(table.column_names)}"
         )
     for field in schema:
-        column = table.column(field.name)
-        if column.null_count:
-            row = pc.index(pc.is_null(column), True).as_py()
+        try:
+            column = table.column(field.name).cast(field.type)
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"{path}: column '{field.name}' should be {field.type}: {error}"
+            ) from error
+        empty = pc.is_null(column)
+        if pa.types.is_string(field.type):
+            empty = pc.or_kleene(empty, pc.equal(column, ""))
+        row = pc.index(empty, True).as_py()
+        if row >= 0:
             raise ValueError(
                 f"{path}, row {row}: column '{field.name}' is empty; every "
                 "row needs a value"
             )
-        try:
-            column = column.cast(field.type)
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{path}: column '{field.name}' should be {field.type}: {error}"
-            ) from error
         position = table.column_names.index(field.name)
         table = table.set_column(position, field, column)
     others = [name for name in table.column_names if name not in schema.names]
     table = table.select(schema.names + others)
     _refuse_twice(path, table, list(key))
     return table
+
+
+def _read(path, schema):
+    if path.suffix not in (".parquet", ".csv"):
+        raise ValueError(
+            f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
+        )
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        types = dict(zip(schema.names, schema.types, strict=True))
+        options = pa.csv.ConvertOptions(column_types=types)
+        return pa.csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a table with the columns "
+            f"{', '.join(schema.names)}: {error}. Mend it, or write it again."
+        ) from error
 
 
 def _refuse_twice(path, table, key):

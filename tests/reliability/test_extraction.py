@@ -1,6 +1,7 @@
 """Checks 1, 2, 3 and 5 (the store's side): extraction that can be trusted."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from processes import ROOT, command, run
 from units_example import (
     RATE,
     LoudnessTokenizer,
@@ -20,12 +22,16 @@ from units_example import (
     write_manifest,
 )
 
-from speechbrain_slm.units.assembly import LEDGER, TooManyRejects
+from speechbrain_slm.units.assembly import TooManyRejects
 from speechbrain_slm.utils.locking import lock_folder
-from speechbrain_slm.utils.store_format import read_info, read_tables, verify
+from speechbrain_slm.utils.store_format import (
+    LEDGER,
+    read_info,
+    read_tables,
+    verify,
+)
 
 SCRIPT = Path(__file__).with_name("extract.py")
-ROOT = Path(__file__).parents[2]
 
 
 def run_script(*arguments):
@@ -45,9 +51,9 @@ def corpus(tmp_path_factory):
 
 
 def check_kills(manifest, folder, kills):
-    run = run_script(manifest, folder, "--kills", kills, "--delay", 0.02)
-    assert run.returncode == 0, run.stderr
-    outcome = json.loads(run.stdout)
+    done = run_script(manifest, folder, "--kills", kills, "--delay", 0.02)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
     assert any(name.startswith("train/units-") for name in outcome["whole"])
     for found in outcome["killed"]:
         assert found == outcome["whole"]
@@ -87,18 +93,18 @@ def test_second_process_is_refused(corpus, tmp_path):
     extract(corpus, tmp_path, LoudnessTokenizer())
     before = digests(tmp_path)
     with lock_folder(tmp_path):
-        run = run_script(corpus, tmp_path)
-    assert run.returncode != 0
-    assert "being written by another process" in run.stderr
+        done = run_script(corpus, tmp_path)
+    assert done.returncode != 0
+    assert "being written by another process" in done.stderr
     assert digests(tmp_path) == before
 
 
 def test_changed_codebook_is_refused(corpus, tmp_path):
     extract(corpus, tmp_path, LoudnessTokenizer())
     before = digests(tmp_path)
-    run = run_script(corpus, tmp_path, "--codebook", "other")
-    assert run.returncode != 0
-    assert "tokenizer.identity: expected" in run.stderr
+    done = run_script(corpus, tmp_path, "--codebook", "other")
+    assert done.returncode != 0
+    assert "tokenizer.identity: expected" in done.stderr
     assert digests(tmp_path) == before
 
 
@@ -109,6 +115,20 @@ def test_complete_store_is_reused(corpus, tmp_path):
     extract(corpus, tmp_path, LoudnessTokenizer())
     again = [(tmp_path / name).stat().st_mtime_ns for name in names]
     assert again == times
+
+
+def test_damaged_store_is_not_reused(corpus, tmp_path):
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    before = digests(tmp_path)
+    path = tmp_path / "train" / "units-00000.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"units-00000\.arrow differs"):
+        extract(corpus, tmp_path, LoudnessTokenizer())
+    shutil.rmtree(path.parent)
+    extract(corpus, tmp_path, LoudnessTokenizer())
+    assert digests(tmp_path) == before
 
 
 def test_other_codebook_of_the_same_size_has_another_identity(corpus, tmp_path):
@@ -290,3 +310,23 @@ def test_missing_audio_is_named_before_anything_is_encoded(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"train-003\.flac does not"):
         extract(manifest, tmp_path / "out", LoudnessTokenizer())
     assert not list((tmp_path / "out").rglob("*.arrow"))
+
+
+def test_recipe_names_missing_audio_before_it_fits(tmp_path):
+    for split in ("train", "valid", "cloze"):
+        write_corpus(tmp_path, split=split)
+    (tmp_path / "audio" / "train-003.flac").unlink()
+    recipe = ROOT / "recipes" / "TinyStories" / "units"
+    code, output = run(
+        command(
+            recipe / "train.py",
+            recipe / "hparams" / "mini.yaml",
+            data_folder=tmp_path,
+            output_folder=tmp_path / "out",
+            units="{num_clusters: 8}",
+        )
+    )
+    assert code != 0
+    assert "train-003.flac does not exist, though a manifest" in output
+    assert not (tmp_path / "out" / "tokenizer").exists()
+    assert not (tmp_path / "out" / "utterances").exists()

@@ -1,6 +1,9 @@
 """The text and the cloze items of the TinyStories recipes."""
 
 import importlib.util
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,9 +20,8 @@ from speechbrain_slm.utils.tables import (
     read_table,
 )
 
-SCRIPT = (
-    Path(__file__).parents[2] / "recipes/TinyStories/tinystories_prepare.py"
-)
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes/TinyStories/tinystories_prepare.py"
 SPEC = importlib.util.spec_from_file_location("tinystories_prepare", SCRIPT)
 module = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(module)
@@ -176,6 +178,101 @@ def test_a_pure_function_of_its_arguments(folder, tmp_path):
         assert sha256_file(tmp_path / "again" / name) == digest
         if name != "items.parquet":
             assert sha256_file(tmp_path / "other" / name) != digest
+
+
+# Ends itself at the k-th call of a function that touches the disk.
+KILLED = """
+import os, signal, sys
+sys.path[:0] = sys.argv[1:3]
+from test_prepare import prepare
+
+folders = sys.argv[3:]
+calls = ["fsync", "replace", "unlink"]
+
+def run(folder, target):
+    count = 0
+    def counted(original):
+        def call(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == target:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+        return call
+    for name in calls:
+        setattr(os, name, counted(getattr(os, name)))
+    prepare(folder, seed=6, num_cloze=30)
+
+for target, folder in enumerate(folders, start=1):
+    child = os.fork()
+    if child == 0:
+        run(folder, target)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+MANIFESTS = {
+    "train.parquet": ("text/train.parquet",),
+    "valid.parquet": ("text/valid.parquet",),
+    "cloze.parquet": ("text/cloze.parquet", "items.parquet"),
+}
+
+
+def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
+    """Each manifest that is there is of the text and items that are there."""
+    old = {
+        name: (folder / name).read_bytes()
+        for names in MANIFESTS.values()
+        for name in names
+    }
+    runs = [tmp_path / f"{number:02d}" for number in range(24)]
+    for run in runs:
+        shutil.copytree(folder, run)
+        for name in MANIFESTS:
+            (run / name).write_text("spoken")
+    paths = [Path(__file__).parent, ROOT, *runs]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    codes = done.stdout.split()
+    assert codes.count("-9") >= 15
+    assert codes[-1] == "0"
+    left = set()
+    for run in runs:
+        for manifest, names in MANIFESTS.items():
+            if (run / manifest).exists():
+                left.add(manifest)
+                assert all((run / n).read_bytes() == old[n] for n in names)
+    # The first kills come before anything is changed.
+    assert left == set(MANIFESTS)
+    assert not [name for name in MANIFESTS if (runs[-1] / name).exists()]
+
+
+def test_manifests_of_the_same_stories_stay(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "copy")
+    for name in MANIFESTS:
+        (tmp_path / "copy" / name).write_text("spoken")
+    prepare(tmp_path / "copy")
+    assert all((tmp_path / "copy" / name).exists() for name in MANIFESTS)
+    prepare(tmp_path / "copy", num_train=50)
+    left = [name for name in MANIFESTS if (tmp_path / "copy" / name).exists()]
+    assert left == ["valid.parquet", "cloze.parquet"]
+
+
+@pytest.mark.parametrize("damage", [None, b"torn"])
+def test_text_that_is_gone_or_damaged_is_made_again(folder, tmp_path, damage):
+    shutil.copytree(folder, tmp_path / "copy")
+    text = tmp_path / "copy" / "text" / "train.parquet"
+    content = text.read_bytes()
+    text.unlink()
+    if damage is not None:
+        text.write_bytes(damage)
+    (tmp_path / "copy" / "train.parquet").write_text("spoken")
+    prepare(tmp_path / "copy")
+    assert text.read_bytes() == content
+    assert not (tmp_path / "copy" / "train.parquet").exists()
 
 
 def test_one_language(tmp_path):

@@ -1,6 +1,7 @@
 """The module ``cloze``; its integrity is tests/reliability/test_cloze.py."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -166,6 +167,15 @@ def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
 def test_an_unknown_convention_is_refused_first(tmp_path):
     with pytest.raises(ValueError, match="'whole' is unknown"):
         evaluate_cloze("no", "such", "file", tmp_path, scoring="whole")
+
+
+def test_a_missing_story_points_at_the_rejects(
+    tmp_path, model_folder, store_folder
+):
+    items = write_items(tmp_path / "items.parquet", right="story-999")
+    ledger = str(store_folder.parent / "rejects.jsonl")
+    with pytest.raises(ValueError, match=rf"rejected, {re.escape(ledger)} "):
+        evaluate_cloze(model_folder, store_folder, items, tmp_path)
 
 
 def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):

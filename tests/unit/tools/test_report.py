@@ -279,6 +279,9 @@ def test_bad_inputs_write_nothing(tmp_path):
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     unfinished = make_run(tmp_path, "unfinished", 300)
     (tmp_path / "LM" / "unfinished" / "run.json").unlink()
+    torn = make_run(tmp_path, "torn", 300)
+    path = tmp_path / "cloze" / "torn" / "results.json"
+    path.write_text(path.read_text()[:300])
     output = tmp_path / "output"
     for runs, message in (
         ([one, other], "tokenizer: expected 'codebook', found 'codebook-b'"),
@@ -286,6 +289,7 @@ def test_bad_inputs_write_nothing(tmp_path):
         (["one"], "expected NAME=LM_FOLDER:CLOZE_FOLDER"),
         ([broken], "train_log.jsonl, line 2: expected a JSON object"),
         ([unfinished], "run.json does not exist"),
+        ([torn], f"{path} is not valid JSON"),
     ):
         done = report("--runs", *runs, "--output_folder", output)
         assert done.returncode != 0

@@ -1,6 +1,11 @@
 import pyarrow as pa
 import pytest
-from units_example import LoudnessTokenizer, extract, write_corpus
+from units_example import (
+    LoudnessTokenizer,
+    digests,
+    extract,
+    write_corpus,
+)
 
 from speechbrain_slm.units.assembly import (
     assemble_stores,
@@ -74,6 +79,31 @@ def test_order_of_rows_inside_a_story_does_not_count(tmp_path):
         )
         assemble_stores(kept, tmp_path / "utterances", tokenizer, tmp_path)
     assert stored(tmp_path / "a") == stored(tmp_path / "b")
+
+
+def test_another_cut_into_as_many_shards_is_refused(tmp_path):
+    """Shard 0 of 4 stories, then shards of 5 from 5 on, would lack one."""
+    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
+    tokenizer, utterances = LoudnessTokenizer(), tmp_path / "utterances"
+    extract_utterances([table], tokenizer, utterances)
+    kept = leave_out_rejects({"train": table}, utterances, tmp_path, 0)
+
+    def assemble(stories_per_shard):
+        assemble_stores(
+            kept,
+            utterances,
+            tokenizer,
+            tmp_path,
+            stories_per_shard=stories_per_shard,
+        )
+        return digests(tmp_path / "train")
+
+    whole = assemble(4)
+    for name in ("store.json", "units-00001.arrow", "units-00002.arrow"):
+        (tmp_path / "train" / name).unlink()
+    with pytest.raises(ValueError, match="per_shard: expected 5, found 4"):
+        assemble(5)
+    assert assemble(4) == whole
 
 
 def test_pieces_of_the_store_decode_to_its_units(tmp_path):

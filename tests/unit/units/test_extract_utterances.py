@@ -5,6 +5,7 @@ from units_example import LoudnessTokenizer, digests, write_corpus
 
 from speechbrain_slm.units.extraction import (
     extract_utterances,
+    forget_rejects,
     read_utterances,
 )
 from speechbrain_slm.units.manifest import read_manifest
@@ -71,6 +72,29 @@ def test_other_audio_is_refused(table, tmp_path):
     with pytest.raises(ValueError, match="num_shards: expected 3, found 8"):
         run(table, tmp_path / "out", utterances_per_shard=10)
     assert digests(tmp_path / "out") == before
+
+
+def test_another_cut_into_as_many_shards_is_refused(table, tmp_path):
+    folder = tmp_path / "out"
+    whole = run(table, folder, utterances_per_shard=7)
+    (folder / "utterances-00004.arrow").unlink()
+    with pytest.raises(ValueError, match="per_shard: expected 6, found 7"):
+        run(table, folder, utterances_per_shard=6)
+    assert run(table, folder, utterances_per_shard=7) == whole
+
+
+def test_a_damaged_shard_is_named(table, tmp_path):
+    run(table, tmp_path / "out")
+    path = tmp_path / "out" / "utterances-00002.arrow"
+    content = path.read_bytes()
+    for damage in (b"", content[:100], b"x" * len(content)):
+        path.write_bytes(damage)
+        for read in (read_utterances, forget_rejects):
+            with pytest.raises(ValueError, match=r"00002\.arrow is damaged"):
+                read(tmp_path / "out")
+    path.unlink()
+    run(table, tmp_path / "out")
+    assert path.read_bytes() == content
 
 
 def test_complete_work_needs_no_audio(table, tmp_path):

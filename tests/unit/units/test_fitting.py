@@ -10,7 +10,8 @@ CLUSTERS = 12
 
 
 def fit(table, folder, seed=0, num_clusters=CLUSTERS):
-    return fit_tokenizer(MelKMeans(num_clusters), table, folder, 4.0, seed)
+    tokenizer = MelKMeans(num_clusters)
+    return fit_tokenizer(tokenizer, {"train": table}, folder, 4.0, seed)
 
 
 def test_fitted_once_and_refused_when_changed(tmp_path):
@@ -34,6 +35,28 @@ def test_bad_audio_does_not_stop_the_fit(tmp_path):
     table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
     (tmp_path / "corpus" / "audio" / "train-000.flac").write_bytes(b"")
     assert fit(table, tmp_path / "tokenizer").vocabulary_size == CLUSTERS
+
+
+def test_missing_audio_of_any_split_is_named_before_the_fit(tmp_path):
+    manifests = {
+        split: read_manifest(
+            write_corpus(tmp_path / "corpus", split=split), ["en", "fr"]
+        )
+        for split in ("train", "valid")
+    }
+    folder = tmp_path / "tokenizer"
+    audio = tmp_path / "corpus" / "audio"
+    for split in manifests:
+        name = f"{split}-003.flac"
+        (audio / name).rename(tmp_path / name)
+        with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
+            fit_tokenizer(MelKMeans(CLUSTERS), manifests, folder, 4.0, 0)
+        assert not folder.exists()
+        (tmp_path / name).rename(audio / name)
+    fit_tokenizer(MelKMeans(CLUSTERS), manifests, folder, 4.0, 0)
+    # What is fitted needs no audio.
+    (audio / "train-003.flac").unlink()
+    fit_tokenizer(MelKMeans(CLUSTERS), manifests, folder, 4.0, 0)
 
 
 def test_bpe_sees_the_training_split_alone(tmp_path):

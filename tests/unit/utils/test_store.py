@@ -17,8 +17,9 @@ TOKENIZER = {
 }
 
 
-def writer(folder, num_shards=1, source="2b", **changes):
-    return StoreWriter(folder, TOKENIZER | changes, source, num_shards)
+def writer(folder, num_shards=1, source="2b", per_shard=None, **changes):
+    tokenizer = TOKENIZER | changes
+    return StoreWriter(folder, tokenizer, source, num_shards, per_shard)
 
 
 def row(story_id, sentences, language="en"):
@@ -87,6 +88,15 @@ def test_store_is_none_before_every_shard_is_there(tmp_path):
         again.finish()
 
 
+def test_a_store_that_lacks_rows_is_not_finished(tmp_path):
+    store = writer(tmp_path)
+    store.write(0, [row("a", [[1]])])
+    with pytest.raises(ValueError, match=r"hold 1 rows, .* expected 2"):
+        store.finish(num_rows=2)
+    assert not (tmp_path / "store.json").exists()
+    store.finish(num_rows=1)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -95,6 +105,7 @@ def test_store_is_none_before_every_shard_is_there(tmp_path):
         ({"config": {"k": 3}}, "tokenizer.config.k"),
         ({"source": "other"}, "source"),
         ({"num_shards": 2}, "num_shards"),
+        ({"per_shard": 5}, "stories_per_shard"),
     ],
 )
 def test_another_configuration_is_refused(tmp_path, changes, field):

@@ -1,0 +1,129 @@
+"""Tables are checked where they are read, and errors name the file."""
+
+import re
+
+import pyarrow as pa
+import pytest
+
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_KEY,
+    MANIFEST,
+    MANIFEST_KEY,
+    read_table,
+    write_table,
+)
+
+
+def rows(count=3, **last):
+    """Return manifest rows, the last one's values replaced by ``last``."""
+    table = [
+        {
+            "story_id": "s",
+            "sentence": sentence,
+            "language": "en",
+            "speaker": "alto",
+            "audio": f"{sentence}.flac",
+            "num_samples": 800,
+            "sample_rate": 16000,
+            "sha256": f"{sentence}",
+        }
+        for sentence in range(count)
+    ]
+    table[-1].update(last)
+    return table
+
+
+def write_csv(path, table):
+    lines = [",".join(table[0])]
+    lines += [",".join(map(str, row.values())) for row in table]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def refused(path, message):
+    """Expect an error that names the file and says what is wrong."""
+    with pytest.raises(ValueError, match=message) as caught:
+        read_table(path, MANIFEST, MANIFEST_KEY)
+    assert str(path) in str(caught.value)
+
+
+def test_csv_and_parquet_give_the_same_table(tmp_path):
+    table = pa.Table.from_pylist(rows(), schema=MANIFEST)
+    write_table(tmp_path / "a.parquet", table)
+    write_csv(tmp_path / "a.csv", rows())
+    for name in ("a.parquet", "a.csv"):
+        found = read_table(tmp_path / name, MANIFEST, MANIFEST_KEY)
+        assert found.equals(table)
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in MANIFEST if field.type == pa.string()]
+)
+def test_an_empty_string_is_a_hole(tmp_path, name):
+    message = f"row 2: column '{name}' is empty"
+    table = rows(**{name: ""})
+    write_csv(tmp_path / "a.csv", table)
+    refused(tmp_path / "a.csv", message)
+    write_table(tmp_path / "a.parquet", pa.Table.from_pylist(table))
+    refused(tmp_path / "a.parquet", message)
+
+
+def test_a_missing_value_is_a_hole(tmp_path):
+    path = tmp_path / "a.parquet"
+    for name in MANIFEST.names:
+        write_table(path, pa.Table.from_pylist(rows(**{name: None})))
+        refused(path, f"row 2: column '{name}' is empty")
+
+
+def test_a_csv_value_of_a_wrong_type(tmp_path):
+    write_csv(tmp_path / "a.csv", rows(num_samples="many"))
+    refused(tmp_path / "a.csv", "columns .*num_samples.*'many'")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1], [2], [3]], "should be int64"),
+        ([{"a": 1}] * 3, "should be int64"),
+        (["1", "2", "x"], "should be int64.*'x'"),
+        ([0.5, 1.0, 2.0], "should be int64.*0.5"),
+    ],
+)
+def test_a_column_of_a_wrong_type(tmp_path, values, message):
+    table = pa.Table.from_pylist(rows()).drop_columns("num_samples")
+    table = table.append_column("num_samples", pa.array(values))
+    write_table(tmp_path / "a.parquet", table)
+    refused(tmp_path / "a.parquet", f"'num_samples' {message}")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_damaged_file(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        write_csv(path, rows())
+    else:
+        write_table(path, pa.Table.from_pylist(rows(), schema=MANIFEST))
+    content = path.read_bytes()
+    for damage in (b"", content[: len(content) - 5] + b"\xff,", b"\0" * 99):
+        path.write_bytes(damage)
+        refused(path, re.escape(str(path)))
+    if suffix == "parquet":
+        # The footer is whole, a page is not.
+        path.write_bytes(content[:4] + b"\xff" * 40 + content[44:])
+        refused(path, "cannot be read as a table with the columns story_id")
+
+
+def test_a_key_that_stands_twice(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, rows(sentence=1))
+    refused(path, "1 key.s. stand more than once, first .*'sentence': 1")
+
+
+def test_columns_and_files_that_are_not_there(tmp_path):
+    write_csv(tmp_path / "a.csv", rows())
+    with pytest.raises(ValueError, match=r"missing column\(s\) item_id, "):
+        read_table(tmp_path / "a.csv", ITEMS, ITEMS_KEY)
+    (tmp_path / "a.csv").rename(tmp_path / "a.txt")
+    refused(tmp_path / "a.txt", r"expected a \.parquet or a \.csv file")
+    with pytest.raises(FileNotFoundError, match=r"b\.csv does not exist"):
+        read_table(tmp_path / "b.csv", MANIFEST, MANIFEST_KEY)
