@@ -14,7 +14,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import LinearWarmupScheduler
-from tqdm.contrib import tqdm_auto as tqdm
+from tqdm.auto import tqdm
 
 from speechbrain_slm.brains.options import check_options, describe_optimizer
 from speechbrain_slm.brains.progress import TrainLog, format_seconds
@@ -98,7 +98,8 @@ class StepBrain(sb.Brain):
         with tqdm(
             total=self.num_steps,
             initial=self.optimizer_step,
-            disable=not (show and is_main()),
+            # None: on a terminal alone; a log file holds the log's lines.
+            disable=None if show and is_main() else True,
             dynamic_ncols=True,
             colour=self.tqdm_barcolor["train"],
         ) as bar:
