@@ -1,6 +1,6 @@
 """espeak-ng through PyPI's ``espeakng-loader``: any language, plainly spoken.
 
-An optional extra (``pip install speechbrain_slm[espeak]``), because espeak-ng
+An optional extra (``pip install -e '.[espeak]'``), because espeak-ng
 is under the GPL, version 3 or later. The library is loaded by a process of
 its own, ``espeak_server.py``, which also says what makes its speech
 repeatable.
@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "The espeak back-end needs the package espeakng-loader: "
-        "pip install speechbrain_slm[espeak]"
+        "pip install -e '.[espeak]'"
     ) from error
 
 _SERVER = Path(__file__).with_name("espeak_server.py")
