@@ -18,6 +18,7 @@ setup(
     package_data={"speechbrain_slm": ["corpus/mini/**/*"]},
     install_requires=[
         "hyperpyyaml>=1.2.2",
+        "matplotlib>=3.8",
         "numpy",
         "py-nanotts>=0.1.1",
         "pyarrow>=14",
@@ -28,6 +29,7 @@ setup(
         "sentencepiece>=0.2",
         "soundfile>=0.12",
         "speechbrain>=1.1.2,<1.2",
+        "tensorboard>=2.14",
         # torchaudio 2.11, its last release, is built for CUDA 13.0 and does
         # not import beside torch 2.15, which is built for CUDA 13.2.
         "torch>=2.6,<2.15",

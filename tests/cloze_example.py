@@ -12,12 +12,12 @@ VOCABULARY = 30
 DIRECTIONS = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
 
 
-def tiny_model(config_class=Qwen2Config, seed=0, **config):
+def tiny_model(config_class=Qwen2Config, seed=0, tags=0, **config):
     """Make a 2-layer decoder of random weights, far enough from uniform."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
         config_class(
-            vocab_size=VOCABULARY + 1,
+            vocab_size=VOCABULARY + 1 + tags,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -36,12 +36,13 @@ def tiny_llama():
     return tiny_model(LlamaConfig, seed=1, attention_dropout=0.5)
 
 
-def export(folder, model=None, identity="codebook-a", size=VOCABULARY):
+def export(folder, model=None, identity="codebook-a", size=VOCABULARY, **units):
     """Write a model with the identity of ``store_folder``'s tokenizer."""
     units = {
         "tokenizer_identity": identity,
         "vocabulary_size": size,
         "boundary": VOCABULARY,
+        **units,
     }
     save_speech_lm(folder, model or tiny_model(), units)
     return folder

@@ -13,7 +13,8 @@ LM = ROOT / "recipes" / "TinyStories" / "LM"
 # A model of 2 layers and d = 32, and 40 steps of 8 rows of 32 tokens.
 TINY_LM = {
     "vocabulary_size": 30,
-    "tokens": 40 * 8 * 32,
+    "stages": "[{tokens: 10240, "
+    "mixture: {en: 0.237, fr: 0.263, interleaved: 0.5}}]",
     "row_length": 32,
     "rows_per_step": 8,
     "valid_rows": 4,
@@ -25,12 +26,12 @@ TINY_LM = {
 }
 
 
-def command(script, yaml_file, ranks=1, **overrides):
+def command(script, yaml_file, ranks=1, restarts=0, **overrides):
     """Return the command line of a recipe."""
     start = [sys.executable]
     if ranks > 1:
         start += ["-m", "torch.distributed.run", "--standalone"]
-        start += [f"--nproc_per_node={ranks}"]
+        start += [f"--nproc_per_node={ranks}", f"--max-restarts={restarts}"]
     values = []
     for key, value in overrides.items():
         values += [f"--{key}", str(value)]
@@ -98,5 +99,5 @@ def log_entries(folder):
     for line in path.read_text().splitlines(keepends=True):
         if line.endswith("\n"):
             entries.append(json.loads(line))
-    clock = ("tokens_per_second", "eta")
+    clock = ("tokens_per_second", "mfu", "memory_GB", "eta")
     return [{k: e[k] for k in e if k not in clock} for e in entries]

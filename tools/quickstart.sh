@@ -49,11 +49,11 @@ run "$recipes/synthesis/train.py" "$recipes/synthesis/hparams/mini.yaml" \
     --output_folder "$output/synthesis"
 run "$recipes/units/train.py" "$recipes/units/hparams/mini.yaml" \
     --data_folder "$output/synthesis" --output_folder "$output/units"
-for name in en_fr interleaved; do
+for name in en_fr interleaved_ft; do
     run "$recipes/LM/train.py" "$recipes/LM/hparams/mini_$name.yaml" \
         --units_folder "$output/units" --output_folder "$output/LM/$name"
 done
-for name in en_fr interleaved; do
+for name in en_fr interleaved_ft; do
     run "$recipes/cloze/train.py" "$recipes/cloze/hparams/mini.yaml" \
         --run "$name" --model_folder "$output/LM/$name/model" \
         --units_folder "$output/units/cloze" \
@@ -62,7 +62,7 @@ for name in en_fr interleaved; do
 done
 run tools/report.py \
     --runs "en_fr=$output/LM/en_fr:$output/cloze/en_fr" \
-    "interleaved=$output/LM/interleaved:$output/cloze/interleaved" \
+    "interleaved_ft=$output/LM/interleaved_ft:$output/cloze/interleaved_ft" \
     --manifest "$output/synthesis/cloze.parquet" --output_folder "$output"
 echo
 echo "Done in $(( $(date +%s) - began )) s."

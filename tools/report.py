@@ -2,7 +2,7 @@
 
 python tools/report.py \
     --runs en_fr=DIR/LM/en_fr:DIR/cloze/en_fr \
-           interleaved=DIR/LM/interleaved:DIR/cloze/interleaved \
+           interleaved_ft=DIR/LM/interleaved_ft:DIR/cloze/interleaved_ft \
     --manifest DIR/synthesis/cloze.parquet --output_folder DIR
 
 A run is NAME=LM_FOLDER:CLOZE_FOLDER. The table goes to the standard output as
@@ -23,6 +23,9 @@ from speechbrain_slm.utils.hashing import difference
 
 # Runs that differ in one of these do not belong in one table.
 COMPARABLE = ("scoring", "score_end", "tokenizer", "units", "items")
+
+# Tokens that belong to no language.
+NO_UNITS = ("boundary", "tag", "padding")
 
 
 class ReportError(ValueError):
@@ -54,7 +57,7 @@ class Run:
     def tokens(self):
         """Units seen in training, by language (dict)."""
         counts = self.training["tokens"]
-        return {name: counts[name] for name in counts if name != "boundary"}
+        return {name: counts[name] for name in counts if name not in NO_UNITS}
 
     def records(self, kind="records"):
         """Return the records under the main convention.

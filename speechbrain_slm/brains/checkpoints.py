@@ -7,10 +7,15 @@ import uuid
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import ddp_broadcast
 
+from speechbrain_slm.brains.state import (
+    load_optimizer,
+    load_weights,
+    save_optimizer,
+    save_weights,
+)
 from speechbrain_slm.utils.atomic import (
     TEMPORARY,
     fsync_file,
@@ -25,15 +30,6 @@ logger = logging.getLogger(__name__)
 FILES_JSON = "files.json"
 
 
-def _save_weights(module, path):
-    if is_main():
-        save_model(module, str(path))
-
-
-def _load_weights(module, path, end_of_epoch=False):
-    load_model(module, str(path))
-
-
 class AtomicCheckpointer(Checkpointer):
     """SpeechBrain's Checkpointer, published with one rename.
 
@@ -42,7 +38,8 @@ class AtomicCheckpointer(Checkpointer):
     checkpoint that cannot be loaded. Here a checkpoint is written to a
     temporary folder with the SHA-256 of each file, reaches the disk, and is
     then renamed. Recovery takes the newest whole one. Modules are stored as
-    safetensors.
+    safetensors, whole: a checkpoint can be resumed on any number of ranks,
+    with DDP or FSDP.
 
     Arguments
     ---------
@@ -71,7 +68,7 @@ class AtomicCheckpointer(Checkpointer):
             self.add_recoverable(name, recoverable)
 
     def add_recoverable(self, name, obj, *args, **kwargs):
-        """Register an object; modules get safetensors hooks.
+        """Register an object; modules and optimizers get our own hooks.
 
         Arguments
         ---------
@@ -82,8 +79,11 @@ class AtomicCheckpointer(Checkpointer):
         *args, **kwargs
             See SpeechBrain's Checkpointer.
         """
-        if isinstance(obj, torch.nn.Module) and not args and not kwargs:
-            args = (_load_weights, _save_weights)
+        if not args and not kwargs:
+            if isinstance(obj, torch.nn.Module):
+                args = (load_weights, save_weights)
+            elif isinstance(obj, torch.optim.Optimizer):
+                args = (load_optimizer, save_optimizer)
         super().add_recoverable(name, obj, *args, **kwargs)
 
     def save_checkpoint(

@@ -4,65 +4,121 @@ import logging
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
+from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_slm.brains.base import StepBrain
+from speechbrain_slm.brains.state import whole_weights
+from speechbrain_slm.models.attention import block_attention, blocked_inputs
 from speechbrain_slm.models.export import save_speech_lm
+from speechbrain_slm.models.flops import flops_per_token
 from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 
 logger = logging.getLogger(__name__)
+ATTENTION = ("open", "blocked")
+# Targets that the loss passes over.
+IGNORED = -100
 
 
 class LMBrain(StepBrain):
     """Next-unit prediction with a Hugging Face causal LM.
 
-    ``modules`` holds ``model``. At the end of ``fit``, ``output_folder`` gets
-    ``model/`` (a Hugging Face folder with ``units.json`` beside the weights)
-    and ``run.json`` (what the run has seen).
+    ``modules`` holds ``model``; ``hparams`` holds ``attention`` beside what
+    :class:`StepBrain` reads: ``open``, or ``blocked`` between the stories of a
+    row. At the end of ``fit``, ``output_folder`` gets ``model/`` (a Hugging
+    Face folder with ``units.json`` beside the weights) and ``run.json`` (what
+    the run has seen).
     """
+
+    def collate(self, rows):
+        """Return tokens and targets; runs in a thread.
+
+        Arguments
+        ---------
+        rows : numpy.ndarray
+            Symbols, int64 ``[B, T]``.
+
+        Returns
+        -------
+        dict
+            ``labels``: the next symbols ``[B, T]``, with -100 behind the last
+            one and where the row is padded (a boundary after a boundary).
+            The rest is what the model takes.
+        """
+        rows = torch.from_numpy(rows)
+        labels = torch.full_like(rows, IGNORED)
+        labels[:, :-1] = rows[:, 1:]
+        boundary = self.plan.boundary
+        labels[(rows == boundary) & (labels == boundary)] = IGNORED
+        batch = {"input_ids": rows, "labels": labels}
+        if self.hparams.attention == "blocked":
+            batch.update(blocked_inputs(rows, boundary))
+        return batch
+
+    def scored(self, batch):
+        """Count the positions whose next symbol is scored.
+
+        Arguments
+        ---------
+        batch : dict
+            What ``collate`` returned.
+
+        Returns
+        -------
+        int
+        """
+        return int((batch["labels"] != IGNORED).sum())
 
     def compute_forward(self, batch, stage):
         """Return next-unit scores.
 
         Arguments
         ---------
-        batch : torch.Tensor
-            Tokens, ``[B, T]``.
+        batch : dict
+            What ``collate`` returned.
         stage : speechbrain.Stage
             Not used.
 
         Returns
         -------
         torch.Tensor
-            Logits, ``[B, T, vocabulary]``.
+            Logits, ``[B, T, symbols]``.
         """
-        return self.modules.model(input_ids=batch, use_cache=False).logits
+        inputs = {name: batch[name] for name in batch if name != "labels"}
+        return self.modules.model(**inputs, use_cache=False).logits
 
     def compute_objectives(self, predictions, batch, stage):
-        """Return the mean negative log-likelihood in nats a token.
+        """Return the mean negative log-likelihood in nats a scored position.
 
         The first token of a row has no context and is not scored.
 
         Arguments
         ---------
         predictions : torch.Tensor
-            Logits, ``[B, T, vocabulary]``.
-        batch : torch.Tensor
-            Tokens, ``[B, T]``.
+            Logits, ``[B, T, symbols]``.
+        batch : dict
+            What ``collate`` returned.
         stage : speechbrain.Stage
             Not used.
 
         Returns
         -------
         torch.Tensor
-            A scalar.
+            A scalar; 0 where nothing is scored.
         """
-        return torch.nn.functional.cross_entropy(
-            predictions[:, :-1].flatten(0, 1).float(), batch[:, 1:].flatten()
+        labels = batch["labels"].flatten()
+        total = torch.nn.functional.cross_entropy(
+            predictions.flatten(0, 1).float(),
+            labels,
+            ignore_index=IGNORED,
+            reduction="sum",
         )
+        return total / (labels != IGNORED).sum().clamp(min=1)
 
     def fit(self, train_plan, valid_sets=None, progressbar=None):
         """Train until the plan's last step; see :class:`StepBrain`.
@@ -79,18 +135,39 @@ class LMBrain(StepBrain):
         Raises
         ------
         ValueError
-            If the model has not one embedding for each symbol of the plan.
+            If the model has not one embedding for each symbol of the plan, or
+            ``attention`` is unknown.
         """
-        embeddings = self.modules.model.get_input_embeddings().num_embeddings
-        symbols = train_plan.boundary + 1
-        if embeddings != symbols:
+        attention = self.hparams.attention
+        if attention not in ATTENTION:
+            raise ValueError(
+                f"attention is {attention!r}; expected {' or '.join(ATTENTION)}"
+            )
+        model = self.hparams.model
+        embeddings = model.get_input_embeddings().num_embeddings
+        if embeddings != train_plan.num_symbols:
+            tags = list(train_plan.language_tags)
+            advice = f"Set vocabulary_size to {train_plan.vocabulary_size}"
+            if tags:
+                advice += f", and the model's language_tags to {tags}"
             raise ValueError(
                 f"The model has {embeddings} embeddings; the units have "
-                f"{train_plan.boundary} symbols and the story boundary is one "
-                f"more. Set vocabulary_size to {train_plan.boundary}."
+                f"{train_plan.vocabulary_size} symbols, the story boundary is "
+                f"one more, and {len(tags)} are language tags. {advice}."
             )
+        if attention == "blocked":
+            block_attention(model)
         train_plan.log_summary()
         super().fit(train_plan, valid_sets, progressbar)
+
+    def flops_per_token(self):
+        """Return the operations a token costs, forward and backward.
+
+        Returns
+        -------
+        float
+        """
+        return flops_per_token(self.hparams.model, self.plan.row_length)
 
     def identity(self):
         """Name what a resumed run must share, the model's shape included.
@@ -102,8 +179,11 @@ class LMBrain(StepBrain):
         """
         config = self.hparams.model.config.to_diff_dict()
         config.pop("transformers_version", None)
-        model = {key: str(value) for key, value in config.items()}
-        return {**super().identity(), "model": model}
+        return {
+            **super().identity(),
+            "attention": self.hparams.attention,
+            "model": {key: str(value) for key, value in config.items()},
+        }
 
     def on_fit_end(self):
         """Export the model and say what the run has seen."""
@@ -111,32 +191,41 @@ class LMBrain(StepBrain):
             logger.info("Stopped early: no model is exported.")
             return
         folder = Path(self.hparams.output_folder)
-        trained = self._start[1] < self.num_steps
-        if is_main() and (trained or not (folder / "run.json").exists()):
+        trained = self.monitor.first < self.num_steps
+        # Other nodes may not see the main one's files.
+        if ddp_broadcast(trained or not (folder / "run.json").exists()):
             self._export(folder)
         barrier()
 
     def _export(self, folder):
-        units = {
-            "tokenizer_identity": self.plan.store.identity,
-            "vocabulary_size": self.plan.store.vocabulary_size,
-            "boundary": self.plan.boundary,
-        }
+        weights = whole_weights(self.hparams.model)
+        if not is_main():
+            return
         model = self.hparams.model
+        # What it is under FSDP has slices of weights alone.
+        whole = SimpleNamespace(
+            save_pretrained=partial(model.save_pretrained, state_dict=weights)
+        )
+        units = {
+            "tokenizer_identity": self.plan.tokenizer_identity,
+            "vocabulary_size": self.plan.vocabulary_size,
+            "boundary": self.plan.boundary,
+            "language_tags": self.plan.language_tags,
+        }
         # run.json stands for a complete export: it goes first and comes last.
         (folder / "run.json").unlink(missing_ok=True)
         shutil.rmtree(folder / "model", ignore_errors=True)
-        save_speech_lm(folder / "model", model, units)
-        began, first = self._start
+        save_speech_lm(folder / "model", whole, units)
         write_json(
             folder / "run.json",
             {
                 "tokens": self.plan.count(self.num_steps),
+                "sources": self.plan.statistics(self.num_steps),
                 "steps": self.num_steps,
                 "parameters": model.num_parameters(),
                 # Of the last session: a resumed run trained longer.
-                "seconds": round(time.time() - began, 1),
-                "seconds_from_step": first,
+                "seconds": round(time.time() - self.monitor.began, 1),
+                "seconds_from_step": self.monitor.first,
                 "processors": os.cpu_count(),
                 "identity": self.identity(),
             },

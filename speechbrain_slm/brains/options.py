@@ -2,6 +2,9 @@
 
 import speechbrain as sb
 
+from speechbrain_slm.brains.parallel import PARALLEL
+from speechbrain_slm.brains.schedule import SCHEDULES
+
 _STOPS = "a non-finite step stops the run on all ranks"
 _PROFILER = "wrap fit() in torch.profiler instead"
 # Run options that would be silently without effect.
@@ -41,7 +44,8 @@ def check_options(run_opts, hparams):
     Example
     -------
     >>> options = {"precision": "bf16"}
-    >>> check_options(options, {"warmup": 0.05})
+    >>> hparams = {"warmup": 0.05, "schedule": "run", "parallel": "ddp"}
+    >>> check_options(options, hparams)
     >>> options["eval_precision"]
     'bf16'
     """
@@ -55,6 +59,11 @@ def check_options(run_opts, hparams):
             f"warmup is {hparams['warmup']}; expected a share of the steps, "
             "at least 0 and less than 1"
         )
+    for name, values in (("schedule", SCHEDULES), ("parallel", PARALLEL)):
+        if hparams[name] not in values:
+            raise ValueError(
+                f"{name} is {hparams[name]!r}; expected {' or '.join(values)}"
+            )
     if "eval_precision" not in run_opts.keys() | hparams.keys():
         precision = run_opts.get("precision", hparams.get("precision"))
         run_opts["eval_precision"] = precision or "fp32"

@@ -8,7 +8,7 @@ from pathlib import Path
 from speechbrain_slm.utils.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
-_NO_STATS = ("step", "valid")
+_NO_STATS = ("step", "seen", "valid")
 
 
 class TrainLog:
@@ -78,23 +78,41 @@ class TrainLog:
         Arguments
         ---------
         entry : dict
-            ``step`` and numbers, or ``step`` and ``valid``: name -> loss.
+            ``step`` and numbers, among them ``seen``: kind -> tokens; or
+            ``step`` and ``valid``: name -> loss.
         """
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._write_text(entry)
 
+    @staticmethod
+    def parts(entry):
+        """Sort what an entry says by its kind.
+
+        Arguments
+        ---------
+        entry : dict
+            See :meth:`write`.
+
+        Returns
+        -------
+        dict
+            Of ``"train"``, ``"seen"`` and ``"valid"`` those that are there:
+            name -> value.
+        """
+        parts = {
+            "train": {k: v for k, v in entry.items() if k not in _NO_STATS},
+            **{kind: entry.get(kind, {}) for kind in ("seen", "valid")},
+        }
+        return {kind: values for kind, values in parts.items() if values}
+
     def _write_text(self, entry, verbose=True):
         # Not by SpeechBrain's FileTrainLogger: its log_stats is a collective
         # call, which a log that the main process writes alone would wait in.
         line = f"step: {entry['step']}"
-        for kind, values in (
-            ("train", {k: v for k, v in entry.items() if k not in _NO_STATS}),
-            ("valid", entry.get("valid", {})),
-        ):
-            if values:
-                stats = (f"{kind} {k}: {_short(v)}" for k, v in values.items())
-                line += " - " + ", ".join(stats)
+        for kind, values in self.parts(entry).items():
+            stats = (f"{kind} {k}: {_short(v)}" for k, v in values.items())
+            line += " - " + ", ".join(stats)
         with open(self.text_path, "a", encoding="utf-8") as file:
             file.write(line + "\n")
         if verbose:

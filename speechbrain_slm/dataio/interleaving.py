@@ -37,13 +37,21 @@ def hash_integers(*keys):
     (True, 3)
     """
     state = np.zeros((), dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        for key in keys:
-            state = (state ^ np.asarray(key).astype(np.uint64)) + _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * _FIRST
-            state = (state ^ (state >> np.uint64(27))) * _SECOND
-            state = state ^ (state >> np.uint64(31))
+    for key in keys:
+        state = _mix(state, key)
     return state
+
+
+def _mix(state, key):
+    with np.errstate(over="ignore"):
+        state = (state ^ np.asarray(key).astype(np.uint64)) + _GOLDEN
+        state = (state ^ (state >> np.uint64(30))) * _FIRST
+        state = (state ^ (state >> np.uint64(27))) * _SECOND
+        return state ^ (state >> np.uint64(31))
+
+
+def _as_uniform(bits):
+    return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def uniform(*keys):
@@ -59,7 +67,7 @@ def uniform(*keys):
     numpy.ndarray
         float64, of 53 random bits each.
     """
-    return (hash_integers(*keys) >> np.uint64(11)) * 2.0**-53
+    return _as_uniform(hash_integers(*keys))
 
 
 def language_paths(
@@ -76,12 +84,13 @@ def language_paths(
     stories : numpy.ndarray
         Story numbers, shape ``[N]``.
     counts : numpy.ndarray
-        Sentences in each, shape ``[N]``.
-    num_languages : int
-        How many languages there are to draw from.
-    switch_probability : float
+        Sentences in each, at least 1, shape ``[N]``.
+    num_languages : int or numpy.ndarray
+        How many languages there are to draw from; of each story, ``[N]``.
+    switch_probability : float or numpy.ndarray
         0 keeps a story in one language, 1 switches whenever it may. For two
-        languages, 0.5 draws each sentence's language uniformly.
+        languages, 0.5 draws each sentence's language uniformly. Of each
+        story, ``[N]``, for a curriculum.
     span : int
         Sentences that a language keeps at least.
     seed : int
@@ -100,20 +109,28 @@ def language_paths(
     >>> np.abs(np.diff(path)).tolist()
     [1, 1, 1]
     """
-    total = int(counts.sum())
-    if num_languages == 1:
-        return np.zeros(total, dtype=np.int64)
-    story = np.repeat(stories, counts)
-    sentence = ranges(np.zeros(len(counts), dtype=np.int64), counts)
-    draws = uniform(seed, epoch, story, sentence)
-    moves = (draws < switch_probability) & (sentence % span == 0)
-    # A draw below p is uniform in [0, p), so it also picks the language.
-    share = np.where(moves, draws, 0.0) / max(switch_probability, 1e-9)
-    shifts = np.where(moves, 1 + (share * (num_languages - 1)).astype(int), 0)
-    shifts = np.where(
-        sentence == 0, (draws * num_languages).astype(int), shifts
-    )
-    running = np.cumsum(shifts)
     first = np.cumsum(counts) - counts
-    before = np.where(counts > 0, running[first] - shifts[first], 0)
-    return (running - np.repeat(before, counts)) % num_languages
+    sentence = ranges(np.zeros(len(counts), dtype=np.int64), counts)
+    # What holds for a story is computed once a story, not once a sentence:
+    # epochs have millions of these.
+    state = np.repeat(hash_integers(seed, epoch, stories), counts)
+    draws = _as_uniform(_mix(state, sentence))
+    many = _spread(num_languages, counts)
+    bound = _spread(switch_probability, counts)
+    moves = draws < bound
+    if span > 1:
+        moves &= sentence % span == 0
+    # A draw below p is uniform in [0, p), so it also picks the language.
+    share = draws / np.maximum(bound, 1e-9)
+    shifts = moves * (1 + (share * (many - 1)).astype(np.int64))
+    last = num_languages - 1
+    uniform_first = (draws[first] * num_languages).astype(np.int64)
+    shifts[first] = np.minimum(uniform_first, last)
+    running = np.cumsum(shifts)
+    running -= np.repeat(running[first] - shifts[first], counts)
+    return running % many
+
+
+def _spread(value, counts):
+    """Repeat what is given a story for each of its sentences."""
+    return np.repeat(value, counts) if np.ndim(value) else value

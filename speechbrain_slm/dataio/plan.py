@@ -1,10 +1,11 @@
 """The token plan: which tokens stand in which training step.
 
-A run is a list of stages, each a token budget and a mixture of sources. Row
-``i`` of a source is cut from its stream at ``i * row_length``; the rows of a
-step are shared out among the sources as evenly as the mixture allows. All of
-it is a pure function of (store, configuration, seed, step): a restart, or
-another number of ranks, trains on the same tokens at the same step.
+A run is a list of stages, each a token budget and a mixture of sources. A
+source's rows are numbered; the rows of a stage are dealt out to its sources
+as evenly as the mixture allows, and every source goes on where the stage
+before left it. All of it is a pure function of (stores, configuration, seed,
+step): a restart, or another number of ranks, trains on the same tokens at the
+same step.
 
 Example: row_length 4, rows_per_step 2, one stage of 16 tokens with
 ``{en: 0.5, fr: 0.5}`` gives two steps; each trains on one row of ``en`` and
@@ -12,14 +13,21 @@ one row of ``fr``, rows 0 and 0 in the first step, 1 and 1 in the second.
 """
 
 import logging
+import threading
 
 import numpy as np
 
+from speechbrain_slm.dataio.packing import PACKINGS
+from speechbrain_slm.dataio.settings import (
+    check_sources,
+    check_stages,
+    check_tokenizers,
+    described,
+)
 from speechbrain_slm.dataio.source import Source
+from speechbrain_slm.dataio.stage import Stage
 
 logger = logging.getLogger(__name__)
-STAGE_KEYS = {"tokens", "mixture"}
-SOURCE_KEYS = {"languages", "switch_probability", "span"}
 
 
 class TokenPlan:
@@ -27,11 +35,12 @@ class TokenPlan:
 
     Arguments
     ---------
-    store : speechbrain_slm.dataio.reader.UnitStore
-        The training stories.
+    stores : dict
+        Source -> :class:`speechbrain_slm.dataio.reader.UnitStore`, the
+        training stories.
     sources : dict
-        Name -> ``{languages: [...], switch_probability: p, span: n}``, the
-        last two optional.
+        Name -> ``{languages: [...]}`` and, optionally, other arguments of
+        :class:`speechbrain_slm.dataio.source.Source`.
     stages : list of dict
         ``{tokens: N, mixture: {source: weight}}`` in the order of training.
         Weights are shares of the stage's tokens; they need not sum to 1. A
@@ -42,23 +51,44 @@ class TokenPlan:
         Rows in the global batch of one optimizer step, over all ranks.
     seed : int
         Seed of the order and of the language paths.
+    packing : str
+        ``"concatenate"`` or ``"best_fit"``.
+    language_tags : sequence of str
+        Languages that get a tag of their own.
 
     Attributes
     ----------
     num_steps : int
         Optimizer steps of the whole run.
+    first_steps : numpy.ndarray
+        First step of every stage and, last, ``num_steps``.
+    vocabulary_size, tokenizer_identity : int, str
+        Those of the units.
     boundary : int
-        Id of the symbol before each story, the first after the store's
-        vocabulary.
+        Id of the symbol before each story, the first after the units.
+    language_tags : dict
+        Language -> id, after the boundary.
+    num_symbols : int
+        Units, boundary and tags.
 
     Raises
     ------
     ValueError
-        If a stage has no tokens, names an unknown source, or a source asks
-        for a language that the store lacks.
+        If a stage or a source cannot be used as it stands, or the stores'
+        units come from different tokenizers.
     """
 
-    def __init__(self, store, sources, stages, row_length, rows_per_step, seed):
+    def __init__(
+        self,
+        stores,
+        sources,
+        stages,
+        row_length,
+        rows_per_step,
+        seed,
+        packing="concatenate",
+        language_tags=(),
+    ):
         if row_length < 2 or rows_per_step < 1:
             raise ValueError(
                 f"row_length is {row_length}, rows_per_step {rows_per_step}; "
@@ -66,68 +96,72 @@ class TokenPlan:
             )
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; expected an integer >= 0")
-        if not stages:
-            raise ValueError("'stages' is empty; expected at least one stage")
-        _check_sources(sources)
+        if packing not in PACKINGS:
+            raise ValueError(
+                f"packing is {packing!r}; expected one of {', '.join(PACKINGS)}"
+            )
+        check_sources(sources, language_tags)
+        used = check_stages(stages, sources)
         self.row_length = row_length
         self.rows_per_step = rows_per_step
-        self.boundary = store.vocabulary_size
-        self.store = store
         self.seed = seed
+        self.packing = packing
         self._settings = sources
-        used = {name for stage in stages for name in _check(stage, sources)}
-        self.sources = {
-            name: Source(store, self.boundary, seed=seed, **sources[name])
-            for name in sorted(used)
+        # What the packings remember grows in the calls, and rows are built in
+        # a thread while others are counted.
+        self._lock = threading.RLock()
+        self._stores = stores
+        first = next(iter(stores.values()))
+        check_tokenizers(stores, first)
+        self.tokenizer_identity = first.identity
+        self.vocabulary_size = self.boundary = first.vocabulary_size
+        self.language_tags = {
+            name: self.boundary + 1 + number
+            for number, name in enumerate(language_tags)
         }
-        self._names = list(self.sources)
-        self._stages = [self._lay_out(stage) for stage in stages]
-        self._first_steps = np.cumsum([0] + [len(s) for s in self._stages])
-        self.num_steps = int(self._first_steps[-1])
-        # Rows of each source before each step of the run, [steps + 1, sources].
-        rows = np.concatenate(self._stages)
-        used_rows = [(rows == n).sum(axis=1) for n in range(len(used))]
-        self._rows_before = np.zeros((self.num_steps + 1, len(used)), int)
-        self._rows_before[1:] = np.cumsum(np.stack(used_rows, axis=1), axis=0)
+        self.num_symbols = self.boundary + 1 + len(self.language_tags)
+        self.sources = {name: self._open(stores, name) for name in used}
+        self._stages = [
+            Stage(stage, used, row_length, rows_per_step) for stage in stages
+        ]
+        steps = [stage.steps for stage in self._stages]
+        self.first_steps = np.concatenate([[0], np.cumsum(steps)])
+        self.num_steps = int(self.first_steps[-1])
+        # Rows of each source before each stage, [stages + 1, sources].
+        self._rows_before = np.cumsum(
+            [np.zeros(len(used), int), *(s.shares for s in self._stages)], 0
+        )
         self.identity = {
-            "store": store.info["identity"],
-            "tokenizer": store.identity,
-            "sources": {name: dict(sources[name]) for name in sorted(used)},
+            "stores": {name: stores[name].info["identity"] for name in used},
+            "tokenizer": first.identity,
+            "sources": {name: described(sources[name]) for name in used},
             "stages": [
                 {"tokens": s["tokens"], "mixture": dict(s["mixture"])}
                 for s in stages
             ],
             "row_length": row_length,
             "rows_per_step": rows_per_step,
+            "packing": packing,
+            "language_tags": list(language_tags),
             "seed": seed,
         }
 
-    def _lay_out(self, stage):
-        """Return the source number of each row of a stage, [steps, rows]."""
-        step_tokens = self.row_length * self.rows_per_step
-        steps = max(1, round(stage["tokens"] / step_tokens))
-        rows = steps * self.rows_per_step
-        names = [n for n in self._names if stage["mixture"].get(n, 0) > 0]
-        weights = np.array([stage["mixture"][n] for n in names], dtype=float)
-        exact = weights / weights.sum() * rows
-        shares = np.floor(exact).astype(np.int64)
-        # Largest remainders; a tie goes to the source that stands first.
-        order = np.argsort(-(exact - shares), kind="stable")
-        shares[order[: rows - shares.sum()]] += 1
-        # Row k of n in a source belongs at (k + 1/2) / n of the stage: sorting
-        # these places spreads every source evenly over all steps.
-        places = np.concatenate([(np.arange(n) + 0.5) / n for n in shares if n])
-        numbers = np.repeat([self._names.index(n) for n in names], shares)
-        layout = numbers[np.argsort(places, kind="stable")].astype(np.int8)
-        return layout.reshape(steps, self.rows_per_step)
+    def _open(self, stores, name):
+        settings = dict(self._settings[name])
+        settings.pop("units_folder", None)
+        tags = None
+        if self.language_tags:
+            tags = [self.language_tags[n] for n in settings["languages"]]
+        source = Source(stores[name], seed=self.seed, tags=tags, **settings)
+        return PACKINGS[self.packing](source, self.row_length, self.boundary)
 
     def _locate(self, step):
         if not 0 <= step < self.num_steps:
             raise IndexError(
                 f"Step {step} is outside this run of {self.num_steps} steps"
             )
-        stage = np.searchsorted(self._first_steps, step, side="right") - 1
-        return int(stage), step - int(self._first_steps[stage])
+        stage = int(np.searchsorted(self.first_steps, step, "right")) - 1
+        return stage, step - int(self.first_steps[stage])
 
     def rows(self, step, rank=0, world_size=1):
         """Build the rows that one rank trains on in one optimizer step.
@@ -157,24 +191,21 @@ class TokenPlan:
                 "ranks cannot divide; change one of them"
             )
         stage, local = self._locate(step)
-        layout = self._stages[stage]
         share = self.rows_per_step // world_size
-        mine = slice(rank * share, (rank + 1) * share)
+        begin = local * self.rows_per_step + rank * share
+        dealt = self._stages[stage].dealt(np.arange(begin, begin + share + 1))
+        owner = np.diff(dealt, axis=0).argmax(axis=1)
+        indices = (self._rows_before[stage] + dealt[:-1])[range(share), owner]
         out = np.empty((share, self.row_length), dtype=np.int64)
         for number, source in enumerate(self.sources.values()):
-            chosen = np.flatnonzero(layout[local, mine] == number)
-            if not len(chosen):
-                continue
-            before = self._rows_before[step, number]
-            same = layout[local] == number
-            index = before + np.cumsum(same)[mine][chosen] - 1
-            out[chosen] = source.tokens(
-                index * self.row_length, self.row_length
-            )
+            mine = np.flatnonzero(owner == number)
+            if len(mine):
+                with self._lock:
+                    out[mine] = source.rows(indices[mine])
         return out
 
-    def count(self, step):
-        """Count the tokens of all steps before one, a language.
+    def rows_of(self, step):
+        """Return how many rows of each source all steps before one take.
 
         Arguments
         ---------
@@ -184,18 +215,72 @@ class TokenPlan:
         Returns
         -------
         dict
-            Language -> units, and ``"boundary"`` -> story boundaries.
+            Source -> rows.
         """
-        counts = dict.fromkeys([*self.store.languages, "boundary"], 0)
-        for row, source in zip(
-            self._rows_before[step], self.sources.values(), strict=True
-        ):
-            found = source.count(int(row) * self.row_length)
-            for name, value in found.items():
-                counts[name] += value
+        if step == self.num_steps:
+            rows = self._rows_before[-1]
+        else:
+            stage, local = self._locate(step)
+            dealt = self._stages[stage].dealt([local * self.rows_per_step])
+            rows = self._rows_before[stage] + dealt[0]
+        return dict(zip(self.sources, rows.tolist(), strict=True))
+
+    def statistics(self, step):
+        """Say what all steps before one have seen of each source.
+
+        Arguments
+        ---------
+        step : int
+            Optimizer step; ``num_steps`` for the whole run.
+
+        Returns
+        -------
+        dict
+            Source -> ``rows``, ``passes`` over its stories, units of each
+            language, ``boundary``, ``tag``, ``padding`` (tokens),
+            ``sentences`` and ``switches``.
+        """
+        found = {}
+        for name, rows in self.rows_of(step).items():
+            packed = self.sources[name]
+            with self._lock:
+                counts, passes = packed.count(rows), packed.passes(rows)
+            columns = packed.source.columns
+            tokens = rows * self.row_length
+            found[name] = {
+                "rows": rows,
+                "passes": round(passes, 4),
+                **dict(zip(columns, counts.tolist(), strict=True)),
+                "padding": int(tokens - counts[:-2].sum()),
+            }
+        return found
+
+    def count(self, step):
+        """Count the tokens of all steps before one.
+
+        Arguments
+        ---------
+        step : int
+            Optimizer step; ``num_steps`` for the whole run.
+
+        Returns
+        -------
+        dict
+            Language -> units, and ``boundary``, ``tag`` and ``padding``.
+        """
+        languages = {
+            name: 0
+            for packed in self.sources.values()
+            for name in packed.source.languages
+        }
+        counts = {**dict.fromkeys(sorted(languages), 0)}
+        counts |= {"boundary": 0, "tag": 0, "padding": 0}
+        for found in self.statistics(step).values():
+            for name in counts:
+                counts[name] += found.get(name, 0)
         return counts
 
-    def valid_rows(self, store, num_rows):
+    def valid_rows(self, stores, num_rows):
         """Cut fixed validation rows, a set for each source of the YAML.
 
         Sources that no stage uses are validated too, so that runs with other
@@ -203,8 +288,8 @@ class TokenPlan:
 
         Arguments
         ---------
-        store : speechbrain_slm.dataio.reader.UnitStore
-            Stories that are not trained on.
+        stores : dict
+            Source -> stories that are not trained on.
         num_rows : int
             Rows a set, at most; no more than one pass over the stories gives.
 
@@ -216,30 +301,24 @@ class TokenPlan:
         Raises
         ------
         ValueError
-            If the store's units are of another tokenizer, or too few.
+            If the stores' units are of another tokenizer, or too few.
         """
-        if store.identity != self.store.identity:
-            raise ValueError(
-                f"{store.folder} holds units of tokenizer "
-                f"{store.identity[:12]}, {self.store.folder} of "
-                f"{self.store.identity[:12]}; expected one tokenizer. Extract "
-                "the units of both with the same one."
-            )
+        trained = next(iter(self._stores.values()))
+        check_tokenizers(stores, trained)
         rows = {}
-        for name, settings in self._settings.items():
-            source = Source(store, self.boundary, seed=self.seed, **settings)
-            count = min(num_rows, source.epoch_start(1) // self.row_length)
+        for name in self._settings:
+            packed = self._open(stores, name)
+            count = min(num_rows, packed.rows_before(1))
             if count < 1:
                 raise ValueError(
-                    f"{store.folder} has fewer than {self.row_length} tokens "
-                    f"for '{name}'; lower row_length or add stories"
+                    f"{stores[name].folder} has fewer than {self.row_length} "
+                    f"tokens for '{name}'; lower row_length or add stories"
                 )
-            begins = np.arange(count) * self.row_length
-            rows[name] = source.tokens(begins, self.row_length)
+            rows[name] = packed.rows(np.arange(count))
         return rows
 
     def log_summary(self):
-        """Log the budget of each language and the passes over each source."""
+        """Log the budget of each language and what each source will give."""
         counts = self.count(self.num_steps)
         logger.info(
             "%d steps of %d tokens: %s",
@@ -247,52 +326,18 @@ class TokenPlan:
             self.row_length * self.rows_per_step,
             ", ".join(f"{count:,} {name}" for name, count in counts.items()),
         )
-        for row, (name, source) in zip(
-            self._rows_before[-1], self.sources.items(), strict=True
-        ):
-            tokens = int(row) * self.row_length
+        for name, found in self.statistics(self.num_steps).items():
+            source = self.sources[name].source
+            units = {name: found[name] for name in source.languages}
+            total = max(1, sum(units.values()))
             logger.info(
-                "source %s: %d rows, %.2f passes over %d stories",
+                "source %s: %d rows, %.2f passes over %d stories (%d of them "
+                "not in all of its languages); %s; %.2f switches a story",
                 name,
-                row,
-                tokens / source.epoch_start(1),
-                len(source.stories),
+                found["rows"],
+                found["passes"],
+                source.num_stories,
+                source.num_partial,
+                ", ".join(f"{n} {u / total:.1%}" for n, u in units.items()),
+                found["switches"] / max(1, found["boundary"]),
             )
-
-
-def _check_sources(sources):
-    for name, settings in sources.items():
-        unknown = set(settings) - SOURCE_KEYS
-        if unknown or "languages" not in settings:
-            raise ValueError(
-                f"Source '{name}' has the keys {sorted(settings)}; expected "
-                f"languages, and of {sorted(SOURCE_KEYS)} what is needed"
-            )
-
-
-def _check(stage, sources):
-    """Refuse a stage that cannot be laid out; return the sources it uses."""
-    if set(stage) != STAGE_KEYS:
-        raise ValueError(
-            f"A stage has the keys {sorted(stage)}; expected "
-            f"{sorted(STAGE_KEYS)}"
-        )
-    tokens = stage["tokens"]
-    if not isinstance(tokens, int | float) or not tokens > 0:
-        raise ValueError(
-            f"A stage has {tokens!r} tokens; expected a number > 0"
-        )
-    unknown = [name for name in stage["mixture"] if name not in sources]
-    if unknown:
-        raise ValueError(
-            f"A stage's mixture names {', '.join(unknown)}; 'sources' defines "
-            f"{', '.join(sources)}"
-        )
-    negative = [n for n, weight in stage["mixture"].items() if weight < 0]
-    used = [name for name, weight in stage["mixture"].items() if weight > 0]
-    if negative or not used:
-        raise ValueError(
-            f"A stage's mixture is {stage['mixture']}; expected weights >= 0, "
-            "one of them > 0"
-        )
-    return used

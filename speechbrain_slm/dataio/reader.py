@@ -1,11 +1,15 @@
 """Read a unit store: aligned stories over memory-mapped arrays."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.utils.distributed import is_main
 from speechbrain_slm.utils.store_format import read_tables, verify
+
+_ROWS = 1 << 16
 
 
 def ranges(starts, lengths):
@@ -50,8 +54,8 @@ class UnitStore:
         The content of ``store.json``.
     languages : list of str
         In alphabetical order.
-    story_ids : pyarrow.StringArray
-        The stories, in the store's order.
+    num_stories : int
+        Stories in any language.
     sentence_offsets : numpy.ndarray
         int64, shape ``[stories + 1]``.
     bases : numpy.ndarray
@@ -90,66 +94,81 @@ class UnitStore:
             verify(folder)
         self.info, tables = read_tables(folder)
         self.languages = sorted(self.info["counts"])
-        ids = pa.chunked_array([t["story_id"] for t in tables], pa.string())
-        self.story_ids = pc.unique(ids)
         batches = [batch for table in tables for batch in table.to_batches()]
+        # The names are hashed once: a lookup for each batch would do it again.
+        self._names = pa.chunked_array(
+            [batch["story_id"] for batch in batches], pa.string()
+        )
+        encoded = self._names.dictionary_encode()
+        self.num_stories = len(encoded.chunk(len(batches) - 1).dictionary)
         self._values = [batch["units"].values.to_numpy() for batch in batches]
         sizes = [len(values) for values in self._values]
         self._chunks = np.cumsum([0, *sizes], dtype=np.int64)
         rows = [
-            row
-            for batch, base in zip(batches, self._chunks[:-1], strict=True)
-            for row in self._rows_by_language(batch, base)
+            (chunk.indices.to_numpy(), self._languages_of(batch))
+            for chunk, batch in zip(encoded.chunks, batches, strict=True)
         ]
-        self._count_sentences(rows)
-        shape = (len(self.languages), len(self.story_ids))
+        self._count_sentences(batches, rows)
+        shape = (len(self.languages), self.num_stories)
         self.bases = np.full(shape, -1, dtype=np.int64)
         self.ends = np.zeros(
             (len(self.languages), self.sentence_offsets[-1]), dtype=np.int32
         )
-        for language, stories, addresses, counts, ends in rows:
-            self.bases[language, stories] = addresses
-            where = ranges(self.sentence_offsets[stories], counts)
-            self.ends[language, where] = ends
+        for batch, base, (stories, languages) in zip(
+            batches, self._chunks, rows, strict=False
+        ):
+            self._place(batch, base, stories, languages)
+        del encoded, rows
+        # Arrow would keep what it needed for a while, several times as much
+        # as what stays.
+        pa.default_memory_pool().release_unused()
 
-    def _rows_by_language(self, batch, base):
-        """Yield (language, stories, addresses, counts, ends) of one batch."""
-        stories = pc.index_in(batch["story_id"], self.story_ids).to_numpy()
-        languages = pc.index_in(
-            batch["language"], pa.array(self.languages)
-        ).to_numpy()
-        first_unit = batch["units"].offsets.to_numpy().astype(np.int64)
+    @functools.cached_property
+    def story_ids(self):
+        """The stories, in the store's order (pyarrow.StringArray)."""
+        return pc.unique(self._names)
+
+    def _languages_of(self, batch):
+        names = pa.array(self.languages)
+        found = pc.index_in(batch["language"], names)
+        return found.to_numpy().astype(np.int8)
+
+    def _count_sentences(self, batches, rows):
+        sentences = np.zeros(self.num_stories, dtype=np.int64)
+        for batch, (stories, languages) in zip(batches, rows, strict=True):
+            counts = np.diff(batch["sentence_ends"].offsets.to_numpy())
+            for language in range(len(self.languages)):
+                picked = np.flatnonzero(languages == language)
+                known = sentences[stories[picked]]
+                uneven = (known > 0) & (known != counts[picked])
+                if uneven.any():
+                    row = picked[uneven.argmax()]
+                    raise ValueError(
+                        f"{self.folder}: story "
+                        f"'{self.story_ids[int(stories[row])]}' has "
+                        f"{counts[row]} sentence(s) in "
+                        f"'{self.languages[language]}' and "
+                        f"{sentences[stories[row]]} in another language; "
+                        "aligned languages need the same number. Align the "
+                        "manifest, then extract the units again."
+                    )
+                sentences[stories[picked]] = counts[picked]
+        self.sentence_offsets = np.concatenate([[0], np.cumsum(sentences)])
+
+    def _place(self, batch, base, stories, languages):
+        """Note where the stories of a batch and their sentences stand."""
+        first_unit = batch["units"].offsets.to_numpy().astype(np.int64)[:-1]
+        self.bases[languages, stories] = base + first_unit
         offsets = batch["sentence_ends"].offsets.to_numpy().astype(np.int64)
         ends = batch["sentence_ends"].values.to_numpy()
-        for language in range(len(self.languages)):
-            picked = np.flatnonzero(languages == language)
-            if len(picked):
-                counts = np.diff(offsets)[picked]
-                yield (
-                    language,
-                    stories[picked],
-                    base + first_unit[picked],
-                    counts,
-                    ends[ranges(offsets[picked], counts)],
-                )
-
-    def _count_sentences(self, rows):
-        sentences = np.zeros(len(self.story_ids), dtype=np.int64)
-        for language, stories, _, counts, _ in rows:
-            known = sentences[stories]
-            uneven = np.flatnonzero((known > 0) & (known != counts))
-            if len(uneven):
-                row = uneven[0]
-                raise ValueError(
-                    f"{self.folder}: story "
-                    f"'{self.story_ids[int(stories[row])]}' has {counts[row]} "
-                    f"sentence(s) in '{self.languages[language]}' and "
-                    f"{known[row]} in another language; aligned languages "
-                    "need the same number. Align the manifest, then extract "
-                    "the units again."
-                )
-            sentences[stories] = counts
-        self.sentence_offsets = np.concatenate([[0], np.cumsum(sentences)])
+        # A slice of the rows at a time: the indexes of all sentences of a
+        # large store would weigh more than the store's own index.
+        for begin in range(0, len(stories), _ROWS):
+            part = slice(begin, begin + _ROWS)
+            counts = np.diff(offsets[begin : begin + _ROWS + 1])
+            owner = np.repeat(languages[part], counts)
+            where = ranges(self.sentence_offsets[stories[part]], counts)
+            self.ends[owner, where] = ends[ranges(offsets[:-1][part], counts)]
 
     @property
     def identity(self):
@@ -177,33 +196,59 @@ class UnitStore:
         number = self.languages.index(language)
         return self.ends[number, self.sentence_offsets[1:] - 1].astype(np.int64)
 
-    def gather(self, addresses, lengths):
-        """Return units from any places of the store, in one array.
+    def longest_sentence(self, languages):
+        """Return the number of units of the longest sentence.
+
+        Arguments
+        ---------
+        languages : sequence of str
+            Some of ``languages``.
+
+        Returns
+        -------
+        int
+        """
+        first = self.sentence_offsets[:-1]
+        longest = 0
+        for language in languages:
+            ends = self.ends[self.languages.index(language)]
+            lengths = np.diff(ends, prepend=np.int32(0))
+            lengths[first] = ends[first]
+            longest = max(longest, int(lengths.max()))
+        return longest
+
+    def gather(self, addresses, lengths, out, places):
+        """Copy units from any places of the store to any places of an array.
 
         Arguments
         ---------
         addresses : numpy.ndarray
-            Where each piece begins, shape ``[N]``; no piece runs over the end
-            of a story.
+            Where each piece begins, int64, shape ``[N]``; no piece runs over
+            the end of a story.
         lengths : numpy.ndarray
             Units in each piece, shape ``[N]``.
-
-        Returns
-        -------
-        numpy.ndarray
-            uint16, shape ``[sum(lengths)]``.
+        out : numpy.ndarray
+            Gets the units, of any integer type, one dimension.
+        places : numpy.ndarray
+            Where in ``out`` each piece goes, shape ``[N]``.
         """
+        if not len(addresses):
+            return
+        if len(self._values) == 1:
+            values = self._values[0]
+            out[ranges(places, lengths)] = values[ranges(addresses, lengths)]
+            return
         chunks = np.searchsorted(self._chunks, addresses, side="right") - 1
-        local = ranges(addresses - self._chunks[chunks], lengths)
-        present = np.unique(chunks)
-        if len(present) == 1:
-            return self._values[present[0]][local]
-        owner = np.repeat(chunks, lengths)
-        units = np.empty(len(local), dtype=np.uint16)
-        for chunk in present:
-            mask = owner == chunk
-            units[mask] = self._values[chunk][local[mask]]
-        return units
+        local = addresses - self._chunks[chunks]
+        # Sorted by pieces, of which there are far fewer than units.
+        order = np.argsort(chunks, kind="stable")
+        edges = np.flatnonzero(np.diff(chunks[order])) + 1
+        for pieces in np.split(order, edges):
+            values = self._values[chunks[pieces[0]]]
+            size = lengths[pieces]
+            out[ranges(places[pieces], size)] = values[
+                ranges(local[pieces], size)
+            ]
 
     def story(self, story_id, language):
         """Return one story in one language.
@@ -235,10 +280,37 @@ class UnitStore:
             if base >= 0:
                 begin, end = self.sentence_offsets[story : story + 2]
                 ends = self.ends[number, begin:end].astype(np.int64)
-                units = self.gather(base[None], ends[-1:])
+                units = np.empty(ends[-1], dtype=np.uint16)
+                self.gather(base[None], ends[-1:], units, np.zeros(1, int))
                 return np.split(units, ends[:-1])
         raise KeyError(
             f"{self.folder} has no story '{story_id}' in '{language}'; it "
-            f"holds {len(self.story_ids)} stories in "
+            f"holds {self.num_stories} stories in "
             f"{', '.join(self.languages)}"
         )
+
+
+def open_stores(sources, units_folder, split):
+    """Open the unit stores of a recipe's sources, each folder once.
+
+    Arguments
+    ---------
+    sources : dict
+        Name -> settings of a source; ``units_folder`` among them names units
+        other than the recipe's own.
+    units_folder : str or Path
+        The recipe's own units, with a folder for every split.
+    split : str
+        ``"train"``, ``"valid"``, ...
+
+    Returns
+    -------
+    dict
+        Source -> :class:`UnitStore`.
+    """
+    folders = {
+        name: f"{settings.get('units_folder', units_folder)}/{split}"
+        for name, settings in sources.items()
+    }
+    stores = {folder: UnitStore(folder) for folder in {*folders.values()}}
+    return {name: stores[folder] for name, folder in folders.items()}

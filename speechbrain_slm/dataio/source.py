@@ -4,53 +4,69 @@ import functools
 
 import numpy as np
 
-from speechbrain_slm.dataio.interleaving import language_paths
+from speechbrain_slm.dataio.interleaving import hash_integers, language_paths
 from speechbrain_slm.dataio.reader import ranges
+from speechbrain_slm.dataio.stream import Stream
 
-# A key beside (seed, epoch), so that the order of the stories and their
-# language paths are drawn from different streams.
+# Keys beside (seed, epoch), so that the order of the stories, their language
+# paths and their partners are drawn from different streams.
 _ORDER = 0x0DE2
+_PARTNERS = 0x5A1F
 
 
 class Source:
-    """An endless stream of tokens, addressed by position.
+    """Stories, and how they are told in every epoch.
 
-    Epoch after epoch, the stories stand in an order drawn for the epoch, each
-    as ``boundary, sentence, sentence, ...`` with every sentence in the
-    language of its path. Position ``i`` always holds the same token, and rows
-    are cut from the stream without a gap: no unit is lost or doubled.
+    An epoch is one pass over the stories, in an order drawn for it; a story
+    is told sentence by sentence, each in the language of its path. All of it
+    is a function of (store, settings, seed, epoch), never of what was asked
+    for before.
 
     Arguments
     ---------
     store : speechbrain_slm.dataio.reader.UnitStore
         The stories.
-    boundary : int
-        Id of the symbol before each story.
     languages : sequence of str
-        One language: whole stories. Several: stories that are there in all
-        of them, interleaved.
-    switch_probability : float
-        See :func:`speechbrain_slm.dataio.interleaving.language_paths`.
+        One language: whole stories. Several: interleaved stories; one that
+        is there in some of them only is told in those.
+    switch_probability : float or dict
+        See :func:`speechbrain_slm.dataio.interleaving.language_paths`. A
+        dictionary is a curriculum: tokens of this source -> probability,
+        linear in between.
     span : int
         Sentences that a language keeps at least.
+    shuffle_alignment : bool
+        For controls: each language tells another story of the same number of
+        sentences, drawn for every epoch.
     seed : int
         Seed of the run.
+    tags : sequence of int, optional
+        Id of each language's tag, put before a story's first sentence and
+        wherever the language changes.
+
+    Attributes
+    ----------
+    columns : list of str
+        What is counted: units of each language, then ``boundary``, ``tag``,
+        ``sentences`` and ``switches``.
+    num_stories : int
+        Stories an epoch.
 
     Raises
     ------
     ValueError
-        If the store lacks a language, holds no story in all of them, or a
-        value is out of range.
+        If the store lacks a language, or a value is out of range.
     """
 
     def __init__(
         self,
         store,
-        boundary,
         languages,
         switch_probability=0.5,
         span=1,
+        shuffle_alignment=False,
         seed=0,
+        tags=None,
     ):
         absent = [name for name in languages if name not in store.languages]
         if absent or not languages:
@@ -60,196 +76,172 @@ class Source:
             )
         if len(set(languages)) != len(languages):
             raise ValueError(f"A source names a language twice: {languages}")
-        if not 0.0 <= switch_probability <= 1.0:
-            raise ValueError(
-                f"switch_probability is {switch_probability}; expected 0 to 1"
-            )
-        if span < 1:
+        if not isinstance(span, int) or span < 1:
             raise ValueError(f"span is {span}; expected 1 or more sentences")
         self.store = store
-        self.boundary = boundary
         self.languages = list(languages)
-        self.switch_probability = switch_probability
         self.span = span
         self.seed = seed
+        self.tags = None if tags is None else np.asarray(tags)
+        self.columns = [*languages, "boundary", "tag", "sentences", "switches"]
         self._numbers = np.array([store.languages.index(n) for n in languages])
-        present = (store.bases[self._numbers] >= 0).all(axis=0)
-        self.stories = np.flatnonzero(present)
-        if not len(self.stories):
-            raise ValueError(
-                f"{store.folder} holds no story in all of "
-                f"{', '.join(languages)}"
-            )
-        self._epoch_starts = [0]
-        # Two epochs: a row may stand across the end of one.
-        self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
+        present = store.bases[self._numbers] >= 0
+        there = present.any(axis=0)
+        self.num_stories = int(there.sum())
+        self.num_partial = int((there & ~present.all(axis=0)).sum())
+        # None where all of the store's stories are the source's.
+        self._stories = None
+        if self.num_stories < store.num_stories:
+            self._stories = np.flatnonzero(there).astype(np.int32)
+        self._available = None
+        if self.num_partial:
+            # The languages that a story has, before those that it lacks.
+            self._available = np.argsort(~present.T, axis=1, kind="stable")
+            self._available = self._available.astype(np.int8)
+            self._num_available = present.sum(axis=0)
+        self._knots = self._curriculum(switch_probability)
+        self._classes = self._partner_classes(present, shuffle_alignment)
+        self.order = functools.lru_cache(maxsize=1)(self._make_order)
 
-    def _sentences(self, stories, epoch):
-        """Return (counts, numbers, languages, lengths) of the sentences."""
-        begin = self.store.sentence_offsets[stories]
-        counts = self.store.sentence_offsets[stories + 1] - begin
-        numbers = ranges(begin, counts)
-        paths = language_paths(
-            stories,
-            counts,
-            len(self.languages),
-            self.switch_probability,
-            self.span,
-            self.seed,
-            epoch,
-        )
-        languages = self._numbers[paths]
-        ends = self.store.ends[languages, numbers]
-        first = np.zeros(len(numbers), dtype=bool)
-        first[np.cumsum(counts) - counts] = True
-        previous = self.store.ends[languages, numbers - 1]
-        begins = np.where(first, 0, previous)
-        return counts, languages, begins.astype(np.int64), ends - begins
-
-    def _story_lengths(self, stories, epoch):
-        """Tokens of each story and language, int64 [languages, N]."""
-        if len(self.languages) == 1:
-            return self.store.lengths(self.languages[0])[stories][None]
-        counts, languages, _, lengths = self._sentences(stories, epoch)
-        first = np.cumsum(counts) - counts
-        return np.stack(
-            [
-                np.add.reduceat(
-                    np.where(languages == number, lengths, 0), first
+    def _curriculum(self, probability):
+        knots = probability
+        if not isinstance(probability, dict):
+            knots = {0: probability}
+        for tokens, value in knots.items():
+            if not (0 <= float(value) <= 1 and float(tokens) >= 0):
+                raise ValueError(
+                    f"switch_probability is {probability}; expected 0 to 1, or "
+                    "tokens -> probability"
                 )
-                for number in self._numbers
-            ]
-        ).astype(np.int64)
+        if not knots:
+            raise ValueError("switch_probability is an empty curriculum")
+        positions = sorted(knots)
+        units = sum(
+            self.store.info["counts"][name]["units"] for name in self.languages
+        )
+        told = (self.store.bases[self._numbers] >= 0).sum()
+        tokens_per_story = units / told + 1
+        return (
+            np.array(positions, dtype=float) / tokens_per_story,
+            np.array([knots[key] for key in positions], dtype=float),
+        )
 
-    def _make_epoch(self, epoch):
-        """Return the stories of an epoch and where each ends, [N] and [N]."""
+    def _partner_classes(self, present, shuffle_alignment):
+        """Group the stories that can stand for each other."""
+        if not shuffle_alignment or len(self.languages) == 1:
+            return None
+        stories = self._all_stories()
+        sizes = np.diff(self.store.sentence_offsets)[stories]
+        masks = (present[:, stories].T * (1 << np.arange(len(present)))).sum(1)
+        order = np.lexsort((masks, sizes))
+        new = np.ones(len(order), dtype=bool)
+        new[1:] = (np.diff(sizes[order]) != 0) | (np.diff(masks[order]) != 0)
+        firsts = np.flatnonzero(new)
+        counts = np.diff(np.append(firsts, len(order)))
+        place = np.empty(self.store.num_stories, dtype=np.int64)
+        place[stories[order]] = np.arange(len(order))
+        group = np.repeat(np.arange(len(firsts)), counts)
+        return stories[order], place, group, firsts, counts
+
+    def _partners(self, stories, languages, epoch):
+        """Return which story each sentence is taken from.
+
+        Language ``l`` takes the story ``l * k`` places on in its class, with
+        ``k`` drawn for the class and epoch: no two languages tell the same
+        one, wherever the class has as many stories as there are languages.
+        """
+        members, place, group, firsts, counts = self._classes
+        mine = group[place[stories]]
+        size = counts[mine]
+        most = np.maximum((size - 1) // (len(self.languages) - 1), 0)
+        draws = hash_integers(self.seed, epoch, _PARTNERS, mine)
+        steps = np.where(
+            most > 0,
+            1 + (draws >> np.uint64(1)).astype(int) % (most + 0**most),
+            0,
+        )
+        inside = place[stories] - firsts[mine] + languages * steps
+        return members[firsts[mine] + inside % size]
+
+    def _make_order(self, epoch):
         generator = np.random.Generator(
             np.random.Philox(np.random.SeedSequence([self.seed, epoch, _ORDER]))
         )
-        stories = generator.permutation(self.stories)
-        lengths = self._story_lengths(stories, epoch).sum(axis=0)
-        return stories, np.cumsum(lengths + 1)
+        return generator.permutation(self._all_stories())
 
-    def epoch_start(self, epoch):
-        """Return the position of an epoch's first token.
+    def _all_stories(self):
+        if self._stories is None:
+            return np.arange(self.num_stories, dtype=np.int32)
+        return self._stories
+
+    def _paths(self, epoch, positions, stories, counts):
+        """Draw the language of every sentence, as a number in the source."""
+        knots, values = self._knots
+        probability = values[0]
+        if len(knots) > 1:
+            told = epoch * self.num_stories + positions
+            probability = np.interp(told, knots, values)
+        draw = functools.partial(
+            language_paths,
+            stories,
+            counts,
+            switch_probability=probability,
+            span=self.span,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        if self._available is None:
+            return draw(num_languages=len(self.languages))
+        paths = draw(num_languages=self._num_available[stories])
+        return self._available[np.repeat(stories, counts), paths].astype(int)
+
+    def tell(self, epoch, positions, first=None, number=None):
+        """Lay out stories of an epoch.
 
         Arguments
         ---------
         epoch : int
             Which pass over the stories.
+        positions : numpy.ndarray
+            Places in the epoch's order, shape ``[N]``.
+        first, number : numpy.ndarray, optional
+            Of each story, take ``number`` sentences from ``first`` on.
 
         Returns
         -------
-        int
+        speechbrain_slm.dataio.stream.Stream
         """
-        while len(self._epoch_starts) <= epoch:
-            last = len(self._epoch_starts) - 1
-            _, ends = self._epoch(last)
-            self._epoch_starts.append(self._epoch_starts[-1] + int(ends[-1]))
-        return self._epoch_starts[epoch]
-
-    def _epoch_at(self, position):
-        epoch = 0
-        while self.epoch_start(epoch + 1) <= position:
-            epoch += 1
-        return epoch
-
-    def tokens(self, begins, length):
-        """Return pieces of the stream.
-
-        Arguments
-        ---------
-        begins : numpy.ndarray
-            Position of each piece's first token, shape ``[N]``.
-        length : int
-            Tokens in each piece.
-
-        Returns
-        -------
-        numpy.ndarray
-            int64, shape ``[N, length]``.
-        """
-        out = np.full(len(begins) * length, self.boundary, dtype=np.int64)
-        pieces = []
-        for number, begin in enumerate(np.asarray(begins).tolist()):
-            position, epoch = begin, self._epoch_at(begin)
-            while position < begin + length:
-                end = min(begin + length, self.epoch_start(epoch + 1))
-                pieces.append(
-                    (epoch, position, end, number * length + position - begin)
-                )
-                position, epoch = end, epoch + 1
-        pieces = np.array(pieces, dtype=np.int64).reshape(-1, 4)
-        for epoch in np.unique(pieces[:, 0]).tolist():
-            self._fill(out, epoch, pieces[pieces[:, 0] == epoch, 1:])
-        return out.reshape(len(begins), length)
-
-    def _fill(self, out, epoch, pieces):
-        """Write the sentences of one epoch's pieces (begin, end, place)."""
-        base = self.epoch_start(epoch)
-        stories, ends = self._epoch(epoch)
-        begin, end = pieces[:, 0] - base, pieces[:, 1] - base
-        first = np.searchsorted(ends, begin, side="right")
-        last = np.searchsorted(ends, end - 1, side="right")
-        positions = ranges(first, last - first + 1)
-        piece = np.repeat(np.arange(len(pieces)), last - first + 1)
-        picked = stories[positions]
-        counts, languages, inside, lengths = self._sentences(picked, epoch)
-        story_begin = np.where(positions > 0, ends[positions - 1], 0)
-        # Where each sentence stands in the epoch's stream: after its story's
-        # boundary and the sentences before it in the story's own path.
-        running = np.cumsum(lengths) - lengths
-        head = np.cumsum(counts) - counts
-        start = np.repeat(story_begin + 1 - running[head], counts) + running
-        owner = np.repeat(piece, counts)
-        low = np.maximum(start, begin[owner])
-        size = np.minimum(start + lengths, end[owner]) - low
-        kept = size > 0
-        owner, low, size = owner[kept], low[kept], size[kept]
-        story = np.repeat(picked, counts)[kept]
-        address = self.store.bases[languages[kept], story] + inside[kept]
-        place = pieces[owner, 2] + low - begin[owner]
-        out[ranges(place, size)] = self.store.gather(
-            address + low - start[kept], size
-        )
-
-    def count(self, position):
-        """Count the tokens before a position, a language.
-
-        Arguments
-        ---------
-        position : int
-            A position of the stream.
-
-        Returns
-        -------
-        dict
-            Language -> units, and ``"boundary"`` -> boundaries.
-        """
-        counts = dict.fromkeys([*self.languages, "boundary"], 0)
-        if position == 0:
-            return counts
-        last = self._epoch_at(position - 1)
-        for epoch in range(last + 1):
-            stories, ends = self._epoch(epoch)
-            limit = min(position - self.epoch_start(epoch), int(ends[-1]))
-            whole = int(np.searchsorted(ends, limit, side="right"))
-            counts["boundary"] += whole
-            if whole:
-                totals = self._story_lengths(stories[:whole], epoch)
-                for name, total in zip(
-                    self.languages, totals.sum(axis=1), strict=True
-                ):
-                    counts[name] += int(total)
-            rest = limit - (int(ends[whole - 1]) if whole else 0)
-            if rest > 0:
-                counts["boundary"] += 1
-                self._count_partial(counts, stories[whole], epoch, rest - 1)
-        return counts
-
-    def _count_partial(self, counts, story, epoch, rest):
-        _, languages, _, lengths = self._sentences(np.array([story]), epoch)
-        before = np.cumsum(lengths) - lengths
-        seen = np.clip(rest - before, 0, lengths)
-        for name, number in zip(self.languages, self._numbers, strict=True):
-            counts[name] += int(seen[languages == number].sum())
+        store = self.store
+        stories = self.order(epoch)[positions]
+        begin = store.sentence_offsets[stories]
+        counts = store.sentence_offsets[stories + 1] - begin
+        heads = np.cumsum(counts) - counts
+        sentences = ranges(begin, counts)
+        owners = np.repeat(stories, counts)
+        if len(self.languages) == 1:
+            paths = np.zeros(len(sentences), dtype=np.int64)
+            changed = np.zeros(len(sentences), dtype=bool)
+        else:
+            paths = self._paths(epoch, positions, stories, counts)
+            changed = np.diff(paths, prepend=paths[:1]) != 0
+            changed[heads] = False
+        if self._classes is not None:
+            inside = sentences - np.repeat(begin, counts)
+            owners = self._partners(owners, paths, epoch)
+            sentences = store.sentence_offsets[owners] + inside
+        numbers = self._numbers[paths]
+        where = numbers * store.ends.shape[1] + sentences
+        ends = store.ends.ravel()
+        begins = ends[where - 1].astype(np.int64)
+        begins[heads] = 0
+        lengths = ends[where] - begins
+        where = numbers * store.bases.shape[1] + owners
+        addresses = store.bases.ravel()[where] + begins
+        if first is not None:
+            kept = ranges(heads + first, number)
+            heads = np.cumsum(number) - number
+            changed = changed[kept]
+            changed[heads] = False
+            paths, addresses = paths[kept], addresses[kept]
+            lengths = lengths[kept]
+        return Stream(self, heads, paths, addresses, lengths, changed)

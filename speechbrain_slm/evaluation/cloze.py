@@ -73,8 +73,9 @@ def score_items(items, store, scorer):
     Raises
     ------
     ValueError
-        If there are no items, a prompt or an ending is not in the store, or
-        the two endings are one and the same. The message names the item.
+        If there are no items, a prompt or an ending is not in the store, the
+        two endings are one and the same, or the model has tags but none for
+        a language. The message names the item.
     """
     if not len(items):
         raise ValueError("the table of items is empty; expected at least one")
@@ -86,9 +87,15 @@ def score_items(items, store, scorer):
                 f"{_name(row)}: its right and its wrong ending are both "
                 f"'{row['right']}'; expected two different stories"
             )
-        prompt = _units(row, "prompt", row["prompt_language"], store)
+        languages = row["prompt_language"], row["ending_language"]
+        prompt = _units(row, "prompt", languages[0], store)
+        prompt = _tagged(row, prompt, languages[0], scorer.language_tags)
         for side in SIDES:
-            ending = _units(row, side, row["ending_language"], store)
+            ending = _units(row, side, languages[1], store)
+            if languages[0] != languages[1]:
+                ending = _tagged(
+                    row, ending, languages[1], scorer.language_tags
+                )
             pair = (prompt, ending)
             key = tuple(units.tobytes() for units in pair)
             number, *_ = sequences.setdefault(
@@ -100,7 +107,9 @@ def score_items(items, store, scorer):
     logger.info("Scored %d items by %d sequences", len(rows), len(pairs))
 
     columns = {name: items[name] for name in ITEMS.names}
-    lengths = np.array([[len(part) for part in pair] for pair in pairs])
+    lengths = np.array(
+        [[scorer.count_units(part) for part in pair] for pair in pairs]
+    )
     columns["prompt_units"] = lengths[index["right"], 0]
     for side in SIDES:
         columns[f"{side}_units"] = lengths[index[side], 1]
@@ -130,6 +139,18 @@ def _units(row, role, language, store):
             f"audio was rejected, {ledger} says why; else extract the units "
             "of every story that the items name."
         ) from error
+
+
+def _tagged(row, units, language, tags):
+    """Put a tag where training has one: where a language begins."""
+    if not tags:
+        return units
+    if language not in tags:
+        raise ValueError(
+            f"{_name(row)}: the model has no tag for '{language}', only for "
+            f"{', '.join(tags)}; it was not trained on that language"
+        )
+    return np.concatenate([[tags[language]], units])
 
 
 def evaluate_cloze(
@@ -204,6 +225,7 @@ def evaluate_cloze(
         units["boundary"],
         batch_tokens=batch_tokens,
         score_end=score_end,
+        language_tags=units["language_tags"],
     )
     scores = score_items(table, store, scorer)
     return _write(folder, request, scores)

@@ -5,9 +5,10 @@ counted. A sequence is
 
     boundary | prompt units | ending units | (boundary, if ``score_end``)
 
-The first boundary is read and never scored. *Whole* means every unit after
-it, *ending* the units after the prompt. Nothing else depends on a sequence's
-length: there is no penalty and no calibration.
+The first boundary is read and never scored, and neither are language tags,
+which stand in the prompt and the ending of a model that was trained with
+them. *Whole* means every unit, *ending* the units after the prompt. Nothing
+else depends on a sequence's length: there is no penalty and no calibration.
 """
 
 from dataclasses import dataclass
@@ -107,11 +108,14 @@ class LikelihoodScorer:
         of the logits ``[B, T, V]``. A longer sequence goes alone.
     score_end : bool
         Whether the closing boundary is a part of the ending.
+    language_tags : dict, optional
+        Language -> its symbol, of a model that was trained with tags.
 
     Raises
     ------
     ValueError
-        If the model is in training mode or does not know the boundary.
+        If the model is in training mode or does not know the boundary or a
+        tag.
 
     Example
     -------
@@ -133,12 +137,16 @@ class LikelihoodScorer:
         boundary,
         batch_tokens=4096,
         score_end=False,
+        language_tags=None,
     ):
         rows = model.get_input_embeddings().num_embeddings
-        if not 0 <= boundary < rows or vocabulary_size > rows:
+        tags = dict(language_tags or {})
+        symbols = [boundary, *tags.values()]
+        if min(symbols) < 0 or max(*symbols, vocabulary_size - 1) >= rows:
             raise ValueError(
                 f"the model embeds {rows} symbols, which does not hold "
-                f"{vocabulary_size} units and the boundary {boundary}"
+                f"{vocabulary_size} units, the boundary {boundary} and the "
+                f"language tags {tags}"
             )
         if model.training:
             raise ValueError(
@@ -152,6 +160,23 @@ class LikelihoodScorer:
         self.boundary = boundary
         self.batch_tokens = batch_tokens
         self.score_end = score_end
+        self.language_tags = tags
+        self._tags = np.array(sorted(tags.values()), np.int64)
+
+    def count_units(self, symbols):
+        """Count the symbols that are not language tags.
+
+        Arguments
+        ---------
+        symbols : sequence of int
+            A prompt or an ending.
+
+        Returns
+        -------
+        int
+            How many of them are scored.
+        """
+        return len(symbols) - int(np.isin(symbols, self._tags).sum())
 
     def score(self, pairs, names=None):
         """Return the log-likelihoods of all pairs.
@@ -159,8 +184,9 @@ class LikelihoodScorer:
         Arguments
         ---------
         pairs : sequence of tuple
-            ``(prompt, ending)``, each a sequence of units. A prompt may be
-            empty, an ending not.
+            ``(prompt, ending)``, each a sequence of units, with language
+            tags where training has them. A prompt may be empty, an ending
+            not.
         names : sequence of str
             What to call each pair in an error; its position by default.
 
@@ -183,7 +209,11 @@ class LikelihoodScorer:
             self._sequence(*pair, name)
             for pair, name in zip(pairs, names, strict=True)
         ]
-        lengths = np.array([len(ids) for ids in sequences], np.int64)
+        prompt_units, ending_units = (
+            np.array([self.count_units(pair[side]) for pair in pairs], np.int64)
+            for side in (0, 1)
+        )
+        ending_units += self.score_end
         sums = np.zeros((2, len(pairs)))
         for batch in self._batches(sequences):
             scores = self._positions([sequences[index] for index in batch])
@@ -204,17 +234,18 @@ class LikelihoodScorer:
                 )
         return Likelihoods(
             whole_sum=sums[0],
-            whole_units=lengths - 1,
+            whole_units=prompt_units + ending_units,
             ending_sum=sums[1],
-            ending_units=lengths - 1 - prompts,
+            ending_units=ending_units,
         )
 
     def _sequence(self, prompt, ending, name):
-        if len(ending) == 0:
+        if self.count_units(ending) == 0:
             raise ValueError(f"{name}: the ending has no units")
         end = [self.boundary] if self.score_end else []
         units = np.concatenate([prompt, ending]).astype(np.int64)
         outside = units[(units < 0) | (units >= self.vocabulary_size)]
+        outside = outside[~np.isin(outside, self._tags)]
         if len(outside):
             raise ValueError(
                 f"{name}: unit {outside[0]} is outside "
@@ -258,7 +289,7 @@ class LikelihoodScorer:
     def _positions(self, sequences):
         """Return log p(symbol t + 1 | symbols 0..t), float64 [B, T - 1].
 
-        What is padding scores 0.
+        Padding and language tags score 0.
         """
         lengths = torch.tensor([len(ids) for ids in sequences])
         ids = torch.nn.utils.rnn.pad_sequence(
@@ -274,7 +305,8 @@ class LikelihoodScorer:
             use_cache=False,
         ).logits
         # The last position of a row predicts nothing that is there.
-        rows, columns = real[:, 1:].nonzero(as_tuple=True)
+        scored = real & ~torch.isin(ids, torch.from_numpy(self._tags))
+        rows, columns = scored[:, 1:].nonzero(as_tuple=True)
         targets = ids[rows, columns + 1].to(device)
         chunks = [
             -cross_entropy(

@@ -1,30 +1,64 @@
-"""Decoder LMs over units, made by Hugging Face transformers."""
+"""Decoder LMs over units, made by Hugging Face transformers.
 
+The symbols of a model are the units, the story boundary, then the language
+tags: ``vocabulary_size + 1 + len(language_tags)`` embeddings. A model starts
+from its configuration, or warm from a text LM whose body is kept and whose
+embeddings are new (TWIST: Hassid et al., NeurIPS 2023).
+"""
+
+import copy
+
+import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from speechbrain_slm.models.linear import use_onednn
 
-def decoder_lm(model_type, vocabulary_size, **config):
-    """Make a randomly initialised decoder LM.
+# What follows from the units, hence is no value of a YAML.
+DERIVED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def decoder_lm(
+    model_type,
+    vocabulary_size,
+    language_tags=(),
+    warm_start=None,
+    embedding_std=None,
+    activation_checkpointing=False,
+    **config,
+):
+    """Make a decoder LM over units.
 
     Arguments
     ---------
     model_type : str
         A decoder that transformers knows: ``"qwen2"``, ``"llama"``, ...
     vocabulary_size : int
-        Number of units; the story boundary gets one embedding more.
+        Number of units.
+    language_tags : sequence of str
+        Languages that get an embedding of their own.
+    warm_start : str or Path, optional
+        A text LM, by its name on the Hugging Face hub or its local folder.
+        All its weights are taken but the embeddings and the output head.
+    embedding_std : float, optional
+        Standard deviation of the new embeddings and, where it is untied, of
+        the output head. By default that of the text LM's own, or, without a
+        warm start, what the configuration says.
+    activation_checkpointing : bool
+        Recompute each layer in the backward pass, which saves memory.
     **config
-        Passed to the model's configuration class.
+        Values of the model's configuration class. A warm start refuses those
+        that its weights do not fit; it takes the others (dropout, ...).
 
     Returns
     -------
     transformers.PreTrainedModel
-        In fp32, with ``vocabulary_size + 1`` embeddings.
+        In fp32, in training mode.
 
     Raises
     ------
     ValueError
         If the configuration class does not know a key (it would otherwise be
-        stored and ignored).
+        stored and ignored), or the text LM is of another shape.
 
     Example
     -------
@@ -35,20 +69,136 @@ def decoder_lm(model_type, vocabulary_size, **config):
     >>> model.get_input_embeddings().num_embeddings
     10
     """
+    _check_keys(model_type, config)
+    if len(set(language_tags)) < len(language_tags):
+        raise ValueError(
+            f"language_tags is {list(language_tags)}; expected each language "
+            "once"
+        )
+    values = {
+        **config,
+        "vocab_size": vocabulary_size + 1 + len(language_tags),
+        "bos_token_id": vocabulary_size,
+        "eos_token_id": vocabulary_size,
+        "pad_token_id": None,
+    }
+    if warm_start is None:
+        settings = AutoConfig.for_model(model_type, **values)
+    else:
+        text_config = _read_config(warm_start, model_type)
+        _check_shapes(text_config, config, warm_start)
+        settings = _replace(text_config, **values)
+    model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
+    stds = [embedding_std] * 2
+    if warm_start is not None:
+        text = _load_body(model, warm_start)
+        if embedding_std is None:
+            stds = [layer.weight.std().item() for layer in _ends(text)]
+    if stds[0] is not None:
+        # The head first: where it is tied, the embeddings' scale counts.
+        for layer, std in list(zip(_ends(model), stds, strict=True))[::-1]:
+            torch.nn.init.normal_(layer.weight, std=std)
+    use_onednn(model)
+    if activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def _check_keys(model_type, config):
     known = AutoConfig.for_model(model_type)
+    derived = [key for key in config if key in DERIVED]
+    if derived:
+        raise ValueError(
+            f"{', '.join(derived)} follow(s) from vocabulary_size and "
+            "language_tags; remove it"
+        )
     unknown = [key for key in config if not hasattr(known, key)]
     if unknown:
         raise ValueError(
             f"A {model_type} configuration has no {', '.join(unknown)}; see "
             f"transformers.{type(known).__name__}"
         )
-    boundary = vocabulary_size
-    settings = AutoConfig.for_model(
-        model_type,
-        vocab_size=vocabulary_size + 1,
-        bos_token_id=boundary,
-        eos_token_id=boundary,
-        pad_token_id=None,
-        **config,
+
+
+def _read_config(warm_start, model_type):
+    try:
+        config = AutoConfig.from_pretrained(warm_start)
+    except OSError as error:
+        raise ValueError(
+            f"warm_start: no text LM '{warm_start}' can be read. Expected a "
+            "local folder, or a name on the Hugging Face hub and access to "
+            "it; null starts from random weights."
+        ) from error
+    if config.model_type != model_type:
+        raise ValueError(
+            f"warm_start: {warm_start} is a {config.model_type}, while "
+            f"model_type is {model_type}; change one of them"
+        )
+    return config
+
+
+def _replace(config, **values):
+    """Return a new configuration with some values replaced."""
+    return type(config).from_dict({**config.to_dict(), **values})
+
+
+def _shapes(config):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    return {name: weight.shape for name, weight in model.named_parameters()}
+
+
+def _check_shapes(text_config, config, warm_start):
+    """Refuse values that the weights of a text LM do not fit."""
+    expected = None
+    for key, value in config.items():
+        own = getattr(text_config, key)
+        # Tying concerns the head alone, which is new in any case.
+        if own == value or key == "tie_word_embeddings":
+            continue
+        expected = expected or _shapes(text_config)
+        try:
+            fits = _shapes(_replace(text_config, **{key: value})) == expected
+        except Exception:  # a shape that is no model, by itself
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{key} is {value}, but {warm_start} has {own}; set it to "
+                f"{own}, or warm_start to null"
+            )
+
+
+def _ends(model):
+    return model.get_input_embeddings(), model.get_output_embeddings()
+
+
+def _body(model):
+    """Return all weights but the embeddings' and the head's, by name."""
+    ends = {
+        id(parameter)
+        for layer in _ends(model)
+        for parameter in layer.parameters()
+    }
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if id(parameter) not in ends
+    }
+
+
+def _load_body(model, warm_start):
+    text, loading = AutoModelForCausalLM.from_pretrained(
+        warm_start, dtype=torch.float32, output_loading_info=True
     )
-    return AutoModelForCausalLM.from_config(settings)
+    source = _body(text)
+    absent = sorted(set(loading["missing_keys"]) & set(source))
+    if absent:
+        # transformers has made these up.
+        raise ValueError(
+            f"warm_start: {warm_start} lacks the weights {', '.join(absent)}; "
+            "it is no complete text LM"
+        )
+    with torch.no_grad():
+        for name, parameter in _body(model).items():
+            parameter.copy_(source[name])
+    return text

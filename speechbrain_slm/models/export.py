@@ -11,7 +11,12 @@ from speechbrain_slm.utils.atomic import (
 )
 
 UNITS_JSON = "units.json"
-UNITS_FIELDS = ("tokenizer_identity", "vocabulary_size", "boundary")
+UNITS_FIELDS = (
+    "tokenizer_identity",
+    "vocabulary_size",
+    "boundary",
+    "language_tags",
+)
 
 
 def save_speech_lm(folder, model, units):
@@ -26,10 +31,12 @@ def save_speech_lm(folder, model, units):
     units : dict
         ``tokenizer_identity`` (str), ``vocabulary_size`` (int) of the units
         that the model was trained on, ``boundary`` (int), the id of the
-        symbol between stories.
+        symbol between stories, and ``language_tags``, language -> id of the
+        symbol that announces it; empty (or absent) where it has none.
     """
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
+        units = {"language_tags": {}, **units}
         write_json(
             temporary / UNITS_JSON, {key: units[key] for key in UNITS_FIELDS}
         )
@@ -48,7 +55,9 @@ def load_speech_lm(folder):
     transformers.PreTrainedModel
         The model, in evaluation mode.
     dict
-        ``tokenizer_identity``, ``vocabulary_size`` and ``boundary``.
+        ``tokenizer_identity``, ``vocabulary_size``, ``boundary`` and
+        ``language_tags`` (empty in exports that were written before there
+        were any).
 
     Raises
     ------
@@ -63,6 +72,6 @@ def load_speech_lm(folder):
             f"{folder} is not an exported speech LM: it has no {UNITS_JSON}. "
             "Train to the end with the LM recipe, which writes it."
         )
-    units = read_json(path)
+    units = {"language_tags": {}, **read_json(path)}
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     return model.eval(), units

@@ -6,6 +6,8 @@ follows from the device, so that the same command runs on GPUs and on CPUs.
 
 import datetime
 import os
+import time
+import uuid
 
 import torch
 
@@ -95,7 +97,43 @@ def init_distributed(device, backend=None):
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():
+        shared = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
+        store, number, ranks = next(shared)
         torch.distributed.init_process_group(
-            backend or ("nccl" if on_gpu else "gloo"), timeout=TIMEOUT
+            backend or ("nccl" if on_gpu else "gloo"),
+            timeout=TIMEOUT,
+            store=_fresh_names(store, number, ranks),
+            rank=number,
+            world_size=ranks,
         )
     return device
+
+
+def _fresh_names(store, number, ranks):
+    """Return a store in which dead processes have written nothing.
+
+    When ``torchrun`` starts the ranks again, it gives them the store of those
+    that died (https://github.com/pytorch/pytorch/issues/135712), and they
+    would look for them at their old addresses. So rank 0 makes up a name for
+    this attempt and tells it to each process that asks for it with a name of
+    its own: what dead ones asked or were told is never taken for it.
+    """
+    name = uuid.uuid4().hex
+    if number:
+        store.set(f"asks/{number}", name)
+        name = store.get(f"answer/{name}").decode()
+        store.add(f"{name}/joined", 1)
+        return torch.distributed.PrefixStore(name, store)
+    limit = time.monotonic() + TIMEOUT.total_seconds()
+    while store.add(f"{name}/joined", 0) < ranks - 1:
+        for other in range(1, ranks):
+            if store.check([f"asks/{other}"]):
+                asked = store.get(f"asks/{other}").decode()
+                store.set(f"answer/{asked}", name)
+        if time.monotonic() > limit:
+            raise TimeoutError(
+                f"Of {ranks} ranks, not all have started within {TIMEOUT}; "
+                "look at the logs of the others"
+            )
+        time.sleep(0.02)
+    return torch.distributed.PrefixStore(name, store)

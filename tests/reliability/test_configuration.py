@@ -24,6 +24,15 @@ BRAINS = ROOT / "speechbrain_slm" / "brains"
 YAML = LM / "hparams" / "mini_interleaved.yaml"
 RECIPES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
 FRAGMENTS = sorted((ROOT / "hparams").glob("*/*.yaml"))
+# A model of full size is neither looked up on a hub nor made here.
+SMALL_LM = {
+    "warm_start": None,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "num_key_value_heads": 2,
+}
 
 
 def short(path):
@@ -109,6 +118,8 @@ def test_it_loads_from_two_folders_with_equal_weights(
     folder = yaml_file.parents[1]
     before = sorted(folder.rglob("*"))
     output = {"output_folder": str(tmp_path / "output")}
+    if not yaml_file.stem.startswith("mini"):
+        output["lm"] = SMALL_LM
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     one = load_yaml(yaml_file, output)

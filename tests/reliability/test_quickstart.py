@@ -17,9 +17,9 @@ STAGES = (
     "synthesis/train.py",
     "units/train.py",
     "LM/hparams/mini_en_fr.yaml",
-    "LM/hparams/mini_interleaved.yaml",
+    "LM/hparams/mini_interleaved_ft.yaml",
     "cloze/hparams/mini.yaml --run en_fr",
-    "cloze/hparams/mini.yaml --run interleaved",
+    "cloze/hparams/mini.yaml --run interleaved_ft",
     "tools/report.py",
 )
 
@@ -68,7 +68,7 @@ def test_kill_in_every_stage(tmp_path):
     for language, count in budgets[0].items():
         for budget in budgets:
             assert budget[language] == pytest.approx(count, rel=0.01)
-    for run in ("en_fr", "interleaved"):
+    for run in ("en_fr", "interleaved_ft"):
         weights = f"LM/{run}/model/model.safetensors"
         killed = (tmp_path / "killed" / weights).read_bytes()
         assert killed == (tmp_path / "whole" / weights).read_bytes()

@@ -10,6 +10,7 @@ from cloze_example import export, write_items
 from conftest import write_store
 from processes import LM, ROOT, TINY_LM, command, run
 
+STAGES = "[{tokens: 1024, mixture: {en: 1, fr: 1, interleaved: 1}}]"
 CLOZE = ROOT / "recipes" / "TinyStories" / "cloze"
 
 
@@ -59,11 +60,11 @@ def test_a_vocabulary_of_another_size(units, tmp_path):
 
 
 def test_resuming_with_another_codebook(units, tmp_path):
-    code, text = train(units, tmp_path, tokens=4 * 8 * 32)
+    code, text = train(units, tmp_path, stages=STAGES)
     assert code == 0, text
     before = {path: path.stat().st_mtime for path in tmp_path.rglob("CKPT*")}
     assert before
-    code, text = train(units / "other", tmp_path, tokens=4 * 8 * 32)
+    code, text = train(units / "other", tmp_path, stages=STAGES)
     assert code != 0
     assert "tokenizer: expected 'codebook-a', found 'codebook-b'" in text
     assert before == {

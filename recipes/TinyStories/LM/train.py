@@ -8,20 +8,25 @@ import sys
 
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.dataio.plan import TokenPlan
-from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.utils.config import load_recipe
 
 if __name__ == "__main__":
     hparams, run_opts = load_recipe(sys.argv[1:])
+    sources, folder = hparams["sources"], hparams["units_folder"]
     plan = TokenPlan(
-        UnitStore(f"{hparams['units_folder']}/train"),
-        hparams["sources"],
+        open_stores(sources, folder, "train"),
+        sources,
         hparams["stages"],
-        hparams["row_length"],
-        hparams["rows_per_step"],
-        hparams["seed"],
+        row_length=hparams["row_length"],
+        rows_per_step=hparams["rows_per_step"],
+        seed=hparams["seed"],
+        packing=hparams["packing"],
+        language_tags=hparams["language_tags"],
     )
-    valid_store = UnitStore(f"{hparams['units_folder']}/valid")
+    valid_rows = plan.valid_rows(
+        open_stores(sources, folder, "valid"), hparams["valid_rows"]
+    )
     brain = LMBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -29,4 +34,4 @@ if __name__ == "__main__":
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
-    brain.fit(plan, plan.valid_rows(valid_store, hparams["valid_rows"]))
+    brain.fit(plan, valid_rows)

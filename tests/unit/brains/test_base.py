@@ -12,6 +12,7 @@ class Plan:
     """Twelve steps of four rows of numbers."""
 
     num_steps = 12
+    first_steps = (0, 4, 12)
     row_length = 3
     rows_per_step = 4
 
@@ -22,6 +23,9 @@ class Plan:
     def rows(self, step, rank, world_size):
         generator = np.random.default_rng(step)
         return generator.integers(0, 9, (4, 3))
+
+    def count(self, step):
+        return {"number": step * 12}
 
 
 class LineBrain(StepBrain):
@@ -52,6 +56,10 @@ def make(tmp_path, scale=1.0, groups=False, **run_opts):
             "seed": 1,
             "learning_rate": 0.01,
             "warmup": 0.0,
+            "schedule": "run",
+            "parallel": "ddp",
+            "peak_tflops": None,
+            "tensorboard": False,
             "log_interval": 4,
             "valid_interval": 0,
             "keep_checkpoints": 2,
@@ -117,7 +125,10 @@ def test_accumulation_changes_nothing(tmp_path):
 
 def test_accumulation_that_does_not_divide(tmp_path):
     brain = make(tmp_path, grad_accumulation_factor=3)
-    with pytest.raises(ValueError, match="does not divide the 4 rows"):
+    with pytest.raises(
+        ValueError,
+        match="Set rows_per_step to 3 or 6",
+    ):
         brain.fit(Plan())
 
 
@@ -160,3 +171,10 @@ def test_options_without_effect_are_refused(tmp_path, option):
 def test_warmup_that_never_ends_is_refused():
     with pytest.raises(ValueError, match="warmup is 2"):
         check_options({}, {"warmup": 2})
+
+
+@pytest.mark.parametrize("name", ["schedule", "parallel"])
+def test_unknown_values_are_refused(name):
+    hparams = {"warmup": 0, "schedule": "run", "parallel": "ddp"}
+    with pytest.raises(ValueError, match=f"{name} is 'other'; expected"):
+        check_options({}, {**hparams, name: "other"})

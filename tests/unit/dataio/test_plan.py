@@ -1,13 +1,15 @@
 """The token plan: budgets, mixtures, ranks."""
 
 import hashlib
+import logging
 
 import numpy as np
 import pytest
 from conftest import write_store
 
 from speechbrain_slm.dataio.plan import TokenPlan
-from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.dataio.reader import UnitStore, open_stores
+from speechbrain_slm.dataio.stage import Stage
 
 SOURCES = {
     "en": {"languages": ["en"]},
@@ -20,48 +22,124 @@ STAGES = [
 ]
 
 
-def make_plan(folder, stages=None, seed=7):
+def make_plan(folder, stages=None, seed=7, sources=SOURCES, **settings):
     store = UnitStore(folder)
-    return TokenPlan(store, SOURCES, stages or STAGES, 32, 12, seed)
+    return TokenPlan(
+        dict.fromkeys(sources, store),
+        sources,
+        stages or STAGES,
+        **{"row_length": 32, "rows_per_step": 12, "seed": seed, **settings},
+    )
 
 
-def test_rows_continue_each_source_and_budgets_are_exact(store_folder):
-    plan = make_plan(store_folder)
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_rows_continue_each_source_and_budgets_are_exact(store_folder, packing):
+    plan = make_plan(store_folder, packing=packing)
     assert plan.num_steps == 16
-    found = {name: [] for name in SOURCES}
+    assert plan.first_steps.tolist() == [0, 10, 16]
     streams = {
-        name: source.tokens(np.arange(300) * 32, 32)
-        for name, source in plan.sources.items()
+        name: packed.rows(np.arange(110)).tolist()
+        for name, packed in plan.sources.items()
     }
-    expected_counts = [[6, 6, 0]] * 10
+    taken = dict.fromkeys(SOURCES, 0)
     for step in range(plan.num_steps):
-        rows = plan.rows(step)
-        stage, local = plan._locate(step)
-        layout = plan._stages[stage][local]
-        names = [plan._names[number] for number in layout]
-        for row, name in zip(rows, names, strict=True):
-            index = len(found[name])
-            assert row.tolist() == streams[name][index].tolist()
-            found[name].append(index)
+        assert plan.rows_of(step) == taken
+        before = dict(taken)
+        for row in plan.rows(step).tolist():
+            (name,) = [
+                name
+                for name, rows in streams.items()
+                if taken[name] < len(rows) and row == rows[taken[name]]
+            ]
+            taken[name] += 1
+        now = {name: taken[name] - before[name] for name in SOURCES}
         if step < 10:
-            assert [names.count(name) for name in SOURCES] == expected_counts[0]
-    assert len(found["en"]) == 60 + round(0.6 * 72)
-    assert len(found["fr"]) == 60
-    assert len(found["interleaved"]) == 72 - round(0.6 * 72)
-    # Each step of the second stage holds the mixture to within a row.
-    second = plan._stages[1]
-    shares = (second == plan._names.index("interleaved")).sum(axis=1)
-    assert set(shares.tolist()) <= {4, 5, 6}
+            assert now == {"en": 6, "fr": 6, "interleaved": 0}
+        else:
+            assert now["interleaved"] in (4, 5, 6)
+    assert plan.rows_of(16) == taken
+    assert taken == {
+        "en": 60 + round(0.6 * 72),
+        "fr": 60,
+        "interleaved": 72 - round(0.6 * 72),
+    }
 
 
-def test_counts_equal_what_the_rows_hold(store_folder):
-    plan = make_plan(store_folder)
-    total = 0
+def test_dealing_is_even_and_exact():
+    mixture = {"a": 0.1, "b": 0.25, "c": 0.65}
+    stage = Stage({"tokens": 4000, "mixture": mixture}, ["a", "b", "c"], 2, 4)
+    dealt = stage.dealt(np.arange(stage.rows + 1))
+    assert dealt[-1].tolist() == stage.shares.tolist() == [200, 500, 1300]
+    assert (np.diff(dealt, axis=0).sum(axis=1) == 1).all()
+    exact = np.outer(np.arange(stage.rows + 1), [0.1, 0.25, 0.65])
+    assert np.abs(dealt - exact).max() <= 1
+
+
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+@pytest.mark.parametrize("tags", [[], ["en", "fr"]])
+def test_counts_equal_what_the_rows_hold(store_folder, packing, tags):
+    plan = make_plan(store_folder, packing=packing, language_tags=tags)
+    assert plan.num_symbols == plan.boundary + 1 + len(tags)
+    found = {"units": 0, "boundary": 0, "tag": 0, "padding": 0}
     for step in range(plan.num_steps):
         counts = plan.count(step)
         assert sum(counts.values()) == step * 32 * 12
-        total += int((plan.rows(step) == plan.boundary).sum())
-    assert plan.count(plan.num_steps)["boundary"] == total
+        assert counts["en"] + counts["fr"] == found["units"]
+        assert {k: counts[k] for k in found if k != "units"} == {
+            k: found[k] for k in found if k != "units"
+        }
+        for row in plan.rows(step):
+            empty = 0
+            if packing == "best_fit":
+                empty = len(row) - 1 - np.flatnonzero(row != 30)[-1]
+            found["padding"] += empty
+            found["boundary"] += (row == plan.boundary).sum() - empty
+            found["tag"] += (row > plan.boundary).sum()
+            found["units"] += (row < plan.boundary).sum()
+    assert (found["tag"] > 0) == bool(tags)
+    assert (found["padding"] > 0) == (packing == "best_fit")
+    statistics = plan.statistics(16)
+    assert sum(s["rows"] for s in statistics.values()) == 16 * 12
+    assert statistics["en"]["switches"] == 0
+    assert statistics["interleaved"]["switches"] > 0
+
+
+def test_more_passes_than_one_are_counted(store_folder, caplog):
+    plan = make_plan(
+        store_folder, [{"tokens": 32 * 12 * 60, "mixture": {"en": 1}}]
+    )
+    passes = plan.statistics(60)["en"]["passes"]
+    units = UnitStore(store_folder).info["counts"]["en"]["units"]
+    assert passes == pytest.approx(32 * 12 * 60 / (units + 40), abs=1)
+    with caplog.at_level(logging.INFO):
+        plan.log_summary()
+    assert (
+        f"source en: 720 rows, {passes:.2f} passes over 40 stor" in caplog.text
+    )
+
+
+def test_stores_beside_each_other(store_folder, tmp_path):
+    """A source of another corpus, in one language alone."""
+    other = tmp_path / "more" / "train"
+    write_store(other, languages=("en",), stories=30, seed=5)
+    sources = {
+        **SOURCES,
+        "more": {"languages": ["en"], "units_folder": str(tmp_path / "more")},
+    }
+    stages = [{"tokens": 32 * 12 * 8, "mixture": {"more": 1, "interleaved": 1}}]
+    link = tmp_path / "units"
+    link.mkdir()
+    (link / "train").symlink_to(store_folder)
+    stores = open_stores(sources, link, "train")
+    assert stores["en"] is stores["interleaved"] is not stores["more"]
+    plan = TokenPlan(stores, sources, stages, 32, 12, 7)
+    assert plan.rows_of(8) == {"interleaved": 48, "more": 48}
+    assert "units_folder" not in plan.identity["sources"]["more"]
+    assert plan.identity["stores"]["more"] == stores["more"].info["identity"]
+    write_store(tmp_path / "b", languages=("en",), identity="codebook-b")
+    stores["more"] = UnitStore(tmp_path / "b")
+    with pytest.raises(ValueError, match="expected one tokenizer"):
+        TokenPlan(stores, sources, stages, 32, 12, 7)
 
 
 def digest(plan, steps, world_size):
@@ -75,10 +153,19 @@ def digest(plan, steps, world_size):
     return state.hexdigest()
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_world_size_changes_nothing(store_folder, world_size):
-    one = digest(make_plan(store_folder), range(16), 1)
-    assert digest(make_plan(store_folder), range(16), world_size) == one
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_world_size_changes_nothing(store_folder, packing):
+    """Check 12: any ranks, and 2 then 3, 4 then 1, see the same batches."""
+    one = digest(make_plan(store_folder, packing=packing), range(16), 1)
+    for world_size in (2, 3, 4):
+        plan = make_plan(store_folder, packing=packing)
+        assert digest(plan, range(16), world_size) == one
+    whole = make_plan(store_folder, packing=packing)
+    for first, second in ((2, 3), (4, 1)):
+        assert digest(whole, range(7), first) == digest(whole, range(7), 1)
+        resumed = make_plan(store_folder, packing=packing)
+        rest = digest(resumed, range(7, 16), second)
+        assert rest == digest(whole, range(7, 16), 1)
 
 
 def test_batch_that_ranks_cannot_divide(store_folder):
@@ -107,15 +194,57 @@ def test_step_outside_the_run(store_folder):
         make_plan(store_folder).rows(16)
 
 
-def test_refused_configurations(store_folder):
-    store = UnitStore(store_folder)
-    with pytest.raises(ValueError, match="'stages' is empty"):
-        TokenPlan(store, SOURCES, [], 32, 12, 7)
-    with pytest.raises(ValueError, match="seed is -1"):
-        TokenPlan(store, SOURCES, STAGES, 32, 12, -1)
-    sources = {**SOURCES, "en": {"languages": ["en"], "switch": 0.5}}
-    with pytest.raises(ValueError, match=r"Source 'en' .*'switch'"):
-        TokenPlan(store, sources, STAGES, 32, 12, 7)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": []}, "'stages' is empty"),
+        ({"seed": -1}, "seed is -1"),
+        ({"packing": "tight"}, "packing is 'tight'; .* best_fit"),
+        ({"row_length": 7, "packing": "best_fit"}, "Set row_length to 8"),
+        ({"language_tags": ["en"]}, "'fr' has fr, .* no tag"),
+        ({"language_tags": ["en", "fr", "en"]}, "names one twice"),
+        (
+            {"sources": {**SOURCES, "fr": {"languages": ["it"]}}},
+            r"asks for language\(s\) \['it'\]; .* holds en, fr",
+        ),
+        (
+            {"sources": {**SOURCES, "en": {"languages": ["en"], "p": 0.5}}},
+            r"Source 'en' .*'p'",
+        ),
+    ],
+)
+def test_refused_configurations(store_folder, settings, message):
+    given = {
+        "sources": SOURCES,
+        "stages": STAGES,
+        "row_length": 32,
+        "rows_per_step": 12,
+        "seed": 7,
+        **settings,
+    }
+    stores = dict.fromkeys(given["sources"], UnitStore(store_folder))
+    with pytest.raises(ValueError, match=message):
+        TokenPlan(stores, **given)
+
+
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_validation_rows(store_folder, tmp_path, packing):
+    plan = make_plan(store_folder, packing=packing)
+    valid = UnitStore(write_store(tmp_path / "valid", stories=9, seed=3))
+    rows = plan.valid_rows(dict.fromkeys(SOURCES, valid), 4)
+    assert {name: found.shape for name, found in rows.items()} == dict.fromkeys(
+        SOURCES, (4, 32)
+    )
+    most = plan.valid_rows(dict.fromkeys(SOURCES, valid), 10_000)
+    units = valid.info["counts"]["en"]["units"] + 9
+    if packing == "concatenate":
+        assert len(most["en"]) == units // 32
+    assert (most["en"][:4] == rows["en"]).all()
+    few = UnitStore(write_store(tmp_path / "few", stories=1))
+    if packing == "concatenate":
+        plan = make_plan(store_folder, row_length=100)
+        with pytest.raises(ValueError, match="fewer than 100 tokens"):
+            plan.valid_rows(dict.fromkeys(SOURCES, few), 4)
 
 
 def test_damaged_store_is_not_trained_on(tmp_path):

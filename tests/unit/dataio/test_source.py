@@ -1,122 +1,296 @@
-"""The stream of a source against a plain loop over its sentences."""
+"""Sources, told and packed, against plain loops over their sentences."""
 
 import numpy as np
 import pytest
+from conftest import write_store
 
 from speechbrain_slm.dataio.interleaving import language_paths, uniform
+from speechbrain_slm.dataio.packing import BestFit, Concatenated
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.dataio.source import Source
+from speechbrain_slm.utils.store import StoreWriter
 
 BOUNDARY = 30
+TAGS = {"de": 31, "en": 32, "fr": 33}
 
 
-def naive_epoch(source, epoch):
-    """Build an epoch's tokens and languages with Python loops."""
+def naive_stories(source, epoch):
+    """Tell an epoch with Python loops: (tokens, kinds) of every story."""
     store = source.store
-    stories, _ = source._epoch(epoch)
-    tokens, kinds = [], []
-    for story in stories:
-        count = np.diff(store.sentence_offsets)[story]
+    for story in source.order(epoch).tolist():
+        story_id = store.story_ids[story].as_py()
+        there = [
+            name
+            for name in source.languages
+            if store.bases[store.languages.index(name), story] >= 0
+        ]
+        count = int(np.diff(store.sentence_offsets)[story])
         path = language_paths(
             np.array([story]),
             np.array([count]),
-            len(source.languages),
-            source.switch_probability,
+            len(there),
+            source._knots[1][0],
             source.span,
             source.seed,
             epoch,
         )
-        tokens.append(BOUNDARY)
-        kinds.append("boundary")
-        story_id = store.story_ids[int(story)].as_py()
+        tokens, kinds, before = [BOUNDARY], ["boundary"], None
         for sentence, choice in enumerate(path):
-            language = source.languages[choice]
-            units = store.story(story_id, language)[sentence]
-            tokens.extend(units.tolist())
-            kinds.extend([language] * len(units))
-    return tokens, kinds
+            language = there[choice]
+            if source.tags is not None and language != before:
+                number = source.languages.index(language)
+                tokens.append(int(source.tags[number]))
+                kinds.append("tag")
+            units = store.story(story_id, language)[sentence].tolist()
+            tokens += units
+            kinds += [language] * len(units)
+            before = language
+        yield tokens, kinds
+
+
+def partial_store(folder):
+    """Write stories in one, two or all of three languages."""
+    generator = np.random.default_rng(2)
+    tokenizer = {
+        "identity": "a",
+        "vocabulary_size": 30,
+        "frame_rate": 25.0,
+        "deduplicated": True,
+        "config": {},
+    }
+    writer = StoreWriter(folder, tokenizer, "manifest", 1)
+    rows = []
+    for story in range(40):
+        count = generator.integers(1, 6)
+        for number, language in enumerate(("de", "en", "fr")):
+            if story % 7 >= 4 and (story + number) % 3:
+                continue
+            sentences = [
+                generator.integers(0, 30, generator.integers(1, 8))
+                for _ in range(count)
+            ]
+            rows.append((f"s{story}", language, "alto", sentences))
+    writer.write(0, rows)
+    writer.finish()
+    return UnitStore(folder)
+
+
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory):
+    return partial_store(tmp_path_factory.mktemp("partial") / "store")
 
 
 @pytest.mark.parametrize(
     "languages", [["en"], ["fr", "en"], ["en", "de", "fr"], ["de"]]
 )
 @pytest.mark.parametrize("span", [1, 2])
-def test_stream_equals_naive_loop(three_languages, languages, span):
-    source = Source(
-        UnitStore(three_languages), BOUNDARY, languages, 0.6, span, seed=3
-    )
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize("kind", ["whole", "partial"])
+def test_rows_equal_naive_loop(
+    three_languages, partial, languages, span, tagged, kind, monkeypatch
+):
+    """Rows and counts, with stories over the ends of blocks and epochs."""
+    monkeypatch.setattr("speechbrain_slm.dataio.packing.BLOCK", 7)
+    store = partial if kind == "partial" else UnitStore(three_languages)
+    tags = [TAGS[name] for name in languages] if tagged else None
+    source = Source(store, languages, 0.6, span, seed=3, tags=tags)
     expected, kinds = [], []
     for epoch in range(3):
-        tokens, found = naive_epoch(source, epoch)
-        expected += tokens
-        kinds += found
+        for tokens, found in naive_stories(source, epoch):
+            expected += tokens
+            kinds += found
     length = 37
     rows = len(expected) // length
-    begins = np.arange(rows) * length
+    packed = Concatenated(source, length, BOUNDARY)
     shuffled = np.random.default_rng(0).permutation(rows)
     found = np.empty((rows, length), dtype=np.int64)
-    found[shuffled] = source.tokens(begins[shuffled], length)
+    found[shuffled] = packed.rows(shuffled)
     assert found.ravel().tolist() == expected[: rows * length]
-    for position in [0, 1, 2, 50, 333, source.epoch_start(1), len(expected)]:
-        counts = source.count(position)
-        for kind in [*languages, "boundary"]:
-            assert counts[kind] == kinds[:position].count(kind), (
-                position,
-                kind,
-            )
+    fresh = Concatenated(source, length, BOUNDARY)
+    for number in [0, 1, 2, 5, rows // 2, rows]:
+        counts = dict(
+            zip(source.columns, fresh.count(number).tolist(), strict=True)
+        )
+        for name in [*languages, "boundary", "tag"]:
+            seen = kinds[: number * length].count(name)
+            assert counts[name] == seen, (number, name)
 
 
 def test_rows_longer_than_an_epoch(store_folder):
-    source = Source(UnitStore(store_folder), BOUNDARY, ["en"])
-    epoch = source.epoch_start(1)
-    row = source.tokens(np.array([5]), 3 * epoch)[0]
-    singles = [source.tokens(np.array([5 + i]), 1)[0, 0] for i in range(20)]
-    assert row[:20].tolist() == singles
-    assert (row == BOUNDARY).sum() == 3 * len(source.stories)
+    source = Source(UnitStore(store_folder), ["en"])
+    packed = Concatenated(source, 1, BOUNDARY)
+    epoch = packed.rows_before(1)
+    row = Concatenated(source, 3 * epoch, BOUNDARY).rows(np.array([1]))[0]
+    singles = packed.rows(np.arange(3 * epoch, 6 * epoch))
+    assert row.tolist() == singles.ravel().tolist()
+    assert (row == BOUNDARY).sum() == 3 * source.num_stories
 
 
-def test_every_sentence_once_an_epoch(store_folder):
-    store = UnitStore(store_folder)
-    source = Source(store, BOUNDARY, ["en", "fr"], 0.5)
-    epoch = source.tokens(np.array([0]), source.epoch_start(1))[0]
-    stories = np.split(epoch, np.flatnonzero(epoch == BOUNDARY))[1:]
-    expected, _ = naive_epoch(source, 0)
-    assert epoch.tolist() == expected
-    assert len(stories) == len(store.story_ids)
+@pytest.mark.parametrize("tagged", [False, True])
+@pytest.mark.parametrize("row_length", [64, 24, 10])
+def test_best_fit_holds_every_story_once(
+    three_languages, row_length, tagged, monkeypatch
+):
+    """Every unit of an epoch once; long stories cut between sentences."""
+    monkeypatch.setattr("speechbrain_slm.dataio.packing.BLOCK", 7)
+    tags = [TAGS["fr"], TAGS["de"]] if tagged else None
+    store = UnitStore(three_languages)
+    source = Source(store, ["fr", "de"], 0.5, seed=4, tags=tags)
+    packed = BestFit(source, row_length, BOUNDARY)
+    for epoch in range(2):
+        edges = packed.rows_before(epoch), packed.rows_before(epoch + 1)
+        rows = packed.rows(np.arange(*edges)[::-1])
+        pieces, padding = [], 0
+        for row in rows.tolist():
+            while row[-1] == BOUNDARY:
+                row.pop()
+                padding += 1
+            text = " ".join(map(str, row))
+            pieces += text.split(str(BOUNDARY))[1:]
+        # Without tags, the concatenation of a story's pieces is the story.
+        units = sorted(
+            token
+            for piece in pieces
+            for token in map(int, piece.split())
+            if token < BOUNDARY
+        )
+        told = list(naive_stories(source, epoch))
+        assert units == sorted(
+            token for tokens, _ in told for token in tokens if token < BOUNDARY
+        )
+        whole = {
+            " ".join(map(str, tokens[1:]))
+            for tokens, _ in told
+            if len(tokens) <= row_length
+        }
+        assert whole <= {piece.strip() for piece in pieces}
+        if row_length == 64:
+            assert len(pieces) == source.num_stories == len(whole)
+        counts = packed.count(edges[1]) - packed.count(edges[0])
+        counts = dict(zip(source.columns, counts.tolist(), strict=True))
+        assert counts["fr"] + counts["de"] == len(units)
+        assert counts["boundary"] == len(pieces)
+        assert counts["tag"] == sum(
+            int(token) > BOUNDARY for p in pieces for token in p.split()
+        )
+        assert sum(list(counts.values())[:-2]) == rows.size - padding
 
 
-def test_epochs_differ_and_seeds_differ(store_folder):
-    store = UnitStore(store_folder)
-    one = Source(store, BOUNDARY, ["en", "fr"], seed=1)
-    two = Source(store, BOUNDARY, ["en", "fr"], seed=2)
-    begin = np.array([0])
-    first = one.tokens(begin, 200).tolist()
-    assert (
-        first
-        == Source(store, BOUNDARY, ["en", "fr"], seed=1)
-        .tokens(begin, 200)
-        .tolist()
+def test_best_fit_counts_as_it_goes(store_folder):
+    source = Source(UnitStore(store_folder), ["en", "fr"])
+    packed = BestFit(source, 40, BOUNDARY)
+    last = packed.rows_before(2)
+    for number in (3, last, 7, last - 1):
+        fresh = BestFit(source, 40, BOUNDARY)
+        assert packed.count(number).tolist() == fresh.count(number).tolist()
+
+
+def test_row_shorter_than_the_longest_sentence(store_folder):
+    source = Source(UnitStore(store_folder), ["en"])
+    with pytest.raises(ValueError, match=r"row_length is 7; .* takes 8"):
+        BestFit(source, 7, BOUNDARY)
+    assert BestFit(source, 8, BOUNDARY).rows(np.arange(3)).shape == (3, 8)
+
+
+def test_single_language_stories_never_break_interleaving(partial):
+    """A story in one language is told in it; the others still switch."""
+    source = Source(partial, ["en", "fr"], 1.0)
+    assert source.num_partial > 0
+    assert source.num_stories == sum(
+        (partial.bases[1:, story] >= 0).any() for story in range(40)
     )
-    assert first != two.tokens(begin, 200).tolist()
-    later = np.array([one.epoch_start(1)])
-    assert first != one.tokens(later, 200).tolist()
+    stream = source.tell(0, np.arange(source.num_stories))
+    names = partial.bases[1:, source.order(0)] >= 0
+    counts = np.diff(np.append(stream.heads, len(stream.lengths)))
+    for story, (head, count) in enumerate(
+        zip(stream.heads, counts, strict=True)
+    ):
+        path = stream.languages[head : head + count]
+        there = np.flatnonzero(names[:, story])
+        assert set(path.tolist()) <= set(there.tolist())
+        switches = (np.diff(path) != 0).sum()
+        assert switches == (count - 1 if len(there) == 2 else 0)
+
+
+def test_shuffled_alignment_takes_other_stories(three_languages):
+    store = UnitStore(three_languages)
+    source = Source(store, ["en", "fr", "de"], shuffle_alignment=True)
+    positions = np.arange(source.num_stories)
+    counts = np.diff(store.sentence_offsets)
+    found = []
+    for epoch in range(2):
+        stories = source.order(epoch)[positions]
+        told = [
+            source._partners(stories, np.full(40, language), epoch)
+            for language in range(3)
+        ]
+        assert told[0].tolist() == stories.tolist()
+        for other in told[1:]:
+            assert (counts[other] == counts[stories]).all()
+            assert (other != stories).all()
+            # A permutation: no sentence is lost or doubled.
+            assert sorted(other.tolist()) == sorted(stories.tolist())
+        assert (told[1] != told[2]).all()
+        found.append(dict(zip(stories.tolist(), told[1].tolist(), strict=True)))
+    assert found[0] != found[1]
+    aligned = Source(store, ["en", "fr", "de"]).tell(0, positions)
+    shuffled = source.tell(0, positions)
+    assert (aligned.languages == shuffled.languages).all()
+    assert (aligned.addresses != shuffled.addresses).any()
+
+
+def test_curriculum_over_the_switch_probability(tmp_path):
+    store = UnitStore(write_store(tmp_path / "store", stories=600))
+    units = sum(store.info["counts"][n]["units"] for n in ("en", "fr")) / 2
+    knots = {0: 0.0, round(units + 600): 0.0, round(2 * (units + 600)): 0.8}
+    source = Source(store, ["en", "fr"], knots)
+    rates = []
+    for epoch in range(4):
+        stream = source.tell(epoch, np.arange(600))
+        rates.append(stream.changed.sum() / (len(stream.lengths) - 600))
+    # Epoch 0: none. Epoch 1: from 0 to 0.8. Then 0.8.
+    assert rates[0] == 0
+    for rate, expected in zip(rates[1:], (0.4, 0.8, 0.8), strict=True):
+        assert abs(rate - expected) < 5 * 0.5 / np.sqrt(2000)
 
 
 @pytest.mark.parametrize("num_languages", [1, 2, 3, 4])
 @pytest.mark.parametrize("probability", [0.0, 0.3, 0.5, 1.0])
-def test_paths_have_the_asked_statistics(num_languages, probability):
-    stories = np.arange(4000)
-    counts = np.full(4000, 6)
-    paths = language_paths(
-        stories, counts, num_languages, probability, 1, seed=5, epoch=2
-    ).reshape(4000, 6)
-    switched = (np.diff(paths, axis=1) != 0).mean()
+def test_realised_statistics_equal_what_was_asked(
+    tmp_path, num_languages, probability
+):
+    names = ["de", "en", "fr", "it"][:num_languages]
+    store = UnitStore(
+        write_store(tmp_path / "store", languages=names, stories=1500)
+    )
+    packed = Concatenated(Source(store, names, probability), 1, BOUNDARY)
+    rows = packed.rows_before(1)
+    counts = dict(
+        zip(packed.source.columns, packed.count(rows).tolist(), strict=True)
+    )
+    units = np.array([counts[name] for name in names])
+    assert units.sum() + counts["boundary"] == rows
+    junctions = counts["sentences"] - counts["boundary"]
     expected = probability if num_languages > 1 else 0.0
-    # Five standard errors of 20,000 Bernoulli draws.
-    assert abs(switched - expected) <= 5 * 0.5 / np.sqrt(20_000)
-    shares = np.bincount(paths.ravel(), minlength=num_languages) / paths.size
-    error = 5 * 0.5 / np.sqrt(4000)
-    assert np.abs(shares - 1 / num_languages).max() <= error
+    # Five standard errors of Bernoulli draws.
+    assert abs(counts["switches"] / junctions - expected) <= (
+        5 * 0.5 / np.sqrt(junctions)
+    )
+    error = 5 * 0.5 / np.sqrt(counts["boundary"])
+    assert np.abs(units / units.sum() - 1 / num_languages).max() <= error
+
+
+def test_epochs_differ_and_seeds_differ(store_folder):
+    store = UnitStore(store_folder)
+
+    def row(seed, index):
+        source = Source(store, ["en", "fr"], seed=seed)
+        packed = Concatenated(source, 200, BOUNDARY)
+        return packed.rows(np.array([index])).tolist()
+
+    assert row(1, 0) == row(1, 0)
+    assert row(1, 0) != row(2, 0)
+    assert row(1, 0) != row(1, 20)
 
 
 def test_span_is_kept():
@@ -146,13 +320,17 @@ def test_uniform_is_uniform():
     assert chi_squared < 50  # 19 degrees of freedom: p = 1e-4
 
 
+@pytest.mark.parametrize("probability", [1.5, -0.1, {0: 0.5, 9: 2}, {-1: 0.5}])
+def test_refused_probabilities(store_folder, probability):
+    with pytest.raises(ValueError, match="switch_probability is"):
+        Source(UnitStore(store_folder), ["en", "fr"], probability)
+
+
 def test_refusals(store_folder):
     store = UnitStore(store_folder)
     with pytest.raises(ValueError, match=r"de.*holds en, fr"):
-        Source(store, BOUNDARY, ["en", "de"])
-    with pytest.raises(ValueError, match=r"switch_probability is 1\.5"):
-        Source(store, BOUNDARY, ["en", "fr"], switch_probability=1.5)
+        Source(store, ["en", "de"])
     with pytest.raises(ValueError, match="span is 0"):
-        Source(store, BOUNDARY, ["en", "fr"], span=0)
+        Source(store, ["en", "fr"], span=0)
     with pytest.raises(ValueError, match="names a language twice"):
-        Source(store, BOUNDARY, ["en", "en"])
+        Source(store, ["en", "en"])

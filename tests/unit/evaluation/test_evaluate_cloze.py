@@ -83,6 +83,46 @@ def test_scores_are_of_the_right_sequences(finished, store_folder):
             assert row[convention] == float(likelier)
 
 
+def test_tags_stand_where_training_has_them(tmp_path, store_folder):
+    tags = {"fr": VOCABULARY + 1, "en": VOCABULARY + 2}
+    model = tiny_model(tags=2)
+    folder = export(tmp_path / "model", model, language_tags=tags)
+    items = write_items(tmp_path / "items.parquet", items_table(2))
+    evaluate_cloze(folder, store_folder, items, tmp_path)
+    store = UnitStore(store_folder)
+    scorer = LikelihoodScorer(model, VOCABULARY, VOCABULARY, language_tags=tags)
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert len(rows) == 16
+    for row in rows:
+        languages = row["prompt_language"], row["ending_language"]
+        prompt = np.concatenate(store.story(row["prompt"], languages[0]))
+        assert row["prompt_units"] == len(prompt)
+        for side in ("right", "wrong"):
+            ending = np.concatenate(store.story(row[side], languages[1]))
+            assert row[f"{side}_units"] == len(ending)
+            switch = [tags[languages[1]]] if len(set(languages)) > 1 else []
+            pair = [tags[languages[0]], *prompt], [*switch, *ending]
+            score = scorer.score([pair])
+            assert row[f"{side}_ending_sum"] == pytest.approx(
+                score.ending_sum[0], abs=1e-5
+            )
+            assert row[f"{side}_whole_mean"] == pytest.approx(
+                score.score("whole_mean")[0], abs=1e-5
+            )
+
+
+def test_a_language_without_a_tag_is_refused(tmp_path, store_folder):
+    items = write_items(tmp_path / "items.parquet")
+    folder = export(
+        tmp_path / "model",
+        tiny_model(tags=1),
+        language_tags={"en": VOCABULARY + 1},
+    )
+    with pytest.raises(ValueError, match=r"item 'test-000' .*no tag for 'fr'"):
+        evaluate_cloze(folder, store_folder, items, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_sequence_is_scored_once(tmp_path, model_folder, store_folder):
     counted = []
     original = LikelihoodScorer.score

@@ -58,6 +58,47 @@ def test_equals_the_definition(make_model, score_end):
         np.testing.assert_allclose(scores.score(convention), values, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_tokens", [1, 10_000])
+@pytest.mark.parametrize("score_end", [False, True])
+def test_language_tags_are_read_and_not_scored(batch_tokens, score_end):
+    model = tiny_model(tags=2)
+    tags = {"en": VOCABULARY + 1, "fr": VOCABULARY + 2}
+    scorer = make_scorer(
+        model,
+        batch_tokens=batch_tokens,
+        score_end=score_end,
+        language_tags=tags,
+    )
+    for prompt, ending in random_pairs(6):
+        sequences = {
+            "same": ([tags["en"], *prompt], [*ending]),
+            "other": ([tags["en"], *prompt], [tags["fr"], *ending]),
+        }
+        scores = scorer.score(list(sequences.values()))
+        for index, pair in enumerate(sequences.values()):
+            end = [BOUNDARY] if score_end else []
+            ids = torch.tensor([[BOUNDARY, *pair[0], *pair[1], *end]])
+            with torch.no_grad():
+                logs = model(ids).logits[0].double().log_softmax(dim=-1)
+            logs = logs[range(ids.shape[1] - 1), ids[0, 1:]]
+            begin = len(pair[0])
+            whole = [
+                value
+                for value, symbol in zip(logs, ids[0, 1:], strict=True)
+                if symbol not in tags.values()
+            ]
+            tail = logs[begin:][-(len(ending) + score_end) :]
+            assert scores.whole_units[index] == len(whole)
+            assert scores.ending_units[index] == len(ending) + score_end
+            assert len(whole) == len(prompt) + len(ending) + score_end
+            assert scores.whole_sum[index] == pytest.approx(
+                float(sum(whole)), abs=1e-5
+            )
+            assert scores.ending_sum[index] == pytest.approx(
+                tail.sum().item(), abs=1e-5
+            )
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])
 @pytest.mark.parametrize("positions", [3, 1024])
 def test_batches_and_chunks_change_nothing(
@@ -159,6 +200,11 @@ def test_bad_scorers_are_refused():
     model = tiny_model()
     with pytest.raises(ValueError, match="embeds 31 symbols"):
         LikelihoodScorer(model, VOCABULARY, VOCABULARY + 1)
+    with pytest.raises(ValueError, match=r"does not hold .* tags \{'en': 31"):
+        make_scorer(model, language_tags={"en": VOCABULARY + 1})
+    tagged = make_scorer(tiny_model(tags=1), language_tags={"en": 31})
+    with pytest.raises(ValueError, match="pair 0: the ending has no units"):
+        tagged.score([([31, 1], [31])])
     with pytest.raises(ValueError, match="batch_tokens is 0"):
         make_scorer(model, batch_tokens=0)
     with pytest.raises(ValueError, match="training mode"):

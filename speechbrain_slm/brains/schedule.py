@@ -1,0 +1,56 @@
+"""The learning rate as a function of the step."""
+
+import numpy as np
+from speechbrain.nnet.schedulers import LinearWarmupScheduler
+
+SCHEDULES = ("run", "stage")
+
+
+class LearningRate:
+    """Linear warm-up, then linear decay, over the run or in every stage.
+
+    Arguments
+    ---------
+    peak : float
+        The rate at the end of the warm-up.
+    warmup : float
+        Share of the run, or of each stage, that warms up.
+    first_steps : sequence of int
+        First step of every stage and, last, the number of steps.
+    schedule : str
+        ``"run"``: warm up and decay once. ``"stage"``: anew in each stage.
+
+    Example
+    -------
+    >>> rate = LearningRate(1.0, 0.5, [0, 4, 8], "run")
+    >>> [rate.at(step) for step in range(8)]
+    [0.25, 0.5, 0.75, 1.0, 0.8, 0.6, 0.4, 0.2]
+    >>> rate = LearningRate(1.0, 0.5, [0, 4, 8], "stage")
+    >>> [round(rate.at(step), 2) for step in range(8)]
+    [0.5, 1.0, 0.67, 0.33, 0.5, 1.0, 0.67, 0.33]
+    """
+
+    def __init__(self, peak, warmup, first_steps, schedule):
+        bounds = np.asarray(first_steps)
+        self._bounds = bounds if schedule == "stage" else bounds[[0, -1]]
+        self._parts = [
+            # The last step still trains: zero comes one step later.
+            LinearWarmupScheduler(peak, round(warmup * length), length + 1)
+            for length in np.diff(self._bounds).tolist()
+        ]
+
+    def at(self, step):
+        """Return the rate with which a step updates the weights.
+
+        Arguments
+        ---------
+        step : int
+            Optimizer step, from 0.
+
+        Returns
+        -------
+        float
+        """
+        part = int(np.searchsorted(self._bounds, step, side="right")) - 1
+        local = step - int(self._bounds[part])
+        return self._parts[part].calculate_lr(local + 1)

@@ -1,0 +1,335 @@
+"""Rows of tokens cut from a source: the two ways of packing.
+
+Both number the rows of a source from 0, epoch after epoch without an end, and
+build any of them at once. What they remember grows with the epochs that were
+touched, by a few integers a block of stories, never with the sentences.
+"""
+
+import functools
+
+import numpy as np
+
+from speechbrain_slm.dataio.best_fit import best_fit
+from speechbrain_slm.dataio.reader import ranges
+
+# Stories that are laid out at once: large enough that NumPy's calls do not
+# count, small enough that their sentences stay in the processor's cache.
+BLOCK = 2048
+_SHUFFLE = 0xB0C5
+
+
+class Concatenated:
+    """Stories one after another, cut into rows without a gap.
+
+    Row ``i`` holds the tokens from ``i * row_length`` on of an endless
+    stream: stories run over the ends of rows, no unit is lost or doubled.
+
+    Arguments
+    ---------
+    source : speechbrain_slm.dataio.source.Source
+        The stories.
+    row_length : int
+        Tokens in a row.
+    boundary : int
+        Id of the symbol before each story.
+    """
+
+    def __init__(self, source, row_length, boundary):
+        self.source = source
+        self.row_length = row_length
+        self.boundary = boundary
+        self.num_blocks = -(-source.num_stories // BLOCK)
+        # Where each block begins in the stream, and what it holds.
+        self._edges = np.zeros(1, dtype=np.int64)
+        self._totals = []
+        self._block = functools.lru_cache(maxsize=4)(self._make_block)
+
+    def _make_block(self, number):
+        epoch, block = divmod(number, self.num_blocks)
+        begin = block * BLOCK
+        end = min(begin + BLOCK, self.source.num_stories)
+        return self.source.tell(epoch, np.arange(begin, end))
+
+    def _extend(self, position):
+        """Lay out blocks until a position of the stream is reached."""
+        end, edges = int(self._edges[-1]), []
+        while end < position:
+            stream = self._block(len(self._totals))
+            self._totals.append(stream.totals())
+            end += stream.size
+            edges.append(end)
+        if edges:
+            self._edges = np.append(self._edges, edges)
+
+    def rows_before(self, epoch):
+        """Return how many rows end before an epoch begins.
+
+        Arguments
+        ---------
+        epoch : int
+            Which pass over the stories.
+
+        Returns
+        -------
+        int
+        """
+        while len(self._totals) < epoch * self.num_blocks:
+            self._extend(int(self._edges[-1]) + 1)
+        return int(self._edges[epoch * self.num_blocks]) // self.row_length
+
+    def rows(self, indices):
+        """Build some rows.
+
+        Arguments
+        ---------
+        indices : numpy.ndarray
+            Which, shape ``[N]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64, shape ``[N, row_length]``.
+        """
+        out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
+        begins = indices * self.row_length
+        ends = begins + self.row_length
+        self._extend(int(ends.max(initial=0)))
+        edges = self._edges
+        first = np.searchsorted(edges, begins, "right") - 1
+        last = np.searchsorted(edges, ends, "left") - 1
+        blocks = ranges(first, last - first + 1)
+        rows = np.repeat(np.arange(len(indices)), last - first + 1)
+        low = np.maximum(begins[rows], edges[blocks])
+        high = np.minimum(ends[rows], edges[blocks + 1])
+        places = rows * self.row_length + low - begins[rows]
+        for block in np.unique(blocks).tolist():
+            mine = blocks == block
+            base = edges[block]
+            self._block(block).write(
+                out, low[mine] - base, high[mine] - base, places[mine]
+            )
+        return out.reshape(len(indices), self.row_length)
+
+    def count(self, num_rows):
+        """Count what the first rows hold, in the source's ``columns``.
+
+        Arguments
+        ---------
+        num_rows : int
+            How many.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64, shape ``[len(source.columns)]``.
+        """
+        position = num_rows * self.row_length
+        self._extend(position)
+        block = int(np.searchsorted(self._edges, position, "right")) - 1
+        whole = np.zeros(len(self.source.columns), dtype=np.int64)
+        whole += sum(self._totals[:block])
+        rest = position - self._edges[block]
+        return whole + self._block(block).totals(rest) if rest else whole
+
+    def passes(self, num_rows):
+        """Return how often the first rows pass over the stories, float."""
+        position = num_rows * self.row_length
+        self._extend(position)
+        block = int(np.searchsorted(self._edges, position, "left")) - 1
+        return max(block, 0) / self.num_blocks
+
+
+class BestFit:
+    """Whole stories packed into rows, each row by itself.
+
+    A story longer than a row is cut between sentences, and each part is then
+    a story of its own, with a boundary before it. What stays empty at the end
+    of a row is filled with boundaries. An epoch's rows are packed anew, since
+    the lengths of interleaved stories are, and stand in an order drawn for it.
+
+    Arguments
+    ---------
+    source : speechbrain_slm.dataio.source.Source
+        The stories.
+    row_length : int
+        Tokens in a row.
+    boundary : int
+        Id of the symbol before each story.
+
+    Raises
+    ------
+    ValueError
+        If a row is shorter than the longest sentence.
+    """
+
+    def __init__(self, source, row_length, boundary):
+        self.source = source
+        self.row_length = row_length
+        self.boundary = boundary
+        extra = 1 + (source.tags is not None)
+        longest = source.store.longest_sentence(source.languages) + extra
+        if longest > row_length:
+            raise ValueError(
+                f"row_length is {row_length}; the longest sentence of "
+                f"{source.store.folder} takes {longest} tokens with its "
+                f"boundary. Set row_length to {longest} or more, or packing to "
+                "concatenate."
+            )
+        self._first_rows = [0]  # Of every epoch.
+        self._epoch_totals = []
+        self._epoch = functools.lru_cache(maxsize=1)(self._pack)
+        self._counted = (0, 0)
+
+    def _pieces(self, epoch):
+        """Return (positions, first, number, lengths) of an epoch's pieces."""
+        found = []
+        for begin in range(0, self.source.num_stories, BLOCK):
+            end = min(begin + BLOCK, self.source.num_stories)
+            positions = np.arange(begin, end)
+            stream = self.source.tell(epoch, positions)
+            found.append(_cut(stream, positions, self.row_length))
+        return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+    def _pack(self, epoch):
+        """Return (positions, first, number) by row, and where rows begin."""
+        positions, first, number, lengths = self._pieces(epoch)
+        rows = best_fit(lengths, self.row_length)
+        seed = [self.source.seed, epoch, _SHUFFLE]
+        generator = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(seed))
+        )
+        rows = generator.permutation(int(rows.max()) + 1)[rows]
+        order = np.argsort(rows, kind="stable")
+        edges = np.concatenate([[0], np.cumsum(np.bincount(rows))])
+        packed = (
+            array[order].astype(np.int32)
+            for array in (positions, first, number)
+        )
+        return (*packed, edges)
+
+    def rows_before(self, epoch):
+        """Return how many rows the epochs before one have, int."""
+        while len(self._first_rows) <= epoch:
+            edges = self._epoch(len(self._first_rows) - 1)[-1]
+            self._first_rows.append(self._first_rows[-1] + len(edges) - 1)
+        return self._first_rows[epoch]
+
+    def _epoch_at(self, row):
+        while self._first_rows[-1] <= row:
+            self.rows_before(len(self._first_rows))
+        return int(np.searchsorted(self._first_rows, row, "right")) - 1
+
+    def _stream(self, epoch, rows):
+        """Lay out rows of an epoch; return it and where each row begins."""
+        positions, first, number, edges = self._epoch(epoch)
+        counts = edges[rows + 1] - edges[rows]
+        pieces = ranges(edges[rows], counts)
+        stream = self.source.tell(
+            epoch,
+            positions[pieces].astype(np.int64),
+            first[pieces].astype(np.int64),
+            number[pieces].astype(np.int64),
+        )
+        ends = stream.story_ends()[np.cumsum(counts) - 1]
+        return stream, np.concatenate([[0], ends])
+
+    def rows(self, indices):
+        """Build some rows; see :meth:`Concatenated.rows`.
+
+        Arguments
+        ---------
+        indices : numpy.ndarray
+            Which, shape ``[N]``.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64, shape ``[N, row_length]``.
+        """
+        out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
+        epochs = np.array([self._epoch_at(row) for row in indices.tolist()])
+        for epoch in np.unique(epochs).tolist():
+            mine = np.flatnonzero(epochs == epoch)
+            local = indices[mine] - self._first_rows[epoch]
+            stream, edges = self._stream(epoch, local)
+            places = mine * self.row_length
+            stream.write(out, edges[:-1], edges[1:], places)
+        return out.reshape(len(indices), self.row_length)
+
+    def count(self, num_rows):
+        """Count what the first rows hold; see :meth:`Concatenated.count`.
+
+        Arguments
+        ---------
+        num_rows : int
+            How many.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64, shape ``[len(source.columns)]``.
+        """
+        # A run counts again and again, further and further.
+        row, totals = self._counted if self._counted[0] <= num_rows else (0, 0)
+        totals = totals + np.zeros(len(self.source.columns), dtype=np.int64)
+        while row < num_rows:
+            epoch = self._epoch_at(row)
+            begin = self._first_rows[epoch]
+            end = min(row + BLOCK, num_rows, self.rows_before(epoch + 1))
+            stream, _ = self._stream(epoch, np.arange(row, end) - begin)
+            totals += stream.totals()
+            row = end
+        self._counted = (row, totals)
+        return totals
+
+    def passes(self, num_rows):
+        """Return how often the first rows pass over the stories, float."""
+        if not num_rows:
+            return 0.0
+        epoch = self._epoch_at(num_rows - 1)
+        begin, end = self.rows_before(epoch), self.rows_before(epoch + 1)
+        return epoch + (num_rows - begin) / (end - begin)
+
+
+def _cut(stream, positions, row_length):
+    """Cut stories that are longer than a row, between sentences.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Position, first sentence, number of sentences and tokens of each
+        piece.
+    """
+    heads = stream.heads
+    counts = np.diff(np.append(heads, len(stream.lengths)))
+    ends = stream.story_ends()
+    lengths = np.diff(ends, prepend=0)
+    zeros = np.zeros(len(heads), dtype=np.int64)
+    short = lengths <= row_length
+    found = [
+        tuple(a[short] for a in (positions, zeros, counts, lengths)),
+    ]
+    # All long stories at once, each as far as a row reaches.
+    story = np.flatnonzero(~short)
+    sentence_ends = stream.starts + stream.lengths
+    first = heads[story]
+    while len(story):
+        # A piece has its own boundary, and tag, before its first sentence.
+        extra = 1 + (stream.source.tags is not None)
+        base = stream.starts[first] - extra
+        after = np.searchsorted(sentence_ends, base + row_length, "right")
+        after = np.minimum(after, heads[story] + counts[story])
+        found.append(
+            (
+                positions[story],
+                first - heads[story],
+                after - first,
+                sentence_ends[after - 1] - base,
+            )
+        )
+        unfinished = after < heads[story] + counts[story]
+        story, first = story[unfinished], after[unfinished]
+    return tuple(np.concatenate(a) for a in zip(*found, strict=True))
+
+
+PACKINGS = {"concatenate": Concatenated, "best_fit": BestFit}

@@ -1,0 +1,62 @@
+"""A stage of a run, and how its rows are dealt out to its sources."""
+
+import numpy as np
+
+
+class Stage:
+    """The rows of a stage.
+
+    Arguments
+    ---------
+    stage : dict
+        ``{tokens: N, mixture: {source: weight}}``.
+    names : sequence of str
+        The sources of the run, in the order of the columns.
+    row_length : int
+        Tokens in a row.
+    rows_per_step : int
+        Rows in the global batch of one optimizer step.
+
+    Attributes
+    ----------
+    steps, rows : int
+        Of the whole stage: its tokens, rounded to whole steps.
+    shares : numpy.ndarray
+        Rows of each source, shape ``[sources]``.
+
+    Example
+    -------
+    >>> half = {"tokens": 48, "mixture": {"en": 0.5, "fr": 0.5}}
+    >>> stage = Stage(half, ["en", "fr"], 4, 3)
+    >>> stage.steps, stage.shares.tolist()
+    (4, [6, 6])
+    >>> stage.dealt([0, 3, 6]).tolist()
+    [[0, 0], [2, 1], [3, 3]]
+    """
+
+    def __init__(self, stage, names, row_length, rows_per_step):
+        step_tokens = row_length * rows_per_step
+        self.steps = max(1, round(stage["tokens"] / step_tokens))
+        self.rows = self.steps * rows_per_step
+        weights = np.array([stage["mixture"].get(n, 0) for n in names], float)
+        exact = weights / weights.sum() * self.rows
+        self.shares = np.floor(exact).astype(np.int64)
+        # Largest remainders; a tie goes to the source that stands first.
+        order = np.argsort(-(exact - self.shares), kind="stable")
+        self.shares[order[: self.rows - self.shares.sum()]] += 1
+
+    def dealt(self, rows):
+        """Return how many of the first rows each source has, [N, sources].
+
+        The first source's k-th of n rows stands in the middle of the k-th
+        n-th of the stage; the others share what it leaves in the same way.
+        Nothing is kept: a stage may have millions of rows.
+        """
+        before = np.asarray(rows, dtype=np.int64)
+        left = self.rows
+        found = []
+        for share in self.shares.tolist():
+            mine = (2 * before * share + left) // max(1, 2 * left)
+            found.append(mine)
+            before, left = before - mine, left - share
+        return np.stack(found, axis=1)

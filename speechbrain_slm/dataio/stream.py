@@ -1,0 +1,130 @@
+"""Sentences laid one after another, from which rows are cut."""
+
+import numpy as np
+
+from speechbrain_slm.dataio.reader import ranges
+
+
+class Stream:
+    """Stories as tokens: ``boundary, [tag,] units, [[tag,] units, ...]``.
+
+    Nothing is copied until :meth:`write`: a stream knows where every sentence
+    stands, in the store and among the tokens.
+
+    Arguments
+    ---------
+    source : speechbrain_slm.dataio.source.Source
+        Whose symbols and store it uses.
+    heads : numpy.ndarray
+        Index of the first sentence of each story, shape ``[N]``.
+    languages : numpy.ndarray
+        Number of each sentence's language in the source, shape ``[S]``.
+    addresses : numpy.ndarray
+        Where its units begin in the store, shape ``[S]``.
+    lengths : numpy.ndarray
+        Its units, shape ``[S]``.
+    changed : numpy.ndarray
+        Whether its language is another than the sentence's before it in the
+        story, bool, shape ``[S]``.
+
+    Attributes
+    ----------
+    size : int
+        Tokens in all.
+    """
+
+    def __init__(self, source, heads, languages, addresses, lengths, changed):
+        self.source = source
+        self.heads = heads
+        self.languages = languages
+        self.addresses = addresses
+        self.lengths = lengths
+        self.changed = changed
+        self.extra = np.zeros(len(lengths), dtype=np.int64)
+        if source.tags is not None:
+            self.extra += changed
+            self.extra[heads] += 1
+        self.extra[heads] += 1
+        ends = np.cumsum(lengths + self.extra)
+        self.size = int(ends[-1])
+        # Where the first unit of each sentence stands.
+        self.starts = ends - lengths
+
+    def story_ends(self):
+        """Return where each story ends, int64, shape ``[N]``."""
+        following = np.append(self.heads[1:], len(self.lengths))
+        return (self.starts + self.lengths)[following - 1]
+
+    def write(self, out, begins, ends, places):
+        """Copy pieces of the stream into an array.
+
+        Arguments
+        ---------
+        out : numpy.ndarray
+            Gets the tokens; filled with boundaries before.
+        begins, ends : numpy.ndarray
+            First token of each piece and the one after its last, ``[P]``.
+        places : numpy.ndarray
+            Where in ``out`` each piece goes, ``[P]``.
+        """
+        first = np.searchsorted(self.starts + self.lengths, begins, "right")
+        last = np.searchsorted(self.starts - self.extra, ends - 1, "right")
+        counts = np.maximum(last - first, 0)
+        chosen = ranges(first, counts)
+        low = np.repeat(begins, counts)
+        high = np.repeat(ends, counts)
+        shift = np.repeat(places - begins, counts)
+        start = self.starts[chosen]
+        begin = np.maximum(start, low)
+        size = np.minimum(start + self.lengths[chosen], high) - begin
+        kept = size > 0
+        self.source.store.gather(
+            (self.addresses[chosen] + begin - start)[kept],
+            size[kept],
+            out,
+            (begin + shift)[kept],
+        )
+        if self.source.tags is not None:
+            tag = start - 1
+            kept = self.is_tagged()[chosen] & (tag >= low) & (tag < high)
+            languages = self.languages[chosen][kept]
+            out[(tag + shift)[kept]] = self.source.tags[languages]
+
+    def is_tagged(self):
+        """Tell before which sentences a language tag stands, bool [S]."""
+        if self.source.tags is None:
+            return np.zeros(len(self.lengths), dtype=bool)
+        tagged = self.changed.copy()
+        tagged[self.heads] = True
+        return tagged
+
+    def totals(self, limit=None):
+        """Count what stands in the stream, in the source's ``columns``.
+
+        Arguments
+        ---------
+        limit : int, optional
+            Count the first tokens alone.
+
+        Returns
+        -------
+        numpy.ndarray
+            int64, shape ``[len(source.columns)]``.
+        """
+        limit = self.size if limit is None else limit
+        cut = np.searchsorted(self.starts - self.extra, limit, "left")
+        units = np.clip(limit - self.starts[:cut], 0, self.lengths[:cut])
+        many = len(self.source.languages)
+        # Exact: float64 holds every integer below 2**53.
+        by_language = np.bincount(self.languages[:cut], units, many)
+        tags = self.is_tagged()[:cut] & (self.starts[:cut] <= limit)
+        return np.array(
+            [
+                *by_language.astype(np.int64),
+                np.searchsorted(self.heads, cut, "left"),
+                tags.sum(),
+                cut,
+                self.changed[:cut].sum(),
+            ],
+            dtype=np.int64,
+        )

@@ -1,0 +1,273 @@
+"""Attention that does not cross stories, in rows that hold several.
+
+It goes through transformers' attention interface, so it serves every model
+that does. No mask of the size of a row squared is made: on the CPU each
+document (a story, or the part of it in a row) is a call of its own, on the
+GPU one kernel takes all documents of a batch by their lengths.
+
+Example: with boundary 9, the row ``[4, 9, 1, 2, 9, 9, 9]`` holds the end of a
+story, a whole one, and the closing boundary with padding: documents of 1, 3
+and 3 positions, whose positions count ``[0, 0, 1, 2, 0, 1, 2]``.
+"""
+
+import torch
+from torch.nn.attention.flex_attention import (
+    create_block_mask,
+    flex_attention,
+)
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+try:  # since PyTorch 2.10
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+flex_attention = torch.compile(flex_attention)
+
+NAME = "speechbrain_slm_documents"
+# Variants of attention that a configuration may ask for and that are not here.
+UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
+
+
+def blocked_inputs(rows, boundary):
+    """Return what a model needs beside its ``input_ids``.
+
+    Arguments
+    ---------
+    rows : torch.Tensor or numpy.ndarray
+        Rows of symbols, int64 ``[B, T]``.
+    boundary : int
+        The story-boundary symbol. A document begins at column 0 and at each
+        boundary that does not follow another one (those are padding).
+
+    Returns
+    -------
+    dict
+        Keyword arguments of a model that :func:`block_attention` has
+        prepared; tensors on the CPU: ``position_ids`` ``[B, T]``, which
+        restart in every document; ``cu_seq_lens_q`` int32, where documents
+        begin and end in the flattened rows, followed by empty documents up to
+        a multiple of 64; and ``attention_mask``, which keeps transformers
+        from building one.
+
+    Example
+    -------
+    >>> rows = torch.tensor([[4, 9, 1, 2, 9, 9, 9], [9, 3, 3, 3, 3, 9, 3]])
+    >>> inputs = blocked_inputs(rows, boundary=9)
+    >>> inputs["cu_seq_lens_q"][:8].tolist()
+    [0, 1, 4, 7, 12, 14, 14, 14]
+    >>> inputs["position_ids"][0].tolist()
+    [0, 0, 1, 2, 0, 1, 2]
+    """
+    rows = torch.as_tensor(rows)
+    is_boundary = rows == boundary
+    begins = is_boundary.clone()
+    begins[:, 1:] &= ~is_boundary[:, :-1]
+    begins[:, 0] = True
+    starts = begins.flatten().nonzero().flatten()
+    ends = torch.cat([starts, torch.tensor([rows.numel()])])
+    lengths = ends.diff()
+    positions = torch.arange(rows.numel()) - starts.repeat_interleave(lengths)
+    # A compiled model is compiled anew for every shape that it meets.
+    empty = ends.new_full((-len(starts) % 64,), rows.numel())
+    return {
+        "position_ids": positions.view_as(rows),
+        "cu_seq_lens_q": torch.cat([ends, empty]).int(),
+        # transformers hands a mask of four dimensions on as it is. A model
+        # that went around our attention would add it, and show NaN at once.
+        "attention_mask": torch.full((1, 1, 1, 1), torch.nan),
+    }
+
+
+def block_attention(model):
+    """Make a model attend within documents.
+
+    Without :func:`blocked_inputs` it attends as by default, so that it can
+    still generate. An export says nothing of it.
+
+    Arguments
+    ---------
+    model : transformers.PreTrainedModel
+        Changed in place.
+
+    Raises
+    ------
+    ValueError
+        If its attention cannot be replaced.
+    """
+    if not model._supports_attention_backend:
+        raise ValueError(
+            f"{type(model).__name__} does not use transformers' attention "
+            "interface; set attention to open"
+        )
+    model.set_attn_implementation(NAME)
+
+
+def document_attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    cu_seq_lens_q=None,
+    **kwargs,
+):
+    """Attend within documents; called by transformers.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The attention layer.
+    query : torch.Tensor
+        ``[B, heads, T, head_dim]``.
+    key : torch.Tensor
+        ``[B, key_value_heads, T, head_dim]``.
+    value : torch.Tensor
+        Like ``key``.
+    attention_mask : torch.Tensor or None
+        Used only without documents.
+    scaling : float, optional
+        Of the scores.
+    dropout : float
+        Of the attention weights.
+    cu_seq_lens_q : torch.Tensor, optional
+        See :func:`blocked_inputs`; without it, plain attention.
+    **kwargs
+        Of the model's own.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[B, T, heads, head_dim]``.
+    None
+        Attention weights are not returned.
+    """
+    if cu_seq_lens_q is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            dropout=dropout,
+            **kwargs,
+        )
+    window = kwargs.get("sliding_window")
+    other = [name for name in UNSUPPORTED if kwargs.get(name) is not None]
+    if other or (window is not None and window < query.shape[2]):
+        raise ValueError(
+            f"{type(module).__name__} asks for {other or 'a sliding window'}, "
+            "which attention within stories lacks; set attention to open"
+        )
+    query, key, value = _autocast(query, key, value)
+    # The two kernels know no dropout.
+    if not query.is_cuda or dropout:
+        out = each_document(query, key, value, cu_seq_lens_q, scaling, dropout)
+    elif varlen_attn is None or query.dtype == torch.float32:
+        out = flex_documents(query, key, value, cu_seq_lens_q, scaling)
+    else:
+        out = varlen_documents(query, key, value, cu_seq_lens_q, scaling)
+    return out, None
+
+
+def _autocast(*tensors):
+    """Give the tensors the type that autocast gives to attention.
+
+    Rotary embeddings have made some of them float32 again.
+    """
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        return [tensor.to(dtype) for tensor in tensors]
+    return tensors
+
+
+@torch.compiler.disable
+def each_document(query, key, value, bounds, scaling, dropout):
+    """Attend by one call a document, on any device.
+
+    Kept out of compiled graphs, since the documents differ in every batch.
+    """
+    batch, length = query.shape[0], query.shape[2]
+    lengths = [number for number in bounds.diff().tolist() if number]
+    parts = [
+        # [B, H, T, D] -> [1, H, B * T, D] -> one [1, H, L, D] a document
+        tensor.transpose(0, 1).flatten(1, 2)[None].split(lengths, dim=2)
+        for tensor in (query, key, value)
+    ]
+    out = [
+        scaled_dot_product_attention(
+            *part,
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        for part in zip(*parts, strict=True)
+    ]
+    # Back in the memory layout [B, T, H, D].
+    out = torch.cat([part[0].transpose(0, 1) for part in out])
+    return out.view(batch, length, *out.shape[1:])
+
+
+def varlen_documents(query, key, value, bounds, scaling):
+    """Attend by FlashAttention over sequences of several lengths (CUDA).
+
+    Tests stand in for the kernel; it needs a GPU and fp16 or bf16.
+    """
+    batch, _, length, _ = query.shape
+    # [B, H, T, D] -> [B * T, H, D]
+    query, key, value = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)
+    )
+    out = varlen_attn(
+        query,
+        key,
+        value,
+        bounds,
+        bounds,
+        length,
+        length,
+        scale=scaling,
+        window_size=(-1, 0),
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.view(batch, length, *out.shape[1:])
+
+
+def flex_documents(query, key, value, bounds, scaling):
+    """Attend by compiled FlexAttention, where there is no varlen (CUDA).
+
+    Tests run it uncompiled on the CPU.
+    """
+    batch, _, length, _ = query.shape
+    places = torch.arange(batch * length, device=query.device)
+    document = torch.searchsorted(bounds, places, right=True)
+    document = document.view(batch, length)
+
+    def within(row, head, at, to):
+        return (at >= to) & (document[row, at] == document[row, to])
+
+    mask = create_block_mask(
+        within, batch, None, length, length, device=query.device
+    )
+    out = flex_attention(
+        query,
+        key,
+        value,
+        block_mask=mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2)
+
+
+AttentionInterface.register(NAME, document_attention)
+# What builds the mask wherever there are no documents.
+AttentionMaskInterface.register(NAME, sdpa_mask)

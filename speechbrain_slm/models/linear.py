@@ -1,0 +1,111 @@
+"""Linear layers that multiply by oneDNN on the CPU, in fp32.
+
+PyTorch takes MKL there, which is the slower one on AMD processors: a Qwen2 of
+4 M parameters trains 10 % faster by oneDNN on an EPYC 9004, eager or compiled.
+Gradients of the weights, where the two are alike, stay with MKL.
+"""
+
+import torch
+from torch import nn
+
+_multiply = torch.ops.mkldnn._linear_pointwise
+
+
+@torch.library.custom_op("speechbrain_slm::linear", mutates_args=())
+def linear(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """Return ``inputs @ weight.T + bias`` of fp32 tensors on the CPU.
+
+    Arguments
+    ---------
+    inputs : torch.Tensor
+        ``[..., in]``.
+    weight : torch.Tensor
+        ``[out, in]``.
+    bias : torch.Tensor, optional
+        ``[out]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[..., out]``.
+
+    Example
+    -------
+    >>> linear(torch.ones(1, 2), torch.tensor([[1.0, 2.0]]), torch.ones(1))
+    tensor([[4.]])
+    """
+    return _multiply(inputs, weight, bias, "none", [], "")
+
+
+@linear.register_fake
+def _(inputs, weight, bias):
+    return inputs.new_empty(*inputs.shape[:-1], weight.shape[0])
+
+
+def _save(ctx, inputs, output):
+    values, weight, bias = inputs
+    ctx.save_for_backward(values, weight)
+    ctx.has_bias = bias is not None
+
+
+def _backward(ctx, gradient):
+    values, weight = ctx.saved_tensors
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    return (
+        linear(gradient, weight.t(), None),
+        rows.t() @ values.reshape(-1, values.shape[-1]),
+        rows.sum(0) if ctx.has_bias else None,
+    )
+
+
+linear.register_autograd(_backward, setup_context=_save)
+
+
+class Linear(nn.Linear):
+    """A linear layer like PyTorch's; see the module's docstring."""
+
+    def forward(self, inputs):
+        """Multiply.
+
+        Arguments
+        ---------
+        inputs : torch.Tensor
+            ``[..., in_features]``.
+
+        Returns
+        -------
+        torch.Tensor
+            ``[..., out_features]``.
+        """
+        fast = (
+            inputs.device.type == "cpu"
+            and inputs.dtype == self.weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+        )
+        if fast:
+            return linear(inputs, self.weight, self.bias)
+        return super().forward(inputs)
+
+
+def use_onednn(model):
+    """Turn all linear layers of a model into ours, where oneDNN is built in.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        Changed in place; its weights and their names stay.
+
+    Example
+    -------
+    >>> model = nn.Sequential(nn.Linear(2, 3))
+    >>> use_onednn(model)
+    >>> type(model[0]).__module__
+    'speechbrain_slm.models.linear'
+    """
+    if not torch.backends.mkldnn.is_available():
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = Linear

@@ -1,0 +1,42 @@
+"""Training sessions that ranks share, one after the other.
+
+    torchrun --nproc_per_node=N runs.py UNITS OUTPUT SESSIONS
+
+SESSIONS is a JSON list of ``{name: ..., from: ..., other settings}``; a
+session goes on from a copy of the folder of the one that ``from`` names.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from lm_example import train
+
+from speechbrain_slm.utils.distributed import (
+    barrier,
+    init_distributed,
+    is_main,
+)
+
+
+def run_sessions(units, output, sessions):
+    """Train each session in its folder under ``output``."""
+    for session in sessions:
+        settings = dict(session)
+        folder = Path(output) / settings.pop("name")
+        begun = settings.pop("from", None)
+        if is_main():
+            if begun:
+                shutil.copytree(Path(output) / begun, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+        barrier()
+        train(units, folder, **settings)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    init_distributed("cpu")
+    run_sessions(*sys.argv[1:3], json.loads(sys.argv[3]))
+    torch.distributed.destroy_process_group()

@@ -1,0 +1,210 @@
+"""What an LM Brain scores, and what it lets one see early."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_store
+from lm_example import make_brain, make_plan, train
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+
+from speechbrain_slm.brains.lm import LMBrain
+from speechbrain_slm.models.attention import block_attention
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("units")
+    write_store(folder / "train")
+    write_store(folder / "valid", stories=10, seed=1)
+    return folder
+
+
+ROWS = np.array([[30, 1, 2, 30, 3, 30, 30, 30], [4, 30, 5, 6, 7, 8, 9, 30]])
+
+
+def brain_on(units, folder, **changes):
+    brain = make_brain(folder, **changes)
+    brain.plan, _ = make_plan(units)
+    return brain
+
+
+def test_padding_is_not_scored(units, tmp_path):
+    brain = brain_on(units, tmp_path, attention="open")
+    batch = brain.collate(ROWS)
+    assert batch["labels"].tolist() == [
+        [1, 2, 30, 3, 30, -100, -100, -100],
+        [30, 5, 6, 7, 8, 9, 30, -100],
+    ]
+    assert brain.scored(batch) == 12
+
+
+@pytest.mark.parametrize("attention", ["open", "blocked"])
+def test_the_loss_is_the_mean_of_what_is_scored(units, tmp_path, attention):
+    """Against sums over log-probabilities, one row at a time."""
+    brain = brain_on(units, tmp_path, attention=attention)
+    if attention == "blocked":
+        block_attention(brain.modules.model)
+    batch = brain.collate(ROWS)
+    with torch.no_grad():
+        predictions = brain.compute_forward(batch, None)
+        loss = brain.compute_objectives(predictions, batch, None)
+        total, count = 0.0, 0
+        for row, scores in zip(ROWS, predictions.log_softmax(-1), strict=True):
+            for place in range(len(row) - 1):
+                if not row[place] == row[place + 1] == 30:
+                    total -= scores[place, row[place + 1]].item()
+                    count += 1
+    assert loss.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_a_batch_of_padding_costs_nothing(units, tmp_path):
+    brain = brain_on(units, tmp_path)
+    batch = brain.collate(np.full((2, 8), 30))
+    assert brain.scored(batch) == 0
+    predictions = torch.zeros(2, 8, 31, requires_grad=True)
+    loss = brain.compute_objectives(predictions, batch, None)
+    loss.backward()
+    assert loss.item() == 0
+    assert not predictions.grad.any()
+
+
+def logs(brain):
+    """Lines that any division of a batch must share."""
+    clock = ("tokens_per_second", "eta", "memory_GB", "mfu")
+    entries = brain.log.entries()
+    return [{k: e[k] for k in e if k not in clock} for e in entries]
+
+
+def test_accumulation_weighs_by_scored_positions(units, tmp_path):
+    """The rows are padded, each with another number of positions."""
+    one = logs(train(units, tmp_path / "1"))
+    for factor in (2, 8):
+        folder = tmp_path / str(factor)
+        found = logs(train(units, folder, grad_accumulation_factor=factor))
+        for left, right in zip(one, found, strict=True):
+            for name, value in left.items():
+                if name != "seen":
+                    assert right[name] == pytest.approx(value, abs=2e-6), name
+
+
+class MeanOfMeans(LMBrain):
+    """What the test above must find."""
+
+    def scored(self, batch):
+        return 1
+
+
+def test_a_mean_of_means_would_be_found(units, tmp_path):
+    settings = {"grad_accumulation_factor": 8, "valid_interval": 0}
+    one = logs(train(units, tmp_path / "a", **settings))
+    other = logs(
+        train(units, tmp_path / "b", brain_class=MeanOfMeans, **settings)
+    )
+    assert (
+        max(
+            abs(left["loss"] - right["loss"])
+            for left, right in zip(one, other, strict=True)
+            if "loss" in left
+        )
+        > 1e-4
+    )
+
+
+def test_blocked_attention_is_what_trains(units, tmp_path):
+    one = logs(train(units, tmp_path / "open", attention="open"))
+    other = logs(train(units, tmp_path / "blocked"))
+    assert one[-2]["loss"] != pytest.approx(other[-2]["loss"], abs=1e-5)
+
+
+def test_sessions_are_bitwise_repeatable(units, tmp_path):
+    settings = {"model_attention_dropout": 0.1, "grad_accumulation_factor": 2}
+    one = train(units, tmp_path / "a", **settings)
+    train(units, tmp_path / "b", steps=5, **settings)
+    other = train(units, tmp_path / "b", **settings)
+    # The stop at step 5 made a line there.
+    assert [e for e in logs(other) if e["step"] > 6] == [
+        e for e in logs(one) if e["step"] > 6
+    ]
+    for key, value in one.modules.state_dict().items():
+        assert torch.equal(other.modules.state_dict()[key], value), key
+
+
+def test_early_information(units, tmp_path):
+    """Every number of the log, and a resumed run's points stand once."""
+    settings = {"tensorboard": True, "peak_tflops": 0.05}
+    train(units, tmp_path, steps=7, **settings)
+    # A run that was killed at step 7 had come as far as the log says, and
+    # resumes at step 6.
+    newest = max((tmp_path / "save").iterdir())
+    assert newest.name == "CKPT+step-00000007"
+    newest.rename(tmp_path / "lost")
+    brain = train(units, tmp_path, **settings)
+    entries = brain.log.entries()
+    trained = [entry for entry in entries if "loss" in entry]
+    assert [e["step"] for e in trained] == [2, 3, 4, 6, 8, 9, 10, 12]
+    last = trained[-1]
+    assert last["tokens"] == 12 * 8 * 48 == sum(last["seen"].values())
+    assert last["seen"]["padding"] > 0
+    assert 0 < last["mfu"] < 1
+    assert last["memory_GB"] > 0.1
+    assert last["grad_norm"] > 0
+    assert last["lr"] > 0
+    assert last["eta"] == "0:00"
+    assert set(entries[-1]["valid"]) == {"en", "fr", "interleaved"}
+    reader = EventAccumulator(str(tmp_path / "tensorboard"))
+    reader.Reload()
+    for name, steps in (
+        ("train/loss", [2, 3, 4, 6, 8, 9, 10, 12]),
+        ("seen/fr", [2, 3, 4, 6, 8, 9, 10, 12]),
+        ("valid/interleaved", [6, 12]),
+    ):
+        assert [event.step for event in reader.Scalars(name)] == steps
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["tokens"] == last["seen"]
+    assert run["sources"]["interleaved"]["switches"] > 0
+
+
+def test_nothing_is_shown_that_was_not_asked_for(units, tmp_path):
+    brain = train(units, tmp_path, steps=2)
+    assert "mfu" not in brain.log.entries()[0]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes", "message"),
+    [
+        ({}, {"attention": "closed"}, "attention is 'closed'; expected open"),
+        ({}, {"vocabulary_size": 31}, r"Set vocabulary_size to 30\."),
+        ({"language_tags": ["en", "fr"]}, {}, "language_tags to .'en', 'fr'."),
+        ({}, {"grad_accumulation_factor": 3}, "Set rows_per_step to 6 or 9"),
+        ({}, {"schedule": "epoch"}, "schedule is 'epoch'; expected run"),
+    ],
+)
+def test_it_is_refused_at_the_start(units, tmp_path, plan, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(units, tmp_path, plan=plan, **changes)
+    assert not list(tmp_path.rglob("train_log*"))
+
+
+def test_warm_up_anew_in_every_stage(units, tmp_path):
+    rates = {}
+    for schedule in ("run", "stage"):
+        brain = train(
+            units,
+            tmp_path / schedule,
+            schedule=schedule,
+            log_interval=1,
+            warmup=0.5,
+        )
+        entries = brain.log.entries()
+        rates[schedule] = [entry["lr"] for entry in entries if "lr" in entry]
+    # Stages of 4 and 8 steps.
+    assert np.argmax(rates["run"]) == 5
+    assert np.argmax(rates["stage"][:4]) == 1
+    assert np.argmax(rates["stage"][4:]) == 3
+    assert rates["stage"][4] < rates["stage"][3]

@@ -1,0 +1,44 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+BENCHMARKS = ROOT / "tools/benchmark"
+
+
+def run(name, *options):
+    """Run a benchmark in a process of its own, as a user does."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / name, *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    return json.loads(line)
+
+
+def test_train_throughput():
+    result = run(
+        "train_throughput.py",
+        "--no-compile",
+        *("--stories", 40, "--mean", 40, "--row_length", 64),
+        *("--rows_per_step", 2, "--micro_batches", 2),
+        *("--steps", 1, "--turns", 2),
+    )
+    assert result["parameters"] == 4_065_024
+    assert result["threads"] == 1
+    assert not result["compile"]
+    assert 0 < result["padding"] < 0.5
+    for name in ("tokens_per_cpu_second", "tokens_per_second"):
+        assert result[name] > 0
+        assert result[f"bare_{name}"] > 0
+    # Rounded medians against totals: of the same turns.
+    quotient = (
+        result["tokens_per_cpu_second"] / result["bare_tokens_per_cpu_second"]
+    )
+    assert 0.3 < result["ratio"] / quotient < 3

@@ -1,0 +1,180 @@
+import contextlib
+import io
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ruamel.yaml
+from conftest import write_store
+
+from speechbrain_slm.dataio.plan import TokenPlan
+from speechbrain_slm.dataio.reader import open_stores
+from speechbrain_slm.utils.atomic import read_json
+
+ROOT = Path(__file__).parents[3]
+TOOL = str(ROOT / "tools" / "budget.py")
+BUDGET = runpy.run_path(TOOL)
+RUNS = ("en", "fr", "en_fr", "interleaved", "interleaved_ft")
+# Steps of each stage, and the tokens of each language, in units of 1,000 steps
+# of 614,400 tokens: as the paper's, reported by a digest of it.
+PAPER = {
+    "en": ([75], {"en": 75}),
+    "fr": ([25], {"fr": 25}),
+    "en_fr": ([100], {"en": 75, "fr": 25}),
+    "interleaved": ([65, 20], {"en": 75, "fr": 10}),
+    "interleaved_ft": ([50, 20, 30], {"en": 75, "fr": 25}),
+}
+# A YAML file whose objects cannot be made.
+SMALL = {
+    "run": "toy",
+    "seed": 3,
+    "sources": {
+        "en": {"languages": ["en"]},
+        "both": {"languages": ["en", "fr"], "switch_probability": 0.5},
+    },
+    "stages": [
+        {"tokens": 1700, "mixture": {"en": 1}},
+        {"tokens": 20, "mixture": {"both": 2}},
+        {"tokens": 25000, "mixture": {"both": 3, "en": 1}},
+    ],
+    "row_length": 50,
+    "rows_per_step": 4,
+    "packing": "concatenate",
+    "language_tags": [],
+}
+
+
+def budgets(*arguments):
+    """Return what tools/budget.py prints for programs."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        BUDGET["main"]([*map(str, arguments), "--json"])
+    return json.loads(output.getvalue())
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The budgets of the recipe's own YAML files, by size and run."""
+    records = budgets()
+    found = {(record["size"], record["run"]): record for record in records}
+    assert len(found) == len(records)
+    return found
+
+
+@pytest.mark.parametrize("size", ["360M", "1B"])
+def test_full_budgets_are_the_papers(recipe, size):
+    thousand = 614_400_000
+    for run, (stages, languages) in PAPER.items():
+        record = recipe[size, run]
+        steps = [stage["steps"] for stage in record["stages"]]
+        assert steps == [1000 * count for count in stages], run
+        assert record["languages"] == {
+            name: count * thousand for name, count in languages.items()
+        }
+        assert record["tokens"] == sum(stages) * thousand
+    english, french, _, some_french, _ = (
+        recipe[size, run]["languages"] for run in RUNS
+    )
+    assert english["en"] == pytest.approx(46.08e9)
+    assert french["fr"] == pytest.approx(15.36e9)
+    assert some_french["fr"] == pytest.approx(6.14e9, rel=1e-3)
+
+
+def test_languages_are_matched_at_every_size(recipe):
+    """Nominally; mini's are equal in the units of its own store."""
+    for size, nearly in (("mini", 0.05), ("360M", 0), ("1B", 0)):
+        seen = {run: recipe[size, run]["languages"] for run in RUNS}
+        for run in ("en_fr", "interleaved", "interleaved_ft"):
+            english = pytest.approx(seen["en"]["en"], rel=nearly)
+            assert seen[run]["en"] == english, (size, run)
+        for run in ("en_fr", "interleaved_ft"):
+            french = pytest.approx(seen["fr"]["fr"], rel=nearly)
+            assert seen[run]["fr"] == french, (size, run)
+        assert 0 < seen["interleaved"]["fr"] < seen["fr"]["fr"]
+
+
+def test_table_reads_as_the_papers(capsys):
+    folder = ROOT / "recipes/TinyStories/LM/hparams"
+    files = [folder / f"1B_{run}.yaml" for run in ("interleaved_ft", "en")]
+    BUDGET["main"](list(map(str, files)))
+    # In the order in which the files are given.
+    assert capsys.readouterr().out.splitlines() == [
+        "| size | run | stages, in steps | steps | tokens | en | fr |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        "| 1B | `interleaved_ft` | 50,000 en, then 20,000 interleaved, then "
+        "30,000 en + fr (1:1) | 100,000 | 61.44 B | 46.08 B | 15.36 B |",
+        "| 1B | `en` | 75,000 en | 75,000 | 46.08 B | 46.08 B | - |",
+    ]
+
+
+def write_yaml(path, **changes):
+    """Write a YAML file whose objects nobody can make."""
+    with open(path, "w") as file:
+        ruamel.yaml.YAML().dump({**SMALL, **changes}, file)
+        file.write("model: !apply:no.such.module {}\n")
+    return path
+
+
+@pytest.mark.parametrize("packing", ["concatenate", "best_fit"])
+def test_it_agrees_with_the_plan(tmp_path, capsys, packing):
+    folder = tmp_path / "units"
+    write_store(folder / "train")
+    path = write_yaml(tmp_path / "small_toy.yaml", packing=packing)
+    (record,) = budgets(path, "--units_folder", folder)
+    plan = TokenPlan(
+        open_stores(SMALL["sources"], folder, "train"),
+        SMALL["sources"],
+        SMALL["stages"],
+        row_length=50,
+        rows_per_step=4,
+        seed=3,
+        packing=packing,
+        language_tags=[],
+    )
+    steps = [stage["steps"] for stage in record["stages"]]
+    assert steps == np.diff(plan.first_steps).tolist()
+    assert record["steps"] == plan.num_steps
+    assert record["counts"] == plan.count(plan.num_steps)
+    rows = np.stack([plan.rows(step) for step in range(plan.num_steps)])
+    assert record["tokens"] == rows.size == sum(record["counts"].values())
+    assert record["tokens"] == sum(record["languages"].values())
+    # Nominal tokens are units and boundaries: a story of about 20 units has
+    # one of these. Sentences are as long in both languages.
+    for language, nominal in record["languages"].items():
+        units = record["counts"][language]
+        assert 0.9 * nominal < units < nominal
+    held = read_json(folder / "train" / "store.json")["counts"]
+    assert record["passes"] == {
+        name: record["counts"][name] / held[name]["units"] for name in held
+    }
+    assert 3 < record["passes"]["en"] < 30
+    BUDGET["main"]([str(path), "--units_folder", str(folder)])
+    table = capsys.readouterr().out
+    cells = [
+        f"{record['counts'][name]:,} ({record['passes'][name]:.2f})"
+        for name in ("en", "fr")
+    ]
+    assert table.endswith(f"| {' | '.join(cells)} |\n")
+
+
+def test_a_stage_that_cannot_be_laid_out_is_named(tmp_path):
+    stages = [*SMALL["stages"], {"tokens": 9, "mixture": {"it": 1}}]
+    path = write_yaml(tmp_path / "a.yaml", stages=stages)
+    with pytest.raises(ValueError, match="mixture names it") as caught:
+        budgets(path)
+    assert str(caught.value).startswith(f"{path}: Stage 4 of 4")
+
+
+def test_a_file_of_another_recipe_ends_with_a_line(monkeypatch):
+    path = ROOT / "recipes/TinyStories/units/hparams/mini.yaml"
+    monkeypatch.setattr(sys, "argv", ["budget.py", str(path)])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(TOOL, run_name="__main__")
+    assert caught.value.code == (
+        f"error: {path} sets no run, sources, stages, row_length, "
+        "rows_per_step, packing, language_tags; expected a YAML file of the "
+        "LM recipe"
+    )

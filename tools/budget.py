@@ -1,0 +1,262 @@
+"""Print what each run of the LM recipe trains on, read from its YAML file.
+
+python tools/budget.py
+python tools/budget.py recipes/TinyStories/LM/hparams/mini_*.yaml \
+    --units_folder results/mini/units
+
+Nothing is built or looked up: the budgets are those of the stages, rounded to
+whole steps. Without units they are nominal: a mixture's weights are shares of
+its stage's tokens, a source of n languages gives each 1/n of its own, and
+story boundaries count for the language of their story. With --units_folder
+the units that each language really gets are counted, and how often that
+passes over the stores.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import ruamel.yaml
+from hyperpyyaml import resolve_references
+
+from speechbrain_slm.dataio.plan import TokenPlan
+from speechbrain_slm.dataio.reader import open_stores
+from speechbrain_slm.dataio.settings import check_sources, check_stages
+from speechbrain_slm.dataio.stage import Stage
+
+HPARAMS = Path(__file__).parents[1] / "recipes/TinyStories/LM/hparams"
+KEYS = ("run", "seed", "sources", "stages", "row_length", "rows_per_step")
+KEYS += ("packing", "language_tags")
+SIZES = ("mini", "360M", "1B")
+
+
+def read_run(path):
+    """Read what a YAML file says about its data.
+
+    Arguments
+    ---------
+    path : str or Path
+        A YAML file of the LM recipe. None of its objects is made.
+
+    Returns
+    -------
+    dict
+        The values of ``KEYS``, references resolved.
+
+    Raises
+    ------
+    ValueError
+        If it is not the file of an LM recipe.
+    """
+    with open(path, encoding="utf-8") as file:
+        tree = ruamel.yaml.YAML().load(resolve_references(file))
+    absent = [key for key in KEYS if key not in tree]
+    if absent:
+        raise ValueError(
+            f"{path} sets no {', '.join(absent)}; expected a YAML file of the "
+            "LM recipe"
+        )
+    return {key: tree[key] for key in KEYS}
+
+
+def nominal_budget(path):
+    """Compute the budget of a run from its YAML file alone.
+
+    Arguments
+    ---------
+    path : str or Path
+        A YAML file of the LM recipe.
+
+    Returns
+    -------
+    dict
+        ``yaml``, ``run``, ``size`` (the file's name before the run's),
+        ``stages`` (their steps and mixtures), ``steps``, ``tokens`` and
+        ``languages`` (tokens of each).
+
+    Raises
+    ------
+    ValueError
+        If it is not the file of an LM recipe, or a stage cannot be laid out.
+    """
+    settings = read_run(path)
+    sources, row_length = settings["sources"], settings["row_length"]
+    try:
+        check_sources(sources, settings["language_tags"])
+        used = check_stages(settings["stages"], sources)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    stages, languages = [], {}
+    for stage in settings["stages"]:
+        found = Stage(stage, used, row_length, settings["rows_per_step"])
+        stages.append({"steps": found.steps, "mixture": dict(stage["mixture"])})
+        for name, rows in zip(used, found.shares.tolist(), strict=True):
+            among = sources[name]["languages"] if rows else ()
+            for language in among:
+                tokens = rows * row_length / len(among)
+                languages[language] = languages.get(language, 0.0) + tokens
+    step_tokens = row_length * settings["rows_per_step"]
+    steps = sum(stage["steps"] for stage in stages)
+    return {
+        "yaml": str(path),
+        "run": settings["run"],
+        "size": Path(path).stem.removesuffix(f"_{settings['run']}"),
+        "stages": stages,
+        "steps": steps,
+        "tokens": steps * step_tokens,
+        "languages": {name: round(languages[name]) for name in languages},
+    }
+
+
+def exact_counts(path, units_folder):
+    """Count what a run trains on, from the units themselves.
+
+    Arguments
+    ---------
+    path : str or Path
+        A YAML file of the LM recipe.
+    units_folder : str or Path
+        The output folder of the units recipe. Sources that name a folder of
+        their own are read from there.
+
+    Returns
+    -------
+    dict
+        ``counts`` (tokens of each language and kind, see ``TokenPlan.count``)
+        and ``passes`` (units of a language by those that its stores hold).
+    """
+    settings = read_run(path)
+    # No other source's units need be there.
+    names = check_stages(settings["stages"], settings["sources"])
+    used = {name: settings["sources"][name] for name in names}
+    stores = open_stores(used, units_folder, "train")
+    plan = TokenPlan(
+        stores,
+        used,
+        settings["stages"],
+        row_length=settings["row_length"],
+        rows_per_step=settings["rows_per_step"],
+        seed=settings["seed"],
+        packing=settings["packing"],
+        language_tags=settings["language_tags"],
+    )
+    counts = plan.count(plan.num_steps)
+    held = {}
+    for name, source in used.items():
+        for language in source["languages"]:
+            store = stores[name]
+            units = store.info["counts"][language]["units"]
+            held.setdefault(language, {})[str(store.folder)] = units
+    passes = {
+        language: counts[language] / sum(folders.values())
+        for language, folders in held.items()
+    }
+    return {"counts": counts, "passes": passes}
+
+
+def quantity(tokens):
+    """Write a number of tokens in billions or millions.
+
+    Arguments
+    ---------
+    tokens : int
+        How many.
+
+    Returns
+    -------
+    str
+        ``46.08 B``, ``0.82 M``, or ``-`` for none.
+    """
+    if not tokens:
+        return "-"
+    if tokens >= 1e9:
+        return f"{tokens / 1e9:.2f} B"
+    return f"{tokens / 1e6:.2f} M"
+
+
+def describe(stage):
+    """Write a stage in words: ``30,000 en + fr (1:1)``."""
+    weights = {name: w for name, w in stage["mixture"].items() if w > 0}
+    text = f"{stage['steps']:,} {' + '.join(weights)}"
+    if len(weights) > 1:
+        text += f" ({':'.join(f'{weight:g}' for weight in weights.values())})"
+    return text
+
+
+def markdown(records):
+    """Lay out the budgets as a Markdown table.
+
+    Arguments
+    ---------
+    records : list of dict
+        From :func:`nominal_budget`, with ``counts`` and ``passes`` of
+        :func:`exact_counts` in all or in none.
+
+    Returns
+    -------
+    str
+    """
+    languages = sorted({name for r in records for name in r["languages"]})
+    header = ["size", "run", "stages, in steps", "steps", "tokens", *languages]
+    exact = "counts" in records[0]
+    header += [f"{name}: units, passes" for name in languages if exact]
+    rows = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)]
+    for record in records:
+        rows.append(
+            [
+                record["size"],
+                f"`{record['run']}`",
+                ", then ".join(map(describe, record["stages"])),
+                f"{record['steps']:,}",
+                quantity(record["tokens"]),
+                *(quantity(record["languages"].get(n, 0)) for n in languages),
+            ]
+        )
+        for name in languages if exact else ():
+            passes = record["passes"].get(name)
+            rows[-1].append(
+                f"{record['counts'][name]:,} ({passes:.2f})" if passes else "-"
+            )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _order(record):
+    """Put the small before the large, the simple before the composite."""
+    sizes = (*SIZES, record["size"])
+    stages, languages = record["stages"], record["languages"]
+    return sizes.index(record["size"]), len(stages), len(languages)
+
+
+def main(arguments):
+    """Print the budgets.
+
+    Arguments
+    ---------
+    arguments : list of str
+        The command line.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("yaml_files", nargs="*", help="default: all there are")
+    parser.add_argument("--units_folder", help="count the units in it")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    options = parser.parse_args(arguments)
+    files = options.yaml_files or sorted(HPARAMS.glob("*.yaml"))
+    records = [nominal_budget(path) for path in files]
+    if not options.yaml_files:
+        records.sort(key=_order)
+    if options.units_folder:
+        for record in records:
+            record |= exact_counts(record["yaml"], options.units_folder)
+    print(json.dumps(records) if options.json else markdown(records))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
