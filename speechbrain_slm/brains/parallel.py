@@ -4,8 +4,6 @@ import contextlib
 
 import speechbrain as sb
 import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -83,6 +81,10 @@ def shard(module, device_type, precision):
         With ``"bf16"``, layers get their parameters as bf16; slices,
         gradients' sums and updates stay fp32.
     """
+    # Their import takes a second.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     for tensor in (*module.parameters(), *module.buffers()):
         torch.distributed.broadcast(tensor.data, 0)
     options = {"mesh": init_device_mesh(device_type, (world_size(),))}
