@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
+from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
-from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.mapping import map_manifest
+from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.tables import MANIFEST, write_table
@@ -24,6 +25,8 @@ class LoudnessTokenizer:
     frame_rate = 25.0
     vocabulary_size = 16
     deduplicated = False
+    fitted = True
+    equal_lengths = False
 
     def __init__(self, codebook="a", delay=0.0):
         self.config = {"type": "loudness"}
@@ -31,7 +34,7 @@ class LoudnessTokenizer:
         self.shift = len(codebook)
         self.delay = delay
 
-    def encode(self, wavs, lengths):
+    def encode(self, wavs, lengths, languages=None):
         encoded = []
         for wav, length in zip(wavs.numpy(), lengths.tolist(), strict=True):
             time.sleep(self.delay)
@@ -66,7 +69,10 @@ def entry(path):
 
 
 def write_corpus(folder, stories=12, sentences=3, files=30, split="train"):
-    """Write audio and a manifest in which stories share utterances."""
+    """Write audio and a manifest in which stories share utterances.
+
+    An even number of files: each language has half of them.
+    """
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     entries = []
     for number in range(files):
@@ -78,7 +84,7 @@ def write_corpus(folder, stories=12, sentences=3, files=30, split="train"):
     for story in range(stories):
         for number in range(2 * sentences):
             language = ("en", "fr")[number % 2]
-            drawn = entries[(story * 5 + number) % files]
+            drawn = entries[(story * 6 + number) % files]
             rows.append(
                 {
                     "story_id": f"{split}-{story:03d}",
@@ -97,13 +103,16 @@ def write_manifest(path, rows):
     return path
 
 
-def extract(manifest, folder, tokenizer, max_rejects=0.1):
+def extract(
+    manifest, folder, tokenizer, max_rejects=0.1, utterances_per_shard=4
+):
     """Run the steps of the units recipe, without fitting."""
     with lock_folder(folder):
-        manifests = {"train": read_manifest(manifest, ["en", "fr"])}
+        copy = folder / "manifests" / "train.arrow"
+        manifests = {"train": map_manifest(manifest, ["en", "fr"], copy)}
         utterances = folder / "utterances"
         extract_utterances(
-            manifests.values(), tokenizer, utterances, utterances_per_shard=4
+            manifests.values(), tokenizer, utterances, utterances_per_shard
         )
         kept = leave_out_rejects(manifests, utterances, folder, max_rejects)
         assemble_stores(
@@ -117,4 +126,16 @@ def digests(folder):
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".lock"
+    }
+
+
+def results(folder):
+    """Return the digests of what an extraction is for.
+
+    How it was cut into shards and ranks may show in ``utterances`` alone.
+    """
+    return {
+        name: digest
+        for name, digest in digests(folder).items()
+        if not name.startswith("utterances/")
     }

@@ -1,22 +1,15 @@
-"""From the units of audio files to a unit store of stories.
+"""From the units of audio files to a unit store of stories."""
 
-A sentence whose audio is bad in one language goes in every language of its
-story, so that sentence ``i`` says the same in all of them. Whatever goes is
-written to a ledger with its reason.
-"""
-
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from speechbrain_slm.units.extraction import forget_rejects, read_utterances
 from speechbrain_slm.units.manifest import content_identity
+from speechbrain_slm.units.rows import Rows, blocks, codes, numbers, renumber
+from speechbrain_slm.units.sharing import claim
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.atomic import remove_temporary, write_atomic
+from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -24,132 +17,10 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import LEDGER, STORE_JSON, verify
+from speechbrain_slm.utils.store_format import STORE_JSON, verify
 from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
-
-
-class TooManyRejects(ValueError):
-    """More audio is bad than the run may leave out."""
-
-
-def drop_rejected(table, utterances):
-    """Leave out of a manifest what has no units, in every language.
-
-    Arguments
-    ---------
-    table : pyarrow.Table
-        A manifest.
-    utterances : pyarrow.Table
-        What ``read_utterances`` returns.
-
-    Returns
-    -------
-    pyarrow.Table
-        The rows that stay, with a column ``utterance``: the row of
-        ``utterances``.
-    list of dict
-        The ledger: an entry for each row that was dropped or kept with a
-        note, then one for each story of which nothing is left, both in the
-        manifest's order.
-    """
-    utterance = pc.index_in(table["sha256"], utterances["sha256"])
-    utterance = utterance.combine_chunks().to_numpy()
-    table = table.append_column("utterance", pa.array(utterance))
-    reasons = utterances["reason"].take(utterance)
-    bad = pc.not_equal(reasons, "").to_numpy()
-    story = _codes(table["story_id"])
-    sentence = table["sentence"].to_numpy().astype(np.int64)
-    place = story * (sentence.max() + 1) + sentence
-    dropped = np.isin(place, place[bad])
-    notes = utterances["note"].take(utterance)
-    noted = pc.not_equal(notes, "").to_numpy() & ~dropped
-    listed = np.flatnonzero(dropped | noted)
-    columns = ["story_id", "sentence", "language", "audio"]
-    entries = table.select(columns).take(listed).to_pylist()
-    listed_reasons = reasons.take(listed).to_pylist()
-    listed_notes = notes.take(listed).to_pylist()
-    ledger = []
-    for row, entry, reason, note in zip(
-        listed, entries, listed_reasons, listed_notes, strict=True
-    ):
-        if noted[row]:
-            ledger.append({**entry, "action": "kept", "reason": note})
-        else:
-            reason = reason or "the sentence was dropped in another language"
-            ledger.append({**entry, "action": "dropped", "reason": reason})
-    lost = np.setdiff1d(story, story[~dropped])
-    _, first = np.unique(story, return_index=True)
-    ledger += [
-        {
-            "story_id": table["story_id"][row].as_py(),
-            "action": "dropped",
-            "reason": "no sentence of the story is left",
-        }
-        for row in first[lost]
-    ]
-    return table.filter(pa.array(~dropped)).combine_chunks(), ledger
-
-
-def _codes(column):
-    """Number strings in the order of their first appearance."""
-    encoded = pa.chunked_array(column).combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64)
-
-
-def leave_out_rejects(manifests, utterances_folder, folder, max_rejects):
-    """Take the bad audio out of all splits and write the ledger.
-
-    Arguments
-    ---------
-    manifests : dict
-        A manifest (pyarrow.Table) for each split.
-    utterances_folder : str or Path
-        What ``extract_utterances`` filled for these manifests.
-    folder : str or Path
-        Gets ``rejects.jsonl``.
-    max_rejects : float
-        The share of audio files that may be bad.
-
-    Returns
-    -------
-    dict
-        For each split what :func:`drop_rejected` keeps.
-
-    Raises
-    ------
-    TooManyRejects
-        If more files are bad. A rerun reads them again.
-    ValueError
-        If nothing is left of a split.
-    """
-    utterances = read_utterances(utterances_folder)
-    ledger_path = Path(folder) / LEDGER
-    kept, ledger = {}, []
-    for split, table in manifests.items():
-        kept[split], entries = drop_rejected(table, utterances)
-        ledger += [{"split": split, **entry} for entry in entries]
-    bad = int(pc.sum(pc.not_equal(utterances["reason"], "")).as_py())
-    logger.info("%d of %d audio files are bad", bad, len(utterances))
-    if is_main():
-        lines = [json.dumps(line, ensure_ascii=False) for line in ledger]
-        write_atomic(ledger_path, "".join(f"{line}\n" for line in lines))
-        if bad > max_rejects * len(utterances):
-            forget_rejects(utterances_folder)
-            raise TooManyRejects(
-                f"{bad} of {len(utterances)} audio files are bad "
-                f"({bad / len(utterances):.2%}; max_rejects is "
-                f"{max_rejects:.2%}). {ledger_path} names each with its "
-                "reason. Mend them and run again, or raise max_rejects."
-            )
-    barrier()
-    empty = [split for split, table in kept.items() if not len(table)]
-    if empty:
-        raise ValueError(
-            f"No story is left of {', '.join(empty)}; {ledger_path} says why"
-        )
-    return kept
 
 
 def assemble_stores(
@@ -165,7 +36,7 @@ def assemble_stores(
     Arguments
     ---------
     kept : dict
-        What :func:`leave_out_rejects` returns.
+        What ``rejects.leave_out_rejects`` returns.
     utterances_folder : str or Path
         What ``extract_utterances`` filled.
     tokenizer : Tokenizer
@@ -183,67 +54,110 @@ def assemble_stores(
         If a store was begun with another configuration, or one that is there
         already is damaged.
     """
-    units = read_utterances(utterances_folder)["units"].combine_chunks()
-    bounds = units.offsets.to_numpy()
-    encoded = np.split(units.flatten().to_numpy(), bounds[1:-1] - bounds[0])
-    if bpe is not None:
-        # A bad file has no units, and BPE of nothing is nothing.
-        encoded = bpe.encode(encoded)
-    for split, table in kept.items():
+    utterances = Utterances(utterances_folder)
+    for split, one in kept.items():
         _write_store(
-            table,
-            encoded,
+            one,
+            _Speech(utterances, bpe),
             Path(folder) / split,
             describe(bpe or tokenizer),
             stories_per_shard,
         )
 
 
-def _write_store(table, encoded, folder, tokenizer, stories_per_shard):
+class _Speech:
+    """The units of sentences, by the rows of their utterances."""
+
+    def __init__(self, utterances, bpe):
+        self.utterances = utterances
+        self.bpe = bpe
+
+    def sentences(self, rows):
+        # Stories share utterances; BPE would be made of each again.
+        distinct, place = np.unique(rows, return_inverse=True)
+        units = self.utterances.units(distinct)
+        if self.bpe is not None:
+            units = self.bpe.encode(units)
+        return [units[number] for number in place]
+
+
+def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
     # Without the paths: audio may move. What was dropped is not in it.
-    source = content_identity(
-        table, [name for name in MANIFEST.names if name != "audio"]
-    )
-    story = _codes(table["story_id"])
-    language = _codes(table["language"])
-    num_shards = -(-int(story.max() + 1) // stories_per_shard)
+    names = [name for name in MANIFEST.names if name != "audio"]
+    source = content_identity(kept.table, names, kept.rows)
+    order, begins, story = _story_order(kept)
+    num_shards = -(-(int(story[-1]) + 1) // stories_per_shard)
     plan = (tokenizer, source, num_shards, stories_per_shard)
-    if is_main():
-        # The ranks that come later find the plan.
-        StoreWriter(folder, *plan)
-        remove_temporary(folder)
-    barrier()
-    writer = StoreWriter(folder, *plan)
-    order = np.lexsort((table["sentence"].to_numpy(), language, story))
-    table = table.take(pa.array(order))
-    story, language = story[order], language[order]
-    change = (np.diff(story) != 0) | (np.diff(language) != 0)
-    starts = np.concatenate(([0], np.flatnonzero(change) + 1))
-    ends = np.append(starts[1:], len(order))
-    names = [
-        table[name].take(pa.array(starts)).to_pylist()
-        for name in ("story_id", "language", "speaker")
-    ]
-    utterance = table["utterance"].to_numpy()
-    shard = story[starts] // stories_per_shard
-    for index in writer.missing():
-        if index % world_size() != rank():
-            continue
-        writer.write(
-            index,
-            (
-                (
-                    *(column[row] for column in names),
-                    [encoded[i] for i in utterance[starts[row] : ends[row]]],
+    with claim(folder):
+        if is_main():
+            # The ranks that come later find the plan.
+            StoreWriter(folder, *plan)
+        barrier()
+        writer = StoreWriter(folder, *plan)
+        rows = Rows(kept.table.select(["story_id", "language", "speaker"]))
+        for index in writer.missing():
+            if index % world_size() == rank():
+                first, last = np.searchsorted(
+                    story,
+                    [
+                        index * stories_per_shard,
+                        (index + 1) * stories_per_shard,
+                    ],
                 )
-                for row in np.flatnonzero(shard == index)
-            ),
-        )
-    barrier()
-    if is_main():
-        if (folder / STORE_JSON).is_file():
-            info = verify(folder)
-        else:
-            info = writer.finish(num_rows=len(starts))
-        logger.info("%s: %s", folder, info["counts"])
-    barrier()
+                writer.write(
+                    index,
+                    _stories(
+                        kept, rows, speech, order, begins[first : last + 1]
+                    ),
+                )
+        barrier()
+        if is_main():
+            if (folder / STORE_JSON).is_file():
+                info = verify(folder)
+            else:
+                info = writer.finish(num_rows=len(story))
+            logger.info("%s: %s", folder, info["counts"])
+        barrier()
+
+
+def _story_order(kept):
+    """Sort sentences into stories, in the order of their first appearance.
+
+    Returns
+    -------
+    numpy.ndarray
+        The order of the kept rows: by story, language and sentence.
+    numpy.ndarray
+        Where in it each story in a language begins and, last, the end.
+    numpy.ndarray
+        The number of the story of each.
+    """
+    place = renumber(codes(kept.table["story_id"])[0][kept.rows])
+    language = renumber(codes(kept.table["language"])[0][kept.rows])
+    num_languages = int(language.max()) + 1
+    place = place * np.int64(num_languages) + language
+    del language
+    sentence = numbers(kept.table["sentence"], np.int32)[kept.rows]
+    longest = int(sentence.max()) + 1
+    place *= longest
+    place += sentence
+    del sentence
+    order = np.argsort(place, kind="stable").astype(np.uint32)
+    change = np.ones(len(place), dtype=bool)
+    for part in blocks(len(place) - 1):
+        here = place[order[part.start : part.stop + 1]] // longest
+        change[part.start + 1 : part.stop + 1] = here[1:] != here[:-1]
+    begins = np.append(np.flatnonzero(change), len(place))
+    story = place[order[begins[:-1]]] // (longest * num_languages)
+    return order, begins, story
+
+
+def _stories(kept, rows, speech, order, begins):
+    """Yield the rows of a store's shard."""
+    here = order[begins[0] : begins[-1]]
+    sentences = speech.sentences(kept.utterances[here])
+    names = rows.take(kept.rows[order[begins[:-1]]])
+    columns = (names[name].to_pylist() for name in names.schema.names)
+    spans = zip(begins[:-1] - begins[0], begins[1:] - begins[0], strict=True)
+    for *row, (first, last) in zip(*columns, spans, strict=True):
+        yield (*row, sentences[first:last])

@@ -88,9 +88,6 @@ def read_clip(utterance, sample_rate):
 def read_clips(utterances, sample_rate, num_workers):
     """Read audio files ahead of the one who needs them.
 
-    Threads do: decoding and hashing run outside Python's lock. Unlike
-    processes, they end with the one that started them, however it ends.
-
     Arguments
     ---------
     utterances : iterable of dict
@@ -105,12 +102,48 @@ def read_clips(utterances, sample_rate, num_workers):
     Clip
         In the order of the utterances.
     """
+    single = ([utterance] for utterance in utterances)
     ahead = 8 * num_workers
-    with ThreadPoolExecutor(num_workers) as pool:
-        waiting = deque()
-        for utterance in utterances:
-            waiting.append(pool.submit(read_clip, utterance, sample_rate))
+    for _, clips in read_batches(single, sample_rate, num_workers, ahead):
+        yield clips[0]
+
+
+def read_batches(batches, sample_rate, num_workers, ahead=2):
+    """Read the audio of the next batches while one is worked on.
+
+    Threads do: decoding and hashing run outside Python's lock. Unlike
+    processes, they end with the one that started them, however it ends.
+
+    Arguments
+    ---------
+    batches : iterable of list of dict
+        Utterances; see :func:`read_clip`.
+    sample_rate : int
+        What the waveforms shall have, in Hz.
+    num_workers : int
+        Number of threads.
+    ahead : int
+        Batches that are read before they are asked for.
+
+    Yields
+    ------
+    list of dict
+        A batch.
+    list of Clip
+        What was read of each of its utterances.
+    """
+    pool = ThreadPoolExecutor(num_workers)
+    waiting = deque()
+    try:
+        for batch in batches:
+            clips = [pool.submit(read_clip, one, sample_rate) for one in batch]
+            waiting.append((batch, clips))
             if len(waiting) > ahead:
-                yield waiting.popleft().result()
+                batch, clips = waiting.popleft()
+                yield batch, [clip.result() for clip in clips]
         while waiting:
-            yield waiting.popleft().result()
+            batch, clips = waiting.popleft()
+            yield batch, [clip.result() for clip in clips]
+    finally:
+        # Whoever stops half-way need not wait for what nobody reads.
+        pool.shutdown(cancel_futures=True)

@@ -1,27 +1,43 @@
 """From audio files to units: every distinct file is read and encoded once.
 
 Stories share utterances, so what is encoded is the list of distinct audio
-files of all splits, cut into shards by their SHA-256. A shard is published
-whole or not at all; whoever runs next, with any number of ranks, does the
-shards that are missing.
+files of all splits. Their units are published in shards, each whole or not at
+all, and found by the audio's SHA-256: whoever runs next, with any number of
+ranks or array jobs and shards of any size, encodes what is missing.
 """
 
 import logging
 import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from speechbrain_slm.units.audio import read_clips
+from speechbrain_slm.units.audio import read_batches
 from speechbrain_slm.units.manifest import (
-    content_identity,
     distinct_utterances,
     refuse_missing_audio,
+    seconds_of,
 )
+from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, blocks
+from speechbrain_slm.units.sharing import claim
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.atomic import remove_temporary
+from speechbrain_slm.units.utterances import (
+    FILES,
+    SCHEMA,
+    Utterances,
+    remove_damaged,
+    write_utterances,
+)
+
+# Where those who fit on units look for it.
+from speechbrain_slm.units.utterances import (
+    read_utterances as read_utterances,
+)
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -30,24 +46,11 @@ from speechbrain_slm.utils.distributed import (
 )
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.store import check_units
-from speechbrain_slm.utils.store_format import map_file, write_file
 
 logger = logging.getLogger(__name__)
 
-# A row is one audio file: its units, or the reason why it has none.
-SCHEMA = pa.schema(
-    [
-        ("sha256", pa.string()),
-        ("units", pa.list_(pa.uint16())),
-        ("reason", pa.string()),
-        ("note", pa.string()),
-    ]
-)
-SHARDS = "utterances-*.arrow"
-
-
-def _shard_path(folder, index):
-    return Path(folder) / f"utterances-{index:05d}.arrow"
+COLUMNS = [*KEY_COLUMNS, "audio"]
+LOG_INTERVAL = 10  # seconds between two lines on the progress
 
 
 def extract_utterances(
@@ -57,6 +60,8 @@ def extract_utterances(
     utterances_per_shard=1000,
     batch_seconds=60,
     num_workers=2,
+    job=None,
+    num_jobs=1,
 ):
     """Encode the distinct audio files of manifests, resuming what is there.
 
@@ -65,154 +70,213 @@ def extract_utterances(
     tables : iterable of pyarrow.Table
         Manifests of all splits.
     tokenizer : Tokenizer
-        Makes the units.
+        Makes the units, on the device where it is.
     folder : str or Path
         Gets ``plan.json`` and ``utterances-*.arrow``.
     utterances_per_shard : int
-        Audio files in a shard; what a kill can lose.
+        Audio files in a shard; what a kill can lose of each rank's work.
     batch_seconds : float
         Speech that the tokenizer gets at once, padding included, in seconds.
+        Two more such batches are read ahead.
     num_workers : int
         Threads that read audio ahead.
+    job : int, optional
+        Encode the share of this array job alone, 0 to ``num_jobs - 1``.
+    num_jobs : int
+        Number of array jobs, which may run at the same time.
 
     Raises
     ------
     FileNotFoundError
         If an audio file that is still to be read does not exist; nothing is
         encoded then.
+    FolderInUse
+        If another process writes to the folder, unless both are array jobs.
     ValueError
-        If the folder was begun with another tokenizer or list of audio.
+        If the folder was begun with another tokenizer.
     """
-    utterances = distinct_utterances(tables)
-    num_shards = -(-len(utterances) // utterances_per_shard)
-    plan = {
-        "tokenizer": describe(tokenizer),
-        "utterances": content_identity(
-            utterances, ["sha256", "num_samples", "sample_rate"]
-        ),
-        "num_shards": num_shards,
-        "utterances_per_shard": utterances_per_shard,
-    }
-    if is_main():
-        pin_plan(folder, plan, SHARDS)
-        remove_temporary(folder)
-    barrier()
-    missing = [
-        index
-        for index in range(num_shards)
-        if not _shard_path(folder, index).is_file()
-    ]
-    shards = {
-        index: utterances.slice(
-            index * utterances_per_shard, utterances_per_shard
-        ).to_pylist()
-        for index in missing
-    }
-    refuse_missing_audio(
-        row["audio"] for rows in shards.values() for row in rows
-    )
-    # No rank publishes before every rank has listed what is missing.
-    barrier()
-    start, seconds = time.monotonic(), 0.0
-    for index in missing[rank() :: world_size()]:
-        rows = shards[index]
-        _write_shard(
-            _shard_path(folder, index),
-            _encode(rows, tokenizer, batch_seconds, num_workers),
+    if not (job is None or 0 <= job < num_jobs):
+        raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")
+    with claim(folder, job, num_jobs) as own:
+        if is_main():
+            plan = {"tokenizer": describe(tokenizer)}
+            pin_plan(folder, plan, f"**/{FILES}")
+            remove_damaged(folder)
+        barrier()
+        table = pa.concat_tables(table.select(COLUMNS) for table in tables)
+        rows, seconds = _missing(table, folder, job, num_jobs)
+        utterances = Rows(table)
+        for part in blocks(len(rows)):
+            audio = utterances.take(rows[part])["audio"]
+            refuse_missing_audio(audio.to_pylist())
+        if is_main():
+            _log_rates(table, tokenizer)
+        # No rank publishes before every rank has listed what is missing.
+        barrier()
+        shards = (
+            utterances.take(rows[begin : begin + utterances_per_shard])
+            for begin in range(0, len(rows), utterances_per_shard)
         )
-        seconds += sum(row["num_samples"] / row["sample_rate"] for row in rows)
+        progress = _Progress(seconds)
+        _encode_shards(
+            shards, tokenizer, own, batch_seconds, num_workers, progress
+        )
+        barrier()
+
+
+def _missing(table, folder, job, num_jobs):
+    """List what this rank has to encode, the longest first."""
+    records = distinct_utterances(table)
+    if job is not None:
+        # A share is a part of the manifest, whatever has been done of it:
+        # jobs need not start at the same time.
+        bounds = np.arange(num_jobs + 1) * len(records) // num_jobs
+        records = records[bounds[job] : bounds[job + 1]]
+    index = KeyIndex(Utterances(folder).table)
+    done = np.zeros(len(records), dtype=bool)
+    for part in blocks(len(records)):
+        done[part] = index.find(records["key"][part]) >= 0
+    del index
+    rows = records["row"][~done].astype(np.uint32)
+    del records, done
+    # Those of a length stand together, so that batches need little padding,
+    # and dealt out they give every rank as much. The longest come first:
+    # memory that does not do is found out at once.
+    seconds = seconds_of(table)[rows]
+    order = np.argsort(-seconds, kind="stable")[rank() :: world_size()]
+    return rows[order], float(seconds[order].sum())
+
+
+def _log_rates(table, tokenizer):
+    rates = set(pc.unique(table["sample_rate"]).to_pylist())
+    others = sorted(rates - {tokenizer.sample_rate})
+    if others:
         logger.info(
-            "Shard %d of %d: %.2f h of speech so far, %.0f x real time",
-            index + 1,
-            num_shards,
-            seconds / 3600,
-            seconds / (time.monotonic() - start),
+            "Speech of %s Hz is resampled to the tokenizer's %d Hz",
+            ", ".join(map(str, others)),
+            tokenizer.sample_rate,
         )
-    barrier()
 
 
-def _encode(rows, tokenizer, batch_seconds, num_workers):
-    """Return the rows of a shard, batched by length to pad little."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i]["num_samples"])
-    clips = read_clips(
-        (rows[i] for i in order), tokenizer.sample_rate, num_workers
-    )
-    limit = batch_seconds * tokenizer.sample_rate
-    encoded, batch = [None] * len(rows), []
+class _Progress:
+    """Says now and then how far this rank is."""
 
-    def flush():
-        units = _encode_batch([clip.wav for _, clip in batch], tokenizer)
-        for (i, clip), found in zip(batch, units, strict=True):
-            if len(found):
-                where = f"{rows[i]['audio']}, as encoded"
-                check_units(found, tokenizer.vocabulary_size, where)
-            reason = "" if len(found) else "too short to give a unit"
-            encoded[i] = (rows[i]["sha256"], found, reason, clip.note)
-        batch.clear()
+    def __init__(self, seconds):
+        self.seconds = seconds
+        self.done = 0.0
+        self.start = self.said = time.monotonic()
 
-    for i, clip in zip(order, clips, strict=True):
-        if clip.reason:
-            encoded[i] = (rows[i]["sha256"], [], clip.reason, "")
-            continue
-        longest = max(len(other.wav) for _, other in [*batch, (i, clip)])
-        if batch and longest * (len(batch) + 1) > limit:
-            flush()
-        batch.append((i, clip))
-    if batch:
-        flush()
-    return encoded
+    def add(self, seconds):
+        self.done += seconds
+        now = time.monotonic()
+        # The last one may miss the sum by a rounding error.
+        last = self.done > self.seconds - 1e-3
+        if now - self.said < LOG_INTERVAL and not last:
+            return
+        self.said = now
+        speed = self.done / (now - self.start)
+        logger.info(
+            "Rank %d of %d: %.2f of its %.2f h of speech, %.0f x real time, "
+            "%.0f s left",
+            rank(),
+            world_size(),
+            self.done / 3600,
+            self.seconds / 3600,
+            speed,
+            (self.seconds - self.done) / speed,
+        )
 
 
-def _encode_batch(wavs, tokenizer):
+def _batches(shards, tokenizer, batch_seconds):
+    """Cut shards into batches; the last of each shard is told."""
+    equal = tokenizer.equal_lengths
+    for shard in shards:
+        batch = []
+        for row in shard.to_pylist():
+            # The first of a batch is its longest.
+            samples, rate = _length(batch[0] if batch else row)
+            full = samples / rate * (len(batch) + 1) > batch_seconds
+            other = equal and _length(row) != (samples, rate)
+            if batch and (full or other):
+                yield batch, False
+                batch = []
+            batch.append(row)
+        yield batch, True
+
+
+def _length(row):
+    return row["num_samples"], row["sample_rate"]
+
+
+def _encode_shards(
+    shards, tokenizer, folder, batch_seconds, num_workers, progress
+):
+    """Read, encode and publish, all three at the same time."""
+    ends = deque()
+
+    def batches():
+        for batch, last in _batches(shards, tokenizer, batch_seconds):
+            ends.append(last)
+            yield batch
+
+    encoded, published = [], []
+    with ThreadPoolExecutor(1) as publisher:
+        read = read_batches(batches(), tokenizer.sample_rate, num_workers)
+        for batch, clips in read:
+            encoded += _encode_batch(batch, clips, tokenizer)
+            progress.add(sum(n / rate for n, rate in map(_length, batch)))
+            if ends.popleft():
+                published.append(publisher.submit(_publish, folder, encoded))
+                encoded = []
+                # One may be on its way; what went wrong is raised here.
+                if len(published) > 1:
+                    published.pop(0).result()
+        for last in published:
+            last.result()
+
+
+def _encode_batch(batch, clips, tokenizer):
+    """Return (row, units, reason, note) of each audio file."""
+    good = [n for n, clip in enumerate(clips) if not clip.reason]
+    units = [np.zeros(0, dtype=np.uint16)] * len(batch)
+    if good:
+        wavs = [clips[n].wav for n in good]
+        languages = [batch[n]["language"] for n in good]
+        encoded = tokenizer.encode(*_padded(wavs), languages)
+        for n, found in zip(good, encoded, strict=True):
+            units[n] = np.asarray(found)
+    rows = []
+    for row, clip, found in zip(batch, clips, units, strict=True):
+        reason = clip.reason
+        if len(found):
+            where = f"{row['audio']}, as encoded"
+            check_units(found, tokenizer.vocabulary_size, where)
+        elif not reason:
+            reason = "too short to give a unit"
+        rows.append((row, found.astype(np.uint16), reason, clip.note))
+    return rows
+
+
+def _padded(wavs):
     # Padded by NumPy: torch would start threads for it, which then spin
     # against those that read (10 ms a batch where 1 ms does).
     lengths = torch.tensor([len(wav) for wav in wavs])
     padded = np.zeros((len(wavs), int(lengths.max())), dtype=np.float32)
     for row, wav in zip(padded, wavs, strict=True):
         row[: len(wav)] = wav
-    return tokenizer.encode(torch.from_numpy(padded), lengths)
+    return torch.from_numpy(padded), lengths
 
 
-def _write_shard(path, encoded):
-    sha256, units, reasons, notes = zip(*encoded, strict=True)
-    arrays = [np.asarray(array).astype(np.uint16) for array in units]
-    batch = pa.record_batch(
-        [list(sha256), arrays, list(reasons), list(notes)], schema=SCHEMA
+def _publish(folder, encoded):
+    rows, units, reasons, notes = zip(*encoded, strict=True)
+    columns = {name: [row[name] for row in rows] for name in KEY_COLUMNS}
+    bounds = np.cumsum([0, *map(len, units)]).astype(np.int32)
+    columns["units"] = pa.ListArray.from_arrays(
+        pa.array(bounds), pa.array(np.concatenate(units))
     )
-    write_file(path, batch)
-
-
-def read_utterances(folder):
-    """Read the units of all audio files.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What :func:`extract_utterances` filled.
-
-    Returns
-    -------
-    pyarrow.Table
-        ``sha256, units, reason, note``, in the order of their SHA-256.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged.
-    """
-    paths = sorted(Path(folder).glob(SHARDS))
-    tables = [map_file(path, SCHEMA) for path in paths]
-    return pa.concat_tables(tables).combine_chunks()
-
-
-def forget_rejects(folder):
-    """Remove the shards with bad audio, so that a rerun reads them again.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What :func:`extract_utterances` filled.
-    """
-    for path in sorted(Path(folder).glob(SHARDS)):
-        if any(map_file(path, SCHEMA)["reason"].to_pylist()):
-            path.unlink()
+    columns["reason"], columns["note"] = list(reasons), list(notes)
+    batch = pa.record_batch(
+        [pa.array(columns[field.name], field.type) for field in SCHEMA],
+        schema=SCHEMA,
+    )
+    write_utterances(Path(folder), batch)

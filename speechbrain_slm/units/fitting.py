@@ -1,39 +1,67 @@
 """Fitting tokenizers on the training split, once.
 
-One rank fits while the others wait for it in a barrier, so under ``torchrun``
-a fit that takes longer than ``utils.distributed.TIMEOUT`` (30 minutes) ends
-the run. Fit with one process then; any number of ranks goes on from there.
+Every rank makes features of its share of the speech, in shards that a rerun
+finds again; the main one fits k-means on them. The others wait for its file
+rather than in a barrier, so a fit may take longer than
+``utils.distributed.TIMEOUT``.
 """
 
 import logging
+import shutil
+import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
+import torch
 
 from speechbrain_slm.units import bpe as unit_bpe
-from speechbrain_slm.units import mel_kmeans
 from speechbrain_slm.units.audio import read_clips
 from speechbrain_slm.units.extraction import read_utterances
+from speechbrain_slm.units.kmeans import JOINT
 from speechbrain_slm.units.manifest import (
     content_identity,
+    distinct_utterances,
     refuse_missing_audio,
     sample_utterances,
 )
-from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.utils.atomic import remove_temporary
-from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.units.rows import Rows, blocks
+from speechbrain_slm.units.tokenizer import DESCRIPTION, describe
+from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.distributed import (
+    barrier,
+    is_main,
+    rank,
+    world_size,
+)
 from speechbrain_slm.utils.plans import pin_plan
 
 logger = logging.getLogger(__name__)
 
+# Features of the drawn speech; removed when the codebook is there.
+FEATURES = "features"
+UTTERANCES_PER_SHARD = 500
 
-def fit_tokenizer(tokenizer, manifests, folder, seconds, seed, num_workers=2):
-    """Fit a k-means tokenizer on frames of a manifest, or load it.
+
+def fit_tokenizer(
+    tokenizer,
+    manifests,
+    folder,
+    seconds,
+    seed,
+    num_workers=2,
+    batch_seconds=60,
+):
+    """Fit a k-means tokenizer on frames of a manifest, or restore it.
+
+    A tokenizer that needs no fit (a codec, or a codebook from a file) is
+    written down in the folder, and refused where another stands.
 
     Arguments
     ---------
-    tokenizer : MelKMeans
-        Not fitted yet: its configuration.
+    tokenizer : Tokenizer
+        A :class:`KMeansTokenizer` that is not fitted yet, or any tokenizer
+        that can encode already.
     manifests : dict
         A manifest (pyarrow.Table) for each split; ``train`` is what it is
         fitted on.
@@ -45,11 +73,13 @@ def fit_tokenizer(tokenizer, manifests, folder, seconds, seed, num_workers=2):
         Of the draw and of k-means.
     num_workers : int
         Threads that read audio ahead.
+    batch_seconds : float
+        Speech that the tokenizer gets at once, padding included, in seconds.
 
     Returns
     -------
-    MelKMeans
-        The fitted tokenizer.
+    Tokenizer
+        The same, fitted.
 
     Raises
     ------
@@ -59,35 +89,130 @@ def fit_tokenizer(tokenizer, manifests, folder, seconds, seed, num_workers=2):
         If the folder's tokenizer was fitted otherwise: the message names the
         field.
     """
+    folder = Path(folder)
+    if tokenizer.fitted:
+        return _keep(tokenizer, folder)
     table = manifests["train"]
-    columns = ["sha256", "language", "speaker"]
-    spoken = table.group_by(columns).aggregate([])
-    spoken = spoken.sort_by([(name, "ascending") for name in columns])
-    plan = {
-        "config": tokenizer.config,
-        "seconds": seconds,
-        "seed": seed,
-        "speech": content_identity(spoken, columns),
-    }
     if is_main():
-        fitted = (Path(folder) / mel_kmeans.DESCRIPTION).is_file()
-        if not fitted:
+        plan = {
+            "config": tokenizer.config,
+            "seconds": seconds,
+            "seed": seed,
+            "speech": content_identity(
+                table,
+                ["sha256", "language", "speaker"],
+                distinct_utterances(table)["row"],
+            ),
+        }
+        if not (folder / DESCRIPTION).is_file():
             # All splits: the extraction would find them out after the fit.
-            columns = [split["audio"] for split in manifests.values()]
-            audio = set().union(*(column.to_pylist() for column in columns))
-            refuse_missing_audio(sorted(audio))
-        pin_plan(folder, plan, mel_kmeans.DESCRIPTION)
+            for split in manifests.values():
+                _refuse_missing_audio(split)
+        pin_plan(folder, plan, DESCRIPTION)
+        for place in (folder, folder / FEATURES):
+            remove_temporary(place)
+    barrier()
+    fitted = (folder / DESCRIPTION).is_file()
+    shards = {} if fitted else _shards(tokenizer, table, folder, seconds, seed)
+    missing = [path for path in shards if not path.is_file()]
+    # No rank publishes before every rank has listed what is missing.
+    barrier()
+    for path in missing[rank() :: world_size()]:
+        _write_features(
+            path, shards[path][1], tokenizer, num_workers, batch_seconds
+        )
+        logger.info("Features for k-means: %s of %d", path.stem, len(shards))
+    if is_main() and not fitted:
+        _wait_for(shards)
+        _fit(tokenizer, shards, folder, seed)
+    _wait_for([folder / DESCRIPTION])
+    barrier()
+    tokenizer.restore(folder)
+    return tokenizer
+
+
+def _refuse_missing_audio(table):
+    rows, audio = distinct_utterances(table)["row"], Rows(table)
+    for part in blocks(len(rows)):
+        refuse_missing_audio(audio.take(rows[part])["audio"].to_pylist())
+
+
+def _keep(tokenizer, folder):
+    """Write down a tokenizer that needs no fit."""
+    if is_main():
+        plan = {"config": tokenizer.config, "identity": tokenizer.identity}
+        pin_plan(folder, plan, DESCRIPTION)
         remove_temporary(folder)
-        if not fitted:
-            drawn = sample_utterances(table, seconds, seed)
-            clips = read_clips(drawn, tokenizer.sample_rate, num_workers)
-            # Bad audio is told when the utterances are extracted.
-            wavs = (clip.wav for clip in clips if not clip.reason)
-            logger.info("Fitting k-means on %d utterances", len(drawn))
-            tokenizer.fit(wavs, seed)
+        if not (folder / DESCRIPTION).is_file():
             tokenizer.save(folder)
     barrier()
-    return type(tokenizer).load(folder)
+    return tokenizer
+
+
+def _shards(tokenizer, table, folder, seconds, seed):
+    """Return the language and the utterances of each shard of features."""
+    drawn = {}
+    for utterance in sample_utterances(table, seconds, seed):
+        joint = tokenizer.codebooks == "joint"
+        language = JOINT if joint else utterance["language"]
+        drawn.setdefault(language, []).append(utterance)
+    return {
+        folder / FEATURES / f"{language or 'all'}-{start:08d}.npy": (
+            language,
+            utterances[start : start + UTTERANCES_PER_SHARD],
+        )
+        for language, utterances in drawn.items()
+        for start in range(0, len(utterances), UTTERANCES_PER_SHARD)
+    }
+
+
+def _write_features(path, utterances, tokenizer, num_workers, batch_seconds):
+    clips = read_clips(utterances, tokenizer.sample_rate, num_workers)
+    # Bad audio is told when the utterances are extracted.
+    wavs = [clip.wav for clip in clips if not clip.reason]
+    rows = [None] * len(wavs)
+    limit = batch_seconds * tokenizer.sample_rate
+    for batch in _batches([len(wav) for wav in wavs], limit):
+        lengths = torch.tensor([len(wavs[i]) for i in batch])
+        padded = torch.zeros(len(batch), int(lengths.max()))
+        for row, i in zip(padded, batch, strict=True):
+            row[: len(wavs[i])] = wavs[i]
+        features = tokenizer.features(padded, lengths)
+        for i, points in zip(batch, features, strict=True):
+            rows[i] = points.cpu().numpy()
+    empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.concatenate([empty, *rows]))
+
+
+def _batches(lengths, limit):
+    """Yield the numbers of the utterances that are batched, by length."""
+    batch = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[i] * (len(batch) + 1) > limit:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _fit(tokenizer, shards, folder, seed):
+    frames = {}
+    for path, (language, _) in shards.items():
+        frames.setdefault(language, []).append(np.load(path, mmap_mode="r"))
+    # Drawn together, so that they stand in one file while k-means reads them.
+    tokenizer.fit(frames, seed, folder / FEATURES / "frames.f32")
+    tokenizer.save(folder)
+    del frames
+    shutil.rmtree(folder / FEATURES)
+
+
+def _wait_for(paths):
+    # Where the rank that makes them fails, torchrun ends this one.
+    for path in paths:
+        while not path.is_file():
+            time.sleep(0.2)
 
 
 def fit_bpe(tokenizer, table, utterances_folder, folder, **settings):
@@ -136,5 +261,6 @@ def fit_bpe(tokenizer, table, utterances_folder, folder, **settings):
                 describe(tokenizer), sentences, **settings
             )
             bpe.save(folder)
+    _wait_for([Path(folder) / unit_bpe.DESCRIPTION])
     barrier()
     return unit_bpe.UnitBPE.load(folder, base=tokenizer)

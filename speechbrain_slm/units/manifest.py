@@ -7,6 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speechbrain_slm.units.rows import (
+    KEY_COLUMNS,
+    KeyIndex,
+    Rows,
+    blocks,
+    codes,
+    numbers,
+)
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
@@ -57,53 +65,103 @@ def read_manifest(path, languages):
             f"'{row['speaker_max']}'); a row of the store has one. Give the "
             "story one name for them."
         )
-    absolute = pc.starts_with(table["audio"], "/")
-    beside = pc.binary_join_element_wise(str(path.parent), table["audio"], "/")
-    audio = pc.if_else(absolute, table["audio"], beside)
-    return table.set_column(
-        table.column_names.index("audio"), "audio", audio
-    ).combine_chunks()
+    sound = is_sha256(table["sha256"])
+    row = pc.index(sound, False).as_py()
+    if row >= 0:
+        raise ValueError(
+            f"{path}, row {row}: sha256 is '{table['sha256'][row]}'; expected "
+            "the 64 hexadecimal digits, in lower case, of the audio file's "
+            "SHA-256"
+        )
+    return with_paths(path, table).combine_chunks()
 
 
-def distinct_utterances(tables):
-    """List every audio file that manifests name, once.
+def is_sha256(column):
+    """Tell which strings can be a SHA-256.
 
     Arguments
     ---------
-    tables : iterable of pyarrow.Table
-        Manifests.
+    column : pyarrow.ChunkedArray
+        The strings.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray
+        bool.
+    """
+    return pc.match_substring_regex(column, "^[0-9a-f]{64}$")
+
+
+def with_paths(path, table):
+    """Write audio paths as they are seen from here.
+
+    Arguments
+    ---------
+    path : Path
+        The manifest that the table is of.
+    table : pyarrow.Table
+        With a column ``audio``.
 
     Returns
     -------
     pyarrow.Table
-        ``sha256, audio, num_samples, sample_rate`` in the order of their
-        SHA-256, which does not depend on the order of the rows.
+        The same, ``audio`` absolute or relative to the working directory.
+    """
+    absolute = pc.starts_with(table["audio"], "/")
+    beside = pc.binary_join_element_wise(str(path.parent), table["audio"], "/")
+    audio = pc.if_else(absolute, table["audio"], beside)
+    column = table.column_names.index("audio")
+    return table.set_column(column, MANIFEST.field("audio"), audio)
+
+
+def distinct_utterances(table):
+    """Find every audio file that manifests name, once in each language.
+
+    Arguments
+    ---------
+    table : pyarrow.Table
+        A manifest, or several below each other.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``key`` and ``row``, the first row of each, in the order of their
+        SHA-256 (see :class:`speechbrain_slm.units.rows.KeyIndex`).
 
     Raises
     ------
     ValueError
         If rows say different things of the same audio.
     """
-    names = ["sha256", "audio", "num_samples", "sample_rate"]
-    rows = pa.concat_tables(table.select(names) for table in tables)
-    grouped = rows.group_by("sha256").aggregate(
-        [(name, side) for name in names[1:] for side in ("min", "max")]
-    )
-    for name in names[2:]:
-        low, high = grouped[f"{name}_min"], grouped[f"{name}_max"]
-        differ = pc.not_equal(low, high)
-        if pc.any(differ).as_py():
-            row = grouped.filter(differ).slice(0, 1).to_pylist()[0]
+    index = KeyIndex(table)
+    first = index.first()
+    records = index.records if first.all() else index.records[first]
+    del index, first
+    rows = Rows(table.select([*KEY_COLUMNS, "audio"]))
+    for part in blocks(len(records) - 1):
+        here = records[part.start : part.stop + 1]
+        digest = np.ascontiguousarray(here["key"]).astype("S8")
+        alike = np.flatnonzero(digest[1:] == digest[:-1])
+        pairs = zip(
+            rows.take(here["row"][alike]).to_pylist(),
+            rows.take(here["row"][alike + 1]).to_pylist(),
+            strict=True,
+        )
+        for one, other in pairs:
+            _refuse_contradiction(one, other)
+    return records
+
+
+def _refuse_contradiction(one, other):
+    if one["sha256"] != other["sha256"]:
+        return
+    for name in ("num_samples", "sample_rate"):
+        if one[name] != other[name]:
+            low, high = sorted((one[name], other[name]))
             raise ValueError(
-                f"{row['audio_min']}: rows of the manifests give its "
-                f"{name} as {row[f'{name}_min']} and {row[f'{name}_max']} "
-                "under one sha256; expected one value"
+                f"{one['audio']}: rows of the manifests give its {name} as "
+                f"{low} and {high} under one sha256; expected one value"
             )
-    columns = {
-        name: grouped[name if name == "sha256" else f"{name}_min"]
-        for name in names
-    }
-    return pa.table(columns).sort_by("sha256").combine_chunks()
 
 
 def refuse_missing_audio(paths):
@@ -129,7 +187,7 @@ def refuse_missing_audio(paths):
         )
 
 
-def content_identity(table, columns):
+def content_identity(table, columns, rows=None):
     """Name the content of a table's columns, in the order of its rows.
 
     Arguments
@@ -139,6 +197,8 @@ def content_identity(table, columns):
     columns : sequence of str
         The columns that count. Leave out paths, and moving the audio changes
         nothing.
+    rows : numpy.ndarray, optional
+        The rows that count, and their order; by default all.
 
     Returns
     -------
@@ -151,10 +211,21 @@ def content_identity(table, columns):
     >>> content_identity(table, ["a"]) == content_identity(table[:1], ["a"])
     False
     """
+    count = len(table) if rows is None else len(rows)
     digest = hashlib.sha256()
     for name in columns:
-        text = "\n".join(table[name].cast(pa.string()).to_pylist())
-        digest.update(f"{name}\n{len(table)}\n{text}\n".encode())
+        digest.update(f"{name}\n{count}\n".encode())
+        column, between = Rows(table.select([name])), b""
+        for part in blocks(count):
+            here = np.arange(part.start, part.stop)
+            here = here if rows is None else rows[part]
+            texts = column.take(here)[name].cast(pa.string())
+            one = pa.ListArray.from_arrays([0, len(texts)], texts)
+            joined = pc.binary_join(one, "\n")[0].as_buffer()
+            digest.update(between)
+            digest.update(joined)
+            between = b"\n"
+        digest.update(b"\n")
     return digest.hexdigest()
 
 
@@ -174,25 +245,48 @@ def sample_utterances(table, seconds, seed):
     Returns
     -------
     list of dict
-        ``sha256, audio, num_samples, sample_rate`` of each.
+        ``sha256, audio, num_samples, sample_rate, language, speaker`` of
+        each.
     """
-    spoken = table.group_by(["language", "speaker"]).aggregate([])
-    strata = sorted(tuple(row.values()) for row in spoken.to_pylist())
+    records = distinct_utterances(table)
+    rows = records["row"].astype(np.int64)
+    language, languages = codes(table["language"])
+    speaker, speakers = codes(table["speaker"])
+    pairs = language[rows] * len(speakers) + speaker[rows]
+    strata = {
+        (
+            languages[pair // len(speakers)].as_py(),
+            speakers[pair % len(speakers)].as_py(),
+        ): pair
+        for pair in np.unique(pairs).tolist()
+    }
+    lengths = seconds_of(table)
+    names = ["sha256", "audio", "num_samples", "sample_rate"]
+    spoken = Rows(table.select([*names, "language", "speaker"]))
     drawn = []
-    for number, (language, speaker) in enumerate(strata):
-        here = pc.and_(
-            pc.equal(table["language"], language),
-            pc.equal(table["speaker"], speaker),
-        )
-        utterances = distinct_utterances([table.filter(here)])
+    for number, stratum in enumerate(sorted(strata)):
+        here = rows[pairs == strata[stratum]]
         generator = np.random.default_rng([seed, number])
-        order = generator.permutation(len(utterances))
-        lengths = pc.divide(
-            utterances["num_samples"].cast(pa.float64()),
-            utterances["sample_rate"].cast(pa.float64()),
-        ).to_numpy()[order]
-        before = np.cumsum(lengths) - lengths
-        drawn += utterances.take(
-            order[before < seconds / len(strata)]
-        ).to_pylist()
+        here = here[generator.permutation(len(here))]
+        before = np.cumsum(lengths[here]) - lengths[here]
+        chosen = here[before < seconds / len(strata)]
+        drawn += spoken.take(chosen).to_pylist()
     return drawn
+
+
+def seconds_of(table):
+    """Return how long the audio of each row is.
+
+    Arguments
+    ---------
+    table : pyarrow.Table
+        A manifest.
+
+    Returns
+    -------
+    numpy.ndarray
+        Seconds, float64.
+    """
+    seconds = numbers(table["num_samples"], np.float64)
+    seconds /= numbers(table["sample_rate"], np.int32)
+    return seconds

@@ -1,10 +1,15 @@
 """What every tokenizer of speech offers, whatever it is made of."""
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from speechbrain_slm.utils.atomic import read_json, write_json
+from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS
+
+DESCRIPTION = "tokenizer.json"
 
 
 class Tokenizer(Protocol):
@@ -25,6 +30,11 @@ class Tokenizer(Protocol):
     identity : str
         Changes whenever the same speech could give other units: a hash of
         the configuration and of the codebook or weights.
+    fitted : bool
+        Whether it can encode now.
+    equal_lengths : bool
+        Whether an utterance may be batched with others of as many samples
+        alone, because padding would change its units.
     """
 
     sample_rate: int
@@ -33,8 +43,10 @@ class Tokenizer(Protocol):
     deduplicated: bool
     config: dict
     identity: str
+    fitted: bool
+    equal_lengths: bool
 
-    def encode(self, wavs, lengths):
+    def encode(self, wavs, lengths, languages=None):
         """Turn waveforms into units.
 
         The units of an utterance must not depend on what it is batched with.
@@ -45,12 +57,37 @@ class Tokenizer(Protocol):
             Waveforms, ``[B, T]``, float32.
         lengths : torch.Tensor
             Samples of each waveform that are not padding, ``[B]``.
+        languages : list of str, optional
+            Of each utterance; needed where each language has a codebook.
 
         Returns
         -------
         list of numpy.ndarray
             One array of integers an utterance; empty where it is too short
             to give a unit.
+        """
+
+    def to(self, device):
+        """Compute on another device.
+
+        Arguments
+        ---------
+        device : str
+            ``cpu`` or ``cuda...``.
+
+        Returns
+        -------
+        Tokenizer
+            This one.
+        """
+
+    def save(self, folder):
+        """Write what is needed to encode in the same way.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Gets ``tokenizer.json`` and, where there is one, the codebook.
         """
 
 
@@ -92,3 +129,127 @@ def deduplicate(units):
     first = np.ones(len(units), dtype=bool)
     first[1:] = units[1:] != units[:-1]
     return units[first]
+
+
+def save_description(tokenizer, folder):
+    """Write what a tokenizer is; the last thing that its ``save`` does.
+
+    Arguments
+    ---------
+    tokenizer : Tokenizer
+        A fitted one. Its ``source``, if it has one, says where its model
+        came from; that does not decide its identity.
+    folder : str or Path
+        Gets ``tokenizer.json``.
+    """
+    description = {"config": tokenizer.config, "identity": tokenizer.identity}
+    if hasattr(tokenizer, "source"):
+        description["source"] = str(tokenizer.source)
+    write_json(Path(folder) / DESCRIPTION, description)
+
+
+def check_saved(config, folder, identity=None):
+    """Refuse a folder that another tokenizer was saved to.
+
+    Arguments
+    ---------
+    config : dict
+        Of the tokenizer that should be there.
+    folder : str or Path
+        What ``save`` wrote to.
+    identity : str, optional
+        Compared where it is known.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no complete tokenizer.
+    ValueError
+        If it was another, or was changed after it was written.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a fitted tokenizer. Run the "
+            "units recipe, which fits one."
+        )
+    saved = read_json(path)
+    wrong = difference(config, saved["config"])
+    if identity is not None and identity != saved["identity"]:
+        wrong.append("its files are not the ones that were saved together")
+    if wrong:
+        raise ValueError(
+            f"{path}: not this tokenizer ({'; '.join(wrong)}). Choose "
+            "another folder, or remove this one and fit it again."
+        )
+
+
+def interleave(codes, codebook_size):
+    """Write the codes of several codebooks as one stream of units.
+
+    Frame by frame, the first codebook first, each with a range of units of
+    its own (the *flattened* pattern of MusicGen and AudioLM). One codebook
+    stays as it is.
+
+    Arguments
+    ---------
+    codes : numpy.ndarray
+        ``[Q, F]``: Q codebooks, F frames.
+    codebook_size : int
+        Codes of each codebook.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[F * Q]``, in ``[0, Q * codebook_size)``.
+
+    Example
+    -------
+    >>> interleave(np.array([[1, 2], [3, 0]]), codebook_size=10).tolist()
+    [1, 13, 2, 10]
+    """
+    offsets = np.arange(len(codes))[:, None] * codebook_size
+    return (codes + offsets).T.reshape(-1)
+
+
+def separate(units, num_codebooks, codebook_size):
+    """Undo :func:`interleave`.
+
+    Arguments
+    ---------
+    units : sequence of int
+        ``[F * Q]``.
+    num_codebooks : int
+        Q.
+    codebook_size : int
+        Codes of each codebook.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[Q, F]``.
+
+    Raises
+    ------
+    ValueError
+        If a unit is not where its codebook's units stand.
+
+    Example
+    -------
+    >>> separate([1, 13, 2, 10], 2, codebook_size=10).tolist()
+    [[1, 2], [3, 0]]
+    """
+    units = np.asarray(units, dtype=np.int64)
+    if len(units) % num_codebooks:
+        raise ValueError(
+            f"{len(units)} units are no whole number of frames of "
+            f"{num_codebooks} codebooks"
+        )
+    codes = units.reshape(-1, num_codebooks).T
+    codes = codes - np.arange(num_codebooks)[:, None] * codebook_size
+    if ((codes < 0) | (codes >= codebook_size)).any():
+        raise ValueError(
+            f"units out of place: expected those of {num_codebooks} codebooks "
+            f"of {codebook_size} in turn, frame by frame"
+        )
+    return codes

@@ -217,21 +217,32 @@ def check_units(array, vocabulary_size, where):
 
 
 def _counts(table, folder):
-    twice = table.group_by(["story_id", "language"]).aggregate(
-        [([], "count_all")]
-    )
+    names = table.select(["story_id", "language"])
+    twice = names.group_by(["story_id", "language"]).aggregate([])
     if len(twice) != len(table):
         raise ValueError(
             f"{folder}: {len(table) - len(twice)} (story, language) pair(s) "
             "stand more than once; expected one row each"
         )
+    del twice
     counts = {}
-    for language in sorted(set(table["language"].to_pylist())):
-        rows = table.filter(pc.equal(table["language"], language))
-        lengths = pc.list_value_length
-        counts[language] = {
-            "stories": len(rows),
-            "sentences": pc.sum(lengths(rows["sentence_ends"])).as_py(),
-            "units": pc.sum(lengths(rows["units"])).as_py(),
-        }
-    return counts
+    # File by file, and lengths alone: the units stay on the disk.
+    for batch in table.to_batches():
+        lengths = pa.table(
+            {
+                "language": batch["language"],
+                "sentences": pc.list_value_length(batch["sentence_ends"]),
+                "units": pc.list_value_length(batch["units"]),
+            }
+        )
+        sums = lengths.group_by("language").aggregate(
+            [([], "count_all"), ("sentences", "sum"), ("units", "sum")]
+        )
+        for row in sums.to_pylist():
+            count = counts.setdefault(
+                row["language"], {"stories": 0, "sentences": 0, "units": 0}
+            )
+            count["stories"] += row["count_all"]
+            count["sentences"] += row["sentences_sum"]
+            count["units"] += row["units_sum"]
+    return dict(sorted(counts.items()))

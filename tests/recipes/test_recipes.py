@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from processes import ROOT, kill, run, start
+from tiny_models import save_encoder, save_mimi
 
 COLUMNS = [
     "Task",
@@ -118,7 +119,11 @@ def test_faults_are_found(tmp_path):
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     """Where the recipes run; the paths in their YAML files are relative."""
-    return tmp_path_factory.mktemp("workspace")
+    folder = tmp_path_factory.mktemp("workspace")
+    # In place of pretrained models, which no test can download.
+    save_encoder(folder / "models" / "hubert")
+    save_mimi(folder / "models" / "mimi")
+    return folder
 
 
 @pytest.fixture(scope="module")

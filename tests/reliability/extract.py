@@ -16,16 +16,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from units_example import LoudnessTokenizer, digests, extract
+from units_example import LoudnessTokenizer, extract, results
 
 
-def start(manifest, folder, tokenizer):
+def start(manifest, folder, tokenizer, utterances_per_shard=4):
     """Fork a process that extracts, and return its id."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            extract(manifest, folder, tokenizer)
+            extract(
+                manifest,
+                folder,
+                tokenizer,
+                utterances_per_shard=utterances_per_shard,
+            )
             status = 0
         finally:
             os._exit(status)
@@ -59,18 +64,19 @@ def main():
     assert finished(start(arguments.manifest, whole, tokenizer))
     duration = time.monotonic() - begin
     generator = random.Random(0)
-    folder, killed, results = arguments.folder / "killed", 0, []
-    while killed < arguments.kills or not results or folder.exists():
-        child = start(arguments.manifest, folder, tokenizer)
+    folder, killed, found = arguments.folder / "killed", 0, []
+    while killed < arguments.kills or not found or folder.exists():
+        shard = generator.randint(1, 9)
+        child = start(arguments.manifest, folder, tokenizer, shard)
         if killed < arguments.kills:
             time.sleep(generator.uniform(0, 0.6 * duration))
             os.kill(child, signal.SIGKILL)
         if finished(child):
-            results.append(digests(folder))
+            found.append(results(folder))
             shutil.rmtree(folder)
         else:
             killed += 1
-    print(json.dumps({"whole": digests(whole), "killed": results}))
+    print(json.dumps({"whole": results(whole), "killed": found}))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def test_it_loads_from_two_folders_with_equal_weights(
     folder = yaml_file.parents[1]
     before = sorted(folder.rglob("*"))
     output = {"output_folder": str(tmp_path / "output")}
-    if not yaml_file.stem.startswith("mini"):
+    if yaml_file.stem.startswith(("360M", "1B")):
         output["lm"] = SMALL_LM
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from processes import ROOT, command, run
+from processes import ROOT, command, run, start, wait_until
 from units_example import (
     RATE,
     LoudnessTokenizer,
@@ -18,11 +18,12 @@ from units_example import (
     digests,
     entry,
     extract,
+    results,
     write_corpus,
     write_manifest,
 )
 
-from speechbrain_slm.units.assembly import TooManyRejects
+from speechbrain_slm.units.rejects import TooManyRejects
 from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.store_format import (
     LEDGER,
@@ -73,12 +74,95 @@ def check_kills(manifest, folder, kills):
 
 
 def test_killed_runs_equal_an_uninterrupted_one(corpus, tmp_path):
+    """Each that goes on cuts what is left into shards of another size."""
     check_kills(corpus, tmp_path, 6)
 
 
 @pytest.mark.slow
 def test_thirty_kills(corpus, tmp_path):
     check_kills(corpus, tmp_path, 30)
+
+
+def recipe(data, output, ranks=1, **overrides):
+    folder = ROOT / "recipes" / "TinyStories" / "units"
+    return command(
+        folder / "train.py",
+        folder / "hparams" / "mini.yaml",
+        ranks,
+        data_folder=data,
+        output_folder=output,
+        **{
+            "units": "{num_clusters: 8}",
+            "bpe": "{vocabulary_size: 30}",
+            "stories_per_shard": 5,
+            **overrides,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory):
+    """Three splits, and what one process makes of them."""
+    folder = tmp_path_factory.mktemp("splits")
+    for split in ("train", "valid", "cloze"):
+        write_corpus(folder, split=split)
+    code, output = run(recipe(folder, folder / "whole"))
+    assert code == 0, output
+    return folder
+
+
+def stores(folder):
+    return {
+        name: digest
+        for name, digest in results(folder).items()
+        if name.startswith(("train/", "valid/", "cloze/", "tokenizer/"))
+        or name == LEDGER
+    }
+
+
+def test_two_ranks_then_one(splits, tmp_path):
+    """A killed run of two ranks goes on with one, in other shards."""
+    extraction = "{utterances_per_shard: %d, batch_seconds: 1}"
+    process = start(recipe(splits, tmp_path, 2, extraction=extraction % 3))
+    wait_until(
+        lambda: len(list(tmp_path.rglob("utterances-*.arrow"))) > 3, process
+    )
+    # Its ranks have sessions of their own; torchrun takes them along.
+    process.terminate()
+    process.communicate()
+    files = set(tmp_path.rglob("utterances-*.arrow"))
+    again = recipe(splits, tmp_path, extraction=extraction % 40)
+    code, output = run(again)
+    assert code == 0, output
+    assert files <= set(tmp_path.rglob("utterances-*.arrow"))
+    assert stores(tmp_path) == stores(splits / "whole")
+
+
+def test_array_jobs_at_the_same_time_then_a_run_that_assembles(
+    splits, tmp_path
+):
+    jobs = [
+        start(
+            recipe(
+                splits,
+                tmp_path / f"job-{job}",
+                units_folder=tmp_path,
+                job=job,
+                num_jobs=2,
+            )
+        )
+        for job in range(2)
+    ]
+    for job in jobs:
+        output, _ = job.communicate(timeout=120)
+        assert job.returncode == 0, output
+    assert not (tmp_path / "train").exists()
+    files = set(tmp_path.rglob("utterances-*.arrow"))
+    assert len(files) == 2
+    code, output = run(recipe(splits, tmp_path))
+    assert code == 0, output
+    assert set(tmp_path.rglob("utterances-*.arrow")) == files
+    assert stores(tmp_path) == stores(splits / "whole")
 
 
 def test_what_killed_runs_left_is_removed(corpus, tmp_path):
@@ -301,7 +385,7 @@ def test_too_many_rejects_leave_no_store(tmp_path):
     bad.write_bytes(content)
     extract(manifest, folder, LoudnessTokenizer(), max_rejects=0.01)
     extract(manifest, tmp_path / "other", LoudnessTokenizer())
-    assert digests(folder) == digests(tmp_path / "other")
+    assert results(folder) == results(tmp_path / "other")
 
 
 def test_missing_audio_is_named_before_anything_is_encoded(tmp_path):
@@ -309,7 +393,7 @@ def test_missing_audio_is_named_before_anything_is_encoded(tmp_path):
     (tmp_path / "audio" / "train-003.flac").unlink()
     with pytest.raises(FileNotFoundError, match=r"train-003\.flac does not"):
         extract(manifest, tmp_path / "out", LoudnessTokenizer())
-    assert not list((tmp_path / "out").rglob("*.arrow"))
+    assert not list((tmp_path / "out").rglob("utterances-*"))
 
 
 def test_recipe_names_missing_audio_before_it_fits(tmp_path):

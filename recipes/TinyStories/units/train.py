@@ -12,31 +12,44 @@ To run this recipe, do the following:
 import sys
 from pathlib import Path
 
-from speechbrain_slm.units.assembly import assemble_stores, leave_out_rejects
+from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
-from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.mapping import map_manifest
+from speechbrain_slm.units.rejects import leave_out_rejects
+from speechbrain_slm.units.sharing import take_turns
 from speechbrain_slm.utils.config import load_recipe
 
 
-def main(hparams):
+def main(hparams, device):
     """Run all steps, from the manifests to the stores."""
-    folder = Path(hparams["output_folder"])
+    folder = Path(hparams["units_folder"])
     utterances = folder / "utterances"
+    copies = Path(hparams["output_folder"]) / "manifests"
     manifests = {
-        split: read_manifest(path, hparams["languages"])
+        split: map_manifest(
+            path, hparams["languages"], copies / f"{split}.arrow"
+        )
         for split, path in hparams["manifests"].items()
     }
-    tokenizer = fit_tokenizer(
-        hparams["units"]["tokenizer"],
-        manifests,
-        folder / "tokenizer",
-        hparams["fit_seconds"],
-        hparams["seed"],
-    )
+    with take_turns(folder):
+        tokenizer = fit_tokenizer(
+            hparams["units"]["tokenizer"].to(device),
+            manifests,
+            folder / "tokenizer",
+            hparams["fit_seconds"],
+            hparams["seed"],
+        )
     extract_utterances(
-        manifests.values(), tokenizer, utterances, **hparams["extraction"]
+        manifests.values(),
+        tokenizer,
+        utterances,
+        **hparams["extraction"],
+        job=hparams["job"],
+        num_jobs=hparams["num_jobs"],
     )
+    if hparams["job"] is not None:
+        return
     kept = leave_out_rejects(
         manifests, utterances, folder, hparams["max_rejects"]
     )
@@ -60,5 +73,5 @@ def main(hparams):
 
 
 if __name__ == "__main__":
-    hparams, _ = load_recipe(sys.argv[1:])
-    main(hparams)
+    hparams, run_options = load_recipe(sys.argv[1:])
+    main(hparams, run_options["device"])

@@ -1,3 +1,5 @@
+import hashlib
+
 import pyarrow as pa
 import pytest
 from units_example import (
@@ -7,19 +9,18 @@ from units_example import (
     write_corpus,
 )
 
-from speechbrain_slm.units.assembly import (
-    assemble_stores,
-    drop_rejected,
-    leave_out_rejects,
-)
+from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.bpe import UnitBPE
-from speechbrain_slm.units.extraction import (
-    SCHEMA,
-    extract_utterances,
-    read_utterances,
-)
+from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.rejects import drop_rejected, leave_out_rejects
 from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.utterances import (
+    SCHEMA,
+    Utterances,
+    read_utterances,
+    write_utterances,
+)
 from speechbrain_slm.utils.store_format import read_tables
 
 
@@ -124,31 +125,41 @@ def test_pieces_of_the_store_decode_to_its_units(tmp_path):
     assert info["tokenizer"]["vocabulary_size"] == 30
 
 
-def test_dropped_sentences_go_in_all_languages():
+def sha256(name):
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def test_dropped_sentences_go_in_all_languages(tmp_path):
     rows = [
         {
             "story_id": story,
             "sentence": sentence,
             "language": language,
             "audio": f"{story}{sentence}{language}",
-            "sha256": f"{story}{sentence}{language}",
+            "sha256": sha256(f"{story}{sentence}{language}"),
+            "num_samples": 1,
+            "sample_rate": 1,
         }
         for story in ("s", "t")
         for language in ("en", "fr", "de")
         for sentence in (0, 1)
     ]
-    names = sorted(row["sha256"] for row in rows)
-    reasons = [
-        "bad" if name in ("s1fr", "t0de", "t1en") else "" for name in names
+    bad = ("s1fr", "t0de", "t1en")
+    encoded = [
+        {**row, "units": [1], "note": "", "reason": "bad"}
+        if row["audio"] in bad
+        else {**row, "units": [1], "note": "", "reason": ""}
+        for row in reversed(rows)
     ]
-    utterances = pa.table(
-        [names, [[1]] * len(names), reasons, [""] * len(names)], schema=SCHEMA
-    )
-    kept, ledger = drop_rejected(pa.Table.from_pylist(rows), utterances)
-    assert kept["audio"].to_pylist() == ["s0en", "s0fr", "s0de"]
-    assert kept["utterance"].to_pylist() == [
-        names.index(name) for name in kept["audio"].to_pylist()
-    ]
+    names = [row["audio"] for row in encoded]
+    batch = pa.RecordBatch.from_pylist(encoded, schema=SCHEMA)
+    write_utterances(tmp_path, batch)
+    table, utterances = pa.Table.from_pylist(rows), Utterances(tmp_path)
+    kept, ledger = drop_rejected(table, utterances, utterances.locate(table))
+    audio = kept.table["audio"].take(pa.array(kept.rows)).to_pylist()
+    assert audio == ["s0en", "s0fr", "s0de"]
+    assert kept.utterances.tolist() == [names.index(name) for name in audio]
+    ledger = list(ledger)
     assert len(ledger) == 3 + 6 + 1
     assert ledger[1]["reason"] == "bad"
     assert ledger[-1]["story_id"] == "t"
@@ -158,7 +169,7 @@ def test_split_of_which_nothing_is_left_is_refused(tmp_path):
     table = read_manifest(write_corpus(tmp_path, stories=1), ["en", "fr"])
 
     class Mute(LoudnessTokenizer):
-        def encode(self, wavs, lengths):
+        def encode(self, wavs, lengths, languages=None):
             return [[] for _ in lengths]
 
     extract_utterances([table], Mute(), tmp_path / "utterances")

@@ -1,15 +1,21 @@
+import os
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from units_example import LoudnessTokenizer, digests, write_corpus
+from units_example import LoudnessTokenizer, write_corpus
 
-from speechbrain_slm.units.extraction import (
-    extract_utterances,
-    forget_rejects,
-    read_utterances,
-)
+from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.sharing import claim
+from speechbrain_slm.units.utterances import (
+    Utterances,
+    forget_rejects,
+    read_utterances,
+    utterance_files,
+)
 from speechbrain_slm.utils.locking import FolderInUse, lock_folder
 
 
@@ -22,33 +28,81 @@ def run(table, folder, tokenizer=None, **options):
     options = {"utterances_per_shard": 4} | options
     tokenizer = tokenizer or LoudnessTokenizer()
     extract_utterances([table], tokenizer, folder, **options)
-    return digests(folder)
+    return read_utterances(folder)
 
 
-class CountingTokenizer(LoudnessTokenizer):
-    """Remembers how many waveforms it was given."""
+class WatchingTokenizer(LoudnessTokenizer):
+    """Remembers what it was given."""
 
-    seen = 0
+    def __init__(self, equal_lengths=False):
+        super().__init__()
+        self.equal_lengths = equal_lengths
+        self.batches = []
+        self.languages = []
 
-    def encode(self, wavs, lengths):
-        self.seen += len(lengths)
+    def encode(self, wavs, lengths, languages=None):
+        self.batches.append(lengths.tolist())
+        self.languages += languages
         return super().encode(wavs, lengths)
 
 
 def test_shared_audio_is_encoded_once(table, tmp_path):
-    tokenizer = CountingTokenizer()
-    run(table, tmp_path / "out", tokenizer)
+    tokenizer = WatchingTokenizer()
+    found = run(table, tmp_path / "out", tokenizer)
     assert len(table) == 72
-    assert tokenizer.seen == 30
-    assert len(read_utterances(tmp_path / "out")) == 30
+    assert len(tokenizer.languages) == len(found) == 30
+    names = found["sha256"].to_pylist()
+    assert names == sorted(set(table["sha256"].to_pylist()))
+    assert sorted(tokenizer.languages) == ["en"] * 15 + ["fr"] * 15
+
+
+def test_audio_of_two_languages_is_encoded_in_each(table, tmp_path):
+    """A tokenizer may have a codebook for each."""
+
+    class Offset(LoudnessTokenizer):
+        def encode(self, wavs, lengths, languages=None):
+            encoded = super().encode(wavs, lengths)
+            return [
+                units // 2 + 8 * (language == "fr")
+                for units, language in zip(encoded, languages, strict=True)
+            ]
+
+    twin = table.slice(0, 1)
+    field = table.schema.field("language")
+    other = twin.set_column(2, field, pa.array(["fr"]))
+    both = pa.concat_tables([twin, other])
+    found = run(both, tmp_path / "out", Offset())
+    assert sorted(found["language"].to_pylist()) == ["en", "fr"]
+    utterances = Utterances(tmp_path / "out")
+    one, two = utterances.units(utterances.locate(both))
+    assert (one + 8 == two).all()
 
 
 def test_batches_do_not_change_units(table, tmp_path):
     generator = torch.manual_seed(0)
     tokenizer = MelKMeans(num_clusters=16)
-    tokenizer.fit(torch.randn(8, 8000, generator=generator), seed=0)
+    noise = torch.randn(8, 8000, generator=generator)
+    points = tokenizer.features(noise, torch.full((8,), 8000))
+    tokenizer.fit({"": [one.numpy() for one in points]}, seed=0)
     alone = run(table, tmp_path / "a", tokenizer, batch_seconds=0.1)
-    assert run(table, tmp_path / "b", tokenizer, num_workers=3) == alone
+    assert run(table, tmp_path / "b", tokenizer, num_workers=3).equals(alone)
+
+
+def test_batches_are_of_a_size_and_little_padding(table, tmp_path):
+    tokenizer = WatchingTokenizer()
+    run(table, tmp_path, tokenizer, utterances_per_shard=30, batch_seconds=2)
+    padded = [max(batch) * len(batch) for batch in tokenizer.batches]
+    assert max(padded) <= 2 * 16000
+    assert sum(padded) < 1.05 * sum(map(sum, tokenizer.batches))
+    assert len(padded) <= 9
+
+
+def test_equal_lengths_are_honoured(table, tmp_path):
+    tokenizer = WatchingTokenizer(equal_lengths=True)
+    run(table, tmp_path, tokenizer, utterances_per_shard=30)
+    assert all(len(set(batch)) == 1 for batch in tokenizer.batches)
+    # 30 files of 7 lengths.
+    assert len(tokenizer.batches) == 7
 
 
 def test_ranks_share_the_work_and_another_world_size_goes_on(
@@ -57,60 +111,147 @@ def test_ranks_share_the_work_and_another_world_size_goes_on(
     whole = run(table, tmp_path / "whole")
     shared = tmp_path / "shared"
     monkeypatch.setenv("LOCAL_RANK", "0")
-    for rank, size, shards in ((0, 3, 3), (0, 2, 6), (1, 2, 7), (0, 1, 8)):
+    # Ranks that come after the others here find less to do than beside them.
+    for rank, size, shard, done in (
+        (0, 3, 4, 10),
+        (0, 2, 9, 20),
+        (1, 2, 2, 25),
+        (0, 1, 100, 30),
+    ):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(size))
-        run(table, shared)
-        assert len(list(shared.glob("*.arrow"))) == shards
-    assert digests(shared) == whole
+        assert len(run(table, shared, utterances_per_shard=shard)) == done
+    assert read_utterances(shared).equals(whole)
 
 
-def test_other_audio_is_refused(table, tmp_path):
-    before = run(table, tmp_path / "out")
-    with pytest.raises(ValueError, match="utterances: expected"):
-        run(table.slice(0, 10), tmp_path / "out")
-    with pytest.raises(ValueError, match="num_shards: expected 3, found 8"):
-        run(table, tmp_path / "out", utterances_per_shard=10)
-    assert digests(tmp_path / "out") == before
+def test_array_jobs_share_the_work_at_any_time(table, tmp_path):
+    whole = run(table, tmp_path / "whole")
+    shared = tmp_path / "shared"
+    found = []
+    for job in (2, 0, 3, 1):
+        tokenizer = WatchingTokenizer()
+        run(table, shared, tokenizer, job=job, num_jobs=4)
+        found.append(len(tokenizer.languages))
+    assert sum(found) == 30
+    assert max(found) - min(found) <= 1
+    assert read_utterances(shared).equals(whole)
+    # Nothing is left to do for whoever comes next.
+    tokenizer = WatchingTokenizer()
+    run(table, shared, tokenizer)
+    assert not tokenizer.languages
+    with pytest.raises(ValueError, match="job is 4; expected 0 to 3"):
+        run(table, shared, job=4, num_jobs=4)
 
 
-def test_another_cut_into_as_many_shards_is_refused(table, tmp_path):
+def test_more_audio_goes_on_where_less_ended(table, tmp_path):
     folder = tmp_path / "out"
-    whole = run(table, folder, utterances_per_shard=7)
-    (folder / "utterances-00004.arrow").unlink()
-    with pytest.raises(ValueError, match="per_shard: expected 6, found 7"):
-        run(table, folder, utterances_per_shard=6)
-    assert run(table, folder, utterances_per_shard=7) == whole
+    few = len(run(table.slice(0, 10), folder))
+    tokenizer = WatchingTokenizer()
+    assert len(run(table, folder, tokenizer)) == 30
+    assert len(tokenizer.languages) == 30 - few
 
 
-def test_a_damaged_shard_is_named(table, tmp_path):
+def test_another_tokenizer_is_refused(table, tmp_path):
+    before = run(table, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"tokenizer\.identity: expected"):
+        run(table, tmp_path / "out", LoudnessTokenizer("other"))
+    assert read_utterances(tmp_path / "out").equals(before)
+
+
+def test_audio_is_read_again_where_the_manifest_was_mended(table, tmp_path):
+    """A file is bad where the manifest is wrong about it."""
+    samples = table["num_samples"].to_pylist()
+    sha256 = table["sha256"].to_pylist()
+    wrong = [
+        n + (one == sha256[0]) for n, one in zip(samples, sha256, strict=True)
+    ]
+    field = table.schema.field("num_samples")
+    other = table.set_column(5, field, pa.array(wrong))
+    found = run(other, tmp_path / "out")
+    assert sum(map(bool, found["reason"].to_pylist())) == 1
     run(table, tmp_path / "out")
-    path = tmp_path / "out" / "utterances-00002.arrow"
-    content = path.read_bytes()
-    for damage in (b"", content[:100], b"x" * len(content)):
-        path.write_bytes(damage)
-        for read in (read_utterances, forget_rejects):
-            with pytest.raises(ValueError, match=r"00002\.arrow is damaged"):
-                read(tmp_path / "out")
-    path.unlink()
-    run(table, tmp_path / "out")
-    assert path.read_bytes() == content
+    utterances = Utterances(tmp_path / "out")
+    bad = utterances.has_text("reason")
+    assert not bad[utterances.locate(table)].any()
+    assert bad[utterances.locate(other)].any()
+
+
+@pytest.mark.parametrize("damage", ["empty", "torn", "flipped"])
+def test_a_damaged_shard_is_named_and_encoded_again(
+    table, tmp_path, damage, caplog
+):
+    before = run(table, tmp_path / "out")
+    path = utterance_files(tmp_path / "out")[2]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    harmed = {"empty": b"", "torn": content[:100], "flipped": content}[damage]
+    path.write_bytes(harmed)
+    with pytest.raises(ValueError, match=f"{path.name} is damaged"):
+        read_utterances(tmp_path / "out")
+    tokenizer = WatchingTokenizer()
+    after = run(table, tmp_path / "out", tokenizer)
+    assert f"{path.name} is damaged" in caplog.text
+    assert len(tokenizer.languages) == 4
+    assert after.equals(before)
+
+
+def test_only_rejects_are_forgotten(table, tmp_path):
+    bad = tmp_path / "corpus" / "audio" / "train-003.flac"
+    content = bad.read_bytes()
+    bad.write_bytes(b"")
+    found = run(table, tmp_path / "out")
+    assert sum(map(bool, found["reason"].to_pylist())) == 1
+    forget_rejects(tmp_path / "out")
+    bad.write_bytes(content)
+    tokenizer = WatchingTokenizer()
+    mended = run(table, tmp_path / "out", tokenizer)
+    assert len(tokenizer.languages) == 1
+    assert mended.equals(run(table, tmp_path / "whole"))
 
 
 def test_complete_work_needs_no_audio(table, tmp_path):
     before = run(table, tmp_path / "out")
     for path in (tmp_path / "corpus" / "audio").iterdir():
         path.unlink()
-    assert run(table, tmp_path / "out") == before
+    assert run(table, tmp_path / "out").equals(before)
 
 
 def test_units_beyond_the_vocabulary_are_refused(table, tmp_path):
     class Broken(LoudnessTokenizer):
-        def encode(self, wavs, lengths):
+        def encode(self, wavs, lengths, languages=None):
             return [np.array([70000]) for _ in lengths]
 
     with pytest.raises(ValueError, match=r"flac.*unit 70000 is outside"):
         run(table, tmp_path / "out", Broken())
+
+
+def test_what_cannot_be_published_ends_the_run(table, tmp_path):
+    folder = tmp_path / "out"
+    run(table.slice(0, 10), folder)
+    writable = os.stat(folder).st_mode
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError):
+            run(table, folder)
+    finally:
+        folder.chmod(writable)
+
+
+def test_second_extraction_is_refused_but_for_array_jobs(table, tmp_path):
+    folder = tmp_path / "out"
+    with claim(folder), pytest.raises(FolderInUse, match=str(folder)):
+        run(table, folder)
+    with claim(folder), pytest.raises(FolderInUse, match="no array job"):
+        run(table, folder, job=0, num_jobs=2)
+    with claim(folder, job=0, num_jobs=2):
+        with pytest.raises(FolderInUse):
+            run(table, folder)
+        with pytest.raises(FolderInUse):
+            run(table, folder, job=0, num_jobs=2)
+        run(table, folder, job=1, num_jobs=2)
+    assert len(run(table, folder)) == 30
 
 
 def test_lock_is_exclusive_and_ends_with_its_block(tmp_path):

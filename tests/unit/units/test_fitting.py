@@ -1,12 +1,22 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from processes import ROOT
+from tiny_models import save_encoder, save_mimi
 from units_example import digests, write_corpus
 
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.mimi import Mimi
+from speechbrain_slm.units.ssl_kmeans import SSLKMeans
 
 CLUSTERS = 12
+FIT_RANKS = Path(__file__).with_name("fit_ranks.py")
 
 
 def fit(table, folder, seed=0, num_clusters=CLUSTERS):
@@ -87,3 +97,107 @@ def test_bpe_sees_the_training_split_alone(tmp_path):
             tmp_path / "bpe-one",
             **settings | {"vocabulary_size": 21},
         )
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_killed_fit_goes_on_with_the_features_it_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("speechbrain_slm.units.fitting.UTTERANCES_PER_SHARD", 4)
+    save_encoder(tmp_path / "model")
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    encoded = []
+
+    class Counting(SSLKMeans):
+        killed_at = None
+
+        def features(self, wavs, lengths):
+            if len(encoded) == self.killed_at:
+                raise Killed
+            encoded.append(len(lengths))
+            return super().features(wavs, lengths)
+
+        def fit(self, frames, seed, scratch):
+            if self.killed_at == "fit":
+                raise Killed
+            super().fit(frames, seed, scratch)
+
+    def run(folder, killed_at=None):
+        encoded.clear()
+        tokenizer = Counting(tmp_path / "model", 2, CLUSTERS)
+        tokenizer.killed_at = killed_at
+        fit_tokenizer(tokenizer, {"train": table}, folder, 6.0, 0)
+        return digests(folder)
+
+    expected = run(tmp_path / "whole")
+    batches = len(encoded)
+    assert batches > 3
+    folder = tmp_path / "killed"
+    with pytest.raises(Killed):
+        run(folder, killed_at=2)
+    with pytest.raises(Killed):
+        run(folder, killed_at="fit")
+    assert len(encoded) == batches - 2
+    assert list((folder / "features").glob("*.npy"))
+    assert run(folder) == expected
+    assert encoded == []
+    assert not (folder / "features").exists()
+
+
+def test_a_codebook_for_each_language_is_fitted_on_its_speech(tmp_path):
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    tokenizer = MelKMeans(CLUSTERS, codebooks="language")
+    fit_tokenizer(tokenizer, {"train": table}, tmp_path / "both", 4.0, 0)
+    assert tokenizer.vocabulary_size == 2 * CLUSTERS
+    centroids = tokenizer.tensors
+    assert (centroids["centroids.en"] != centroids["centroids.fr"]).any()
+    store = tmp_path / "utterances"
+    extract_utterances([table], tokenizer, store)
+    settings = {"vocabulary_size": 40, "max_piece_length": 4}
+    bpe = fit_bpe(tokenizer, table, store, tmp_path / "bpe", **settings)
+    assert bpe.vocabulary_size == 40
+
+
+def test_what_needs_no_fit_is_kept_and_pinned(tmp_path):
+    for seed in (0, 1):
+        save_mimi(tmp_path / str(seed), seed)
+    folder = tmp_path / "tokenizer"
+
+    def keep(tokenizer):
+        # No manifest is looked at.
+        return fit_tokenizer(tokenizer, {}, folder, 4.0, 0)
+
+    first = keep(Mimi(tmp_path / "0"))
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    assert saved == {
+        "config": first.config,
+        "identity": first.identity,
+        "source": str(tmp_path / "0"),
+    }
+    (tmp_path / "0").rename(tmp_path / "moved")
+    assert keep(Mimi(tmp_path / "moved")).identity == first.identity
+    with pytest.raises(ValueError, match=r"config\.weights: expected"):
+        keep(Mimi(tmp_path / "1"))
+    with pytest.raises(ValueError, match=r"config\.num_codebooks"):
+        keep(Mimi(tmp_path / "moved", 2))
+
+
+def test_ranks_wait_for_a_fit_longer_than_any_barrier(tmp_path):
+    """Two ranks, a fit of 5 s, and barriers that give up after 2 s."""
+    manifest = write_corpus(tmp_path / "corpus")
+    expected = fit(read_manifest(manifest, ["en", "fr"]), tmp_path / "one")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node=2", str(FIT_RANKS)),
+            *(str(manifest), str(tmp_path / "two"), str(CLUSTERS)),
+        ],
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [expected.identity] * 2
+    assert digests(tmp_path / "two") == digests(tmp_path / "one")

@@ -1,12 +1,22 @@
+import hashlib
+from collections import Counter
+
+import numpy as np
 import pyarrow as pa
 import pytest
 from units_example import write_corpus, write_manifest
 
+from speechbrain_slm.units import rows
 from speechbrain_slm.units.manifest import (
+    content_identity,
     distinct_utterances,
     read_manifest,
     sample_utterances,
 )
+
+
+def sha256(name):
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def row(sentence=0, language="en", **changes):
@@ -18,7 +28,7 @@ def row(sentence=0, language="en", **changes):
         "audio": f"{sentence}{language}.flac",
         "num_samples": 16000,
         "sample_rate": 16000,
-        "sha256": f"{sentence}{language}",
+        "sha256": sha256(f"{sentence}{language}"),
     } | changes
 
 
@@ -55,27 +65,32 @@ def test_unusable_manifests_are_refused(tmp_path):
         read(tmp_path, [row(), row(1, speaker="bass")])
 
 
+@pytest.mark.parametrize("name", ["0en", "A" * 64, "g" * 64, "0" * 65])
+def test_what_is_no_sha256_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"row 1: sha256 is '{name}'"):
+        read(tmp_path, [row(), row(1, sha256=name)])
+
+
 def test_each_audio_is_listed_once_in_any_order_of_rows(tmp_path):
     table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
-    listed = distinct_utterances([table, table.slice(5)])
-    assert listed["sha256"].to_pylist() == sorted(
-        set(listed["sha256"].to_pylist())
-    )
-    assert set(listed["sha256"].to_pylist()) == set(table["sha256"].to_pylist())
+    table = pa.concat_tables([table, table.slice(5)])
     backwards = table.take(pa.array(range(len(table) - 1, -1, -1)))
-    assert distinct_utterances([backwards]).equals(listed)
+    for one in (table, backwards):
+        rows = distinct_utterances(one)["row"].astype(int)
+        listed = one["sha256"].take(pa.array(rows)).to_pylist()
+        assert listed == sorted(set(table["sha256"].to_pylist()))
 
 
 def test_rows_that_disagree_on_an_audio_are_refused(tmp_path):
-    table = read(tmp_path, [row(), row(1, sha256="0en", num_samples=5)])
+    table = read(tmp_path, [row(), row(1, sha256=sha256("0en"), num_samples=5)])
     with pytest.raises(ValueError, match="num_samples as 5 and 16000"):
-        distinct_utterances([table])
+        distinct_utterances(table)
 
 
 def test_sample_has_the_same_amount_of_each_language_and_speaker(tmp_path):
     rows = [
         row(0, language, story_id=f"{language}{number}", speaker=speaker)
-        | {"sha256": f"{language}{speaker}{number}"}
+        | {"sha256": sha256(f"{language}{speaker}{number}")}
         for language in ("en", "fr")
         for speaker, count in (("alto", 40), ("bass", 10))
         for number in range(count)
@@ -83,10 +98,30 @@ def test_sample_has_the_same_amount_of_each_language_and_speaker(tmp_path):
     for number, one in enumerate(rows):
         one["story_id"] = f"s{number}"
     table = read(tmp_path, rows)
-    drawn = [one["sha256"] for one in sample_utterances(table, 20, seed=1)]
-    assert len(set(drawn)) == len(drawn) == 20
-    for stratum in ("enalto", "enbass", "fralto", "frbass"):
-        assert sum(name.startswith(stratum) for name in drawn) == 5
-    again = [one["sha256"] for one in sample_utterances(table, 20, seed=1)]
-    other = [one["sha256"] for one in sample_utterances(table, 20, seed=2)]
-    assert again == drawn != other
+    drawn = sample_utterances(table, 20, seed=1)
+    assert len({one["sha256"] for one in drawn}) == len(drawn) == 20
+    strata = Counter((one["language"], one["speaker"]) for one in drawn)
+    assert set(strata.values()) == {5}
+    assert len(strata) == 4
+    assert sample_utterances(table, 20, seed=1) == drawn
+    assert sample_utterances(table, 20, seed=2) != drawn
+
+
+def slow_identity(table, columns):
+    """As defined: columns as lines of text."""
+    digest = hashlib.sha256()
+    for name in columns:
+        text = "\n".join(map(str, table[name].to_pylist()))
+        digest.update(f"{name}\n{len(table)}\n{text}\n".encode())
+    return digest.hexdigest()
+
+
+def test_identity_of_content_is_that_of_its_lines(monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK", 3)
+    table = pa.table({"a": list("xyzxyzx"), "b": range(7)})
+    for columns in (["a"], ["b", "a"]):
+        whole = slow_identity(table, columns)
+        assert content_identity(table, columns) == whole
+        some = np.array([6, 0, 2, 3])
+        part = slow_identity(table.take(pa.array(some)), columns)
+        assert content_identity(table, columns, some) == part

@@ -5,7 +5,9 @@ import pytest
 import torch
 from units_example import RATE, clip
 
-from speechbrain_slm.units.mel_kmeans import DESCRIPTION, TENSORS, MelKMeans
+from speechbrain_slm.units.kmeans import TENSORS
+from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizer import DESCRIPTION
 
 
 def wavs(count=8, seconds=1.0):
@@ -15,9 +17,23 @@ def wavs(count=8, seconds=1.0):
     ]
 
 
+def fit(tokenizer, wavs, seed=0):
+    frames = [features(tokenizer, wav).numpy() for wav in wavs]
+    tokenizer.fit({"": frames}, seed)
+    return tokenizer
+
+
+def features(tokenizer, wav):
+    return tokenizer.features(wav[None], torch.tensor([len(wav)]))[0]
+
+
 def fitted(seed=0, **config):
+    return fit(MelKMeans(num_clusters=20, **config), wavs(), seed)
+
+
+def restored(folder, **config):
     tokenizer = MelKMeans(num_clusters=20, **config)
-    tokenizer.fit(wavs(), seed)
+    tokenizer.restore(folder)
     return tokenizer
 
 
@@ -35,12 +51,23 @@ def test_fit_is_bitwise_repeatable():
 
 def test_identity_names_configuration_and_codebook():
     tokenizer = fitted()
-    before = tokenizer.identity
-    tokenizer.tensors["centroids"][3, 5] += 1
-    assert tokenizer.identity != before
+    moved = tokenizer.tensors["centroids"].copy()
+    moved[3, 5] += 1
+    other = MelKMeans(num_clusters=20)
+    other._set({**tokenizer.tensors, "centroids": moved}, "a test")
     raw = MelKMeans(num_clusters=20, deduplicate=False)
-    raw.tensors = fitted().tensors
-    assert raw.identity != before
+    raw._set(tokenizer.tensors, "a test")
+    identities = {one.identity for one in (tokenizer, other, raw)}
+    assert len(identities) == 3
+
+
+def test_identity_is_the_one_of_stores_that_are_there():
+    """Whoever changes it makes all stores useless."""
+    tokenizer = MelKMeans(num_clusters=2, num_mfcc=1, frames_per_unit=1)
+    tensors = {"centroids": [[0.5], [-1.0]], "mean": [0.0], "std": [1.0]}
+    arrays = {k: np.array(v, dtype=np.float32) for k, v in tensors.items()}
+    tokenizer._set(arrays, "a test")
+    assert tokenizer.identity.startswith("43ab0864087946a2")
 
 
 def test_units_do_not_depend_on_batch_mates_or_padding():
@@ -64,7 +91,7 @@ def test_normalization_takes_out_the_level(normalization):
 
 def test_variance_normalization_takes_out_the_spread():
     wav = wavs(1)[0]
-    scaled = MelKMeans(normalization="mean_variance").features(wav)
+    scaled = features(MelKMeans(normalization="mean_variance"), wav)
     assert torch.allclose(
         scaled.reshape(-1, 13).std(dim=0), torch.ones(13), atol=0.05
     )
@@ -88,7 +115,7 @@ def test_deduplicated_units_never_repeat():
 def test_saved_tokenizer_is_the_same(tmp_path):
     tokenizer = fitted()
     tokenizer.save(tmp_path)
-    loaded = MelKMeans.load(tmp_path)
+    loaded = restored(tmp_path)
     assert loaded.identity == tokenizer.identity
     assert encode(loaded, wavs(1)[0]) == encode(tokenizer, wavs(1)[0])
 
@@ -97,11 +124,11 @@ def test_codebook_of_another_tokenizer_is_refused(tmp_path):
     fitted().save(tmp_path / "one")
     fitted(seed=1).save(tmp_path / "other")
     fitted(num_mfcc=12).save(tmp_path / "size")
-    for name, text in (("other", "not the tensors"), ("size", "48")):
+    for name, text in (("other", "saved together"), ("size", "48")):
         tensors = (tmp_path / name / TENSORS).read_bytes()
         (tmp_path / "one" / TENSORS).write_bytes(tensors)
         with pytest.raises(ValueError, match=text):
-            MelKMeans.load(tmp_path / "one")
+            restored(tmp_path / "one")
 
 
 def test_edited_configuration_is_refused(tmp_path):
@@ -110,14 +137,18 @@ def test_edited_configuration_is_refused(tmp_path):
     content = json.loads(path.read_text())
     content["config"]["deduplicate"] = False
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="Fit it again"):
-        MelKMeans.load(tmp_path)
+    with pytest.raises(ValueError, match="fit it again"):
+        restored(tmp_path)
+    with pytest.raises(ValueError, match="saved together"):
+        restored(tmp_path, deduplicate=False)
 
 
 def test_incomplete_tokenizer_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="units recipe"):
-        MelKMeans.load(tmp_path)
+        restored(tmp_path)
     with pytest.raises(ValueError, match="no centroids yet"):
         encode(MelKMeans(), wavs(1)[0])
     with pytest.raises(ValueError, match=r"25 frame\(s\) to fit 100"):
-        MelKMeans().fit(wavs(1), seed=0)
+        fit(MelKMeans(), wavs(1))
+    with pytest.raises(ValueError, match="expected one of joint, language"):
+        MelKMeans(codebooks="both")

@@ -1,0 +1,230 @@
+"""Codebooks: how centroids are fitted, read from files, and told apart."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load
+from sklearn.cluster import MiniBatchKMeans
+from threadpoolctl import threadpool_limits
+
+from speechbrain_slm.utils.atomic import atomic_path
+
+logger = logging.getLogger(__name__)
+
+# In a batch, sums are rounded in another order than alone: features then
+# differ by some 1e-6 of their norm (measured in float32: HuBERT, WavLM). A
+# frame that is nearer than this to a border between centroids is undecided.
+UNDECIDED = 2e-5
+
+
+def tensor_name(kind, language):
+    """Name a codebook's tensor as ``centroids.safetensors`` does.
+
+    Arguments
+    ---------
+    kind : str
+        ``centroids``, ``mean`` or ``std``.
+    language : str
+        Whose codebook it is; ``""`` where one serves all languages.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> tensor_name("centroids", ""), tensor_name("mean", "fr")
+    ('centroids', 'mean.fr')
+    """
+    return f"{kind}.{language}" if language else kind
+
+
+def border_distance(points, centroids, nearest):
+    """Measure how far points would have to move to get another unit.
+
+    Arguments
+    ---------
+    points : torch.Tensor
+        ``[N, D]``.
+    centroids : torch.Tensor
+        ``[K, D]``.
+    nearest : torch.Tensor
+        The nearest centroid of each point, ``[N]``.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[N]``: the distance to the nearest plane half-way between that
+        centroid and another.
+
+    Example
+    -------
+    >>> centroids = torch.tensor([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
+    >>> points = torch.tensor([[0.25, 3.0], [2.0, 0.0]])
+    >>> border_distance(points, centroids, torch.tensor([0, 1])).tolist()
+    [0.75, 1.0]
+    """
+    distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
+    gaps = distances - distances.gather(1, nearest[:, None])
+    used, place = nearest.unique(return_inverse=True)
+    # Not by products, which find a centroid a little way from itself.
+    exact = "donot_use_mm_for_euclid_dist"
+    apart = torch.cdist(centroids[used], centroids, compute_mode=exact)[place]
+    # A centroid that stands twice is never half-way from itself.
+    borders = torch.where(apart > 0, gaps / (2 * apart), torch.inf)
+    return borders.min(dim=1).values
+
+
+def read_centroids(path):
+    """Read a codebook from a file; nothing in it is executed.
+
+    Arguments
+    ---------
+    path : str or Path
+        A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file with
+        the tensors that a tokenizer saves: ``centroids`` and, where features
+        are scaled, ``mean`` and ``std`` (``centroids.en`` and so on where
+        each language has a codebook).
+
+    Returns
+    -------
+    dict
+        float32 arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is of another kind, damaged, or not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"centroids: {path} does not exist; expected a .npy or "
+            ".safetensors file, or null to fit a codebook"
+        )
+    if path.suffix not in (".npy", ".safetensors"):
+        raise ValueError(
+            f"centroids: {path} is a {path.suffix or 'nameless'} file; "
+            "expected .npy or .safetensors. Published .bin, .pt and .joblib "
+            "files are pickles, which are never loaded: convert one with "
+            f"python tools/convert_kmeans.py {path} {path.stem}.safetensors"
+        )
+    try:
+        if path.suffix == ".npy":
+            tensors = {"centroids": np.load(path, allow_pickle=False)}
+        else:
+            tensors = load(path.read_bytes())
+    except (ValueError, EOFError, SafetensorError) as error:
+        raise ValueError(
+            f"centroids: {path} cannot be read: {error}"
+        ) from error
+    for name, array in tensors.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(
+                f"centroids: {path}: {name} holds {array.dtype} values that "
+                "are not all finite numbers; expected float32"
+            )
+    return {name: a.astype(np.float32) for name, a in tensors.items()}
+
+
+def _total(blocks, values):
+    # Row by row, as NumPy sums an array's columns: the same bits however the
+    # rows are cut into blocks.
+    total = None
+    for block in blocks:
+        rows = values(block)
+        if total is not None:
+            rows = np.concatenate([total[None], rows])
+        total = np.add.reduce(rows, axis=0)
+    return total
+
+
+def fit_codebook(blocks, num_clusters, seed, scaled, scratch=None, patience=10):
+    """Find centroids; the same frames and seed give the same bits.
+
+    Arguments
+    ---------
+    blocks : list of numpy.ndarray
+        Frames, ``[N, D]`` each; memory-mapped ones are read block by block.
+    num_clusters : int
+        Size of the codebook.
+    seed : int
+        Of the initial centroids and of the order of the frames.
+    scaled : bool
+        Scale every feature to mean 0 and variance 1 first.
+    scratch : str or Path, optional
+        A file for all frames in a row, through which memory does not grow
+        with their number. Without it they stand in memory.
+    patience : int
+        Steps without a better inertia after which the fit ends.
+
+    Returns
+    -------
+    dict
+        ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer frames than clusters.
+
+    Example
+    -------
+    >>> frames = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
+    >>> fitted = fit_codebook([frames], 3, seed=0, scaled=False)
+    >>> sorted(fitted["centroids"].argmax(axis=1).tolist())
+    [0, 1, 2]
+    """
+    blocks = [block for block in blocks if len(block)]
+    count = sum(map(len, blocks))
+    if count < num_clusters:
+        raise ValueError(
+            f"{count} frame(s) to fit {num_clusters} clusters on; give more "
+            "speech, or ask for fewer clusters"
+        )
+    tensors = {}
+    if scaled:
+        mean = _total(blocks, lambda rows: rows.astype(np.float64)) / count
+        squares = _total(blocks, lambda rows: np.square(rows - mean))
+        std = np.maximum(np.sqrt(squares / count), 1e-5)
+        tensors = {
+            "mean": mean.astype(np.float32),
+            "std": std.astype(np.float32),
+        }
+    frames = (
+        ((block - mean) / std).astype(np.float32) if scaled else block
+        for block in blocks
+    )
+    if scratch is None:
+        points = np.concatenate(list(frames))
+    else:
+        with atomic_path(scratch) as temporary, open(temporary, "wb") as file:
+            for block in frames:
+                file.write(np.ascontiguousarray(block, np.float32))
+        shape = (count, blocks[0].shape[1])
+        points = np.memmap(scratch, np.float32, "r", shape=shape)
+    kmeans = MiniBatchKMeans(
+        num_clusters,
+        batch_size=4096,
+        n_init=3,
+        random_state=seed,
+        max_no_improvement=patience,
+    )
+    # One thread: sums over threads come in any order.
+    with threadpool_limits(limits=1):
+        kmeans.fit(points)
+    logger.info(
+        "k-means: %d centroids on %d frames of %d features, inertia %.5g a "
+        "frame after %d steps",
+        num_clusters,
+        count,
+        points.shape[1],
+        kmeans.inertia_ / count,
+        kmeans.n_steps_,
+    )
+    return {"centroids": kmeans.cluster_centers_.astype(np.float32), **tensors}

@@ -1,0 +1,238 @@
+"""Whisper encoders from CTranslate2 folders, the format of faster-whisper.
+
+Such a folder holds ``model.bin``: a header, named variables (rank, shape,
+type, bytes) and aliases for variables that are equal. It is read here without
+the ``ctranslate2`` package and without executing anything. Weights of 8 or 16
+bits become float32. The layout is that of CTranslate2's
+``python/ctranslate2/specs/model_spec.py``, binary version 6.
+"""
+
+import math
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+MODEL_BIN = "model.bin"
+BINARY_VERSION = 6
+SPEC = "WhisperSpec"
+# By type number; NumPy has no bfloat16: its 16 bits are the upper half of a
+# float32.
+_TYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")
+
+
+class _Variable(NamedTuple):
+    """Where a variable stands in the file, and what it is."""
+
+    type: str
+    shape: tuple
+    start: int
+    num_bytes: int
+
+
+def is_ctranslate2(folder):
+    """Tell whether a folder holds a CTranslate2 model.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Any path.
+
+    Returns
+    -------
+    bool
+        Whether there is a ``model.bin``.
+    """
+    return (Path(folder) / MODEL_BIN).is_file()
+
+
+class CTranslate2File:
+    """The variables of a ``model.bin``, each read when it is asked for.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is truncated, of another version, or not a Whisper model.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        with open(path, "rb") as file:
+            try:
+                self._read_index(file)
+            except (struct.error, UnicodeDecodeError, IndexError) as error:
+                raise self._damaged() from error
+
+    def _read_index(self, file):
+        size = self.path.stat().st_size
+
+        def number(form):
+            (value,) = struct.unpack(form, file.read(struct.calcsize(form)))
+            return value
+
+        def text():
+            length = number("<H")
+            content = file.read(length)
+            if len(content) < length:
+                raise self._damaged()
+            return content[:-1].decode()
+
+        version = number("<I")
+        spec = text() if version == BINARY_VERSION else "a model"
+        if (version, spec) != (BINARY_VERSION, SPEC):
+            raise ValueError(
+                f"{self.path}: found {spec} of binary version {version}; "
+                f"expected {SPEC} of version {BINARY_VERSION}. Convert the "
+                "model with a recent ct2-transformers-converter."
+            )
+        number("<I")  # the specification's revision
+        self._variables = {}
+        for _ in range(number("<I")):
+            name = text()
+            rank = number("<B")
+            shape = tuple(number("<I") for _ in range(rank))
+            kind = _TYPES[number("<B")]
+            num_bytes = number("<I")
+            width = 2 if kind == "bfloat16" else np.dtype(kind).itemsize
+            start = file.tell()
+            if num_bytes != width * math.prod(shape) or (
+                start + num_bytes > size
+            ):
+                raise self._damaged()
+            file.seek(num_bytes, 1)
+            self._variables[name] = _Variable(kind, shape, start, num_bytes)
+        for _ in range(number("<I")):
+            alias, name = text(), text()
+            for suffix in ("", "_scale"):
+                if name + suffix in self._variables:
+                    found = self._variables[name + suffix]
+                    self._variables[alias + suffix] = found
+        if file.tell() != size:
+            raise self._damaged()
+
+    def _damaged(self):
+        return ValueError(
+            f"{self.path} is truncated or damaged; expected a complete "
+            f"CTranslate2 {MODEL_BIN}. Fetch it again."
+        )
+
+    def __contains__(self, name):
+        return name in self._variables
+
+    def __getitem__(self, name):
+        """Read a variable as float32, its quantization undone."""
+        array = self._read(name)
+        if array.dtype.kind == "i" and f"{name}_scale" in self:
+            # One scale for all (int16) or one a row (int8).
+            scale = self._read(f"{name}_scale")
+            shape = scale.shape + (1,) * (array.ndim - scale.ndim)
+            array = array.astype(np.float32) / scale.reshape(shape)
+        return array.astype(np.float32)
+
+    def _read(self, name):
+        if name not in self._variables:
+            raise ValueError(
+                f"{self.path}: it has no '{name}'; expected the encoder of a "
+                "Whisper model"
+            )
+        kind, shape, start, num_bytes = self._variables[name]
+        with open(self.path, "rb") as file:
+            file.seek(start)
+            content = file.read(num_bytes)
+        if kind == "bfloat16":
+            upper = np.frombuffer(content, "<u2").astype(np.uint32) << 16
+            return upper.view(np.float32).reshape(shape)
+        return np.frombuffer(content, kind).reshape(shape)
+
+
+def load_whisper_encoder(folder):
+    """Read the encoder of a Whisper model from a CTranslate2 folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Holds ``model.bin``, e.g. what faster-whisper downloads.
+
+    Returns
+    -------
+    transformers.models.whisper.modeling_whisper.WhisperEncoder
+        In evaluation mode, float32.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or holds something else.
+    """
+    file = CTranslate2File(Path(folder) / MODEL_BIN)
+    state = {
+        "embed_positions.weight": file["encoder/position_encodings/encodings"],
+        **_normalization(file, "encoder/layer_norm", "layer_norm"),
+    }
+    for name in ("conv1", "conv2"):
+        state |= _linear(file, f"encoder/{name}", name)
+    num_layers = 0
+    while f"encoder/layer_{num_layers}/ffn/linear_0/weight" in file:
+        state |= _layer(file, num_layers)
+        num_layers += 1
+    if not num_layers:
+        raise ValueError(f"{file.path}: its encoder has no layers")
+    width, num_mels, _ = state["conv1.weight"].shape
+    config = WhisperConfig(
+        d_model=width,
+        num_mel_bins=num_mels,
+        max_source_positions=len(state["embed_positions.weight"]),
+        encoder_layers=num_layers,
+        encoder_attention_heads=int(file["encoder/num_heads"]),
+        encoder_ffn_dim=len(state["layers.0.fc1.bias"]),
+    )
+    encoder = WhisperEncoder(config).eval()
+    encoder.load_state_dict(
+        {name: torch.tensor(array) for name, array in state.items()}
+    )
+    return encoder
+
+
+def _layer(file, index):
+    here, there = f"encoder/layer_{index}", f"layers.{index}"
+    attention = f"{here}/self_attention"
+    fused = _linear(file, f"{attention}/linear_0", "fused")
+    state = {
+        **_normalization(
+            file, f"{attention}/layer_norm", f"{there}.self_attn_layer_norm"
+        ),
+        **_linear(file, f"{attention}/linear_1", f"{there}.self_attn.out_proj"),
+        **_normalization(
+            file, f"{here}/ffn/layer_norm", f"{there}.final_layer_norm"
+        ),
+        **_linear(file, f"{here}/ffn/linear_0", f"{there}.fc1"),
+        **_linear(file, f"{here}/ffn/linear_1", f"{there}.fc2"),
+    }
+    for kind in ("weight", "bias"):
+        parts = np.split(fused[f"fused.{kind}"], 3)
+        for name, part in zip("qkv", parts, strict=True):
+            state[f"{there}.self_attn.{name}_proj.{kind}"] = part
+    # Whisper's keys have no bias; CTranslate2 writes zeros.
+    del state[f"{there}.self_attn.k_proj.bias"]
+    return state
+
+
+def _linear(file, here, there):
+    return {
+        f"{there}.{kind}": file[f"{here}/{kind}"] for kind in ("weight", "bias")
+    }
+
+
+def _normalization(file, here, there):
+    return {
+        f"{there}.weight": file[f"{here}/gamma"],
+        f"{there}.bias": file[f"{here}/beta"],
+    }

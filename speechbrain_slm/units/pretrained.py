@@ -1,0 +1,262 @@
+"""Pretrained models by hub name or local folder, and how they compute.
+
+A model is loaded when it is first needed, so that a YAML file can be read
+without it. Nothing in its files is executed: weights are safetensors, or are
+read by ``torch.load`` with ``weights_only``, and no code of a hub repository
+is run.
+"""
+
+import contextlib
+import hashlib
+import importlib
+from pathlib import Path
+
+import torch
+
+PRECISIONS = ("fp32", "bf16")
+# A vector for masked training, which some published checkpoints lack.
+UNUSED = ("masked_spec_embed",)
+
+
+def require(module, package, purpose):
+    """Import a module, or say how to install it.
+
+    Arguments
+    ---------
+    module : str
+        Its name.
+    package : str
+        What ``pip install`` takes.
+    purpose : str
+        What needs it.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ImportError
+        If it is not installed.
+
+    Example
+    -------
+    >>> require("no_such_module", "no-such-package", "This example")
+    Traceback (most recent call last):
+    ...
+    ImportError: This example needs no_such_module (No module named
+    'no_such_module'). Install it with: pip install no-such-package
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} needs {module} ({error}). Install it with: pip install "
+            f"{package}"
+        ) from error
+
+
+def _missing(source, what, error):
+    if Path(source).exists():
+        found = f"{source}: no {what} can be read from this folder"
+    else:
+        found = (
+            f"{source} is neither a folder nor a hub model whose {what} is "
+            "downloaded or can be"
+        )
+    return FileNotFoundError(
+        f"{found} ({str(error).strip().splitlines()[0]}). Where there is a "
+        f"network, run: hf download {source} --local-dir <folder>. Then set "
+        "source to that folder; HF_HUB_OFFLINE=1 keeps later runs off the "
+        "network."
+    )
+
+
+def load_config(source, model_types):
+    """Read a model's configuration.
+
+    Arguments
+    ---------
+    source : str
+        A hub name or a local folder.
+    model_types : sequence of str
+        What it may be.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none: the message says what to fetch.
+    ValueError
+        If it is a model of another type.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _missing(source, "config.json", error) from error
+    if config.model_type not in model_types:
+        raise ValueError(
+            f"{source} is a {config.model_type} model; expected "
+            f"{' or '.join(model_types)}"
+        )
+    return config
+
+
+def load_model(source, config):
+    """Load a model for inference, in float32.
+
+    Arguments
+    ---------
+    source : str
+        A hub name or a local folder.
+    config : transformers.PretrainedConfig
+        What :func:`load_config` returned; may ask for fewer layers.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        In eval mode, without gradients.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no weights: the message says what to fetch.
+    ValueError
+        If the weights lack some of the model's: they would stay random.
+    """
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    # It would list the layers that are left out; what is missing is an error.
+    logging.set_verbosity_error()
+    try:
+        model, loading = AutoModel.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise _missing(source, "weights", error) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    missing = sorted(set(loading["missing_keys"]) - set(UNUSED))
+    if missing:
+        raise ValueError(
+            f"{source}: its weights lack {len(missing)} tensor(s) of a "
+            f"{type(model).__name__} ({', '.join(missing[:3])}...); they "
+            "would be random. Fetch the model again, or choose another."
+        )
+    return model.eval().requires_grad_(False)
+
+
+def preprocessor_settings(source):
+    """Read what a model's preprocessor does to waveforms.
+
+    Arguments
+    ---------
+    source : str
+        A hub name or a local folder.
+
+    Returns
+    -------
+    dict
+        Empty where the model has no ``preprocessor_config.json``.
+    """
+    from transformers import FeatureExtractionMixin
+
+    try:
+        return FeatureExtractionMixin.get_feature_extractor_dict(source)[0]
+    except OSError:
+        return {}
+
+
+def weights_identity(model):
+    """Name a model's weights by their content.
+
+    The names and the order of the tensors do not count: libraries rename
+    them from version to version.
+
+    Arguments
+    ---------
+    model : torch.nn.Module
+        On any device.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Example
+    -------
+    >>> one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    >>> weights_identity(one) == weights_identity(other)
+    False
+    """
+    digests = []
+    for tensor in model.state_dict().values():
+        array = tensor.detach().cpu().contiguous().numpy()
+        digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+        digest.update(array)
+        digests.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def check_precision(precision):
+    """Refuse a precision that there is not.
+
+    Arguments
+    ---------
+    precision : str
+        ``fp32`` or ``bf16``.
+
+    Raises
+    ------
+    ValueError
+        If it is another.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"precision is {precision!r}; expected one of "
+            f"{', '.join(PRECISIONS)}"
+        )
+
+
+@contextlib.contextmanager
+def inference(device, precision):
+    """Compute without gradients, and in the precision that was asked for.
+
+    On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
+    or cuDNN's default allow it, and then depend on the size of the batch;
+    here they are float32.
+
+    Arguments
+    ---------
+    device : torch.device
+        Where the model is.
+    precision : str
+        ``fp32`` or ``bf16``.
+    """
+    matmul = torch.get_float32_matmul_precision()
+    convolution = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                torch.device(device).type,
+                torch.bfloat16,
+                enabled=precision == "bf16",
+            ),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution

@@ -1,0 +1,270 @@
+"""Measures of discrete units: how a codebook is used, and what units tell.
+
+Good units tell the phone (:func:`normalized_mutual_information` with phones,
+high) and not the speaker (the same with speakers, low), so that two voices
+saying one sentence give nearly the same units (:func:`voice_distance`).
+"""
+
+import itertools
+
+import numpy as np
+from sklearn.metrics import homogeneity_score
+
+from speechbrain_slm.units.tokenizer import deduplicate
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def codebook_use(counts):
+    """Measure how evenly a codebook is used.
+
+    The perplexity is ``exp(H)``, H the entropy of the units in nats
+    (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937): the number
+    of units that, used equally often, would be as hard to guess.
+
+    Arguments
+    ---------
+    counts : numpy.ndarray
+        How often each unit of the vocabulary stands in the data, ``[V]``.
+
+    Returns
+    -------
+    dict
+        ``perplexity`` (1 to V) and ``dead`` (units that never stand).
+
+    Raises
+    ------
+    ValueError
+        If there are no units at all.
+
+    Example
+    -------
+    >>> use = codebook_use(np.array([5, 5, 0, 0, 5, 5]))
+    >>> round(use["perplexity"], 6), use["dead"]
+    (4.0, 2)
+    """
+    total = counts.sum()
+    if not total:
+        raise ValueError("There are no units to measure; expected one or more")
+    shares = counts[counts > 0] / total
+    return {
+        "perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+        "dead": int((counts == 0).sum()),
+    }
+
+
+def deduplication_ratio(sentences):
+    """Return the share of units that de-duplication leaves.
+
+    Arguments
+    ---------
+    sentences : sequence of numpy.ndarray
+        Units, ``[U]`` each.
+
+    Returns
+    -------
+    float
+        Units that differ from the one before in their sentence, over all.
+
+    Raises
+    ------
+    ValueError
+        If there are no units at all.
+
+    Example
+    -------
+    >>> deduplication_ratio([np.array([7, 7, 2, 7]), np.array([7, 7, 7, 7])])
+    0.5
+    """
+    total = sum(map(len, sentences))
+    if not total:
+        raise ValueError("There are no units to measure; expected one or more")
+    return sum(len(deduplicate(units)) for units in sentences) / total
+
+
+def normalized_mutual_information(labels, units):
+    """Measure what share of the labels' information the units tell.
+
+    ``I(labels; units) / H(labels)``. With phones as labels this is the
+    phone-normalised mutual information, PNMI (Hsu et al. 2021, HuBERT,
+    https://arxiv.org/abs/2106.07447, section IV.C). With few frames it is
+    biased upwards, by about ``(K - 1) (L - 1) / (2 N H)`` for K units, L
+    labels and N frames: compare codebooks of one size on the same frames.
+
+    Arguments
+    ---------
+    labels : numpy.ndarray
+        The phone, or the speaker, of each frame, ``[N]``.
+    units : numpy.ndarray
+        The unit of each frame, ``[N]``.
+
+    Returns
+    -------
+    float
+        0 (the units tell nothing) to 1 (each unit has one label).
+
+    Raises
+    ------
+    ValueError
+        If there is one label only: nothing can be told then.
+
+    Example
+    -------
+    >>> phones = np.array(["a", "a", "b", "b"])
+    >>> round(normalized_mutual_information(phones, np.array([3, 4, 5, 5])), 6)
+    1.0
+    >>> normalized_mutual_information(phones, np.array([3, 5, 3, 5]))
+    0.0
+    """
+    found = np.unique(labels)
+    if len(found) < 2:
+        raise ValueError(
+            f"The labels are all {found.tolist()}; expected two kinds or more"
+        )
+    # Homogeneity is 1 - H(labels | units) / H(labels).
+    return max(0.0, float(homogeneity_score(labels, units)))
+
+
+def frame_labels(starts, phones, num_frames, frame_rate):
+    """Give each frame the phone in whose time its middle lies.
+
+    Arguments
+    ---------
+    starts : sequence of float
+        When each phone begins, in seconds, rising. It lasts until the next.
+    phones : sequence of str
+        Their names.
+    num_frames : int
+        Units of the utterance, before de-duplication.
+    frame_rate : float
+        Units a second.
+
+    Returns
+    -------
+    numpy.ndarray
+        The phone of each frame; empty before the first.
+
+    Example
+    -------
+    >>> frame_labels([0.0, 0.06], ["a", "b"], 5, 50.0).tolist()
+    ['a', 'a', 'a', 'b', 'b']
+    """
+    middles = (np.arange(num_frames) + 0.5) / frame_rate
+    place = np.searchsorted(np.asarray(starts), middles, side="right")
+    return np.array(["", *phones])[place]
+
+
+def edit_distance(one, other):
+    """Return the Levenshtein distance over the longer length.
+
+    Arguments
+    ---------
+    one : numpy.ndarray
+        Units, ``[U]``.
+    other : numpy.ndarray
+        Units, ``[W]``.
+
+    Returns
+    -------
+    float
+        0 (equal) to 1 (nothing in common).
+
+    Example
+    -------
+    >>> edit_distance(np.array([1, 2, 3, 4]), np.array([1, 3, 4]))
+    0.25
+    """
+    longer = max(len(one), len(other))
+    if not longer:
+        return 0.0
+    places = np.arange(len(other) + 1)
+    row = places
+    for number, unit in enumerate(one, start=1):
+        change = np.minimum(row[1:] + 1, row[:-1] + (other != unit))
+        row = np.concatenate(([number], change))
+        # Insertions, all at once: the cheapest place to the left, plus steps.
+        row = np.minimum.accumulate(row - places) + places
+    return int(row[-1]) / longer
+
+
+def voice_distance(texts, speakers, sentences):
+    """Compare the units of one sentence in two voices.
+
+    The unit edit distance of Gat et al. 2023
+    (https://arxiv.org/abs/2209.15483), with another voice as what should
+    change nothing, and over the longer sentence's length. A codebook of one
+    unit has a distance of 0, so the same voices are compared on different
+    sentences as well; the ratio of the two tells good units.
+
+    Arguments
+    ---------
+    texts : sequence of str
+        What each sentence says.
+    speakers : sequence of str
+        Who says it.
+    sentences : sequence of numpy.ndarray
+        Its units, ``[U]`` each.
+
+    Returns
+    -------
+    dict
+        ``same_sentence`` and ``other_sentence`` (mean normalised edit
+        distance), their ``ratio`` (None where the latter is 0) and
+        ``pairs`` (of sentences). None of these but ``pairs``, 0, where fewer
+        than two sentences are said by two speakers.
+
+    Example
+    -------
+    >>> units = [np.array(u) for u in ([1, 2], [1, 2, 3, 3], [5], [5, 6])]
+    >>> voice_distance(["a", "a", "b", "b"], ["x", "y", "x", "y"], units)
+    {'same_sentence': 0.5, 'other_sentence': 1.0, 'ratio': 0.5, 'pairs': 2}
+    """
+    said = {}
+    for text, speaker, units in zip(texts, speakers, sentences, strict=True):
+        said.setdefault(text, {}).setdefault(speaker, units)
+    voices = {}
+    for text, spoken in said.items():
+        for pair in itertools.combinations(sorted(spoken), 2):
+            voices.setdefault(pair, []).append(text)
+    same, different = [], []
+    for (one, other), shared in voices.items():
+        if len(shared) < 2:
+            continue
+        for text, next_text in zip(
+            shared, shared[1:] + shared[:1], strict=True
+        ):
+            units = said[text][one]
+            same.append(edit_distance(units, said[text][other]))
+            different.append(edit_distance(units, said[next_text][other]))
+    if not same:
+        return {"pairs": 0}
+    near, far = float(np.mean(same)), float(np.mean(different))
+    return {
+        "same_sentence": near,
+        "other_sentence": far,
+        "ratio": near / far if far else None,
+        "pairs": len(same),
+    }
+
+
+def length_quantiles(lengths):
+    """Describe the lengths of sentences.
+
+    Arguments
+    ---------
+    lengths : numpy.ndarray
+        Units in each sentence.
+
+    Returns
+    -------
+    dict
+        The values at 0, 5, 25, 50, 75, 95 and 100 %, by ``str`` of the
+        share.
+
+    Example
+    -------
+    >>> length_quantiles(np.arange(101))["0.95"]
+    95.0
+    """
+    values = np.quantile(lengths, QUANTILES).tolist()
+    return dict(zip(map(str, QUANTILES), values, strict=True))

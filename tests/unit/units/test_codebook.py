@@ -1,0 +1,88 @@
+import logging
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_slm.units import codebook
+from speechbrain_slm.units.codebook import border_distance, fit_codebook
+
+
+def frames(count=3000, size=20):
+    generator = np.random.default_rng(0)
+    scale = generator.uniform(0.1, 100, size)
+    values = generator.normal(size=(count, size)) * scale + scale
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_blocks_and_files_give_the_bits_of_one_array(tmp_path, scaled):
+    points = frames()
+    whole = fit_codebook([points], 15, 0, scaled)
+    blocks = np.split(points, [1, 700, 700, 2999])
+    paths = [tmp_path / f"{number}.npy" for number in range(len(blocks))]
+    for path, block in zip(paths, blocks, strict=True):
+        np.save(path, block)
+    mapped = [np.load(path, mmap_mode="r") for path in paths]
+    for found in (
+        fit_codebook(blocks, 15, 0, scaled),
+        fit_codebook(mapped, 15, 0, scaled, scratch=tmp_path / "scratch"),
+    ):
+        assert found.keys() == whole.keys()
+        for name, array in whole.items():
+            assert array.tobytes() == found[name].tobytes()
+    assert fit_codebook([points], 15, 1, scaled)["centroids"].tobytes() != (
+        whole["centroids"].tobytes()
+    )
+
+
+def test_scaling_is_that_of_numpy():
+    points = frames()
+    fitted = fit_codebook([points[:10], points[10:]], 15, 0, scaled=True)
+    for name, expected in (("mean", points.mean), ("std", points.std)):
+        expected = expected(axis=0, dtype=np.float64).astype(np.float32)
+        assert (fitted[name] == expected).all()
+
+
+def test_a_fit_with_a_scratch_file_copies_no_frames(tmp_path, monkeypatch):
+    """Frames in memory at once: a mini-batch, not all of them."""
+    largest = []
+
+    class Watching(codebook.MiniBatchKMeans):
+        def fit(self, points):
+            assert isinstance(points, np.memmap)
+            largest.append(len(points))
+            return super().fit(points)
+
+    monkeypatch.setattr(codebook, "MiniBatchKMeans", Watching)
+    fit_codebook([frames()] * 4, 15, 0, True, tmp_path / "scratch")
+    assert largest == [12000]
+
+
+def test_inertia_is_logged(caplog):
+    points = frames()
+    with caplog.at_level(logging.INFO):
+        centroids = fit_codebook([points], 15, 0, scaled=False)["centroids"]
+    found = float(re.search(r"inertia (\S+) a frame", caplog.text)[1])
+    distances = np.square(points[:, None] - centroids).sum(axis=2)
+    assert found == pytest.approx(distances.min(axis=1).mean(), rel=1e-3)
+
+
+def test_border_distance_is_how_far_a_point_can_go():
+    generator = torch.manual_seed(0)
+    centroids = torch.randn(300, 8, generator=generator)
+    centroids[9] = centroids[4]  # a twin is no border
+    points = torch.randn(200, 8, generator=generator)
+    nearest = torch.cdist(points, centroids).argmin(dim=1)
+    border = border_distance(points, centroids, nearest)
+    assert border.min() > 0
+    for share, stays in ((0.99, True), (1.01, False)):
+        moved = []
+        for point, here, far in zip(points, nearest, border, strict=True):
+            directions = centroids - centroids[here]
+            directions = directions[directions.norm(dim=1) > 0]
+            directions /= directions.norm(dim=1, keepdim=True)
+            ends = point + share * far * directions
+            moved.append((torch.cdist(ends, centroids).argmin(1) != here).any())
+        assert not any(moved) if stays else all(moved)

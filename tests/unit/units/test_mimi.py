@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from tiny_models import (
+    check_batch_independence,
+    encode_alone,
+    pad,
+    save_encoder,
+    save_mimi,
+    speech,
+)
+from transformers import MimiModel
+
+from speechbrain_slm.units.mimi import Mimi
+from speechbrain_slm.units.tokenizer import DESCRIPTION
+
+RATE = 24000
+FRAME = 1920
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+def test_units_do_not_depend_on_batch_mates(tmp_path, num_codebooks):
+    save_mimi(tmp_path)
+    tokenizer = Mimi(tmp_path, num_codebooks)
+    wavs = speech(RATE)
+    check_batch_independence(tokenizer, wavs)
+    for wav, units in zip(wavs, encode_alone(tokenizer, wavs), strict=True):
+        assert len(units) == -(-len(wav) // FRAME) * num_codebooks
+        assert max(units) < tokenizer.vocabulary_size == 64 * num_codebooks
+
+
+def test_whole_frames_are_encoded_as_the_model_does(tmp_path):
+    save_mimi(tmp_path)
+    model = MimiModel.from_pretrained(tmp_path).eval()
+    wav = speech(RATE, (1.2,))[0]
+    assert len(wav) % FRAME == 0
+    with torch.no_grad():
+        codes = model.encode(wav[None, None], num_quantizers=2).audio_codes[0]
+    units = np.array(encode_alone(Mimi(tmp_path, 2), [wav])[0])
+    expected = codes.numpy() + np.array([[0], [64]])
+    assert units.tolist() == expected.T.reshape(-1).tolist()
+    # The semantic code does not depend on how many others are asked for.
+    assert encode_alone(Mimi(tmp_path), [wav])[0] == codes[0].tolist()
+
+
+def test_what_the_model_itself_does_with_a_part_of_a_frame(tmp_path):
+    """Its last code depends on the padding, and padding has codes."""
+    save_mimi(tmp_path)
+    model = MimiModel.from_pretrained(tmp_path).eval()
+    changed = []
+    for wav in speech(RATE, [0.05 + 0.07 * i for i in range(12)]):
+        batch, _ = pad([wav, torch.zeros(RATE)])
+        with torch.no_grad():
+            alone = model.encode(wav[None, None]).audio_codes[0]
+            both = model.encode(batch[:, None]).audio_codes[0]
+        changed.append(not torch.equal(alone, both[:, : alone.shape[1]]))
+        assert both.shape[1] == 13
+    assert any(changed)
+
+
+def test_empty_waveforms_have_no_units(tmp_path):
+    tokenizer = Mimi(save_mimi(tmp_path))
+    wavs, lengths = pad([*speech(RATE, (0.3,)), torch.zeros(0)])
+    assert [len(units) for units in tokenizer.encode(wavs, lengths)] == [4, 0]
+    assert len(tokenizer.encode(wavs[1:, :0], lengths[1:])[0]) == 0
+
+
+@pytest.mark.parametrize("num_codebooks", [1, 4])
+def test_decode_gives_a_waveform_of_that_length(tmp_path, num_codebooks):
+    tokenizer = Mimi(save_mimi(tmp_path), num_codebooks)
+    units = encode_alone(tokenizer, speech(RATE, (0.5,)))[0]
+    wav = tokenizer.decode(units)
+    assert wav.shape == (7 * FRAME,)
+    other = tokenizer.decode(units[: 3 * num_codebooks])
+    # The decoder is causal, too.
+    assert torch.allclose(wav[: 3 * FRAME], other, atol=1e-4)
+    assert wav.std() > 0
+    if num_codebooks > 1:
+        with pytest.raises(ValueError, match="no whole number of frames"):
+            tokenizer.decode(units[:-1])
+        with pytest.raises(ValueError, match="units out of place"):
+            tokenizer.decode(units[::-1])
+
+
+def test_deduplication_is_off_and_for_one_codebook(tmp_path):
+    save_mimi(tmp_path)
+    assert not Mimi(tmp_path).deduplicated
+    silence = torch.zeros(1, RATE)
+    plain, once = (
+        Mimi(tmp_path, deduplicate=value).encode(silence, torch.tensor([RATE]))
+        for value in (False, True)
+    )
+    assert len(plain[0]) == 13
+    assert len(once[0]) < 13
+    assert not (once[0][1:] == once[0][:-1]).any()
+    with pytest.raises(ValueError, match="2 codebooks; expected False"):
+        Mimi(tmp_path, 2, deduplicate=True)
+
+
+def test_identity_names_weights_and_choices(tmp_path):
+    for seed in (0, 1):
+        save_mimi(tmp_path / str(seed), seed)
+    first = Mimi(tmp_path / "0")
+    assert first.fitted
+    first.save(tmp_path)
+    assert first.identity in (tmp_path / DESCRIPTION).read_text()
+    others = [
+        Mimi(tmp_path / "1"),
+        Mimi(tmp_path / "0", 2),
+        Mimi(tmp_path / "0", deduplicate=True),
+        Mimi(tmp_path / "0", precision="bf16"),
+    ]
+    assert len({tokenizer.identity for tokenizer in [first, *others]}) == 5
+    (tmp_path / "0").rename(tmp_path / "moved")
+    assert Mimi(tmp_path / "moved").identity == first.identity
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match="hf download no/such-mimi"):
+        Mimi("no/such-mimi").identity  # noqa: B018
+    with pytest.raises(ValueError, match="is a hubert model; expected mimi"):
+        Mimi(save_encoder(tmp_path / "hubert")).identity  # noqa: B018
+    with pytest.raises(ValueError, match="num_codebooks is 5"):
+        Mimi(save_mimi(tmp_path / "mimi"), 5).identity  # noqa: B018

@@ -1,0 +1,277 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from tiny_models import (
+    ENCODERS,
+    KINDS,
+    check_batch_independence,
+    encode_alone,
+    fit,
+    pad,
+    save_encoder,
+    speech,
+)
+
+from speechbrain_slm.units.ssl_kmeans import SSLKMeans
+
+RATE = 16000
+
+
+def make(folder, kind="hubert", norm="group", layer=2, **options):
+    save_encoder(folder, kind, norm)
+    return SSLKMeans(folder, layer, num_clusters=20, **options)
+
+
+@pytest.mark.parametrize(("kind", "norm"), KINDS)
+def test_features_are_those_of_the_whole_model_alone(tmp_path, kind, norm):
+    tokenizer = make(tmp_path, kind, norm)
+    whole = ENCODERS[kind][1].from_pretrained(tmp_path).eval()
+    wavs = speech(RATE)
+    for wav, found in zip(wavs, tokenizer.features(*pad(wavs)), strict=True):
+        if norm == "layer":
+            wav = (wav - wav.mean()) / wav.std(correction=0)
+        with torch.no_grad():
+            output = whole(wav[None], output_hidden_states=True)
+        expected = output.hidden_states[2][0]
+        assert found.shape == expected.shape
+        assert torch.allclose(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "norm"), KINDS)
+def test_units_do_not_depend_on_batch_mates(tmp_path, kind, norm):
+    wavs = speech(RATE)
+    tokenizer = fit(make(tmp_path, kind, norm, deduplicate=False), wavs)
+    check_batch_independence(tokenizer, wavs)
+
+
+def test_batch_norm_sees_no_padding(tmp_path):
+    save_encoder(tmp_path, conv_pos_batch_norm=True)
+    tokenizer = SSLKMeans(tmp_path, 2, 20, deduplicate=False)
+    wavs = speech(RATE)
+    fit(tokenizer, wavs)
+    check_batch_independence(tokenizer, wavs)
+
+
+def test_what_the_unmodified_group_norm_would_do(tmp_path):
+    """Without our group norm, and with a mask, features depend on padding."""
+    save_encoder(tmp_path)
+    model = ENCODERS["hubert"][1].from_pretrained(tmp_path).eval()
+    wav = speech(RATE)[0]
+    batch, lengths = pad([wav, torch.zeros(RATE)])
+    mask = (torch.arange(RATE) < lengths[:, None]).long()
+    with torch.no_grad():
+        alone = model(wav[None]).last_hidden_state[0]
+        both = model(batch, attention_mask=mask).last_hidden_state[0]
+    assert not torch.allclose(alone, both[: len(alone)], atol=1e-2)
+
+
+def test_rounding_in_a_batch_decides_no_unit(tmp_path):
+    """Two centroids on both sides of a frame, as near as rounding is."""
+    wavs = speech(RATE)
+    tokenizer = make(tmp_path, deduplicate=False)
+    alone = tokenizer.features(*pad(wavs[:1]))[0][7]
+    together = tokenizer.features(*pad(wavs))[0][7]
+    apart = together - alone
+    assert 0 < apart.norm() < 1e-5 * alone.norm()
+    # The border between two centroids runs half-way between the results; the
+    # others are out of reach.
+    middle = (alone.double() + together.double()) / 2
+    step = 3 * alone.norm() * apart.double() / apart.double().norm()
+    centroids = 1000 * torch.randn(20, 32, generator=torch.manual_seed(0))
+    centroids[0], centroids[1] = middle - step, middle + step
+    tokenizer._set({"centroids": centroids.numpy()}, "a test")
+    check_batch_independence(tokenizer, wavs)
+    tokenizer.batched = False  # as if nothing were to be done about it
+    found = tokenizer.encode(*pad(wavs))[0]
+    assert found.tolist() != encode_alone(tokenizer, wavs[:1])[0]
+
+
+def test_layers_above_are_not_loaded(tmp_path):
+    tokenizer = make(tmp_path, layer=3)
+    assert tokenizer.config["layer"] == 3
+    assert len(tokenizer._model.encoder.layers) == 3
+
+
+def test_rate_and_length_follow_the_strides(tmp_path):
+    strides = (5, 2, 2, 2, 2, 2, 4)
+    save_encoder(tmp_path, conv_stride=strides)
+    tokenizer = SSLKMeans(tmp_path, 1, 4, deduplicate=False)
+    wavs = speech(RATE, (2.0, 0.01, 0.5))
+    two, short, half = tokenizer.features(*pad(wavs))
+    assert tokenizer.frame_rate == 25
+    assert (len(two), len(short), len(half)) == (50, 0, 12)
+    fit(tokenizer, wavs[:1])
+    assert encode_alone(tokenizer, wavs)[1] == []
+
+
+def test_normalization_is_the_preprocessors(tmp_path):
+    wav = speech(RATE)[0]
+    path = tmp_path / "preprocessor_config.json"
+    config = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    save_encoder(tmp_path, **config, conv_bias=True)
+
+    def change(do_normalize):
+        if do_normalize is None:
+            path.unlink()
+        else:
+            settings = {"do_normalize": do_normalize, "sampling_rate": RATE}
+            path.write_text(json.dumps(settings))
+        tokenizer = SSLKMeans(tmp_path, 2, 20)
+        one, louder = tokenizer.features(*pad([wav, 3 * wav + 0.1]))
+        return (one - louder).abs().max(), tokenizer.config["normalize"]
+
+    for setting in (True, None):  # None: as the convolutions are normalized
+        difference, normalize = change(setting)
+        assert normalize
+        assert difference < 1e-3
+        path.write_text("{}")
+    difference, normalize = change(False)
+    assert not normalize
+    assert difference > 1e-2
+
+
+def test_identity_names_model_layer_codebook_and_precision(tmp_path):
+    wavs = speech(RATE)
+    first = fit(make(tmp_path / "one"), wavs)
+    again = SSLKMeans(tmp_path / "one", 2, 20)
+    again.fit({"": [np.asarray(f) for f in again.features(*pad(wavs))]}, 0)
+    assert again.identity == first.identity
+    save_encoder(tmp_path / "other", seed=1)
+    others = [
+        fit(SSLKMeans(tmp_path / "one", 2, 20), wavs, seed=1),
+        fit(SSLKMeans(tmp_path / "one", 3, 20), wavs),
+        fit(SSLKMeans(tmp_path / "other", 2, 20), wavs),
+        fit(SSLKMeans(tmp_path / "one", 2, 20, precision="bf16"), wavs),
+        fit(SSLKMeans(tmp_path / "one", 2, 20, deduplicate=False), wavs),
+    ]
+    # The same codebook, so that it is the model that tells them apart.
+    others[2]._set(first.tensors, "a test")
+    identities = {tokenizer.identity for tokenizer in [first, *others]}
+    assert len(identities) == 6
+
+
+def test_saved_tokenizer_is_restored_from_another_folder(tmp_path):
+    wavs = speech(RATE)
+    tokenizer = fit(make(tmp_path / "model"), wavs)
+    tokenizer.save(tmp_path / "saved")
+    (tmp_path / "model").rename(tmp_path / "moved")
+    restored = SSLKMeans(tmp_path / "moved", 2, 20)
+    restored.restore(tmp_path / "saved")
+    assert restored.identity == tokenizer.identity
+    assert encode_alone(restored, wavs) == encode_alone(tokenizer, wavs)
+    other = SSLKMeans(tmp_path / "moved", 3, 20)
+    with pytest.raises(ValueError, match="layer: expected 3, found 2"):
+        other.restore(tmp_path / "saved")
+
+
+def test_centroids_from_files(tmp_path):
+    wavs = speech(RATE)
+    fitted = fit(make(tmp_path), wavs)
+    centroids = fitted.tensors["centroids"]
+    np.save(tmp_path / "c.npy", centroids)
+    save_file({"centroids": centroids}, tmp_path / "c.safetensors")
+    for name in ("c.npy", "c.safetensors"):
+        tokenizer = SSLKMeans(tmp_path, 2, 20, centroids=tmp_path / name)
+        assert tokenizer.fitted
+        assert tokenizer.identity == fitted.identity
+        assert encode_alone(tokenizer, wavs) == encode_alone(fitted, wavs)
+    np.save(tmp_path / "size.npy", centroids[:, :31])
+    np.save(tmp_path / "rows.npy", centroids[:19])
+    np.save(tmp_path / "nan.npy", centroids * np.nan)
+    np.save(tmp_path / "pickled.npy", [{}], allow_pickle=True)
+    (tmp_path / "km.bin").write_bytes(pickle.dumps(centroids))
+    for name, text in {
+        "size.npy": r"expected \(20, 32\), found \(20, 31\)",
+        "rows.npy": r"found \(19, 32\).*set num_clusters",
+        "nan.npy": "not all finite",
+        "pickled.npy": "cannot be read: Object arrays",
+        "km.bin": r"tools/convert_kmeans\.py",
+    }.items():
+        tokenizer = SSLKMeans(tmp_path, 2, 20, centroids=tmp_path / name)
+        with pytest.raises(ValueError, match=text):
+            tokenizer.encode(*pad(wavs))
+    with pytest.raises(FileNotFoundError, match="null to fit a codebook"):
+        SSLKMeans(tmp_path, 2, 20, centroids="no.npy").encode(*pad(wavs))
+
+
+def test_a_codebook_for_each_language(tmp_path):
+    wavs = speech(RATE)
+    tokenizer = make(tmp_path, codebooks="language", deduplicate=False)
+    frames = [np.asarray(f) for f in tokenizer.features(*pad(wavs))]
+    tokenizer.fit({"fr": frames[4:5], "en": frames[1:4]}, seed=0)
+    assert tokenizer.vocabulary_size == 40
+    english, french = (
+        tokenizer.encode(*pad(wavs[:1]), languages=[language])[0]
+        for language in ("en", "fr")
+    )
+    assert 0 <= english.min() <= english.max() < 20
+    assert 20 <= french.min() <= french.max() < 40
+    tokenizer.save(tmp_path / "saved")
+    again = SSLKMeans(tmp_path, 2, 20, codebooks="language", deduplicate=False)
+    again.restore(tmp_path / "saved")
+    assert again.tensors.keys() == {"centroids.en", "centroids.fr"}
+    for languages in (None, ["de"]):
+        with pytest.raises(ValueError, match="for en, fr alone"):
+            tokenizer.encode(*pad(wavs[:1]), languages=languages)
+    joint = SSLKMeans(
+        tmp_path, 2, 20, centroids=tmp_path / "saved/centroids.safetensors"
+    )
+    with pytest.raises(ValueError, match="a codebook for en, fr"):
+        joint.identity  # noqa: B018
+
+
+def test_bf16_is_close_and_says_so(tmp_path):
+    wavs = speech(RATE)
+    exact = fit(make(tmp_path, deduplicate=False), wavs)
+    half = SSLKMeans(tmp_path, 2, 20, deduplicate=False, precision="bf16")
+    half._set(exact.tensors, "a test")
+    pairs = zip(
+        encode_alone(exact, wavs), encode_alone(half, wavs), strict=True
+    )
+    same = [a == b for one, two in pairs for a, b in zip(one, two, strict=True)]
+    assert np.mean(same) > 0.7
+    with pytest.raises(ValueError, match="expected one of fp32, bf16"):
+        SSLKMeans(tmp_path, 2, 20, precision="fp16")
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    text = r"hf download no/such-model --local-dir"
+    with pytest.raises(FileNotFoundError, match=text):
+        SSLKMeans("no/such-model", 2).config  # noqa: B018
+    save_encoder(tmp_path / "one")
+    with pytest.raises(ValueError, match="layers 1 to 4"):
+        SSLKMeans(tmp_path / "one", 5).config  # noqa: B018
+    (tmp_path / "one" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no weights can be read"):
+        SSLKMeans(tmp_path / "one", 2).config  # noqa: B018
+    save_encoder(tmp_path / "two", num_hidden_layers=1)
+    config = tmp_path / "two" / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "num_hidden_layers": 4}))
+    with pytest.raises(ValueError, match="would be random"):
+        SSLKMeans(tmp_path / "two", 2).config  # noqa: B018
+    config.write_text(json.dumps({**content, "model_type": "bert"}))
+    with pytest.raises(ValueError, match="is a bert model; expected hubert"):
+        SSLKMeans(tmp_path / "two", 2).config  # noqa: B018
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_pickles_in_a_model_folder_are_not_executed(tmp_path):
+    save_encoder(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    canary = tmp_path / "canary"
+    torch.save({"a": Canary(canary)}, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"(?i)weights"):
+        SSLKMeans(tmp_path / "model", 2).config  # noqa: B018
+    assert not canary.exists()

@@ -1,0 +1,151 @@
+import pytest
+import torch
+from ctranslate2_example import variables, write
+from tiny_models import (
+    check_batch_independence,
+    encode_alone,
+    fit,
+    pad,
+    randomize,
+    save_encoder,
+    speech,
+)
+from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
+from speechbrain_slm.units.whisper_kmeans import WhisperKMeans
+
+RATE = 16000
+
+
+def save_whisper(folder, seed=0):
+    """Save a Whisper model of 2 layers whose windows are 1 s."""
+    torch.manual_seed(seed)
+    config = WhisperConfig(
+        d_model=16,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=24,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=16,
+        vocab_size=20,
+        pad_token_id=0,
+        max_source_positions=50,
+    )
+    model = randomize(WhisperModel(config), seed).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def make(folder, layer=2, **options):
+    save_whisper(folder)
+    return WhisperKMeans(folder, layer, num_clusters=20, **options)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "silence"), [(1.0, 0.0), (1.0, 30.0), (0.45, 30.0)]
+)
+def test_a_window_is_what_whisper_computes(tmp_path, seconds, silence):
+    model = save_whisper(tmp_path)
+    wav = speech(RATE, [seconds])[0]
+    mel = WhisperFeatureExtractor(chunk_length=2)(
+        wav.numpy(), sampling_rate=RATE, return_tensors="pt"
+    ).input_features[:, :, :100]
+    with torch.no_grad():
+        layers = model.encoder(mel, output_hidden_states=True).hidden_states
+    for frames_per_unit in (1, 2):
+        tokenizer = WhisperKMeans(tmp_path, 1, frames_per_unit, silence)
+        (found,) = tokenizer.features(*pad([wav]))
+        units = int(seconds * 50) // frames_per_unit
+        expected = layers[1][0, : units * frames_per_unit]
+        expected = expected.reshape(units, frames_per_unit, 16).mean(dim=1)
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.2, 30.0])
+def test_units_do_not_depend_on_batch_mates(tmp_path, silence):
+    wavs = speech(RATE)
+    tokenizer = make(tmp_path, silence=silence, deduplicate=False)
+    fit(tokenizer, wavs)
+    assert not tokenizer.equal_lengths
+    check_batch_independence(tokenizer, wavs)
+
+
+@pytest.mark.parametrize("silence", [0.0, 0.2, 30.0])
+def test_a_batch_of_a_gpu_is_as_good_as_one_by_one(tmp_path, silence):
+    tokenizer = make(tmp_path, frames_per_unit=1, silence=silence)
+    wavs = speech(RATE, (0.31, 1, 0.5))
+    with torch.inference_mode():
+        together = tokenizer._forward(wavs)
+        for wav, found in zip(wavs, together, strict=True):
+            (alone,) = tokenizer._forward([wav])
+            assert found.shape == (len(wav) // 320, 16)
+            assert torch.allclose(found, alone, atol=1e-5)
+
+
+def test_long_speech_is_cut_into_windows(tmp_path):
+    tokenizer = make(tmp_path)
+    (wav,) = speech(RATE, [2.31])
+    (found,) = tokenizer.features(*pad([wav]))
+    parts = [wav[:RATE], wav[RATE : 2 * RATE], wav[2 * RATE :]]
+    expected = tokenizer.features(*pad(parts))
+    assert [len(part) for part in expected] == [25, 25, 7]
+    assert torch.equal(found, torch.cat(expected))
+
+
+def test_lengths_follow_the_frame_rate(tmp_path):
+    wavs = speech(RATE, (0.5, 0.039, 0.04, 0.001))
+    tokenizer = fit(make(tmp_path, deduplicate=False), speech(RATE))
+    assert tokenizer.frame_rate == 25
+    assert [len(u) for u in encode_alone(tokenizer, wavs)] == [12, 0, 1, 0]
+
+
+def test_a_ctranslate2_folder_is_the_same_tokenizer(tmp_path):
+    model = save_whisper(tmp_path / "hf")
+    write(tmp_path / "ct2", variables(model.encoder))
+    wavs = speech(RATE)
+    one, other = (
+        fit(WhisperKMeans(tmp_path / name, 2, num_clusters=20), wavs)
+        for name in ("hf", "ct2")
+    )
+    assert one.identity == other.identity
+    assert encode_alone(one, wavs) == encode_alone(other, wavs)
+
+
+def test_identity_names_weights_and_choices(tmp_path):
+    save_whisper(tmp_path / "a")
+    save_whisper(tmp_path / "b", seed=1)
+    chosen = [("a", 1, 1), ("a", 2, 1), ("a", 1, 2), ("b", 1, 1)]
+    configs = [
+        WhisperKMeans(tmp_path / name, *choices, silence).config
+        for name, *choices in chosen
+        for silence in (0.0, 1.0)
+    ]
+    assert all(configs.count(config) == 1 for config in configs)
+
+
+def test_a_saved_tokenizer_is_restored(tmp_path):
+    wavs = speech(RATE)
+    tokenizer = fit(make(tmp_path / "model"), wavs)
+    tokenizer.save(tmp_path / "units")
+    again = WhisperKMeans(tmp_path / "model", 2, num_clusters=20)
+    again.restore(tmp_path / "units")
+    assert again.identity == tokenizer.identity
+    assert encode_alone(again, wavs) == encode_alone(tokenizer, wavs)
+
+
+def test_bad_settings_are_refused(tmp_path):
+    save_whisper(tmp_path / "whisper")
+    save_encoder(tmp_path / "hubert")
+    with pytest.raises(ValueError, match="layers 1 to 2"):
+        _ = WhisperKMeans(tmp_path / "whisper", 3).config
+    with pytest.raises(ValueError, match="is a hubert model"):
+        _ = WhisperKMeans(tmp_path / "hubert", 1).config
+    with pytest.raises(FileNotFoundError, match="hf download"):
+        _ = WhisperKMeans(tmp_path / "nothing", 1).config
+    with pytest.raises(ValueError, match="frames_per_unit is 0"):
+        WhisperKMeans("any", 1, frames_per_unit=0)
+    with pytest.raises(ValueError, match="silence -1"):
+        WhisperKMeans("any", 1, silence=-1)
+    with pytest.raises(ValueError, match="precision"):
+        WhisperKMeans("any", 1, precision="fp8")

@@ -1,0 +1,315 @@
+"""Time the extraction with each tokenizer; prints one line of JSON for each.
+
+    python tools/benchmark/extraction.py
+    python tools/benchmark/extraction.py --seconds 60 --tokenizers mel_kmeans
+    python tools/benchmark/extraction.py --data_folder results/mini/synthesis
+
+The speech is that of a part of the mini corpus, which is synthesised first
+unless a folder is given. The pretrained encoders have random weights and a
+fraction of their size, so that two cores encode 50 to 300 s of speech a
+second; a real one is slower, and what stands around it then counts for less.
+
+- times_real_time: seconds of speech that are read, encoded and published in
+  a second.
+- ratio: the share of the encoder-only limit that this is: the same encoder on
+  the same speech, already in memory, in ideal batches, nothing read, nothing
+  written. The encoder has all cores, and reading takes its part of them.
+- ratio_overlapped: the same with a core less for the encoder (as where it
+  runs on a GPU), so that reading can overlap it.
+- encoder_share: the share of the extraction's time that is spent in the
+  encoder; the rest waits for speech or for the disk. Others on
+  the machine disturb it less than the ratios.
+- cpu_seconds_an_hour: CPU seconds of the extraction, by hours of speech.
+- units_changed: units that differ between the extraction and encoding every
+  utterance alone.
+- bytes_per_unit: of the unit store's files.
+"""
+
+import argparse
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+import transformers
+
+from speechbrain_slm.units.assembly import assemble_stores
+from speechbrain_slm.units.audio import read_clips
+from speechbrain_slm.units.extraction import extract_utterances
+from speechbrain_slm.units.fitting import fit_tokenizer
+from speechbrain_slm.units.manifest import distinct_utterances, read_manifest
+from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.mimi import Mimi
+from speechbrain_slm.units.rejects import leave_out_rejects
+from speechbrain_slm.units.rows import Rows
+from speechbrain_slm.units.ssl_kmeans import SSLKMeans
+from speechbrain_slm.units.utterances import Utterances
+
+ROOT = Path(__file__).parents[2]
+LANGUAGES = ("en", "fr")
+BATCH_SECONDS = 60
+
+
+def mel_kmeans(folder):
+    """Make the tokenizer of the mini corpus."""
+    return MelKMeans(num_clusters=30)
+
+
+def _encoder(folder, kind, norm, **settings):
+    config = getattr(transformers, f"{kind}Config")(
+        num_attention_heads=8,
+        conv_bias=norm == "layer",
+        feat_extract_norm=norm,
+        do_stable_layer_norm=norm == "layer",
+        **settings,
+    )
+    torch.manual_seed(0)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    extractor.save_pretrained(folder)
+    return SSLKMeans(folder, layer=3, num_clusters=100)
+
+
+def hubert_kmeans(folder):
+    """Make a HuBERT of three narrow layers (base: 12 of 768)."""
+    settings = dict(hidden_size=256, intermediate_size=1024)
+    settings |= dict(num_hidden_layers=4, conv_dim=(128,) * 7)
+    return _encoder(folder, "Hubert", "group", **settings)
+
+
+def wavlm_kmeans(folder):
+    """Make a WavLM of three narrow layers (large: 24 of 1024)."""
+    settings = dict(hidden_size=256, intermediate_size=1024)
+    settings |= dict(num_hidden_layers=4, conv_dim=(128,) * 7)
+    return _encoder(folder, "WavLM", "layer", **settings)
+
+
+def mimi(folder):
+    """Make a Mimi with a quarter of its filters and layers."""
+    config = transformers.MimiConfig(
+        num_filters=16,
+        hidden_size=128,
+        num_hidden_layers=2,
+        intermediate_size=512,
+        upsample_groups=128,
+        vector_quantization_hidden_dimension=128,
+        codebook_dim=128,
+    )
+    torch.manual_seed(0)
+    model = transformers.MimiModel(config)
+    for name, buffer in model.named_buffers():
+        if name.endswith("embed_sum"):
+            buffer.copy_(torch.randn(buffer.shape))
+    model.save_pretrained(folder)
+    return Mimi(folder)
+
+
+TOKENIZERS = {
+    make.__name__: make
+    for make in (mel_kmeans, hubert_kmeans, wavlm_kmeans, mimi)
+}
+
+
+def make_speech(folder):
+    """Synthesise a part of the mini corpus."""
+    recipe = ROOT / "recipes" / "TinyStories" / "synthesis"
+    sizes = {"num_train": 400, "num_valid": 1, "num_cloze": 1, "things": 2}
+    options = [f"--{name}={size}" for name, size in sizes.items()]
+    subprocess.run(
+        [
+            sys.executable,
+            recipe / "train.py",
+            recipe / "hparams" / "mini.yaml",
+            f"--output_folder={folder}",
+            *options,
+        ],
+        check=True,
+        stdout=sys.stderr,
+    )
+
+
+def whole_stories(table, seconds):
+    """Keep so much distinct speech, and all stories that it tells."""
+    table = table.sort_by("story_id")
+    rows = np.sort(distinct_utterances(table)["row"].astype(np.int64))
+    found = Rows(table.select(["num_samples", "sample_rate"])).take(rows)
+    lengths = found["num_samples"].to_numpy() / found["sample_rate"]
+    end = rows[min(np.searchsorted(lengths.cumsum(), seconds), len(rows) - 1)]
+    # To the end of its story.
+    told = table["story_id"].to_pylist()
+    end += told[end:].count(told[end])
+    spoken = pc.unique(table["sha256"].slice(0, end))
+    silent = pc.invert(pc.is_in(table["sha256"], spoken))
+    lost = pc.unique(table["story_id"].filter(silent))
+    return table.filter(pc.invert(pc.is_in(table["story_id"], lost)))
+
+
+def pad(wavs):
+    """Return a batch and its lengths."""
+    lengths = torch.tensor([len(wav) for wav in wavs])
+    padded = torch.zeros(len(wavs), int(lengths.max()))
+    for row, wav in zip(padded, wavs, strict=True):
+        row[: len(wav)] = wav
+    return padded, lengths
+
+
+def ideal_batches(wavs, languages, tokenizer):
+    """Batch all speech by length, as full as may be."""
+    order = sorted(range(len(wavs)), key=lambda n: -len(wavs[n]))
+    limit = BATCH_SECONDS * tokenizer.sample_rate
+    batches = []
+    for number in order:
+        length = len(wavs[number])
+        batch = batches[-1] if batches else []
+        longest = len(wavs[batch[0]]) if batch else 0
+        other = tokenizer.equal_lengths and length != longest
+        if not batch or other or longest * (len(batch) + 1) > limit:
+            batches.append([])
+        batches[-1].append(number)
+    return [
+        (*pad([wavs[n] for n in batch]), [languages[n] for n in batch])
+        for batch in batches
+    ]
+
+
+def timed(function):
+    """Return the wall clock and CPU seconds of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+class Comparison(NamedTuple):
+    """Wall clock and CPU seconds of the limit and of the extraction."""
+
+    limit: np.ndarray
+    extraction: np.ndarray
+    share: float
+    utterances: Path
+
+
+def compare(table, tokenizer, batches, folder, repeats, threads):
+    """Time the limit and the extraction in turn; keep the best of each."""
+    torch.set_num_threads(threads)
+    limits, extractions, shares, inside = [], [], [], []
+    encode = tokenizer.encode
+
+    def watched(*batch):
+        begin = time.perf_counter()
+        units = encode(*batch)
+        inside.append(time.perf_counter() - begin)
+        return units
+
+    def encode_all():
+        for batch in batches:
+            encode(*batch)
+
+    for number in range(repeats + 1):
+        utterances = folder / f"utterances-{threads}-{number}"
+        limit = timed(encode_all)
+        inside.clear()
+        tokenizer.encode = watched
+        extraction = timed(
+            lambda into=utterances: extract_utterances(
+                [table], tokenizer, into, batch_seconds=BATCH_SECONDS
+            )
+        )
+        tokenizer.encode = encode
+        # The first one warms up.
+        if number:
+            limits.append(limit)
+            extractions.append(extraction)
+            shares.append(sum(inside) / extraction[0])
+    return Comparison(
+        np.min(limits, axis=0),
+        np.min(extractions, axis=0),
+        max(shares),
+        utterances,
+    )
+
+
+def measure(name, table, folder, repeats):
+    """Return what the benchmark prints of a tokenizer."""
+    tokenizer = TOKENIZERS[name](folder / "model")
+    tokenizer = fit_tokenizer(
+        tokenizer, {"train": table}, folder / "tokenizer", 60, 0
+    )
+    rows = distinct_utterances(table)["row"]
+    listed = Rows(table).take(rows).to_pylist()
+    clips = read_clips(listed, tokenizer.sample_rate, 2)
+    wavs = [clip.wav for clip in clips]
+    languages = [row["language"] for row in listed]
+    batches = ideal_batches(wavs, languages, tokenizer)
+    hours = sum(r["num_samples"] / r["sample_rate"] for r in listed) / 3600
+
+    cores = torch.get_num_threads()
+    settings = (table, tokenizer, batches, folder, repeats)
+    whole = compare(*settings, cores)
+    limit, best, utterances = whole.limit, whole.extraction, whole.utterances
+    fewer = None
+    if cores > 1:
+        beside = compare(*settings, cores - 1)
+        fewer = round(beside.limit[0] / beside.extraction[0], 3)
+        torch.set_num_threads(cores)
+
+    changed, encoded = 0, Utterances(utterances)
+    found = encoded.units(encoded.locate(table.take(rows.astype(np.int64))))
+    for wav, language, units in zip(wavs, languages, found, strict=True):
+        (alone,) = tokenizer.encode(*pad([wav]), [language])
+        same = len(alone) == len(units)
+        changed += int((alone != units).sum()) if same else len(alone)
+
+    kept = leave_out_rejects({"train": table}, utterances, folder, 0)
+    assemble_stores(kept, utterances, tokenizer, folder)
+    info = json.loads((folder / "train" / "store.json").read_text())
+    size = sum(
+        (folder / "train" / file).stat().st_size for file in info["files"]
+    )
+    stored = sum(count["units"] for count in info["counts"].values())
+    return {
+        "name": name,
+        "times_real_time": round(hours * 3600 / best[0], 1),
+        "ratio": round(limit[0] / best[0], 3),
+        "ratio_overlapped": fewer,
+        "encoder_share": round(whole.share, 3),
+        "encoder_times_real_time": round(hours * 3600 / limit[0], 1),
+        "cpu_seconds_an_hour": round(best[1] / hours, 1),
+        "units_changed": changed,
+        "bytes_per_unit": round(size / stored, 3),
+        "seconds": round(hours * 3600, 1),
+        "cores": cores,
+    }
+
+
+def main():
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data_folder", help="holds train.parquet")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tokenizers", nargs="+", default=list(TOKENIZERS))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as temporary:
+        data = Path(arguments.data_folder or Path(temporary) / "speech")
+        if not arguments.data_folder:
+            make_speech(data)
+        table = read_manifest(data / "train.parquet", LANGUAGES)
+        table = whole_stories(table, arguments.seconds)
+        for name in arguments.tokenizers:
+            folder = Path(temporary) / name
+            folder.mkdir()
+            line = measure(name, table, folder, arguments.repeats)
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

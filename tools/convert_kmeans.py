@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""Convert a published k-means file to safetensors, executing nothing of it.
+
+Others publish codebooks as scikit-learn objects, pickled by joblib or pickle
+(``.bin``, ``.pt``, ``.pkl``, ``.joblib``). Loading such a file runs whatever
+code its author wished. Here its instructions are read one by one: all that
+they may build are numbers, strings, containers, numeric arrays, and empty
+shells of the few classes that a k-means object consists of. A file that names
+anything else is refused.
+
+    python tools/convert_kmeans.py L11_km500.bin L11_km500.safetensors
+"""
+
+import argparse
+import bz2
+import gzip
+import io
+import lzma
+import math
+import pickle
+import sys
+import zlib
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from safetensors.numpy import save
+
+from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.hashing import sha256_file
+
+DECOMPRESSORS = {
+    b"\x78": zlib.decompress,
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ": lzma.decompress,
+    b"\x5d\x00": lzma.decompress,
+}
+
+
+class Refused(ValueError):
+    """The file holds, or names, something that a codebook does not need."""
+
+
+class Shell:
+    """Stands for an object that is not needed: its state is kept, unread."""
+
+    def __init__(self, *arguments):
+        self.state = None
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class Dtype(Shell):
+    """Stands for ``numpy.dtype``: numbers only."""
+
+    def __init__(self, name="", *_):
+        super().__init__()
+        self.name, self.order = str(name), "="
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def numpy(self):
+        """Return the dtype, if it is one of numbers."""
+        order = {"|": "", "=": ""}.get(self.order, self.order)
+        name = order + self.name.lstrip("<>=|")
+        if name.lstrip("<>")[:1] not in ("f", "i", "u", "b") or len(name) > 4:
+            raise Refused(f"an array of type {self.name!r}; expected numbers")
+        try:
+            return np.dtype(name)
+        except TypeError as error:
+            raise Refused(f"an array of type {self.name!r}") from error
+
+
+class Array(Shell):
+    """Stands for ``numpy.ndarray`` as pickle writes it."""
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, content = state
+        if not isinstance(content, bytes) or not isinstance(dtype, Dtype):
+            raise Refused("an array of objects; expected numbers")
+        self.state = to_array(content, dtype, shape, "F" if fortran else "C")
+
+
+class Wrapper(Shell):
+    """Stands for joblib's note that an array's bytes come next."""
+
+
+def to_array(content, dtype, shape, order):
+    """Return bytes as an array."""
+    if not isinstance(dtype, Dtype) or order not in ("C", "F"):
+        raise Refused(f"an array of type {dtype!r} and order {order!r}")
+    flat = np.frombuffer(content, dtype.numpy())
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise Refused(f"an array of shape {shape!r}")
+    if len(flat) != math.prod(shape):
+        raise Refused(f"an array of {len(flat)} numbers and shape {shape}")
+    return flat.reshape(shape, order=order)
+
+
+def reconstruct_array(*_):
+    """Stand for ``numpy._core.multiarray._reconstruct``."""
+    return Array()
+
+
+def reconstruct_object(kind, *_):
+    """Stand for ``copyreg._reconstructor``."""
+    if kind not in (Shell, Wrapper):
+        raise Refused("an object of an unexpected kind")
+    return kind()
+
+
+def from_buffer(content, dtype, shape, order="C", axes=None):
+    """Stand for ``numpy._core.numeric._frombuffer``."""
+    if not isinstance(content, bytes | bytearray) or axes is not None:
+        raise Refused("an array of objects or of swapped axes")
+    return to_array(bytes(content), dtype, shape, order)
+
+
+def scalar(dtype, content=b""):
+    """Stand for ``numpy._core.multiarray.scalar``."""
+    return to_array(content, dtype, (), "C")
+
+
+def encode(text, encoding="latin1"):
+    """Stand for ``_codecs.encode``, by which old protocols write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise Refused("text in another encoding than latin1")
+    return text.encode("latin1")
+
+
+ALLOWED = {
+    ("numpy", "dtype"): Dtype,
+    ("numpy", "ndarray"): Array,
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): Wrapper,
+    ("copyreg", "_reconstructor"): reconstruct_object,
+    ("copy_reg", "_reconstructor"): reconstruct_object,
+    ("builtins", "object"): Shell,
+    ("__builtin__", "object"): Shell,
+    ("_codecs", "encode"): encode,
+}
+for name in ("core", "_core"):
+    ALLOWED[f"numpy.{name}.multiarray", "_reconstruct"] = reconstruct_array
+    ALLOWED[f"numpy.{name}.multiarray", "scalar"] = scalar
+    ALLOWED[f"numpy.{name}.numeric", "_frombuffer"] = from_buffer
+for name in ("k_means_", "_kmeans"):
+    for kind in ("KMeans", "MiniBatchKMeans"):
+        ALLOWED[f"sklearn.cluster.{name}", kind] = Shell
+# The random state of a MiniBatchKMeans.
+for module, name in (
+    ("numpy.random", "__RandomState_ctor"),
+    ("numpy.random._pickle", "__randomstate_ctor"),
+    ("numpy.random._pickle", "__bit_generator_ctor"),
+    ("numpy.random._mt19937", "MT19937"),
+    ("numpy.random.bit_generator", "SeedSequence"),
+):
+    ALLOWED[module, name] = Shell
+
+
+# The unpickler of the standard library in Python: that in C cannot be stopped
+# between two instructions, which joblib's arrays need.
+class Reader(pickle._Unpickler):
+    """Reads pickles of which each class and function is one of ours."""
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.file = file
+
+    def find_class(self, module, name):
+        """Return the stand-in for a name, and never what it names."""
+        try:
+            return ALLOWED[module, name]
+        except KeyError:
+            raise Refused(
+                f"it names {module}.{name}, which no k-means codebook needs"
+            ) from None
+
+    def get_extension(self, code):
+        """Refuse numbers that stand for names."""
+        raise Refused(f"it names an object by the number {code}")
+
+    def load_build(self):
+        """Give an object its state; read the bytes behind joblib's notes."""
+        state, target = self.stack.pop(), self.stack[-1]
+        if not isinstance(target, Shell):
+            raise Refused("it changes an object that is not its own")
+        target.__setstate__(state)
+        if isinstance(target, Wrapper):
+            self.stack[-1] = self.read_array(state)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def read_array(self, note):
+        """Read the bytes that stand in the file behind joblib's note."""
+        dtype, shape = note.get("dtype"), note.get("shape")
+        if not isinstance(dtype, Dtype) or not isinstance(shape, tuple):
+            raise Refused("an array without type and shape")
+        if note.get("numpy_array_alignment_bytes") is not None:
+            self.file.read(self.file.read(1)[0])
+        size = math.prod(shape) * dtype.numpy().itemsize
+        content = self.file.read(size) if size >= 0 else b""
+        return to_array(content, dtype, shape, note.get("order"))
+
+
+def read_kmeans(path):
+    """Read the centroids of a pickled k-means object, executing nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file that pickle or joblib wrote, compressed or not, of a k-means
+        object, of an array ``[K, D]``, or of a dict with either.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``[K, D]``, float32.
+
+    Raises
+    ------
+    ValueError
+        If the file is refused: the message says what it holds.
+    """
+    content = Path(path).read_bytes()
+    for magic, decompress in DECOMPRESSORS.items():
+        if content.startswith(magic):
+            content = decompress(content)
+            break
+    try:
+        found = Reader(io.BytesIO(content)).load()
+    except Refused as error:
+        raise ValueError(f"{path} is refused: {error}") from None
+    except Exception as error:
+        # Whatever a damaged or hostile file makes of the instructions.
+        raise ValueError(
+            f"{path} is not a pickle that can be read ({error!r}); expected "
+            "what joblib.dump or pickle.dump wrote of a k-means object"
+        ) from error
+    return check_centroids(find_centroids(found), path)
+
+
+def find_centroids(found):
+    """Look for the centroids in what a pickle holds."""
+    if isinstance(found, Shell):
+        found = found.state
+    if isinstance(found, dict):
+        keys = ("cluster_centers_", "cluster_centers", "centroids")
+        found = next((found[key] for key in keys if key in found), None)
+    return found.state if isinstance(found, Array) else found
+
+
+def check_centroids(centroids, path):
+    """Return centroids as float32, or refuse what is none."""
+    if (
+        not isinstance(centroids, np.ndarray)
+        or centroids.ndim != 2
+        or centroids.dtype.kind != "f"
+        or not np.isfinite(centroids).all()
+    ):
+        raise ValueError(
+            f"{path} has no cluster_centers_ of [K, D] finite numbers; "
+            "expected a k-means object"
+        )
+    return np.ascontiguousarray(centroids, dtype=np.float32)
+
+
+def main(arguments=None):
+    """Convert one file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument("source", help="the published file")
+    parser.add_argument("target", help="a .safetensors or .npy file to write")
+    arguments = parser.parse_args(arguments)
+    target = Path(arguments.target)
+    if target.suffix not in (".safetensors", ".npy"):
+        sys.exit(f"error: {target} should end in .safetensors or .npy")
+    try:
+        centroids = read_kmeans(arguments.source)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if target.suffix == ".npy":
+        buffer = io.BytesIO()
+        np.save(buffer, centroids)
+        write_atomic(target, buffer.getvalue())
+    else:
+        write_atomic(target, save({"centroids": centroids}))
+    print(
+        f"{target}: {centroids.shape[0]} centroids of {centroids.shape[1]} "
+        f"features, sha256 {sha256_file(target)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
