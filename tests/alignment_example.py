@@ -38,22 +38,32 @@ def write_corpus(
     shards=2,
     identity="codebook-a",
     translate=lambda number, language: number,
+    several=False,
 ):
     """Write ``store`` and ``manifest.parquet``; four sentences a story.
 
-    ``translate`` says which text stands for a sentence in a language.
+    ``translate`` says which text stands for a sentence in a language;
+    ``several`` draws a speaker for each sentence of every third story.
     """
     generator = np.random.default_rng(1)
     rows, spoken = [[] for _ in range(shards)], []
     for story in range(stories):
         numbers = generator.integers(0, sentences, 4).tolist()
         name = f"story-{story:03d}"
-        speaker = speakers[generator.integers(len(speakers))]
+        tellers = [speakers[generator.integers(len(speakers))]] * 4
+        if several and story % 3 == 0:
+            tellers = [speakers[n] for n in (story % 2, 0, 1, story % 2)]
+        # So the units recipe names the speaker of a story that has several.
+        teller = tellers[0] if len(set(tellers)) == 1 else ""
         for language in languages:
             said = [translate(number, language) for number in numbers]
-            units = [units_said(n, language, speaker) for n in said]
-            rows[story % shards].append((name, language, speaker, units))
+            units = [
+                units_said(text, language, speaker)
+                for text, speaker in zip(said, tellers, strict=True)
+            ]
+            rows[story % shards].append((name, language, teller, units))
             for number, text in enumerate(said):
+                speaker = tellers[number]
                 spoken.append(
                     {
                         "story_id": name,

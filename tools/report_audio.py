@@ -26,7 +26,7 @@ class Clip:
     language : str
         Its language.
     speaker : str
-        Its voice.
+        Its voice; several in the order in which they begin, with commas.
     text : str
         What is said; empty where the manifest has no text.
     flac : str
@@ -83,7 +83,8 @@ def spoken_examples(manifest, stories):
 def _clip(folder, story, part, language, rows):
     pieces = []
     rate = rows[0]["sample_rate"]
-    for row in sorted(rows, key=lambda row: row["sentence"]):
+    rows = sorted(rows, key=lambda row: row["sentence"])
+    for row in rows:
         path = folder / row["audio"]
         try:
             samples, found = soundfile.read(path, dtype="int16")
@@ -103,7 +104,7 @@ def _clip(folder, story, part, language, rows):
         story=story,
         part=part,
         language=language,
-        speaker=rows[0]["speaker"],
+        speaker=", ".join(dict.fromkeys(row["speaker"] for row in rows)),
         text=" ".join(row.get("text") or "" for row in rows).strip(),
         flac=base64.b64encode(file.getvalue()).decode("ascii"),
     )

@@ -58,7 +58,8 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
     Arguments
     ---------
     output_folder : str or Path
-        Gets ``text/cloze.parquet``, ``items.parquet`` and ``left_out.jsonl``.
+        Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
+        ``items.parquet``.
     files : dict or None
         Language -> file (see ``read_cloze``); None: the natural items.
     languages : list of str

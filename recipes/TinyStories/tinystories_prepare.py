@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from speechbrain_slm.corpus.grammar import StoryGrammar, topic_endings
-from speechbrain_slm.corpus.speakers import draw_speaker
+from speechbrain_slm.corpus.speakers import check_speaker_per, draw_speaker
 from speechbrain_slm.utils.atomic import fsync_folder
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -39,6 +39,7 @@ def prepare_tinystories(
     num_valid=200,
     num_cloze=600,
     speakers=("anna", "bruno"),
+    speaker_per="story",
 ):
     """Write the stories tables and the table of cloze items.
 
@@ -67,6 +68,9 @@ def prepare_tinystories(
         Test stories; each is an item of each benchmark in each direction.
     speakers : list of str
         Who may tell a story; one is drawn for each.
+    speaker_per : str
+        ``story``, or ``sentence``: one is drawn for each sentence of the
+        training and validation stories. A cloze item has always one.
 
     Returns
     -------
@@ -82,12 +86,16 @@ def prepare_tinystories(
         raise ValueError(
             f"source is '{source}'; expected one of {', '.join(SOURCES)}"
         )
+    check_speaker_per(speaker_per)
     grammar = StoryGrammar.load(
         plots=plots, characters=characters, things=things
     )
     rows = {
         split: _whole_stories(
-            grammar.generate(number, split, seed, languages), seed, speakers
+            grammar.generate(number, split, seed, languages),
+            seed,
+            speakers,
+            speaker_per,
         )
         for split, number in (("train", num_train), ("valid", num_valid))
     }
@@ -135,11 +143,16 @@ def _rows(story_id, speaker, sentences):
     ]
 
 
-def _whole_stories(stories, seed, speakers):
+def _whole_stories(stories, seed, speakers, speaker_per):
     rows = []
     for story in stories:
-        speaker = draw_speaker(seed, story.story_id, speakers)
-        rows += _rows(story.story_id, speaker, story.sentences)
+        name = story.story_id
+        told = _rows(name, draw_speaker(seed, name, speakers), story.sentences)
+        if speaker_per == "sentence":
+            for row in told:
+                number = row["sentence"]
+                row["speaker"] = draw_speaker(seed, name, speakers, number)
+        rows += told
     return rows
 
 

@@ -39,7 +39,7 @@ def merge_parts(shards, output_folder, max_left_out):
     shards : list of Shard
         All shards of all splits.
     output_folder : str or Path
-        Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lost a
+        Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lack a
         story are taken out of its ``items.parquet``.
     max_left_out : float
         Share of the utterances that may have failed.
@@ -61,7 +61,7 @@ def merge_parts(shards, output_folder, max_left_out):
     _check_share(everything, output_folder / LEDGER, max_left_out)
     for split, found in paths.items():
         _write_manifest(output_folder / f"{split}.parquet", found)
-    _write_items(output_folder, everything)
+    _write_items(output_folder, paths, everything)
     _tidy(output_folder, everything)
 
 
@@ -119,24 +119,41 @@ def _write_manifest(path, parts):
             )
 
 
-def _write_items(output_folder, parts):
-    """Take out the items that name a story which was left out."""
+def _write_items(output_folder, splits, parts):
+    """Take out the items that name a story which is not there.
+
+    It failed here, or was left out before, by a translation. Where no story
+    of theirs has been spoken or has failed, they are another run's.
+    """
     file = output_folder / ITEMS_FILE
     if not file.is_file():
         return
-    lost = set()
-    for part in parts:
-        for entry in read_facts(part)["ledger"]:
-            if "sentence" not in entry:
-                lost.add(entry["story_id"])
-    if not lost:
-        return
     items = read_table(file, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    roles = ("prompt", "right", "wrong")
+    named = pc.unique(
+        pa.chunked_array(
+            [part for name in roles for part in items[name].chunks]
+        )
+    )
+    there = set()
+    for split in splits:
+        manifest = pq.ParquetFile(output_folder / f"{split}.parquet")
+        for batch in manifest.iter_batches(columns=["story_id"]):
+            found = pc.unique(batch["story_id"])
+            there.update(found.filter(pc.is_in(found, named)).to_pylist())
     gone = np.zeros(len(items), dtype=bool)
-    for name in ("prompt", "right", "wrong"):
-        gone |= pc.is_in(items[name], pa.array(sorted(lost))).to_numpy()
-    logger.warning("%d of %d items are left out", gone.sum(), len(items))
-    write_table(file, items.filter(pa.array(~gone)))
+    for name in roles:
+        known = pa.array(sorted({*there, ""}))
+        gone |= ~pc.is_in(items[name], known).to_numpy()
+    failed = {
+        entry["story_id"]
+        for part in parts
+        for entry in read_facts(part)["ledger"]
+    }
+    ours = there or not failed.isdisjoint(named.to_pylist())
+    if ours and gone.any():
+        logger.warning("%d of %d items are left out", gone.sum(), len(items))
+        write_table(file, items.filter(pa.array(~gone)))
 
 
 def _tidy(output_folder, parts):

@@ -30,11 +30,16 @@ class Planner:
         For drawing speakers.
     shape : Shape
         What becomes of the samples.
+    speaker_per : str
+        ``story`` or ``sentence``: what a speaker is drawn for.
     """
 
-    def __init__(self, tts, speakers, languages, seed, shape):
+    def __init__(
+        self, tts, speakers, languages, seed, shape, speaker_per="story"
+    ):
         self.tts, self.speakers, self.shape = tts, speakers, shape
         self.languages, self.seed = languages, seed
+        self.speaker_per = speaker_per
         # What a file's name depends on beside text and voice. The format is
         # its suffix; a loudness of null is as if there were no such setting.
         self.audio = {
@@ -65,17 +70,20 @@ class Planner:
             name: {key: asdict(voices[key]) for key in self.languages}
             for name, voices in self.speakers.items()
         }
-        return identity_of(
-            {
-                "text": hashlib.sha256(sink.getvalue()).hexdigest(),
-                "audio": self.audio,
-                "kind": self.shape.kind,
-                "limits": asdict(self.shape.limits),
-                "speakers": speakers,
-                "languages": list(self.languages),
-                "seed": self.seed,
-            }
-        )
+        content = {
+            "text": hashlib.sha256(sink.getvalue()).hexdigest(),
+            "audio": self.audio,
+            "kind": self.shape.kind,
+            "limits": asdict(self.shape.limits),
+            "speakers": speakers,
+            "languages": list(self.languages),
+            "seed": self.seed,
+        }
+        # One speaker a story is as if there were no such setting, and it
+        # means nothing to a table that says itself who speaks.
+        if self.speaker_per != "story" and "speaker" not in table.column_names:
+            content["speaker_per"] = self.speaker_per
+        return identity_of(content)
 
     def rows(self, shard):
         """Return a row a sentence and language, and what is to be spoken.
@@ -94,11 +102,7 @@ class Planner:
         """
         table = read_shard(shard, self.languages)
         if "speaker" not in table.column_names:
-            names = [
-                draw_speaker(self.seed, story_id, self.speakers)
-                for story_id in table["story_id"].to_pylist()
-            ]
-            table = table.append_column("speaker", pa.array(names))
+            table = table.append_column("speaker", self._draw(table))
         parts = []
         for language in self.languages:
             part = table.select([*STORIES_KEY, "speaker"])
@@ -120,6 +124,17 @@ class Planner:
             audio.append(utterances[text, voice].audio)
         rows = rows.append_column("audio", pa.array(audio, pa.string()))
         return rows, list(utterances.values())
+
+    def _draw(self, table):
+        """Draw who says each row; the languages of a row have one speaker."""
+        stories, sentences = (table[key].to_pylist() for key in STORIES_KEY)
+        if self.speaker_per == "story":
+            sentences = [None] * len(stories)
+        names = [
+            draw_speaker(self.seed, story_id, self.speakers, sentence)
+            for story_id, sentence in zip(stories, sentences, strict=True)
+        ]
+        return pa.array(names)
 
     def _audio(self, text, voice):
         content = {**self.audio, "voice": asdict(voice), "text": text}

@@ -1,12 +1,12 @@
 """Speakers: one voice a language, paired so that a story keeps its teller."""
 
-import pyarrow.compute as pc
-
 from speechbrain_slm.utils.hashing import identity_of
 
+SPEAKER_PER = ("story", "sentence")
 
-def draw_speaker(seed, story_id, speakers):
-    """Draw the speaker who tells a story.
+
+def draw_speaker(seed, story_id, speakers, sentence=None):
+    """Draw the speaker who tells a story, or one sentence of it.
 
     Arguments
     ---------
@@ -16,11 +16,13 @@ def draw_speaker(seed, story_id, speakers):
         The story.
     speakers : iterable of str
         Their names; the order does not count.
+    sentence : int, optional
+        Its number in the story; by default one speaker tells all.
 
     Returns
     -------
     str
-        A pure function of the arguments.
+        A pure function of the arguments: the same in every language.
 
     Example
     -------
@@ -28,7 +30,28 @@ def draw_speaker(seed, story_id, speakers):
     True
     """
     names = sorted(speakers)
-    return names[int(identity_of([seed, story_id]), 16) % len(names)]
+    key = [seed, story_id, *([] if sentence is None else [sentence])]
+    return names[int(identity_of(key), 16) % len(names)]
+
+
+def check_speaker_per(speaker_per):
+    """Refuse a value of ``speaker_per`` that means nothing.
+
+    Arguments
+    ---------
+    speaker_per : str
+        What has a speaker of its own, one of ``SPEAKER_PER``.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    if speaker_per not in SPEAKER_PER:
+        raise ValueError(
+            f"speaker_per is {speaker_per!r}; expected one of "
+            f"{', '.join(SPEAKER_PER)}"
+        )
 
 
 def choose_speakers(catalogue, names):
@@ -89,35 +112,3 @@ def check_voices(tts, speakers, languages):
                 tts.check_voice(voices[language])
             except ValueError as error:
                 raise ValueError(f"speaker '{name}': {error}") from error
-
-
-def check_speakers(path, table, speakers):
-    """Refuse stories that someone unknown tells, or more than one speaker.
-
-    Arguments
-    ---------
-    path : str or Path
-        Named in the error.
-    table : pyarrow.Table
-        Columns ``story_id`` and ``speaker``.
-    speakers : iterable of str
-        Who may tell a story.
-
-    Raises
-    ------
-    ValueError
-        Names the speaker, or the story.
-    """
-    unknown = set(pc.unique(table["speaker"]).to_pylist()) - set(speakers)
-    if unknown:
-        raise ValueError(
-            f"{path}: unknown speaker(s) {', '.join(map(repr, unknown))}; "
-            f"expected one of {', '.join(speakers)}"
-        )
-    told = table.group_by("story_id").aggregate([("speaker", "count_distinct")])
-    several = told.filter(pc.greater(told["speaker_count_distinct"], 1))
-    if len(several):
-        raise ValueError(
-            f"{path}: story '{several['story_id'][0]}' has more than one "
-            "speaker; expected one from its first sentence to its last"
-        )

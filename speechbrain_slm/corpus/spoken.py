@@ -32,6 +32,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.sharing import wait_for
 from speechbrain_slm.utils.tables import MANIFEST, check_alignment, write_table
 
 logger = logging.getLogger(__name__)
@@ -101,10 +102,11 @@ def import_spoken(
             for inner in folder.glob("**/"):
                 remove_temporary(inner)
     barrier()
+    parts = []
     with ThreadPoolExecutor(num_workers) as pool:
         for split, here in sources.items():
             for number, source in enumerate(here):
-                _read_source(
+                parts += _read_source(
                     source,
                     parts_folder / split / f"{number:03d}",
                     batch_rows,
@@ -120,6 +122,7 @@ def import_spoken(
                     columns,
                     pool,
                 )
+    wait_for(parts)
     barrier()
     for split in sources:
         _assemble(parts_folder / split, languages, buckets)
@@ -137,8 +140,11 @@ def _describe(source):
 
 
 def _read_source(source, folder, batch_rows, facts, columns, pool):
+    """Read this rank's parts; return the files of all parts."""
+    paths = []
     for number, part in enumerate(iterate_parts(source, batch_rows)):
         path = folder / f"{part.name}.parquet"
+        paths.append(path)
         if number % world_size() != rank() or path.is_file():
             continue
         with (
@@ -160,6 +166,7 @@ def _read_source(source, folder, batch_rows, facts, columns, pool):
                 found = [fact for one in found for fact in one]
                 writer.write_table(pa.Table.from_pylist(found, FACTS))
         logger.info("Rank %d: %s, part %s", rank(), source, part.name)
+    return paths
 
 
 def _assemble(folder, languages, buckets):
@@ -226,9 +233,13 @@ def align(facts, languages):
         for number in order:
             rows = stories[story][number]
             reasons = _reasons(rows, languages)
-            if not any(reasons):
+            # Of a language that is not wanted: that hurts no other.
+            others = [row for row in rows if row["language"] not in languages]
+            if len(others) < len(rows) and sum(map(bool, reasons)) == len(
+                others
+            ):
                 whole.append({row["language"]: row for row in rows})
-                continue
+                rows, reasons = others, [row["reason"] for row in others]
             ledger += [
                 {
                     "story_id": story,

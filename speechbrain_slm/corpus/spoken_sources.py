@@ -130,7 +130,7 @@ def source_files(source):
 
 def _csv(path, rows):
     """Cut a CSV file's batches to a number of rows, whatever its blocks."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         names = next(csv.reader(file), None)
     if not names:
         raise ValueError(f"{path} is empty; expected a line of column names")
@@ -154,7 +154,7 @@ def _csv(path, rows):
 
 def _jsonl(path, rows):
     lines = []
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

@@ -1,6 +1,7 @@
 """Stories tables, read a part at a time: memory does not grow with them."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.tables import STORIES
+
+logger = logging.getLogger(__name__)
 
 # Stories of one cloze item, "X.prompt" and so on: they stay or go together.
 _PART = r"\.(prompt|right|wrong|topic)$"
@@ -105,9 +108,10 @@ def _refuse_holes(path, table, first_row):
 class _Order:
     """Checks the order of the rows, from one batch to the next."""
 
-    def __init__(self, path, speakers):
+    def __init__(self, path, speakers, speaker_per):
         self.path, self.speakers = path, speakers
-        self.row = 0
+        self.speaker_per = speaker_per
+        self.row, self.several = 0, False
         self._last = dict.fromkeys(("story_id", "group", "speaker"))
         self._last["sentence"] = -1
         self._names = []
@@ -148,12 +152,13 @@ class _Order:
                 f"{', '.join(self.speakers)}"
             )
         changes = _changes(table["speaker"], self._last["speaker"])
-        wrong = np.flatnonzero(changes & ~begins)
-        if len(wrong):
+        inside = np.flatnonzero(changes & ~begins)
+        self.several |= len(inside) > 0
+        if self.several and self.speaker_per == "story":
             raise ValueError(
-                f"{self.path}: story '{table['story_id'][int(wrong[0])]}' has "
+                f"{self.path}: story '{table['story_id'][int(inside[0])]}' has "
                 "more than one speaker; expected one from its first sentence "
-                "to its last"
+                "to its last. If it is meant so, set speaker_per to sentence."
             )
 
     def finish(self):
@@ -180,7 +185,9 @@ def _number(name):
     return int.from_bytes(digest, "little")
 
 
-def list_shards(split, path, languages, speakers, stories_per_shard):
+def list_shards(
+    split, path, languages, speakers, stories_per_shard, speaker_per="story"
+):
     """Check a whole stories table and cut it into shards.
 
     Arguments
@@ -195,6 +202,9 @@ def list_shards(split, path, languages, speakers, stories_per_shard):
         Who may tell a story.
     stories_per_shard : int
         Stories in a shard; the stories of a cloze item count as one.
+    speaker_per : str
+        ``story``: a story of several speakers is refused. ``sentence``: it
+        is not.
 
     Returns
     -------
@@ -208,7 +218,7 @@ def list_shards(split, path, languages, speakers, stories_per_shard):
         If the table is not a stories table: names the file, row and column.
     """
     file, columns = _open(path, languages)
-    order, starts, count = _Order(path, speakers), [], 0
+    order, starts, count = _Order(path, speakers, speaker_per), [], 0
     for batch in file.iter_batches(_BATCH, columns=columns):
         table = _typed(path, batch)
         _refuse_holes(path, table, order.row)
@@ -220,6 +230,12 @@ def list_shards(split, path, languages, speakers, stories_per_shard):
     order.finish()
     if not starts:
         raise ValueError(f"{path} holds no story; expected one or more")
+    if speaker_per == "sentence" and "speaker" in columns and not order.several:
+        logger.info(
+            "%s: its column 'speaker' gives each story one speaker; none is "
+            "drawn for its sentences",
+            path,
+        )
     return [
         Shard(split, number, Path(path), start, stop)
         for number, (start, stop) in enumerate(

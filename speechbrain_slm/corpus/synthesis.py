@@ -1,10 +1,11 @@
 """From stories to speech: audio files and the manifests that list them.
 
-Every story is told by one speaker in all its languages. A sentence that
-several stories share is spoken once a voice; its file is named by the hash of
-all that makes its samples, so a second run, or another corpus in the same
-folder, speaks only what is not there yet. The stories are taken a shard at a
-time: by the ranks of ``torchrun``, by array jobs, or one after the other.
+Every story, or each of its sentences, is told by one speaker in all its
+languages. A sentence that several stories share is spoken once a voice; its
+file is named by the hash of all that makes its samples, so a second run, or
+another corpus in the same folder, speaks only what is not there yet. The
+stories are taken a shard at a time: by the ranks of ``torchrun``, by array
+jobs, or one after the other.
 """
 
 import logging
@@ -19,7 +20,7 @@ from speechbrain_slm.corpus.left_out import leave_out
 from speechbrain_slm.corpus.merging import TooManyLeftOut, merge_parts
 from speechbrain_slm.corpus.parts import is_complete, part_path, write_part
 from speechbrain_slm.corpus.planning import Planner
-from speechbrain_slm.corpus.speakers import check_voices
+from speechbrain_slm.corpus.speakers import check_speaker_per, check_voices
 from speechbrain_slm.corpus.story_shards import list_shards
 from speechbrain_slm.corpus.utterances import (
     Limits,
@@ -87,6 +88,7 @@ def synthesize(
     max_left_out=0.0,
     audio_format="flac",
     loudness=None,
+    speaker_per="story",
     stories_per_shard=20000,
     job=None,
     num_jobs=1,
@@ -97,7 +99,7 @@ def synthesize(
     ---------
     stories : dict
         Stories tables: split -> path. A ``speaker`` column, where there is
-        one, says who tells a story; else it is drawn.
+        one, says who speaks; else it is drawn.
     output_folder : str or Path
         Gets ``<split>.parquet``, ``audio/``, ``left_out.jsonl`` and, for
         resuming, ``parts/``. Cloze items that lose a story are taken out of
@@ -122,6 +124,9 @@ def synthesize(
         ``flac``, ``wav`` or ``opus``.
     loudness : float, optional
         LUFS (EBU R128) that each utterance gets; by default its own.
+    speaker_per : str
+        ``story``: a speaker tells a whole story. ``sentence``: each sentence
+        has a speaker of its own, the same in all languages.
     stories_per_shard : int
         Stories that are in memory at once, and that a rank or a job takes.
     job : int, optional
@@ -152,6 +157,7 @@ def synthesize(
     """
     output_folder = Path(output_folder)
     _check_numbers(max_left_out, stories_per_shard, num_workers, job, num_jobs)
+    check_speaker_per(speaker_per)
     check_voices(tts, speakers, languages)
     check_kind(audio_format, tts.sample_rate)
     shape = Shape(trim, limits, audio_format, loudness)
@@ -159,10 +165,10 @@ def synthesize(
         shard
         for split, path in stories.items()
         for shard in list_shards(
-            split, path, languages, speakers, stories_per_shard
+            split, path, languages, speakers, stories_per_shard, speaker_per
         )
     ]
-    planner = Planner(tts, speakers, languages, seed, shape)
+    planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
     share = shards[slice(job, None, num_jobs if job is not None else 1)]
     mine = [
         (shard, identity)

@@ -111,7 +111,7 @@ class JSONLines(_Rows):
 
     def __iter__(self):
         for path in list_files(self.paths, "*.jsonl", "a file of JSON lines"):
-            with open(path, encoding="utf-8", errors="replace") as file:
+            with open(path, encoding="utf-8-sig", errors="replace") as file:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
                         row = self._parse(line, f"{path}:{number}")

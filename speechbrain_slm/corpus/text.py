@@ -67,8 +67,8 @@ def prepare_text(
         Another seed draws other splits and speakers.
     shares : dict, optional
         split -> its share of the stories; ``train`` gets the rest. By default
-        ``{"valid": 0.01}``. A hash of a story's id draws its split, so more
-        stories move none.
+        ``{"valid": 0.01}``; 0 is none. A hash of a story's id draws its
+        split, so more stories move none.
     limit : int, optional
         Keep the first so many stories that pass.
     min_sentences : int
@@ -90,6 +90,8 @@ def prepare_text(
         story.
     """
     shares = {"valid": 0.01} if shares is None else dict(shares)
+    # So that a split of the YAML file can be switched off.
+    shares = {split: share for split, share in shares.items() if share != 0}
     if "train" in shares or not 0 <= sum(shares.values()) < 1:
         raise ValueError(
             f"shares: found {shares}; expected shares of splits other than "
@@ -111,7 +113,10 @@ def prepare_text(
         }
         with (
             atomic_path(folder / LEDGER) as ledger_path,
-            open(ledger_path, "w", encoding="utf-8") as file,
+            # JSON lines may hold half of a surrogate pair; so escaped, too.
+            open(
+                ledger_path, "w", encoding="utf-8", errors="backslashreplace"
+            ) as file,
         ):
             ledger = Ledger(file)
             kept = _first_seen(stories, ledger)

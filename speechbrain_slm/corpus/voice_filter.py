@@ -26,8 +26,9 @@ _BATCH_ROWS = 65536
 def filter_manifest(path, output, kept, ledger):
     """Write the part of a manifest that some speakers tell.
 
-    A story goes as a whole, if any of its sentences is by someone else. It is
-    read twice, in batches; only the names of the stories that go are held.
+    A story goes as a whole, in all languages, if any of its sentences is by
+    someone else: what is left is what was aligned, without a gap. It is read
+    twice, in batches; only the names of the stories that go are held.
 
     Arguments
     ---------
@@ -44,11 +45,17 @@ def filter_manifest(path, output, kept, ledger):
     -------
     pyarrow.Array
         The stories left out.
+
+    Raises
+    ------
+    ValueError
+        If no story is left; the new manifest is not written then.
     """
     path, output = Path(path), Path(output)
     gone = _stories_of_others(path, kept, ledger)
     source = pq.ParquetFile(path)
     beside = os.path.relpath(path.parent, output.parent)
+    rows = 0
     with (
         atomic_path(output) as temporary,
         pq.ParquetWriter(
@@ -61,10 +68,19 @@ def filter_manifest(path, output, kept, ledger):
             table = table.filter(stays)
             if len(table):
                 writer.write_table(_moved(table, beside))
+            rows += len(table)
+        if not rows:
+            voices = [name for name in kept if not kept[name]]
+            raise ValueError(
+                f"{path}: no story is left; each has a sentence by a voice "
+                "that is not kept. Speak the stories again with the speakers "
+                f"that are: {', '.join(voices)}. No manifest was written."
+            )
     return gone
 
 
 def _stories_of_others(path, kept, ledger):
+    """Return the stories that go; say of each whose voice it is."""
     speakers = pa.array([name for name in kept if not kept[name]], pa.string())
     gone, columns = {}, ["story_id", "speaker"]
     for batch in pq.ParquetFile(path).iter_batches(
@@ -74,17 +90,19 @@ def _stories_of_others(path, kept, ledger):
         told = pc.is_in(table["speaker"], value_set=speakers)
         table = table.filter(pc.invert(told)).group_by(columns).aggregate([])
         for row in table.to_pylist():
-            if row["story_id"] in gone:
-                continue
-            gone[row["story_id"]] = None
-            reason = kept.get(row["speaker"], "the check does not know it")
-            entry = {
-                "split": path.stem,
-                "story_id": row["story_id"],
-                "action": "dropped",
-                "reason": f"speaker '{row['speaker']}': {reason}",
-            }
-            ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            gone.setdefault(row["story_id"], set()).add(row["speaker"])
+    for story_id, found in gone.items():
+        reasons = [
+            f"speaker '{name}': {kept.get(name, 'the check does not know it')}"
+            for name in sorted(found)
+        ]
+        entry = {
+            "split": path.stem,
+            "story_id": story_id,
+            "action": "dropped",
+            "reason": "; ".join(reasons),
+        }
+        ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
     return pa.array(list(gone), pa.string())
 
 
@@ -123,6 +141,11 @@ def filter_items(path, output, gone, ledger):
     write_table(output, items.filter(pc.invert(lost)))
 
 
+def _remove(paths):
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def leave_out_voices(manifests, items, output_folder, voices):
     """Write manifests and items without the voices that were not kept.
 
@@ -140,13 +163,14 @@ def leave_out_voices(manifests, items, output_folder, voices):
     Raises
     ------
     ValueError
-        If no voice was kept; nothing is written then, and what an earlier
-        run wrote is gone.
+        If no voice was kept, or no story of a split; no manifest is there
+        then, not even of an earlier run.
     """
     output_folder = Path(output_folder)
+    tables = [output_folder / f"{name}.parquet" for name in manifests]
+    tables.append(output_folder / "items.parquet")
     # Whenever this run ends, what is there is this run's.
-    for name in (*manifests, "items"):
-        (output_folder / f"{name}.parquet").unlink(missing_ok=True)
+    _remove(tables)
     kept = {row["speaker"]: row["reason"] for row in voices}
     if all(kept.values()):
         reasons = "; ".join(f"{name}: {kept[name]}" for name in sorted(kept))
@@ -162,7 +186,11 @@ def leave_out_voices(manifests, items, output_folder, voices):
     ):
         for split, path in manifests.items():
             output = output_folder / f"{split}.parquet"
-            here = filter_manifest(path, output, kept, ledger)
+            try:
+                here = filter_manifest(path, output, kept, ledger)
+            except ValueError:
+                _remove(tables)
+                raise
             counts[split] = len(here)
             gone = pa.concat_arrays([gone, here])
         if items is not None:

@@ -32,7 +32,10 @@ from speechbrain_slm.evaluation.identity import (
     check_tokenizer,
     weights_identity,
 )
-from speechbrain_slm.evaluation.parallel_items import read_texts
+from speechbrain_slm.evaluation.parallel_items import (
+    read_speakers,
+    read_texts,
+)
 from speechbrain_slm.evaluation.parallel_pairs import (
     VOICES,
     parallel_pairs,
@@ -95,8 +98,9 @@ def evaluate_alignment(
         Two or more; each pair of them is compared.
     manifest : str or Path, optional
         The spoken manifest of which the store was made; its texts say which
-        sentences are equal. Without them there are no pairs of another story,
-        so different voices only where the speakers of a story differ.
+        sentences are equal, and who says each where a story has several
+        speakers. Without texts there are no pairs of another story, so
+        different voices only where the speakers of a story differ.
     level : str
         ``sentence`` or ``story``: what is compared, read by itself.
     voices : sequence of str
@@ -141,8 +145,9 @@ def evaluate_alignment(
         raise ValueError(f"poolings is empty; expected {', '.join(POOLINGS)}")
     store = UnitStore(units_folder)
     texts = read_texts(manifest) if manifest else None
+    speakers = read_speakers(manifest) if manifest else None
     pairs, summaries = parallel_pairs(
-        store, languages, level, voices, texts, seed
+        store, languages, level, voices, texts, seed, speakers
     )
     plan = {
         "format": FORMAT,

@@ -2,12 +2,15 @@
 
 import hashlib
 import itertools
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
 from speechbrain_slm.utils.store_format import read_tables
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
+
+logger = logging.getLogger(__name__)
 
 LEVELS = ("sentence", "story")
 WHOLE = -1  # in place of the number of a sentence
@@ -23,7 +26,7 @@ class Rendering(NamedTuple):
     sentence : int
         Its number, or ``WHOLE``.
     speaker : str
-        Who speaks it.
+        Who speaks it, never more than one.
     units : int
         How many units it has.
     """
@@ -49,13 +52,28 @@ def read_texts(manifest):
         no column ``text``.
     """
     table = read_table(manifest, MANIFEST, MANIFEST_KEY)
-    if "text" not in table.column_names:
-        return None
-    columns = (table[name].to_pylist() for name in (*MANIFEST_KEY, "text"))
-    return {
-        (story, sentence, language): text
-        for story, sentence, language, text in zip(*columns, strict=True)
-    }
+    return _by_key(table, "text") if "text" in table.column_names else None
+
+
+def read_speakers(manifest):
+    """Read who says what, for stories of several speakers.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        The spoken manifest of which the store was made.
+
+    Returns
+    -------
+    dict
+        (story_id, sentence, language) -> speaker.
+    """
+    return _by_key(read_table(manifest, MANIFEST, MANIFEST_KEY), "speaker")
+
+
+def _by_key(table, name):
+    keys = zip(*(table[key].to_pylist() for key in MANIFEST_KEY), strict=True)
+    return dict(zip(keys, table[name].to_pylist(), strict=True))
 
 
 def units_of(store, story, sentence, language):
@@ -81,11 +99,13 @@ def units_of(store, story, sentence, language):
     return np.concatenate(sentences) if sentence < 0 else sentences[sentence]
 
 
-def parallel_items(store, languages, level, texts):
+def parallel_items(store, languages, level, texts, speakers=None):
     """Find what a store says in both of two languages.
 
     Of the translations of one text only the first counts: another one must
-    never be its mismatch or its rival.
+    never be its mismatch or its rival. A story of which the store holds fewer
+    sentences than the manifest is left out, with a warning: what was rejected
+    has moved the others up, so the manifest's numbers are not theirs.
 
     Arguments
     ---------
@@ -98,6 +118,8 @@ def parallel_items(store, languages, level, texts):
     texts : dict or None
         What :func:`read_texts` returns; None: only equal units are known to
         say the same.
+    speakers : dict, optional
+        What :func:`read_speakers` returns; for stories that have several.
 
     Returns
     -------
@@ -110,15 +132,21 @@ def parallel_items(store, languages, level, texts):
     Raises
     ------
     ValueError
-        If ``texts`` lacks a sentence of the store.
+        If ``texts`` or ``speakers`` lack a sentence of the store, or several
+        speakers tell what should have one voice.
     """
-    speakers = _speakers(store)
+    tellers = _tellers(store)
     rows = [store.languages.index(name) for name in languages]
     there = (store.bases[rows] >= 0).all(axis=0)
     items, ambiguous, partners = {}, set(), ({}, {})
+    spoken, shortened = texts or speakers or {}, 0
     # In the order of names, not of the store, which its shards decide.
     names = store.story_ids.to_pylist()
     for story in sorted(itertools.compress(names, there)):
+        count = len(store.story(story, languages[0]))
+        if (story, count, languages[0]) in spoken:
+            shortened += 1
+            continue
         for sentence, numbers, *sides in _parts(store, story, languages, level):
             key = tuple(
                 units.tobytes()
@@ -139,16 +167,31 @@ def parallel_items(store, languages, level, texts):
             items.setdefault(key, []).append(
                 tuple(
                     Rendering(
-                        story, sentence, speakers[story, name], len(units)
+                        story,
+                        sentence,
+                        tellers[story, name]
+                        or _speaker(speakers, story, numbers, name, store),
+                        len(units),
                     )
                     for name, units in zip(languages, sides, strict=True)
                 )
             )
+    if shortened:
+        logger.warning(
+            "%s: %d stories have fewer sentences than in the manifest and are "
+            "left out",
+            store.folder,
+            shortened,
+        )
     return list(items.values()), len(ambiguous)
 
 
-def _speakers(store):
-    """Return who tells what: (story_id, language) -> speaker."""
+def _tellers(store):
+    """Return who tells what: (story_id, language) -> speaker.
+
+    Where several speakers tell a story the store has an empty name, which
+    must not pass for one voice.
+    """
     columns = ("story_id", "language", "speaker")
     return {
         (story, language): speaker
@@ -157,6 +200,29 @@ def _speakers(store):
             *(table[name].to_pylist() for name in columns), strict=True
         )
     }
+
+
+def _speaker(speakers, story, numbers, language, store):
+    """Return the one speaker of sentences of a story that has several."""
+    where = f"story '{story}' of {store.folder} has several speakers"
+    if speakers is None:
+        raise ValueError(
+            f"{where} in '{language}'; give the manifest that the store was "
+            "made of ('manifest'), which says who says which sentence"
+        )
+    names = {speakers.get((story, number, language)) for number in numbers}
+    if None in names:
+        raise ValueError(
+            f"{where}, and the manifest does not name that of a sentence in "
+            f"'{language}'; give the manifest that the store was made of"
+        )
+    if len(names) > 1:
+        raise ValueError(
+            f"{where} in '{language}' ({', '.join(sorted(names))}), so it has "
+            "no voice to compare; set 'level' to sentence, or take a store "
+            "whose stories have one speaker each"
+        )
+    return names.pop()
 
 
 def _parts(store, story, languages, level):

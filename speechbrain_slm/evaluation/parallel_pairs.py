@@ -45,7 +45,13 @@ PAIRS = pa.schema(
 
 
 def parallel_pairs(
-    store, languages, level="sentence", voices=VOICES, texts=None, seed=0
+    store,
+    languages,
+    level="sentence",
+    voices=VOICES,
+    texts=None,
+    seed=0,
+    speakers=None,
 ):
     """Pair the translations of a store.
 
@@ -62,13 +68,16 @@ def parallel_pairs(
     level : str
         ``sentence`` or ``story``.
     voices : sequence of str
-        ``same``, ``different`` or both: whether the speaker's name, as the
-        store has it, is the same in both languages.
+        ``same``, ``different`` or both: whether the speaker's name is the
+        same in both languages.
     texts : dict, optional
         What :func:`read_texts` returns. Without it, nothing says that a
         sentence stands in several stories.
     seed : int
         For choosing among equals.
+    speakers : dict, optional
+        What :func:`read_speakers` returns. Needed where several speakers
+        tell a story.
 
     Returns
     -------
@@ -84,14 +93,15 @@ def parallel_pairs(
     Raises
     ------
     ValueError
-        If the store lacks a language, ``texts`` a sentence of the store, or
-        fewer than two items can be paired.
+        If the store lacks a language, ``texts`` or ``speakers`` a sentence of
+        the store, a whole story has several speakers, or fewer than two items
+        can be paired.
     """
     _check(store, languages, level, voices)
     generator = np.random.default_rng(seed)
     rows, summaries = [], []
     for pair in itertools.combinations(languages, 2):
-        items, ambiguous = parallel_items(store, pair, level, texts)
+        items, ambiguous = parallel_items(store, pair, level, texts, speakers)
         for places in items:
             generator.shuffle(places)
         pools = _pools(items)

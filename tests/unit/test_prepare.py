@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speechbrain_slm.corpus.grammar import StoryGrammar
+from speechbrain_slm.corpus.speakers import draw_speaker
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -145,6 +146,28 @@ def test_one_speaker_tells_all_parts(stories):
             teller.setdefault(name.partition(".")[0], set()).update(voices)
         assert all(len(voices) == 1 for voices in teller.values())
         assert set.union(*teller.values()) == set(SETTINGS["speakers"])
+
+
+def test_each_sentence_has_its_speaker_but_for_items(folder, tmp_path):
+    prepare(tmp_path, speaker_per="sentence")
+    for split in SIZES:
+        name = f"text/{split}.parquet"
+        before, after = (
+            pq.read_table(path / name) for path in (folder, tmp_path)
+        )
+        assert after.equals(before) == (split == "cloze")
+        assert after.drop(["speaker"]) == before.drop(["speaker"])
+        if split != "cloze":
+            rows = after.select([*STORIES_KEY, "speaker"]).to_pylist()
+            assert [row.pop("speaker") for row in rows] == [
+                draw_speaker(
+                    SETTINGS["seed"],
+                    row["story_id"],
+                    SETTINGS["speakers"],
+                    row["sentence"],
+                )
+                for row in rows
+            ]
 
 
 def test_an_item_a_story_benchmark_and_direction(stories, items):
@@ -293,6 +316,7 @@ def test_one_language(tmp_path):
         ({"num_train": 10**6}, r"1000000"),
         ({"plots": 1000}, "1000"),
         ({"languages": ["en", "xx"]}, "'xx'"),
+        ({"speaker_per": "word"}, "speaker_per is 'word'"),
     ],
 )
 def test_refused_and_nothing_written(tmp_path, changes, message):

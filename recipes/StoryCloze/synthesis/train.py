@@ -37,4 +37,8 @@ if __name__ == "__main__":
         seed=hparams["seed"],
         trim=hparams["trim"],
         num_workers=hparams["num_workers"],
+        limits=hparams["limits"],
+        max_left_out=hparams["max_left_out"],
+        audio_format=hparams["audio_format"],
+        loudness=hparams["loudness"],
     )

@@ -35,6 +35,7 @@ if __name__ == "__main__":
                 num_valid=hparams["num_valid"],
                 num_cloze=hparams["num_cloze"],
                 speakers=hparams["speakers"],
+                speaker_per=hparams["speaker_per"],
             )
         barrier()
         splits = ("train", "valid", "cloze")
@@ -52,6 +53,7 @@ if __name__ == "__main__":
         max_left_out=hparams["max_left_out"],
         audio_format=hparams["audio_format"],
         loudness=hparams["loudness"],
+        speaker_per=hparams["speaker_per"],
         stories_per_shard=hparams["stories_per_shard"],
         job=hparams["job"],
         num_jobs=hparams["num_jobs"],

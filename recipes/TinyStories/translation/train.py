@@ -18,7 +18,14 @@ if __name__ == "__main__":
     hparams, run_options = load_recipe(sys.argv[1:])
     translator = hparams["translation"]["translator"]
     folder = Path(hparams["translation_folder"])
-    for table in map(Path, hparams["tables"]):
+    tables = [Path(table) for table in hparams["tables"]]
+    # Before the first is paid for.
+    if missing := [str(table) for table in tables if not table.is_file()]:
+        raise FileNotFoundError(
+            f"tables: {', '.join(missing)}: no such file. Run the stage that "
+            "writes it first, or take it out of 'tables'."
+        )
+    for table in tables:
         translate_table(
             table,
             folder / "text" / table.name,

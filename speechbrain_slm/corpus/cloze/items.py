@@ -20,7 +20,8 @@ from speechbrain_slm.utils.tables import (
 )
 
 logger = logging.getLogger(__name__)
-LEDGER = "left_out.jsonl"
+# Beside the table: ``left_out.jsonl`` is that of the speech.
+LEDGER = "text/cloze.left_out.jsonl"
 
 
 class ClozeItem(NamedTuple):
@@ -57,7 +58,8 @@ def write_cloze(
     Arguments
     ---------
     output_folder : str or Path
-        Gets ``text/cloze.parquet``, ``items.parquet`` and ``left_out.jsonl``.
+        Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
+        ``items.parquet``.
         Loses the manifest ``cloze.parquet`` if the stories change.
     items : list of ClozeItem
         The items.

@@ -196,7 +196,8 @@ def _story_cloze_row(path, number, row):
 
 
 def _read_jsonl(path):
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines(): JSON may hold U+2028 and its like as they are.
+    lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)

@@ -4,6 +4,7 @@ A file a host (SQLite): the processes of a host share one, and read those of
 the others, so that no file is written over a network by two hosts.
 """
 
+import contextlib
 import json
 import socket
 import sqlite3
@@ -81,7 +82,7 @@ class ReplyCache:
         """
         with self._lock:
             path, connection = self._open()[0]
-            with connection:
+            with _named(path), connection:
                 _run(
                     path,
                     connection,
@@ -137,8 +138,14 @@ def _connect(uri):
 
 
 def _run(path, connection, query, values=()):
-    try:
+    with _named(path):
         return connection.execute(query, values).fetchall()
+
+
+@contextlib.contextmanager
+def _named(path):
+    try:
+        yield
     except sqlite3.Error as error:
         raise OSError(
             f"{path}: {error}. Make room if the disk is full; if the file is "

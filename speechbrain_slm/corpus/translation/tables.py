@@ -23,6 +23,7 @@ from speechbrain_slm.corpus.translation.assembly import (
 from speechbrain_slm.corpus.translation.parts import (
     PARTS,
     find_parts,
+    part_path,
     read_shards,
     stories_of,
     survey,
@@ -36,7 +37,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.plans import PLAN_JSON, pin_plan
-from speechbrain_slm.utils.sharing import claim
+from speechbrain_slm.utils.sharing import claim, wait_for
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def translate_table(
             share[rank() :: world_size()],
             source_language,
         )
+        wait_for(part_path(own, number) for number in share)
         barrier()
         if is_main():
             _write_usage(translator, folder)

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from speechbrain_slm.corpus import merging
 from speechbrain_slm.corpus.cloze.items import (
+    LEDGER,
     ClozeItem,
     whole_table,
     write_cloze,
@@ -93,6 +95,11 @@ def test_json_lines(natural, tmp_path):
         [only(item, ["en"]) for item in natural],
         [],
     )
+    # As other programs write it: a mark, CRLF, and U+2028 as it is.
+    rows[0]["right"] = "One\u2028line."
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert read_cloze({"en": path})[0][0].right == {"en": "One\u2028line."}
 
 
 def test_whole_stories_are_translated_and_read_back(natural, tmp_path):
@@ -127,7 +134,7 @@ def test_what_a_language_lacks_is_left_out_of_all(natural, tmp_path):
         (items[3].item_id, "fr", "the item is not there in 'fr'"),
     ]
     write_cloze(tmp_path, natural, LANGUAGES, 0, ["a"], ledger)
-    lines = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    lines = (tmp_path / LEDGER).read_text().splitlines()
     assert list(map(json.loads, lines)) == ledger
 
 
@@ -304,8 +311,10 @@ def test_an_item_without_an_off_topic_ending_is_not_in_stc(tmp_path):
         names[row["benchmark"]].add(row["item_id"])
     assert names == {"sSC": {"a", "b", "c"}, "sTC": {"a", "b"}}
     assert "c.topic" not in told(tmp_path)
-    (line,) = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / LEDGER).read_text().splitlines()
     assert json.loads(line)["story_id"] == "c"
+    # The speech has a ledger of its own, in the same folder.
+    assert LEDGER != merging.LEDGER
 
 
 def test_nothing_to_write_is_refused(tmp_path):

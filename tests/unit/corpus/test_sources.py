@@ -147,6 +147,8 @@ def test_json_lines(tmp_path):
     assert [story.story_id for story in found] == ["p-7", None]
     assert found[1].texts == {"en": ["Yo."], "fr": None}
     assert found[1].place == "a.jsonl:3"
+    path.write_bytes(json.dumps(rows[0]).encode("utf-8-sig"))
+    assert len(list(JSONLines(columns, "p", paths=path))) == 1
     for bad, words in (('{"en": [', "is not JSON"), ("[1]", "no JSON object")):
         path.write_text('{"en": ["Hi."]}\n' + bad)
         with pytest.raises(ValueError, match=f"a.jsonl:2 {words}|2 is {words}"):

@@ -22,7 +22,14 @@ from speechbrain_slm.corpus.tts import Voice
 from speechbrain_slm.corpus.tts.nanotts import NanoTTS
 from speechbrain_slm.corpus.voice_filter import leave_out_voices
 from speechbrain_slm.corpus.voice_report import voices_table, write_report
-from speechbrain_slm.utils.tables import ITEMS, ITEMS_KEY, read_table
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_KEY,
+    MANIFEST,
+    MANIFEST_KEY,
+    check_alignment,
+    read_table,
+)
 
 TEXTS = {
     "en": ("The cat sat on the red mat.", "Grandma made a very good cake."),
@@ -263,6 +270,48 @@ def test_whole_stories_and_their_items_go(tmp_path):
     table = pq.read_table(output / "train.parquet")
     assert set(table["story_id"].to_pylist()) == {"story-2"}
     assert not (output / "items.parquet").exists()
+
+
+def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
+    """What is left is aligned, and the ledger names every bad voice."""
+    path = write_stories(tmp_path / "data", "aaaa")
+    table = pq.read_table(path)
+    # Two sentences a story, the same in both languages.
+    speakers = ["a", "b", "a", "a", "b", "c", "a", "b"] * 2
+    table = table.set_column(3, "speaker", pa.array(speakers))
+    pq.write_table(table, path)
+    output = tmp_path / "new"
+    found = voices(a="", b="too low", c="no speech in fr")
+    leave_out_voices({"train": path}, None, output, found)
+    kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
+    check_alignment(output, kept, ["en", "fr"])
+    assert set(kept["story_id"].to_pylist()) == {"story-1"}
+    ledger = (output / "left_out.jsonl").read_text().splitlines()
+    reasons = {
+        entry["story_id"]: entry["reason"] for entry in map(json.loads, ledger)
+    }
+    low = "speaker 'b': too low"
+    assert reasons == {
+        "story-0": low,
+        "story-2": f"{low}; speaker 'c': no speech in fr",
+        "story-3": low,
+    }
+    # Each voice is compared, whichever stories it speaks in.
+    assert {key[0] for key in draw_utterances([path], 9, 0)} == set("abc")
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
+    one = write_stories(tmp_path / "one", "ab")
+    path = write_stories(tmp_path / "two", "ab")
+    table = pq.read_table(path)
+    table = table.set_column(3, "speaker", pa.array(["a", "b"] * 4))
+    pq.write_table(table, path)
+    output = tmp_path / "new"
+    with pytest.raises(ValueError, match=r"two.*no story is left.*are: a. No"):
+        leave_out_voices(
+            {"valid": one, "train": path}, None, output, voices(a="", b="low")
+        )
+    assert not list(output.glob("*"))
 
 
 def test_no_voice_kept_leaves_no_manifest(tmp_path):

@@ -100,6 +100,23 @@ def test_bytes_in_parquet(tmp_path):
     }
 
 
+def test_a_sentence_keeps_its_speaker_where_another_is_dropped(tmp_path):
+    rows = long_rows(4)
+    for row in rows:
+        row["who"] = f"voice-{row['nr']}"
+    rows[0]["wav"] = b"no audio"
+    source = write(tmp_path / "a.parquet", rows)
+    import_spoken({"train": [source]}, tmp_path / "out", LONG, LANGUAGES)
+    speakers = {
+        hashlib.sha256(row["wav"]).hexdigest(): row["who"] for row in rows
+    }
+    found = read(tmp_path / "out")
+    assert len(found) == 22
+    for row in found:
+        number = row["sentence"] + (row["story_id"] == "s0")
+        assert row["speaker"] == speakers[row["sha256"]] == f"voice-{number}"
+
+
 def test_every_layout_gives_the_same_manifest(tmp_path):
     """Bytes, the hub's struct, paths, CSV, JSONL, and a column a language."""
     rows = long_rows()
@@ -245,6 +262,7 @@ def test_ranks_share_the_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr(spoken, "facts_of", counted)
     monkeypatch.setattr(spoken, "world_size", lambda: 2)
+    monkeypatch.setattr(spoken, "wait_for", list)
     published = []
     monkeypatch.setattr(spoken, "_publish", lambda *a: published.append(a))
     for number in (0, 1, 0):
@@ -275,6 +293,25 @@ def test_renamed_languages_and_dropped_rows(tmp_path):
         "sentence is '1.5'; expected 0, 1, 2, ...",
         "no row in en",
     ]
+
+
+def test_a_language_that_is_not_wanted_hurts_no_other(tmp_path):
+    rows = long_rows(1, 2)
+    rows += [{**row, "lang": "de"} for row in rows if row["lang"] == "en"]
+    source = write(tmp_path / "in.parquet", rows)
+    import_spoken({"t": [source]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out", "t")) == 4
+    assert [entry["reason"] for entry in ledger(tmp_path / "out")] == [
+        "language 'de' is not one of en, fr"
+    ] * 2
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfstory,nr\n007,0\n")
+    (part,) = iterate_parts(path, 10)
+    (batch,) = part.read()
+    assert batch.to_pylist() == [{"story": "007", "nr": "0"}]
 
 
 def test_a_story_of_which_nothing_is_left_is_listed():

@@ -1,3 +1,4 @@
+import logging
 import os
 import resource
 import signal
@@ -9,12 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import soundfile
+from speech_example import Humming
 
+from speechbrain_slm.corpus import planning
 from speechbrain_slm.corpus.speakers import choose_speakers, draw_speaker
+from speechbrain_slm.corpus.story_shards import Shard
 from speechbrain_slm.corpus.synthesis import synthesize
 from speechbrain_slm.corpus.tts import Voice
 from speechbrain_slm.corpus.tts.nanotts import NanoTTS
-from speechbrain_slm.corpus.utterances import Trim
+from speechbrain_slm.corpus.utterances import Limits, Shape, Trim
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.tables import (
     MANIFEST,
@@ -140,6 +144,80 @@ def test_speakers_are_drawn_by_story_and_kept_through_it(tmp_path):
     assert set.union(*told.values()) == set(SPEAKERS)
 
 
+def test_speakers_of_sentences_are_the_same_in_every_language(tmp_path):
+    stories = write_stories(tmp_path / "text.parquet", [TEXTS] * 8)
+    counts = run(stories, tmp_path, num_workers=2, speaker_per="sentence")
+    assert counts["spoken"] == 12
+    told = {}
+    for row in rows_of(tmp_path):
+        key = row["story_id"], row["sentence"]
+        told.setdefault(key, {})[row["language"]] = row["speaker"]
+    for (story, sentence), speakers in told.items():
+        drawn = draw_speaker(1, story, SPEAKERS, sentence)
+        assert speakers == dict.fromkeys(LANGUAGES, drawn)
+    tellers = [
+        {told[f"s{story}", sentence]["en"] for sentence in range(3)}
+        for story in range(8)
+    ]
+    assert set(SPEAKERS) in tellers
+    # Nothing is spoken again, and the manifest is the same, byte for byte.
+    before = (tmp_path / "train.parquet").read_bytes()
+    counts = run(stories, tmp_path, speaker_per="sentence")
+    assert not any(counts.values())
+    assert (tmp_path / "train.parquet").read_bytes() == before
+
+
+def test_a_sentence_keeps_its_speaker_where_another_fails(tmp_path):
+    texts = [(f"Says {n}.", f"Dit {n}.") for n in range(6)]
+    stories = write_stories(tmp_path / "text.parquet", [texts])
+    speakers = {name: dict.fromkeys(LANGUAGES, Voice(name)) for name in "abc"}
+    options = {"speakers": speakers, "speaker_per": "sentence"}
+    options |= {"max_left_out": 0.5, "trim": Trim(-60.0, 0.05)}
+    run(stories, tmp_path, tts=Humming({"Dit 1.": "silence"}), **options)
+    rows = rows_of(tmp_path)
+    assert len(rows) == 10
+    for row in rows:
+        said = row["sentence"] + (row["sentence"] > 0)
+        assert row["text"] in texts[said]
+        assert row["speaker"] == draw_speaker(1, "s0", "abc", said)
+    assert len({row["speaker"] for row in rows}) > 1
+
+
+def test_another_speaker_per_makes_the_manifest_anew(tmp_path):
+    stories = write_stories(tmp_path / "text.parquet", [TEXTS] * 8)
+    options = {"num_workers": 2, "stories_per_shard": 3}
+    run(stories, tmp_path, **options)
+    by_story = rows_of(tmp_path)
+    run(stories, tmp_path, speaker_per="sentence", **options)
+    by_sentence = rows_of(tmp_path)
+    assert by_sentence != by_story
+    run(stories, tmp_path / "alone", speaker_per="sentence", **options)
+    assert by_sentence == rows_of(tmp_path / "alone")
+    # Both have spoken everything in both voices.
+    counts = run(stories, tmp_path, **options)
+    assert not counts["spoken"]
+    assert rows_of(tmp_path) == by_story
+
+
+def test_a_table_that_says_who_speaks_is_believed(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    told = ["anna", "bruno", "anna"]
+    stories = write_stories(tmp_path / "text.parquet", [TEXTS], speaker=told)
+    run(stories, tmp_path, speaker_per="sentence")
+    rows = rows_of(tmp_path)
+    assert [row["speaker"] for row in rows] == told * 2
+    assert "none is drawn" not in caplog.text
+    # One speaker for the story: the value means nothing to such a table.
+    stories = write_stories(
+        tmp_path / "text.parquet", [TEXTS], speaker=["anna"] * 3
+    )
+    run(stories, tmp_path, speaker_per="story")
+    counts = run(stories, tmp_path, speaker_per="sentence")
+    assert not any(counts.values())
+    assert {row["speaker"] for row in rows_of(tmp_path)} == {"anna"}
+    assert "text.parquet: its column 'speaker' gives" in caplog.text
+
+
 def test_a_draw_depends_on_seed_and_story_alone():
     names = [f"train-{number:06d}" for number in range(2000)]
     one = [draw_speaker(1, name, ["a", "b"]) for name in names]
@@ -148,6 +226,40 @@ def test_a_draw_depends_on_seed_and_story_alone():
     agreement = sum(a == b for a, b in zip(one, other, strict=True))
     assert 900 < one.count("a") < 1100
     assert 900 < agreement < 1100
+
+
+def test_sentences_are_drawn_independently():
+    names = [f"train-{number:06d}" for number in range(2000)]
+    first, second = (
+        [draw_speaker(1, name, ["a", "b"], sentence) for name in names]
+        for sentence in (0, 1)
+    )
+    story = [draw_speaker(1, name, ["a", "b"]) for name in names]
+    for one, other in ((first, second), (first, story)):
+        agreement = sum(a == b for a, b in zip(one, other, strict=True))
+        assert 900 < agreement < 1100
+    assert 900 < first.count("a") < 1100
+
+
+def test_one_speaker_a_story_is_as_if_there_were_no_setting(
+    tmp_path, monkeypatch
+):
+    """Parts that were made before there was ``speaker_per`` are found."""
+    drawn = write_stories(tmp_path / "drawn.parquet", [TEXTS])
+    said = write_stories(tmp_path / "said.parquet", [TEXTS], speaker=["b"] * 3)
+    limits = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
+    shape = Shape(Trim(-45.0, 0.05), limits, "flac")
+    monkeypatch.setattr(planning, "identity_of", set)
+    keys = {"text", "audio", "kind", "limits", "speakers", "languages", "seed"}
+    for path, speaker_per, more in (
+        (drawn, "story", set()),
+        (drawn, "sentence", {"speaker_per"}),
+        (said, "sentence", set()),
+    ):
+        planner = planning.Planner(
+            NanoTTS(), SPEAKERS, LANGUAGES, 1, shape, speaker_per
+        )
+        assert planner.identity(Shard("train", 0, path, 0, 3)) == keys | more
 
 
 @pytest.mark.parametrize(
@@ -166,6 +278,10 @@ def test_a_draw_depends_on_seed_and_story_alone():
             "speaker 'a': nanotts has no voice 'en-UK'",
         ),
         ({"num_workers": 0}, "num_workers is 0"),
+        (
+            {"speaker_per": "word"},
+            "speaker_per is 'word'; expected one of story, sentence",
+        ),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):
@@ -184,7 +300,7 @@ def test_bad_settings(tmp_path, changes, message):
         (
             [TEXTS],
             {"speaker": ["anna", "anna", "bruno"]},
-            "story 's0' has more than one speaker",
+            "story 's0' has more than one speaker.* speaker_per to sentence",
         ),
     ],
 )
@@ -237,7 +353,7 @@ def test_a_kill_loses_nothing_and_leaves_no_process(tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     folder = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     process = subprocess.Popen(
         [sys.executable, script, stories, folder],
         env=environment,

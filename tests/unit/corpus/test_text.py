@@ -132,6 +132,7 @@ def test_parallel_sentences_stay_aligned(tmp_path):
         {"story_id": "a", "en": ["Ah.", "Oh."], "fr": ["Ah !", "Oh !"]},
         {"story_id": "e", "en": ["So.", "No."], "fr": "Si. Non."},
         {"story_id": "f", "en": ["X.", "Y."], "fr": ["É.", "Æ."]},
+        {"story_id": "g", "en": ["Half \ud83d.", "Z."], "fr": ["A.", "B."]},
     ]
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -153,6 +154,7 @@ def test_parallel_sentences_stay_aligned(tmp_path):
         ("p-d", "no text"),
         ("p-a", "another story has this story_id"),
         ("p-e", "several languages, not cut into sentences"),
+        ("p-g", "foreign character"),
     ]
     assert (ledger[1]["sentence"], ledger[1]["language"]) == (1, "fr")
 
@@ -182,7 +184,10 @@ def test_refused_at_the_door(tiny, tmp_path):
 
 
 def test_a_split_without_stories_leaves_no_table(tiny, tmp_path):
-    prepare_text(tmp_path, tiny[1], RULES, shares={})
+    prepare_text(tmp_path, tiny[1], RULES, shares={"valid": 0})
+    assert [path.stem for path in (tmp_path / "text").glob("*.parquet")] == [
+        "train"
+    ]
     with pytest.raises(ValueError, match="no story for valid: 3 were kept"):
         prepare_text(tmp_path, tiny[1], RULES, shares={"valid": 1e-9}, limit=3)
     # Nor one of the run before; the ledger tells why.

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import resource
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from speechbrain_slm.corpus.translation.endpoint import (
     ChatEndpoint,
     EndpointError,
 )
+from speechbrain_slm.corpus.translation.replies import ReplyCache
 
 KEY = "sk-Secret0123456789"
 STORY = Story(
@@ -234,6 +236,25 @@ def test_asking_again_costs_nothing(tmp_path):
         changed = Story("a", [*STORY.sentences[:2], "Oh yes!"])
         translate(translator(url, tmp_path), [changed])
         assert asked.requests[-1]["messages"][1] != asked.requests[0]
+
+
+def test_a_disk_that_is_full_names_the_cache(tmp_path):
+    cache = ReplyCache(tmp_path)
+    cache.add("gpt", 1, 1, "key", ["Un."])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = ""
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        for number in range(50):
+            cache.add("gpt", 1, 1, f"key {number}", ["Un." * 400])
+    except OSError as error:
+        # Raised where pytest may write again.
+        message = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"{tmp_path}/replies-" in message
+    assert "Make room" in message
+    assert cache.get("key") == ["Un."]
 
 
 def test_a_cached_reply_must_pass_the_checks_of_today(tmp_path):

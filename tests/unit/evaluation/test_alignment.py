@@ -130,6 +130,16 @@ def test_records_are_those_of_the_pairs(finished, corpus, voice):
         assert found["mexa"] <= min(forward, backward)
 
 
+def test_the_manifest_says_who_speaks_where_several_do(tmp_path, model_folder):
+    corpus = write_corpus(tmp_path / "corpus", several=True)
+    evaluate(model_folder, corpus, tmp_path, pairs_per_shard=100)
+    pairs = pq.read_table(tmp_path / "pairs.parquet")
+    for side in ("source", "target", "mismatch"):
+        assert set(pairs[f"{side}_speaker"].to_pylist()) == {"alto", "bass"}
+    with pytest.raises(ValueError, match=r"several speakers .* the manifest"):
+        evaluate(model_folder, corpus, tmp_path / "none", manifest=None)
+
+
 def test_batches_and_shards_change_nothing(
     tmp_path, finished, model_folder, corpus
 ):

@@ -9,7 +9,11 @@ from alignment_example import (
 )
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.parallel_items import read_texts, units_of
+from speechbrain_slm.evaluation.parallel_items import (
+    read_speakers,
+    read_texts,
+    units_of,
+)
 from speechbrain_slm.evaluation.parallel_pairs import (
     PAIRS,
     SIDES,
@@ -142,6 +146,64 @@ def test_one_voice_alone_keeps_every_item_that_has_it(corpus):
     both = counts.pop(("same", "different"))
     assert all(both <= count for count in counts.values())
     assert counts["same",] == 25
+
+
+def test_sentences_of_several_speakers_have_the_voice_that_says_them(
+    tmp_path,
+):
+    folder = write_corpus(tmp_path, several=True)
+    manifest = folder / "manifest.parquet"
+    store, texts = UnitStore(folder / "store"), read_texts(manifest)
+    speakers = read_speakers(manifest)
+    pairs, (summary,) = parallel_pairs(
+        store, ["en", "fr"], texts=texts, speakers=speakers
+    )
+    assert summary["voices"] == ["same", "different"]
+    assert summary["items"] == 25
+    mixed = 0
+    for row in pairs.to_pylist():
+        for side, (number, speaker, _) in zip(
+            SIDES, described(row, texts), strict=True
+        ):
+            language = "en" if side == "source" else "fr"
+            place = row[f"{side}_story"], row[f"{side}_sentence"]
+            units = store.story(place[0], language)[place[1]]
+            expected = units_said(number, language, speaker)
+            assert units.tolist() == expected.tolist()
+            mixed += int(place[0][-3:]) % 3 == 0
+        same = row["source_speaker"] == row["target_speaker"]
+        assert row["same_voice"] == same
+        assert row["mismatch_speaker"] == row["target_speaker"]
+    assert mixed > 10
+
+
+def test_several_speakers_never_pass_for_one_voice(tmp_path):
+    folder = write_corpus(tmp_path, several=True)
+    manifest = folder / "manifest.parquet"
+    store, texts = UnitStore(folder / "store"), read_texts(manifest)
+    speakers = read_speakers(manifest)
+    with pytest.raises(ValueError, match=r"'story-000' .* give the manifest"):
+        parallel_pairs(store, ["en", "fr"], texts=texts)
+    with pytest.raises(ValueError, match=r"\(alto, bass\).*'level' to sent"):
+        parallel_pairs(
+            store, ["en", "fr"], "story", texts=texts, speakers=speakers
+        )
+    lacking = {key: speakers[key] for key in speakers if key[0] > "story-003"}
+    with pytest.raises(ValueError, match=r"'story-000' .* does not name"):
+        parallel_pairs(store, ["en", "fr"], texts=texts, speakers=lacking)
+
+
+def test_a_story_that_lost_a_sentence_is_left_out(corpus, caplog):
+    """The manifest's numbers are not those of the sentences that are left."""
+    store, texts = corpus
+    more = {("story-007", 4, language): "more" for language in ("en", "fr")}
+    pairs, _ = parallel_pairs(
+        store, ["en", "fr"], "story", ["same"], texts | more
+    )
+    assert len(pairs) == 59
+    for side in SIDES:
+        assert "story-007" not in pairs[f"{side}_story"].to_pylist()
+    assert "1 stories have fewer sentences than in the manifest" in caplog.text
 
 
 def test_whole_stories(corpus):

@@ -159,6 +159,18 @@ def test_it_reads_well(spoken, store_folder, capsys):
     assert "s0 en alto: Sentence 0." in text
 
 
+def test_a_story_of_several_speakers_is_called_so(tmp_path, capsys):
+    tokenizer = {"identity": "a", "vocabulary_size": 8, "frame_rate": RATE}
+    tokenizer |= {"deduplicated": True, "config": {}}
+    writer = StoreWriter(tmp_path / "store", tokenizer, "m", num_shards=1)
+    writer.write(0, [("s0", "en", "", [[0, 1], [2]])])
+    writer.finish()
+    INSPECT["main"]([str(tmp_path / "store")])
+    text = capsys.readouterr().out
+    assert "en       several           1" in text
+    assert "s0 en several:" in text
+
+
 def test_a_story_that_lost_a_sentence_has_no_time(spoken, tmp_path, capsys):
     table = pq.read_table(spoken / "manifest.parquet")
     extra = {**table.to_pylist()[0], "sentence": 2, "text": "Dropped."}

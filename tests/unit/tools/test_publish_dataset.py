@@ -2,12 +2,13 @@ import contextlib
 import io
 import re
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from units_example import write_corpus
+from units_example import write_corpus, write_manifest
 
 datasets = pytest.importorskip("datasets")
 
@@ -93,6 +94,27 @@ def test_hours_are_those_of_the_manifest(corpus):
             if one["language"] == language
         )
         assert cell == f"{hours:.2f}"
+
+
+def test_hours_of_a_speaker_are_those_of_the_sentences(corpus):
+    path = corpus / "in" / "train.parquet"
+    rows, expected = pq.read_table(path).to_pylist(), Counter()
+    for row in rows:
+        row["speaker"] = ("alto", "bass", "tenor")[row["sentence"]]
+        # Hours, of which the card shows two decimals.
+        row["num_samples"] *= 10000
+        hours = row["num_samples"] / row["sample_rate"] / 3600
+        expected[row["speaker"], row["language"]] += hours
+    write_manifest(path, rows)
+    import dataset_card
+
+    hours = dataset_card.corpus_hours({"train": path})
+    table = dataset_card._hours_table(hours, ["en", "fr"])
+    for speaker in ("alto", "bass", "tenor"):
+        cells = [
+            f"{expected[speaker, language]:.2f}" for language in ("en", "fr")
+        ]
+        assert f"| {speaker} | {' | '.join(cells)} |" in table
 
 
 def test_paths_hold_each_file_once(corpus):

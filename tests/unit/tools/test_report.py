@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -233,6 +234,26 @@ def test_page_plays_what_was_recorded(made):
     assert len(samples) == 800 + 4000 + 800
     assert (samples[:800] == first).all()
     assert (samples[-800:] == second).all()
+
+
+def test_a_part_of_several_voices_names_them_in_order(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from report_audio import spoken_examples
+
+    manifest = make_manifest(tmp_path, stories=1)
+    rows = pq.read_table(manifest).to_pylist()
+    for row in rows:
+        row["speaker"] = "alto" if row["sentence"] else "bass"
+        row["text"] = f"Sentence {row['sentence']}."
+    schema = pq.read_schema(manifest)
+    # The order of the rows is not that of the sentences.
+    write_table(manifest, pa.Table.from_pylist(rows[::-1], schema=schema))
+    clips = spoken_examples(manifest, 1)
+    assert {(clip.part, clip.speaker, clip.text) for clip in clips} == {
+        ("prompt", "bass, alto", "Sentence 0. Sentence 1."),
+        ("right", "bass", "Sentence 0."),
+        ("wrong", "bass", "Sentence 0."),
+    }
 
 
 def test_curves_lie_inside_their_charts(made):

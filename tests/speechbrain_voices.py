@@ -1,0 +1,97 @@
+"""A small Tacotron2 and HiFi-GAN of random weights, as SpeechBrain saves them.
+
+Beside their ``hyperparams.yaml``, in the layout of the published models, lie
+``model.ckpt`` and ``generator.ckpt``.
+"""
+
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+# As speechbrain/tts-tacotron2-ljspeech, of a fraction of its size.
+TACOTRON2 = """\
+n_mel_channels: 8
+n_symbols: 148
+text_cleaners: [english_cleaners]
+max_decoder_steps: 200
+model: !new:speechbrain.lobes.models.Tacotron2.Tacotron2
+  mask_padding: True
+  n_mel_channels: !ref <n_mel_channels>
+  n_symbols: !ref <n_symbols>
+  symbols_embedding_dim: 16
+  encoder_kernel_size: 5
+  encoder_n_convolutions: 1
+  encoder_embedding_dim: 16
+  attention_rnn_dim: 16
+  attention_dim: 8
+  attention_location_n_filters: 4
+  attention_location_kernel_size: 5
+  n_frames_per_step: 1
+  decoder_rnn_dim: 16
+  prenet_dim: 16
+  max_decoder_steps: !ref <max_decoder_steps>
+  gate_threshold: 0.5
+  p_attention_dropout: 0.1
+  p_decoder_dropout: 0.1
+  postnet_embedding_dim: 16
+  postnet_kernel_size: 5
+  postnet_n_convolutions: 2
+  decoder_no_early_stopping: False
+text_to_sequence: !name:speechbrain.utils.text_to_sequence.text_to_sequence
+modules:
+  model: !ref <model>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    model: !ref <model>
+"""
+# As speechbrain/tts-hifigan-ljspeech: 256 samples a frame.
+HIFIGAN = """\
+generator: !new:speechbrain.lobes.models.HifiGAN.HifiganGenerator
+  in_channels: 8
+  out_channels: 1
+  resblock_type: "1"
+  resblock_dilation_sizes: [[1, 3, 5]]
+  resblock_kernel_sizes: [3]
+  upsample_kernel_sizes: [16, 16, 8]
+  upsample_initial_channel: 32
+  upsample_factors: [8, 8, 4]
+modules:
+  generator: !ref <generator>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+  loadables:
+    generator: !ref <generator>
+"""
+
+
+def save_tacotron2(folder, seed=0, text=TACOTRON2, stops=True):
+    """Save an acoustic model, and return its folder."""
+    model = _make(folder, text, seed)["model"]
+    # Loud enough for the gate to hear the prenet's dropout: so the masks that
+    # are drawn decide where an utterance ends.
+    gate = model.decoder.gate_layer.linear_layer
+    with torch.no_grad():
+        for name, weight in model.decoder.named_parameters():
+            if "prenet" in name or "rnn.weight" in name:
+                weight.mul_(4)
+        gate.weight.normal_(std=4.0)
+        gate.bias.fill_(-4.0 if stops else -100.0)
+    torch.save(model.state_dict(), folder / "model.ckpt")
+    return str(folder)
+
+
+def save_hifigan(folder, seed=0, text=HIFIGAN):
+    """Save a vocoder, and return its folder."""
+    generator = _make(folder, text, seed)["generator"]
+    # Or its sound would hardly depend on the spectrogram.
+    with torch.no_grad():
+        for name, weight in generator.named_parameters():
+            if name.endswith("original0"):
+                weight.mul_(2)
+    torch.save(generator.state_dict(), folder / "generator.ckpt")
+    return str(folder)
+
+
+def _make(folder, text, seed):
+    folder.mkdir(parents=True)
+    (folder / "hyperparams.yaml").write_text(text)
+    torch.manual_seed(seed)
+    return load_hyperpyyaml(text)
