@@ -25,6 +25,10 @@ from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
 
+# Stories in a language whose sentences stand in memory at once. Fewer would
+# look into every file of utterances more often.
+_AT_ONCE = 2000
+
 
 def assemble_stores(
     kept,
@@ -108,10 +112,17 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
                         (index + 1) * stories_per_shard,
                     ],
                 )
-                bounds = sentences.bounds[first : last + 1].astype(np.int64)
-                order = sentences.order[bounds[0] : bounds[-1]]
-                bounds -= bounds[0]
-                writer.write(index, _stories(kept, rows, speech, order, bounds))
+                told = (
+                    sentences.bounds[here : min(here + _AT_ONCE, last) + 1]
+                    for here in range(first, last, _AT_ONCE)
+                )
+                writer.write(
+                    index,
+                    itertools.chain.from_iterable(
+                        _stories(kept, rows, speech, sentences.order, bounds)
+                        for bounds in told
+                    ),
+                )
         barrier()
         if is_main():
             if (folder / STORE_JSON).is_file():
@@ -136,7 +147,9 @@ def _story_numbers(sentences):
 
 
 def _stories(kept, rows, speech, order, bounds):
-    """Yield the rows of a store's shard."""
+    """Yield some rows of a store's shard."""
+    order = order[bounds[0] : bounds[-1]]
+    bounds = bounds.astype(np.int64) - bounds[0]
     sentences = speech.sentences(kept.utterances[order])
     told = rows.take(kept.rows[order])
     # A story that several tell has no one's name.
