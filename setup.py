@@ -55,6 +55,7 @@ setup(
             "datasets>=5",
             "espeakng-loader>=0.2.4",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "speechtokenizer>=1.0.1",
         ],

@@ -9,9 +9,10 @@ import soundfile
 
 from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
+from speechbrain_slm.units.key_index import KeyIndex
 from speechbrain_slm.units.mapping import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
-from speechbrain_slm.units.rows import KeyIndex, Rows
+from speechbrain_slm.units.rows import Rows
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.locking import lock_folder
@@ -125,8 +126,7 @@ def extract(
 def read_utterances(folder):
     """Return the units of all audio files, in the order of their SHA-256."""
     table = Utterances(folder).table
-    index = KeyIndex(table)
-    rows = index.records["row"][index.first()]
+    rows = KeyIndex(table).first()["row"]
     return pa.Table.from_batches([Rows(table).take(rows)])
 
 

@@ -51,11 +51,10 @@ def report(record):
         time = "      -       -"
         if "hours" in row:
             time = f"{row['hours']:7.2f} {row['units_per_second']:7.2f}"
-        # A store has no name for a story of several speakers.
         lines.append(
-            f"{row['language']:8} {row['speaker'] or 'several':10} "
-            f"{row['stories']:8,} "
-            f"{row['sentences']:10,} {row['units']:12,} {time}"
+            f"{row['language']:8} {row['speaker'] or '(several)':10} "
+            f"{row['stories']:8,} {row['sentences']:10,} {row['units']:12,} "
+            f"{time}"
         )
     lines += ["", "codebook     perplexity  dead"]
     uses = {"all": codebook, **codebook["languages"]}
@@ -73,7 +72,7 @@ def report(record):
         text = f" {sample['text']}" if sample["text"] else ""
         lines.append(
             f"  {sample['story_id']} {sample['language']} "
-            f"{sample['speaker'] or 'several'}:{text}\n    {units}{more}"
+            f"{sample['speaker'] or '(several)'}:{text}\n    {units}{more}"
         )
     return "\n".join(lines)
 

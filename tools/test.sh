@@ -4,7 +4,8 @@
 #
 #     bash tools/test.sh            the fast checks
 #     bash tools/test.sh --slow     the long reliability checks as well
-#     bash tools/test.sh -k plan    further arguments go to pytest
+#     bash tools/test.sh -k plan    further arguments go to pytest; -n 4 runs
+#                                   four tests at a time (2 by default)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source tools/environment.sh
@@ -18,4 +19,4 @@ fi
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
-"$VENV/bin/python" -m pytest -m "$markers" "$@"
+"$VENV/bin/python" -m pytest -n 2 --dist worksteal -m "$markers" "$@"

@@ -1,12 +1,14 @@
 """From the units of audio files to a unit store of stories."""
 
+import itertools
 import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from speechbrain_slm.units.manifest import content_identity
-from speechbrain_slm.units.rows import Rows, blocks, codes, numbers, renumber
+from speechbrain_slm.units.rows import Rows, StoryOrder
 from speechbrain_slm.units.tokenizer import describe
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.distributed import (
@@ -15,12 +17,17 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
+from speechbrain_slm.utils.scratch import blocks, scratch
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import STORE_JSON, verify
+from speechbrain_slm.utils.store_format import SEVERAL, STORE_JSON, verify
 from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
+
+# Stories in a language whose sentences stand in memory at once. Fewer would
+# look into every file of utterances more often.
+_AT_ONCE = 2000
 
 
 def assemble_stores(
@@ -85,7 +92,8 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
     # Without the paths: audio may move. What was dropped is not in it.
     names = [name for name in MANIFEST.names if name != "audio"]
     source = content_identity(kept.table, names, kept.rows)
-    order, begins, story = _story_order(kept)
+    sentences = StoryOrder(kept.table, kept.rows)
+    story = _story_numbers(sentences)
     num_shards = -(-(int(story[-1]) + 1) // stories_per_shard)
     plan = (tokenizer, source, num_shards, stories_per_shard)
     with claim(folder):
@@ -104,10 +112,15 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
                         (index + 1) * stories_per_shard,
                     ],
                 )
+                told = (
+                    sentences.bounds[here : min(here + _AT_ONCE, last) + 1]
+                    for here in range(first, last, _AT_ONCE)
+                )
                 writer.write(
                     index,
-                    _stories(
-                        kept, rows, speech, order, begins[first : last + 1]
+                    itertools.chain.from_iterable(
+                        _stories(kept, rows, speech, sentences.order, bounds)
+                        for bounds in told
                     ),
                 )
         barrier()
@@ -120,53 +133,34 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
         barrier()
 
 
-def _story_order(kept):
-    """Sort sentences into stories, in the order of their first appearance.
-
-    Returns
-    -------
-    numpy.ndarray
-        The order of the kept rows: by story, language and sentence.
-    numpy.ndarray
-        Where in it each story in a language begins and, last, the end.
-    numpy.ndarray
-        The number of the story of each.
-    """
-    place = _codes_of_kept(kept, "story_id")
-    language = _codes_of_kept(kept, "language")
-    num_languages = int(language.max()) + 1
-    place = place * np.int64(num_languages) + language
-    del language
-    sentence = numbers(kept.table["sentence"], np.int32)
-    if len(kept.rows) < len(sentence):
-        sentence = sentence[kept.rows]
-    longest = int(sentence.max()) + 1
-    place *= longest
-    place += sentence
-    del sentence
-    order = np.argsort(place, kind="stable").astype(np.uint32)
-    change = np.ones(len(place), dtype=bool)
-    for part in blocks(len(place) - 1):
-        here = place[order[part.start : part.stop + 1]] // longest
-        change[part.start + 1 : part.stop + 1] = here[1:] != here[:-1]
-    begins = np.append(np.flatnonzero(change), len(place))
-    story = place[order[begins[:-1]]] // (longest * num_languages)
-    return order, begins, story
+def _story_numbers(sentences):
+    """Number the story of each story in a language: 0, 0, 1, 1, ..."""
+    bounds = sentences.bounds
+    found = scratch(len(bounds) - 1, np.uint32)
+    number, before = -1, -1
+    for part in blocks(len(found)):
+        story = sentences.story[bounds[part]].astype(np.int64)
+        change = np.diff(story, prepend=before) != 0
+        found[part] = number + np.cumsum(change)
+        number, before = int(found[part.stop - 1]), story[-1]
+    return found
 
 
-def _codes_of_kept(kept, name):
-    found, _ = codes(kept.table[name])
-    if len(kept.rows) == len(found):
-        return found
-    return renumber(found[kept.rows])
-
-
-def _stories(kept, rows, speech, order, begins):
-    """Yield the rows of a store's shard."""
-    here = order[begins[0] : begins[-1]]
-    sentences = speech.sentences(kept.utterances[here])
-    names = rows.take(kept.rows[order[begins[:-1]]])
-    columns = (names[name].to_pylist() for name in names.schema.names)
-    spans = zip(begins[:-1] - begins[0], begins[1:] - begins[0], strict=True)
-    for *row, (first, last) in zip(*columns, spans, strict=True):
-        yield (*row, sentences[first:last])
+def _stories(kept, rows, speech, order, bounds):
+    """Yield some rows of a store's shard."""
+    order = order[bounds[0] : bounds[-1]]
+    bounds = bounds.astype(np.int64) - bounds[0]
+    sentences = speech.sentences(kept.utterances[order])
+    told = rows.take(kept.rows[order])
+    # A story that several tell has no one's name.
+    names = told["speaker"].dictionary_encode()
+    codes = names.indices.to_numpy()
+    one = np.minimum.reduceat(codes, bounds[:-1])
+    several = one != np.maximum.reduceat(codes, bounds[:-1])
+    first = told.take(pa.array(bounds[:-1]))
+    spans = itertools.pairwise(bounds)
+    for row, many, (begin, end) in zip(
+        first.to_pylist(), several, spans, strict=True
+    ):
+        speaker = SEVERAL if many else row["speaker"]
+        yield (row["story_id"], row["language"], speaker, sentences[begin:end])

@@ -18,12 +18,13 @@ import pyarrow.compute as pc
 import torch
 
 from speechbrain_slm.units.audio import read_batches
+from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex
 from speechbrain_slm.units.manifest import (
     distinct_utterances,
     refuse_missing_audio,
     seconds_of,
 )
-from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, blocks
+from speechbrain_slm.units.rows import Rows
 from speechbrain_slm.units.tokenizer import describe
 from speechbrain_slm.units.utterances import (
     FILES,
@@ -39,6 +40,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.scratch import blocks, positions, scratch
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.store import check_units
 
@@ -128,21 +130,29 @@ def _missing(table, folder, job, num_jobs):
         bounds = np.arange(num_jobs + 1) * len(records) // num_jobs
         records = records[bounds[job] : bounds[job + 1]]
     index = KeyIndex(Utterances(folder).table)
-    done = np.zeros(len(records), dtype=bool)
+    missing = scratch(len(records), bool)
     for part in blocks(len(records)):
-        done[part] = index.find(records["key"][part]) >= 0
-    del index
-    rows = records["row"][~done].astype(np.uint32)
-    del records, done
+        missing[part] = index.find(records["key"][part]) < 0
+    places = positions(missing)
+    kind = [("brevity", ">u4"), ("place", ">u4"), ("row", ">u4")]
+    found = scratch(len(places), kind)
+    for part in blocks(len(places)):
+        found["row"][part] = records["row"][places[part]]
+        found["place"][part] = np.arange(part.start, part.stop)
+    seconds = seconds_of(table, found["row"])
+    for part in blocks(len(found)):
+        # The bits of positive numbers are in the order of the numbers.
+        bits = seconds[part].astype(np.float32).view(np.uint32)
+        found["brevity"][part] = ~bits
     # Those of a length stand together, so that batches need little padding,
     # and dealt out they give every rank as much. The longest come first:
     # memory that does not do is found out at once.
-    seconds, utterances = np.empty(len(rows), dtype=np.float32), Rows(table)
-    for part in blocks(len(rows)):
-        here = pa.Table.from_batches([utterances.take(rows[part])])
-        seconds[part] = seconds_of(here)
-    order = np.argsort(-seconds, kind="stable")[rank() :: world_size()]
-    return rows[order], float(seconds[order].sum(dtype=np.float64))
+    found.view("S12").sort()
+    mine = found[rank() :: world_size()]
+    total = sum(
+        float(seconds[mine["place"][part]].sum()) for part in blocks(len(mine))
+    )
+    return mine["row"], total
 
 
 def _log_rates(table, tokenizer):

@@ -24,7 +24,7 @@ from speechbrain_slm.units.manifest import (
     refuse_missing_audio,
     sample_utterances,
 )
-from speechbrain_slm.units.rows import Rows, blocks
+from speechbrain_slm.units.rows import Rows
 from speechbrain_slm.units.tokenizer import (
     DESCRIPTION,
     check_saved,
@@ -40,6 +40,7 @@ from speechbrain_slm.utils.distributed import (
 )
 from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.scratch import blocks
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from speechbrain_slm.units.quality import (
     normalized_mutual_information,
     voice_distance,
 )
-from speechbrain_slm.utils.store_format import read_tables, verify
+from speechbrain_slm.utils.store_format import SEVERAL, read_tables, verify
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 # A row a phone; start is in seconds from the beginning of its sentence.
@@ -269,19 +269,22 @@ def _measure(stories, texts, starts, tokenizer):
     result["sentence_lengths"] = length_quantiles(lengths)
     if not tokenizer["deduplicated"]:
         result["deduplication_ratio"] = deduplication_ratio(sentences)
+    # Of a story that several tell, who says which sentence is not known.
+    told = [story for story in stories if story["speaker"] != SEVERAL]
+    spoken = [units for story in told for units in story["sentences"]]
     speakers = np.repeat(
-        [story["speaker"] for story in stories],
-        [sum(map(len, story["sentences"])) for story in stories],
+        [story["speaker"] for story in told],
+        [sum(map(len, story["sentences"])) for story in told],
     )
     if len(set(speakers)) > 1:
         result["speaker_nmi"] = normalized_mutual_information(
-            speakers, np.concatenate(sentences)
+            speakers, np.concatenate(spoken)
         )
     said = [
         (text, story["speaker"], units)
         for story, found in (
             (story, texts.get((story["story_id"], story["language"]), []))
-            for story in stories
+            for story in told
         )
         if len(found) == len(story["sentences"])
         for text, units in zip(found, story["sentences"], strict=True)

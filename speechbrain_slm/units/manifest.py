@@ -7,14 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.units.rows import (
-    KEY_COLUMNS,
-    KeyIndex,
-    Rows,
-    blocks,
-    codes,
-    numbers,
-)
+from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex
+from speechbrain_slm.units.rows import Rows, codes, parts
+from speechbrain_slm.utils.scratch import blocks, positions, scratch
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
@@ -42,8 +37,8 @@ def read_manifest(path, languages):
     Raises
     ------
     ValueError
-        If it has no row, an unknown language, a story whose languages differ
-        in their number of sentences, or one with two speakers.
+        If it has no row, an unknown language, or a story whose languages
+        differ in their number of sentences.
     """
     path = Path(path)
     table = read_table(path, MANIFEST, MANIFEST_KEY).select(MANIFEST.names)
@@ -51,20 +46,6 @@ def read_manifest(path, languages):
     if not len(table):
         raise ValueError(f"{path} has no row; expected a spoken sentence a row")
     check_alignment(path, table, languages)
-    speakers = table.group_by(["story_id", "language"]).aggregate(
-        [("speaker", "min"), ("speaker", "max")]
-    )
-    mixed = speakers.filter(
-        pc.not_equal(speakers["speaker_min"], speakers["speaker_max"])
-    )
-    if len(mixed):
-        row = mixed.slice(0, 1).to_pylist()[0]
-        raise ValueError(
-            f"{path}: story '{row['story_id']}' has several speakers in "
-            f"'{row['language']}' ('{row['speaker_min']}', "
-            f"'{row['speaker_max']}'); a row of the store has one. Give the "
-            "story one name for them."
-        )
     sound = is_sha256(table["sha256"])
     row = pc.index(sound, False).as_py()
     if row >= 0:
@@ -126,17 +107,14 @@ def distinct_utterances(table):
     -------
     numpy.ndarray
         ``key`` and ``row``, the first row of each, in the order of their
-        SHA-256 (see :class:`speechbrain_slm.units.rows.KeyIndex`).
+        SHA-256 (see :class:`speechbrain_slm.units.key_index.KeyIndex`).
 
     Raises
     ------
     ValueError
         If rows say different things of the same audio.
     """
-    index = KeyIndex(table)
-    first = index.first()
-    records = index.records if first.all() else index.records[first]
-    del index, first
+    records = KeyIndex(table).first()
     rows = Rows(table.select([*KEY_COLUMNS, "audio"]))
     for part in blocks(len(records) - 1):
         here = records[part.start : part.stop + 1]
@@ -215,11 +193,9 @@ def content_identity(table, columns, rows=None):
     digest = hashlib.sha256()
     for name in columns:
         digest.update(f"{name}\n{count}\n".encode())
-        column, between = Rows(table.select([name])), b""
-        for part in blocks(count):
-            here = np.arange(part.start, part.stop)
-            here = here if rows is None else rows[part]
-            texts = column.take(here)[name].cast(pa.string())
+        between = b""
+        for _, batch in parts(table, [name], rows):
+            texts = batch[name].cast(pa.string())
             one = pa.ListArray.from_arrays([0, len(texts)], texts)
             joined = pc.binary_join(one, "\n")[0].as_buffer()
             digest.update(between)
@@ -248,47 +224,61 @@ def sample_utterances(table, seconds, seed):
         ``sha256, audio, num_samples, sample_rate, language, speaker`` of
         each.
     """
-    records = distinct_utterances(table)
-    rows = records["row"].astype(np.uint32)
-    del records
-    language, languages = codes(table["language"])
-    speaker, speakers = codes(table["speaker"])
-    pairs = language[rows] * len(speakers) + speaker[rows]
-    strata = {
-        (
-            languages[pair // len(speakers)].as_py(),
-            speakers[pair % len(speakers)].as_py(),
-        ): pair
-        for pair in np.unique(pairs).tolist()
+    rows = distinct_utterances(table)["row"]
+    language, languages = codes(table, "language", rows)
+    speaker, speakers = codes(table, "speaker", rows)
+    lengths = seconds_of(table, rows)
+    strata = set()
+    for part in blocks(len(rows)):
+        language[part] *= len(speakers)
+        language[part] += speaker[part]
+        strata.update(np.unique(language[part]).tolist())
+    names = {
+        (languages[one // len(speakers)], speakers[one % len(speakers)]): one
+        for one in strata
     }
-    del language, speaker
-    lengths = seconds_of(table)
-    names = ["sha256", "audio", "num_samples", "sample_rate"]
-    spoken = Rows(table.select([*names, "language", "speaker"]))
+    columns = ["sha256", "audio", "num_samples", "sample_rate"]
+    spoken = Rows(table.select([*columns, "language", "speaker"]))
     drawn = []
-    for number, stratum in enumerate(sorted(strata)):
-        here = rows[pairs == strata[stratum]]
-        generator = np.random.default_rng([seed, number])
-        here = here[generator.permutation(len(here))]
-        before = np.cumsum(lengths[here]) - lengths[here]
-        chosen = here[before < seconds / len(strata)]
-        drawn += spoken.take(chosen).to_pylist()
+    for number, name in enumerate(sorted(names)):
+        here = _where(language, names[name])
+        np.random.default_rng([seed, number]).shuffle(here)
+        end = 0.0
+        for part in blocks(len(here)):
+            length = lengths[here[part]]
+            ends = np.cumsum([end, *length])[1:]
+            chosen = ends - length < seconds / len(names)
+            end = ends[-1]
+            drawn += spoken.take(rows[here[part][chosen]]).to_pylist()
     return drawn
 
 
-def seconds_of(table):
+def _where(values, wanted):
+    """List where an array holds a value."""
+    flags = scratch(len(values), bool)
+    for part in blocks(len(values)):
+        flags[part] = values[part] == wanted
+    return positions(flags)
+
+
+def seconds_of(table, rows=None):
     """Return how long the audio of each row is.
 
     Arguments
     ---------
     table : pyarrow.Table
         A manifest.
+    rows : numpy.ndarray, optional
+        Which rows; by default all.
 
     Returns
     -------
     numpy.ndarray
-        Seconds, float64.
+        Seconds, float64, in a file.
     """
-    seconds = numbers(table["num_samples"], np.float64)
-    seconds /= numbers(table["sample_rate"], np.int32)
-    return seconds
+    names = ["num_samples", "sample_rate"]
+    found = scratch(len(table) if rows is None else len(rows), np.float64)
+    for part, batch in parts(table, names, rows):
+        samples, rates = (batch[name].to_numpy() for name in names)
+        found[part] = samples / rates
+    return found

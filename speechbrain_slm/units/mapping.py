@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from speechbrain_slm.units.manifest import (
@@ -12,9 +13,10 @@ from speechbrain_slm.units.manifest import (
     read_manifest,
     with_paths,
 )
-from speechbrain_slm.units.rows import blocks, codes, numbers
+from speechbrain_slm.units.rows import StoryOrder
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.scratch import blocks
 from speechbrain_slm.utils.store_format import map_file
 from speechbrain_slm.utils.tables import MANIFEST
 
@@ -60,8 +62,8 @@ def map_manifests(paths, languages, folder):
 def map_manifest(path, languages, copy):
     """Check a manifest of any size, and memory-map a copy of it.
 
-    Little of a manifest stands in memory at a time: what is kept is a few
-    numbers a row, while it is checked.
+    Little of a manifest stands in memory at a time: the numbers by which it
+    is checked stand in temporary files.
 
     Arguments
     ---------
@@ -86,8 +88,8 @@ def map_manifest(path, languages, copy):
     if is_main():
         remove_temporary(copy.parent)
         if not _copy_checked(path, languages, copy):
-            # Something is wrong, or the file is no Parquet file: what it is
-            # is told by the one who reads it as a whole.
+            # Something is wrong: what it is is told by the one who reads it
+            # as a whole.
             table = read_manifest(path, languages)
             _write_batches(copy, iter(table.to_batches(COPIED_ROWS)))
     barrier()
@@ -95,8 +97,8 @@ def map_manifest(path, languages, copy):
 
 
 def _copy_checked(path, languages, copy):
-    """Copy a Parquet file batch by batch; tell whether nothing is wrong."""
-    if path.suffix != ".parquet" or not path.is_file():
+    """Copy a manifest batch by batch; tell whether nothing is wrong."""
+    if path.suffix not in (".parquet", ".csv") or not path.is_file():
         return False
     try:
         _write_batches(copy, _sound_batches(path, languages))
@@ -109,16 +111,27 @@ class _Unsound(Exception):
     """A row is not what a manifest's row should be."""
 
 
-def _sound_batches(path, languages):
+def _batches(path):
+    """Read a manifest, some rows at a time."""
+    if path.suffix == ".csv":
+        types = dict(zip(MANIFEST.names, MANIFEST.types, strict=True))
+        options = pa.csv.ConvertOptions(
+            column_types=types, include_columns=MANIFEST.names
+        )
+        yield from pa.csv.open_csv(path, convert_options=options)
+        return
     # Mapped: what is read of it would stay in memory else.
     file = pq.ParquetFile(path, memory_map=True)
     if set(MANIFEST.names) - set(file.schema_arrow.names):
         raise _Unsound
+    yield from file.iter_batches(
+        COPIED_ROWS, columns=MANIFEST.names, use_threads=False
+    )
+
+
+def _sound_batches(path, languages):
     known = pa.array(list(languages), pa.string())
-    names = MANIFEST.names
-    for batch in file.iter_batches(
-        COPIED_ROWS, columns=names, use_threads=False
-    ):
+    for batch in _batches(path):
         table = pa.Table.from_batches([batch]).select(MANIFEST.names)
         table = table.cast(MANIFEST)
         for field in MANIFEST:
@@ -151,30 +164,20 @@ def _is_aligned(table):
     """Do what ``read_manifest`` does of stories, in numbers alone."""
     if not len(table):
         return False
-    story, names = codes(table["story_id"])
-    language, languages = codes(table["language"])
-    # A group is a story in a language.
-    group = story * np.int64(len(languages)) + language
-    del story, language
-    sizes = np.bincount(group, minlength=len(names) * len(languages))
-    told = sizes.reshape(len(names), len(languages))
-    if (told != told.max(axis=1, keepdims=True))[told > 0].any():
+    told = StoryOrder(table)
+    # Numbered 0, 1, 2, ... without a gap, and none twice.
+    if told.sentence[0]:
         return False
-    # Numbered 0, 1, 2, ... without a gap, and none twice: all are hit.
-    sentence = numbers(table["sentence"], np.int32)
-    begin = np.cumsum(sizes) - sizes
-    hit = np.zeros(len(table), dtype=bool)
-    for part in blocks(len(table)):
-        here = sentence[part]
-        if (here < 0).any() or (here >= sizes[group[part]]).any():
+    for part in blocks(len(table) - 1):
+        here = told.sentence[part.start : part.stop + 1].astype(np.int64)
+        begins = told.begins[part.start + 1 : part.stop + 1]
+        if (here[1:] != np.where(begins, 0, here[:-1] + 1)).any():
             return False
-        hit[begin[group[part]] + here] = True
-    if not hit.all():
-        return False
-    del sentence, hit
-    speaker, _ = codes(table["speaker"])
-    one = np.zeros(len(sizes), dtype=np.int32)
-    one[group] = speaker
-    return all(
-        (one[group[part]] == speaker[part]).all() for part in blocks(len(table))
-    )
+    # As many in each language: as in the one before, of the same story.
+    bounds = told.bounds
+    for part in blocks(len(bounds) - 2):
+        here = bounds[part.start : part.stop + 2].astype(np.int64)
+        sizes, story = np.diff(here), told.story[here[:-1]]
+        if ((story[1:] == story[:-1]) & (sizes[1:] != sizes[:-1])).any():
+            return False
+    return True

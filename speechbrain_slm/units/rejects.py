@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.units.rows import Rows, blocks, codes, numbers
+from speechbrain_slm.units.rows import Rows, first_rows, numbers
 from speechbrain_slm.units.utterances import Utterances, forget_rejects
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.scratch import blocks, positions, scratch, select
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.store_format import LEDGER
 
@@ -37,7 +38,7 @@ class Kept(NamedTuple):
     rows : numpy.ndarray
         The rows that stay, uint32.
     utterances : numpy.ndarray
-        For each of them its row in ``Utterances``, uint32.
+        For each of them its row in ``Utterances``, uint32. Both in files.
     """
 
     table: pa.Table
@@ -66,36 +67,46 @@ def drop_rejected(table, utterances, location):
         note, then one for each story of which nothing is left, both in the
         manifest's order.
     """
-    bad = utterances.has_text("reason")[location]
+    bad = _of(location, utterances.has_text("reason"))
     dropped = _in_all_languages(table, bad)
-    listed = utterances.has_text("note")[location]
-    listed |= dropped
-    kept = np.flatnonzero(~dropped).astype(np.uint32)
+    listed = _of(location, utterances.has_text("note"))
+    kept = scratch(len(table), bool)
+    for part in blocks(len(table)):
+        listed[part] |= dropped[part]
+        kept[part] = ~dropped[part]
     ledger = _ledger(table, utterances, location, dropped, listed)
-    if len(kept) < len(table):
-        return Kept(table, kept, location[kept]), ledger
-    return Kept(table, kept, location), ledger
+    return Kept(table, positions(kept), select(location, kept)), ledger
+
+
+def _of(location, flags):
+    found = scratch(len(location), bool)
+    for part in blocks(len(location)):
+        found[part] = flags[location[part]]
+    return found
 
 
 def _in_all_languages(table, bad):
     """Spread what is bad to the same sentence in the other languages."""
     if not bad.any():
         return bad
-    place, _ = codes(table["story_id"])
-    sentence = numbers(table["sentence"], np.int64)
-    place = place * (sentence.max() + 1) + sentence
-    # An array of them all would be sorted, too: what is bad is little.
-    lost = np.unique(place[bad])
-    dropped = np.empty(len(place), dtype=bool)
-    for part in blocks(len(place)):
-        dropped[part] = np.isin(place[part], lost)
+    story = first_rows(table, "story_id")
+    sentence = numbers(table, "sentence", np.int64)
+    # What is bad is little; an array of all would be sorted, too.
+    lost = [np.zeros(0, dtype=np.int64)]
+    for part in blocks(len(bad)):
+        # Both are below 2^31 or 2^32.
+        sentence[part] += story[part].astype(np.int64) << 31
+        lost.append(sentence[part][bad[part]])
+    lost, dropped = np.unique(np.concatenate(lost)), scratch(len(bad), bool)
+    for part in blocks(len(bad)):
+        dropped[part] = np.isin(sentence[part], lost)
     return dropped
 
 
 def _ledger(table, utterances, location, dropped, listed):
     columns = ["story_id", "sentence", "language", "audio"]
     rows = Rows(table.select(columns))
-    listed = np.flatnonzero(listed)
+    listed = positions(listed)
     for part in blocks(len(listed)):
         here = listed[part]
         entries = rows.take(here).to_pylist()
@@ -111,11 +122,21 @@ def _ledger(table, utterances, location, dropped, listed):
             yield {**entry, "action": action, "reason": reason}
     if not dropped.any():
         return
-    story, names = codes(table["story_id"])
-    left = np.bincount(story[~dropped], minlength=len(names))
-    for name in names.take(pa.array(np.flatnonzero(left == 0))).to_pylist():
-        reason = "no sentence of the story is left"
-        yield {"story_id": name, "action": "dropped", "reason": reason}
+    story = first_rows(table, "story_id")
+    left = scratch(len(table), bool)
+    for part in blocks(len(table)):
+        left[story[part][~dropped[part]]] = True
+    for part in blocks(len(table)):
+        # A story is listed where it first appears.
+        first = story[part] == np.arange(part.start, part.stop)
+        gone = np.flatnonzero(first & ~left[part]) + part.start
+        for entry in rows.take(gone).to_pylist():
+            reason = "no sentence of the story is left"
+            yield {
+                "story_id": entry["story_id"],
+                "action": "dropped",
+                "reason": reason,
+            }
 
 
 def leave_out_rejects(manifests, utterances_folder, folder, max_rejects):
@@ -145,14 +166,15 @@ def leave_out_rejects(manifests, utterances_folder, folder, max_rejects):
         If nothing is left of a split, or the extraction is not complete.
     """
     utterances = Utterances(utterances_folder)
-    used, found = np.zeros(len(utterances), dtype=bool), {}
+    used, found = scratch(len(utterances), bool), {}
     for split, table in manifests.items():
         location = utterances.locate(table)
-        used[location] = True
+        for part in blocks(len(location)):
+            used[location[part]] = True
         found[split] = drop_rejected(table, utterances, location)
     utterances.forget_index()
-    num_bad = int((utterances.has_text("reason") & used).sum())
-    num_files = int(used.sum())
+    bad = select(utterances.has_text("reason"), used)
+    num_bad, num_files = np.count_nonzero(bad), len(bad)
     logger.info("%d of %d audio files are bad", num_bad, num_files)
     ledger = Path(folder) / LEDGER
     if is_main():

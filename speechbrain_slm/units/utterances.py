@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.units.rows import KeyIndex, Rows, blocks, keys
+from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex, keys
+from speechbrain_slm.units.rows import Rows, parts
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.scratch import blocks, scratch, select
 from speechbrain_slm.utils.store_format import map_file
 
 logger = logging.getLogger(__name__)
@@ -161,7 +163,7 @@ class Utterances:
         Returns
         -------
         numpy.ndarray
-            Row numbers, uint32.
+            Row numbers, uint32, in a file.
 
         Raises
         ------
@@ -170,19 +172,16 @@ class Utterances:
         """
         if self._index is None:
             self._index = KeyIndex(self.table)
-        found, start = np.empty(len(table), dtype=np.uint32), 0
-        for batch in table.to_batches():
-            for part in blocks(len(batch)):
-                here = batch.slice(part.start, part.stop - part.start)
-                rows = self._index.find(keys(here))
-                if (rows < 0).any():
-                    audio = here["audio"][int(rows.argmin())]
-                    raise ValueError(
-                        f"{audio} has no units in {self.folder}; run the "
-                        "extraction first, to its end"
-                    )
-                found[start + part.start : start + part.stop] = rows
-            start += len(batch)
+        found = scratch(len(table), np.uint32)
+        for part, batch in parts(table, [*KEY_COLUMNS, "audio"]):
+            rows = self._index.find(keys(batch))
+            if (rows < 0).any():
+                audio = batch["audio"][int(rows.argmin())]
+                raise ValueError(
+                    f"{audio} has no units in {self.folder}; run the "
+                    "extraction first, to its end"
+                )
+            found[part] = rows
         return found
 
     def good_rows(self, table):
@@ -196,14 +195,18 @@ class Utterances:
         Returns
         -------
         numpy.ndarray
-            Row numbers, in the order of their SHA-256.
+            Row numbers, in the order of their SHA-256, in a file.
         """
-        wanted = np.zeros(len(self), dtype=bool)
-        wanted[self.locate(table)] = True
-        wanted &= ~self.has_text("reason")
-        rows = self._index.records["row"].astype(np.uint32)
+        wanted, located = scratch(len(self), bool), self.locate(table)
+        for part in blocks(len(located)):
+            wanted[located[part]] = True
+        bad = self.has_text("reason")
+        flags, rows = scratch(len(self), bool), self._index.records["row"]
+        for part in blocks(len(flags)):
+            here = rows[part]
+            flags[part] = wanted[here] & ~bad[here]
         self.forget_index()
-        return rows[wanted[rows]]
+        return select(rows, flags)
 
     def forget_index(self):
         """Free what :meth:`locate` needs, until it is called again."""
@@ -220,12 +223,13 @@ class Utterances:
         Returns
         -------
         numpy.ndarray
-            bool, one a row.
+            bool, one a row, in a file.
         """
-        found = [np.zeros(0, dtype=bool)]
-        for chunk in self.table[name].chunks:
-            found.append(pc.not_equal(chunk, "").to_numpy(zero_copy_only=False))
-        return np.concatenate(found)
+        found = scratch(len(self), bool)
+        for part, batch in parts(self.table, [name]):
+            told = pc.not_equal(batch[name], "")
+            found[part] = told.to_numpy(zero_copy_only=False)
+        return found
 
     def texts(self, rows):
         """Read reasons and notes.

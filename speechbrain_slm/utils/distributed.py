@@ -5,16 +5,19 @@ follows from the device, so that the same command runs on GPUs and on CPUs.
 """
 
 import datetime
+import itertools
 import os
 import time
 import uuid
 
 import torch
 
-# A rank that does not answer within this time is taken for dead. Extraction
-# keeps all ranks busy; a fit of k-means or BPE, for which the others wait on
-# the main one, must end within it.
+# A rank that does not take part in a collective operation within this time is
+# taken for dead. At a barrier it is waited for, however long its work takes.
 TIMEOUT = datetime.timedelta(minutes=30)
+_PATIENCE = (0.001, 0.5)  # seconds between two looks: the first, the most
+_shared = None  # store of this attempt's ranks
+_barriers = itertools.count()
 
 
 def launched_by_torchrun():
@@ -58,9 +61,19 @@ def is_main():
 
 
 def barrier():
-    """Wait for all processes; does nothing where there is only one."""
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
+    """Wait for all processes; does nothing where there is only one.
+
+    For as long as it takes: shares of long work never end at the same time,
+    and ``torch.distributed.barrier`` would give up. ``torchrun`` ends all
+    ranks where one fails.
+    """
+    if _shared is None:
+        return
+    name, pause = f"barrier/{next(_barriers)}", _PATIENCE[0]
+    _shared.add(name, 1)
+    while _shared.add(name, 0) < world_size():
+        time.sleep(pause)
+        pause = min(2 * pause, _PATIENCE[1])
 
 
 def init_distributed(device, backend=None):
@@ -99,10 +112,12 @@ def init_distributed(device, backend=None):
     if not torch.distributed.is_initialized():
         shared = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
         store, number, ranks = next(shared)
+        global _shared
+        _shared = _fresh_names(store, number, ranks)
         torch.distributed.init_process_group(
             backend or ("nccl" if on_gpu else "gloo"),
             timeout=TIMEOUT,
-            store=_fresh_names(store, number, ranks),
+            store=_shared,
             rank=number,
             world_size=ranks,
         )

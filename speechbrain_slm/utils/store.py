@@ -9,13 +9,15 @@ import pyarrow.compute as pc
 from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
 from speechbrain_slm.utils.store_format import (
     FORMAT,
-    SCHEMA,
+    SCHEMAS,
     STORE_JSON,
     TOKENIZER_FIELDS,
     VERSION,
     map_file,
+    schema,
     write_file,
 )
 
@@ -122,7 +124,7 @@ class StoreWriter:
             would wrap it silently into another unit.
         """
         vocabulary_size = self.plan["tokenizer"]["vocabulary_size"]
-        columns = {name: [] for name in SCHEMA.names}
+        columns = {name: [] for name in SCHEMAS[0].names}
         for story_id, language, speaker, sentences in rows:
             arrays = [np.asarray(sentence) for sentence in sentences]
             for number, array in enumerate(arrays):
@@ -137,8 +139,11 @@ class StoreWriter:
             columns["speaker"].append(speaker)
             columns["units"].append(np.concatenate(arrays).astype(np.uint16))
             ends = np.cumsum([len(array) for array in arrays])
-            columns["sentence_ends"].append(ends.astype(np.int32))
-        batch = pa.record_batch(columns, schema=SCHEMA)
+            columns["sentence_ends"].append(ends)
+        longest = max(
+            (ends[-1] for ends in columns["sentence_ends"]), default=0
+        )
+        batch = pa.record_batch(columns, schema=schema(longest))
         write_file(self.folder / _shard_name(index), batch)
 
     def finish(self, num_rows=None):
@@ -168,18 +173,17 @@ class StoreWriter:
                 "extraction again, it does only what is missing"
             )
         names = [_shard_name(index) for index in range(self.num_shards)]
-        table = pa.concat_tables(
-            map_file(self.folder / name, SCHEMA) for name in names
-        )
-        if num_rows not in (None, len(table)):
+        tables = [map_file(self.folder / name, *SCHEMAS) for name in names]
+        found = sum(map(len, tables))
+        if num_rows not in (None, found):
             raise ValueError(
-                f"{self.folder}: its shards hold {len(table)} rows, each a "
+                f"{self.folder}: its shards hold {found} rows, each a "
                 f"story in a language; expected {num_rows}. Remove the folder "
                 "and run the units recipe again."
             )
         info = {
             **self.plan,
-            "counts": _counts(table, self.folder),
+            "counts": _counts(tables, self.folder),
             "files": {name: sha256_file(self.folder / name) for name in names},
         }
         info["identity"] = identity_of(info)
@@ -216,22 +220,15 @@ def check_units(array, vocabulary_size, where):
         )
 
 
-def _counts(table, folder):
-    # By their numbers: a group a row of strings would take far more memory.
-    stories, languages = (
-        table[name].combine_chunks().dictionary_encode()
-        for name in ("story_id", "language")
-    )
-    pairs = stories.indices.to_numpy() * np.int64(len(languages.dictionary))
-    distinct = len(np.unique(pairs + languages.indices.to_numpy()))
-    if distinct != len(table):
-        raise ValueError(
-            f"{folder}: {len(table) - distinct} (story, language) pair(s) "
-            "stand more than once; expected one row each"
-        )
-    counts = {}
+def _counts(tables, folder):
+    batches = [batch for table in tables for batch in table.to_batches()]
+    pairs, start, counts = scratch(sum(map(len, batches)), DIGEST), 0, {}
     # File by file, and lengths alone: the units stay on the disk.
-    for batch in table.to_batches():
+    for batch in batches:
+        names = batch["story_id"], batch["language"]
+        pair = pc.binary_join_element_wise(*names, "\0")
+        pairs[start : start + len(batch)] = digests(pair)
+        start += len(batch)
         lengths = pa.table(
             {
                 "language": batch["language"],
@@ -249,4 +246,11 @@ def _counts(table, folder):
             count["stories"] += row["count_all"]
             count["sentences"] += row["sentences_sum"]
             count["units"] += row["units_sum"]
+    pairs.sort()
+    twice = len(pairs) - np.count_nonzero(changes(pairs))
+    if twice:
+        raise ValueError(
+            f"{folder}: {twice} (story, language) pair(s) stand more than "
+            "once; expected one row each"
+        )
     return dict(sorted(counts.items()))

@@ -19,19 +19,45 @@ from speechbrain_slm.utils.atomic import atomic_path, read_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 
 FORMAT = "speechbrain_slm.unit_store"
-VERSION = 1
+VERSION = 2
 STORE_JSON = "store.json"
 # Beside the stores of all splits: what was left out of them, and why.
 LEDGER = "rejects.jsonl"
-SCHEMA = pa.schema(
-    [
-        ("story_id", pa.string()),
-        ("language", pa.string()),
-        ("speaker", pa.string()),
-        ("units", pa.list_(pa.uint16())),
-        ("sentence_ends", pa.list_(pa.int32())),
-    ]
-)
+# The speaker of a story that several tell; the manifest says who says what.
+SEVERAL = ""
+
+
+def schema(longest):
+    """Return the columns of a file of a store.
+
+    Arguments
+    ---------
+    longest : int
+        Units of its longest story.
+
+    Returns
+    -------
+    pyarrow.Schema
+        Where a sentence ends takes 2 bytes, or 4 if stories are so long.
+
+    Example
+    -------
+    >>> schema(65536).field("sentence_ends").type
+    ListType(list<item: int32>)
+    """
+    end = pa.uint16() if longest < 1 << 16 else pa.int32()
+    return pa.schema(
+        [
+            ("story_id", pa.string()),
+            ("language", pa.string()),
+            ("speaker", pa.string()),
+            ("units", pa.list_(pa.uint16())),
+            ("sentence_ends", pa.list_(end)),
+        ]
+    )
+
+
+SCHEMAS = schema(0), schema(1 << 16)
 # What a tokenizer must say of itself for a store to be made with it.
 TOKENIZER_FIELDS = (
     "identity",
@@ -60,15 +86,15 @@ def write_file(path, batch):
         writer.write_batch(batch)
 
 
-def map_file(path, schema):
+def map_file(path, *schemas):
     """Memory-map one Arrow file.
 
     Arguments
     ---------
     path : str or Path
         The file.
-    schema : pyarrow.Schema
-        The columns that it should have.
+    *schemas : pyarrow.Schema
+        The columns that it should have, of one of these types.
 
     Returns
     -------
@@ -88,10 +114,10 @@ def map_file(path, schema):
             f"{path} is damaged ({error}). Remove it and run the units recipe "
             "again; it writes what is missing."
         ) from error
-    if not table.schema.equals(schema):
+    if not any(table.schema.equals(schema) for schema in schemas):
         raise ValueError(
             f"{path}: its columns are {table.schema.names}, expected "
-            f"{schema.names}"
+            f"{schemas[0].names}"
         )
     return table
 
@@ -168,7 +194,7 @@ def read_tables(folder):
             raise FileNotFoundError(
                 f"{path} is missing, though {STORE_JSON} lists it"
             )
-        tables.append(map_file(path, SCHEMA))
+        tables.append(map_file(path, *SCHEMAS))
     return info, tables
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HPARAMS = Path(__file__).parents[2] / "recipes/TinyStories/LM/hparams"
-RUNS = {"en", "fr", "en_fr", "interleaved", "interleaved_ft"}
+RUNS = ("en", "fr", "en_fr", "interleaved", "interleaved_ft")
 SIZES = ("mini", "360M", "1B")
 # The comment at the top, the run's name, and the stages.
 DIFFERING = r"\A(?:#.*\n)+|^run: .*\n|^stages:\n(?: .*\n)+"

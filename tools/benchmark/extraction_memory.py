@@ -9,7 +9,8 @@ but the fits, each size in a process of its own; reading and encoding are
 faked (41 random units a sentence). Prints one line of JSON:
 
 - peak_MB: for each size, the most memory that was the process's own at once
-  (RssAnon, so without mapped files, which the system can drop at any time).
+  (RssAnon and RssShmem, so without mapped files on a disk, which the system
+  can write out and drop at any time; TMPDIR is the folder of the manifest).
 - bytes_per_sentence: what the largest manifest needs more than the smallest,
   by the sentences that it has more.
 - bytes_per_unit: of the unit store's files.
@@ -35,6 +36,7 @@ from speechbrain_slm.units import extraction
 from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.audio import Clip
 from speechbrain_slm.units.extraction import extract_utterances
+from speechbrain_slm.units.manifest import sample_utterances
 from speechbrain_slm.units.mapping import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.utils.tables import MANIFEST
@@ -99,11 +101,15 @@ def fake_batches(batches, sample_rate, num_workers):
 
 
 def anonymous_bytes():
-    """Return the memory that is the process's own."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no RssAnon: this needs Linux")
+    """Return the memory that is the process's own, files in memory included."""
+    found = [
+        int(line.split()[1]) * 1024
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith(("RssAnon", "RssShmem"))
+    ]
+    if not found:
+        raise OSError("/proc/self/status has no RssAnon: this needs Linux")
+    return sum(found)
 
 
 class Peak(threading.Thread):
@@ -122,6 +128,7 @@ class Peak(threading.Thread):
 
 def extract(path, folder, results):
     """Run all steps, and tell the peak, the time and the store's size."""
+    tempfile.tempdir = str(folder)
     extraction.read_batches = fake_batches
     extraction.refuse_missing_audio = lambda paths: None
     before, begin = anonymous_bytes(), time.monotonic()
@@ -136,6 +143,8 @@ def extract(path, folder, results):
     copy = folder / "manifests" / "train.arrow"
     manifests = {"train": map_manifest(path, LANGUAGES, copy)}
     step("manifest")
+    sample_utterances(manifests["train"], 1000, 0)
+    step("sample for k-means")
     utterances, tokenizer = folder / "utterances", FakeTokenizer()
     # As in the full-size YAML files.
     extract_utterances(manifests.values(), tokenizer, utterances, 10000)

@@ -39,7 +39,7 @@ from speechbrain_slm.dataio import reader
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import SCHEMA, verify, write_file
+from speechbrain_slm.utils.store_format import schema, verify, write_file
 
 LANGUAGES = ("en", "fr")
 SENTENCES = 10
@@ -72,6 +72,7 @@ def write_store(folder, stories, shards=8, mean=40.1, vocabulary_size=501):
         units = generator.integers(
             0, vocabulary_size, offsets[-1], dtype=np.uint16
         )
+        columns = schema(int(ends.max()))
         batch = pa.record_batch(
             [
                 pa.array(np.repeat(names, len(LANGUAGES)), pa.string()),
@@ -80,10 +81,12 @@ def write_store(folder, stories, shards=8, mean=40.1, vocabulary_size=501):
                 pa.ListArray.from_arrays(pa.array(offsets), pa.array(units)),
                 pa.ListArray.from_arrays(
                     pa.array(np.arange(rows + 1, dtype=np.int32) * SENTENCES),
-                    pa.array(ends.ravel()),
+                    pa.array(ends.ravel()).cast(
+                        columns.field("sentence_ends").type.value_type
+                    ),
                 ),
             ],
-            schema=SCHEMA,
+            schema=columns,
         )
         write_file(Path(folder) / f"units-{shard:05d}.arrow", batch)
     writer.finish()

@@ -20,8 +20,8 @@ FRAMES = 10  # of each sentence
 PHONES = ("a", "b")
 
 
-def write_spoken(folder, deduplicated=False, config=None):
-    """Write a store, its manifest and its phones.
+def write_spoken(folder, deduplicated=False, config=None, several=()):
+    """Write a store, its manifest and its phones; of some, several speakers.
 
     Each of two sentences, of five frames a phone, is spoken by two speakers
     in English, who share the units of "a" alone; in French by one speaker.
@@ -47,7 +47,8 @@ def write_spoken(folder, deduplicated=False, config=None):
     manifest, phones, rows = [], [], [[], []]
     for story_id, speaker, language in stories:
         sentences = units[language, speaker]
-        rows[int(story_id[1])].append((story_id, language, speaker, sentences))
+        name = "" if story_id in several else speaker
+        rows[int(story_id[1])].append((story_id, language, name, sentences))
         for number in range(2):
             key = {
                 "story_id": story_id,
@@ -159,16 +160,20 @@ def test_it_reads_well(spoken, store_folder, capsys):
     assert "s0 en alto: Sentence 0." in text
 
 
-def test_a_story_of_several_speakers_is_called_so(tmp_path, capsys):
-    tokenizer = {"identity": "a", "vocabulary_size": 8, "frame_rate": RATE}
-    tokenizer |= {"deduplicated": True, "config": {}}
-    writer = StoreWriter(tmp_path / "store", tokenizer, "m", num_shards=1)
-    writer.write(0, [("s0", "en", "", [[0, 1], [2]])])
-    writer.finish()
-    INSPECT["main"]([str(tmp_path / "store")])
-    text = capsys.readouterr().out
-    assert "en       several           1" in text
-    assert "s0 en several:" in text
+def test_who_tells_a_story_of_several_is_not_guessed(tmp_path, capsys):
+    folder = write_spoken(tmp_path, several=["s0"])
+    record = inspect(
+        capsys, folder / "store", "--manifest", folder / "manifest.parquet"
+    )
+    english = record["languages"]["en"]
+    # One story of one speaker is left: nothing to compare it with.
+    assert "speaker_nmi" not in english
+    assert english["voices"] == {"pairs": 0}
+    assert english["sentence_lengths"]["0.5"] == FRAMES
+    speakers = [row["speaker"] for row in record["spoken"]]
+    assert speakers == ["", "bass", ""]
+    INSPECT["main"]([str(folder / "store")])
+    assert "en       (several) " in capsys.readouterr().out
 
 
 def test_a_story_that_lost_a_sentence_has_no_time(spoken, tmp_path, capsys):

@@ -8,6 +8,7 @@ from units_example import (
     extract,
     read_utterances,
     write_corpus,
+    write_manifest,
 )
 
 from speechbrain_slm.units.assembly import assemble_stores
@@ -65,6 +66,21 @@ def test_store_holds_each_story_in_each_language(tmp_path):
     assert list(stories) == list(expected(table, utterances))
     _, tables = read_tables(tmp_path / "out" / "train")
     assert [len(shard) for shard in tables] == [4, 4, 4, 2]
+
+
+def test_story_that_several_tell_has_no_speaker(tmp_path):
+    manifest = write_corpus(tmp_path, stories=5)
+    rows = read_manifest(manifest, ["en", "fr"]).to_pylist()
+    speakers = {row["story_id"]: row["speaker"] for row in rows}
+    for row in rows:
+        if row["story_id"] == rows[0]["story_id"] and row["sentence"] == 1:
+            row["speaker"], speakers[row["story_id"]] = "another", ""
+    write_manifest(manifest, rows)
+    extract(manifest, tmp_path / "out", LoudnessTokenizer())
+    _, tables = read_tables(tmp_path / "out" / "train")
+    for story in pa.concat_tables(tables).to_pylist():
+        assert story["speaker"] == speakers[story["story_id"]]
+    assert "" in speakers.values()
 
 
 def test_order_of_rows_inside_a_story_does_not_count(tmp_path):

@@ -225,12 +225,12 @@ def test_units_beyond_the_vocabulary_are_refused(table, tmp_path):
 
 
 def test_what_cannot_be_published_ends_the_run(table, tmp_path):
-    """No file may grow beyond 500 bytes: a full disk, for root as well."""
+    """No file may grow beyond 2,000 bytes: a full disk, for root as well."""
     folder = tmp_path / "out"
     run(table.slice(0, 10), folder)
     before = utterance_files(folder)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
     try:
         with pytest.raises(OSError, match=r"Make room.*utterances-"):
             run(table, folder)

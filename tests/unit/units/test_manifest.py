@@ -6,13 +6,14 @@ import pyarrow as pa
 import pytest
 from units_example import write_corpus, write_manifest
 
-from speechbrain_slm.units import rows
+from speechbrain_slm.units import rows as rows_module
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
     read_manifest,
     sample_utterances,
 )
+from speechbrain_slm.utils import scratch
 
 
 def sha256(name):
@@ -61,8 +62,6 @@ def test_unusable_manifests_are_refused(tmp_path):
         read(tmp_path, [row(), row(language="fr")], ["en"])
     with pytest.raises(ValueError, match="another"):
         read(tmp_path, [row(), row(1), row(language="fr")])
-    with pytest.raises(ValueError, match=r"'en' \('alto', 'bass'\)"):
-        read(tmp_path, [row(), row(1, speaker="bass")])
 
 
 @pytest.mark.parametrize("name", ["0en", "A" * 64, "g" * 64, "0" * 65])
@@ -87,7 +86,9 @@ def test_rows_that_disagree_on_an_audio_are_refused(tmp_path):
         distinct_utterances(table)
 
 
-def test_sample_has_the_same_amount_of_each_language_and_speaker(tmp_path):
+def test_sample_has_the_same_amount_of_each_language_and_speaker(
+    tmp_path, monkeypatch
+):
     rows = [
         row(0, language, story_id=f"{language}{number}", speaker=speaker)
         | {"sha256": sha256(f"{language}{speaker}{number}")}
@@ -104,6 +105,9 @@ def test_sample_has_the_same_amount_of_each_language_and_speaker(tmp_path):
     assert set(strata.values()) == {5}
     assert len(strata) == 4
     assert sample_utterances(table, 20, seed=1) == drawn
+    monkeypatch.setattr(rows_module, "BLOCK", 7)
+    monkeypatch.setattr(scratch, "BLOCK", 7)
+    assert sample_utterances(table, 20, seed=1) == drawn
     assert sample_utterances(table, 20, seed=2) != drawn
 
 
@@ -117,7 +121,8 @@ def slow_identity(table, columns):
 
 
 def test_identity_of_content_is_that_of_its_lines(monkeypatch):
-    monkeypatch.setattr(rows, "BLOCK", 3)
+    monkeypatch.setattr(rows_module, "BLOCK", 3)
+    monkeypatch.setattr(scratch, "BLOCK", 3)
     table = pa.table({"a": list("xyzxyzx"), "b": range(7)})
     for columns in (["a"], ["b", "a"]):
         whole = slow_identity(table, columns)

@@ -1,84 +1,93 @@
-import hashlib
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from speechbrain_slm.units import rows
-from speechbrain_slm.units.rows import KeyIndex, Rows, codes, keys, renumber
+from speechbrain_slm.units.rows import (
+    Rows,
+    StoryOrder,
+    codes,
+    first_rows,
+    numbers,
+)
+from speechbrain_slm.utils import scratch
 
 
-def table(count, repeats=1, chunks=3):
-    """Make rows whose keys stand ``repeats`` times each, mixed."""
-    names = [
-        hashlib.sha256(str(number // repeats).encode()).hexdigest()
-        for number in range(count)
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(rows, "BLOCK", 7)
+    monkeypatch.setattr(scratch, "BLOCK", 7)
+
+
+def table(stories=9, languages=("en", "fr"), sentences=4, seed=0):
+    """Make a manifest's rows, mixed, in chunks of unlike size."""
+    told = [
+        {"story_id": f"s{story}", "language": language, "sentence": sentence}
+        for story in range(stories)
+        for language in languages
+        for sentence in range(1 + (story + sentences) % sentences)
     ]
-    order = np.random.default_rng(0).permutation(count)
-    whole = pa.table(
-        {
-            "sha256": [names[number] for number in order],
-            "language": ["en"] * count,
-            "num_samples": pa.array([5] * count, pa.int64()),
-            "sample_rate": pa.array([7] * count, pa.int32()),
-        }
+    order = np.random.default_rng(seed).permutation(len(told))
+    schema = pa.schema(
+        [
+            ("story_id", pa.string()),
+            ("language", pa.string()),
+            ("sentence", pa.int32()),
+        ]
     )
-    size = -(-count // chunks)
-    return pa.concat_tables(
-        whole.slice(start, size) for start in range(0, count, size)
-    )
+    whole = pa.Table.from_pylist([told[i] for i in order], schema=schema)
+    return pa.concat_tables([whole[:10], whole[10:11], whole[11:]])
 
 
 def test_rows_of_any_chunk_come_in_the_order_asked_for():
-    whole = table(50)
-    wanted = np.random.default_rng(1).integers(0, 50, 80)
-    found = Rows(whole).take(wanted)["sha256"].to_pylist()
-    every = whole["sha256"].to_pylist()
+    whole = table()
+    wanted = np.random.default_rng(1).integers(0, len(whole), 80)
+    found = Rows(whole).take(wanted)["story_id"].to_pylist()
+    every = whole["story_id"].to_pylist()
     assert found == [every[number] for number in wanted]
     assert len(Rows(whole).take([])) == 0
 
 
-@pytest.mark.parametrize("repeats", [1, 3])
-def test_index_is_in_the_order_of_sha256(monkeypatch, repeats):
-    monkeypatch.setattr(rows, "BLOCK", 7)
-    whole = table(60, repeats)
-    index = KeyIndex(whole)
-    every = whole["sha256"].to_pylist()
-    assert [every[row] for row in index.records["row"]] == sorted(every)
-    first = index.records["row"][index.first()]
-    assert [every[row] for row in first] == sorted(set(every))
-    # The first of each in the table's own order.
-    assert all(every.index(every[row]) == row for row in first)
-    wanted = keys(whole.combine_chunks().to_batches()[0])
-    found = index.find(wanted)
-    assert [every[row] for row in found] == every
-    assert set(found) == set(first)
+SOME = np.random.default_rng(2).permutation(40)[:25]
 
 
-@pytest.mark.parametrize(
-    "changes", [{"language": "fr"}, {"num_samples": 6}, {"sample_rate": 8}]
-)
-def test_everything_that_decides_the_units_is_in_the_key(changes):
-    whole = table(20)
-    other = [row | changes for row in whole.to_pylist()]
-    batch = pa.RecordBatch.from_pylist(other, schema=whole.schema)
-    assert (KeyIndex(whole).find(keys(batch)) == -1).all()
-    assert (KeyIndex(whole.slice(0, 0)).find(keys(batch)) == -1).all()
+@pytest.mark.parametrize("which", [None, SOME, SOME[:0]])
+def test_columns_are_those_of_the_rows_asked_for(which):
+    whole = table()
+    picked = whole if which is None else whole.take(pa.array(which))
+    language, names = codes(whole, "language", which)
+    every = picked["language"].to_pylist()
+    assert [names[code] for code in language] == every
+    assert names == list(dict.fromkeys(every))
+    first = first_rows(whole, "story_id", which)
+    every = picked["story_id"].to_pylist()
+    assert first.tolist() == [every.index(name) for name in every]
+    found = numbers(whole, "sentence", np.int32, which)
+    assert found.tolist() == picked["sentence"].to_pylist()
 
 
-def test_what_is_no_sha256_raises():
-    for name in ("0en", "A" * 64):
-        batch = pa.RecordBatch.from_pylist(
-            [table(1).to_pylist()[0] | {"sha256": name}]
+@pytest.mark.parametrize("which", [None, SOME])
+def test_stories_are_in_the_order_of_their_first_rows(which):
+    whole = table()
+    told = (whole if which is None else whole.take(pa.array(which))).to_pylist()
+    stories = list(dict.fromkeys(row["story_id"] for row in told))
+    languages = list(dict.fromkeys(row["language"] for row in told))
+
+    def place(row):
+        return (
+            stories.index(row["story_id"]),
+            languages.index(row["language"]),
+            row["sentence"],
         )
-        with pytest.raises(ValueError, match=f"'{name}' is no SHA-256"):
-            keys(batch)
 
-
-def test_codes_are_those_of_the_rows_that_are_left():
-    names = np.random.default_rng(0).choice(list("abcdefg"), 40)
-    found, distinct = codes(pa.chunked_array([names[:10], names[10:]]))
-    assert [distinct[code].as_py() for code in found] == names.tolist()
-    for left in (slice(0, 0), slice(7, 20), slice(0, 40)):
-        again, _ = codes(pa.chunked_array([pa.array(names[left], pa.string())]))
-        assert (renumber(found[left]) == again).all()
+    expected = sorted(told, key=place)
+    found = StoryOrder(whole, which)
+    assert [told[row] for row in found.order] == expected
+    assert [told[row]["story_id"] for row in found.story] == [
+        row["story_id"] for row in expected
+    ]
+    assert found.sentence.tolist() == [row["sentence"] for row in expected]
+    groups = [(row["story_id"], row["language"]) for row in expected]
+    begins = [groups.index(one) for one in dict.fromkeys(groups)]
+    assert found.bounds.tolist() == [*begins, len(expected)]
+    assert np.flatnonzero(found.begins).tolist() == begins

@@ -2,8 +2,10 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.store_format import read_info, read_tables, verify
@@ -50,6 +52,24 @@ def test_unit_beyond_the_vocabulary_raises(tmp_path):
         writer(tmp_path, vocabulary_size=100).write(0, [row("s", [[99, 100]])])
     with pytest.raises(ValueError, match="vocabulary_size is 65537"):
         writer(tmp_path / "big", vocabulary_size=65537)
+
+
+@pytest.mark.parametrize(
+    ("length", "kind"), [(65535, pa.uint16()), (65536, pa.int32())]
+)
+def test_stories_may_be_of_any_length(tmp_path, length, kind):
+    store = writer(tmp_path, num_shards=2)
+    store.write(0, [row("a", [[1]])])
+    long = np.arange(length - 2) % 65536
+    store.write(1, [row("b", [[1, 2], long]), row("c", [[3]])])
+    store.finish()
+    _, (short, table) = read_tables(tmp_path)
+    assert short["sentence_ends"].type.value_type == pa.uint16()
+    assert table["sentence_ends"].type.value_type == kind
+    assert table["sentence_ends"].to_pylist() == [[2, length], [1]]
+    found = UnitStore(tmp_path)
+    assert (found.story("b", "en")[1] == long).all()
+    assert found.story("c", "en")[0].tolist() == [3]
 
 
 def test_units_come_back_as_they_were(tmp_path):
