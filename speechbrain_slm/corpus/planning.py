@@ -49,6 +49,7 @@ class Planner:
         }
         if shape.loudness is not None:
             self.audio["loudness"] = shape.loudness
+        self._voices = {}
 
     def identity(self, shard):
         """Return the identity of all that makes the part of a shard.
@@ -112,31 +113,44 @@ class Planner:
             texts = pc.utf8_trim_whitespace(table[language])
             parts.append(part.append_column("text", texts))
         rows = pa.concat_tables(parts)
-        utterances, audio = {}, []
-        for language, speaker, text in zip(
-            *(rows[key].to_pylist() for key in ("language", "speaker", "text")),
-            strict=True,
-        ):
-            voice = self.speakers[speaker][language]
-            if (text, voice) not in utterances:
-                name = self._audio(text, voice)
-                utterances[text, voice] = Utterance(text, voice, name)
-            audio.append(utterances[text, voice].audio)
+        # By voice, since two speakers may share one.
+        spoken, utterances, audio = {}, [], []
+        for part, language in zip(parts, self.languages, strict=True):
+            voices = {
+                name: (own[language], spoken.setdefault(own[language], {}))
+                for name, own in self.speakers.items()
+            }
+            for name, text in zip(
+                part["speaker"].to_pylist(),
+                part["text"].to_pylist(),
+                strict=True,
+            ):
+                voice, files = voices[name]
+                file = files.get(text)
+                if file is None:
+                    file = files[text] = self._audio(text, voice)
+                    utterances.append(Utterance(text, voice, file))
+                audio.append(file)
         rows = rows.append_column("audio", pa.array(audio, pa.string()))
-        return rows, list(utterances.values())
+        return rows, utterances
 
     def _draw(self, table):
         """Draw who says each row; the languages of a row have one speaker."""
-        stories, sentences = (table[key].to_pylist() for key in STORIES_KEY)
-        if self.speaker_per == "story":
-            sentences = [None] * len(stories)
+        if self.speaker_per == "sentence":
+            keys = [table[key].to_pylist() for key in STORIES_KEY]
+            return pa.array(
+                draw_speaker(self.seed, story, self.speakers, sentence)
+                for story, sentence in zip(*keys, strict=True)
+            )
+        stories = table["story_id"].combine_chunks().dictionary_encode()
         names = [
-            draw_speaker(self.seed, story_id, self.speakers, sentence)
-            for story_id, sentence in zip(stories, sentences, strict=True)
+            draw_speaker(self.seed, story, self.speakers)
+            for story in stories.dictionary.to_pylist()
         ]
-        return pa.array(names)
+        return pa.array(names).take(stories.indices)
 
     def _audio(self, text, voice):
-        content = {**self.audio, "voice": asdict(voice), "text": text}
-        key = identity_of(content)[:32]
+        if voice not in self._voices:
+            self._voices[voice] = {**self.audio, "voice": asdict(voice)}
+        key = identity_of({**self._voices[voice], "text": text})[:32]
         return f"{AUDIO}/{key[:2]}/{key}.{self.shape.kind}"

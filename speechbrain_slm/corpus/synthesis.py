@@ -246,14 +246,15 @@ def _speak_shard(
         name: fact.failure for name, fact in facts.items() if fact.failure
     }
     rows, ledger = leave_out(rows, failures)
-    names = rows["audio"].to_pylist()
+    audio = rows["audio"].combine_chunks().dictionary_encode()
+    found = [facts[name] for name in audio.dictionary.to_pylist()]
     for column, kind in (
         ("num_samples", pa.int64()),
         ("size", pa.int64()),
         ("sha256", pa.string()),
     ):
-        values = [getattr(facts[name], column) for name in names]
-        rows = rows.append_column(column, pa.array(values, kind))
+        values = pa.array([getattr(fact, column) for fact in found], kind)
+        rows = rows.append_column(column, values.take(audio.indices))
     rate = pa.scalar(planner.tts.sample_rate, pa.int32())
     rows = rows.append_column("sample_rate", pa.repeat(rate, len(rows)))
     write_part(

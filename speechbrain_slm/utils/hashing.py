@@ -3,6 +3,8 @@
 import hashlib
 import json
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 def sha256_file(path):
     """Return the SHA-256 of a file's content.
@@ -45,10 +47,7 @@ def identity_of(content):
     >>> identity_of({"a": 1}) == identity_of({"a": 2})
     False
     """
-    text = json.dumps(
-        content, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return hashlib.sha256(_JSON.encode(content).encode("utf-8")).hexdigest()
 
 
 def difference(expected, found, prefix=""):
