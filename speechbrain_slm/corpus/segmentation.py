@@ -127,8 +127,9 @@ def rules_of(language, rules):
             return one
     raise ValueError(
         f"no segmentation rules for the language '{language}'; found "
-        f"{', '.join(one.language for one in rules) or 'none'}. Add "
-        f"hparams/languages/{language}.yaml and include it under 'rules'."
+        f"{', '.join(one.language for one in rules) or 'none'}. Include "
+        f"hparams/languages/{language}.yaml under 'rules'; where there is no "
+        "such file, write one after that of another language."
     )
 
 

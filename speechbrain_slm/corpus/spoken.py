@@ -32,7 +32,6 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.plans import pin_plan
-from speechbrain_slm.utils.sharing import wait_for
 from speechbrain_slm.utils.tables import MANIFEST, check_alignment, write_table
 
 logger = logging.getLogger(__name__)
@@ -84,6 +83,10 @@ def import_spoken(
     """
     output_folder = Path(output_folder)
     parts_folder = output_folder / "parts"
+    # So that a split of the YAML file can be switched off.
+    sources = {split: here for split, here in sources.items() if here}
+    if not sources:
+        raise ValueError("sources is empty; expected {split: [source, ...]}")
     if is_main():
         plan = {
             "sources": {
@@ -102,11 +105,10 @@ def import_spoken(
             for inner in folder.glob("**/"):
                 remove_temporary(inner)
     barrier()
-    parts = []
     with ThreadPoolExecutor(num_workers) as pool:
         for split, here in sources.items():
             for number, source in enumerate(here):
-                parts += _read_source(
+                _read_source(
                     source,
                     parts_folder / split / f"{number:03d}",
                     batch_rows,
@@ -122,7 +124,6 @@ def import_spoken(
                     columns,
                     pool,
                 )
-    wait_for(parts)
     barrier()
     for split in sources:
         _assemble(parts_folder / split, languages, buckets)
@@ -140,11 +141,8 @@ def _describe(source):
 
 
 def _read_source(source, folder, batch_rows, facts, columns, pool):
-    """Read this rank's parts; return the files of all parts."""
-    paths = []
     for number, part in enumerate(iterate_parts(source, batch_rows)):
         path = folder / f"{part.name}.parquet"
-        paths.append(path)
         if number % world_size() != rank() or path.is_file():
             continue
         with (
@@ -166,7 +164,6 @@ def _read_source(source, folder, batch_rows, facts, columns, pool):
                 found = [fact for one in found for fact in one]
                 writer.write_table(pa.Table.from_pylist(found, FACTS))
         logger.info("Rank %d: %s, part %s", rank(), source, part.name)
-    return paths
 
 
 def _assemble(folder, languages, buckets):

@@ -180,9 +180,16 @@ def _hub_parts(name, rows):
         ) from error
     name, _, rest = name.partition(":")
     configuration, _, split = rest.partition(":")
-    data = datasets.load_dataset(
-        name, configuration or None, split=split or "train", streaming=True
-    )
+    try:
+        data = datasets.load_dataset(
+            name, configuration or None, split=split or "train", streaming=True
+        )
+    except OSError as error:
+        raise OSError(
+            f"{HUB}{name} cannot be read from the hub ({error}). Fetch it "
+            "where there is a network (hf download --repo-type dataset "
+            f"{name} --local-dir <folder>), and name that folder as the source."
+        ) from error
     # As it is stored, not decoded: bytes, or a path.
     for column, feature in (data.features or {}).items():
         if isinstance(feature, datasets.Audio):

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 LIMITS = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
 _CHUNK = 16  # utterances
 _LOG_INTERVAL = 5.0  # seconds
-_POLL_INTERVAL = 0.5  # seconds
 
 
 def name_tables(paths):
@@ -180,12 +179,10 @@ def synthesize(
         )
     ]
     counts = Counter(spoken=0, found=0, damaged=0, failed=0)
-    # The next stage must not take an older manifest for this run's, nor may
-    # the main rank take an older part for the one that is made here.
+    logger.info("%d of %d shards are to be spoken", len(mine), len(share))
+    # The next stage must not take an older manifest for this run's.
     for shard, _ in mine:
         (output_folder / f"{shard.split}.parquet").unlink(missing_ok=True)
-        part_path(output_folder, shard).unlink(missing_ok=True)
-    barrier()
     for number, (shard, identity) in enumerate(mine):
         logger.info(
             "Shard %d of the %d to speak: stories of %s, rows %d to %d",
@@ -204,15 +201,8 @@ def synthesize(
                 num_workers,
                 max_left_out,
             )
+    barrier()
     if job is None and is_main():
-        # Not a barrier: a rank may need longer than its time limit.
-        while missing := [
-            shard
-            for shard in shards
-            if not part_path(output_folder, shard).is_file()
-        ]:
-            logger.debug("%d shards are not there yet", len(missing))
-            time.sleep(_POLL_INTERVAL)
         merge_parts(shards, output_folder, max_left_out)
     return {
         state: counts[state]

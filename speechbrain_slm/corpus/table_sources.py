@@ -163,13 +163,20 @@ class HubStories(_Rows):
                 "'datasets': pip install datasets. Or fetch its Parquet files "
                 "and use ParquetStories."
             ) from None
-        rows = datasets.load_dataset(
-            self.dataset,
-            self.config,
-            split=self.split,
-            revision=self.revision,
-            streaming=True,
-        )
+        try:
+            rows = datasets.load_dataset(
+                self.dataset,
+                self.config,
+                split=self.split,
+                revision=self.revision,
+                streaming=True,
+            )
+        except OSError as error:
+            raise OSError(
+                f"{self.dataset} cannot be read from the hub ({error}). Fetch "
+                "it where there is a network (hf download --repo-type dataset "
+                f"{self.dataset} --local-dir <folder>), and use ParquetStories."
+            ) from error
         for number, row in enumerate(rows, start=1):
             if number == 1:
                 self._check(self.dataset, list(row))

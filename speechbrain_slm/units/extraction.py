@@ -97,7 +97,7 @@ def extract_utterances(
     with claim(folder, job, num_jobs) as own:
         if is_main():
             plan = {"tokenizer": describe(tokenizer)}
-            pin_plan(folder, plan, f"**/{FILES}")
+            pin_plan(folder, plan, f"**/{FILES}", alone=job is None)
             remove_damaged(folder)
         barrier()
         table = pa.concat_tables(table.select(COLUMNS) for table in tables)

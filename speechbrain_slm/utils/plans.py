@@ -12,7 +12,7 @@ from speechbrain_slm.utils.hashing import difference
 PLAN_JSON = "plan.json"
 
 
-def pin_plan(folder, plan, shards):
+def pin_plan(folder, plan, shards, alone=False):
     """Write down what a folder will hold, or refuse one begun otherwise.
 
     Arguments
@@ -23,6 +23,9 @@ def pin_plan(folder, plan, shards):
         All that decides the folder's content. JSON can hold it.
     shards : str
         Pattern of the files that need a plan to be understood.
+    alone : bool
+        No other process writes to the folder: another plan of which nothing
+        was made yet is replaced.
 
     Raises
     ------
@@ -33,7 +36,9 @@ def pin_plan(folder, plan, shards):
     path = Path(folder) / PLAN_JSON
     if path.is_file():
         lines = difference(plan, read_json(path))
-        if lines:
+        if lines and alone and not any(Path(folder).glob(shards)):
+            write_json(path, plan)
+        elif lines:
             raise ValueError(
                 f"{folder} was begun with another configuration ("
                 + "; ".join(lines)

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import time
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import remove_temporary
@@ -81,22 +80,6 @@ def take_turns(folder):
         return
     with _lock(Path(folder) / ".turns", fcntl.LOCK_EX):
         yield
-
-
-def wait_for(paths):
-    """Wait for files that other ranks write, for as long as it takes.
-
-    A barrier has a time limit, which ranks that share long work may miss. One
-    that fails ends all of them, by ``torchrun``.
-
-    Arguments
-    ---------
-    paths : iterable of Path
-        The files; each appears when it is whole.
-    """
-    for path in paths:
-        while not path.is_file():
-            time.sleep(0.2)
 
 
 @contextlib.contextmanager

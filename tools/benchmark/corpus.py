@@ -183,7 +183,7 @@ def measure(num_stories, folder):
 def main():
     """Measure all sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stories", type=int, nargs=2, default=[10000, 60000])
+    parser.add_argument("--stories", type=int, nargs=2, default=[60000, 150000])
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:

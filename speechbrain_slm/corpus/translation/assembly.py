@@ -146,8 +146,8 @@ def assemble(
             raise TooManyRejected(
                 f"{path_in}: {counts['left_out']} of {counts['stories']} "
                 f"stories have no translation, more than max_rejected allows "
-                f"({most:.1f}); the last: {example}. Mend the cause and run "
-                "again: they are tried again. Or raise max_rejected."
+                f"({most:g} stories); the last: {example}. Mend the cause and "
+                "run again: they are tried again. Or raise max_rejected."
             )
         if counts["left_out"] == counts["stories"]:
             raise ValueError(f"{path_in}: no story has a translation")

@@ -179,23 +179,6 @@ def stories_of(table, starts, language):
     ]
 
 
-def part_path(folder, number):
-    """Return where a shard is published.
-
-    Arguments
-    ---------
-    folder : Path
-        Where shards are.
-    number : int
-        Which one.
-
-    Returns
-    -------
-    Path
-    """
-    return folder / PARTS.replace("*", f"{number:07d}")
-
-
 def write_part(folder, number, rows):
     """Publish a shard.
 
@@ -209,7 +192,7 @@ def write_part(folder, number, rows):
         A row a story, of ``PART``.
     """
     table = pa.Table.from_pylist(rows, schema=PART)
-    write_table(part_path(folder, number), table)
+    write_table(folder / PARTS.replace("*", f"{number:07d}"), table)
 
 
 def find_parts(folder):

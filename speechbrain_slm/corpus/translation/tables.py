@@ -23,7 +23,6 @@ from speechbrain_slm.corpus.translation.assembly import (
 from speechbrain_slm.corpus.translation.parts import (
     PARTS,
     find_parts,
-    part_path,
     read_shards,
     stories_of,
     survey,
@@ -37,7 +36,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.plans import PLAN_JSON, pin_plan
-from speechbrain_slm.utils.sharing import claim, wait_for
+from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def translate_table(
                 "checks": vars(checks),
                 "translator": translator.identity,
             }
-            pin_plan(folder, plan, f"**/{PARTS}")
+            pin_plan(folder, plan, f"**/{PARTS}", alone=job is None)
         barrier()
         num_stories = read_json(folder / PLAN_JSON)["stories"]
         num_shards = -(-num_stories // stories_per_shard)
@@ -146,7 +145,6 @@ def translate_table(
             share[rank() :: world_size()],
             source_language,
         )
-        wait_for(part_path(own, number) for number in share)
         barrier()
         if is_main():
             _write_usage(translator, folder)

@@ -147,7 +147,9 @@ class Vits:
         tokenizer, model = self._load(name)
         _refuse_unknown(tokenizer, text, name)
         inputs = tokenizer(text, return_tensors="pt").to(model.device)
-        key = f"{speaker}\0{voice.pitch}\0{voice.speed}\0{text}".encode()
+        # 1 and 1.0 are one pitch.
+        manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
+        key = f"{speaker}\0{manner}\0{text}".encode()
         seed = int.from_bytes(hashlib.sha256(key).digest()[:6], "little")
         threads = torch.get_num_threads()
         devices = [model.device] if model.device.type == "cuda" else []

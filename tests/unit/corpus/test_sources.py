@@ -161,6 +161,13 @@ def test_hub_without_datasets(monkeypatch):
         texts(HubStories(COLUMNS, "tiny", dataset="roneneldan/TinyStories"))
 
 
+def test_hub_that_cannot_be_reached(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"hf download .* no/such-set"):
+        texts(HubStories(COLUMNS, "tiny", dataset="no/such-set"))
+
+
 def test_hub_data_set_in_a_folder(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))

@@ -262,7 +262,6 @@ def test_ranks_share_the_work(tmp_path, monkeypatch):
 
     monkeypatch.setattr(spoken, "facts_of", counted)
     monkeypatch.setattr(spoken, "world_size", lambda: 2)
-    monkeypatch.setattr(spoken, "wait_for", list)
     published = []
     monkeypatch.setattr(spoken, "_publish", lambda *a: published.append(a))
     for number in (0, 1, 0):
@@ -274,6 +273,17 @@ def test_ranks_share_the_work(tmp_path, monkeypatch):
     monkeypatch.undo()
     import_spoken({"train": [source]}, output, LONG, LANGUAGES)
     assert read(output) == read(tmp_path / "whole")
+
+
+def test_a_split_is_switched_off(tmp_path):
+    source = write(tmp_path / "s.parquet", long_rows(2))
+    sources = {"train": [source], "valid": None, "test": []}
+    import_spoken(sources, tmp_path / "out", LONG, LANGUAGES)
+    assert [path.stem for path in (tmp_path / "out").glob("*.parquet")] == [
+        "train"
+    ]
+    with pytest.raises(ValueError, match="sources is empty"):
+        import_spoken({"train": None}, tmp_path / "out", LONG, LANGUAGES)
 
 
 def test_renamed_languages_and_dropped_rows(tmp_path):
@@ -388,6 +398,13 @@ def test_a_dataset_through_datasets(tmp_path):
     import_spoken({"train": [path]}, tmp_path / "b", LONG, LANGUAGES)
     assert by_key(read(tmp_path / "a")) == by_key(read(tmp_path / "b"))
     assert len(read(tmp_path / "a")) == 12
+
+
+def test_hub_that_cannot_be_reached(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"hf download .* no/such-set"):
+        list(iterate_parts("hub:no/such-set", 10))
 
 
 def test_datasets_is_named_where_it_is_missing(monkeypatch):

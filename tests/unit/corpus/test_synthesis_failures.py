@@ -1,12 +1,11 @@
 import json
-import os
 import random
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
 from speechbrain_slm.corpus.merging import TooManyLeftOut
 from speechbrain_slm.corpus.synthesis import synthesize
 from speechbrain_slm.corpus.utterances import Trim
+from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.locking import FolderInUse, lock_folder
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -26,7 +26,6 @@ from speechbrain_slm.utils.tables import (
     write_table,
 )
 
-ROOT = Path(__file__).parents[3]
 LANGUAGES = ["en", "fr"]
 PARTS = ("prompt", "right", "wrong", "topic")
 
@@ -183,20 +182,11 @@ def test_jobs_and_ranks_make_what_one_process_makes(tmp_path):
         assert not (tmp_path / "jobs" / "train.parquet").exists()
     counts = run(tmp_path / "jobs", Humming(failures), stories_per_shard=16)
     assert set(counts.values()) == {0}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, tmp_path / "ranks"],
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-            },
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait() for process in ranks] == [0, 0]
+    code, output = processes.run(
+        processes.command(__file__, tmp_path / "ranks", ranks=2)[:-1],
+        PYTHONPATH=f"{processes.ROOT}:{processes.ROOT / 'tests'}",
+    )
+    assert code == 0, output
     names = ("train.parquet", "left_out.jsonl", "items.parquet")
     for name in ("one", "jobs", "ranks"):
         contents.append(
@@ -313,5 +303,6 @@ def test_bad_tables(tmp_path, rows, message):
 
 
 if __name__ == "__main__":
+    init_distributed("cpu")
     failing = {"s03 says 0.": "silence", "x2.wrong dit 0.": "clipped"}
     run(Path(sys.argv[1]), Humming(failing), stories_per_shard=16)

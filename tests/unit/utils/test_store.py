@@ -137,6 +137,17 @@ def test_another_configuration_is_refused(tmp_path, changes, field):
     assert after == before
 
 
+def test_plan_of_which_nothing_was_made_is_replaced_by_one_alone(tmp_path):
+    pin_plan(tmp_path, {"seed": 1}, "shard-*")
+    with pytest.raises(ValueError, match="seed: expected 2, found 1"):
+        pin_plan(tmp_path, {"seed": 2}, "shard-*")
+    pin_plan(tmp_path, {"seed": 2}, "shard-*", alone=True)
+    (tmp_path / "shard-0").touch()
+    with pytest.raises(ValueError, match="seed: expected 1, found 2"):
+        pin_plan(tmp_path, {"seed": 1}, "shard-*", alone=True)
+    pin_plan(tmp_path, {"seed": 2}, "shard-*")
+
+
 def test_shards_without_a_plan_are_refused(tmp_path):
     (tmp_path / "units-00000.arrow").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no plan\.json"):
