@@ -6,34 +6,32 @@ back-end, beside this one: see ``combined.py``. Its FastSpeech2 and its
 multi-speaker Tacotron2 are left out. They read phonemes that a third model
 guesses from the text, which passes over signs that it does not know.
 
-Tacotron2 draws dropout masks when it speaks. They are drawn here from a seed
-that is a hash of text and voice, one text at a time and on one CPU thread, so
-that the samples are a pure function of both. Another kind of device or another
-release of torch may round otherwise.
+Tacotron2 draws dropout masks when it speaks; see ``neural.py`` for how the
+samples are nevertheless a function of text and voice.
 
 SpeechBrain loads a model by running whatever its ``hyperparams.yaml`` names.
 Give only models of those whom you trust.
 """
 
 import functools
-import hashlib
-import os
-from pathlib import Path
 
-import numpy as np
 import torch
-from torchaudio.functional import resample
 
-from speechbrain_slm.corpus.tts import check_range, check_speech
+from speechbrain_slm.corpus.tts import check_range
+from speechbrain_slm.corpus.tts.neural import (
+    PITCH,
+    SPEED,
+    as_speech,
+    drawing,
+    model_folder,
+    rank_device,
+)
 from speechbrain_slm.utils.hashing import (
     identity_of,
     sha256_file,
     tensors_identity,
 )
 
-# Beyond these speech is no longer understood.
-PITCH = (0.5, 2.0)
-SPEED = (0.5, 2.0)
 _HPARAMS = "hyperparams.yaml"
 _FETCH = (_HPARAMS, "*.ckpt")
 # Signs of written text, in those that English models know. A quotation mark
@@ -150,37 +148,19 @@ class SpeechBrainTTS:
         """
         self.check_voice(voice)
         if self._loaded is None:
-            device = self.device
-            if device == "cuda":
-                device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-            self._loaded = self._load(device)
+            self._loaded = self._load(rank_device(self.device))
         acoustic, vocoder = self._loaded
         readable = _readable(acoustic, text)
-        # 1 and 1.0 are one pitch.
-        manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
-        key = f"{manner}\0{text}".encode()
-        seed = int.from_bytes(hashlib.sha256(key).digest()[:6], "little")
-        threads = torch.get_num_threads()
-        devices = [acoustic.device] if "cuda" in acoustic.device else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            torch.set_num_threads(1)
-            try:
-                mel = _spectrogram(acoustic, readable, text)
-                # Played faster by the factor of the pitch, it must be slower.
-                stretch = voice.pitch / voice.speed
-                if stretch != 1:
-                    size = max(1, round(mel.shape[-1] * stretch))
-                    mel = torch.nn.functional.interpolate(
-                        mel, size=size, mode="linear"
-                    )
-                wav = vocoder.decode_batch(mel)[0, 0].float().cpu()
-                if voice.pitch != 1:
-                    wav = resample(wav, round(100 * voice.pitch), 100)
-            finally:
-                torch.set_num_threads(threads)
-        pcm = np.round(wav.numpy().clip(-1, 1) * (2**15 - 1))
-        return check_speech(pcm.astype(np.int16), text, voice)
+        with drawing(text, voice, acoustic.device):
+            mel = _spectrogram(acoustic, readable, text)
+            # Played faster by the factor of the pitch, it must be slower.
+            stretch = voice.pitch / voice.speed
+            if stretch != 1:
+                size = max(1, round(mel.shape[-1] * stretch))
+                mel = torch.nn.functional.interpolate(
+                    mel, size=size, mode="linear"
+                )
+            return as_speech(vocoder.decode_batch(mel)[0, 0], text, voice)
 
     def _load(self, device):
         from speechbrain.inference.TTS import Tacotron2
@@ -236,22 +216,8 @@ class SpeechBrainTTS:
 
 
 def _folder(source):
-    """Return the folder of a model: itself, or the hub's copy of it."""
-    from huggingface_hub import snapshot_download
-
-    folder = Path(source)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source, allow_patterns=_FETCH))
-        # What the hub's client raises has no common base.
-        except Exception as error:
-            raise FileNotFoundError(
-                f"{source} is neither a folder nor a hub model that is "
-                f"downloaded or can be ({str(error).splitlines()[0]}). Where "
-                f"there is a network, run: hf download {source} --local-dir "
-                "<folder>. Then give that folder; HF_HUB_OFFLINE=1 keeps later "
-                "runs off the network."
-            ) from error
+    """Return the folder of a model that has its description."""
+    folder = model_folder(source, _FETCH)
     if not (folder / _HPARAMS).is_file():
         raise FileNotFoundError(
             f"{folder} has no {_HPARAMS}; expected a model as SpeechBrain "

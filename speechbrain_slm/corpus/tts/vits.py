@@ -2,26 +2,21 @@
 
 ``facebook/mms-tts-eng``, ``mms-tts-fra`` and some 1,100 others (weights for
 non-commercial use, CC BY-NC 4.0) have one voice each; a checkpoint of several
-speakers does as well. VITS draws noise for the durations and for the sound. It
-is drawn here from a seed that is a hash of text and voice, one text at a time
-and on one CPU thread, so that the samples are a pure function of both. Another
-kind of device or another release of torch may round otherwise.
+speakers does as well. VITS draws noise for the durations and for the sound; see
+``neural.py`` for how the samples are nevertheless a function of text and voice.
 """
 
-import hashlib
-import os
-from pathlib import Path
-
-import numpy as np
-import torch
-from torchaudio.functional import resample
-
-from speechbrain_slm.corpus.tts import check_range, check_speech
+from speechbrain_slm.corpus.tts import check_range
+from speechbrain_slm.corpus.tts.neural import (
+    PITCH,
+    SPEED,
+    as_speech,
+    drawing,
+    model_folder,
+    rank_device,
+)
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 
-# Beyond these speech is no longer understood.
-PITCH = (0.5, 2.0)
-SPEED = (0.5, 2.0)
 _NEEDED = ("config.json", "vocab.json")
 _FETCH = ("*.json", "*.txt", "*.safetensors")
 
@@ -147,60 +142,29 @@ class Vits:
         tokenizer, model = self._load(name)
         _refuse_unknown(tokenizer, text, name)
         inputs = tokenizer(text, return_tensors="pt").to(model.device)
-        # 1 and 1.0 are one pitch.
-        manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
-        key = f"{speaker}\0{manner}\0{text}".encode()
-        seed = int.from_bytes(hashlib.sha256(key).digest()[:6], "little")
-        threads = torch.get_num_threads()
-        devices = [model.device] if model.device.type == "cuda" else []
         # Played faster by the factor of the pitch, it must be spoken slower.
         model.speaking_rate = voice.speed / voice.pitch
-        with torch.random.fork_rng(devices), torch.inference_mode():
-            torch.manual_seed(seed)
-            torch.set_num_threads(1)
-            try:
-                wav = model(
-                    **inputs, speaker_id=int(speaker) if speaker else None
-                ).waveform[0]
-                wav = wav.float().cpu()
-                if voice.pitch != 1:
-                    wav = resample(wav, round(100 * voice.pitch), 100)
-            finally:
-                torch.set_num_threads(threads)
-        pcm = np.round(wav.numpy().clip(-1, 1) * (2**15 - 1))
-        return check_speech(pcm.astype(np.int16), text, voice)
+        with drawing(text, voice, model.device, speaker):
+            wav = model(
+                **inputs, speaker_id=int(speaker) if speaker else None
+            ).waveform[0]
+            return as_speech(wav, text, voice)
 
     def _load(self, name):
         if name not in self._loaded:
             from transformers import VitsModel, VitsTokenizer
 
             folder = self._folders[name]
-            device = self.device
-            if device == "cuda":
-                device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-            model = VitsModel.from_pretrained(folder).eval().to(device)
+            model = VitsModel.from_pretrained(folder).eval()
+            model = model.to(rank_device(self.device))
             tokenizer = VitsTokenizer.from_pretrained(folder)
             self._loaded[name] = tokenizer, model
         return self._loaded[name]
 
 
 def _folder(source):
-    """Return the folder of a model: itself, or the hub's copy of it."""
-    from huggingface_hub import snapshot_download
-
-    folder = Path(source)
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source, allow_patterns=_FETCH))
-        # What the hub's client raises has no common base.
-        except Exception as error:
-            raise FileNotFoundError(
-                f"{source} is neither a folder nor a hub model that is "
-                f"downloaded or can be ({str(error).splitlines()[0]}). Where "
-                f"there is a network, run: hf download {source} --local-dir "
-                "<folder>. Then give that folder; HF_HUB_OFFLINE=1 keeps later "
-                "runs off the network."
-            ) from error
+    """Return the folder of a model that has all it needs."""
+    folder = model_folder(source, _FETCH)
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if not list(folder.glob("*.safetensors")):
         missing.append("model.safetensors")
