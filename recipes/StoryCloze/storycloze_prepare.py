@@ -11,7 +11,11 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.corpus.cloze.items import whole_table, write_cloze
+from speechbrain_slm.corpus.cloze.items import (
+    whole_table,
+    write_cloze,
+    write_ledger,
+)
 from speechbrain_slm.corpus.cloze.natural import load_natural
 from speechbrain_slm.corpus.cloze.readers import read_cloze
 from speechbrain_slm.utils.tables import write_table
@@ -126,9 +130,15 @@ def main(arguments):
     files = {language: Path(path) for language, _, path in pairs}
     items, ledger = read_cloze(files)
     write_table(options.output, whole_table(items, list(files)))
-    for entry in ledger:
-        logging.warning("left out: %s", entry)
-    logging.info("%s: %d items", options.output, len(items))
+    left_out = options.output.with_suffix(".left_out.jsonl")
+    write_ledger(left_out, ledger)
+    logging.info(
+        "%s: %d items; left out: %d (%s)",
+        options.output,
+        len(items),
+        len(ledger),
+        left_out.name,
+    )
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def write_cloze(
         output_folder / "items.parquet",
         pa.Table.from_pylist(rows, schema=ITEMS),
     )
-    _write_ledger(output_folder / LEDGER, ledger)
+    write_ledger(output_folder / LEDGER, ledger)
     logger.info(
         "%d cloze items, %d with an off-topic ending; %s has %d line(s)",
         len(items),
@@ -239,7 +239,16 @@ def _withdraw_stale(manifest, path, table):
             fsync_folder(manifest.parent)
 
 
-def _write_ledger(path, entries):
+def write_ledger(path, entries):
+    """Write what was left out, a line of JSON each.
+
+    Arguments
+    ---------
+    path : Path
+        The ledger.
+    entries : iterable of dict
+        What it shall hold.
+    """
     with atomic_path(path) as temporary:
         lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
         temporary.write_text(

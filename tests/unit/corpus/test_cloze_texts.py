@@ -368,6 +368,13 @@ def test_recipe(natural, recipe, tmp_path):
     recipe.main(["whole", "--files", f"en={english}", "--output", str(whole)])
     expected = [only(item, ["en"]) for item in natural]
     assert pq.read_table(whole).equals(whole_table(expected, ["en"]))
+    ledger = tmp_path / "whole.left_out.jsonl"
+    assert ledger.read_text() == ""
+    few = save(tmp_path / "fr.csv", natural[2:], "fr")
+    both = [f"en={english}", f"fr={few}"]
+    recipe.main(["whole", "--files", *both, "--output", str(whole)])
+    assert len(ledger.read_text().splitlines()) == 2
+    recipe.main(["whole", "--files", f"en={english}", "--output", str(whole)])
     paths = recipe.prepare_cloze(
         tmp_path / "b", {"en": whole}, ["en"], 1, ["anna"]
     )
