@@ -107,10 +107,9 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
             if index % world_size() == rank():
                 first, last = np.searchsorted(
                     story,
-                    [
-                        index * stories_per_shard,
-                        (index + 1) * stories_per_shard,
-                    ],
+                    # Of another type, all of them would be copied.
+                    np.array([index, index + 1], story.dtype)
+                    * story.dtype.type(stories_per_shard),
                 )
                 told = (
                     sentences.bounds[here : min(here + _AT_ONCE, last) + 1]

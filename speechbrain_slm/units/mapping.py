@@ -1,5 +1,6 @@
 """Manifests of any size: checked, copied to an Arrow file, memory-mapped."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from speechbrain_slm.utils.scratch import blocks
 from speechbrain_slm.utils.store_format import map_file
 from speechbrain_slm.utils.tables import MANIFEST
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What stands in memory at once: some 10 MB.
 COPIED_ROWS = 1 << 15
 
@@ -102,7 +104,9 @@ def _copy_checked(path, languages, copy):
         return False
     try:
         _write_batches(copy, _sound_batches(path, languages))
-    except (pa.ArrowException, OSError, _Unsound):
+    except (pa.ArrowException, OSError, _Unsound) as error:
+        if getattr(error, "errno", None) in _FULL:
+            raise
         return False
     return _is_aligned(map_file(copy, MANIFEST))
 

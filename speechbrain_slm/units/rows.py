@@ -97,7 +97,8 @@ def parts(table, names, rows=None):
             yield part, taker.take(rows[part])
         return
     for batch in table.to_batches(BLOCK):
-        yield slice(start, start + len(batch)), batch
+        if len(batch):
+            yield slice(start, start + len(batch)), batch
         start += len(batch)
 
 

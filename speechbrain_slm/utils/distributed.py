@@ -5,7 +5,6 @@ follows from the device, so that the same command runs on GPUs and on CPUs.
 """
 
 import datetime
-import itertools
 import os
 import time
 import uuid
@@ -15,9 +14,8 @@ import torch
 # A rank that does not take part in a collective operation within this time is
 # taken for dead. At a barrier it is waited for, however long its work takes.
 TIMEOUT = datetime.timedelta(minutes=30)
-_PATIENCE = (0.001, 0.5)  # seconds between two looks: the first, the most
-_shared = None  # store of this attempt's ranks
-_barriers = itertools.count()
+_PATIENCE = datetime.timedelta(days=365)
+_patient = None  # the process group of barriers
 
 
 def launched_by_torchrun():
@@ -63,17 +61,11 @@ def is_main():
 def barrier():
     """Wait for all processes; does nothing where there is only one.
 
-    For as long as it takes: shares of long work never end at the same time,
-    and ``torch.distributed.barrier`` would give up. ``torchrun`` ends all
-    ranks where one fails.
+    For as long as it takes: shares of long work never end at the same time.
+    Where a rank ends, its connections close, and the others raise at once.
     """
-    if _shared is None:
-        return
-    name, pause = f"barrier/{next(_barriers)}", _PATIENCE[0]
-    _shared.add(name, 1)
-    while _shared.add(name, 0) < world_size():
-        time.sleep(pause)
-        pause = min(2 * pause, _PATIENCE[1])
+    if _patient is not None:
+        torch.distributed.barrier(_patient)
 
 
 def init_distributed(device, backend=None):
@@ -112,15 +104,16 @@ def init_distributed(device, backend=None):
     if not torch.distributed.is_initialized():
         shared = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
         store, number, ranks = next(shared)
-        global _shared
-        _shared = _fresh_names(store, number, ranks)
         torch.distributed.init_process_group(
             backend or ("nccl" if on_gpu else "gloo"),
             timeout=TIMEOUT,
-            store=_shared,
+            store=_fresh_names(store, number, ranks),
             rank=number,
             world_size=ranks,
         )
+    global _patient
+    # On GPUs, too: NCCL keeps one busy while it waits.
+    _patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
     return device
 
 

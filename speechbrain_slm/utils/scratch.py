@@ -36,7 +36,8 @@ def scratch(length, dtype):
     ------
     OSError
         If the disk has no room for it: it would end the process later, where
-        a page is first written.
+        a page is first written. If ``TMPDIR`` cannot be written: another
+        folder may be memory.
 
     Example
     -------
@@ -46,7 +47,12 @@ def scratch(length, dtype):
     dtype = np.dtype(dtype)
     if not length:
         return np.zeros(0, dtype=dtype)
-    size = length * dtype.itemsize
+    size, wanted = length * dtype.itemsize, os.environ.get("TMPDIR")
+    if wanted and not os.access(wanted, os.W_OK | os.X_OK):
+        raise OSError(
+            f"TMPDIR is '{wanted}', which is no folder that can be written; "
+            "make it, or set TMPDIR to another on a disk"
+        )
     with tempfile.TemporaryFile() as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)

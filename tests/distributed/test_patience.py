@@ -1,18 +1,20 @@
-"""A rank may need longer than the others by more than a barrier's time limit.
+"""A barrier waits for a rank that is slow, and not for one that is gone.
 
     torchrun --nproc_per_node=2 test_patience.py FOLDER
 
-translates with a rank that is slow.
+translates with a rank that is slow; without a folder, one ends before a
+barrier.
 """
 
 import datetime
+import socket
 import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from processes import ROOT, command, run
+from processes import ROOT, command, run, start
 
 from speechbrain_slm.corpus.translation.tables import translate_table
 from speechbrain_slm.utils import distributed
@@ -50,9 +52,43 @@ def test_a_slow_rank_is_waited_for(tmp_path):
     assert found == ["ONE BY ONE.", "TWO OF THEM."]
 
 
+def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    agents = [
+        start(
+            [
+                *(sys.executable, "-m", "torch.distributed.run"),
+                *("--nnodes=2", "--nproc_per_node=1", f"--node_rank={number}"),
+                *("--rdzv_backend=c10d", "--rdzv_id=patience"),
+                f"--rdzv_endpoint=127.0.0.1:{port}",
+                __file__,
+            ],
+            PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
+        )
+        for number in range(2)
+    ]
+    try:
+        outputs = [agent.communicate(timeout=90)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert all(agent.returncode for agent in agents)
+    assert "through" not in "".join(outputs)
+    assert "BEGUN 0" in "".join(outputs)
+
+
 if __name__ == "__main__":
     distributed.TIMEOUT = datetime.timedelta(seconds=LIMIT)
     distributed.init_distributed("cpu")
+    if len(sys.argv) < 2:
+        print("BEGUN", distributed.rank(), flush=True)
+        distributed.barrier()
+        if not distributed.is_main():
+            sys.exit("gone")
+        distributed.barrier()
+        sys.exit("through")
     folder = Path(sys.argv[1])
     translate_table(
         folder / "in.parquet",

@@ -1,4 +1,5 @@
 import hashlib
+import resource
 
 import numpy as np
 import pyarrow as pa
@@ -103,6 +104,18 @@ def test_files_of_other_kinds(tmp_path):
     whole, copy = both(tmp_path / "train.csv", tmp_path)
     assert copy.equals(whole)
     assert len(whole) == 1
+
+
+def test_full_disk_is_told_at_once(tmp_path, monkeypatch):
+    path = write_corpus(tmp_path)
+    monkeypatch.setattr(mapping, "read_manifest", None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            map_manifest(path, ["en", "fr"], tmp_path / "copy.arrow")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_splits_are_named_after_their_files(tmp_path):

@@ -9,6 +9,7 @@ from speechbrain_slm.units.rows import (
     codes,
     first_rows,
     numbers,
+    parts,
 )
 from speechbrain_slm.utils import scratch
 
@@ -46,6 +47,14 @@ def test_rows_of_any_chunk_come_in_the_order_asked_for():
     every = whole["story_id"].to_pylist()
     assert found == [every[number] for number in wanted]
     assert len(Rows(whole).take([])) == 0
+
+
+def test_empty_chunks_are_passed_over():
+    whole = table()
+    chunked = pa.concat_tables([whole[:0], whole[:3], whole[:0], whole[3:]])
+    found = [len(batch) for _, batch in parts(chunked, ["story_id"])]
+    assert sum(found) == len(whole)
+    assert all(found)
 
 
 SOME = np.random.default_rng(2).permutation(40)[:25]

@@ -71,6 +71,12 @@ def test_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
         scratch(1 << 20, np.int32)
 
 
+def test_tmpdir_that_is_not_there_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
+    with pytest.raises(OSError, match=r"absent', which is no folder"):
+        scratch(5, np.int8)
+
+
 def test_size_limit_is_told(tmp_path):
     code = """
 import resource, signal
