@@ -176,7 +176,11 @@ def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
         named by its text, so that a duplicate has the same id.
     """
     sentences, notes, left_out = {}, [], None
+    # JSON may hold half of a surrogate pair, which no file can.
+    own = (story.story_id or "").encode(errors="backslashreplace").decode()
     try:
+        if own != (story.story_id or ""):
+            raise LeftOut("foreign character", "in its story_id")
         plain = any(isinstance(text, str) for text in story.texts.values())
         if plain and len(story.texts) > 1:
             raise LeftOut("several languages, not cut into sentences")
@@ -198,7 +202,7 @@ def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
         left_out, words = error, str(story.texts)
         sentences = None
     number = digest(words)
-    story_id = story.story_id or f"{name}-{number:016x}"
+    story_id = own or f"{name}-{number:016x}"
     return Prepared(story_id, story.place, number, sentences, notes, left_out)
 
 

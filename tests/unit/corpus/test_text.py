@@ -133,6 +133,7 @@ def test_parallel_sentences_stay_aligned(tmp_path):
         {"story_id": "e", "en": ["So.", "No."], "fr": "Si. Non."},
         {"story_id": "f", "en": ["X.", "Y."], "fr": ["É.", "Æ."]},
         {"story_id": "g", "en": ["Half \ud83d.", "Z."], "fr": ["A.", "B."]},
+        {"story_id": "h\ud83d", "en": ["U.", "V."], "fr": ["A.", "B."]},
     ]
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -155,6 +156,7 @@ def test_parallel_sentences_stay_aligned(tmp_path):
         ("p-a", "another story has this story_id"),
         ("p-e", "several languages, not cut into sentences"),
         ("p-g", "foreign character"),
+        (r"p-h\ud83d", "foreign character"),
     ]
     assert (ledger[1]["sentence"], ledger[1]["language"]) == (1, "fr")
 
