@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from speechbrain_slm.units.manifest import (
@@ -16,6 +15,7 @@ from speechbrain_slm.units.manifest import (
 )
 from speechbrain_slm.units.rows import StoryOrder
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.columns import as_type, open_csv
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.scratch import blocks
 from speechbrain_slm.utils.store_format import map_file
@@ -104,7 +104,7 @@ def _copy_checked(path, languages, copy):
         return False
     try:
         _write_batches(copy, _sound_batches(path, languages))
-    except (pa.ArrowException, OSError, _Unsound) as error:
+    except (pa.ArrowException, OSError, ValueError, _Unsound) as error:
         if getattr(error, "errno", None) in _FULL:
             raise
         return False
@@ -118,11 +118,8 @@ class _Unsound(Exception):
 def _batches(path):
     """Read a manifest, some rows at a time."""
     if path.suffix == ".csv":
-        types = dict(zip(MANIFEST.names, MANIFEST.types, strict=True))
-        options = pa.csv.ConvertOptions(
-            column_types=types, include_columns=MANIFEST.names
-        )
-        yield from pa.csv.open_csv(path, convert_options=options)
+        with open_csv(path) as reader:
+            yield from reader
         return
     # Mapped: what is read of it would stay in memory else.
     file = pq.ParquetFile(path, memory_map=True)
@@ -136,8 +133,10 @@ def _batches(path):
 def _sound_batches(path, languages):
     known = pa.array(list(languages), pa.string())
     for batch in _batches(path):
-        table = pa.Table.from_batches([batch]).select(MANIFEST.names)
-        table = table.cast(MANIFEST)
+        if set(MANIFEST.names) - set(batch.schema.names):
+            raise _Unsound
+        columns = [as_type(path, one, batch[one.name]) for one in MANIFEST]
+        table = pa.table(columns, schema=MANIFEST)
         for field in MANIFEST:
             column = table[field.name]
             if column.null_count or (

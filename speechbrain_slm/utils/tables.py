@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.columns import (
+    as_type,
+    check_columns,
+    open_csv,
+    open_parquet,
+)
+from speechbrain_slm.utils.files import check_file
 
 # A story's text, one row a sentence and one text column a language.
 STORIES = pa.schema([("story_id", pa.string()), ("sentence", pa.int32())])
@@ -50,6 +56,9 @@ ITEMS = pa.schema(
 ITEMS_KEY = ("item_id", "benchmark", "prompt_language", "ending_language")
 ITEMS_EMPTY = ("prompt",)
 
+# Of the tables that a stage writes.
+WRITTEN = "Run the stage that writes it first."
+
 
 def write_table(path, table):
     """Write a Parquet file, all of it or nothing.
@@ -65,7 +74,7 @@ def write_table(path, table):
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path, schema, key, may_be_empty=()):
+def read_table(path, schema, key, may_be_empty=(), optional=(), advice=WRITTEN):
     """Read a table and refuse one that is not what it should be.
 
     Arguments
@@ -78,6 +87,10 @@ def read_table(path, schema, key, may_be_empty=()):
         The columns that name a row; no two rows may agree in all of them.
     may_be_empty : sequence of str
         String columns that may have holes, which are read as ``""``.
+    optional : sequence of str
+        Further string columns that it may have, holes included, read alike.
+    advice : str
+        What to do where there is no such file.
 
     Returns
     -------
@@ -94,25 +107,17 @@ def read_table(path, schema, key, may_be_empty=()):
         names the file, the column and the row.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected a table with the columns "
-            f"{', '.join(schema.names)}. Run the stage that writes it first."
-        )
-    table = _read(path, schema)
-    missing = [name for name in schema.names if name not in table.column_names]
-    if missing:
-        raise ValueError(
-            f"{path}: missing column(s) {', '.join(missing)}; "
-            f"found {', '.join(table.column_names)}"
-        )
-    for field in schema:
-        try:
-            column = table.column(field.name).cast(field.type)
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"{path}: column '{field.name}' should be {field.type}: {error}"
-            ) from error
+    expected = f"a table with the columns {', '.join(schema.names)}"
+    try:
+        path = check_file(path, expected)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. {advice}") from None
+    table = _read(path)
+    check_columns(path, table.column_names, schema.names)
+    further = [name for name in optional if name in table.column_names]
+    may_be_empty = [*may_be_empty, *further]
+    for field in [*schema, *(pa.field(name, pa.string()) for name in further)]:
+        column = as_type(path, field, table.column(field.name))
         if field.name in may_be_empty:
             column = pc.fill_null(column, "")
         elif (row := _first_hole(column)) >= 0:
@@ -135,22 +140,16 @@ def _first_hole(column):
     return pc.index(empty, True).as_py()
 
 
-def _read(path, schema):
+def _read(path):
     if path.suffix not in (".parquet", ".csv"):
         raise ValueError(
             f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
         )
-    try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        types = dict(zip(schema.names, schema.types, strict=True))
-        options = pa.csv.ConvertOptions(column_types=types)
-        return pa.csv.read_csv(path, convert_options=options)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a table with the columns "
-            f"{', '.join(schema.names)}: {error}. Mend it, or write it again."
-        ) from error
+    if path.suffix == ".csv":
+        with open_csv(path) as reader:
+            return reader.read_all()
+    with open_parquet(path) as file:
+        return file.read()
 
 
 def _refuse_twice(path, table, key):

@@ -1,0 +1,265 @@
+"""Files that Arrow reads: Parquet, Arrow and, where all is typed, CSV.
+
+Whoever opens one here gets an error that names the file where it is damaged,
+and text that is text whatever it looks like.
+"""
+
+import contextlib
+import csv
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from speechbrain_slm.utils.files import check_file, open_text, refuse_encoding
+
+# Bytes; a row of a CSV file fits in so many.
+CSV_BLOCK = 1 << 22
+
+
+def check_columns(where, found, columns):
+    """Refuse a table that lacks a column.
+
+    Arguments
+    ---------
+    where : str or Path
+        Named in the error.
+    found : iterable of str
+        The columns it has.
+    columns : iterable of str
+        Those it should have.
+
+    Raises
+    ------
+    ValueError
+        If there is one that it has not.
+    """
+    found = list(found)
+    missing = [name for name in columns if name not in found]
+    if missing:
+        raise ValueError(
+            f"{where}: missing column(s) {', '.join(missing)}; found "
+            f"{', '.join(map(str, found)) or 'none'}. Name the columns that "
+            "it has."
+        )
+
+
+@contextlib.contextmanager
+def open_parquet(path, expected="a Parquet file"):
+    """Open a Parquet file; one that is none, or half of one, is named.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    expected : str
+        What it should be, for the errors.
+
+    Yields
+    ------
+    pyarrow.parquet.ParquetFile
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it cannot be read, now or inside the block.
+    """
+    path = check_file(path, expected)
+    with readable(path, "Parquet"), pq.ParquetFile(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def readable(path, kind):
+    """Name a file that Arrow cannot read.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    kind : str
+        What it is read as.
+
+    Raises
+    ------
+    ValueError
+        In place of Arrow's own errors.
+    """
+    try:
+        yield
+    # Arrow's readers raise plain OSErrors, too, for what is damaged.
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{path} cannot be read as {kind}: {error}. It may be half a file "
+            "or of another kind; fetch or write it again."
+        ) from error
+
+
+@contextlib.contextmanager
+def open_csv(path):
+    """Open a CSV file, all of whose columns are text.
+
+    What a column holds is not guessed from how it looks: ``01`` is not 1.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file. A quoted field may hold line ends.
+
+    Yields
+    ------
+    pyarrow.csv.CSVStreamingReader
+        Little of a file stands in memory at a time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it cannot be read, now or inside the block.
+    """
+    with open_text(path, "a CSV file") as file:
+        names = next(csv.reader(file), [])
+    options = {
+        "read_options": pa.csv.ReadOptions(block_size=CSV_BLOCK),
+        "parse_options": pa.csv.ParseOptions(newlines_in_values=True),
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string())
+        ),
+    }
+    try:
+        with readable(path, "CSV"), pa.csv.open_csv(path, **options) as reader:
+            yield reader
+    except ValueError as error:
+        if "UTF8" in str(error):
+            refuse_encoding(path)
+        raise
+
+
+def parquet_batches(path, expected, columns, optional, batch):
+    """Read a Parquet file, some rows at a time.
+
+    Arguments
+    ---------
+    path : Path
+        The file.
+    expected : str
+        What it should be, for the errors.
+    columns : list of str
+        Those that it must have; no other one is read.
+    optional : list of str
+        Those that are read where it has them.
+    batch : int
+        Rows at a time.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it cannot be read, or lacks a column.
+    """
+    with open_parquet(path, expected) as file:
+        there = file.schema_arrow.names
+        check_columns(path, there, columns)
+        wanted = [*columns, *(name for name in optional if name in there)]
+        yield from file.iter_batches(batch, columns=wanted)
+
+
+def arrow_batches(path, expected, columns, optional, batch):
+    """Read an Arrow file or stream, some rows at a time.
+
+    Arguments
+    ---------
+    path : Path
+        The file.
+    expected : str
+        What it should be, for the errors.
+    columns : list of str
+        Those that it must have; no other one is read.
+    optional : list of str
+        Those that are read where it has them.
+    batch : int
+        Rows at a time.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it cannot be read, or lacks a column.
+    """
+    path = check_file(path, expected)
+    with readable(path, "Arrow"), pa.memory_map(str(path)) as source:
+        begin = source.read(6)
+        source.seek(0)
+        if begin == b"ARROW1":
+            file = pa.ipc.open_file(source)
+            parts = map(file.get_batch, range(file.num_record_batches))
+        else:
+            parts = file = pa.ipc.open_stream(source)
+        there = file.schema.names
+        check_columns(path, there, columns)
+        wanted = [*columns, *(name for name in optional if name in there)]
+        for part in parts:
+            for start in range(0, len(part), batch):
+                yield part.select(wanted).slice(start, batch)
+
+
+def as_type(path, field, column):
+    """Give a column its type; text stays as it is, whatever it looks like.
+
+    Arguments
+    ---------
+    path : str or Path
+        Named in the error.
+    field : pyarrow.Field
+        What the column should be. For text, whole numbers are their digits.
+    column : pyarrow.Array or pyarrow.ChunkedArray
+        What the file has.
+
+    Returns
+    -------
+    pyarrow.Array or pyarrow.ChunkedArray
+
+    Raises
+    ------
+    ValueError
+        If it cannot be that: which text 1.0 is meant to be, nobody knows.
+    """
+    found = column.type
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    is_text = any(
+        check(found)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_string_view,
+            pa.types.is_integer,
+            pa.types.is_null,
+        )
+    )
+    if pa.types.is_string(field.type) and not is_text:
+        raise ValueError(
+            f"{path}: column '{field.name}' should be text (whole numbers do, "
+            f"too), found {column.type}"
+        )
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: column '{field.name}' should be {field.type}: {error}"
+        ) from error

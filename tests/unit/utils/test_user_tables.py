@@ -1,0 +1,222 @@
+"""Tables that users bring: what a file is, and what its rows hold."""
+
+import csv
+import json
+import os
+import unicodedata
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speechbrain_slm.utils.columns import CSV_BLOCK, open_csv
+from speechbrain_slm.utils.files import as_stored, check_file, files_in
+from speechbrain_slm.utils.tables import read_table
+from speechbrain_slm.utils.user_tables import SUFFIXES, as_text, iterate_rows
+
+ROWS = [{"id": "01", "n": "1", "text": "Zoë\nsaid:\t“no”"}, {"id": "1"}]
+ROWS[1] = {"id": "1", "n": "2", "text": ""}
+
+
+def write(path, rows=ROWS):
+    """Write a table in the format that its name says."""
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".arrow":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        mark = "\t" if path.suffix == ".tsv" else ","
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file, delimiter=mark)
+            writer.writerows([rows[0].keys(), *(r.values() for r in rows)])
+    return path
+
+
+def read(path, columns=("id", "text")):
+    return [row.values for row in iterate_rows(path, columns)]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_format_gives_the_same_rows_as_text(tmp_path, suffix):
+    rows = ROWS
+    if suffix == ".tsv":
+        rows = [{**row, "text": row["text"][:3]} for row in ROWS]
+    expected = [{key: row[key] for key in ("id", "text")} for row in rows]
+    assert read(write(tmp_path / f"a{suffix}", rows)) == expected
+
+
+def test_an_arrow_stream_is_read_like_an_arrow_file(tmp_path):
+    table = pa.Table.from_pylist(ROWS)
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    assert read(tmp_path / "a.arrow")[1] == {"id": "1", "text": ""}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_missing_column_is_named(tmp_path, suffix):
+    rows = [{"id": "a", "n": "1"}]
+    path = write(tmp_path / f"a{suffix}", rows)
+    with pytest.raises(ValueError, match=r"missing column\(s\) text; found id"):
+        read(path)
+
+
+def test_text_is_text_whatever_it_looks_like():
+    assert [as_text(v) for v in ("01", 1, 10**12, "1.0", None)] == [
+        "01",
+        "1",
+        "1000000000000",
+        "1.0",
+        "",
+    ]
+    for other in (1.0, True, ["a"], b"a", "\ud800"):
+        with pytest.raises(ValueError, match="expected text"):
+            as_text(other)
+
+
+def test_a_line_that_is_no_row_costs_that_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"id": 1}\n{"id": \n\n[2]\n{"text": {"a": 1}, "id": "2a"}\n'
+    )
+    rows = list(iterate_rows(path, ["id", "text"]))
+    assert [row.number for row in rows] == [0, 1, 2, 3]
+    assert [bool(row.fault) for row in rows] == [False, True, True, False]
+    assert rows[3].values == {"id": "2a", "text": {"a": 1}}
+    (tmp_path / "a.tsv").write_text("id\ttext\n1\ta\n2\n3\tb\tc\n")
+    rows = list(iterate_rows(tmp_path / "a.tsv", ["id", "text"]))
+    assert [row.fault[:14] for row in rows] == [
+        "",
+        "found 1 fields",
+        "found 3 fields",
+    ]
+    path.write_text("[1]\n" * 5)
+    with pytest.raises(ValueError, match="none of the first 5 lines is a row"):
+        read(path)
+
+
+def test_quotation_marks_of_a_tsv(tmp_path):
+    said = ['"Stop," she said.', '"Stop."', 'It is 5" long.', "Stop."]
+    path = tmp_path / "a.tsv"
+    path.write_text("id\ttext\n" + "".join(f"1\t{text}\n" for text in said))
+    assert [row["text"] for row in read(path)] == said
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t", quoting=quoting)
+            writer.writerows([["id", "text"], *(["1", text] for text in said)])
+        assert [row["text"] for row in read(path)] == said
+
+
+def test_line_ends_in_a_csv_of_any_size(tmp_path):
+    path, text = tmp_path / "a.csv", "a line\n" * 700
+    count = CSV_BLOCK // len(text) + 100
+    write(path, [{"id": str(n), "text": text} for n in range(count)])
+    assert path.stat().st_size > CSV_BLOCK
+    schema = pa.schema([("id", pa.string())])
+    table = read_table(path, schema, ["id"])
+    assert table["text"].to_pylist() == [text] * count
+    assert [row["text"] for row in read(path)] == [text] * count
+
+
+def test_an_open_quotation_mark_is_told(tmp_path):
+    (tmp_path / "a.csv").write_text('id,text\n1,"a\n2,b\n')
+    with pytest.raises(ValueError, match=r"a\.csv, line 3: .*quotation mark"):
+        read(tmp_path / "a.csv")
+
+
+def test_columns_of_a_typed_table_are_not_guessed(tmp_path):
+    path, schema = tmp_path / "a.csv", pa.schema([("id", pa.string())])
+    path.write_text("id,group,speaker\n01,01,1089\n1,1,\n")
+    table = read_table(path, schema, ["id"], optional=["group", "speaker"])
+    assert table["group"].to_pylist() == ["01", "1"]
+    assert table["speaker"].to_pylist() == ["1089", ""]
+    path = tmp_path / "a.parquet"
+    columns = {"id": [1, 2], "group": [0, None]}
+    pq.write_table(pa.table(columns), path)
+    table = read_table(path, schema, ["id"], optional=["group", "speaker"])
+    assert table.to_pydict() == {"id": ["1", "2"], "group": ["0", ""]}
+    pq.write_table(pa.table({"id": [1.0, 2.0]}), path)
+    with pytest.raises(ValueError, match="'id' should be text"):
+        read_table(path, schema, ["id"])
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-16", "utf-16-le", "cp1252", "utf-32"]
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_another_encoding_is_told(tmp_path, encoding, suffix):
+    path = write(tmp_path / f"a{suffix}")
+    text = path.read_text(encoding="utf-8-sig")
+    path.write_bytes(
+        text.replace("\\u00eb", "ë").replace("“no”", "").encode(encoding)
+    )
+    if suffix == ".jsonl":
+        path.write_bytes('{"id": "ë", "text": ""}\n'.encode(encoding))
+    with pytest.raises(
+        ValueError, match=rf"a\{suffix}: expected text in UTF-8"
+    ):
+        read(path)
+    if suffix == ".csv":
+        with (
+            pytest.raises(ValueError, match=r"a\.csv: expected text in UTF-8"),
+            open_csv(path) as reader,
+        ):
+            reader.read_all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        (b"/annex/objects/SHA256E-s1--0.csv\n", "git annex get"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PK\x03\x04", "zip"),
+        (None, "may be half a file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_what_is_no_table_is_said(tmp_path, content, message, suffix):
+    path = write(tmp_path / f"a{suffix}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=rf"a\{suffix} .*{message}"):
+        read(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    schema = pa.schema([("id", pa.string())])
+    for call in (read, lambda path: read_table(path, schema, ["id"])):
+        with pytest.raises(ValueError, match="no regular file"):
+            call(tmp_path / "a.csv")
+
+
+def test_hidden_files_of_a_folder_are_not_listed(tmp_path):
+    for name in (
+        "a.csv",
+        "b/c.csv",
+        "._a.csv",
+        ".ipynb_checkpoints/a-checkpoint.csv",
+        "__MACOSX/a.csv",
+        "~$a.csv",
+        "Thumbs.db",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    names = [str(p.relative_to(tmp_path)) for p in files_in(tmp_path)]
+    assert names == ["a.csv", "b/c.csv"]
+    assert len(files_in(tmp_path, deep=False)) == 1
+
+
+def test_a_name_in_another_unicode_form_is_found(tmp_path):
+    there = tmp_path / unicodedata.normalize("NFD", "Zoë") / "é.csv"
+    there.parent.mkdir()
+    there.write_text("x")
+    wanted = tmp_path / "Zoë" / unicodedata.normalize("NFD", "é.csv")
+    assert as_stored(wanted) == there == check_file(wanted, "a table")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        check_file(tmp_path / ("x" * 300), "a table")
