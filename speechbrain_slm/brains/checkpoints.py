@@ -184,8 +184,12 @@ class AtomicCheckpointer(Checkpointer):
             folders = self._newest_first()
             kept = [path for path in folders if path.name <= newest.name]
             for path in set(folders) - set(kept[: max(1, num_to_keep)]):
+                if not (path / FILES_JSON).is_file():
+                    continue  # Not published by this class.
                 # Renamed first: a kill must not leave half a checkpoint.
-                doomed = self.checkpoints_dir / f"{TEMPORARY}deleted"
+                doomed = (
+                    self.checkpoints_dir / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+                )
                 path.rename(doomed)
                 shutil.rmtree(doomed)
                 logger.debug("Deleted checkpoint %s", path)

@@ -10,11 +10,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+# Eight digits follow, so that no file of a user's is taken for one of ours.
+_OURS = re.compile(r"\.tmp-[0-9a-f]{8}(-.*)?", re.DOTALL)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -213,7 +216,9 @@ def remove_temporary(folder):
         The folder to clean; a missing one is clean.
     """
     for path in Path(folder).glob(f"{TEMPORARY}*"):
-        if path.is_dir():
+        if not _OURS.fullmatch(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)

@@ -2,11 +2,19 @@
 
 import contextlib
 import fcntl
+import json
+import logging
 from pathlib import Path
 
-from speechbrain_slm.utils.atomic import remove_temporary
+from speechbrain_slm.utils.atomic import read_json, remove_temporary, write_json
 from speechbrain_slm.utils.distributed import is_main
+from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+from speechbrain_slm.utils.plans import PLAN_JSON, pin_plan
+
+logger = logging.getLogger(__name__)
+# Of a data folder: holds its lock, its plan, and what a rerun goes on from.
+PARTS = "parts"
 
 
 @contextlib.contextmanager
@@ -61,6 +69,68 @@ def claim(folder, job=None, num_jobs=1):
             for other in folder.glob("job-*"):
                 remove_temporary(other)
         yield own
+
+
+@contextlib.contextmanager
+def claim_data(folder, plan, job=None, num_jobs=1):
+    """Keep others out of a data folder, and write down what it will hold.
+
+    The folder of a run's logs says nothing of it: two runs may log to two
+    folders and write the same data. Hold it before anything is written there.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The data folder; its ``parts/`` gets the lock and ``plan.json``.
+    plan : dict
+        All that decides what the folder will hold. JSON can hold it.
+    job : int, optional
+        Which array job this is. Jobs of one plan may write at the same time.
+        By default the run is alone: where its plan is another one, the data
+        becomes that of its own.
+    num_jobs : int
+        Number of array jobs.
+
+    Raises
+    ------
+    FolderInUse
+        If another run that may not have it has it.
+    ValueError
+        If this is an array job, and the folder was begun with another plan:
+        names the fields. Nothing is changed.
+    """
+    place = Path(folder) / PARTS
+    plan = json.loads(json.dumps(plan))  # as it will be read
+    with claim(place, job, num_jobs):
+        if job is None:
+            _take_over(place / PLAN_JSON, plan)
+        else:
+            with take_turns(place):
+                _join_plan(place, plan)
+        yield
+
+
+def _take_over(path, plan):
+    if not is_main():
+        return
+    if path.is_file():
+        lines = difference(plan, read_json(path))
+        if not lines:
+            return
+        logger.info("%s is made anew: %s", path.parent.parent, "; ".join(lines))
+    write_json(path, plan)
+
+
+def _join_plan(place, plan):
+    if not is_main():
+        return
+    try:
+        pin_plan(place, plan, "*/*/*.parquet")
+    except ValueError as error:
+        raise ValueError(
+            f"{error} A run without 'job', once the array jobs have ended, "
+            "takes the folder over and speaks what has changed."
+        ) from error
 
 
 @contextlib.contextmanager

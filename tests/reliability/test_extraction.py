@@ -168,7 +168,9 @@ def test_array_jobs_at_the_same_time_then_a_run_that_assembles(
 def test_what_killed_runs_left_is_removed(corpus, tmp_path):
     for folder in (".", "utterances", "train"):
         (tmp_path / "out" / folder).mkdir(exist_ok=True, parents=True)
-        (tmp_path / "out" / folder / ".tmp-1a-x.arrow").write_bytes(b"half")
+        (tmp_path / "out" / folder / ".tmp-0000001a-x.arrow").write_bytes(
+            b"half"
+        )
     extract(corpus, tmp_path / "out", LoudnessTokenizer())
     assert not list((tmp_path / "out").rglob(".tmp-*"))
 

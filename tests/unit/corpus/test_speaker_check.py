@@ -150,7 +150,7 @@ def test_embeddings_are_found_by_a_second_run(tmp_path):
     lost = sorted(folder.glob("*.parquet"))[0]
     lost.unlink()
     # What SIGKILL leaves, which no one tidies up.
-    (folder / ".tmp-1234-a.parquet").write_bytes(b"PAR1 torn")
+    (folder / ".tmp-00001234-a.parquet").write_bytes(b"PAR1 torn")
 
     class Counting(PitchHistogram):
         calls = 0

@@ -234,7 +234,7 @@ def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
     assert not (output / "train.parquet").exists()
     # What SIGKILL leaves, which no one tidies up.
     parts = output / "parts" / "train" / "000"
-    (parts / ".tmp-1234-00000-00002.parquet").write_bytes(b"PAR1 torn")
+    (parts / ".tmp-00001234-00000-00002.parquet").write_bytes(b"PAR1 torn")
     calls.clear()
     calls.extend([None] * 100)
     import_spoken({"train": [source]}, output, LONG, LANGUAGES, None, 1)

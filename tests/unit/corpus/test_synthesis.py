@@ -110,7 +110,7 @@ def test_a_second_run_speaks_what_is_missing_and_mends_what_is_torn(spoken):
     (spoken / files[0]).unlink()
     torn = (spoken / files[1]).read_bytes()
     (spoken / files[1]).write_bytes(torn[: len(torn) // 2])
-    left = (spoken / files[2]).with_name(".tmp-1-killed.flac")
+    left = (spoken / files[2]).with_name(".tmp-00000001-killed.flac")
     left.write_bytes(b"half")
     counts = run(spoken / "text.parquet", spoken)
     assert counts == {"spoken": 1, "found": 4, "damaged": 1, "failed": 0}

@@ -134,7 +134,7 @@ def test_a_stopped_run_goes_on(corpus):
     before = {path: path.read_bytes() for path in shards}
     kept = shards[0].stat().st_mtime_ns
     shards[1].unlink()
-    (shards[0].parent / ".tmp-1234-train.parquet").write_bytes(b"PAR1 torn")
+    (shards[0].parent / ".tmp-00001234-train.parquet").write_bytes(b"PAR1 torn")
     (corpus / "out" / "README.md").unlink()
     code, text = publish(corpus)
     assert code == 0, text

@@ -36,7 +36,7 @@ def test_fitted_once_and_refused_when_changed(tmp_path):
     folder = tmp_path / "tokenizer"
     identity = fit(table, folder).identity
     before = digests(folder)
-    (folder / ".tmp-1a-tokenizer.json").write_text("left by a killed run")
+    (folder / ".tmp-0000001a-tokenizer.json").write_text("left by a killed run")
     assert fit(table, folder).identity == identity
     assert fit(table, tmp_path / "again").identity == identity
     with pytest.raises(ValueError, match="seed: expected 1, found 0"):

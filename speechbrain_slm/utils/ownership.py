@@ -1,0 +1,142 @@
+"""Only what carries our own mark is ever removed or replaced.
+
+A folder that is named on a command line may hold anything: a user's own
+``train.parquet``, another stage's ``parts/``. What a recipe may remove is known
+by a mark inside it, never by its place alone.
+"""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speechbrain_slm.utils.atomic import fsync_folder
+
+logger = logging.getLogger(__name__)
+_MARK = b"made by"
+
+
+def mark_of(maker):
+    """Return the metadata by which a Parquet file says who made it.
+
+    Arguments
+    ---------
+    maker : str
+        The recipe or the step.
+
+    Returns
+    -------
+    dict
+        For ``pyarrow.Schema.with_metadata``.
+    """
+    return {_MARK: maker.encode()}
+
+
+def has_mark(path, maker):
+    """Tell whether a Parquet file carries its maker's mark.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    maker : str
+        Who should have made it.
+
+    Returns
+    -------
+    bool
+        False for what cannot be read: nothing says whose it is.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata
+    except (pa.ArrowException, OSError):
+        return False
+    return (metadata or {}).get(_MARK) == maker.encode()
+
+
+def refuse_foreign(paths, maker):
+    """Refuse to write where something stands that another made.
+
+    Arguments
+    ---------
+    paths : iterable of Path
+        Parquet files that are to be removed or replaced.
+    maker : str
+        Who has to have made those that are there.
+
+    Raises
+    ------
+    FileExistsError
+        Names the first that does not. Nothing is changed.
+    """
+    for path in map(Path, paths):
+        if path.exists() and not has_mark(path, maker):
+            raise FileExistsError(
+                f"{path} stands where this run would write, and was not made "
+                f"by it (it has no mark '{maker}'). It stays as it is: choose "
+                "another folder, or move the file out of the way."
+            )
+
+
+def withdraw(paths, maker):
+    """Remove Parquet files of one maker; a missing one is no matter.
+
+    Arguments
+    ---------
+    paths : iterable of Path
+        The files.
+    maker : str
+        Who made them.
+
+    Raises
+    ------
+    FileExistsError
+        If one is another's. Nothing is removed then.
+    """
+    paths = [path for path in map(Path, paths) if path.exists()]
+    refuse_foreign(paths, maker)
+    for path in paths:
+        path.unlink()
+    for folder in {path.parent for path in paths}:
+        fsync_folder(folder)
+
+
+def remove_own(folder, *patterns):
+    """Remove the files of a folder that are ours, then the folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        One that the caller has found to be ours; a missing one is no matter.
+    *patterns : str
+        Names of the files that were written to it. What has another name
+        stays, and the folder with it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "parts"
+    >>> folder.mkdir()
+    >>> for name in ("part-0.parquet", "thesis.txt"):
+    ...     (folder / name).touch()
+    >>> remove_own(folder, "part-*.parquet")
+    >>> [path.name for path in folder.iterdir()]
+    ['thesis.txt']
+    """
+    folder = Path(folder)
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
+    if others := sorted(path.name for path in folder.iterdir()):
+        logger.warning(
+            "%s stays: it holds %d thing(s) that this run did not write, "
+            "%s the first",
+            folder,
+            len(others),
+            others[0],
+        )
+    else:
+        folder.rmdir()

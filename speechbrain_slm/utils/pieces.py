@@ -1,0 +1,138 @@
+"""Tables between two steps, each with its own sum from the moment it is made.
+
+A piece is a Parquet file that says what made it. Its sum is taken of the bytes
+in memory, before any of them reaches a disk, and stands among them: a piece
+that was damaged since is told from a whole one wherever it is read, and is
+read once, so that what was checked is what is used.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speechbrain_slm.utils.atomic import write_atomic
+
+_FACTS, _SUM = b"facts", b"sum"
+# What stands for the sum while it is taken; nothing else holds it.
+_BLANK = hashlib.sha256(b"the sum of a piece").hexdigest().encode()
+
+
+class DamagedPiece(ValueError):
+    """A piece is not what was written."""
+
+
+class Piece(NamedTuple):
+    """What :func:`read_piece` returns.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Its rows.
+    facts : dict
+        What it says of itself.
+    """
+
+    table: pa.Table
+    facts: dict
+
+
+def write_piece(path, table, facts):
+    """Publish a piece, all of it or nothing.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    table : pyarrow.Table
+        Its rows.
+    facts : dict
+        What made it, and what else shall go with it; JSON can hold it.
+    """
+    text = json.dumps(facts, ensure_ascii=False).encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata({_FACTS: text, _SUM: _BLANK}),
+        sink,
+        compression="zstd",
+    )
+    content = sink.getvalue().to_pybytes()
+    write_atomic(path, content.replace(_BLANK, _digest(content)))
+
+
+def read_piece(path, columns=None):
+    """Read a piece and check its sum.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    columns : list of str, optional
+        Those wanted; by default all.
+
+    Returns
+    -------
+    Piece
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    DamagedPiece
+        If it is not what was written. Names the file.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "rows.parquet"
+    >>> write_piece(path, pa.table({"a": [1, 2]}), {"identity": "x"})
+    >>> read_piece(path).facts
+    {'identity': 'x'}
+    >>> _ = path.write_bytes(path.read_bytes().replace(b"x", b"y"))
+    >>> read_piece(path)
+    Traceback (most recent call last):
+    ...
+    speechbrain_slm.utils.pieces.DamagedPiece: ...
+    """
+    content = Path(path).read_bytes()
+    try:
+        metadata = pq.read_metadata(pa.BufferReader(content)).metadata
+        found = metadata[_SUM]
+        whole = _digest(content.replace(found, _BLANK)) == found
+        if whole:
+            table = pq.read_table(pa.BufferReader(content), columns=columns)
+            facts = json.loads(metadata[_FACTS])
+            return Piece(table.replace_schema_metadata(None), facts)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        pass
+    raise DamagedPiece(
+        f"{path} is damaged: its content has not the sum that it had when it "
+        "was made. Run the same command again; it makes what is damaged anew."
+    )
+
+
+def find_piece(path, columns=None):
+    """Read a piece if it is there and whole.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    columns : list of str, optional
+        Those wanted; by default all.
+
+    Returns
+    -------
+    Piece or None
+        None where it has to be made (anew).
+    """
+    try:
+        return read_piece(path, columns)
+    except (OSError, DamagedPiece):
+        return None
+
+
+def _digest(content):
+    return hashlib.sha256(content).hexdigest().encode()

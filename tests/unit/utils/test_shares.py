@@ -1,0 +1,38 @@
+"""How much may be left out, and what is said of it."""
+
+import logging
+
+import pytest
+
+from speechbrain_slm.utils.shares import Reasons, TooManyLeftOut, check_share
+
+
+def check(left_out, most=0.2):
+    reasons = Reasons()
+    for number in range(left_out):
+        reasons.add(f"no audio: {'long/' * 99}{number}.wav does not exist")
+    check_share("rows", left_out, 1000, most, reasons, "l.jsonl", "Mend them.")
+
+
+def test_much_is_a_warning_and_too_much_the_end(caplog):
+    with caplog.at_level(logging.INFO):
+        check(0)
+        assert not caplog.records
+        check(50)
+        assert [one.levelname for one in caplog.records] == ["INFO"]
+        check(51)
+        assert caplog.records[-1].levelname == "WARNING"
+        assert "(5.10%): 51 x no audio (the" in caplog.records[-1].message
+        check(200)
+    with pytest.raises(TooManyLeftOut, match=r"20\.10%.*allows 20\.00%"):
+        check(201)
+
+
+def test_a_message_does_not_grow_with_what_is_left_out():
+    reasons = Reasons()
+    for number in range(1000):
+        reasons.add(f"reason {number}" * 100)
+    assert len(str(reasons)) < 1000
+    with pytest.raises(TooManyLeftOut) as error:
+        check(1000)
+    assert len(str(error.value)) < 1000
