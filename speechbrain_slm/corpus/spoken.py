@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speechbrain_slm.corpus.spoken_rows import FACTS, check_columns, facts_of
+from speechbrain_slm.corpus.spoken_rows import FACTS, facts_of
 from speechbrain_slm.corpus.spoken_sources import (
     HUB,
     iterate_parts,
@@ -141,7 +141,8 @@ def _describe(source):
 
 
 def _read_source(source, folder, batch_rows, facts, columns, pool):
-    for number, part in enumerate(iterate_parts(source, batch_rows)):
+    parts = iterate_parts(source, columns.names(), batch_rows)
+    for number, part in enumerate(parts):
         path = folder / f"{part.name}.parquet"
         if number % world_size() != rank() or path.is_file():
             continue
@@ -149,18 +150,10 @@ def _read_source(source, folder, batch_rows, facts, columns, pool):
             atomic_path(path) as temporary,
             pq.ParquetWriter(temporary, FACTS, compression="zstd") as writer,
         ):
-            row_number = 0
-            for batch in part.read():
-                where = f"{source}, part {part.name}"
-                check_columns(where, batch.schema.names, columns)
-                rows = batch.select(columns.names()).to_pylist()
-                places = [
-                    f"{where}, row {row_number + index}"
-                    for index in range(len(rows))
-                ]
-                row_number += len(rows)
+            for rows in part.read():
+                wheres = [part.where] * len(rows)
                 folders = [part.folder] * len(rows)
-                found = pool.map(facts, rows, places, folders)
+                found = pool.map(facts, rows, wheres, folders)
                 found = [fact for one in found for fact in one]
                 writer.write_table(pa.Table.from_pylist(found, FACTS))
         logger.info("Rank %d: %s, part %s", rank(), source, part.name)

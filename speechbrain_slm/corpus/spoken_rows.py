@@ -4,13 +4,14 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.tables import MANIFEST
+from speechbrain_slm.utils.user_tables import as_text
 
 # What has been found out of a row; `reason` is empty where it is good.
 FACTS = pa.schema(
@@ -70,44 +71,24 @@ class Columns:
         return list(dict.fromkeys(name for name in found if name))
 
     def spoken(self, row):
-        """Yield (language, audio, speaker, text) of a row."""
+        """Yield (language, audio, speaker, text) of a row, as they are."""
         if isinstance(self.audio, dict):
             for language, column in self.audio.items():
                 yield self._one(row, language, column)
         else:
-            yield self._one(row, _text(row[self.language]), self.audio)
+            yield self._one(row, row[self.language], self.audio)
 
     def _one(self, row, language, column):
         def pick(name):
             name = name.get(language) if isinstance(name, dict) else name
-            return _text(row[name]) if name else ""
+            return row[name] if name else None
 
         speaker = pick(self.speaker) if self.speaker else "unknown"
         return language, row[column], speaker, pick(self.text)
 
 
-def _text(value):
-    return "" if value is None else str(value).strip()
-
-
-def check_columns(where, found, columns):
-    """Refuse a source that lacks a column.
-
-    Arguments
-    ---------
-    where : str
-        Named in the error.
-    found : list of str
-        The columns it has.
-    columns : Columns
-        Those it should have.
-    """
-    missing = [name for name in columns.names() if name not in found]
-    if missing:
-        raise ValueError(
-            f"{where}: no column {', '.join(missing)}; found "
-            f"{', '.join(found)}. Name the columns that it has."
-        )
+def _name(value):
+    return as_text(value).strip()
 
 
 def facts_of(row, where, columns, languages, folder, output_folder, names):
@@ -115,10 +96,10 @@ def facts_of(row, where, columns, languages, folder, output_folder, names):
 
     Arguments
     ---------
-    row : dict
+    row : Row
         A row of a source.
     where : str
-        Source and row, for the ledger.
+        The source, for the ledger.
     columns : Columns
         What it means.
     languages : list of str
@@ -135,25 +116,21 @@ def facts_of(row, where, columns, languages, folder, output_folder, names):
     list of dict
         With the fields of ``FACTS``; bad ones have a ``reason``.
     """
+    where = f"{where}, row {row.number}"
+    if row.fault:
+        return [_fact(where, row.fault)]
     facts = []
-    for language, audio, speaker, text in columns.spoken(row):
-        language = names.get(language, language)
-        fact = {
-            "story_id": _text(row[columns.story]),
-            "sentence": None,
-            "language": language,
-            "speaker": speaker,
-            "audio": "",
-            "num_samples": 0,
-            "sample_rate": 0,
-            "sha256": "",
-            "text": text,
-            "source": where,
-            "reason": "",
-        }
+    for language, audio, speaker, text in columns.spoken(row.values):
+        fact = _fact(where)
         try:
-            fact["sentence"] = _number(row[columns.sentence])
-            if not fact["story_id"] or not speaker:
+            # First what the ledger says of a row that is left out.
+            fact["story_id"] = _name(row.values[columns.story])
+            language = _name(language)
+            fact["language"] = language = names.get(language, language)
+            fact["sentence"] = _number(row.values[columns.sentence])
+            fact["speaker"] = _name(speaker)
+            fact["text"] = _name(text)
+            if not fact["story_id"] or not fact["speaker"]:
                 raise ValueError("no name of a story or of a speaker")
             if language not in languages:
                 raise ValueError(
@@ -167,12 +144,23 @@ def facts_of(row, where, columns, languages, folder, output_folder, names):
     return facts
 
 
+def _fact(where, reason=""):
+    """Return what is known of a row before it is looked at."""
+    numbers = {"sentence": None, "num_samples": 0, "sample_rate": 0}
+    return {
+        **dict.fromkeys(FACTS.names, ""),
+        **numbers,
+        "source": where,
+        "reason": reason,
+    }
+
+
 def _number(value):
     try:
         number = int(value)
     except (TypeError, ValueError):
         number = -1
-    if number < 0 or str(number) != str(value).strip():
+    if not 0 <= number < 2**31 or str(number) != str(value).strip():
         raise ValueError(f"sentence is {value!r}; expected 0, 1, 2, ...")
     return number
 
@@ -186,8 +174,9 @@ def _audio_facts(audio, folder, output_folder):
     if content is None:
         if not path:
             raise ValueError("no audio")
-        path = Path(path) if folder is None else folder / path
-        if not path.is_file():
+        path = as_stored(path if folder is None else folder / path)
+        # Not Path.is_file(), which fails at a name that is too long.
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"{path} does not exist")
         content = path.read_bytes()
     else:

@@ -1,21 +1,20 @@
 """Spoken corpora as others lay them out, read a batch of rows at a time.
 
-A source is a Parquet, CSV or JSONL file, a folder of such files (one with
-``metadata.csv`` beside its audio among them), or a hub dataset. Rows come in
-parts, each found again by its name, so that processes can share them and a
+A source is a table (see ``utils.user_tables``), a folder of such files (one
+with ``metadata.csv`` beside its audio among them), or a hub dataset. Rows come
+in parts, each found again by its name, so that processes can share them and a
 second run can skip those that it has.
 """
 
-import csv
-import json
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
+from speechbrain_slm.utils.columns import check_columns, open_parquet
+from speechbrain_slm.utils.files import as_stored, files_in
+from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
 
-SUFFIXES = (".parquet", ".csv", ".jsonl")
 HUB = "hub:"
 
 
@@ -26,24 +25,29 @@ class Part(NamedTuple):
     ----------
     name : str
         Tells it from the others of its source.
+    where : str
+        The file, or the source, for the ledger.
     folder : Path or None
         What audio paths are relative to.
     read : callable
-        Returns an iterator of its pyarrow.RecordBatch.
+        Returns an iterator of lists of its ``Row``.
     """
 
     name: str
+    where: str
     folder: Path | None
     read: object
 
 
-def iterate_parts(source, rows):
+def iterate_parts(source, columns, rows):
     """Yield the parts of a source, in order.
 
     Arguments
     ---------
     source : str or Path
         A file, a folder, or ``hub:<name>[:<configuration>[:<split>]]``.
+    columns : list of str
+        Those that it must have.
     rows : int
         Rows in a batch, and in a part where the format has none of its own
         (the parts of a Parquet file are its row groups).
@@ -58,29 +62,43 @@ def iterate_parts(source, rows):
     FileNotFoundError
         If there is no such file, or no table in the folder.
     ValueError
-        If the file is of another format.
+        If the file is of another format, or lacks a column.
     """
     if str(source).startswith(HUB):
-        yield from _hub_parts(str(source)[len(HUB) :], rows)
+        yield from _hub_parts(str(source)[len(HUB) :], columns, rows)
         return
     for number, path in enumerate(source_files(source)):
         if path.suffix == ".parquet":
-            for group in range(pq.ParquetFile(path).num_row_groups):
-                yield Part(
-                    f"{number:05d}-{group:05d}",
-                    path.parent,
-                    lambda path=path, group=group: pq.ParquetFile(
-                        path
-                    ).iter_batches(rows, row_groups=[group]),
-                )
-            continue
-        batches = _csv if path.suffix == ".csv" else _jsonl
-        for index, batch in enumerate(batches(path, rows)):
-            yield Part(
-                f"{number:05d}-{index:05d}",
-                path.parent,
-                lambda batch=batch: iter([batch]),
-            )
+            groups = _groups(path, columns)
+            parts = (partial(_group, path, columns, rows, n) for n in groups)
+        else:
+            batches = _batches(iterate_rows(path, columns), rows)
+            parts = (partial(iter, [batch]) for batch in batches)
+        for index, read in enumerate(parts):
+            name = f"{number:05d}-{index:05d}"
+            yield Part(name, str(path), path.parent, read)
+
+
+def _groups(path, columns):
+    with open_parquet(path) as file:
+        check_columns(path, file.schema_arrow.names, columns)
+        return range(file.num_row_groups)
+
+
+def _group(path, columns, rows, group):
+    """Yield the rows of a row group, numbered as in the file."""
+    with open_parquet(path) as file:
+        number = sum(file.metadata.row_group(n).num_rows for n in range(group))
+        batches = file.iter_batches(rows, row_groups=[group], columns=columns)
+        for batch in batches:
+            found = enumerate(batch.to_pylist(), number)
+            yield [Row(*one) for one in found]
+            number += len(batch)
+
+
+def _batches(rows, size):
+    while batch := list(itertools.islice(rows, size)):
+        yield batch
 
 
 def source_files(source):
@@ -103,15 +121,16 @@ def source_files(source):
     ValueError
         If the file is none, or the folder has tables of several formats.
     """
-    path = Path(source)
-    if path.is_file():
+    path = as_stored(source)
+    # What is no regular file is told by whoever opens it.
+    if path.exists() and not path.is_dir():
         if path.suffix not in SUFFIXES:
             raise ValueError(
                 f"{path}: expected one of {', '.join(SUFFIXES)}, found "
                 f"'{path.suffix}'"
             )
         return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES)
+    files = [p for p in files_in(path) if p.suffix in SUFFIXES]
     if not files:
         raise FileNotFoundError(
             f"{path} is no file, and no folder that holds a table "
@@ -128,50 +147,7 @@ def source_files(source):
     return files
 
 
-def _csv(path, rows):
-    """Cut a CSV file's batches to a number of rows, whatever its blocks."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), None)
-    if not names:
-        raise ValueError(f"{path} is empty; expected a line of column names")
-    # Numbers stay the text that they are: story 007 is not story 7.
-    options = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string())
-    )
-    left = None
-    try:
-        for batch in pa.csv.open_csv(path, convert_options=options):
-            table = pa.Table.from_batches([batch])
-            left = table if left is None else pa.concat_tables([left, table])
-            while len(left) >= rows:
-                yield left[:rows].combine_chunks().to_batches()[0]
-                left = left[rows:]
-    except pa.ArrowException as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
-    if left is not None and len(left):
-        yield left.combine_chunks().to_batches()[0]
-
-
-def _jsonl(path, rows):
-    lines = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                lines.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not valid JSON ({error})"
-                ) from error
-            if len(lines) == rows:
-                yield pa.RecordBatch.from_pylist(lines)
-                lines = []
-    if lines:
-        yield pa.RecordBatch.from_pylist(lines)
-
-
-def _hub_parts(name, rows):
+def _hub_parts(name, columns, rows):
     try:
         import datasets
     except ImportError as error:
@@ -196,4 +172,7 @@ def _hub_parts(name, rows):
             data = data.cast_column(column, datasets.Audio(decode=False))
     tables = data.with_format("arrow").iter(batch_size=rows)
     for index, table in enumerate(tables):
-        yield Part(f"{index:08d}", None, lambda table=table: table.to_batches())
+        check_columns(HUB + name, table.column_names, columns)
+        found = enumerate(table.select(columns).to_pylist(), index * rows)
+        read = partial(iter, [[Row(*one) for one in found]])
+        yield Part(f"{index:08d}", HUB + name, None, read)
