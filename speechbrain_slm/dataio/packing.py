@@ -50,10 +50,10 @@ class Concatenated:
         end = min(begin + BLOCK, self.source.num_stories)
         return self.source.tell(epoch, np.arange(begin, end))
 
-    def _extend(self, position):
-        """Lay out blocks until a position of the stream is reached."""
+    def _extend(self, position=0, blocks=0):
+        """Lay out a number of blocks, and until a position is reached."""
         end, edges = int(self._edges[-1]), []
-        while end < position:
+        while end < position or len(self._totals) < blocks:
             stream = self._block(len(self._totals))
             self._totals.append(stream.totals())
             end += stream.size
@@ -73,8 +73,7 @@ class Concatenated:
         -------
         int
         """
-        while len(self._totals) < epoch * self.num_blocks:
-            self._extend(int(self._edges[-1]) + 1)
+        self._extend(blocks=epoch * self.num_blocks)
         return int(self._edges[epoch * self.num_blocks]) // self.row_length
 
     def rows(self, indices):
@@ -132,11 +131,18 @@ class Concatenated:
         return whole + self._block(block).totals(rest) if rest else whole
 
     def passes(self, num_rows):
-        """Return how often the first rows pass over the stories, float."""
+        """Return how often the first rows pass over the stories, float.
+
+        In tokens. The rest of an epoch is laid out for that, once.
+        """
         position = num_rows * self.row_length
         self._extend(position)
-        block = int(np.searchsorted(self._edges, position, "left")) - 1
-        return max(block, 0) / self.num_blocks
+        block = int(np.searchsorted(self._edges, position, "right")) - 1
+        epoch = block // self.num_blocks
+        first, last = epoch * self.num_blocks, (epoch + 1) * self.num_blocks
+        self._extend(blocks=last)
+        begin, end = int(self._edges[first]), int(self._edges[last])
+        return epoch + (position - begin) / (end - begin)
 
 
 class BestFit:

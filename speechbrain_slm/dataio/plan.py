@@ -26,6 +26,7 @@ from speechbrain_slm.dataio.settings import (
 )
 from speechbrain_slm.dataio.source import Source
 from speechbrain_slm.dataio.stage import Stage
+from speechbrain_slm.utils.numbers import check_number
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class TokenPlan:
     stages : list of dict
         ``{tokens: N, mixture: {source: weight}}`` in the order of training.
         Weights are shares of the stage's tokens; they need not sum to 1. A
-        budget is rounded to whole steps.
+        budget is rounded to whole steps, or given as ``steps: N``.
     row_length : int
         Tokens in a row.
     rows_per_step : int
@@ -89,13 +90,9 @@ class TokenPlan:
         packing="concatenate",
         language_tags=(),
     ):
-        if row_length < 2 or rows_per_step < 1:
-            raise ValueError(
-                f"row_length is {row_length}, rows_per_step {rows_per_step}; "
-                "expected at least 2 tokens and 1 row"
-            )
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed is {seed!r}; expected an integer >= 0")
+        check_number("row_length", row_length, at_least=2, whole=True)
+        check_number("rows_per_step", rows_per_step, at_least=1, whole=True)
+        check_number("seed", seed, at_least=0, whole=True)
         if packing not in PACKINGS:
             raise ValueError(
                 f"packing is {packing!r}; expected one of {', '.join(PACKINGS)}"
@@ -135,10 +132,7 @@ class TokenPlan:
             "stores": {name: stores[name].info["identity"] for name in used},
             "tokenizer": first.identity,
             "sources": {name: described(sources[name]) for name in used},
-            "stages": [
-                {"tokens": s["tokens"], "mixture": dict(s["mixture"])}
-                for s in stages
-            ],
+            "stages": [{**s, "mixture": dict(s["mixture"])} for s in stages],
             "row_length": row_length,
             "rows_per_step": rows_per_step,
             "packing": packing,
@@ -249,7 +243,7 @@ class TokenPlan:
             tokens = rows * self.row_length
             found[name] = {
                 "rows": rows,
-                "passes": round(passes, 4),
+                "passes": round(passes, 6),
                 **dict(zip(columns, counts.tolist(), strict=True)),
                 "padding": int(tokens - counts[:-2].sum()),
             }
@@ -303,6 +297,7 @@ class TokenPlan:
         ValueError
             If the stores' units are of another tokenizer, or too few.
         """
+        check_number("valid_rows", num_rows, at_least=1, whole=True)
         trained = next(iter(self._stores.values()))
         check_tokenizers(stores, trained)
         rows = {}
@@ -331,7 +326,7 @@ class TokenPlan:
             units = {name: found[name] for name in source.languages}
             total = max(1, sum(units.values()))
             logger.info(
-                "source %s: %d rows, %.2f passes over %d stories (%d of them "
+                "source %s: %d rows, %.3f passes over %d stories (%d of them "
                 "not in all of its languages); %s; %.2f switches a story",
                 name,
                 found["rows"],

@@ -1,6 +1,6 @@
 """What a recipe's ``sources`` and ``stages`` may be, and their stores."""
 
-import math
+from speechbrain_slm.utils.numbers import check_number
 
 SOURCE_KEYS = (
     "languages",
@@ -9,7 +9,7 @@ SOURCE_KEYS = (
     "shuffle_alignment",
     "units_folder",
 )
-STAGE_KEYS = {"tokens", "mixture"}
+BUDGETS = ("tokens", "steps")
 
 
 def check_sources(sources, language_tags=()):
@@ -27,12 +27,25 @@ def check_sources(sources, language_tags=()):
     ValueError
         Names the source and the key.
     """
+    _check_list("language_tags", language_tags)
     for name, settings in sources.items():
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"Source '{name}' is {settings!r}; expected a mapping such as "
+                "{languages: [en]}"
+            )
         unknown = set(settings) - set(SOURCE_KEYS)
         if unknown or "languages" not in settings:
             raise ValueError(
                 f"Source '{name}' has the keys {sorted(settings)}; expected "
                 f"languages, and of {sorted(SOURCE_KEYS)} what is needed"
+            )
+        _check_list(f"Source '{name}': languages", settings["languages"])
+        shuffled = settings.get("shuffle_alignment", False)
+        if not isinstance(shuffled, bool):
+            raise ValueError(
+                f"Source '{name}': shuffle_alignment is {shuffled!r}; "
+                "expected True or False"
             )
         untagged = set(settings["languages"]) - set(language_tags)
         if language_tags and untagged:
@@ -45,13 +58,20 @@ def check_sources(sources, language_tags=()):
         raise ValueError(f"language_tags names one twice: {language_tags}")
 
 
+def _check_list(name, value):
+    # Text would be read letter by letter.
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {value!r}; expected a list, [...]")
+
+
 def check_stages(stages, sources):
     """Refuse stages that cannot be laid out.
 
     Arguments
     ---------
     stages : list of dict
-        ``{tokens: N, mixture: {source: weight}}``.
+        ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
+        ``tokens``.
     sources : dict
         Name -> settings.
 
@@ -71,35 +91,47 @@ def check_stages(stages, sources):
     ...              {"en": {}, "fr": {}})
     ['en']
     """
+    _check_list("stages", stages)
     if not stages:
         raise ValueError("'stages' is empty; expected at least one stage")
     used = set()
     for number, stage in enumerate(stages):
         where = f"Stage {number + 1} of {len(stages)}"
-        if set(stage) != STAGE_KEYS:
+        if not isinstance(stage, dict):
             raise ValueError(
-                f"{where} has the keys {sorted(stage)}; expected "
-                f"{sorted(STAGE_KEYS)}"
+                f"{where} is {stage!r}; expected a mapping such as "
+                "{tokens: 1000000, mixture: {en: 1}}"
             )
-        tokens, mixture = stage["tokens"], stage["mixture"]
-        if not isinstance(tokens, int | float) or not 0 < tokens < math.inf:
+        if set(stage) not in [{budget, "mixture"} for budget in BUDGETS]:
             raise ValueError(
-                f"{where} has {tokens!r} tokens; expected a number > 0"
+                f"{where} has the keys {sorted(stage)}; expected mixture, and "
+                f"either {' or '.join(BUDGETS)}"
             )
+        mixture = stage["mixture"]
+        if not isinstance(mixture, dict):
+            raise ValueError(
+                f"{where}: mixture is {mixture!r}; expected source: weight"
+            )
+        if "steps" in stage:
+            check_number(
+                f"{where}: steps", stage["steps"], at_least=1, whole=True
+            )
+        else:
+            check_number(f"{where}: tokens", stage["tokens"], above=0)
         unknown = [name for name in mixture if name not in sources]
         if unknown:
             raise ValueError(
                 f"{where}: its mixture names {', '.join(unknown)}; 'sources' "
                 f"defines {', '.join(sources)}"
             )
-        negative = [name for name, weight in mixture.items() if weight < 0]
-        positive = [name for name, weight in mixture.items() if weight > 0]
-        if negative or not positive:
-            raise ValueError(
-                f"{where}: its mixture is {mixture}; expected weights >= 0, "
-                "one of them > 0"
-            )
-        used.update(positive)
+        for name, weight in mixture.items():
+            check_number(f"{where}: the weight of '{name}'", weight, at_least=0)
+        check_number(
+            f"{where}: the sum of its weights",
+            sum(mixture.values()),
+            above=0,
+        )
+        used.update(name for name, weight in mixture.items() if weight > 0)
     return sorted(used)
 
 

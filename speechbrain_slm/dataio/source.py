@@ -7,6 +7,7 @@ import numpy as np
 from speechbrain_slm.dataio.interleaving import hash_integers, language_paths
 from speechbrain_slm.dataio.reader import ranges
 from speechbrain_slm.dataio.stream import Stream
+from speechbrain_slm.utils.numbers import check_number
 
 # Keys beside (seed, epoch), so that the order of the stories, their language
 # paths and their partners are drawn from different streams.
@@ -76,8 +77,7 @@ class Source:
             )
         if len(set(languages)) != len(languages):
             raise ValueError(f"A source names a language twice: {languages}")
-        if not isinstance(span, int) or span < 1:
-            raise ValueError(f"span is {span}; expected 1 or more sentences")
+        check_number("span", span, at_least=1, whole=True)
         self.store = store
         self.languages = list(languages)
         self.span = span
@@ -108,11 +108,8 @@ class Source:
         if not isinstance(probability, dict):
             knots = {0: probability}
         for tokens, value in knots.items():
-            if not (0 <= float(value) <= 1 and float(tokens) >= 0):
-                raise ValueError(
-                    f"switch_probability is {probability}; expected 0 to 1, or "
-                    "tokens -> probability"
-                )
+            check_number("switch_probability", value, at_least=0, at_most=1)
+            check_number("switch_probability's token", tokens, at_least=0)
         if not knots:
             raise ValueError("switch_probability is an empty curriculum")
         positions = sorted(knots)

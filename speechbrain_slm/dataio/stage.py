@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# Twice the square of it is the largest number that dealing meets, in 64 bits.
+MOST_ROWS = 1 << 30
+
 
 class Stage:
     """The rows of a stage.
@@ -9,7 +12,8 @@ class Stage:
     Arguments
     ---------
     stage : dict
-        ``{tokens: N, mixture: {source: weight}}``.
+        ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
+        ``tokens``.
     names : sequence of str
         The sources of the run, in the order of the columns.
     row_length : int
@@ -20,7 +24,7 @@ class Stage:
     Attributes
     ----------
     steps, rows : int
-        Of the whole stage: its tokens, rounded to whole steps.
+        Of the whole stage; tokens are rounded to whole steps.
     shares : numpy.ndarray
         Rows of each source, shape ``[sources]``.
 
@@ -36,8 +40,15 @@ class Stage:
 
     def __init__(self, stage, names, row_length, rows_per_step):
         step_tokens = row_length * rows_per_step
-        self.steps = max(1, round(stage["tokens"] / step_tokens))
+        self.steps = stage.get("steps") or max(
+            1, round(stage["tokens"] / step_tokens)
+        )
         self.rows = self.steps * rows_per_step
+        if self.rows > MOST_ROWS:
+            raise ValueError(
+                f"A stage of {self.rows:,} rows is too long: at most "
+                f"{MOST_ROWS:,} can be dealt out. Split it into several."
+            )
         weights = np.array([stage["mixture"].get(n, 0) for n in names], float)
         exact = weights / weights.sum() * self.rows
         self.shares = np.floor(exact).astype(np.int64)

@@ -7,11 +7,14 @@ embeddings are new (TWIST: Hassid et al., NeurIPS 2023).
 """
 
 import copy
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from speechbrain_slm.models.linear import use_onednn
+from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.store_format import read_info
 
 # What follows from the units, hence is no value of a YAML.
 DERIVED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
@@ -19,8 +22,9 @@ DERIVED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 def decoder_lm(
     model_type,
-    vocabulary_size,
+    vocabulary_size=None,
     language_tags=(),
+    units_folder=None,
     warm_start=None,
     embedding_std=None,
     activation_checkpointing=False,
@@ -32,10 +36,13 @@ def decoder_lm(
     ---------
     model_type : str
         A decoder that transformers knows: ``"qwen2"``, ``"llama"``, ...
-    vocabulary_size : int
-        Number of units.
+    vocabulary_size : int, optional
+        Number of units; by default that of the training units.
     language_tags : sequence of str
         Languages that get an embedding of their own.
+    units_folder : str or Path, optional
+        Where the units of all splits stand; read only where
+        ``vocabulary_size`` is None.
     warm_start : str or Path, optional
         A text LM, by its name on the Hugging Face hub or its local folder.
         All its weights are taken but the embeddings and the output head.
@@ -58,7 +65,8 @@ def decoder_lm(
     ------
     ValueError
         If the configuration class does not know a key (it would otherwise be
-        stored and ignored), or the text LM is of another shape.
+        stored and ignored), the text LM is of another shape, or the number
+        of units is not known.
 
     Example
     -------
@@ -75,6 +83,15 @@ def decoder_lm(
             f"language_tags is {list(language_tags)}; expected each language "
             "once"
         )
+    if vocabulary_size is None:
+        if units_folder is None:
+            raise ValueError(
+                "vocabulary_size is null, and no units_folder is given to "
+                "take it from; set one of them"
+            )
+        tokenizer = read_info(Path(units_folder) / "train")["tokenizer"]
+        vocabulary_size = tokenizer["vocabulary_size"]
+    check_number("vocabulary_size", vocabulary_size, at_least=1, whole=True)
     values = {
         **config,
         "vocab_size": vocabulary_size + 1 + len(language_tags),

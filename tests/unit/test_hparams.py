@@ -47,7 +47,7 @@ def test_the_full_sizes_differ_in_their_model_alone(run):
     [
         ("seed: 1986", "seed: 1987"),
         ("weight_decay: 0.1", "weight_decay: 0.2"),
-        ("vocabulary_size: 4000", "vocabulary_size: 400"),
+        ("vocabulary_size: null", "vocabulary_size: 400"),
         ("thousand_steps: 16384", "thousand_steps: 16000"),
     ],
 )

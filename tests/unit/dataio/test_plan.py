@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from conftest import write_store
 
+from speechbrain_slm.dataio import packing
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore, open_stores
 from speechbrain_slm.dataio.stage import Stage
 
+NAN = float("nan")
 SOURCES = {
     "en": {"languages": ["en"]},
     "fr": {"languages": ["fr"]},
     "interleaved": {"languages": ["en", "fr"], "switch_probability": 0.5},
 }
+MIXED = SOURCES["interleaved"]
 STAGES = [
     {"tokens": 32 * 12 * 10, "mixture": {"en": 0.5, "fr": 0.5}},
     {"tokens": 32 * 12 * 6, "mixture": {"interleaved": 0.4, "en": 0.6}},
@@ -104,18 +107,45 @@ def test_counts_equal_what_the_rows_hold(store_folder, packing, tags):
     assert statistics["interleaved"]["switches"] > 0
 
 
-def test_more_passes_than_one_are_counted(store_folder, caplog):
+@pytest.mark.parametrize("block", [7, 2048])
+def test_passes_are_counted_to_the_token(
+    store_folder, caplog, monkeypatch, block
+):
+    """Within the first block of stories, too, and over many."""
+    monkeypatch.setattr(packing, "BLOCK", block)
     plan = make_plan(
-        store_folder, [{"tokens": 32 * 12 * 60, "mixture": {"en": 1}}]
+        store_folder, [{"tokens": 32 * 12 * 20, "mixture": {"en": 1}}]
     )
-    passes = plan.statistics(60)["en"]["passes"]
-    units = UnitStore(store_folder).info["counts"]["en"]["units"]
-    assert passes == pytest.approx(32 * 12 * 60 / (units + 40), abs=1)
+    pass_tokens = UnitStore(store_folder).info["counts"]["en"]["units"] + 40
+    found = [plan.statistics(step)["en"]["passes"] for step in range(21)]
+    assert found == pytest.approx(
+        [32 * 12 * step / pass_tokens for step in range(21)], abs=1e-6
+    )
+    assert 0 < found[1] < 1 < found[-1]
     with caplog.at_level(logging.INFO):
         plan.log_summary()
-    assert (
-        f"source en: 720 rows, {passes:.2f} passes over 40 stor" in caplog.text
-    )
+    assert f"source en: 240 rows, {found[-1]:.3f} passes over 40" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["concatenate", "best_fit"])
+def test_passes_of_what_is_drawn_anew(store_folder, name):
+    """An epoch of interleaved stories ends where the next one begins."""
+    packed = make_plan(store_folder, packing=name).sources["interleaved"]
+    for epoch in (1, 2):
+        before = packed.rows_before(epoch)
+        assert packed.passes(before) <= epoch < packed.passes(before + 1)
+
+
+def test_a_budget_in_steps(store_folder):
+    """The same run as one whose tokens make these steps."""
+    steps = [{"steps": 10, **STAGES[0]}, {"steps": 6, **STAGES[1]}]
+    for stage in steps:
+        del stage["tokens"]
+    plan, other = make_plan(store_folder, steps), make_plan(store_folder)
+    assert plan.first_steps.tolist() == other.first_steps.tolist()
+    assert all((plan.rows(k) == other.rows(k)).all() for k in range(16))
+    assert plan.identity["stages"] == steps
+    assert other.identity["stages"] == STAGES
 
 
 def test_stores_beside_each_other(store_folder, tmp_path):
@@ -176,12 +206,22 @@ def test_batch_that_ranks_cannot_divide(store_folder):
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
-        ({"tokens": 0, "mixture": {"en": 1}}, "0 tokens"),
-        ({"tokens": "abc", "mixture": {"en": 1}}, "'abc' tokens"),
+        ({"tokens": 0, "mixture": {"en": 1}}, "1 of 1: tokens is 0; .*above 0"),
+        ({"tokens": NAN, "mixture": {"en": 1}}, "tokens is nan"),
+        ({"tokens": True, "mixture": {"en": 1}}, "tokens is True"),
+        ({"tokens": "abc", "mixture": {"en": 1}}, "tokens is 'abc'"),
+        ({"tokens": 1e13, "mixture": {"en": 1}}, "Split it into several"),
+        ({"steps": 0, "mixture": {"en": 1}}, "steps is 0; .*integer"),
+        ({"steps": 1.5, "mixture": {"en": 1}}, "steps is 1.5"),
+        ({"steps": 5, "tokens": 5, "mixture": {"en": 1}}, "either tokens or"),
+        ({"mixture": {"en": 1}}, "either tokens or steps"),
+        ({"tokens": 5, "mixture": "en"}, "mixture is 'en'"),
         ({"tokens": 5, "mixture": {"it": 1}}, "names it; .* en, fr"),
-        ({"tokens": 5, "mixture": {"en": 0}}, "one of them > 0"),
-        ({"tokens": 5, "mixture": {"en": -1, "fr": 2}}, "weights >= 0"),
+        ({"tokens": 5, "mixture": {"en": 0}}, "sum of its weights is 0"),
+        ({"tokens": 5, "mixture": {"en": NAN}}, "weight of 'en' is nan"),
+        ({"tokens": 5, "mixture": {"en": -1, "fr": 2}}, "'en' is -1; .* 0"),
         ({"tokens": 5, "mixture": {"en": 1}, "epochs": 3}, "epochs"),
+        ("en", "is 'en'; expected a mapping"),
     ],
 )
 def test_refused_stages(store_folder, stage, message):
@@ -198,7 +238,34 @@ def test_step_outside_the_run(store_folder):
     ("settings", "message"),
     [
         ({"stages": []}, "'stages' is empty"),
+        ({"stages": "en"}, "stages is 'en'; expected a list"),
         ({"seed": -1}, "seed is -1"),
+        ({"row_length": 1}, "row_length is 1; .* at least 2"),
+        ({"row_length": 32.0}, "row_length is 32.0; expected an integer"),
+        ({"rows_per_step": 0}, "rows_per_step is 0"),
+        ({"language_tags": "en"}, "language_tags is 'en'; expected a list"),
+        (
+            {"sources": {**SOURCES, "en": {"languages": "en"}}},
+            "is 'en'; .*list",
+        ),
+        ({"sources": {**SOURCES, "en": None}}, "'en' is None; .* mapping"),
+        (
+            {"sources": {**SOURCES, "fr": {**MIXED, "span": 0}}},
+            "span is 0",
+        ),
+        (
+            {"sources": {**SOURCES, "fr": {**MIXED, "switch_probability": 2}}},
+            "switch_probability is 2; .* at most 1",
+        ),
+        (
+            {
+                "sources": {
+                    **SOURCES,
+                    "fr": {**MIXED, "shuffle_alignment": "no"},
+                }
+            },
+            "shuffle_alignment is 'no'",
+        ),
         ({"packing": "tight"}, "packing is 'tight'; .* best_fit"),
         ({"row_length": 7, "packing": "best_fit"}, "Set row_length to 8"),
         ({"language_tags": ["en"]}, "'fr' has fr, .* no tag"),

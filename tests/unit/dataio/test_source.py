@@ -320,9 +320,14 @@ def test_uniform_is_uniform():
     assert chi_squared < 50  # 19 degrees of freedom: p = 1e-4
 
 
-@pytest.mark.parametrize("probability", [1.5, -0.1, {0: 0.5, 9: 2}, {-1: 0.5}])
+@pytest.mark.parametrize(
+    "probability",
+    [1.5, -0.1, float("nan"), "0.5", {0: 0.5, 9: 2}, {-1: 0.5}],
+)
 def test_refused_probabilities(store_folder, probability):
-    with pytest.raises(ValueError, match="switch_probability is"):
+    with pytest.raises(
+        ValueError, match=r"^switch_probability.* is .*; expected"
+    ):
         Source(UnitStore(store_folder), ["en", "fr"], probability)
 
 

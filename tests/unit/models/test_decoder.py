@@ -297,6 +297,22 @@ def test_full_size_yamls_warm_start_from_what_the_hub_holds(
         assert torch.equal(body(model)[key], weight), key
 
 
+def test_the_vocabulary_is_that_of_the_units(store_folder):
+    values = {"vocabulary_size": None, "units_folder": str(store_folder.parent)}
+    model = from_yaml("qwen2_mini.yaml", **values)
+    assert model.get_input_embeddings().num_embeddings == 31
+    with pytest.raises(FileNotFoundError, match="is not a complete unit store"):
+        from_yaml("qwen2_mini.yaml", **{**values, "units_folder": "nowhere"})
+    with pytest.raises(ValueError, match="null, and no units_folder"):
+        from_yaml("qwen2_mini.yaml", vocabulary_size=None)
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, "30", True])
+def test_a_vocabulary_that_is_none(size):
+    with pytest.raises(ValueError, match=r"vocabulary_size is .* at least 1"):
+        decoder_lm("qwen2", size, **SHAPE)
+
+
 def test_mini_yaml_passes_its_values_on():
     model = from_yaml(
         "qwen2_mini.yaml",

@@ -1,0 +1,61 @@
+"""Numbers that a user sets: what they may be."""
+
+import math
+import numbers
+import operator
+
+
+def check_number(
+    name,
+    value,
+    at_least=None,
+    above=None,
+    at_most=None,
+    below=None,
+    whole=False,
+):
+    """Refuse a value that is no number, or out of its range.
+
+    NaN and infinity are never in range, and True is no number.
+
+    Arguments
+    ---------
+    name : str
+        What the value is called where it is set.
+    value : object
+        What was set.
+    at_least, above, at_most, below : float, optional
+        The bounds: two that belong to the range, two that do not.
+    whole : bool
+        Whether it must be an integer.
+
+    Raises
+    ------
+    ValueError
+        Names the value, what it is, and what was expected.
+
+    Example
+    -------
+    >>> check_number("warmup", 0.05, at_least=0, below=1)
+    >>> check_number("warmup", 2, at_least=0, below=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: warmup is 2; expected a number of at least 0 and below 1
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    fits = fits and -math.inf < value < math.inf
+    words = []
+    what = "an integer" if whole else "a number"
+    for word, bound, test in (
+        ("of at least", at_least, operator.ge),
+        ("above", above, operator.gt),
+        ("at most", at_most, operator.le),
+        ("below", below, operator.lt),
+    ):
+        if bound is not None:
+            words.append(f"{word} {bound}")
+            fits = fits and test(value, bound)
+    if not fits:
+        expected = " ".join([what, *" and ".join(words).split()])
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
