@@ -67,7 +67,7 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
     files : dict or None
         Language -> file (see ``read_cloze``); None: the natural items.
     languages : list of str
-        Those to write, of those that have a file.
+        Those to write: the languages of the files.
     seed : int
         Another seed draws other speakers and off-topic endings.
     speakers : list of str
@@ -81,15 +81,17 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
     Raises
     ------
     ValueError
-        If a language has no file.
+        If a language has no file, or a file no language.
     """
     if files is None:
         return prepare_natural(output_folder, languages, seed, speakers)
     lacking = [name for name in languages if name not in files]
-    if lacking or not languages:
+    unknown = [name for name in files if name not in languages]
+    if lacking or unknown or not languages:
         raise ValueError(
             f"languages: found {list(languages)}; there are files of "
-            f"{', '.join(files)}. Add one to 'files', or drop the language."
+            f"{', '.join(files)}. Each language needs a file, and each file a "
+            "language: mend 'languages' or 'files'."
         )
     chosen = {name: files[name] for name in languages}
     items, ledger = read_cloze(chosen)

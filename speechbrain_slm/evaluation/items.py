@@ -17,6 +17,7 @@ from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,
     ITEMS_KEY,
+    ITEMS_OPTIONAL,
     read_table,
 )
 
@@ -49,7 +50,7 @@ def read_items(path):
         If there is no item, the right and the wrong ending of one are the
         same story, or the table is not what :func:`read_table` expects.
     """
-    table = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    table = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY, ITEMS_OPTIONAL)
     if not len(table):
         raise ValueError(
             f"{path}: the table of items is empty; expected at least one"
@@ -70,9 +71,7 @@ def read_items(path):
 def _filled(table, name, default):
     if name not in table.column_names:
         return default
-    column = table[name].cast(pa.string())
-    hole = pc.or_kleene(pc.is_null(column), pc.equal(column, ""))
-    return pc.if_else(hole, default, column)
+    return pc.if_else(pc.equal(table[name], ""), default, table[name])
 
 
 def name_of(row):

@@ -112,11 +112,25 @@ def as_stored(path):
         return path
     folder = as_stored(path.parent)
     if not path.name.isascii() and folder.is_dir():
-        wanted = unicodedata.normalize("NFC", path.name)
         for other in sorted(folder.iterdir()):
-            if unicodedata.normalize("NFC", other.name) == wanted:
+            if nfc(other.name) == nfc(path.name):
                 return other
     return folder / path.name
+
+
+def nfc(name):
+    """Return a name in one Unicode form, so that equal ones are equal.
+
+    Arguments
+    ---------
+    name : str
+        Of a file; systems differ in how they store an accent.
+
+    Returns
+    -------
+    str
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def check_file(path, expected):

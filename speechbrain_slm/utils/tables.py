@@ -55,6 +55,8 @@ ITEMS = pa.schema(
 )
 ITEMS_KEY = ("item_id", "benchmark", "prompt_language", "ending_language")
 ITEMS_EMPTY = ("prompt",)
+# Columns of text that it may have.
+ITEMS_OPTIONAL = ("group", "subset")
 
 # Of the tables that a stage writes.
 WRITTEN = "Run the stage that writes it first."
@@ -111,7 +113,7 @@ def read_table(path, schema, key, may_be_empty=(), optional=(), advice=WRITTEN):
     try:
         path = check_file(path, expected)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}. {advice}") from None
+        raise FileNotFoundError(f"{error}. {advice}".strip()) from None
     table = _read(path)
     check_columns(path, table.column_names, schema.names)
     further = [name for name in optional if name in table.column_names]

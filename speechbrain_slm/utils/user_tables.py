@@ -114,7 +114,7 @@ def iterate_rows(path, columns, optional=(), batch=BATCH):
             f"{path}: expected one of {', '.join(SUFFIXES)}, found "
             f"'{path.suffix}'"
         )
-    expected = f"a table with the columns {', '.join(columns)}"
+    expected = f"a table with {', '.join(columns) or 'columns'}"
     if path.suffix in _TEXT:
         with open_text(path, expected) as file:
             yield from _TEXT[path.suffix](file, path, columns, optional)

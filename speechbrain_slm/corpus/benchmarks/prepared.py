@@ -10,7 +10,12 @@ import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.tables import ITEMS, MANIFEST, write_table
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_OPTIONAL,
+    MANIFEST,
+    write_table,
+)
 
 logger = logging.getLogger(__name__)
 # The units recipe names a store after its manifest.
@@ -18,8 +23,6 @@ MANIFEST_FILE = "speech.parquet"
 ITEMS_FILE = "items.parquet"
 # What counts as audio in a folder.
 AUDIO = (".wav", ".flac")
-# See utils.tables: columns that a table of items may have.
-OPTIONAL = ("group", "subset")
 # How samples are read so that writing them again changes none of them; any
 # other encoding is read as float32.
 SAMPLES = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
@@ -100,7 +103,7 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
     manifest = pa.Table.from_pylist(rows, schema=pa.schema([*MANIFEST, *note]))
     optional = [
         pa.field(name, pa.string())
-        for name in OPTIONAL
+        for name in ITEMS_OPTIONAL
         if any(row.get(name) for row in items)
     ]
     schema = pa.schema([*ITEMS, *optional])

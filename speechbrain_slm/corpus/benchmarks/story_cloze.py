@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 
 from speechbrain_slm.corpus.benchmarks.prepared import AUDIO, Clip
+from speechbrain_slm.utils.files import files_in, nfc
 
 PARTS = {
     "pairs": ("correct", "incorrect"),
@@ -116,10 +117,10 @@ def _read_folder(folder, layout):
         )
     parts = PARTS[layout]
     stories = {}
-    for path in sorted(folder.iterdir()):
+    for path in files_in(folder, deep=False):
         if path.suffix.lower() not in AUDIO:
             continue
-        story, _, part = path.stem.rpartition("_")
+        story, _, part = nfc(path.stem).rpartition("_")
         if layout == "pairs":
             story = INDEX.sub("", story, count=1)
         if not story or part not in parts:

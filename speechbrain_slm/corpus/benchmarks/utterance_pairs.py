@@ -18,10 +18,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from speechbrain_slm.corpus.benchmarks.prepared import AUDIO, Clip
+from speechbrain_slm.utils.files import as_stored, files_in, nfc
 from speechbrain_slm.utils.tables import read_table
 
 FOLDERS = {"right": "correct", "wrong": "wrong"}
 COLUMNS = ("pair", "right", "wrong")
+OPTIONAL = ("speaker", "group", "subset")
 TABLES = (".csv", ".parquet")
 
 
@@ -99,13 +101,14 @@ def _read_folders(source):
                 f"({' or '.join(TABLES)})"
             )
         sides[side] = {}
-        for path in sorted(folder.iterdir()):
+        for path in files_in(folder, deep=False):
             if path.suffix.lower() not in AUDIO:
                 continue
-            other = sides[side].setdefault(path.stem, path)
+            name = nfc(path.stem)
+            other = sides[side].setdefault(name, path)
             if other != path:
                 raise ValueError(
-                    f"{folder}: '{path.stem}' stands twice: {other.name} and "
+                    f"{folder}: '{name}' stands twice: {other.name} and "
                     f"{path.name}. Remove one of them."
                 )
     alone = sorted(sides["right"].keys() ^ sides["wrong"].keys())
@@ -126,9 +129,12 @@ def _read_folders(source):
 
 def _read_table(source):
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-    rows = read_table(source, schema, ("pair",)).to_pylist()
+    table = read_table(source, schema, ("pair",), optional=OPTIONAL, advice="")
     # A path that is absolute stays as it is.
     return [
-        {**row, **{side: source.parent / row[side] for side in FOLDERS}}
-        for row in rows
+        {
+            **row,
+            **{side: as_stored(source.parent / row[side]) for side in FOLDERS},
+        }
+        for row in table.to_pylist()
     ]

@@ -26,6 +26,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from speechbrain_slm.corpus.benchmarks.prepared import Clip
+from speechbrain_slm.utils.files import as_stored, files_in, nfc
 from speechbrain_slm.utils.tables import read_table
 
 GOLD = "gold.csv"
@@ -91,7 +92,7 @@ def read_zerospeech(folder, benchmark):
             f"{benchmark}.{row['filename']}",
             LANGUAGE,
             row["voice"],
-            folder / f"{row['filename']}.wav",
+            as_stored(folder / f"{row['filename']}.wav"),
         )
         for row in rows
     ]
@@ -125,7 +126,13 @@ def _read_gold(gold, layout):
     columns = (*COLUMNS, *layout.columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
     # Non-words have no frequency.
-    table = read_table(gold, schema, ("filename",), ("frequency",))
+    advice = (
+        f"It comes with the benchmark's audio: name the folder that holds "
+        f"{GOLD} and the WAV files, such as lexical/dev"
+    )
+    table = read_table(
+        gold, schema, ("filename",), ("frequency",), advice=advice
+    )
     rows = table.select(columns).to_pylist()
     if not rows:
         raise ValueError(f"{gold} has no row; expected one for each WAV file")
@@ -153,10 +160,12 @@ def _is_count(text):
 
 
 def _refuse_surplus(folder, rows):
-    named = {row["filename"] for row in rows}
-    surplus = sorted(
-        path.name for path in folder.glob("*.wav") if path.stem not in named
-    )
+    named = {nfc(row["filename"]) for row in rows}
+    surplus = [
+        path.name
+        for path in files_in(folder, "*.wav", deep=False)
+        if nfc(path.stem) not in named
+    ]
     if surplus:
         raise ValueError(
             f"{folder}: {surplus[0]} (and {len(surplus) - 1} other WAV "

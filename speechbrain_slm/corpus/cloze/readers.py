@@ -1,34 +1,46 @@
 """Cloze items from files: StoryCloze, XStoryCloze, JSON lines, stories.
 
-======== ==============================================================
-file     content
-======== ==============================================================
-.csv     StoryCloze, spring 2016 and winter 2018: ``InputStoryid``,
-         ``InputSentence1`` to ``InputSentence4``,
-         ``RandomFifthSentenceQuiz1``, ``RandomFifthSentenceQuiz2`` and
-         ``AnswerRightEnding`` (1 or 2)
-.tsv     XStoryCloze: the same columns
-.jsonl   ``{"id": ..., "prompt": [sentences], "right": ..., "wrong": ...}``
-.parquet a stories table: an item is a story whose last two sentences are
-         the right and the wrong ending (see ``whole_table``)
-======== ==============================================================
+A table (see ``utils.user_tables``) has an item a row, under one of three sets
+of names:
 
-A file holds one language, but for the stories table, which holds them all.
+- StoryCloze, spring 2016 and winter 2018, and XStoryCloze: ``InputStoryid``,
+  ``InputSentence1`` to ``InputSentence4``, ``RandomFifthSentenceQuiz1``,
+  ``RandomFifthSentenceQuiz2`` and ``AnswerRightEnding`` (1 or 2);
+- XStoryCloze on the hub: ``story_id``, ``input_sentence_1`` to
+  ``input_sentence_4``, ``sentence_quiz1``, ``sentence_quiz2`` and
+  ``answer_right_ending`` (1 or 2);
+- JSON lines of one's own: ``{"id": ..., "prompt": [sentences], "right": ...,
+  "wrong": ...}``.
+
+Such a file holds one language. A ``.parquet`` file may be a stories table
+instead, which holds them all: an item is a story whose last two sentences are
+the right and the wrong ending (see ``whole_table``).
 """
 
-import csv
-import json
-from pathlib import Path
-
 from speechbrain_slm.corpus.cloze.items import ClozeItem
+from speechbrain_slm.utils.columns import check_columns
+from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
+from speechbrain_slm.utils.user_tables import SUFFIXES, as_text, iterate_rows
 
-_ID = "InputStoryid"
-_PROMPT = [f"InputSentence{number}" for number in range(1, 5)]
-_ENDINGS = ["RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"]
-_ANSWER = "AnswerRightEnding"
-_COLUMNS = [_ID, *_PROMPT, *_ENDINGS, _ANSWER]
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+# Name, prompt, endings and answer, as they are published.
+_PUBLISHED = (
+    (
+        "InputStoryid",
+        *(f"InputSentence{number}" for number in range(1, 5)),
+        "RandomFifthSentenceQuiz1",
+        "RandomFifthSentenceQuiz2",
+        "AnswerRightEnding",
+    ),
+    (
+        "story_id",
+        *(f"input_sentence_{number}" for number in range(1, 5)),
+        "sentence_quiz1",
+        "sentence_quiz2",
+        "answer_right_ending",
+    ),
+)
+_OURS = ("id", "prompt", "right", "wrong")
 
 
 def read_cloze(files):
@@ -73,9 +85,7 @@ def read_cloze(files):
         raise ValueError("files: found none; expected language -> path")
     read = {}
     for language, path in files.items():
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} ('{language}') does not exist")
+        path = check_file(path, f"cloze items in '{language}'")
         read[language] = _read(path, language)
     first = next(iter(read))
     names = dict.fromkeys(name for one in read.values() for name in one)
@@ -121,16 +131,18 @@ def _fault(name, read):
 
 def _read(path, language):
     """Return an item's prompt, right, wrong and answer by its name."""
-    if path.suffix in _SEPARATORS:
-        rows = _read_story_cloze(path)
-    elif path.suffix == ".jsonl":
-        rows = _read_jsonl(path)
-    elif path.suffix == ".parquet":
-        rows = _read_stories(path, language)
-    else:
+    if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: expected a .csv, .tsv, .jsonl or .parquet file"
+            f"{path}: expected one of {', '.join(SUFFIXES)}, found "
+            f"'{path.suffix}'"
         )
+    columns = _columns(path)
+    if columns is None:
+        rows = _read_stories(path, language)
+    elif columns == _OURS:
+        rows = _read_ours(path)
+    else:
+        rows = _read_published(path, columns)
     found = {}
     for number, name, *row in rows:
         if not name or name in found:
@@ -142,74 +154,72 @@ def _read(path, language):
     return found
 
 
-def _read_story_cloze(path):
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(
-            file, delimiter=_SEPARATORS[path.suffix], strict=True
-        )
-        try:
-            found = reader.fieldnames or ["none"]
-            rows = list(reader)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}, after line {reader.line_num}: {error}; expected "
-                "UTF-8 text in columns separated by "
-                f"{reader.reader.dialect.delimiter!r}"
-            ) from error
-    missing = [name for name in _COLUMNS if name not in found]
-    if missing == [_ANSWER]:
+def _columns(path):
+    """Tell which names a file has; None: those of a stories table."""
+    known = dict.fromkeys(name for one in (*_PUBLISHED, _OURS) for name in one)
+    rows = (row for row in iterate_rows(path, (), known) if not row.fault)
+    first = next(rows, None)
+    there = (
+        [k for k, v in first.values.items() if v is not None] if first else ()
+    )
+    found = {one: sum(name in there for name in one) for one in _PUBLISHED}
+    best = max(found, key=found.get)
+    # A stories table has a story_id, too.
+    if path.suffix == ".parquet" and found[best] < 2:
+        return None
+    if path.suffix == ".jsonl" and found[best] < 2:
+        return _OURS
+    missing = [name for name in best if name not in there]
+    if missing == [best[-1]]:
         raise ValueError(
-            f"{path}: no column {_ANSWER}, like the winter 2018 test set, "
+            f"{path}: no column {best[-1]}, like the winter 2018 test set, "
             "whose answers were not published; use a file that has it"
         )
-    if missing:
-        raise ValueError(
-            f"{path}: missing column(s) {', '.join(missing)}; found "
-            f"{', '.join(found)}"
-        )
-    for number, row in enumerate(rows, start=1):
-        yield _story_cloze_row(path, number, row)
+    return best
 
 
-def _story_cloze_row(path, number, row):
-    if None in row or None in row.values():
-        raise ValueError(
-            f"{path}, row {number}: found another number of columns than in "
-            "the first line; mend the row"
-        )
-    if stray := [key for key, text in row.items() if "\n" in text]:
-        raise ValueError(
-            f"{path}, row {number}: a line break in {stray[0]}; expected one "
-            "row a line. A quotation mark that is not closed does this."
-        )
-    row = {key: text.strip() for key, text in row.items()}
-    if row[_ANSWER] not in ("1", "2"):
-        raise ValueError(
-            f"{path}, row {number}: {_ANSWER} is '{row[_ANSWER]}'; expected "
-            "1 or 2"
-        )
-    endings = [row[name] for name in _ENDINGS]
-    if row[_ANSWER] == "2":
-        endings.reverse()
-    prompt = tuple(row[name] for name in _PROMPT)
-    return number, row[_ID], prompt, *endings, row[_ANSWER]
-
-
-def _read_jsonl(path):
-    # Not splitlines(): JSON may hold U+2028 and its like as they are.
-    lines = path.read_text(encoding="utf-8-sig").rstrip("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
+def _read_published(path, columns):
+    for number, values, fault in iterate_rows(path, columns):
+        if fault:
+            raise ValueError(f"{path}, row {number}: {fault}; mend the row")
         try:
-            row = json.loads(line)
-            name, prompt = str(row["id"]), tuple(row["prompt"])
-            texts = [*prompt, row["right"], row["wrong"]]
-            right = isinstance(row["prompt"], list) and prompt
-        except (ValueError, KeyError, TypeError):
-            right = False
-        if not right or not all(isinstance(text, str) for text in texts):
+            row = {key: as_text(text).strip() for key, text in values.items()}
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+        if stray := [key for key, text in row.items() if "\n" in text]:
             raise ValueError(
-                f"{path}, row {number}: found {line[:80]}; expected an object "
-                'with "id", "prompt" (a list of sentences), "right", "wrong"'
+                f"{path}, row {number}: a line break in {stray[0]}; expected "
+                "one sentence. A quotation mark that is not closed does this."
+            )
+        name, *prompt, one, two, answer = (row[key] for key in columns)
+        if answer not in ("1", "2"):
+            raise ValueError(
+                f"{path}, row {number}: {columns[-1]} is '{answer}'; expected "
+                "1 or 2"
+            )
+        right, wrong = (one, two) if answer == "1" else (two, one)
+        yield number, name, tuple(prompt), right, wrong, answer
+
+
+def _read_ours(path):
+    for number, values, fault in iterate_rows(path, _OURS):
+        prompt = values.get("prompt")
+        texts = [values.get("right"), values.get("wrong")]
+        if isinstance(prompt, list):
+            texts = [*prompt, *texts]
+        try:
+            name = as_text(values.get("id"))
+        except ValueError as error:
+            fault = f"id: {error}"
+        if (
+            fault
+            or len(texts) < 3
+            or not all(isinstance(t, str) for t in texts)
+        ):
+            raise ValueError(
+                f"{path}, row {number}: {fault or f'found {values!r:.80}'}; "
+                'expected an object with "id", "prompt" (a list of '
+                'sentences), "right", "wrong"'
             )
         *prompt, right, wrong = (text.strip() for text in texts)
         yield number, name, tuple(prompt), right, wrong, "right"
@@ -217,18 +227,14 @@ def _read_jsonl(path):
 
 def _read_stories(path, language):
     table = read_table(path, STORIES, STORIES_KEY)
-    if language not in table.column_names:
-        raise ValueError(
-            f"{path}: no column '{language}'; found "
-            f"{', '.join(table.column_names)}"
-        )
+    check_columns(path, table.column_names, [language])
     stories = {}
     for row in table.sort_by([("sentence", "ascending")]).to_pylist():
         text = (row[language] or "").strip()
         stories.setdefault(row["story_id"], []).append(text)
     # The rows are sorted by sentence, the stories again as they stood.
     order = dict.fromkeys(table["story_id"].to_pylist())
-    for number, name in enumerate(order, start=1):
+    for number, name in enumerate(order):
         if len(stories[name]) < 3:
             raise ValueError(
                 f"{path}: story '{name}' has {len(stories[name])} sentence(s);"

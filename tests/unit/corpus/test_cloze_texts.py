@@ -79,6 +79,35 @@ def test_published_files_give_the_items_back(natural, tmp_path, suffix):
     ]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+def test_the_names_of_the_hub_are_read_in_every_format(
+    natural, tmp_path, suffix
+):
+    source = save(tmp_path / "en.csv", natural[:3], "en")
+    with open(source, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ["story_id", *(f"input_sentence_{n}" for n in range(1, 5))]
+    names += ["sentence_quiz1", "sentence_quiz2", "answer_right_ending"]
+    rows = [dict(zip(names, row.values(), strict=True)) for row in rows]
+    for row in rows:
+        row["answer_right_ending"] = int(row["answer_right_ending"])
+    path = tmp_path / f"en{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        source = path.with_name(f"hub{suffix}")
+        save(source, natural[:3], "en")
+        text = source.read_text(encoding="utf-8")
+        for ours, theirs in zip(COLUMNS, names, strict=True):
+            text = text.replace(ours, theirs)
+        path.write_text(text)
+    items, ledger = read_cloze({"en": path})
+    assert items == [only(item, ["en"]) for item in natural[:3]]
+    assert not ledger
+
+
 def test_json_lines(natural, tmp_path):
     path = tmp_path / "en.jsonl"
     rows = [
@@ -143,10 +172,15 @@ def test_what_a_language_lacks_is_left_out_of_all(natural, tmp_path):
     [
         ("a.csv", {"columns": COLUMNS[:-1]}, "winter 2018 test set"),
         ("a.csv", {"columns": COLUMNS[1:]}, r"missing column\(s\) InputStory"),
-        ("a.csv", {"AnswerRightEnding": 3}, "row 1: .* is '3'; expected 1 or"),
-        ("a.csv", {"InputStoryid": "x"}, "row 2: the item's name is 'x'"),
-        ("a.tsv", {"InputSentence2": "a\nb"}, "row 1: a line break in InputS"),
-        ("a.txt", {}, "expected a .csv, .tsv, .jsonl or .parquet"),
+        ("a.csv", {"AnswerRightEnding": 3}, "row 0: .* is '3'; expected 1 or"),
+        ("a.csv", {"InputStoryid": "x"}, "row 1: the item's name is 'x'"),
+        ("a.csv", {"InputSentence2": "a\nb"}, "row 0: a line break in InputS"),
+        (
+            "a.tsv",
+            {"InputSentence2": "a\nb"},
+            "found 3 fields .* has 8; mend",
+        ),
+        ("a.txt", {}, r"expected one of \.parquet, \.arrow, \.csv"),
     ],
 )
 def test_refused_files(natural, tmp_path, name, options, message):
@@ -159,16 +193,24 @@ def test_refused_files(natural, tmp_path, name, options, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "", "missing column"),
-        ("a.csv", ",".join(COLUMNS) + "\nx,1,2\n", "another number of col"),
+        ("a.csv", "", "is empty"),
+        (
+            "a.csv",
+            ",".join(COLUMNS) + "\nx,1,2\n",
+            "row 0: found 3 fields",
+        ),
         (
             "a.csv",
             ",".join(COLUMNS) + '\nx,"1,2\n',
-            "after line 1: unexpected end",
+            "line 2: unexpected end",
         ),
-        ("a.jsonl", "{", "row 1: found {; expected an object"),
-        ("a.jsonl", "\n", "row 1: found ; expected an object"),
-        ("a.jsonl", '{"id": 1, "prompt": "a"}', "expected an object"),
+        (
+            "a.jsonl",
+            "{",
+            "lines is a row; row 0: not valid",
+        ),
+        ("a.jsonl", "\n", r"missing column\(s\) id"),
+        ("a.jsonl", '{"id": 1, "prompt": "a"}', r"missing column\(s\) right"),
         (
             "a.jsonl",
             '{"id": 1, "prompt": "ab", "right": "c", "wrong": "d"}',
@@ -208,7 +250,7 @@ def test_a_story_without_a_prompt_is_refused(tmp_path):
     write_table(path, pa.table(table))
     with pytest.raises(ValueError, match="'a' has 2 sentence"):
         read_cloze({"en": path})
-    with pytest.raises(ValueError, match="no column 'fr'"):
+    with pytest.raises(ValueError, match=r"missing column\(s\) fr"):
         read_cloze({"fr": path})
 
 
@@ -381,5 +423,9 @@ def test_recipe(natural, recipe, tmp_path):
     assert set(told(tmp_path / "b")) == set(told(tmp_path))
     with pytest.raises(ValueError, match="there are files of en"):
         recipe.prepare_cloze(tmp_path, {"en": whole}, LANGUAGES, 1, ["anna"])
+    # A file of a language that is not asked for is not passed over.
+    files = {"en": english, "fr": few}
+    with pytest.raises(ValueError, match="there are files of en, fr"):
+        recipe.prepare_cloze(tmp_path, files, ["en"], 1, ["anna"])
     with pytest.raises(ValueError, match="natural items are in en and fr"):
         recipe.prepare_cloze(tmp_path, None, ["de"], 1, ["anna"])

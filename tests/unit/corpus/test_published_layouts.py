@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from unicodedata import normalize
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -171,6 +172,22 @@ def test_a_story_that_one_language_lacks_is_named(tmp_path):
         read_story_cloze(folders, "triples", "sSC")
     with pytest.raises(FileNotFoundError, match="none is no folder"):
         read_story_cloze({"en": tmp_path / "none"}, "pairs", "sSC")
+
+
+def test_stories_are_told_from_what_a_system_leaves(tmp_path):
+    """Hidden files are no stories, and a name is one in either Unicode form."""
+    names = [f"Zo\u00eb_{part}.wav" for part in ("correct", "incorrect")]
+    folders = {
+        "en": write_files(tmp_path / "en", *names),
+        "fr": write_files(
+            tmp_path / "fr", *(normalize("NFD", name) for name in names)
+        ),
+    }
+    (tmp_path / "en" / f"._{names[0]}").write_bytes(b"\0\5\x16\7")
+    clips, _ = read_story_cloze(folders, "pairs", "sSC")
+    stories = {clip.story_id for clip in clips}
+    assert len(clips) == 4
+    assert stories == {"sSC.Zo\u00eb.correct", "sSC.Zo\u00eb.incorrect"}
 
 
 # What every benchmark becomes.
@@ -344,7 +361,7 @@ def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
         (",4,1\n2,ee", ",4,2\n2,ee", "row 3: correct is '2'; expected 1"),
         ("B,12", "B,often", "row 2: frequency is 'often'"),
         ("B,12", "B,-1", "row 2: frequency is '-1'"),
-        ("brick,B R", "brick,B,R", "gold.csv cannot be read as a table"),
+        ("brick,B R", "brick,B,R", "gold.csv cannot be read as CSV"),
     ],
 )
 def test_a_gold_table_that_is_none(tmp_path, old, new, message):
@@ -363,8 +380,10 @@ def test_zerospeech_files_that_are_not_there(tmp_path):
     found = read_zerospeech(folder, "sWUGGY")
     with pytest.raises(FileNotFoundError, match=r"cc.wav does not exist"):
         write_prepared(tmp_path / "out", *found)
-    with pytest.raises(FileNotFoundError, match=r"gold.csv does not exist"):
+    message = rf"{tmp_path}/gold.csv does not exist.* comes with"
+    with pytest.raises(FileNotFoundError, match=message) as caught:
         read_zerospeech(tmp_path, "sBLIMP")
+    assert "stage" not in str(caught.value)
     with pytest.raises(ValueError, match="expected one of sWUGGY, sBLIMP"):
         read_zerospeech(folder, "sSIMI")
     with open(folder / "gold.csv", "w") as file:
@@ -408,6 +427,19 @@ def test_a_table_of_pairs(tmp_path, code_switched):
     assert paths["mine.q.right", "fr"] == str(code_switched / "correct/2.wav")
     assert [row["speaker"] for row in rows] == ["lea", "lea", "tim", "tim"]
     assert [item["subset"] for item in items] == ["nouns", ""]
+
+
+def test_names_that_look_like_numbers_in_a_table_of_pairs(code_switched):
+    table = code_switched / "pairs.csv"
+    table.write_text(
+        "pair,right,wrong,speaker,group,subset\n"
+        "01,correct/1.wav,wrong/1.wav,1089,01,007\n"
+        "1,correct/2.wav,wrong/2.wav,1221,1,7\n"
+    )
+    clips, items = read_utterance_pairs(table, "mine", "fr")
+    assert [clip.speaker for clip in clips] == ["1089"] * 2 + ["1221"] * 2
+    assert [item["group"] for item in items] == ["01", "1"]
+    assert [item["subset"] for item in items] == ["007", "7"]
 
 
 def test_pairs_that_are_none(tmp_path, code_switched):
