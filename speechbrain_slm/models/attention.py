@@ -10,6 +10,8 @@ story, a whole one, and the closing boundary with padding: documents of 1, 3
 and 3 positions, whose positions count ``[0, 0, 1, 2, 0, 1, 2]``.
 """
 
+import inspect
+
 import torch
 from torch.nn.attention.flex_attention import (
     create_block_mask,
@@ -23,6 +25,10 @@ from transformers.masking_utils import sdpa_mask
 try:  # since PyTorch 2.10
     from torch.nn.attention.varlen import varlen_attn
 except ImportError:
+    varlen_attn = None
+if varlen_attn is not None and not (
+    {"scale", "window_size"} <= {*inspect.signature(varlen_attn).parameters}
+):  # An early form of it, which lacks what we need.
     varlen_attn = None
 
 flex_attention = torch.compile(flex_attention)
@@ -216,6 +222,15 @@ def each_document(query, key, value, bounds, scaling, dropout):
     return out.view(batch, length, *out.shape[1:])
 
 
+@torch.compiler.assume_constant_result
+def _asks_for_groups():
+    """Tell whether varlen takes grouped heads only where it is told so.
+
+    PyTorch 2.10 and 2.11 take them as they come, without the argument.
+    """
+    return "enable_gqa" in inspect.signature(varlen_attn).parameters
+
+
 def varlen_documents(query, key, value, bounds, scaling):
     """Attend by FlashAttention over sequences of several lengths (CUDA).
 
@@ -226,17 +241,11 @@ def varlen_documents(query, key, value, bounds, scaling):
     query, key, value = (
         tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)
     )
+    options = {"scale": scaling, "window_size": (-1, 0)}
+    if query.shape[1] != key.shape[1] and _asks_for_groups():
+        options["enable_gqa"] = True
     out = varlen_attn(
-        query,
-        key,
-        value,
-        bounds,
-        bounds,
-        length,
-        length,
-        scale=scaling,
-        window_size=(-1, 0),
-        enable_gqa=query.shape[1] != key.shape[1],
+        query, key, value, bounds, bounds, length, length, **options
     )
     return out.view(batch, length, *out.shape[1:])
 

@@ -228,7 +228,7 @@ def heads(rows, number, seed):
 
 @pytest.mark.parametrize("key_heads", [2, 4])
 @pytest.mark.parametrize("scaling", [None, 0.1])
-@pytest.mark.parametrize("kernel", ["flex", "varlen"])
+@pytest.mark.parametrize("kernel", ["flex", "varlen", "varlen_2.10"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_kernels_get_the_same_documents(
     monkeypatch, kernel, key_heads, scaling
@@ -243,14 +243,17 @@ def test_kernels_get_the_same_documents(
         monkeypatch.setattr(attention, "flex_attention", flex.flex_attention)
         found = attention.flex_documents(*tensors, bounds, scaling)
     else:
-        monkeypatch.setattr(attention, "varlen_attn", varlen_by_definition)
+        function = varlen_by_definition
+        if kernel == "varlen_2.10":
+            function = varlen_of_old
+        monkeypatch.setattr(attention, "varlen_attn", function)
         found = attention.varlen_documents(*tensors, bounds, scaling)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def varlen_by_definition(
     query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size,
-    enable_gqa,
+    enable_gqa=False,
 ):  # fmt: skip
     """Do what PyTorch documents of ``varlen_attn``, in loops."""
     assert query.shape[1] == key.shape[1] or enable_gqa
@@ -273,3 +276,13 @@ def varlen_by_definition(
                 *part, is_causal=True, scale=scale
             )
     return out
+
+
+def varlen_of_old(
+    query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size
+):
+    """Do what PyTorch 2.10 and 2.11 do: grouped heads need no word."""
+    return varlen_by_definition(
+        query, key, value, cu_q, cu_k, max_q, max_k, scale=scale,
+        window_size=window_size, enable_gqa=True,
+    )  # fmt: skip
