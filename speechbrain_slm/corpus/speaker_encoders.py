@@ -14,6 +14,11 @@ import numpy as np
 import torch
 
 from speechbrain_slm.utils.hashing import tensors_identity
+from speechbrain_slm.utils.pretrained import (
+    check_speechbrain_yaml,
+    load_whole,
+    said_by,
+)
 
 
 class PitchHistogram:
@@ -119,8 +124,8 @@ class PitchHistogram:
 class EcapaEncoder:
     """A SpeechBrain speaker encoder, ECAPA-TDNN by default.
 
-    Its ``hyperparams.yaml`` is HyperPyYAML, which can run code: take it from
-    those you trust.
+    Its ``hyperparams.yaml`` is HyperPyYAML, which can run code: one that names
+    more than SpeechBrain's own layers is refused.
 
     Arguments
     ---------
@@ -129,6 +134,8 @@ class EcapaEncoder:
         ``speechbrain.inference.classifiers.EncoderClassifier``.
     savedir : str
         Where a hub model is kept.
+    trusted : bool
+        Load it whatever its ``hyperparams.yaml`` names.
     """
 
     sample_rate = 16000
@@ -137,8 +144,10 @@ class EcapaEncoder:
         self,
         source="speechbrain/spkrec-ecapa-voxceleb",
         savedir="models/spkrec-ecapa-voxceleb",
+        trusted=False,
     ):
         self.source, self.savedir, self.device = source, savedir, "cpu"
+        self.trusted = trusted
 
     @functools.cached_property
     def identity(self):
@@ -154,12 +163,21 @@ class EcapaEncoder:
     @functools.cached_property
     def _model(self):
         from speechbrain.inference.classifiers import EncoderClassifier
+        from speechbrain.utils.fetching import fetch
 
+        # A folder is read where it is.
+        savedir = None if Path(self.source).is_dir() else self.savedir
+        try:
+            hparams = fetch("hyperparams.yaml", self.source, savedir)
+        except (OSError, ValueError) as error:
+            raise _missing(self.source, error) from error
+        if not Path(hparams).is_file():
+            raise _missing(self.source, "it has no hyperparams.yaml")
+        check_speechbrain_yaml(hparams, self.trusted)
         try:
             return EncoderClassifier.from_hparams(
                 source=self.source,
-                # A folder is read where it is.
-                savedir=None if Path(self.source).is_dir() else self.savedir,
+                savedir=savedir,
                 run_opts={"device": self.device},
             )
         except (OSError, ValueError) as error:
@@ -200,7 +218,9 @@ class XVectorEncoder:
         from transformers import AutoFeatureExtractor
 
         try:
-            return AutoFeatureExtractor.from_pretrained(self.source)
+            return AutoFeatureExtractor.from_pretrained(
+                self.source, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise _missing(self.source, error) from error
 
@@ -214,24 +234,16 @@ class XVectorEncoder:
         from transformers import WavLMForXVector
 
         try:
-            model, loading = WavLMForXVector.from_pretrained(
-                self.source, dtype=torch.float32, output_loading_info=True
+            model = load_whole(
+                WavLMForXVector,
+                self.source,
+                # The loss's class weights are not used, nor in every file.
+                absent=r"^objective\.|masked_spec_embed$",
+                surplus=r"^objective\.|masked_spec_embed$",
+                dtype=torch.float32,
             )
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise _missing(self.source, error) from error
-        # The loss's class weights are not used, and not in every file.
-        lacking = {
-            name
-            for name in loading["missing_keys"]
-            if not name.startswith("objective.")
-            and not name.endswith("masked_spec_embed")
-        }
-        if lacking:
-            raise ValueError(
-                f"{self.source}: its weights lack {len(lacking)} tensor(s) of "
-                f"a WavLMForXVector ({min(lacking)}, ...), which would be "
-                "random; expected a model trained for speaker verification"
-            )
         return model.eval().to(self.device)
 
     def embed(self, wav):
@@ -250,10 +262,10 @@ def _unit(vector):
 
 
 def _missing(source, error):
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = error if isinstance(error, str) else said_by(error)
     return FileNotFoundError(
         f"{source} is neither a folder with a speaker encoder nor a hub model "
-        f"that is downloaded or can be ({first}). Where there is a network, "
-        f"run: hf download {source} --local-dir <folder>. Then set source to "
-        "that folder."
+        f"that is downloaded or can be ({reason}). Where there is a "
+        f"network, run: hf download {source} --local-dir <folder>. Then set "
+        "source to that folder."
     )

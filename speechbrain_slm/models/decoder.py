@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from speechbrain_slm.models.linear import use_onednn
 from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.pretrained import load_whole, said_by
 from speechbrain_slm.utils.store_format import read_info
 
 # What follows from the units, hence is no value of a YAML.
@@ -139,12 +140,13 @@ def _check_keys(model_type, config):
 
 def _read_config(warm_start, model_type):
     try:
-        config = AutoConfig.from_pretrained(warm_start)
-    except OSError as error:
+        config = AutoConfig.from_pretrained(warm_start, trust_remote_code=False)
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"warm_start: no text LM '{warm_start}' can be read. Expected a "
-            "local folder, or a name on the Hugging Face hub and access to "
-            "it; null starts from random weights."
+            f"warm_start: no text LM '{warm_start}' can be read "
+            f"({said_by(error)}). Expected a local folder, or a name on the "
+            "Hugging Face hub and access to it; null starts from random "
+            "weights."
         ) from error
     if config.model_type != model_type:
         raise ValueError(
@@ -204,17 +206,8 @@ def _body(model):
 
 
 def _load_body(model, warm_start):
-    text, loading = AutoModelForCausalLM.from_pretrained(
-        warm_start, dtype=torch.float32, output_loading_info=True
-    )
+    text = load_whole(AutoModelForCausalLM, warm_start, dtype=torch.float32)
     source = _body(text)
-    absent = sorted(set(loading["missing_keys"]) & set(source))
-    if absent:
-        # transformers has made these up.
-        raise ValueError(
-            f"warm_start: {warm_start} lacks the weights {', '.join(absent)}; "
-            "it is no complete text LM"
-        )
     with torch.no_grad():
         for name, parameter in _body(model).items():
             parameter.copy_(source[name])

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from speechbrain_slm.utils.hashing import tensors_identity
+from speechbrain_slm.utils.pretrained import load_whole, said_by
 
 PRECISIONS = ("fp32", "bf16")
 # A vector for masked training, which some published checkpoints lack.
-UNUSED = ("masked_spec_embed",)
+UNUSED = r"masked_spec_embed$"
 
 
 def require(module, package, purpose):
@@ -67,7 +68,7 @@ def _missing(source, what, error):
             "downloaded or can be"
         )
     return FileNotFoundError(
-        f"{found} ({str(error).strip().splitlines()[0]}). Where there is a "
+        f"{found} ({said_by(error)}). Where there is a "
         f"network, run: hf download {source} --local-dir <folder>. Then set "
         "source to that folder; HF_HUB_OFFLINE=1 keeps later runs off the "
         "network."
@@ -98,7 +99,7 @@ def load_config(source, model_types):
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _missing(source, "config.json", error) from error
     if config.model_type not in model_types:
@@ -129,32 +130,23 @@ def load_model(source, config):
     FileNotFoundError
         If there are no weights: the message says what to fetch.
     ValueError
-        If the weights lack some of the model's: they would stay random.
+        If the weights are damaged, or lack some of the model's: those would
+        stay random.
     """
     from transformers import AutoModel
-    from transformers.utils import logging
 
-    verbosity = logging.get_verbosity()
-    # It would list the layers that are left out; what is missing is an error.
-    logging.set_verbosity_error()
     try:
-        model, loading = AutoModel.from_pretrained(
+        model = load_whole(
+            AutoModel,
             source,
+            absent=UNUSED,
+            # Its head, and the layers above the one that is asked for.
+            surplus=".",
             config=config,
             dtype=torch.float32,
-            output_loading_info=True,
         )
     except OSError as error:
         raise _missing(source, "weights", error) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    missing = sorted(set(loading["missing_keys"]) - set(UNUSED))
-    if missing:
-        raise ValueError(
-            f"{source}: its weights lack {len(missing)} tensor(s) of a "
-            f"{type(model).__name__} ({', '.join(missing[:3])}...); they "
-            "would be random. Fetch the model again, or choose another."
-        )
     return model.eval().requires_grad_(False)
 
 

@@ -3,7 +3,8 @@
 A process can be killed, and a disk can fill up, between any two bytes. What
 is written here goes to a temporary name in the same folder, reaches the disk
 (``fsync``), and only then takes its final name, so a reader never meets half
-of it.
+of it. Whichever library writes it, a full disk is named, and who may read it is
+what the process's umask says.
 """
 
 import contextlib
@@ -19,6 +20,8 @@ TEMPORARY = ".tmp-"
 # Eight digits follow, so that no file of a user's is taken for one of ours.
 _OURS = re.compile(r"\.tmp-[0-9a-f]{8}(-.*)?", re.DOTALL)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Bytes for which there must be room, or else that was what failed.
+_PROBE = 1 << 16
 
 
 def fsync_folder(folder):
@@ -37,7 +40,10 @@ def fsync_folder(folder):
 
 
 def fsync_file(path):
-    """Force a file's content to the disk.
+    """Force a file's content to the disk; others may read it as any new file.
+
+    Libraries that write to a temporary file of their own (safetensors) leave
+    one that its owner alone can read.
 
     Arguments
     ---------
@@ -45,25 +51,62 @@ def fsync_file(path):
         The file.
     """
     with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077 == 0:
+            os.fchmod(file.fileno(), _new_mode(Path(path).parent))
         os.fsync(file.fileno())
 
 
+def _new_mode(folder):
+    """Return the mode that a new file gets here: by umask, or by the folder."""
+    probe = Path(folder) / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-mode"
+    probe.touch()
+    try:
+        return probe.stat().st_mode & 0o777
+    finally:
+        probe.unlink()
+
+
 @contextlib.contextmanager
-def _named(path):
+def _named(path, temporary):
     """Name what was being written: libraries say no more than "disk full"."""
     try:
         yield
     except Exception as error:
-        for code in _NO_ROOM:
-            # safetensors has an error of its own, with the system's words.
-            if os.strerror(code) in str(error):
-                raise OSError(
-                    code,
-                    f"{os.strerror(code)}; nothing was written. Make room "
-                    "and run the same command again, it goes on from here",
-                    str(path),
-                ) from error
-        raise
+        code = _no_room(error, temporary)
+        if code is None:
+            raise
+        raise OSError(
+            code,
+            f"{os.strerror(code)}; nothing was written. Make room "
+            "and run the same command again, it goes on from here",
+            str(path),
+        ) from error
+
+
+def _no_room(error, temporary):
+    """Return the system's number where a write failed for want of room."""
+    for code in _NO_ROOM:
+        # safetensors has an error of its own, with the system's words.
+        if getattr(error, "errno", None) == code or (
+            os.strerror(code) in str(error)
+        ):
+            return code
+    # Others (numpy, torch) say how many bytes were written, or nothing: then
+    # what was written so far does not grow any more.
+    files = [temporary]
+    if temporary.is_dir():
+        files = [path for path in temporary.rglob("*") if path.is_file()]
+    for path in files:
+        try:
+            if path.is_file():
+                with open(path, "ab") as file:
+                    file.write(bytes(_PROBE))
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as full:
+            if full.errno in _NO_ROOM:
+                return full.errno
+    return None
 
 
 @contextlib.contextmanager
@@ -93,7 +136,7 @@ def atomic_path(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        with _named(path):
+        with _named(path, temporary):
             yield temporary
             fsync_file(temporary)
             os.replace(temporary, path)
@@ -191,7 +234,7 @@ def atomic_folder(path):
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     temporary.mkdir()
     try:
-        with _named(path):
+        with _named(path, temporary):
             yield temporary
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():

@@ -12,6 +12,7 @@ import torch
 
 from speechbrain_slm.corpus.translation import TranslationError
 from speechbrain_slm.utils.hashing import identity_of, tensors_identity
+from speechbrain_slm.utils.pretrained import load_whole, said_by
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -103,29 +104,29 @@ class Seq2SeqTranslator:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.source)
-            model, loading = AutoModelForSeq2SeqLM.from_pretrained(
-                self.source, dtype=torch.float32, output_loading_info=True
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.source, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            model = load_whole(
+                AutoModelForSeq2SeqLM,
+                self.source,
+                # Sinusoids are computed, whether a checkpoint has them or not.
+                absent="embed_positions",
+                surplus="embed_positions",
+                dtype=torch.float32,
+            )
+        except OSError as error:
             raise FileNotFoundError(
                 f"{self.source}: no translation model can be read from there "
-                f"({first}). Where there is a network, run: hf download "
-                f"{self.source} --local-dir <folder>, and set source to that "
-                "folder."
+                f"({said_by(error)}). Where there is a network, run: hf "
+                f"download {self.source} --local-dir <folder>, and set source "
+                "to that folder."
             ) from error
-        # Sinusoids are computed where a checkpoint has none.
-        missing = [
-            name
-            for name in sorted(loading["missing_keys"])
-            if "embed_positions" not in name
-        ]
-        if missing:
+        except ValueError as error:
             raise ValueError(
-                f"{self.source}: its weights lack {len(missing)} tensor(s) "
-                f"({', '.join(missing[:3])}...); they would be random"
-            )
+                f"{self.source} cannot be read as a translation model: "
+                f"{said_by(error)}"
+            ) from error
         weights = _weights_identity(model)
         model = model.eval().requires_grad_(False)
         model = model.to(self.device, PRECISIONS[self.precision])

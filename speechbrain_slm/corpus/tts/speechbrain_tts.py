@@ -9,8 +9,8 @@ guesses from the text, which passes over signs that it does not know.
 Tacotron2 draws dropout masks when it speaks; see ``neural.py`` for how the
 samples are nevertheless a function of text and voice.
 
-SpeechBrain loads a model by running whatever its ``hyperparams.yaml`` names.
-Give only models of those whom you trust.
+SpeechBrain loads a model by running whatever its ``hyperparams.yaml`` names;
+one that names more than SpeechBrain's own layers is refused.
 """
 
 import functools
@@ -31,6 +31,7 @@ from speechbrain_slm.utils.hashing import (
     sha256_file,
     tensors_identity,
 )
+from speechbrain_slm.utils.pretrained import check_speechbrain_yaml
 
 _HPARAMS = "hyperparams.yaml"
 _FETCH = (_HPARAMS, "*.ckpt")
@@ -67,6 +68,8 @@ class SpeechBrainTTS:
         Hz of what the vocoder gives.
     device : str
         ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
+    trusted : bool
+        Load the models whatever their ``hyperparams.yaml`` name.
 
     Raises
     ------
@@ -77,11 +80,19 @@ class SpeechBrainTTS:
     """
 
     def __init__(
-        self, acoustic, vocoder, language="en", sample_rate=22050, device="cpu"
+        self,
+        acoustic,
+        vocoder,
+        language="en",
+        sample_rate=22050,
+        device="cpu",
+        trusted=False,
     ):
         self.language, self.sample_rate = language, sample_rate
         self.device = device
         self._folders = _folder(acoustic), _folder(vocoder)
+        for folder in self._folders:
+            check_speechbrain_yaml(folder / _HPARAMS, trusted)
         # On the CPU and for this alone: the workers load them again.
         models = self._load("cpu")
         for folder, model in zip(self._folders, models, strict=True):
@@ -195,7 +206,9 @@ class SpeechBrainTTS:
         pretrainer = model.hparams.pretrainer
         for name, module in pretrainer.loadables.items():
             # SpeechBrain leaves at random what a file lacks, and warns.
-            weights = torch.load(pretrainer.paths[name], map_location="cpu")
+            weights = torch.load(
+                pretrainer.paths[name], map_location="cpu", weights_only=True
+            )
             lacking = module.load_state_dict(weights, strict=False).missing_keys
             if lacking:
                 raise ValueError(

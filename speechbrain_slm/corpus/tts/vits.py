@@ -16,6 +16,7 @@ from speechbrain_slm.corpus.tts.neural import (
     rank_device,
 )
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.pretrained import load_whole, said_by
 
 _NEEDED = ("config.json", "vocab.json")
 _FETCH = ("*.json", "*.txt", "*.safetensors")
@@ -155,9 +156,11 @@ class Vits:
             from transformers import VitsModel, VitsTokenizer
 
             folder = self._folders[name]
-            model = VitsModel.from_pretrained(folder).eval()
+            model = load_whole(VitsModel, folder).eval()
             model = model.to(rank_device(self.device))
-            tokenizer = VitsTokenizer.from_pretrained(folder)
+            tokenizer = VitsTokenizer.from_pretrained(
+                folder, trust_remote_code=False
+            )
             self._loaded[name] = tokenizer, model
         return self._loaded[name]
 
@@ -179,7 +182,10 @@ def _folder(source):
 def _config(folder):
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {said_by(error)}") from error
     if config.model_type != "vits":
         raise ValueError(
             f"{folder} is a {config.model_type} model; expected vits"

@@ -211,7 +211,7 @@ def test_a_torn_text_lm_is_refused(tmp_path):
     weights = model.state_dict()
     del weights["model.layers.1.mlp.up_proj.weight"]
     model.save_pretrained(tmp_path, state_dict=weights)
-    with pytest.raises(ValueError, match=r"lacks the weights model\.layers\.1"):
+    with pytest.raises(ValueError, match=r"weights lack 1 .*model\.layers\.1"):
         decoder_lm("qwen2", 20, warm_start=tmp_path, **SHAPE)
 
 

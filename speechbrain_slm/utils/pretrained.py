@@ -1,0 +1,211 @@
+"""Models of others: loaded whole or not at all, and without running code.
+
+transformers gives random numbers to the tensors that a file lacks, and asks on
+the terminal whether code that a model names may run. SpeechBrain makes whatever
+a ``hyperparams.yaml`` names. Every room loads models of both kinds through
+here.
+"""
+
+import pydoc
+import re
+from pathlib import Path
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+# transformers' words for a model that is made by code beside its weights.
+_CODE = "trust_remote_code"
+# What a published speech model of SpeechBrain is made of: classes and functions
+# of these modules, and none that a module has only imported.
+_PARTS = (
+    "speechbrain.lobes.",
+    "speechbrain.nnet.",
+    "speechbrain.processing.",
+    "speechbrain.dataio.encoder",
+    "speechbrain.utils.parameter_transfer",
+    "speechbrain.utils.text_to_sequence",
+    "torch.nn.",
+)
+# These load further models, by their name on the hub.
+_LOADERS = "speechbrain.lobes.models.huggingface_transformers"
+_TAG = re.compile(r"(?:new|name):([\w.]+)")
+_HARMLESS = ("ref", "copy", "tuple", "apply:speechbrain.utils.seed_everything")
+
+
+def said_by(error):
+    """Return the first line of what a library says of a failure.
+
+    Arguments
+    ---------
+    error : Exception
+        From loading a model.
+
+    Returns
+    -------
+    str
+        What it means, where it is that code would have to be run.
+    """
+    text = str(error).strip()
+    if _CODE in text:
+        return (
+            "its config.json names code of its own, which is never run; "
+            "expected a model that transformers itself knows"
+        )
+    return (text or type(error).__name__).splitlines()[0]
+
+
+def load_whole(kind, source, absent=None, surplus=None, **options):
+    """Load a transformers model; refuse one that is not whole.
+
+    Arguments
+    ---------
+    kind : type
+        Has ``from_pretrained``: ``AutoModel``, ``VitsModel``, ...
+    source : str or Path
+        A hub name or a local folder.
+    absent : str, optional
+        Pattern of the tensors that a file may lack, because nothing uses them
+        or they are computed.
+    surplus : str, optional
+        Pattern of the tensors that a file may have and the model has not.
+    **options
+        For ``from_pretrained``.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+
+    Raises
+    ------
+    OSError
+        If there are no weights.
+    ValueError
+        If a file is damaged, the model is made by code of its own, or tensors
+        are missing, left over or of another shape: the message names some.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    # What its report lists is an error here.
+    logging.set_verbosity_error()
+    try:
+        model, loading = kind.from_pretrained(
+            source,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise ValueError(
+            f"{_damaged(source)} is damaged or cut short ({error}); fetch or "
+            "write it again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {said_by(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    wrong = {
+        "lack": _but(loading["missing_keys"], absent),
+        "have, beyond the model's own,": _but(
+            loading["unexpected_keys"], surplus
+        ),
+        "have in another shape": _but(
+            [key[0] for key in loading["mismatched_keys"]], None
+        ),
+    }
+    found = [
+        f"{how} {len(names)} tensor(s) ({', '.join(names[:3])}"
+        f"{', ...' if len(names) > 3 else ''})"
+        for how, names in wrong.items()
+        if names
+    ] + list(loading.get("error_msgs", ()))
+    if found:
+        raise ValueError(
+            f"{source}: its weights {'; they '.join(found)}. They are not "
+            f"those of a {type(model).__name__} as its config.json describes "
+            "it: what is missing would be random. Fetch the model again, or "
+            "choose another."
+        )
+    return model
+
+
+def _but(names, pattern):
+    return sorted(n for n in names if not (pattern and re.search(pattern, n)))
+
+
+def _damaged(source):
+    """Find the file that cannot be read; else name where it stands."""
+    for path in sorted(Path(source).glob("*.safetensors")):
+        try:
+            with safe_open(path, "np"):
+                pass
+        except SafetensorError:
+            return path
+    return f"{source}: one of its *.safetensors"
+
+
+def check_speechbrain_yaml(path, trusted=False):
+    """Refuse a ``hyperparams.yaml`` that names more than parts of a model.
+
+    Whoever loads it runs what it names (``!apply:``, ``!new:``), so the file
+    of somebody else is read first.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    trusted : bool
+        Whether the user has said that it may run what it likes.
+
+    Raises
+    ------
+    ValueError
+        If it names anything but SpeechBrain's and torch's own layers. The
+        message says what.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
+    >>> _ = path.write_text("a: !new:speechbrain.nnet.linear.Linear {}")
+    >>> check_speechbrain_yaml(path)
+    >>> _ = path.write_text("a: !apply:os.system [ls]")
+    >>> check_speechbrain_yaml(path)
+    Traceback (most recent call last):
+    ...
+    ValueError: ... names !apply:os.system, which ...
+    """
+    if trusted:
+        return
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        tokens = list(yaml.scan(text, Loader=yaml.SafeLoader))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    for token in tokens:
+        if isinstance(token, yaml.TagToken):
+            handle, name = token.value
+            # Any other handle stands for what a directive says.
+            if handle == "!" and _is_part(name):
+                continue
+            shown = f"{handle or ''}{name}"
+        elif isinstance(token, yaml.DirectiveToken) and token.name == "TAG":
+            shown = f"%TAG {' '.join(token.value)}"
+        else:
+            continue
+        raise ValueError(
+            f"{path} names {shown}, which loading the model would run; "
+            "expected the layers of SpeechBrain and torch alone. Read the "
+            "file: where you trust it, set trusted to True."
+        )
+
+
+def _is_part(tag):
+    if tag in _HARMLESS:
+        return True
+    name = _TAG.fullmatch(tag)
+    if not name or not name[1].startswith(_PARTS):
+        return False
+    part = pydoc.locate(name[1])
+    home = f"{getattr(part, '__module__', '')}."
+    return home.startswith(_PARTS) and not home.startswith(_LOADERS)
