@@ -172,7 +172,7 @@ class EcapaEncoder:
         except (OSError, ValueError) as error:
             raise _missing(self.source, error) from error
         if not Path(hparams).is_file():
-            raise _missing(self.source, "it has no hyperparams.yaml")
+            raise _missing(self.source, OSError("no hyperparams.yaml"))
         check_speechbrain_yaml(hparams, self.trusted)
         try:
             return EncoderClassifier.from_hparams(
@@ -262,10 +262,9 @@ def _unit(vector):
 
 
 def _missing(source, error):
-    reason = error if isinstance(error, str) else said_by(error)
     return FileNotFoundError(
         f"{source} is neither a folder with a speaker encoder nor a hub model "
-        f"that is downloaded or can be ({reason}). Where there is a "
+        f"that is downloaded or can be ({said_by(error)}). Where there is a "
         f"network, run: hf download {source} --local-dir <folder>. Then set "
         "source to that folder."
     )
