@@ -34,6 +34,7 @@ from speechbrain_slm.utils.atomic import (
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.regular import read_regular
 from speechbrain_slm.utils.tables import MANIFEST
 
 GROUP = 200  # rows in a row group, the hub's unit of reading
@@ -128,7 +129,7 @@ def with_audio(rows, manifest, folder, audio):
     for row in rows:
         path = manifest.parent / row["audio"]
         name = f"{row['sha256'][:32]}{path.suffix}"
-        content = path.read_bytes()
+        content = read_regular(path)
         if hashlib.sha256(content).hexdigest() != row["sha256"]:
             raise SystemExit(
                 f"error: {path}: its SHA-256 is not the manifest's "

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from speechbrain_slm.utils.audio import BadAudio, read_audio
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 PAUSE = 0.25  # seconds between two sentences
@@ -87,14 +88,12 @@ def _clip(folder, story, part, language, rows):
     for row in rows:
         path = folder / row["audio"]
         try:
-            samples, found = soundfile.read(path, dtype="int16")
-        except soundfile.LibsndfileError as error:
+            told = {name: row[name] for name in ("num_samples", "sample_rate")}
+            sound = read_audio(path, expected=told, dtype="int16")
+        except BadAudio as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
-        if found != rate or len(samples) != row["num_samples"]:
-            raise ValueError(
-                f"{path} holds {len(samples)} samples at {found} Hz; the "
-                f"manifest says {row['num_samples']} at {rate} Hz"
-            )
+        # The mixture of several channels, as the units have it.
+        samples = np.round(sound.samples.mean(axis=1)).astype(np.int16)
         if pieces:
             pieces.append(np.zeros(int(PAUSE * rate), np.int16))
         pieces.append(samples)

@@ -1,16 +1,17 @@
-"""Reading speech, and finding out that a file is not what it should be."""
+"""Reading speech ahead of the one who encodes it."""
 
-import hashlib
-import io
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import soundfile
 import torch
-from torchaudio.functional import resample
+
+from speechbrain_slm.utils.audio import (
+    MAX_SECONDS,
+    BadAudio,
+    read_audio,
+    resampled,
+)
 
 
 class Clip(NamedTuple):
@@ -31,11 +32,8 @@ class Clip(NamedTuple):
     note: str = ""
 
 
-def read_clip(utterance, sample_rate):
+def read_clip(utterance, sample_rate, max_seconds=MAX_SECONDS):
     """Read an audio file and compare it with its manifest.
-
-    Truncated WAV, OGG and MP3 files are read without an error, and a
-    replaced file always is; hence the comparisons.
 
     Arguments
     ---------
@@ -45,47 +43,30 @@ def read_clip(utterance, sample_rate):
     sample_rate : int
         What the waveform shall have, in Hz. A file of another rate is
         resampled if the manifest states that rate.
+    max_seconds : float
+        A longer file is bad.
 
     Returns
     -------
     Clip
         The waveform, or the reason why there is none.
     """
-    content = Path(utterance["audio"]).read_bytes()
-    if not content:
-        return Clip(None, "the file has 0 bytes")
-    try:
-        wav, rate = soundfile.read(
-            io.BytesIO(content), dtype="float32", always_2d=True
-        )
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        # A message may hold the address of the buffer that was read.
-        text = str(error).split(": ")[-1]
-        return Clip(None, f"cannot be decoded: {text}")
-    expected = (utterance["sample_rate"], utterance["num_samples"])
-    if (rate, len(wav)) != expected:
-        return Clip(
-            None,
-            f"{len(wav)} samples at {rate} Hz; the manifest says "
-            f"{expected[1]} at {expected[0]} Hz",
-        )
-    if hashlib.sha256(content).hexdigest() != utterance["sha256"]:
-        return Clip(None, "its SHA-256 is not the manifest's")
-    if not np.isfinite(wav).all():
-        return Clip(None, "a sample is NaN or infinite")
-    if not wav.any():
-        return Clip(None, "every sample is 0")
     notes = []
-    if wav.shape[1] > 1:
-        notes.append(f"{wav.shape[1]} channels mixed down")
-    wav = torch.from_numpy(wav.mean(axis=1))
-    if rate != sample_rate:
-        notes.append(f"resampled from {rate} Hz")
-        wav = resample(wav, rate, sample_rate)
-    return Clip(wav, note="; ".join(notes))
+    try:
+        sound = read_audio(
+            utterance["audio"], utterance, "mono", "float32", max_seconds, True
+        )
+        if sound.channels > 1:
+            notes.append(f"{sound.channels} channels mixed down")
+        if sound.sample_rate != sample_rate:
+            notes.append(f"resampled from {sound.sample_rate} Hz")
+        wav = resampled(sound.samples, sound.sample_rate, sample_rate)
+    except BadAudio as error:
+        return Clip(None, str(error))
+    return Clip(torch.from_numpy(wav), note="; ".join(notes))
 
 
-def read_clips(utterances, sample_rate, num_workers):
+def read_clips(utterances, sample_rate, num_workers, max_seconds=MAX_SECONDS):
     """Read audio files ahead of the one who needs them.
 
     Arguments
@@ -96,6 +77,8 @@ def read_clips(utterances, sample_rate, num_workers):
         What the waveforms shall have, in Hz.
     num_workers : int
         Number of threads.
+    max_seconds : float
+        See :func:`read_clip`.
 
     Yields
     ------
@@ -104,11 +87,15 @@ def read_clips(utterances, sample_rate, num_workers):
     """
     single = ([utterance] for utterance in utterances)
     ahead = 8 * num_workers
-    for _, clips in read_batches(single, sample_rate, num_workers, ahead):
+    for _, clips in read_batches(
+        single, sample_rate, num_workers, ahead, max_seconds
+    ):
         yield clips[0]
 
 
-def read_batches(batches, sample_rate, num_workers, ahead=2):
+def read_batches(
+    batches, sample_rate, num_workers, ahead=2, max_seconds=MAX_SECONDS
+):
     """Read the audio of the next batches while one is worked on.
 
     Threads do: decoding and hashing run outside Python's lock. Unlike
@@ -124,6 +111,8 @@ def read_batches(batches, sample_rate, num_workers, ahead=2):
         Number of threads.
     ahead : int
         Batches that are read before they are asked for.
+    max_seconds : float
+        See :func:`read_clip`.
 
     Yields
     ------
@@ -136,7 +125,10 @@ def read_batches(batches, sample_rate, num_workers, ahead=2):
     waiting = deque()
     try:
         for batch in batches:
-            clips = [pool.submit(read_clip, one, sample_rate) for one in batch]
+            clips = [
+                pool.submit(read_clip, one, sample_rate, max_seconds)
+                for one in batch
+            ]
             waiting.append((batch, clips))
             if len(waiting) > ahead:
                 batch, clips = waiting.popleft()

@@ -155,7 +155,8 @@ def refuse_missing_audio(paths):
     FileNotFoundError
         Names the first that does not exist.
     """
-    absent = [path for path in paths if not Path(path).is_file()]
+    # What is there and is no file is a reason of that one audio.
+    absent = [path for path in paths if not Path(path).exists()]
     if absent:
         raise FileNotFoundError(
             f"{absent[0]} does not exist, though a manifest names it "

@@ -274,7 +274,7 @@ def write_bad(folder):
 REASONS = {
     "empty.wav": "0 bytes",
     "empty.mp3": "0 bytes",
-    "truncated.wav": "samples at",
+    "truncated.wav": "cut short",
     "zeroed.flac": "cannot be decoded",
     "nan.wav": "NaN",
     "inf.wav": "infinite",

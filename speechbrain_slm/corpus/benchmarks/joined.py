@@ -18,10 +18,11 @@ from speechbrain_slm.corpus.benchmarks.prepared import (
     ITEMS_FILE,
     MANIFEST_FILE,
     describe_audio,
+    manifest_entry,
     open_audio,
 )
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,
@@ -154,48 +155,44 @@ class _Files:
     def __init__(self, folder):
         self.folder = folder
         self.counts = Counter()
-        self._checked = set()
+        self._checked = {}
         self._made = {}
 
     def join(self, parts):
         """Return the manifest's entries of the parts behind one another."""
-        for part in parts:
-            self._check(part)
+        sounds = [self._check(part) for part in parts]
         key = tuple(part["sha256"] for part in parts)
         if key not in self._made:
-            self._made[key] = self._make(key, parts)
+            self._made[key] = self._make(key, parts, sounds)
         return self._made[key]
 
     def _check(self, part):
+        """Return what is known of a file, all but its samples."""
         path = part["audio"]
-        if path in self._checked:
-            return
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist; the manifest names it as story "
                 f"'{part['story_id']}'"
             )
-        if sha256_file(path) != part["sha256"]:
-            raise ValueError(
-                f"{path}: its SHA-256 is not the manifest's; the file was "
-                "changed. Write it, or the manifest, again."
-            )
-        self._checked.add(path)
+        if path not in self._checked:
+            self._checked[path] = open_audio(path, expected=part, keep=None)
+        return self._checked[path]
 
-    def _make(self, key, parts):
+    def _make(self, key, parts, sounds):
         if len(parts) == 1:
-            return describe_audio(parts[0]["audio"])
+            return manifest_entry(parts[0]["audio"], sounds[0])
         name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
         for suffix in (".flac", ".wav"):
             path = self.folder / name[:2] / f"{name}{suffix}"
             if path.is_file():
                 self.counts["found"] += 1
                 return describe_audio(path)
-        infos = [open_audio(part["audio"]) for part in parts]
-        _refuse_mixture(parts, infos)
-        exact = all(info.subtype == "PCM_16" for info in infos)
-        samples = [
-            soundfile.read(part["audio"], dtype="int16" if exact else "float32")
+        _refuse_mixture(parts, sounds)
+        exact = all(sound.subtype == "PCM_16" for sound in sounds)
+        dtype = "int16" if exact else "float32"
+        # What is read now is compared anew with what the manifest says.
+        pieces = [
+            open_audio(part["audio"], expected=part, dtype=dtype).samples
             for part in parts
         ]
         # FLAC has no floating point, and keeps 16 bits as they are.
@@ -204,18 +201,18 @@ class _Files:
         with atomic_path(path) as temporary:
             soundfile.write(
                 temporary,
-                np.concatenate([wav for wav, _ in samples]),
-                infos[0].samplerate,
+                np.concatenate(pieces),
+                sounds[0].sample_rate,
                 subtype=subtype,
             )
         self.counts["written"] += 1
         return describe_audio(path)
 
 
-def _refuse_mixture(parts, infos):
-    for part, info in zip(parts, infos, strict=True):
-        for name, unit in (("samplerate", "Hz"), ("channels", "channel(s)")):
-            one, other = getattr(infos[0], name), getattr(info, name)
+def _refuse_mixture(parts, sounds):
+    for part, sound in zip(parts, sounds, strict=True):
+        for name, unit in (("sample_rate", "Hz"), ("channels", "channel(s)")):
+            one, other = getattr(sounds[0], name), getattr(sound, name)
             if one != other:
                 raise ValueError(
                     f"{part['audio']} has {other} {unit} and "

@@ -9,7 +9,7 @@ import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_OPTIONAL,
@@ -23,9 +23,6 @@ MANIFEST_FILE = "speech.parquet"
 ITEMS_FILE = "items.parquet"
 # What counts as audio in a folder.
 AUDIO = (".wav", ".flac")
-# How samples are read so that writing them again changes none of them; any
-# other encoding is read as float32.
-SAMPLES = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
             f"'{twice[0][0]}' ({twice[0][1]}) stands {len(paths)} times: "
             f"{', '.join(paths)}; expected one audio file for each name"
         )
-    missing = [clip.path for clip in clips if not clip.path.is_file()]
+    missing = [clip.path for clip in clips if not clip.path.exists()]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor do {len(missing) - 1} other "
@@ -137,45 +134,61 @@ def describe_audio(path):
     Raises
     ------
     ValueError
-        If it cannot be read as audio, or holds no sample.
+        If it cannot be read as audio to its end, or holds no sample.
     """
-    info = open_audio(path)
-    return {
-        "audio": str(Path(path).resolve()),
-        "num_samples": info.frames,
-        "sample_rate": info.samplerate,
-        "sha256": sha256_file(path),
-    }
+    return manifest_entry(path, open_audio(path, keep=None))
 
 
-def open_audio(path):
-    """Read the head of an audio file.
+def manifest_entry(path, sound):
+    """Say what a manifest says of an audio file that was read.
 
     Arguments
     ---------
     path : str or Path
         The file.
+    sound : speechbrain_slm.utils.audio.Sound
+        What was read of it.
 
     Returns
     -------
-    soundfile._SoundFileInfo
-        With ``frames``, ``samplerate``, ``channels`` and ``subtype``.
+    dict
+        See :func:`describe_audio`.
+    """
+    return {
+        "audio": str(Path(path).resolve()),
+        "num_samples": sound.num_samples,
+        "sample_rate": sound.sample_rate,
+        "sha256": sound.sha256,
+    }
+
+
+def open_audio(path, **options):
+    """Read an audio file, or refuse it by its name.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    **options : dict
+        For :func:`speechbrain_slm.utils.audio.read_audio`.
+
+    Returns
+    -------
+    speechbrain_slm.utils.audio.Sound
+        What was read of it.
 
     Raises
     ------
     ValueError
-        If it cannot be read as audio, or holds no sample.
+        If it cannot be read as audio to its end, or holds no sample.
     """
     try:
-        info = soundfile.info(path)
-    except soundfile.LibsndfileError as error:
+        return read_audio(path, **options)
+    except BadAudio as error:
         raise ValueError(
-            f"{path} cannot be read as audio ({error.error_string}); unpack "
-            "or convert it again"
+            f"{path} cannot be read as audio ({error}); unpack or convert it "
+            "again"
         ) from error
-    if not info.frames:
-        raise ValueError(f"{path} holds no sample; expected speech")
-    return info
 
 
 def _manifest_row(clip, output_folder, max_seconds):
@@ -200,19 +213,18 @@ def _manifest_row(clip, output_folder, max_seconds):
     # Named by what it is made of: two files of one name cannot meet.
     name = f"{row['sha256'][:32]}-{most}.wav"
     copy = output_folder / "audio" / name[:2] / name
-    _crop(clip.path, copy, most)
+    _crop(clip.path, copy, most, row)
     note = f"the first {most} of {row['num_samples']} samples of {row['audio']}"
     return {**row, **describe_audio(copy), "note": note}
 
 
-def _crop(path, copy, count):
-    subtype = open_audio(path).subtype
-    dtype = SAMPLES.get(subtype, "float32")
-    samples, rate = soundfile.read(path, frames=count, dtype=dtype)
+def _crop(path, copy, count, row):
+    sound = open_audio(path, expected=row, dtype=None)
+    subtype = sound.subtype if sound.subtype in EXACT else "FLOAT"
     with atomic_path(copy) as temporary:
         soundfile.write(
             temporary,
-            samples,
-            rate,
-            subtype=subtype if subtype in SAMPLES else "FLOAT",
+            sound.samples[:count],
+            sound.sample_rate,
+            subtype=subtype,
         )

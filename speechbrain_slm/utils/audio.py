@@ -1,0 +1,331 @@
+"""The one place where audio enters.
+
+Whatever reads speech reads it here, so that a file is looked at once and in
+one way: is it a regular file, is it whole, is it what the manifest says, is
+it of a length that a story has, can it be heard. What is wrong is a reason,
+told by the one error :class:`BadAudio`; what becomes of the file (an entry of
+a ledger, the end of a run) is for the caller to say.
+"""
+
+import hashlib
+import io
+from math import gcd
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+
+from speechbrain_slm.utils.containers import CHECKED, shortfall
+from speechbrain_slm.utils.regular import read_regular
+
+# Longer than any sentence, and than most stories: what a file may unpack to.
+MAX_SECONDS = 3600.0
+# The peak of what is mixed down, in dB of full scale: below it is silence.
+# A line without a voice has -96 to -85, quiet speech -40.
+SILENCE_DB = -80.0
+# Of full scale; what is decoded from MP3, or kept as floats, may pass 1.
+LOUDEST = 4.0
+MAX_RATE = 384_000  # Hz
+MAX_CHANNELS = 64
+MAX_BYTES = 1 << 31  # of a file, which is held in memory
+# Encodings that integers hold as they are, and which; others are floats.
+EXACT = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
+_BLOCK = 1 << 20  # samples that are decoded at once
+_SURE = 1 << 26  # bytes that are read before the header is looked at
+# libsndfile gives a length that is not known as 2^63 - 1.
+_UNKNOWN = 1 << 62
+# Numbers in the filter that resamples; two rates of 44,101 and 16,000 Hz
+# have no common divisor, and would take one of 6 GB.
+_MAX_FILTER = 1 << 24
+
+
+class BadAudio(ValueError):
+    """Why a file cannot be used; the caller knows its name."""
+
+
+class Sound(NamedTuple):
+    """An audio file that is what it should be.
+
+    Attributes
+    ----------
+    samples : numpy.ndarray or None
+        ``[T, channels]``, or ``[T]`` if they are mixed down; None if they
+        were not asked for.
+    num_samples : int
+        Of each channel.
+    sample_rate : int
+        Hz.
+    channels : int
+        Of the file.
+    kind : str
+        Its format, as libsndfile calls it.
+    subtype : str
+        Its encoding, likewise.
+    sha256 : str
+        Of the bytes that were decoded.
+    """
+
+    samples: np.ndarray | None
+    num_samples: int
+    sample_rate: int
+    channels: int
+    kind: str
+    subtype: str
+    sha256: str
+
+
+def read_audio(
+    source,
+    expected=None,
+    keep="channels",
+    dtype="float32",
+    max_seconds=MAX_SECONDS,
+    audible=False,
+):
+    """Read an audio file, or say why it is none.
+
+    Header, samples and SHA-256 are those of one read.
+
+    Arguments
+    ---------
+    source : str, Path or bytes
+        The file, or its content.
+    expected : dict, optional
+        What a manifest says: ``num_samples``, ``sample_rate`` (Hz), which
+        are compared before anything is decoded, and, or not, ``sha256``.
+    keep : str, optional
+        ``channels``; ``mono``, which mixes them down; None: decode all, keep
+        nothing.
+    dtype : str, optional
+        ``float32``, ``int16`` or ``int32``, the first where ``keep`` is
+        ``mono``; None: what keeps every sample as it is.
+    max_seconds : float
+        What is longer is not decoded.
+    audible : bool
+        Refuse silence, and what lies beyond full scale. What is not a
+        number is refused anyway.
+
+    Returns
+    -------
+    Sound
+        The samples and what the file is.
+
+    Raises
+    ------
+    BadAudio
+        With the reason; whatever goes wrong with this one file.
+
+    Example
+    -------
+    >>> file = io.BytesIO()
+    >>> soundfile.write(file, [0.5, 0.25], 16000, format="WAV")
+    >>> read_audio(file.getvalue()).num_samples
+    2
+    >>> read_audio(file.getvalue()[:-2])
+    Traceback (most recent call last):
+    ...
+    speechbrain_slm.utils.audio.BadAudio: cut short: its header promises 4
+    bytes of sound, 2 are there
+    """
+    try:
+        content = source
+        if not isinstance(content, bytes):
+            content = _content(source, expected, max_seconds)
+        if not content:
+            raise BadAudio("the file has 0 bytes")
+        return _decode(content, expected, keep, dtype, max_seconds, audible)
+    except BadAudio:
+        raise
+    except FileNotFoundError as error:
+        raise BadAudio("it does not exist") from error
+    except OSError as error:
+        text = error.strerror or str(error).removeprefix(str(source)).lstrip(
+            " :"
+        )
+        raise BadAudio(f"cannot be read: {text}") from error
+    except MemoryError as error:
+        raise BadAudio("it needs more memory than there is") from error
+    except Exception as error:
+        # A message may hold the address of the buffer that was read.
+        text = str(error).split(": ")[-1]
+        raise BadAudio(f"cannot be decoded: {text}") from error
+
+
+def _content(path, expected, max_seconds):
+    """Read a whole file, once its header is known to be that of speech."""
+
+    def look(file, size):
+        if size > _SURE:
+            with soundfile.SoundFile(file.fileno(), closefd=False) as head:
+                _check_head(head, size, expected, max_seconds)
+
+    return read_regular(path, MAX_BYTES, look)
+
+
+def _check_head(file, size, expected, max_seconds):
+    """Return the number of samples that a header tells, and the most allowed.
+
+    The first is None where the header leaves it open.
+    """
+    rate, channels = file.samplerate, file.channels
+    if file.format not in CHECKED:
+        raise BadAudio(
+            f"it is {file.format}, not {', '.join(CHECKED)}; convert it"
+        )
+    if not (0 < rate <= MAX_RATE and 0 < channels <= MAX_CHANNELS):
+        raise BadAudio(
+            f"its header tells of {channels} channels at {rate} Hz; expected "
+            f"1 to {MAX_CHANNELS}, at most {MAX_RATE} Hz"
+        )
+    told = None if file.frames >= _UNKNOWN else file.frames
+    count = told
+    if expected is not None:
+        count = expected["num_samples"]
+        if rate != expected["sample_rate"] or told not in (None, count):
+            raise _other_length(told, rate, expected)
+    most = int(max_seconds * rate)
+    if count is not None and count > most:
+        raise _too_long(count, rate, max_seconds)
+    if count is not None:
+        most = count
+    # Eight bytes a sample are the most that an encoding takes.
+    if size > most * channels * 8 + _SURE:
+        raise BadAudio(f"it has {size} bytes, too many for its sound")
+    return told, most
+
+
+def _other_length(count, rate, expected):
+    return BadAudio(
+        f"it holds {'?' if count is None else count} samples at {rate} Hz; the "
+        f"manifest says {expected['num_samples']} at "
+        f"{expected['sample_rate']} Hz"
+    )
+
+
+def _too_long(count, rate, max_seconds):
+    return BadAudio(
+        f"it lasts {count / rate:.0f} s or more; expected at most "
+        f"{max_seconds:g} s"
+    )
+
+
+def _decode(content, expected, keep, dtype, max_seconds, audible):
+    kept, count = [], 0
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+        missing = file.format in CHECKED and shortfall(content, file.format)
+        if missing:
+            raise BadAudio(missing)
+        told, most = _check_head(file, len(content), expected, max_seconds)
+        rate, channels = file.samplerate, file.channels
+        kind, subtype = file.format, file.subtype
+        dtype = dtype or EXACT.get(subtype, "float32")
+        level = _Level(dtype)
+        # Block by block: a header that lies costs no memory.
+        size = max(1, _BLOCK // channels)
+        while count <= most and (told is None or count < told):
+            block = file.read(size, dtype=dtype, always_2d=True)
+            if not len(block):
+                break
+            count += len(block)
+            mono = level.add(block)
+            if keep:
+                kept.append(mono if keep == "mono" else block)
+    if told is not None and count < told:
+        raise BadAudio(f"{count} of {told} samples are there")
+    if count > most and expected is None:
+        raise _too_long(count, rate, max_seconds)
+    if expected is not None and count != expected["num_samples"]:
+        raise _other_length(count, rate, expected)
+    if not count:
+        raise BadAudio("it holds no sample")
+    digest = hashlib.sha256(content).hexdigest()
+    if expected is not None and digest != expected.get("sha256", digest):
+        raise BadAudio("its SHA-256 is not the manifest's")
+    level.check(channels, audible)
+    samples = None
+    if kept:
+        samples = kept[0] if len(kept) == 1 else np.concatenate(kept)
+    return Sound(samples, count, rate, channels, kind, subtype, digest)
+
+
+class _Level:
+    """How loud a file is, found while it is decoded."""
+
+    def __init__(self, dtype):
+        # Integers are counted in steps of full scale.
+        self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
+        self._loudest = self._peak = 0.0
+
+    def add(self, block):
+        """Hear samples, [T, channels], and return them mixed down, [T]."""
+        self._loudest = self._louder(self._loudest, block)
+        if block.shape[1] == 1:
+            self._peak = self._loudest
+            return block[:, 0]
+        # Channels that cancel each other are silence.
+        mono = block.mean(axis=1)
+        self._peak = self._louder(self._peak, mono)
+        return mono
+
+    def _louder(self, peak, samples):
+        low, high = float(samples.min()), float(samples.max())
+        # Not the built-in max, which may pass over what is not a number.
+        return np.max([peak, -low / self._scale, high / self._scale])
+
+    def check(self, channels, audible):
+        """Refuse what is not a number and, if asked to, what is not heard."""
+        if not np.isfinite(self._loudest):
+            raise BadAudio("a sample is NaN or infinite")
+        if not audible:
+            return
+        if self._loudest > LOUDEST:
+            raise BadAudio(
+                f"a sample is {self._loudest:.3g} times full scale; expected "
+                f"at most {LOUDEST:g}"
+            )
+        mixed = " once its channels are mixed down" if channels > 1 else ""
+        if not self._peak:
+            raise BadAudio(f"every sample is 0{mixed}")
+        if self._peak < 10 ** (SILENCE_DB / 20):
+            raise BadAudio(
+                f"silent: its peak is {20 * np.log10(self._peak):.0f} dB of "
+                f"full scale{mixed}; expected {SILENCE_DB:g} or more"
+            )
+
+
+def resampled(wav, rate, wanted):
+    """Bring a waveform to another rate.
+
+    Arguments
+    ---------
+    wav : numpy.ndarray
+        float32 [T].
+    rate : int
+        What it has, in Hz.
+    wanted : int
+        What it shall have, in Hz.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 [T].
+
+    Raises
+    ------
+    BadAudio
+        If the two rates have so small a common divisor that the filter would
+        not fit into memory.
+    """
+    if rate == wanted:
+        return wav
+    divisor = gcd(rate, wanted)
+    if (rate // divisor) * (wanted // divisor) > _MAX_FILTER:
+        raise BadAudio(
+            f"{rate} Hz cannot be resampled to {wanted} Hz; convert it to a "
+            "usual rate"
+        )
+    # Here: torch would take whoever does not resample seconds to load.
+    import torch
+    from torchaudio.functional import resample
+
+    return resample(torch.from_numpy(wav), rate, wanted).numpy()
