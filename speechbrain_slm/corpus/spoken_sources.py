@@ -1,19 +1,26 @@
-"""Spoken corpora as others lay them out, read a batch of rows at a time.
+"""Spoken corpora as others lay them out, read a part at a time.
 
-A source is a table (see ``utils.user_tables``), a folder of such files (one
-with ``metadata.csv`` beside its audio among them), or a hub dataset. Rows come
-in parts, each found again by its name, so that processes can share them and a
-second run can skip those that it has.
+A source is a table (Parquet, Arrow, CSV, TSV or JSON lines), a folder of such
+tables (one with ``metadata.csv`` beside its audio among them), folders of
+recordings (see ``recordings``), or a hub dataset. Rows come in parts, each with
+an identity that changes when its rows do, so that processes can share them and
+a second run can skip those that it has.
 """
 
+import hashlib
+import inspect
 import itertools
-from functools import partial
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from speechbrain_slm.corpus.recordings import recording_rows
 from speechbrain_slm.utils.columns import check_columns, open_parquet
 from speechbrain_slm.utils.files import as_stored, files_in
-from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.text_rows import Row
+from speechbrain_slm.utils.user_tables import SUFFIXES, iterate_rows
 
 HUB = "hub:"
 
@@ -26,36 +33,54 @@ class Part(NamedTuple):
     name : str
         Tells it from the others of its source.
     where : str
-        The file, or the source, for the ledger.
+        The file, for the ledger.
     folder : Path or None
         What audio paths are relative to.
-    read : callable
-        Returns an iterator of lists of its ``Row``.
+    identity : str
+        Another one if the rows are others.
+    batches : callable
+        Returns an iterator of lists of ``Row``.
     """
 
     name: str
     where: str
     folder: Path | None
-    read: object
+    identity: str
+    batches: object
 
 
-def iterate_parts(source, columns, rows):
+def is_recordings(source):
+    """Tell whether a source is folders of recordings.
+
+    Arguments
+    ---------
+    source : str or Path or dict
+        See :func:`iterate_parts`.
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(source, Mapping)
+
+
+def iterate_parts(source, rows, columns):
     """Yield the parts of a source, in order.
 
     Arguments
     ---------
-    source : str or Path
-        A file, a folder, or ``hub:<name>[:<configuration>[:<split>]]``.
-    columns : list of str
-        Those that it must have.
+    source : str or Path or dict
+        A file, a folder, ``hub:<name>[:<configuration>[:<split>]]``, or what
+        :func:`recording_rows` takes.
     rows : int
         Rows in a batch, and in a part where the format has none of its own
         (the parts of a Parquet file are its row groups).
+    columns : list of str
+        Those that it must have.
 
     Yields
     ------
     Part
-        Nothing of its rows is read before it is asked to.
 
     Raises
     ------
@@ -64,41 +89,112 @@ def iterate_parts(source, columns, rows):
     ValueError
         If the file is of another format, or lacks a column.
     """
+    if is_recordings(source):
+        found = recording_rows(**_known(source))
+        yield from _chunks("", str(dict(source["folders"])), None, found, rows)
+        return
     if str(source).startswith(HUB):
-        yield from _hub_parts(str(source)[len(HUB) :], columns, rows)
+        name = str(source)
+        found = _hub_rows(name[len(HUB) :], rows, columns)
+        yield from _chunks("", name, None, found, rows)
         return
     for number, path in enumerate(source_files(source)):
+        name = f"{number:05d}-"
         if path.suffix == ".parquet":
-            groups = _groups(path, columns)
-            parts = (partial(_group, path, columns, rows, n) for n in groups)
+            yield from _row_groups(name, path, rows, columns)
         else:
-            batches = _batches(iterate_rows(path, columns), rows)
-            parts = (partial(iter, [batch]) for batch in batches)
-        for index, read in enumerate(parts):
-            name = f"{number:05d}-{index:05d}"
-            yield Part(name, str(path), path.parent, read)
+            found = iterate_rows(path, columns, batch=rows)
+            yield from _chunks(name, str(path), path.parent, found, rows)
 
 
-def _groups(path, columns):
+def _known(source):
+    known = list(inspect.signature(recording_rows).parameters)
+    wrong = [key for key in source if key not in known]
+    lacking = [key for key in ("folders", "stories") if not source.get(key)]
+    if wrong or lacking:
+        raise ValueError(
+            f"sources: found {dict(source)}; expected a mapping with the keys "
+            f"folders and stories, and no others but {', '.join(known[2:])}"
+        )
+    return source
+
+
+def _chunks(name, where, folder, found, rows):
+    """Cut rows that are read one after the other: each part is its text."""
+    for index in itertools.count():
+        chunk = list(itertools.islice(found, rows))
+        if not chunk:
+            return
+        text = json.dumps(chunk, sort_keys=True, default=_short)
+        identity = hashlib.sha256(text.encode()).hexdigest()
+        yield Part(
+            f"{name}{index:05d}",
+            where,
+            folder,
+            identity,
+            lambda chunk=chunk: iter([chunk]),
+        )
+
+
+def _short(value):
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return repr(value)
+
+
+def _row_groups(name, path, rows, columns):
+    """Cut a Parquet file, whose rows may hold audio: it is not read for that.
+
+    What tells one state of the file from another is what the system says of
+    it: its size, and when it was last written or changed.
+    """
     with open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, columns)
-        return range(file.num_row_groups)
+        counts = [
+            file.metadata.row_group(group).num_rows
+            for group in range(file.num_row_groups)
+        ]
+    stamp = stamp_of(path.stat())
+    for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
+        yield Part(
+            f"{name}{group:05d}",
+            str(path),
+            path.parent,
+            identity_of([stamp, group]),
+            lambda group=group, first=first: _group_rows(
+                path, stamp, group, first, rows, columns
+            ),
+        )
 
 
-def _group(path, columns, rows, group):
-    """Yield the rows of a row group, numbered as in the file."""
+def _group_rows(path, stamp, group, first, rows, columns):
     with open_parquet(path) as file:
-        number = sum(file.metadata.row_group(n).num_rows for n in range(group))
         batches = file.iter_batches(rows, row_groups=[group], columns=columns)
         for batch in batches:
-            found = enumerate(batch.to_pylist(), number)
-            yield [Row(*one) for one in found]
-            number += len(batch)
+            values = batch.to_pylist()
+            yield [Row(first + n, row) for n, row in enumerate(values)]
+            first += len(values)
+    if stamp_of(path.stat()) != stamp:
+        raise ValueError(
+            f"{path} was changed while it was read; run the same command again"
+        )
 
 
-def _batches(rows, size):
-    while batch := list(itertools.islice(rows, size)):
-        yield batch
+def stamp_of(facts):
+    """Name the state of a file, without reading it.
+
+    Arguments
+    ---------
+    facts : os.stat_result
+        Of the file.
+
+    Returns
+    -------
+    str
+        Changes whenever the file is written, also to the same size, and when
+        its times are set back: nothing but the system sets ``ctime``.
+    """
+    return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ctime_ns}"
 
 
 def source_files(source):
@@ -112,7 +208,7 @@ def source_files(source):
     Returns
     -------
     list of Path
-        Sorted by name.
+        Sorted by name; hidden files, and what systems leave, are none.
 
     Raises
     ------
@@ -130,13 +226,14 @@ def source_files(source):
                 f"'{path.suffix}'"
             )
         return [path]
-    files = [p for p in files_in(path) if p.suffix in SUFFIXES]
+    files = [file for file in files_in(path) if file.suffix in SUFFIXES]
     if not files:
         raise FileNotFoundError(
             f"{path} is no file, and no folder that holds a table "
-            f"({', '.join(SUFFIXES)}). For a hub dataset write hub:<name>, or "
-            "fetch it: hf download <name> --repo-type dataset --local-dir "
-            "<folder>"
+            f"({', '.join(SUFFIXES)}). For recordings without a table write "
+            "{folders: {en: <folder>, fr: <folder>}}; for a hub dataset write "
+            "hub:<name>, or fetch it: hf download <name> --repo-type dataset "
+            "--local-dir <folder>"
         )
     formats = sorted({file.suffix for file in files})
     if len(formats) > 1:
@@ -147,7 +244,7 @@ def source_files(source):
     return files
 
 
-def _hub_parts(name, columns, rows):
+def _hub_rows(name, rows, columns):
     try:
         import datasets
     except ImportError as error:
@@ -170,9 +267,8 @@ def _hub_parts(name, columns, rows):
     for column, feature in (data.features or {}).items():
         if isinstance(feature, datasets.Audio):
             data = data.cast_column(column, datasets.Audio(decode=False))
-    tables = data.with_format("arrow").iter(batch_size=rows)
-    for index, table in enumerate(tables):
-        check_columns(HUB + name, table.column_names, columns)
-        found = enumerate(table.select(columns).to_pylist(), index * rows)
-        read = partial(iter, [[Row(*one) for one in found]])
-        yield Part(f"{index:08d}", HUB + name, None, read)
+    numbers = itertools.count()
+    for table in data.with_format("arrow").iter(batch_size=rows):
+        check_columns(f"{HUB}{name}", table.column_names, columns)
+        for values in table.select(columns).to_pylist():
+            yield Row(next(numbers), values)

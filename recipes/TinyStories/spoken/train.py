@@ -19,4 +19,6 @@ if __name__ == "__main__":
         num_workers=hparams["num_workers"],
         batch_rows=hparams["batch_rows"],
         buckets=hparams["buckets"],
+        max_left_out=hparams["max_left_out"],
+        max_ratio=hparams["max_ratio"],
     )

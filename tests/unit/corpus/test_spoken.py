@@ -1,8 +1,10 @@
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +13,13 @@ import pytest
 import soundfile
 from units_example import clip
 
-from speechbrain_slm.corpus import spoken
-from speechbrain_slm.corpus.spoken import align, import_spoken
+from speechbrain_slm.corpus import spoken, spoken_assembly
+from speechbrain_slm.corpus.spoken import import_spoken
+from speechbrain_slm.corpus.spoken_assembly import align
 from speechbrain_slm.corpus.spoken_rows import Columns
 from speechbrain_slm.corpus.spoken_sources import iterate_parts
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.shares import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
@@ -194,7 +198,14 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path):
         rows.append(dict(twice))
         source = write(tmp_path / f"{trial}.parquet", rows)
         output = tmp_path / f"out-{trial}"
-        import_spoken({"train": [source]}, output, LONG, LANGUAGES, buckets=3)
+        import_spoken(
+            {"train": [source]},
+            output,
+            LONG,
+            LANGUAGES,
+            buckets=3,
+            max_left_out=0.9,
+        )
         found = by_key(read(output))
         names = {
             hashlib.sha256(content).hexdigest(): key
@@ -244,9 +255,6 @@ def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
         tmp_path / "whole" / "train.parquet"
     ).read_bytes()
     assert not list(output.rglob(".tmp-*"))
-    write(source, long_rows(4))
-    with pytest.raises(ValueError, match="begun with another configuration"):
-        import_spoken({"train": [source]}, output, LONG, LANGUAGES)
 
 
 def test_ranks_share_the_work(tmp_path, monkeypatch):
@@ -257,18 +265,22 @@ def test_ranks_share_the_work(tmp_path, monkeypatch):
     real = spoken.facts_of
 
     def counted(row, *rest):
-        found = row.values
-        seen.append((spoken.rank(), found["story"], found["nr"], found["lang"]))
+        key = [row.values[name] for name in ("story", "nr", "lang")]
+        seen.append((spoken.rank(), *key))
         return real(row, *rest)
 
     monkeypatch.setattr(spoken, "facts_of", counted)
     monkeypatch.setattr(spoken, "world_size", lambda: 2)
     published = []
-    monkeypatch.setattr(spoken, "_publish", lambda *a: published.append(a))
+    monkeypatch.setattr(spoken, "publish", lambda *a: published.append(a))
+    monkeypatch.setattr(spoken_assembly, "world_size", lambda: 2)
     for number in (0, 1, 0):
         # The last time stands for rank 0 after the first barrier.
-        monkeypatch.setattr(spoken, "rank", lambda number=number: number)
-        import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+        for module in (spoken, spoken_assembly):
+            monkeypatch.setattr(module, "rank", lambda number=number: number)
+        with contextlib.suppress(FileNotFoundError):
+            # The part of the other rank, which a barrier would wait for.
+            import_spoken({"train": [source]}, output, LONG, LANGUAGES)
     assert len(seen) == len({one[1:] for one in seen}) == 30
     assert {one[0] for one in seen} == {0, 1}
     monkeypatch.undo()
@@ -297,11 +309,18 @@ def test_renamed_languages_and_dropped_rows(tmp_path):
         row["nr"] = str(row["nr"])
     source = write(tmp_path / "in.parquet", rows)
     names = {"English": "en", "French": "fr"}
-    import_spoken({"t": [source]}, tmp_path / "out", LONG, LANGUAGES, names)
+    import_spoken(
+        {"t": [source]},
+        tmp_path / "out",
+        LONG,
+        LANGUAGES,
+        names,
+        max_left_out=0.5,
+    )
     assert len(read(tmp_path / "out", "t")) == 6
     reasons = [entry["reason"] for entry in ledger(tmp_path / "out")]
     assert reasons == [
-        "sentence is '1.5'; expected 0, 1, 2, ...",
+        "sentence: found '1.5'; expected 0, 1, 2, ...",
         "no row in en",
     ]
 
@@ -313,16 +332,16 @@ def test_a_language_that_is_not_wanted_hurts_no_other(tmp_path):
     import_spoken({"t": [source]}, tmp_path / "out", LONG, LANGUAGES)
     assert len(read(tmp_path / "out", "t")) == 4
     assert [entry["reason"] for entry in ledger(tmp_path / "out")] == [
-        "language 'de' is not one of en, fr"
+        "language: 'de' is not one of en, fr"
     ] * 2
 
 
 def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbfstory,nr\n007,0\n")
-    (part,) = iterate_parts(path, ["story", "nr"], 10)
-    ((row,),) = part.read()
-    assert row.values == {"story": "007", "nr": "0"}
+    (part,) = iterate_parts(path, 10, ["story", "nr"])
+    (batch,) = part.batches()
+    assert [row.values for row in batch] == [{"story": "007", "nr": "0"}]
 
 
 def test_a_story_of_which_nothing_is_left_is_listed():
@@ -336,8 +355,11 @@ def test_a_story_of_which_nothing_is_left_is_listed():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"audio": "sound"}, r"column\(s\) sound; found story, nr, lang"),
-        ({"speaker": {"en": "a", "fr": "who"}}, r"column\(s\) a;"),
+        (
+            {"audio": "sound"},
+            r"missing column\(s\) sound; found story, nr, lang",
+        ),
+        ({"speaker": {"en": "a", "fr": "who"}}, r"missing column\(s\) a;"),
     ],
 )
 def test_missing_columns_are_named(tmp_path, change, message):
@@ -348,29 +370,36 @@ def test_missing_columns_are_named(tmp_path, change, message):
 
 
 def test_bad_sources(tmp_path):
+    def parts(source):
+        return list(iterate_parts(source, 10, ["a"]))
+
     with pytest.raises(ValueError, match="expected a column of each"):
         Columns("story", "nr", "wav")
     with pytest.raises(FileNotFoundError, match="hf download"):
-        list(iterate_parts(tmp_path / "nowhere", ["a"], 10))
+        parts(tmp_path / "nowhere")
     (tmp_path / "a.txt").touch()
     with pytest.raises(ValueError, match=r"found '\.txt'"):
-        list(iterate_parts(tmp_path / "a.txt", ["a"], 10))
+        parts(tmp_path / "a.txt")
     write(tmp_path / "both" / "a.parquet", long_rows(1, 1))
     (tmp_path / "both" / "a.csv").touch()
     with pytest.raises(ValueError, match="several formats"):
-        list(iterate_parts(tmp_path / "both", ["a"], 10))
+        parts(tmp_path / "both")
     (tmp_path / "a.jsonl").write_text('{"b": 1}\n{"a"')
     with pytest.raises(ValueError, match=r"a\.jsonl: missing column.s. a"):
-        list(iterate_parts(tmp_path / "a.jsonl", ["a"], 10))
+        parts(tmp_path / "a.jsonl")
     (tmp_path / "e.csv").touch()
     with pytest.raises(ValueError, match=r"e\.csv"):
-        list(iterate_parts(tmp_path / "e.csv", ["a"], 10))
+        parts(tmp_path / "e.csv")
+    with pytest.raises(ValueError, match="keys folders and stories"):
+        parts({"folder": {"en": tmp_path}})
 
 
 def test_nothing_left_is_an_error(tmp_path):
     rows = [{**row, "lang": "de"} for row in long_rows(1, 2)]
     source = write(tmp_path / "in.parquet", rows)
-    with pytest.raises(ValueError, match="4 x language 'de' is not one of"):
+    with pytest.raises(
+        ValueError, match=r"4 x language \(the first: 'de' is not one of"
+    ):
         import_spoken({"train": [source]}, tmp_path / "o", LONG, LANGUAGES)
     assert not (tmp_path / "o" / "train.parquet").exists()
 
@@ -405,10 +434,233 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(OSError, match=r"hf download .* no/such-set"):
-        list(iterate_parts("hub:no/such-set", ["a"], 10))
+        list(iterate_parts("hub:no/such-set", 10, ["a"]))
 
 
 def test_datasets_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ImportError, match="pip install datasets"):
-        list(iterate_parts("hub:a/b", ["a"], 10))
+        list(iterate_parts("hub:a/b", 10, ["a"]))
+
+
+def files_and_table(folder, stories=6):
+    """Write recordings and a table of them; return it and its rows."""
+    (folder / "wav").mkdir(parents=True)
+    rows = long_rows(stories, 2)
+    for number, row in enumerate(rows):
+        path = folder / "wav" / f"{number}.flac"
+        path.write_bytes(row["wav"])
+        row["wav"] = f"wav/{path.name}"
+    return folder / "a.jsonl", rows
+
+
+def write_lines(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_whatever_was_mended_is_seen_and_the_rest_is_not_read_again(
+    tmp_path, monkeypatch
+):
+    """Audio that was missing or replaced, a table edited to equal size."""
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    lost = tmp_path / rows[0]["wav"]
+    content = lost.read_bytes()
+    lost.unlink()
+    seen = []
+    real = spoken.facts_of
+
+    def counted(row, *rest):
+        seen.append(row.number)
+        return real(row, *rest)
+
+    monkeypatch.setattr(spoken, "facts_of", counted)
+
+    def run():
+        seen.clear()
+        import_spoken(
+            {"train": [table]}, tmp_path / "out", LONG, LANGUAGES, None, 1, 4
+        )
+        return {
+            (row["story_id"], row["sentence"], row["language"]): row
+            for row in read(tmp_path / "out")
+        }
+
+    assert len(run()) == 22
+    assert ("s0", 1, "en") not in run()
+    assert seen == []
+    lost.write_bytes(content)
+    assert len(run()) == 24
+    assert seen == [0, 1, 2, 3]
+    other = audio(99)
+    assert len(other) != len(content)
+    lost.write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    assert run()["s0", 0, "en"]["sha256"] == digest
+    write_lines(table, [{**row, "who": row["who"][::-1]} for row in rows])
+    assert {row["speaker"] for row in run().values()} == {"0-eciov", "1-eciov"}
+    assert len(seen) == 24
+    run()
+    assert seen == []
+
+
+def test_a_part_that_was_damaged_is_read_again(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    output = tmp_path / "out"
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    whole = (output / "train.parquet").read_bytes()
+    (part,) = (output / "parts" / "train" / "000").glob("*.parquet")
+    content = part.read_bytes()
+    part.write_bytes(content.replace(b"s5", b"s4"))
+    assert part.read_bytes() != content
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == whole
+
+
+def test_written_audio_that_was_damaged_is_written_again(tmp_path):
+    source = write(tmp_path / "in.parquet", long_rows(2))
+    output = tmp_path / "out"
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    path = output / read(output)[0]["audio"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert len(read(output)) == 12
+
+
+def test_a_run_that_made_nothing_binds_nobody(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, [{**row, "lang": "de"} for row in rows])
+    with pytest.raises(ValueError, match="No sentence of train is left"):
+        import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    write_lines(table, rows)
+    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out")) == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"who": "\ud800"}, "speaker: found half a surrogate pair"),
+        ({"story": "a\udfff"}, "story: found half a surrogate pair"),
+        ({"nr": 10**12}, "sentence: found 1000000000000"),
+        ({"nr": "9" * 5000}, "sentence: found"),
+        ({"nr": float("inf")}, "sentence: found inf"),
+        ({"wav": "x" * 300 + ".wav"}, "no audio: "),
+        ({"wav": 5}, "audio: found 5; expected a path"),
+        ({"wav": "wav"}, "no audio: "),
+        ({"wav": "a\0b"}, "no audio: "),
+        ({"lang": ["en"]}, "language: found ['en']"),
+        ({"who": 1.5}, "speaker: found 1.5"),
+    ],
+)
+def test_a_bad_row_is_a_line_of_the_ledger(tmp_path, change, reason):
+    table, rows = files_and_table(tmp_path)
+    rows[3] |= change
+    write_lines(table, rows)
+    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out")) == 22
+    (entry,) = (one for one in ledger(tmp_path / "out") if "row 3" in str(one))
+    assert entry["reason"].startswith(reason)
+
+
+def test_too_much_left_out_leaves_the_earlier_manifest(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    output = tmp_path / "out"
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    before = (output / "train.parquet").read_bytes()
+    lost = [{**row, "wav": f"disk/{n}.wav"} for n, row in enumerate(rows[::3])]
+    write_lines(table, [*rows, *({**r, "story": "lost"} for r in lost)])
+    with pytest.raises(TooManyLeftOut, match=r"no audio \(the first: .*disk"):
+        import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == before
+    assert {entry["story_id"] for entry in ledger(output)} == {"lost"}
+
+
+def test_a_manifest_of_another_recipe_or_run_is_not_replaced(tmp_path):
+    source = write(tmp_path / "in.parquet", long_rows(2))
+    output = tmp_path / "out"
+    theirs = write(output / "train.parquet", [{"a": 1}]).read_bytes()
+    with pytest.raises(FileExistsError, match=r"train\.parquet stands where"):
+        import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == theirs
+    assert [path.name for path in output.iterdir()] == ["train.parquet"]
+    (output / "train.parquet").unlink()
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    with pytest.raises(ValueError, match="is of an earlier import"):
+        import_spoken({"valid": [source]}, output, LONG, LANGUAGES)
+
+
+def test_what_systems_leave_in_a_folder_is_no_table(tmp_path):
+    table, rows = files_and_table(tmp_path / "in")
+    write_lines(table, rows)
+    (table.parent / "._a.jsonl").write_bytes(b"\0\5\26\7")
+    import_spoken({"train": [table.parent]}, tmp_path / "o", LONG, LANGUAGES)
+    assert len(read(tmp_path / "o")) == 24
+
+
+def record(folder, names):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(audio(number))
+
+
+def test_folders_of_recordings_are_a_corpus(tmp_path):
+    """Stories of N, by numbers in names, by folder and by a table."""
+    names = [f"tale {n}.flac" for n in (10, 9, 2, 1)]
+    record(tmp_path / "en", names)
+    record(tmp_path / "fr", names[1:])
+    folders = {"en": tmp_path / "en", "fr": tmp_path / "fr"}
+
+    def run(stories, **more):
+        source = {"folders": folders, "stories": stories, **more}
+        output = tmp_path / "out"
+        import_spoken(
+            {"train": [source]}, output, LONG, LANGUAGES, max_left_out=0.5
+        )
+        return [
+            (row["story_id"], row["sentence"], Path(row["audio"]).stem)
+            for row in read(output)
+            if row["language"] == "fr"
+        ]
+
+    first = [("000000", 0, "tale 1"), ("000000", 1, "tale 2")]
+    assert run(2) == [*first, ("000001", 0, "tale 9")]
+    assert "no row in fr" in {e["reason"] for e in ledger(tmp_path / "out")}
+    with open(tmp_path / "t.csv", "w") as file:
+        file.write("name,tale\ntale 9,b\ntale 1,a\ntale 10,a\ntale 2,a\n")
+    assert run("tale", table=tmp_path / "t.csv") == [
+        ("a", 0, "tale 1"),
+        ("a", 1, "tale 2"),
+        ("b", 0, "tale 9"),
+    ]
+    with pytest.raises(ValueError, match="'folder', but tale 1 stands in none"):
+        run("folder")
+    folders |= {"en": tmp_path / "e", "fr": tmp_path / "f"}
+    for folder in folders.values():
+        record(folder, ["b/1.wav", "a/2.wav", "a/1.wav", "a/x/1.wav"])
+    assert [row[:2] for row in run("folder")] == [
+        ("a", 0),
+        ("a", 1),
+        ("a/x", 0),
+        ("b", 0),
+    ]
+
+
+def test_recordings_of_very_different_lengths_are_left_out(tmp_path):
+    rows = long_rows(4, 2)
+    long = io.BytesIO()
+    soundfile.write(long, clip(1, 0.5), 16000, format="FLAC")
+    rows[0]["wav"] = long.getvalue()
+    source = write(tmp_path / "in.parquet", rows)
+    for ratio, left in ((4.5, 14), (5.5, 16)):
+        import_spoken(
+            {"train": [source]},
+            tmp_path / "out",
+            LONG,
+            LANGUAGES,
+            max_ratio=ratio,
+        )
+        assert len(read(tmp_path / "out")) == left
