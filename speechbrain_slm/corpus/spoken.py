@@ -28,6 +28,7 @@ from speechbrain_slm.corpus.spoken_rows import (
 )
 from speechbrain_slm.corpus.spoken_sources import is_recordings, iterate_parts
 from speechbrain_slm.utils.atomic import remove_temporary
+from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -51,6 +52,7 @@ def import_spoken(
     buckets=64,
     max_left_out=0.2,
     max_ratio=None,
+    max_seconds=MAX_SECONDS,
 ):
     """Write a manifest for each split of a spoken corpus.
 
@@ -82,6 +84,8 @@ def import_spoken(
     max_ratio : float, optional
         A sentence is left out that lasts so many times as long in one
         language as in another: recordings that do not say the same.
+    max_seconds : float
+        A recording that is longer is left out.
 
     Raises
     ------
@@ -111,6 +115,7 @@ def import_spoken(
     request = {
         "languages": list(languages),
         "language_names": dict(language_names or {}),
+        "max_seconds": max_seconds,
     }
     parts = {split: {} for split in sources}
     with ThreadPoolExecutor(num_workers) as pool:
@@ -176,6 +181,7 @@ def _read_source(
                     part.folder,
                     output_folder,
                     request["language_names"],
+                    request["max_seconds"],
                 ),
                 batch,
             )

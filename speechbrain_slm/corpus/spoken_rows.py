@@ -1,18 +1,16 @@
 """Rows of somebody's spoken corpus, one a spoken sentence, checked."""
 
 import contextlib
-import hashlib
-import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import soundfile
 
 from speechbrain_slm.corpus.spoken_sources import stamp_of
 from speechbrain_slm.utils.atomic import write_atomic
-from speechbrain_slm.utils.files import as_stored, check_file
+from speechbrain_slm.utils.audio import MAX_SECONDS, BadAudio, read_audio
+from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.tables import MANIFEST
 from speechbrain_slm.utils.user_tables import as_text
 
@@ -101,7 +99,16 @@ class Columns:
         return language, row.get(column), speaker, pick(self.text)
 
 
-def facts_of(row, where, columns, languages, folder, output_folder, names):
+def facts_of(
+    row,
+    where,
+    columns,
+    languages,
+    folder,
+    output_folder,
+    names,
+    max_seconds=MAX_SECONDS,
+):
     """Find out what a manifest says of a row's audio.
 
     Whatever is wrong with a row is a reason to leave it out, and no more.
@@ -122,6 +129,8 @@ def facts_of(row, where, columns, languages, folder, output_folder, names):
         Where the manifest will be; gets audio that comes as bytes.
     names : dict
         A language's name in the source -> ours.
+    max_seconds : float
+        What is longer is left out.
 
     Returns
     -------
@@ -150,7 +159,7 @@ def facts_of(row, where, columns, languages, folder, output_folder, names):
                     f"{OTHER_LANGUAGE}: '{fact['language']}' is not one of "
                     f"{', '.join(languages)}"
                 )
-            _add_audio(fact, audio, folder, output_folder)
+            _add_audio(fact, audio, folder, output_folder, max_seconds)
         except ValueError as error:
             fact["reason"] = str(error)
         facts.append(fact)
@@ -176,7 +185,7 @@ def _number(value):
     return number
 
 
-def _add_audio(fact, audio, folder, output_folder):
+def _add_audio(fact, audio, folder, output_folder, max_seconds):
     content, path = audio, None
     if isinstance(audio, dict):
         content, path = audio.get("bytes"), audio.get("path")
@@ -191,17 +200,13 @@ def _add_audio(fact, audio, folder, output_folder):
             path = as_stored(path)
         # Known before it is read: a second run looks whether it has changed.
         fact["file"] = os.path.abspath(path)
-        fact["stamp"], content = _read(path)
+        sound = _read(fact, path, max_seconds)
     elif not isinstance(content, bytes):
         raise ValueError(f"audio: found {content!r:.80}; expected a path")
     else:
-        path = None
-    if not content:
-        raise ValueError("no audio: it has 0 bytes")
-    digest = hashlib.sha256(content).hexdigest()
-    kind, count, rate = _decode(content)
-    if path is None:
-        name = f"{digest[:32]}.{_EXTENSIONS.get(kind, kind.lower())}"
+        sound = _sound(content, "", max_seconds)
+        kind = _EXTENSIONS.get(sound.kind, sound.kind.lower())
+        name = f"{sound.sha256[:32]}.{kind}"
         path = output_folder / "audio" / name[:2] / name
         if not path.is_file() or path.read_bytes() != content:
             write_atomic(path, content)
@@ -211,25 +216,29 @@ def _add_audio(fact, audio, folder, output_folder):
     fact["audio"] = (
         str(path) if absolute else os.path.relpath(path, output_folder)
     )
-    fact["num_samples"] = count
-    fact["sample_rate"] = rate
-    fact["sha256"] = digest
+    fact["num_samples"] = sound.num_samples
+    fact["sample_rate"] = sound.sample_rate
+    fact["sha256"] = sound.sha256
 
 
-def _read(path):
-    """Return a file's state and its content, from one opening of it."""
+def _read(fact, path, max_seconds):
+    """Read a file; what it is and the state that it was in belong together."""
+    before = fact["stamp"] = _stamp(path)
+    if not before:
+        raise ValueError(f"no audio: {path} does not exist")
+    sound = _sound(path, f"{path}: ", max_seconds)
+    if _stamp(path) != before:
+        raise ValueError(f"no audio: {path} was changed while it was read")
+    return sound
+
+
+def _sound(source, name, max_seconds):
     try:
-        check_file(path, "audio")
-        with open(path, "rb") as file:
-            stamp = stamp_of(os.fstat(file.fileno()))
-            content = file.read()
-            if stamp_of(os.fstat(file.fileno())) == stamp:
-                return stamp, content
-    except (ValueError, OSError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        text = f"{path} does not exist" if missing else str(error)
-        raise ValueError(f"no audio: {text}") from error
-    raise ValueError(f"no audio: {path} was changed while it was read")
+        return read_audio(
+            source, keep=None, audible=True, max_seconds=max_seconds
+        )
+    except BadAudio as error:
+        raise ValueError(f"bad audio: {name}{error}") from error
 
 
 def is_unchanged(table):
@@ -253,22 +262,3 @@ def _stamp(path):
         return stamp_of(os.stat(path))
     except (OSError, ValueError):
         return ""
-
-
-def _decode(content):
-    """Return format, number of samples and rate; all of it is decoded."""
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            kind, rate, stated = file.format, file.samplerate, file.frames
-            samples = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        # The message may hold the address of the buffer that was read.
-        text = str(error).split(": ")[-1]
-        raise ValueError(f"cannot be decoded: {text}") from error
-    if len(samples) != stated:
-        raise ValueError(
-            f"not whole: {len(samples)} of {stated} samples are there"
-        )
-    if not samples.any():
-        raise ValueError("silent: every sample is 0")
-    return kind, len(samples), rate

@@ -21,4 +21,5 @@ if __name__ == "__main__":
         buckets=hparams["buckets"],
         max_left_out=hparams["max_left_out"],
         max_ratio=hparams["max_ratio"],
+        max_seconds=hparams["max_seconds"],
     )

@@ -548,7 +548,7 @@ def test_a_run_that_made_nothing_binds_nobody(tmp_path):
         ({"nr": float("inf")}, "sentence: found inf"),
         ({"wav": "x" * 300 + ".wav"}, "no audio: "),
         ({"wav": 5}, "audio: found 5; expected a path"),
-        ({"wav": "wav"}, "no audio: "),
+        ({"wav": "wav"}, "bad audio: "),
         ({"wav": "a\0b"}, "no audio: "),
         ({"lang": ["en"]}, "language: found ['en']"),
         ({"who": 1.5}, "speaker: found 1.5"),
