@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_slm.corpus.grammar import StoryGrammar
+from speechbrain_slm.utils.files import (
+    as_stored,
+    check_file,
+    files_in,
+    refuse_wide,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 # Characters; a file that has no separator in so many is not what it is said
@@ -29,12 +35,16 @@ class RawStory(NamedTuple):
     texts : dict
         language -> plain text (str), sentences (list of str), or None.
     place : str
-        Where it stands: a file, and its number or line in it, from 1.
+        Where it stands: a file, and its number in it, from 1; in a table its
+        row, from 0.
+    fault : str
+        Why nothing can be read of it; empty as a rule.
     """
 
     story_id: str | None
     texts: dict
     place: str
+    fault: str = ""
 
 
 def list_files(paths, pattern, kind):
@@ -52,31 +62,25 @@ def list_files(paths, pattern, kind):
     Returns
     -------
     list of Path
-        The files; those of a folder by their names.
+        The files; those of a folder by their names, without hidden ones.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing at a path, or no such file in a folder.
     ValueError
-        If a file is empty.
+        If a file is empty, or no file of text or data at all.
     """
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     found = []
-    for path in map(Path, paths):
-        inside = sorted(path.rglob(pattern)) if path.is_dir() else [path]
-        if not inside or not inside[0].is_file():
+    for path in map(as_stored, paths):
+        inside = files_in(path, pattern) if path.is_dir() else [path]
+        if not inside or not inside[0].exists():
             raise FileNotFoundError(
                 f"{path}: expected {kind}, or a folder with {pattern}; found "
                 f"{'a folder without any' if path.is_dir() else 'nothing'}"
             )
-        found += inside
-    for path in found:
-        if path.stat().st_size == 0:
-            raise ValueError(
-                f"{path} is empty; expected {kind}. Fetch it again, or take "
-                "it out of 'paths'."
-            )
+        found += [check_file(one, kind) for one in inside]
     return found
 
 
@@ -123,6 +127,7 @@ class SeparatedText:
 
     def _stories(self, path):
         rest, separated = "", False
+        refuse_wide(path)
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             while block := file.read(BLOCK):
                 *whole, rest = (rest + block).split(self.separator)
@@ -172,17 +177,20 @@ class TextFolder:
 
     def __iter__(self):
         paths = [self.paths] if isinstance(self.paths, str) else self.paths
-        # Not `_files`: an empty file is here one story, left out by cleaning.
-        for folder in map(Path, [paths] if isinstance(paths, Path) else paths):
+        # Not `list_files`: an empty file is a story, left out by cleaning.
+        paths = [paths] if isinstance(paths, Path) else paths
+        for folder in map(as_stored, paths):
             files = [folder]
-            if not folder.is_file():
-                files = sorted(folder.rglob(self.pattern))
+            if folder.is_dir() or not folder.exists():
+                files = files_in(folder, self.pattern)
             if not files:
                 raise FileNotFoundError(
                     f"{folder}: expected a folder with {self.pattern}, found "
                     "no such file. Mend 'paths' or 'pattern'."
                 )
             for path in files:
+                if not path.is_file() or path.stat().st_size:
+                    refuse_wide(check_file(path, "a text file of one story"))
                 text = path.read_text(encoding="utf-8-sig", errors="replace")
                 place = path.relative_to(folder).as_posix()
                 if path == folder:

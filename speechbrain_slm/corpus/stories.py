@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import STORIES
 
 ROW_GROUP = 32768  # sentences, and the rest of the last one's story
@@ -61,7 +62,7 @@ class Table:
 
 
 @contextlib.contextmanager
-def open_table(path, languages, speakers):
+def open_table(path, languages, speakers, maker):
     """Open a stories table that appears when the block ends.
 
     Arguments
@@ -72,6 +73,8 @@ def open_table(path, languages, speakers):
         Its text columns.
     speakers : list of str or None
         With them it has a column ``speaker``.
+    maker : str
+        Whose mark it gets, see ``utils.ownership``.
 
     Yields
     ------
@@ -79,7 +82,7 @@ def open_table(path, languages, speakers):
     """
     columns = [*(["speaker"] if speakers else []), *languages]
     fields = [pa.field(name, pa.string()) for name in columns]
-    schema = pa.schema([*STORIES, *fields])
+    schema = pa.schema([*STORIES, *fields], metadata=mark_of(maker))
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,

@@ -3,15 +3,11 @@
 A row is a story; its columns are named by the user, a language each.
 """
 
-import json
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from speechbrain_slm.corpus.sources import RawStory, list_files
-
-ROWS = 1024  # read at a time
+from speechbrain_slm.utils.columns import check_columns
+from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 
 @dataclass(frozen=True)
@@ -26,7 +22,7 @@ class _Rows:
     name : str
         Of the source.
     id_column : str, optional
-        Names a story; without it, its text does.
+        Names a story, as it stands there; without it, its text does.
     """
 
     columns: dict
@@ -43,24 +39,28 @@ class _Rows:
         ids = [] if self.id_column is None else [self.id_column]
         return [*ids, *self.columns.values()]
 
-    def _story(self, row, place):
-        story_id = row.get(self.id_column) if self.id_column else None
-        texts = {key: row.get(name) for key, name in self.columns.items()}
-        named = None if story_id is None else f"{self.name}-{story_id}"
-        return RawStory(named, texts, place)
+    def _read(self, paths, kind, what):
+        for path in list_files(paths, f"*{kind}", what):
+            for number, values, fault in iterate_rows(
+                path, self._wanted, kind=kind
+            ):
+                place = f"{path.name}, row {number}"
+                yield self._story(values, place, fault)
 
-    def _check(self, where, found):
-        missing = [name for name in self._wanted if name not in found]
-        if missing:
-            raise ValueError(
-                f"{where}: no column {', '.join(missing)}; found "
-                f"{', '.join(found)}. Mend 'columns' or 'id_column'."
-            )
+    def _story(self, row, place, fault=""):
+        texts = {key: row.get(name) for key, name in self.columns.items()}
+        story_id = None
+        if self.id_column and not fault:
+            try:
+                story_id = as_text(row.get(self.id_column)) or None
+            except ValueError as error:
+                fault = f"{self.id_column}: {error}"
+        return RawStory(story_id, texts, place, fault)
 
 
 @dataclass(frozen=True)
 class ParquetStories(_Rows):
-    """Parquet files with a row a story, read a row group at a time.
+    """Parquet files with a row a story, read some rows at a time.
 
     Arguments
     ---------
@@ -71,20 +71,7 @@ class ParquetStories(_Rows):
     paths: object = ()
 
     def __iter__(self):
-        for path in list_files(self.paths, "*.parquet", "a Parquet file"):
-            try:
-                with pq.ParquetFile(path) as file:
-                    self._check(path, file.schema_arrow.names)
-                    number = 0
-                    for batch in file.iter_batches(ROWS, columns=self._wanted):
-                        for row in batch.to_pylist():
-                            number += 1
-                            yield self._story(row, f"{path.name}:{number}")
-            except pa.ArrowException as error:
-                raise ValueError(
-                    f"{path} cannot be read as Parquet: {error}. Fetch it "
-                    "again."
-                ) from error
+        yield from self._read(self.paths, ".parquet", "a Parquet file")
 
 
 @dataclass(frozen=True)
@@ -110,27 +97,7 @@ class JSONLines(_Rows):
     paths: object = ()
 
     def __iter__(self):
-        for path in list_files(self.paths, "*.jsonl", "a file of JSON lines"):
-            with open(path, encoding="utf-8-sig", errors="replace") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        row = self._parse(line, f"{path}:{number}")
-                        yield self._story(row, f"{path.name}:{number}")
-
-    @staticmethod
-    def _parse(line, where):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where} is not JSON: {error}; expected one object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"{where} is no JSON object; expected text or lists of "
-                "sentences by name"
-            )
-        return row
+        yield from self._read(self.paths, ".jsonl", "a file of JSON lines")
 
 
 @dataclass(frozen=True)
@@ -177,7 +144,8 @@ class HubStories(_Rows):
                 "it where there is a network (hf download --repo-type dataset "
                 f"{self.dataset} --local-dir <folder>), and use ParquetStories."
             ) from error
-        for number, row in enumerate(rows, start=1):
-            if number == 1:
-                self._check(self.dataset, list(row))
-            yield self._story(row, f"{self.dataset}/{self.split}:{number}")
+        for number, row in enumerate(rows):
+            if not number:
+                check_columns(self.dataset, row, self._wanted)
+            place = f"{self.dataset}/{self.split}, row {number}"
+            yield self._story(row, place)

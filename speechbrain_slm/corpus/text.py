@@ -2,13 +2,15 @@
 
 The text is made anew at each run and is a pure function of the source and the
 arguments. It is read, cleaned and written as a stream: what is kept in memory
-is a batch of stories, a part of each table, and 16 bytes a story, by which
-duplicates are found.
+is a batch of stories, a part of each table, and 24 bytes a story, by which
+duplicates are found. Nothing of the run before is touched until this one has
+succeeded, and nothing that other recipes wrote to the folder ever is.
 """
 
 import contextlib
 import itertools
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +25,15 @@ from speechbrain_slm.corpus.duplicates import Seen, digest, digest_id
 from speechbrain_slm.corpus.segmentation import rules_of, segment
 from speechbrain_slm.corpus.speakers import draw_speaker
 from speechbrain_slm.corpus.stories import open_table
-from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
+from speechbrain_slm.utils.publishing import published_together
 
 logger = logging.getLogger(__name__)
 LEDGER = "left_out.jsonl"
+# The ledger of a run that wrote no table.
+REFUSED = "left_out.refused.jsonl"
+MAKER = "text recipe"
 BATCH = 512  # stories
 
 
@@ -85,9 +91,14 @@ def prepare_text(
 
     Raises
     ------
+    FileExistsError
+        If what stands in a table's place was not made by this recipe.
+    FolderInUse
+        If another run writes to the folder.
     ValueError
-        If a language has no rules, the shares are none, or a split gets no
-        story.
+        If a language has no rules, the shares are none, two files of the
+        source give one name to two stories, or a split gets no story
+        (``left_out.refused.jsonl`` says why). What is there stays.
     """
     shares = {"valid": 0.01} if shares is None else dict(shares)
     # So that a split of the YAML file can be switched off.
@@ -106,34 +117,48 @@ def prepare_text(
     )
     folder = Path(output_folder)
     paths = {s: folder / "text" / f"{s}.parquet" for s in ("train", *shares)}
-    with lock_folder(folder / "text"), contextlib.ExitStack() as files:
-        tables = {
-            split: files.enter_context(open_table(path, rules, speakers))
-            for split, path in paths.items()
-        }
-        with (
-            atomic_path(folder / LEDGER) as ledger_path,
-            # JSON lines may hold half of a surrogate pair; so escaped, too.
-            open(
-                ledger_path, "w", encoding="utf-8", errors="backslashreplace"
-            ) as file,
-        ):
-            ledger = Ledger(file)
-            kept = _first_seen(stories, ledger)
-            for story in itertools.islice(kept, limit):
-                split = draw_split(seed, story.story_id, shares)
-                speaker = None
-                if speakers:
-                    speaker = draw_speaker(seed, story.story_id, speakers)
-                tables[split].add(story.story_id, speaker, story.sentences)
-            # Tables of another run never stand beside those of this one.
+    with lock_folder(folder / "text"):
+        refuse_foreign(paths.values(), MAKER)
+        with published_together(folder) as new:
+            with (
+                contextlib.ExitStack() as files,
+                # JSON lines may hold half of a surrogate pair; so escaped, too.
+                open(
+                    new / LEDGER,
+                    "w",
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                ) as file,
+            ):
+                tables = {
+                    split: files.enter_context(
+                        open_table(
+                            new / path.relative_to(folder),
+                            rules,
+                            speakers,
+                            MAKER,
+                        )
+                    )
+                    for split, path in paths.items()
+                }
+                ledger = Ledger(file)
+                kept = _first_seen(stories, ledger)
+                for story in itertools.islice(kept, limit):
+                    split = draw_split(seed, story.story_id, shares)
+                    speaker = None
+                    if speakers:
+                        speaker = draw_speaker(seed, story.story_id, speakers)
+                    tables[split].add(story.story_id, speaker, story.sentences)
+            _report(tables, ledger, new / LEDGER, folder / REFUSED)
+            # Tables of a run before never stand beside those of this one.
             for path in (folder / "text").glob("[!.]*.parquet"):
-                path.unlink()
-        _report(tables, ledger, folder / LEDGER)
+                if path not in paths.values() and has_mark(path, MAKER):
+                    path.unlink()
+        (folder / REFUSED).unlink(missing_ok=True)
     return paths
 
 
-def _report(tables, ledger, path):
+def _report(tables, ledger, path, refused):
     """Log what was kept; refuse to publish a split without a story."""
     for reason, count in ledger.counts.most_common():
         logger.info("%d x %s", count, reason)
@@ -147,9 +172,11 @@ def _report(tables, ledger, path):
     empty = [s for s, table in tables.items() if not table.num_stories]
     if empty:
         kept = sum(table.num_stories for table in tables.values())
+        os.replace(path, refused)
         raise ValueError(
-            f"no story for {', '.join(empty)}: {kept} were kept; {path} says "
-            "why others were left out. Take more stories, or larger shares."
+            f"no story for {', '.join(empty)}: {kept} were kept; {refused} "
+            "says why others were left out. Take more stories, or larger "
+            "shares."
         )
 
 
@@ -176,11 +203,9 @@ def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
         named by its text, so that a duplicate has the same id.
     """
     sentences, notes, left_out = {}, [], None
-    # JSON may hold half of a surrogate pair, which no file can.
-    own = (story.story_id or "").encode(errors="backslashreplace").decode()
     try:
-        if own != (story.story_id or ""):
-            raise LeftOut("foreign character", "in its story_id")
+        if story.fault:
+            raise LeftOut("no row", story.fault)
         plain = any(isinstance(text, str) for text in story.texts.values())
         if plain and len(story.texts) > 1:
             raise LeftOut("several languages, not cut into sentences")
@@ -202,7 +227,7 @@ def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
         left_out, words = error, str(story.texts)
         sentences = None
     number = digest(words)
-    story_id = own or f"{name}-{number:016x}"
+    story_id = story.story_id or f"{name}-{number:016x}"
     return Prepared(story_id, story.place, number, sentences, notes, left_out)
 
 
@@ -217,17 +242,31 @@ def _sentences(text, rules, markup):
 
 def _first_seen(stories, ledger):
     """Yield the stories to keep; write of the others to the ledger."""
-    texts, names = Seen(), Seen()
+    texts, names, names_of_files = Seen(), Seen(), Seen()
     while batch := list(itertools.islice(stories, BATCH)):
         good = [story for story in batch if story.left_out is None]
         fresh = iter(texts.add([story.digest for story in good]))
         alone = iter(names.add([digest_id(story.story_id) for story in good]))
+        told = [digest_id(_file(story), story.story_id) for story in good]
+        inside = iter(names_of_files.add(told))
         for story in batch:
             error = story.left_out
             if error is None:
-                is_new, has_name = next(fresh), next(alone)
+                is_new, has_name, has_own = (
+                    next(fresh),
+                    next(alone),
+                    next(inside),
+                )
                 if not is_new:
                     error = LeftOut("duplicate")
+                elif not has_name and has_own:
+                    raise ValueError(
+                        f"{story.place}: another file of the source has "
+                        f"another story of the name '{story.story_id}'. Give "
+                        "the stories names of their own, leave out id_column "
+                        "(they are named by their text then), or read the "
+                        "files in runs of their own."
+                    )
                 elif not has_name:
                     error = LeftOut("another story has this story_id")
             where = {"story_id": story.story_id, "place": story.place}
@@ -239,6 +278,10 @@ def _first_seen(stories, ledger):
                     **where, language=language, action="kept", reason=note
                 )
             yield story
+
+
+def _file(story):
+    return story.place.rpartition(", row ")[0]
 
 
 def draw_split(seed, story_id, shares):

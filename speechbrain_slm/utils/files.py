@@ -201,14 +201,30 @@ def open_text(path, expected):
         no UTF-8.
     """
     path = check_file(path, expected)
-    with open(path, "rb") as file:
-        wide = b"\0" in file.read(64)
-    if wide:
-        refuse_encoding(path)
+    refuse_wide(path)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             yield file
     except UnicodeDecodeError:
+        refuse_encoding(path)
+
+
+def refuse_wide(path):
+    """Refuse a text file with bytes of value 0: UTF-16, or no text.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If its first bytes hold one.
+    """
+    with open(path, "rb") as file:
+        wide = b"\0" in file.read(64)
+    if wide:
         refuse_encoding(path)
 
 

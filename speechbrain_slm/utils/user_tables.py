@@ -70,7 +70,7 @@ def as_text(value):
     return text
 
 
-def iterate_rows(path, columns, optional=(), batch=BATCH):
+def iterate_rows(path, columns, optional=(), batch=BATCH, kind=None):
     r"""Read a table, row by row.
 
     Arguments
@@ -84,6 +84,8 @@ def iterate_rows(path, columns, optional=(), batch=BATCH):
         Those that are read where it has them.
     batch : int
         How many rows are held at once, of files that have them in columns.
+    kind : str, optional
+        One of the ``SUFFIXES``, where the file's name need not say it.
 
     Yields
     ------
@@ -109,18 +111,18 @@ def iterate_rows(path, columns, optional=(), batch=BATCH):
     """
     path = Path(path)
     columns, optional = list(columns), list(optional)
-    if path.suffix not in SUFFIXES:
+    kind = kind or path.suffix
+    if kind not in SUFFIXES:
         raise ValueError(
-            f"{path}: expected one of {', '.join(SUFFIXES)}, found "
-            f"'{path.suffix}'"
+            f"{path}: expected one of {', '.join(SUFFIXES)}, found '{kind}'"
         )
     expected = f"a table with {', '.join(columns) or 'columns'}"
-    if path.suffix in _TEXT:
+    if kind in _TEXT:
         with open_text(path, expected) as file:
-            yield from _TEXT[path.suffix](file, path, columns, optional)
+            yield from _TEXT[kind](file, path, columns, optional)
         return
     number = 0
-    read = _COLUMNS[path.suffix]
+    read = _COLUMNS[kind]
     for part in read(path, expected, columns, optional, batch):
         for values in part.to_pylist():
             yield Row(number, values)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speechbrain_slm.corpus import sources, table_sources
+from speechbrain_slm.corpus import sources
 from speechbrain_slm.corpus.sources import (
     MiniCorpus,
     SeparatedText,
@@ -107,15 +107,14 @@ def test_text_folder(tmp_path):
         texts(TextFolder(tmp_path, "en", "mine", "*.rst"))
 
 
-def test_parquet_in_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(table_sources, "ROWS", 3)
+def test_parquet_in_row_groups(tmp_path):
     table = pa.table({"text": STORIES * 3, "n": range(12)})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=5)
     source = ParquetStories(COLUMNS, "tiny", paths=tmp_path)
     assert texts(source) == STORIES * 3
-    assert [s.place for s in source][-1] == "a.parquet:12"
+    assert [s.place for s in source][-1] == "a.parquet, row 11"
     named = ParquetStories(COLUMNS, "t", "n", paths=tmp_path / "a.parquet")
-    assert [s.story_id for s in named][:2] == ["t-0", "t-1"]
+    assert [s.story_id for s in named][:2] == ["0", "1"]
 
 
 def test_parallel_sentences_of_parquet(tmp_path):
@@ -131,7 +130,7 @@ def test_parallel_sentences_of_parquet(tmp_path):
 def test_bad_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"story": STORIES}), path)
-    with pytest.raises(ValueError, match="no column text; found story"):
+    with pytest.raises(ValueError, match=r"\(s\) text; found story"):
         texts(ParquetStories(COLUMNS, "t", paths=path))
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"a\.parquet cannot be read"):
@@ -144,15 +143,57 @@ def test_json_lines(tmp_path):
     path.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
     columns = {"en": "en", "fr": "fr"}
     found = list(JSONLines(columns, "p", "story_id", paths=path))
-    assert [story.story_id for story in found] == ["p-7", None]
+    assert [story.story_id for story in found] == ["7", None]
     assert found[1].texts == {"en": ["Yo."], "fr": None}
-    assert found[1].place == "a.jsonl:3"
+    assert found[1].place == "a.jsonl, row 1"
     path.write_bytes(json.dumps(rows[0]).encode("utf-8-sig"))
     assert len(list(JSONLines(columns, "p", paths=path))) == 1
-    for bad, words in (('{"en": [', "is not JSON"), ("[1]", "no JSON object")):
-        path.write_text('{"en": ["Hi."]}\n' + bad)
-        with pytest.raises(ValueError, match=f"a.jsonl:2 {words}|2 is {words}"):
-            list(JSONLines(columns, "p", paths=path))
+
+
+def test_a_line_that_is_no_story_costs_no_other(tmp_path):
+    path = tmp_path / "a.jsonl"
+    good = '{"id": %s, "en": ["Hi."]}\n'
+    lines = [good % '"01"', '{"en": [\n', "[1]\n", good % "1", good % "1.0"]
+    path.write_text("".join([*lines, good % '"\\ud83d"']))
+    found = list(JSONLines({"en": "en"}, "p", "id", paths=path))
+    assert [story.story_id for story in found] == [
+        "01",
+        None,
+        None,
+        "1",
+        None,
+        None,
+    ]
+    assert [story.fault[:9] for story in found] == [
+        "",
+        "not valid",
+        "found [1]",
+        "",
+        "id: found",
+        "id: found",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("One. Two.".encode("utf-16"), "is in UTF-16"),
+    ],
+)
+def test_a_text_file_that_is_none_is_told(tmp_path, content, message):
+    (tmp_path / "a.txt").write_bytes(content)
+    for source in (SeparatedText, TextFolder):
+        with pytest.raises(ValueError, match=rf"a\.txt.*{message}"):
+            texts(source(tmp_path, "en", "x"))
+
+
+def test_hidden_files_are_no_stories(tmp_path):
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for name in ("a.txt", "._a.txt", ".ipynb_checkpoints/a.txt"):
+        (tmp_path / name).write_text("A story.<|endoftext|>")
+    for source in (SeparatedText, TextFolder):
+        assert len(texts(source(tmp_path, "en", "x"))) == 1
 
 
 def test_hub_without_datasets(monkeypatch):
@@ -178,8 +219,8 @@ def test_hub_data_set_in_a_folder(tmp_path, monkeypatch):
     )
     source = HubStories(COLUMNS, "tiny", dataset=str(folder))
     assert texts(source) == STORIES
-    assert [story.place for story in source][1].endswith("set/train:2")
-    with pytest.raises(ValueError, match="no column story; found text"):
+    assert [story.place for story in source][1].endswith("set/train, row 1")
+    with pytest.raises(ValueError, match=r"\(s\) story; found text"):
         texts(HubStories({"en": "story"}, "tiny", dataset=str(folder)))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tinystories_example import write_tinystories
@@ -146,17 +147,17 @@ def test_parallel_sentences_stay_aligned(tmp_path):
         for name, rows in splits["train"].items()
     }
     assert told == {
-        "p-a": [("Hi.", "Salut."), ("Bye.", "Adieu.")],
-        "p-f": [("X.", "É."), ("Y.", "Æ.")],
+        "a": [("Hi.", "Salut."), ("Bye.", "Adieu.")],
+        "f": [("X.", "É."), ("Y.", "Æ.")],
     }
+    assert ledger.pop()["reason"] == "no row"
     assert [(e["story_id"], e["reason"]) for e in ledger] == [
-        ("p-b", "unequal numbers of sentences"),
-        ("p-c", "empty"),
-        ("p-d", "no text"),
-        ("p-a", "another story has this story_id"),
-        ("p-e", "several languages, not cut into sentences"),
-        ("p-g", "foreign character"),
-        (r"p-h\ud83d", "foreign character"),
+        ("b", "unequal numbers of sentences"),
+        ("c", "empty"),
+        ("d", "no text"),
+        ("a", "another story has this story_id"),
+        ("e", "several languages, not cut into sentences"),
+        ("g", "foreign character"),
     ]
     assert (ledger[1]["sentence"], ledger[1]["language"]) == (1, "fr")
 
@@ -185,16 +186,48 @@ def test_refused_at_the_door(tiny, tmp_path):
         prepare_text(folder, source, RULES)
 
 
-def test_a_split_without_stories_leaves_no_table(tiny, tmp_path):
-    prepare_text(tmp_path, tiny[1], RULES, shares={"valid": 0})
-    assert [path.stem for path in (tmp_path / "text").glob("*.parquet")] == [
-        "train"
-    ]
+def test_a_refused_run_leaves_what_is_there(tiny, tmp_path):
+    """The tables and the ledger of the run before, and those of others."""
+    text = tmp_path / "text"
+    prepare_text(tmp_path, tiny[1], RULES, shares={"valid": 0.2})
+    pq.write_table(pa.table({"story_id": ["a"]}), text / "cloze.parquet")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()}
     with pytest.raises(ValueError, match="no story for valid: 3 were kept"):
         prepare_text(tmp_path, tiny[1], RULES, shares={"valid": 1e-9}, limit=3)
-    # Nor one of the run before; the ledger tells why.
-    assert list((tmp_path / "text").glob("*.parquet")) == []
-    assert (tmp_path / "left_out.jsonl").is_file()
+    refused = tmp_path / "left_out.refused.jsonl"
+    assert refused.is_file()
+    assert {p: p.read_bytes() for p in before} == before
+    # One that is not refused takes its own away, and nothing else.
+    prepare_text(tmp_path, tiny[1], RULES, shares={})
+    names = {path.name for path in text.iterdir()}
+    assert names == {"train.parquet", "cloze.parquet", ".lock"}
+    assert not refused.exists()
+
+
+def test_a_table_of_another_maker_is_not_replaced(tiny, tmp_path):
+    path = tmp_path / "text" / "train.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.table({"story_id": ["a"]}), path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="was not made by it"):
+        prepare_text(tmp_path, tiny[1], RULES, shares={})
+    assert path.read_bytes() == before
+
+
+def test_one_name_in_two_files_is_an_error(tmp_path):
+    for name in ("a", "b"):
+        lines = [
+            {"id": n, "en": [f"Text {name} of {n}.", "An end."]}
+            for n in range(3)
+        ]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(map(json.dumps, lines)))
+    source = JSONLines({"en": "en"}, "p", "id", paths=tmp_path)
+    with pytest.raises(ValueError, match=r"b\.jsonl, row 0: .*the name '0'"):
+        prepare_text(tmp_path / "out", source, RULES, shares={})
+    source = JSONLines({"en": "en"}, "p", paths=tmp_path)
+    prepare_text(tmp_path / "out", source, RULES, shares={})
+    assert len(read(tmp_path / "out")[0]["train"]) == 6
 
 
 class Failing:
