@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.utils.distributed import is_main
-from speechbrain_slm.utils.store_format import read_tables, verify
+from speechbrain_slm.utils.store_format import read_tables
 
 _ROWS = 1 << 16
 
@@ -88,11 +88,9 @@ class UnitStore:
 
     def __init__(self, folder):
         self.folder = str(folder)
-        if is_main():
-            # Once a run, and as fast as the disk: a flipped bit is a unit
-            # that nobody said, or one that no embedding stands for.
-            verify(folder)
-        self.info, tables = read_tables(folder)
+        # Once a run, and as fast as the disk: a flipped bit is a unit that
+        # nobody said, or one that no embedding stands for.
+        self.info, tables = read_tables(folder, check=is_main())
         self.languages = sorted(self.info["counts"])
         batches = [batch for table in tables for batch in table.to_batches()]
         # The names are hashed once: a lookup for each batch would do it again.
@@ -101,6 +99,7 @@ class UnitStore:
         )
         encoded = self._names.dictionary_encode()
         self.num_stories = len(encoded.chunk(len(batches) - 1).dictionary)
+        self._batches = batches
         self._values = [batch["units"].values.to_numpy() for batch in batches]
         sizes = [len(values) for values in self._values]
         self._chunks = np.cumsum([0, *sizes], dtype=np.int64)
@@ -127,6 +126,25 @@ class UnitStore:
     def story_ids(self):
         """The stories, in the store's order (pyarrow.StringArray)."""
         return pc.unique(self._names)
+
+    def speakers(self):
+        """Return who tells what: (story, language) -> speaker.
+
+        Where several speakers tell a story the store has an empty name, which
+        must not pass for one voice.
+
+        Returns
+        -------
+        dict
+        """
+        columns = ("story_id", "language", "speaker")
+        return {
+            (story, language): speaker
+            for batch in self._batches
+            for story, language, speaker in zip(
+                *(batch[name].to_pylist() for name in columns), strict=True
+            )
+        }
 
     def _languages_of(self, batch):
         names = pa.array(self.languages)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speechbrain_slm.utils.store_format import read_tables
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 logger = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ def parallel_items(store, languages, level, texts, speakers=None):
         If ``texts`` or ``speakers`` lack a sentence of the store, or several
         speakers tell what should have one voice.
     """
-    tellers = _tellers(store)
+    tellers = store.speakers()
     rows = [store.languages.index(name) for name in languages]
     there = (store.bases[rows] >= 0).all(axis=0)
     items, ambiguous, partners = {}, set(), ({}, {})
@@ -184,22 +183,6 @@ def parallel_items(store, languages, level, texts, speakers=None):
             shortened,
         )
     return list(items.values()), len(ambiguous)
-
-
-def _tellers(store):
-    """Return who tells what: (story_id, language) -> speaker.
-
-    Where several speakers tell a story the store has an empty name, which
-    must not pass for one voice.
-    """
-    columns = ("story_id", "language", "speaker")
-    return {
-        (story, language): speaker
-        for table in read_tables(store.folder)[1]
-        for story, language, speaker in zip(
-            *(table[name].to_pylist() for name in columns), strict=True
-        )
-    }
 
 
 def _speaker(speakers, story, numbers, language, store):

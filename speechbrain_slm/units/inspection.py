@@ -16,7 +16,7 @@ from speechbrain_slm.units.quality import (
     normalized_mutual_information,
     voice_distance,
 )
-from speechbrain_slm.utils.store_format import SEVERAL, read_tables, verify
+from speechbrain_slm.utils.store_format import SEVERAL, read_tables
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 # A row a phone; start is in seconds from the beginning of its sentence.
@@ -80,7 +80,6 @@ def inspect_store(
     >>> found["languages"]["en"]["deduplication_ratio"]
     0.5
     """
-    verify(folder)
     info, tables = read_tables(folder)
     tokenizer = info["tokenizer"]
     if phones and (tokenizer["deduplicated"] or "bpe" in tokenizer["config"]):

@@ -10,13 +10,25 @@ The format stands here because its writer (``units``) and its reader
 (``dataio``) both need it; ``store.py`` writes it.
 """
 
+import hashlib
 import re
 from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.utils.atomic import atomic_path, read_json
-from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.schema import (
+    FLAG,
+    MAPPING,
+    NUMBER,
+    TEXT,
+    check_shape,
+    matching,
+    read_shaped,
+    whole,
+)
+from speechbrain_slm.utils.store_content import check_content
 
 FORMAT = "speechbrain_slm.unit_store"
 VERSION = 2
@@ -66,6 +78,23 @@ TOKENIZER_FIELDS = (
     "deduplicated",
     "config",
 )
+_SHAPE = {
+    "tokenizer": {
+        "identity": TEXT,
+        "vocabulary_size": whole(1, 1 << 16),
+        "frame_rate": NUMBER,
+        "deduplicated": FLAG,
+        "config": MAPPING,
+    },
+    "source": TEXT,
+    "num_shards": whole(1),
+    "counts": {
+        str: {"stories": whole(1), "sentences": whole(1), "units": whole(1)}
+    },
+    "files": {str: matching("[0-9a-f]{64}", "a SHA-256")},
+    "identity": TEXT,
+}
+_FILE = re.compile(r"units-\d+\.arrow")
 
 
 def write_file(path, batch):
@@ -106,14 +135,29 @@ def map_file(path, *schemas):
     ValueError
         If it is not readable as an Arrow file of these columns.
     """
+    return _as_table(path, _map(path), schemas)
+
+
+def _map(path):
     try:
         with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
+            return source.read_buffer()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Remove it and run the units recipe "
-            "again; it writes what is missing."
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    return ValueError(
+        f"{path} is damaged ({error}). Remove it and run the units recipe "
+        "again; it writes what is missing."
+    )
+
+
+def _as_table(path, content, schemas):
+    try:
+        table = pa.ipc.open_file(content).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
     if not any(table.schema.equals(schema) for schema in schemas):
         raise ValueError(
             f"{path}: its columns are {table.schema.names}, expected "
@@ -148,15 +192,23 @@ def read_info(folder):
             f"{folder} is not a complete unit store: it has no {STORE_JSON}. "
             "Run (or resume) the units recipe that writes it."
         )
-    info = read_json(path)
+    info = read_shaped(path, MAPPING)
     found = (info.get("format"), info.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(
             f"{path}: format and version are {found}, expected "
             f"{(FORMAT, VERSION)}; extract the units again"
         )
+    check_shape(info, _SHAPE, path)
+    strange = [name for name in info["files"] if not _FILE.fullmatch(name)]
+    if strange or not info["files"] or not info["counts"]:
+        raise ValueError(
+            f"{path}: it lists the files {', '.join(info['files']) or 'none'} "
+            f"and counts {', '.join(info['counts']) or 'no languages'}; "
+            "expected one or more of each, the files as units-00000.arrow"
+        )
     content = {key: info[key] for key in info if key != "identity"}
-    if identity_of(content) != info.get("identity"):
+    if identity_of(content) != info["identity"]:
         raise ValueError(
             f"{path}: its identity does not fit its content; the file was "
             "changed after it was written. Extract the units again."
@@ -164,13 +216,18 @@ def read_info(folder):
     return info
 
 
-def read_tables(folder):
+def read_tables(folder, check=True):
     """Memory-map the stories of a store.
+
+    What is compared with its SHA-256 and looked through is the very mapping
+    that is returned.
 
     Arguments
     ---------
     folder : str or Path
         The store.
+    check : bool
+        False where another process of the run checks the same files.
 
     Returns
     -------
@@ -182,24 +239,41 @@ def read_tables(folder):
     Raises
     ------
     FileNotFoundError
-        If ``store.json`` names a file that is not there.
+        If the folder is not a complete store.
     ValueError
-        If a file is not readable as an Arrow file of the store's schema.
+        Names every file that is missing or differs, and any stray one; else
+        the first that is not readable as an Arrow file of the store's schema,
+        or holds what :func:`check_content` refuses.
     """
+    folder = Path(folder)
     info = read_info(folder)
-    tables = []
-    for name in info["files"]:
-        path = Path(folder) / name
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing, though {STORE_JSON} lists it"
-            )
-        tables.append(map_file(path, *SCHEMAS))
+    paths = [folder / name for name in info["files"]]
+    mapped = {path: _map(path) for path in paths if path.is_file()}
+    wrong = [f"{path.name} is missing" for path in paths if path not in mapped]
+    if check:
+        wrong += [
+            f"{path.name} differs from its SHA-256"
+            for path, content in mapped.items()
+            if hashlib.sha256(content).hexdigest() != info["files"][path.name]
+        ]
+        wrong += [
+            f"{path.name} is not listed in {STORE_JSON}"
+            for path in sorted(folder.glob("units-*"))
+            if _FILE.fullmatch(path.name) and path not in paths
+        ]
+    if wrong:
+        raise ValueError(
+            f"{folder} is damaged: {'; '.join(wrong)}. Remove the folder and "
+            "run the units recipe again."
+        )
+    tables = [_as_table(path, mapped[path], SCHEMAS) for path in paths]
+    if check:
+        check_content(paths, tables, info)
     return info, tables
 
 
 def verify(folder):
-    """Compare every file of a store with the SHA-256 that it should have.
+    """Check every file of a store; see :func:`read_tables`.
 
     Arguments
     ---------
@@ -210,29 +284,5 @@ def verify(folder):
     -------
     dict
         The content of ``store.json``.
-
-    Raises
-    ------
-    ValueError
-        Names every file that is missing or differs, and any stray one.
     """
-    info = read_info(folder)
-    wrong = []
-    for name, expected in info["files"].items():
-        path = Path(folder) / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif sha256_file(path) != expected:
-            wrong.append(f"{name} differs from its SHA-256")
-    pattern = re.compile(r"units-\d+\.arrow")
-    wrong += [
-        f"{path.name} is not listed in {STORE_JSON}"
-        for path in sorted(Path(folder).glob("units-*"))
-        if pattern.fullmatch(path.name) and path.name not in info["files"]
-    ]
-    if wrong:
-        raise ValueError(
-            f"{folder} is damaged: {'; '.join(wrong)}. Remove the folder and "
-            "run the units recipe again."
-        )
-    return info
+    return read_tables(folder)[0]

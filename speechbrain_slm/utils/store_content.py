@@ -1,0 +1,154 @@
+"""What the arrays of a unit store may hold, checked once, when it is opened.
+
+A store that somebody sends may agree with its own sums and still hold what no
+writer makes: units beyond the vocabulary, sentences that end in the next story.
+Everything here works on whole arrays; none of it copies the units.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_ROWS = 1 << 16  # at a time: sentences of so many rows are copied
+
+
+def check_content(paths, tables, info):
+    """Refuse tables that no writer of unit stores has made.
+
+    Arguments
+    ---------
+    paths : list of Path
+        The files, for the errors.
+    tables : list of pyarrow.Table
+        What they hold, of the store's columns.
+    info : dict
+        The content of ``store.json``.
+
+    Raises
+    ------
+    ValueError
+        Names the file, and the story where there is one: if Arrow finds the
+        arrays broken, a value is missing, a story has no sentence, a sentence
+        no unit, sentences do not end in rising order and with their story, a
+        unit is outside the vocabulary, a story stands twice in a language, or
+        the counts are not those of ``store.json``.
+    """
+    languages = sorted(info["counts"])
+    counts = np.zeros((len(languages), 3), np.int64)
+    for path, table in zip(paths, tables, strict=True):
+        for batch in table.to_batches():
+            _check_arrays(path, batch)
+            code = _language_codes(path, batch, languages)
+            sentences = _check_lists(path, batch, info)
+            units = np.diff(batch["units"].offsets.to_numpy())
+            for column, values in enumerate((None, sentences, units)):
+                counts[:, column] += np.bincount(
+                    code, values, len(languages)
+                ).astype(np.int64)
+    found = {
+        name: dict(zip(("stories", "sentences", "units"), row, strict=True))
+        for name, row in zip(languages, counts.tolist(), strict=True)
+    }
+    if found != info["counts"]:
+        raise ValueError(
+            f"{paths[0].parent}: its files hold {found}, but store.json counts "
+            f"{info['counts']}. Extract the units again."
+        )
+    _refuse_twice(paths[0].parent, tables, languages)
+
+
+def _check_arrays(path, batch):
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: its arrays are broken ({error}). Extract the units again."
+        ) from error
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        inner = column.values if pa.types.is_list(column.type) else column
+        if column.null_count or inner.null_count:
+            raise ValueError(
+                f"{path}: column '{name}' has {column.null_count} empty rows "
+                f"and {inner.null_count} missing values; expected none"
+            )
+
+
+def _language_codes(path, batch, languages):
+    found = pc.index_in(batch["language"], pa.array(languages, pa.string()))
+    if found.null_count:
+        row = pc.index(pc.is_null(found), True).as_py()
+        raise ValueError(
+            f"{path}: {_name(batch, row)} is in no language that store.json "
+            f"counts ({', '.join(languages)})"
+        )
+    return found.to_numpy()
+
+
+def _check_lists(path, batch, info):
+    """Return how many sentences each row has."""
+    size = info["tokenizer"]["vocabulary_size"]
+    offsets = batch["units"].offsets.to_numpy()
+    values = batch["units"].values.to_numpy()
+    # The largest of uint16: nothing is copied.
+    if len(values) and values.max() >= size:
+        place = int(np.argmax(values >= size))
+        row = int(np.searchsorted(offsets, place, "right")) - 1
+        raise ValueError(
+            f"{path}: {_name(batch, row)} has the unit {values[place]}; "
+            f"expected units in [0, {size}), the tokenizer's vocabulary"
+        )
+    lengths = np.diff(offsets)
+    bounds = batch["sentence_ends"].offsets.to_numpy()
+    counts = np.diff(bounds)
+    _refuse(path, batch, (lengths < 1) | (counts < 1), "has no units")
+    ends = batch["sentence_ends"].values.to_numpy()
+    for begin in range(0, len(batch), _ROWS):
+        rows = slice(begin, min(begin + _ROWS, len(batch)))
+        first = bounds[rows] - bounds[begin]
+        last = first + counts[rows] - 1
+        part = ends[bounds[begin] : bounds[begin] + last[-1] + 1]
+        part = part.astype(np.int64)
+        steps = np.diff(part, prepend=0)
+        steps[first] = part[first]
+        wrong = np.minimum.reduceat(steps, first) < 1
+        wrong |= part[last] != lengths[rows]
+        _refuse(
+            path,
+            batch,
+            wrong,
+            "has sentences that do not end one after the other, the last with "
+            "the story",
+            begin,
+        )
+    return counts
+
+
+def _refuse(path, batch, wrong, what, begin=0):
+    if wrong.any():
+        row = begin + int(wrong.argmax())
+        raise ValueError(
+            f"{path}: {_name(batch, row)} {what}. Extract the units again."
+        )
+
+
+def _name(batch, row):
+    return f"story '{batch['story_id'][row]}' in '{batch['language'][row]}'"
+
+
+def _refuse_twice(folder, tables, languages):
+    names, spoken = (
+        pa.chunked_array([c for t in tables for c in t[name].chunks])
+        for name in ("story_id", "language")
+    )
+    encoded = names.dictionary_encode().chunks
+    story = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
+    code = pc.index_in(spoken, pa.array(languages, pa.string())).to_numpy()
+    key = story.astype(np.int64) * len(languages) + code
+    twice = np.bincount(key) > 1
+    if twice.any():
+        row = int(np.argmax(key == int(twice.argmax())))
+        raise ValueError(
+            f"{folder}: {np.count_nonzero(twice)} (story, language) pair(s) "
+            f"stand more than once, first '{names[row]}' in '{spoken[row]}'; "
+            "expected one row each"
+        )
