@@ -46,7 +46,8 @@ class Monitor:
     device_type : str
         ``"cpu"`` or ``"cuda"``.
     flops : float, optional
-        Floating point operations a token, forward and backward.
+        Floating point operations a token, forward and backward. Where they
+        are not known, no MFU is given.
     peak_tflops : float, optional
         Of one device, in 10**12 operations a second. Without it no MFU (model
         FLOPs utilisation) is given.
@@ -135,7 +136,7 @@ class Monitor:
             "tokens": step * self._step_tokens,
             "tokens_per_second": round(speed, 1),
         }
-        if self._peak:
+        if self._peak and self._flops:
             peak = self._peak * 1e12 * world_size()
             entry["mfu"] = round(speed * self._flops / peak, 4)
         entry["memory_GB"] = round(memory_gb(self._device_type), 2)

@@ -4,6 +4,7 @@ import speechbrain as sb
 
 from speechbrain_slm.brains.parallel import PARALLEL
 from speechbrain_slm.brains.schedule import SCHEDULES
+from speechbrain_slm.utils.numbers import check_number
 
 _STOPS = "a non-finite step stops the run on all ranks"
 _PROFILER = "wrap fit() in torch.profiler instead"
@@ -21,12 +22,31 @@ _UNSUPPORTED = {
     "jit_module_keys": "use --compile_module_keys",
     "log_config": "the log goes to log.txt in output_folder",
 }
+_COUNT = {"at_least": 1, "whole": True}
+# At 0 only the last step is due.
+_INTERVAL = {"at_least": 0, "whole": True}
+# What the numbers among run options and values may be, where they are there.
+_RANGES = {
+    "seed": {"at_least": 0, "whole": True},
+    "learning_rate": {"above": 0},
+    "warmup": {"at_least": 0, "below": 1},
+    "max_grad_norm": {},
+    "grad_accumulation_factor": _COUNT,
+    "log_interval": _INTERVAL,
+    "valid_interval": _INTERVAL,
+    "ckpt_interval_steps": _INTERVAL,
+    "keep_checkpoints": _COUNT,
+    "peak_tflops": {"above": 0},
+    "optimizer_step_limit": _COUNT,
+    "debug_batches": _COUNT,
+}
+_OPTIONAL = ("peak_tflops", "optimizer_step_limit")
 # How an update is computed, not what it is.
 _IMPLEMENTATION = ("lr", "foreach", "fused", "capturable", "differentiable")
 
 
 def check_options(run_opts, hparams):
-    """Refuse options without effect; let evaluation follow the precision.
+    """Refuse what has no effect or makes no sense, before anything is made.
 
     Arguments
     ---------
@@ -39,7 +59,7 @@ def check_options(run_opts, hparams):
     Raises
     ------
     ValueError
-        Names the option and what to use instead.
+        Names the option, and what to use instead or what it may be.
 
     Example
     -------
@@ -54,11 +74,13 @@ def check_options(run_opts, hparams):
         value = run_opts.get(name, hparams.get(name, defaults[name]))
         if value != defaults[name]:
             raise ValueError(f"'{name}' is not supported here: {advice}")
-    if not 0 <= hparams["warmup"] < 1:
-        raise ValueError(
-            f"warmup is {hparams['warmup']}; expected a share of the steps, "
-            "at least 0 and less than 1"
-        )
+    for name, bounds in _RANGES.items():
+        # Run options stand before values of the same name.
+        for given in (run_opts, hparams):
+            if name in given:
+                if given[name] is not None or name not in _OPTIONAL:
+                    check_number(name, given[name], **bounds)
+                break
     for name, values in (("schedule", SCHEDULES), ("parallel", PARALLEL)):
         if hparams[name] not in values:
             raise ValueError(

@@ -3,6 +3,8 @@
 import numpy as np
 from speechbrain.nnet.schedulers import LinearWarmupScheduler
 
+from speechbrain_slm.utils.numbers import check_number
+
 SCHEDULES = ("run", "stage")
 
 
@@ -20,6 +22,11 @@ class LearningRate:
     schedule : str
         ``"run"``: warm up and decay once. ``"stage"``: anew in each stage.
 
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
     Example
     -------
     >>> rate = LearningRate(1.0, 0.5, [0, 4, 8], "run")
@@ -31,6 +38,12 @@ class LearningRate:
     """
 
     def __init__(self, peak, warmup, first_steps, schedule):
+        check_number("learning_rate", peak, above=0)
+        check_number("warmup", warmup, at_least=0, below=1)
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule is {schedule!r}; expected {' or '.join(SCHEDULES)}"
+            )
         bounds = np.asarray(first_steps)
         self._bounds = bounds if schedule == "stage" else bounds[[0, -1]]
         self._parts = [

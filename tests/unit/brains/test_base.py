@@ -6,6 +6,7 @@ import torch
 
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.options import check_options
+from speechbrain_slm.brains.schedule import LearningRate
 
 
 class Plan:
@@ -38,7 +39,8 @@ class LineBrain(StepBrain):
         return self.hparams.scale * ((predictions - 1) ** 2).mean()
 
 
-def make(tmp_path, scale=1.0, groups=False, **run_opts):
+def make(tmp_path, scale=1.0, groups=False, hparams=(), **run_opts):
+    run_opts = {**run_opts, **run_opts.pop("run_opts", {})}
     torch.manual_seed(0)
     line = torch.nn.Linear(3, 2)
 
@@ -64,6 +66,7 @@ def make(tmp_path, scale=1.0, groups=False, **run_opts):
             "valid_interval": 0,
             "keep_checkpoints": 2,
             "scale": scale,
+            **dict(hparams),
         },
         run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
     )
@@ -168,9 +171,49 @@ def test_options_without_effect_are_refused(tmp_path, option):
         make(tmp_path, **option)
 
 
-def test_warmup_that_never_ends_is_refused():
-    with pytest.raises(ValueError, match="warmup is 2"):
-        check_options({}, {"warmup": 2})
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("learning_rate", (-0.003, 0, NAN, "0.1", None)),
+        ("warmup", (2, 1, -0.1, NAN)),
+        ("seed", (-1, 1.5)),
+        ("max_grad_norm", (NAN, "1")),
+        ("grad_accumulation_factor", (0, -1, 1.5)),
+        ("log_interval", (-1, 2.5)),
+        ("valid_interval", (-1, None)),
+        ("ckpt_interval_steps", (-1, 0.5)),
+        ("keep_checkpoints", (0, -2)),
+        ("peak_tflops", (0, -1, NAN)),
+        ("optimizer_step_limit", (0, -3)),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, name, values):
+    """In the YAML file and among the run options; nothing is made."""
+    for value in values:
+        for place in ("hparams", "run_opts"):
+            with pytest.raises(ValueError, match=f"^{name} is {value!r}; exp"):
+                make(tmp_path / "run", **{place: {name: value}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_schedule_checks_its_numbers():
+    """It is used without a Brain, too."""
+    for values, message in (
+        ((-1, 0, [0, 4], "run"), "learning_rate is -1"),
+        ((1, 1, [0, 4], "run"), "warmup is 1"),
+        ((1, 0, [0, 4], "once"), "schedule is 'once'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LearningRate(*values)
+
+
+def test_a_brain_that_does_not_know_its_operations(tmp_path):
+    brain = make(tmp_path, hparams={"peak_tflops": 0.1})
+    brain.fit(Plan())
+    assert "mfu" not in brain.log.entries()[0]
 
 
 @pytest.mark.parametrize("name", ["schedule", "parallel"])
