@@ -138,11 +138,18 @@ class StepBrain(UpdateBrain):
                 self.monitor.after_step()
                 bar.update()
                 self._after_step(valid_sets or {}, ahead)
+        # The result first: what only shows it never stands in its way.
+        self.on_fit_end()
         if is_main():
             self.monitor.close()
-            path = Path(self.hparams.output_folder) / "curves.png"
+            self._draw_curves()
+
+    def _draw_curves(self):
+        path = Path(self.hparams.output_folder) / "curves.png"
+        try:
             draw_curves(self.log.entries(), path)
-        self.on_fit_end()
+        except Exception as error:
+            logger.warning("%s could not be drawn: %s", path, error)
 
     def flops_per_token(self):
         """Return the operations a token costs; for subclasses.

@@ -11,8 +11,11 @@ from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_slm.brains.state import (
+    check_finite,
     load_optimizer,
     load_weights,
+    read_optimizer,
+    read_weights,
     save_optimizer,
     save_weights,
 )
@@ -111,6 +114,8 @@ class AtomicCheckpointer(Checkpointer):
         ------
         RuntimeError
             If it could not be written; nothing is published then.
+        FloatingPointError
+            If a value is not finite; nothing is published then, either.
         """
         published = self.checkpoints_dir
         staging = published / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
@@ -128,6 +133,13 @@ class AtomicCheckpointer(Checkpointer):
             if is_main():
                 path = self._publish(saved.path, published)
                 logger.log(verbosity, "Saved a checkpoint in %s", path)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"{published}: no checkpoint is made of what nobody could go "
+                f"on from ({error}; the loss was finite until now). The "
+                "earlier checkpoints are untouched; a lower learning_rate, in "
+                "another output_folder, may help"
+            ) from error
         except Exception as error:
             # Of a full disk, torch.save says no more than "unexpected pos".
             raise RuntimeError(
@@ -195,6 +207,18 @@ class AtomicCheckpointer(Checkpointer):
                 logger.debug("Deleted checkpoint %s", path)
         barrier()
 
+    def _useless(self, path):
+        """Say why nobody can go on from a whole checkpoint, or None."""
+        readers = {load_weights: read_weights, load_optimizer: read_optimizer}
+        for name, loader in self.custom_load_hooks.items():
+            if loader in readers:
+                file = path / f"{name}.ckpt"
+                try:
+                    check_finite(readers[loader](file), file.name)
+                except (OSError, ValueError, FloatingPointError) as error:
+                    return str(error)
+        return None
+
     def _newest_first(self):
         return sorted(
             self.checkpoints_dir.glob("CKPT+*"),
@@ -204,6 +228,8 @@ class AtomicCheckpointer(Checkpointer):
 
     def find_checkpoint(self, *args, **kwargs):
         """Return the newest whole checkpoint, the same on every rank.
+
+        One that holds NaN or infinity is passed over, too.
 
         Arguments
         ---------
@@ -227,7 +253,7 @@ class AtomicCheckpointer(Checkpointer):
         chosen, torn = None, []
         if is_main():
             for path in self._newest_first():
-                fault = damage(path)
+                fault = damage(path) or self._useless(path)
                 if fault is None:
                     chosen = path
                     break

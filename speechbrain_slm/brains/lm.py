@@ -12,7 +12,7 @@ import torch
 from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_slm.brains.base import StepBrain
-from speechbrain_slm.brains.state import whole_weights
+from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
 from speechbrain_slm.models.export import save_speech_lm
 from speechbrain_slm.models.flops import flops_per_token
@@ -201,6 +201,7 @@ class LMBrain(StepBrain):
         weights = whole_weights(self.hparams.model)
         if not is_main():
             return
+        check_finite(weights, "model")
         model = self.hparams.model
         # What it is under FSDP has slices of weights alone.
         whole = SimpleNamespace(

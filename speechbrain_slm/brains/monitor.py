@@ -1,5 +1,6 @@
 """Early information on a run: speed, use of the device, memory, curves."""
 
+import logging
 import resource
 import sys
 import time
@@ -8,6 +9,8 @@ import torch
 
 from speechbrain_slm.brains.progress import format_seconds
 from speechbrain_slm.utils.distributed import world_size
+
+logger = logging.getLogger(__name__)
 
 
 def memory_gb(device_type):
@@ -91,7 +94,6 @@ class Monitor:
         tensorboard : bool
             Whether to write for TensorBoard, too.
         """
-        self.log.rewind(self.first)
         if tensorboard:
             # Its import takes a second.
             from torch.utils.tensorboard import SummaryWriter
@@ -99,11 +101,12 @@ class Monitor:
             folder = self.log.path.with_name("tensorboard")
             # What will be trained again is hidden, as it is in the log.
             self._writer = SummaryWriter(folder, purge_step=self.first + 1)
+        self.log.rewind(self.first)
 
     def close(self):
         """Flush the files."""
         if self._writer is not None:
-            self._writer.close()
+            self._show(self._writer.close)
 
     def after_step(self):
         """Count a step; the time since the last mark was spent on it."""
@@ -154,11 +157,21 @@ class Monitor:
             See :meth:`TrainLog.write`.
         """
         self.log.write(entry)
-        if self._writer is None:
-            return
+        if self._writer is not None:
+            self._show(self._add, entry)
+
+    def _add(self, entry):
         for kind, values in self.log.parts(entry).items():
             for name, value in values.items():
                 if isinstance(value, int | float):
                     name = f"{kind}/{name}"
                     self._writer.add_scalar(name, value, entry["step"])
         self._writer.flush()
+
+    def _show(self, function, *arguments):
+        """Do what concerns TensorBoard; training goes on without it."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._writer = None
+            logger.warning("TensorBoard gets no more curves: %s", error)

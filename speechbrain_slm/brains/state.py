@@ -6,9 +6,11 @@ time, so that a checkpoint can be resumed on another number of ranks and
 without FSDP. Every rank must call each of these functions.
 """
 
+import pickle
 from types import SimpleNamespace
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -53,6 +55,54 @@ def whole_weights(module):
     return {name: whole[id(tensor)] for name, tensor in state.items()}
 
 
+def check_finite(content, name):
+    """Refuse tensors that hold NaN or infinity.
+
+    Arguments
+    ---------
+    content : object
+        Tensors in dictionaries and lists of any depth; the rest is passed
+        over.
+    name : str
+        What to call it.
+
+    Raises
+    ------
+    FloatingPointError
+        Names the first such tensor.
+
+    Example
+    -------
+    >>> check_finite({"state": {0: {"step": torch.tensor(3.0)}}}, "optimizer")
+    >>> check_finite({"bias": torch.tensor([1.0, torch.nan])}, "model")
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: model: bias holds values that are not finite
+    """
+    found = _not_finite(content)
+    if found is not None:
+        where = ".".join(map(str, found))
+        raise FloatingPointError(
+            f"{name}: {where} holds values that are not finite"
+        )
+
+
+def _not_finite(content):
+    """Return the keys that lead to a tensor that is not finite, or None."""
+    if torch.is_tensor(content):
+        return None if torch.isfinite(content).all() else ()
+    pairs = ()
+    if isinstance(content, dict):
+        pairs = content.items()
+    elif isinstance(content, list | tuple):
+        pairs = enumerate(content)
+    for key, value in pairs:
+        found = _not_finite(value)
+        if found is not None:
+            return (key, *found)
+    return None
+
+
 def save_weights(module, path):
     """Write a module's weights as safetensors.
 
@@ -60,12 +110,66 @@ def save_weights(module, path):
     ---------
     module : torch.nn.Module
         Sharded or not.
-    path : str or Path
+    path : Path
         The file.
+
+    Raises
+    ------
+    FloatingPointError
+        If a weight is not finite: nobody could go on from there.
     """
     weights = whole_weights(module)
     if is_main():
+        check_finite(weights, path.stem)
         save_model(SimpleNamespace(state_dict=lambda: weights), str(path))
+
+
+def read_weights(path):
+    """Read a safetensors file whole.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Name -> tensor, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged; safetensors would not name it.
+    """
+    try:
+        return load_file(str(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def read_optimizer(path):
+    """Read an optimizer's state; what could run code is refused.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Its tensors on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def load_weights(module, path, end_of_epoch=False):
@@ -85,7 +189,7 @@ def load_weights(module, path, end_of_epoch=False):
     RuntimeError
         If a weight is missing, too many, or of another shape.
     """
-    saved = load_file(str(path))
+    saved = read_weights(path)
     state = module.state_dict(keep_vars=True)
     # Of tied weights the file holds one name.
     by_tensor = {
@@ -106,8 +210,13 @@ def save_optimizer(optimizer, path):
     ---------
     optimizer : torch.optim.Optimizer
         Of sharded parameters or not.
-    path : str or Path
+    path : Path
         The file.
+
+    Raises
+    ------
+    FloatingPointError
+        If a value is not finite.
     """
     content = optimizer.state_dict()
     content["state"] = {
@@ -118,6 +227,7 @@ def save_optimizer(optimizer, path):
         for number, values in content["state"].items()
     }
     if is_main():
+        check_finite(content, path.stem)
         torch.save(content, path)
 
 
@@ -133,7 +243,7 @@ def load_optimizer(optimizer, path, end_of_epoch=False):
     end_of_epoch : bool
         Not used; SpeechBrain's Checkpointer passes it.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_optimizer(path)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     content["state"] = {
         number: {

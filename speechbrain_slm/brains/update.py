@@ -6,6 +6,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.data_utils import recursive_to
+from torch.distributed.tensor import DTensor
 
 from speechbrain_slm.brains.parallel import ParallelBrain, clip_gradients
 from speechbrain_slm.utils.distributed import rank, world_size
@@ -166,14 +167,28 @@ class UpdateBrain(ParallelBrain):
                 f"Step {self.optimizer_step}: loss {loss.item()}, gradient "
                 f"norm {norm.item()} on rank {rank()} ({int(faulty.item())} "
                 "rank(s) not finite). The weights are those of the step "
-                "before. Lower the learning rate or look at the batch: "
-                f"plan.rows({self.optimizer_step})."
+                f"before. {self._advice()}"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
         self._norm = norm
+
+    def _advice(self):
+        """Say where to look when a step is not finite."""
+        for name, parameter in self.modules.named_parameters():
+            if isinstance(parameter, DTensor):
+                parameter = parameter.to_local()
+            if not torch.isfinite(parameter).all():
+                return (
+                    f"Of these, {name} was not finite: look at what the model "
+                    "was loaded from, or at the updates before."
+                )
+        return (
+            "Lower the learning rate or look at the batch: "
+            f"plan.rows({self.optimizer_step})."
+        )
 
 
 def _pinned(batch):
