@@ -1,13 +1,18 @@
 """Checks 8, 9, 10: checkpoints through kills, damage and full disks."""
 
+import hashlib
+import io
+import json
 import logging
 import resource
 import shutil
 import sys
 
 import pytest
+import safetensors.torch
 import torch
 from processes import ROOT, run
+from safetensors.torch import load_file
 
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
 
@@ -88,6 +93,68 @@ def test_all_torn_is_an_error(tmp_path):
         (path / "layer.ckpt").write_bytes(b"")
     with pytest.raises(RuntimeError, match="No checkpoint is whole"):
         checkpointer.recover_if_possible()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_checkpoint_that_is_not_finite_is_not_published(tmp_path, value):
+    checkpointer, layer = saved(tmp_path)
+    optimizer = checkpointer.recoverables["optimizer"]
+    layer(torch.ones(4)).sum().backward()
+    optimizer.step()
+    for tensor, name in (
+        (layer.bias.data, "layer: bias"),
+        (optimizer.state[layer.bias]["exp_avg_sq"], "optimizer: state.1.exp_"),
+    ):
+        kept = tensor.clone()
+        tensor[1] = float(value)
+        with pytest.raises(FloatingPointError, match=name):
+            checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
+        tensor.copy_(kept)
+        names = sorted(path.name for path in tmp_path.iterdir())
+        assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
+    checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
+    assert checkpointer.recover_if_possible().meta["step"] == 4
+
+
+def reseal(folder, name, content):
+    """Put another file into a checkpoint, with a sum that is true."""
+    (folder / name).write_bytes(content)
+    path = folder / "files.json"
+    files = json.loads(path.read_text())
+    digest = hashlib.sha256(content).hexdigest()
+    files[name] = {"bytes": len(content), "sha256": digest}
+    path.write_text(json.dumps(files))
+
+
+def not_finite(folder, name):
+    """Return a file of a checkpoint with a NaN in it."""
+    if name == "layer.ckpt":
+        tensors = load_file(folder / name)
+        tensors["weight"][2, 2] = torch.nan
+        return safetensors.torch.save(tensors)
+    content = {"state": {0: {"exp_avg": torch.tensor([torch.nan])}}}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("name", ["layer.ckpt", "optimizer.ckpt"])
+@pytest.mark.parametrize("kind", ["not finite", "is damaged"])
+def test_nobody_goes_on_from_a_useless_checkpoint(tmp_path, caplog, name, kind):
+    """Its sums are true: it was so when they were taken."""
+    checkpointer, layer = saved(tmp_path)
+    newest = tmp_path / "CKPT+step-00000003"
+    content = (newest / name).read_bytes()[:-20]
+    if kind == "not finite":
+        content = not_finite(newest, name)
+    reseal(newest, name, content)
+    with caplog.at_level(logging.WARNING):
+        found = checkpointer.recover_if_possible()
+    assert found.meta["step"] == 2
+    assert torch.all(layer.weight == 2)
+    assert f"passed over: {newest}" in caplog.text
+    assert name in caplog.text
+    assert kind in caplog.text
 
 
 def test_none_yet(tmp_path):

@@ -1,9 +1,13 @@
 """Clipping, accumulation and refusals of the step Brain."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
+from speechbrain_slm.brains import base
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.options import check_options
 from speechbrain_slm.brains.schedule import LearningRate
@@ -141,6 +145,42 @@ def test_non_finite_loss_leaves_weights_untouched(tmp_path):
     with pytest.raises(FloatingPointError, match=r"Step 0: loss (inf|nan)"):
         brain.fit(Plan())
     assert torch.equal(before, brain.modules.line.weight)
+
+
+def test_weights_that_were_not_finite_before(tmp_path):
+    """The learning rate is not to blame for them."""
+    brain = make(tmp_path)
+    brain.modules.line.bias.data[1] = torch.nan
+    with pytest.raises(
+        FloatingPointError, match=r"line\.bias was not"
+    ) as caught:
+        brain.fit(Plan())
+    assert "learning rate" not in str(caught.value)
+
+
+class ResultBrain(LineBrain):
+    """Its result is a file."""
+
+    def on_fit_end(self):
+        Path(self.hparams.output_folder, "result").touch()
+
+
+@pytest.mark.parametrize("faulty", ["draw_curves", "add_scalar", "close"])
+def test_what_shows_a_run_never_keeps_it_from_its_result(
+    tmp_path, monkeypatch, caplog, faulty
+):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no picture today")
+
+    where = base if faulty == "draw_curves" else SummaryWriter
+    monkeypatch.setattr(where, faulty, fail)
+    brain = make(tmp_path, hparams={"tensorboard": True})
+    brain.__class__ = ResultBrain
+    brain.fit(Plan())
+    assert (tmp_path / "result").exists()
+    assert brain.optimizer_step == 12
+    assert [entry["step"] for entry in brain.log.entries()] == [4, 8, 12]
+    assert caplog.text.count("no picture today") == 1
 
 
 def test_step_limit_and_log(tmp_path):
