@@ -210,6 +210,7 @@ class StepBrain(UpdateBrain):
                 + "). Set the values back, or choose another output_folder."
             )
         self.checkpointer.load_checkpoint(checkpoint)
+        self.checkpointer.give_up_after(checkpoint)
         logger.info(
             "Resumed at step %d of %d", self.optimizer_step, self.num_steps
         )

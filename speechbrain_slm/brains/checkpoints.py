@@ -1,21 +1,17 @@
 """Checkpoints that are whole or absent, and recovery that says what it did."""
 
-import json
 import logging
 import shutil
 import uuid
-from pathlib import Path
 
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import ddp_broadcast
 
+from speechbrain_slm.brains.damage import FILES_JSON, damage
 from speechbrain_slm.brains.state import (
-    check_finite,
     load_optimizer,
     load_weights,
-    read_optimizer,
-    read_weights,
     save_optimizer,
     save_weights,
 )
@@ -30,7 +26,6 @@ from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import sha256_file
 
 logger = logging.getLogger(__name__)
-FILES_JSON = "files.json"
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -207,17 +202,22 @@ class AtomicCheckpointer(Checkpointer):
                 logger.debug("Deleted checkpoint %s", path)
         barrier()
 
-    def _useless(self, path):
-        """Say why nobody can go on from a whole checkpoint, or None."""
-        readers = {load_weights: read_weights, load_optimizer: read_optimizer}
-        for name, loader in self.custom_load_hooks.items():
-            if loader in readers:
-                file = path / f"{name}.ckpt"
-                try:
-                    check_finite(readers[loader](file), file.name)
-                except (OSError, ValueError, FloatingPointError) as error:
-                    return str(error)
-        return None
+    def give_up_after(self, checkpoint):
+        """Never find again the checkpoints that were passed over for one.
+
+        A fault may go away (of a network disk, say). The training log of a
+        run that resumed earlier, and was killed soon, would have a gap then.
+
+        Arguments
+        ---------
+        checkpoint : speechbrain.utils.checkpoints.Checkpoint
+            From which the run goes on. The next save deletes the others.
+        """
+        if is_main():
+            for path in self._newest_first():
+                if path.name > checkpoint.path.name:
+                    path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
+        barrier()
 
     def _newest_first(self):
         return sorted(
@@ -253,7 +253,7 @@ class AtomicCheckpointer(Checkpointer):
         chosen, torn = None, []
         if is_main():
             for path in self._newest_first():
-                fault = damage(path) or self._useless(path)
+                fault = damage(path, self.custom_load_hooks)
                 if fault is None:
                     chosen = path
                     break
@@ -269,32 +269,3 @@ class AtomicCheckpointer(Checkpointer):
         if chosen is None:
             return None
         return self._construct_checkpoint_objects([chosen])[0]
-
-
-def damage(path):
-    """Say what is wrong with a checkpoint, comparing every file's SHA-256.
-
-    Arguments
-    ---------
-    path : str or Path
-        The checkpoint's folder.
-
-    Returns
-    -------
-    str or None
-        The first fault; None for a whole checkpoint.
-    """
-    path = Path(path)
-    try:
-        files = json.loads((path / FILES_JSON).read_text(encoding="utf-8"))
-        for name, expected in files.items():
-            size = (path / name).stat().st_size
-            if size != expected["bytes"]:
-                return f"{name} has {size} bytes, not {expected['bytes']}"
-            if sha256_file(path / name) != expected["sha256"]:
-                return f"{name} differs from its SHA-256"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    if "CKPT.yaml" not in files:
-        return f"{FILES_JSON} does not list CKPT.yaml"
-    return None

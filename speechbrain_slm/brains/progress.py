@@ -5,7 +5,7 @@ import logging
 import math
 from pathlib import Path
 
-from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.atomic import fsync_file, write_atomic
 
 logger = logging.getLogger(__name__)
 _NO_STATS = ("step", "seen", "valid")
@@ -44,17 +44,24 @@ class TrainLog:
         """
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = self.path.read_bytes().split(b"\n")
         entries = []
         for number, line in enumerate(lines):
             try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                # A killed process may leave half of its last line.
+                entry = json.loads(line)
+                entry["step"] + 0
+            except (ValueError, TypeError, KeyError):
+                # A killed process may leave half of its last line. Elsewhere
+                # a disk has lost something; the run need not stop for it.
                 if number + 1 < len(lines):
-                    raise ValueError(
-                        f"{self.path}, line {number + 1} is not JSON"
-                    ) from None
+                    logger.warning(
+                        "%s, line %d is no entry and is left out: %.80r",
+                        self.path,
+                        number + 1,
+                        line,
+                    )
+                continue
+            entries.append(entry)
         return entries
 
     def rewind(self, step):
@@ -68,12 +75,14 @@ class TrainLog:
         kept = [entry for entry in self.entries() if entry["step"] <= step]
         lines = [json.dumps(entry) + "\n" for entry in kept]
         write_atomic(self.path, "".join(lines))
-        self.text_path.unlink(missing_ok=True)
-        for entry in kept:
-            self._write_text(entry, verbose=False)
+        texts = [f"{self._text(entry)}\n" for entry in kept]
+        write_atomic(self.text_path, "".join(texts))
 
     def write(self, entry):
-        """Append an entry to both files.
+        """Append an entry to both files; it reaches the disk.
+
+        The checkpoint that follows does, too: after a power failure a run
+        resumes behind no line that is lost.
 
         Arguments
         ---------
@@ -81,9 +90,15 @@ class TrainLog:
             ``step`` and numbers, among them ``seen``: kind -> tokens; or
             ``step`` and ``valid``: name -> loss.
         """
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        self._write_text(entry)
+        text = self._text(entry)
+        for path, line in (
+            (self.path, json.dumps(entry)),
+            (self.text_path, text),
+        ):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            fsync_file(path)
+        logger.info(text)
 
     @staticmethod
     def parts(entry):
@@ -106,17 +121,14 @@ class TrainLog:
         }
         return {kind: values for kind, values in parts.items() if values}
 
-    def _write_text(self, entry, verbose=True):
+    def _text(self, entry):
         # Not by SpeechBrain's FileTrainLogger: its log_stats is a collective
         # call, which a log that the main process writes alone would wait in.
         line = f"step: {entry['step']}"
         for kind, values in self.parts(entry).items():
             stats = (f"{kind} {k}: {_short(v)}" for k, v in values.items())
             line += " - " + ", ".join(stats)
-        with open(self.text_path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if verbose:
-            logger.info(line)
+        return line
 
 
 def _short(value):

@@ -87,6 +87,18 @@ def test_torn_later_one_does_not_push_out_good_ones(tmp_path):
     assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
 
 
+def test_what_was_passed_over_does_not_come_back(tmp_path):
+    """The log of a run that resumes would have a gap."""
+    checkpointer, _ = saved(tmp_path, steps=(1, 2, 5))
+    newest = tmp_path / "CKPT+step-00000005" / "layer.ckpt"
+    content = newest.read_bytes()
+    newest.write_bytes(b"")
+    found = checkpointer.find_checkpoint()
+    newest.write_bytes(content)
+    checkpointer.give_up_after(found)
+    assert checkpointer.find_checkpoint().meta["step"] == 2
+
+
 def test_all_torn_is_an_error(tmp_path):
     checkpointer, _ = saved(tmp_path)
     for path in tmp_path.glob("CKPT+*"):
