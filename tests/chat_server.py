@@ -7,7 +7,6 @@ can tell the translation of each sentence from that of any other.
 import contextlib
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -19,14 +18,16 @@ def fake_translation(sentence):
 class Faulty:
     """What the server does wrong: one fault a request, then none.
 
-    ``choose(number, body)`` returns the name of a fault, or None.
+    ``choose(number, body)`` returns the name of a fault, or None. ``released``
+    ends what never ends; ``outlasted`` is set where nobody gave it up before.
     """
 
     def __init__(self, choose=lambda number, body: None):
         self.choose = choose
         self.requests = []
         self.headers = []
-        self.times = []
+        self.released = threading.Event()
+        self.outlasted = False
         self.lock = threading.Lock()
 
 
@@ -91,7 +92,6 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(faulty.requests)
             faulty.requests.append(body)
             faulty.headers.append(dict(self.headers))
-            faulty.times.append(time.monotonic())
         fault = faulty.choose(number, body)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._answer(fault, body)
@@ -108,7 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             where = f"http://127.0.0.1:{self.server.server_port}/elsewhere"
             return self._send(302, "", {"Location": where})
         if fault == "silent":
-            time.sleep(1.0)
+            faulty = self.server.faulty
+            faulty.outlasted = not faulty.released.wait(20)
             return None
         if fault == "drop":  # closes without a word
             return self.connection.close()
@@ -160,7 +161,9 @@ class _Handler(BaseHTTPRequestHandler):
         for character in text:
             self.wfile.write(character.encode("utf-8"))
             self.wfile.flush()
-            time.sleep(0.05)
+            if self.server.faulty.released.wait(0.05):
+                return
+        self.server.faulty.outlasted = True
 
 
 class _Server(ThreadingHTTPServer):
@@ -183,6 +186,7 @@ def chat_server(choose=lambda number, body: None):
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", server.faulty
     finally:
+        server.faulty.released.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -1,7 +1,6 @@
 """Checks 7, 11, 12: training that stops, resumes and splits exactly."""
 
 import hashlib
-import time
 
 import pytest
 import torch
@@ -127,11 +126,9 @@ def test_nan_on_one_rank_stops_both(units, tmp_path, parallel):
     )
     assert code == 0, text
     output = tmp_path / "faulty"
-    began = time.time()
     arguments = lm_command(units, output, **options)
     code, text = run(arguments, FAULT="nan:1:13")
     assert code != 0
-    assert time.time() - began < 90  # Start-up included.
     assert text.count("FloatingPointError: Step 13") >= 2
     assert newest(output).name == "CKPT+step-00000010"
     mine = load_file(newest(output) / "model.ckpt")

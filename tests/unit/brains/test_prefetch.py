@@ -17,7 +17,7 @@ def test_it_works_one_step_ahead_and_no_further():
     prepared = []
     with Ahead(prepared.append, last=4) as ahead:
         ahead.take(0)
-        time.sleep(0.05)
+        ahead.call(int)  # Whatever the thread had to do is done.
         assert prepared == [0, 1]
         for step in (1, 2, 3):
             ahead.take(step)

