@@ -8,7 +8,7 @@ import torch
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.distributed import ddp_broadcast
 
-from speechbrain_slm.brains.damage import FILES_JSON, damage
+from speechbrain_slm.brains.damage import damage
 from speechbrain_slm.brains.state import (
     load_optimizer,
     load_weights,
@@ -20,10 +20,9 @@ from speechbrain_slm.utils.atomic import (
     fsync_file,
     fsync_folder,
     remove_temporary,
-    write_json,
 )
 from speechbrain_slm.utils.distributed import barrier, is_main
-from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.sealing import FILES_JSON, seal
 
 logger = logging.getLogger(__name__)
 
@@ -151,14 +150,7 @@ class AtomicCheckpointer(Checkpointer):
     @staticmethod
     def _publish(source, folder):
         files = sorted(source.iterdir())
-        content = {
-            file.name: {
-                "bytes": file.stat().st_size,
-                "sha256": sha256_file(file),
-            }
-            for file in files
-        }
-        write_json(source / FILES_JSON, content)
+        seal(source, files)
         for file in files:
             fsync_file(file)
         fsync_folder(source)

@@ -1,6 +1,5 @@
 """Say why nobody can go on from a checkpoint."""
 
-import json
 from pathlib import Path
 
 from speechbrain_slm.brains.state import (
@@ -10,9 +9,8 @@ from speechbrain_slm.brains.state import (
     read_optimizer,
     read_weights,
 )
-from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.sealing import unsealed
 
-FILES_JSON = "files.json"
 _READERS = {load_weights: read_weights, load_optimizer: read_optimizer}
 
 
@@ -35,18 +33,9 @@ def damage(path, loaders=()):
         The first fault; None for a whole checkpoint.
     """
     path = Path(path)
-    try:
-        files = json.loads((path / FILES_JSON).read_text(encoding="utf-8"))
-        for name, expected in files.items():
-            size = (path / name).stat().st_size
-            if size != expected["bytes"]:
-                return f"{name} has {size} bytes, not {expected['bytes']}"
-            if sha256_file(path / name) != expected["sha256"]:
-                return f"{name} differs from its SHA-256"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{type(error).__name__}: {error}"
-    if "CKPT.yaml" not in files:
-        return f"{FILES_JSON} does not list CKPT.yaml"
+    fault = unsealed(path, ["CKPT.yaml"])
+    if fault:
+        return fault
     for name, loader in dict(loaders).items():
         reader = _READERS.get(loader)
         file = path / f"{name}.ckpt"

@@ -1,5 +1,6 @@
 """A trained LM as a Hugging Face folder, with what its units are."""
 
+import logging
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM
@@ -7,19 +8,43 @@ from transformers import AutoModelForCausalLM
 from speechbrain_slm.utils.atomic import (
     atomic_folder,
     read_json,
+    write_atomic,
     write_json,
 )
+from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.pretrained import load_whole
+from speechbrain_slm.utils.schema import (
+    COUNT,
+    TEXT,
+    check_shape,
+    read_shaped,
+    whole,
+)
+from speechbrain_slm.utils.sealing import FILES_JSON, seal, unsealed
+
+logger = logging.getLogger(__name__)
 
 UNITS_JSON = "units.json"
+# The same in config.json, which transformers keeps when it saves a model anew.
+UNITS_KEY = "speech_units"
 UNITS_FIELDS = (
     "tokenizer_identity",
     "vocabulary_size",
     "boundary",
     "language_tags",
 )
+CARD = "README.md"
+TOKENIZER = "tokenizer"
+_SHAPE = {
+    "tokenizer_identity": TEXT,
+    "vocabulary_size": whole(1),
+    "boundary": COUNT,
+    "language_tags?": {str: COUNT},
+}
 
 
-def save_speech_lm(folder, model, units):
+def save_speech_lm(folder, model, units, tokenizer=(), card=None):
     """Publish a model, all of it or nothing.
 
     Arguments
@@ -33,45 +58,186 @@ def save_speech_lm(folder, model, units):
         that the model was trained on, ``boundary`` (int), the id of the
         symbol between stories, and ``language_tags``, language -> id of the
         symbol that announces it; empty (or absent) where it has none.
+    tokenizer : dict, optional
+        What makes units of speech: name -> bytes, for files in a folder
+        ``tokenizer``.
+    card : str, optional
+        The text of a ``README.md``, which may be edited later.
     """
+    units = {"language_tags": {}, **units}
+    units = {key: units[key] for key in UNITS_FIELDS}
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
-        units = {"language_tags": {}, **units}
-        write_json(
-            temporary / UNITS_JSON, {key: units[key] for key in UNITS_FIELDS}
-        )
+        config = read_json(temporary / "config.json")
+        write_json(temporary / "config.json", {**config, UNITS_KEY: units})
+        write_json(temporary / UNITS_JSON, units)
+        for name, content in dict(tokenizer).items():
+            write_atomic(temporary / TOKENIZER / name, content)
+        seal(temporary, [p for p in temporary.rglob("*") if p.is_file()])
+        if card:
+            write_atomic(temporary / CARD, card)
 
 
-def load_speech_lm(folder):
-    """Load what :func:`save_speech_lm` wrote.
+def examine_speech_lm(folder):
+    """Check the files of an exported model, and say what it is.
 
     Arguments
     ---------
     folder : str or Path
-        The exported folder.
+        The exported folder, or a copy that transformers has saved anew.
 
     Returns
     -------
-    transformers.PreTrainedModel
-        The model, in evaluation mode.
-    dict
+    units : dict
         ``tokenizer_identity``, ``vocabulary_size``, ``boundary`` and
         ``language_tags`` (empty in exports that were written before there
         were any).
+    identity : dict
+        ``model``: the SHA-256 of the weights (of the list of their SHA-256
+        where there are several files); ``configuration``: of all else that
+        decides scores.
 
     Raises
     ------
     FileNotFoundError
         If the folder is not a complete export.
     ValueError
-        If its ``units.json`` is damaged.
+        If a file is no regular one, is not what was written, or does not fit
+        the others.
     """
-    path = Path(folder) / UNITS_JSON
-    if not path.is_file():
+    folder = Path(folder)
+    if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} is not an exported speech LM: it has no {UNITS_JSON}. "
+            f"{folder} is no folder; expected an exported model (the folder "
+            "'model' that the LM recipe writes)"
+        )
+    for path in sorted(folder.iterdir()):
+        # transformers would wait for a pipe.
+        if not path.is_dir() and path.suffix in (".json", ".safetensors"):
+            check_file(path, "a file of an exported model")
+    units, config = _read_units(folder)
+    if (folder / FILES_JSON).exists():
+        fault = unsealed(folder, ["config.json", UNITS_JSON])
+        if fault:
+            raise ValueError(
+                f"{folder} is not the model that was exported: {fault}. Copy "
+                "or export it again."
+            )
+    hashes = {
+        path.name: sha256_file(path)
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+    if not hashes:
+        raise FileNotFoundError(
+            f"{folder} holds no *.safetensors; expected an exported model "
+            "(the folder 'model' that the LM recipe writes)"
+        )
+    one = len(hashes) == 1
+    return units, {
+        "model": next(iter(hashes.values())) if one else identity_of(hashes),
+        "configuration": identity_of([config, units]),
+    }
+
+
+def load_speech_lm(folder, identity=None):
+    """Load what :func:`save_speech_lm` wrote.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The exported folder.
+    identity : dict, optional
+        What :func:`examine_speech_lm` has found, where the caller has asked
+        before: the folder must still be that model.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        The model, in evaluation mode.
+    dict
+        See :func:`examine_speech_lm`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        See :func:`examine_speech_lm` and
+        :func:`speechbrain_slm.utils.pretrained.load_whole`.
+    """
+    if identity is None:
+        identity = examine_speech_lm(folder)[1]
+    if not (Path(folder) / FILES_JSON).exists():
+        logger.warning(
+            "%s has no %s, by which a damaged or changed file would be found",
+            folder,
+            FILES_JSON,
+        )
+    model = load_whole(
+        AutoModelForCausalLM,
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    # Read anew: what was loaded lies between two looks at the same files.
+    units, found = examine_speech_lm(folder)
+    if found != identity:
+        raise ValueError(
+            f"{folder} was replaced while it was loaded; run the same command "
+            "again"
+        )
+    return model.eval(), units
+
+
+def _read_units(folder):
+    """Return what the units are, and the configuration without it."""
+    path = folder / UNITS_JSON
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is not an exported speech LM: it has no config.json. "
             "Train to the end with the LM recipe, which writes it."
         )
-    units = {"language_tags": {}, **read_json(path)}
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
-    return model.eval(), units
+    config = read_shaped(folder / "config.json", {"vocab_size": COUNT})
+    kept = config.pop(UNITS_KEY, None)
+    if path.is_file():
+        units = read_shaped(path, _SHAPE)
+        if kept not in (None, units):
+            raise ValueError(
+                f"{path} says {units}, and config.json beside it {kept}; "
+                "expected the same. Copy or export the model again."
+            )
+    elif kept is not None:
+        path = folder / "config.json"
+        check_shape(kept, _SHAPE, f"{path}: {UNITS_KEY}")
+        units = kept
+    else:
+        raise FileNotFoundError(
+            f"{folder} is not an exported speech LM: it has no {UNITS_JSON}, "
+            f"and its config.json no '{UNITS_KEY}'. Train to the end with the "
+            "LM recipe, which writes both."
+        )
+    units = {"language_tags": {}, **units}
+    units = {key: units[key] for key in UNITS_FIELDS}
+    _check_symbols(path, units, config)
+    # Which release has saved it changes nothing.
+    config.pop("transformers_version", None)
+    return units, config
+
+
+def _check_symbols(path, units, config):
+    """Refuse symbols that are not: units, the boundary, then the tags."""
+    size, tags = units["vocabulary_size"], units["language_tags"]
+    after = list(range(size + 1, size + 1 + len(tags)))
+    for name, found, expected in (
+        ("boundary", units["boundary"], size),
+        ("language_tags", sorted(tags.values()), after),
+        (
+            "vocab_size in config.json",
+            config["vocab_size"],
+            size + 1 + len(tags),
+        ),
+    ):
+        if found != expected:
+            raise ValueError(
+                f"{path}: of {size} units, {name} is {found}; expected "
+                f"{expected}: the units come first, then the boundary, then "
+                f"{len(tags)} language tag(s). Copy or export the model again."
+            )
