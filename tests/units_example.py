@@ -118,9 +118,7 @@ def extract(
             manifests.values(), tokenizer, utterances, utterances_per_shard
         )
         kept = leave_out_rejects(manifests, utterances, folder, max_rejects)
-        assemble_stores(
-            kept, utterances, tokenizer, folder, stories_per_shard=2
-        )
+        assemble_stores(kept, tokenizer, folder, stories_per_shard=2)
 
 
 def read_utterances(folder):

@@ -10,7 +10,6 @@ import pyarrow as pa
 from speechbrain_slm.units.manifest import content_identity
 from speechbrain_slm.units.rows import Rows, StoryOrder
 from speechbrain_slm.units.tokenizer import describe
-from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -20,7 +19,7 @@ from speechbrain_slm.utils.distributed import (
 from speechbrain_slm.utils.scratch import blocks, scratch
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import SEVERAL, STORE_JSON, verify
+from speechbrain_slm.utils.store_format import SEVERAL
 from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ _AT_ONCE = 2000
 
 def assemble_stores(
     kept,
-    utterances_folder,
     tokenizer,
     folder,
     bpe=None,
@@ -44,10 +42,8 @@ def assemble_stores(
     ---------
     kept : dict
         What ``rejects.leave_out_rejects`` returns.
-    utterances_folder : str or Path
-        What ``extract_utterances`` filled.
     tokenizer : Tokenizer
-        What it was filled with.
+        Made its units.
     folder : str or Path
         Gets a store named after each split.
     bpe : UnitBPE, optional
@@ -61,11 +57,10 @@ def assemble_stores(
         If a store was begun with another configuration, or one that is there
         already is damaged.
     """
-    utterances = Utterances(utterances_folder)
     for split, one in kept.items():
         _write_store(
             one,
-            _Speech(utterances, bpe),
+            _Speech(one.speech, bpe),
             Path(folder) / split,
             describe(bpe or tokenizer),
             stories_per_shard,
@@ -124,10 +119,7 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
                 )
         barrier()
         if is_main():
-            if (folder / STORE_JSON).is_file():
-                info = verify(folder)
-            else:
-                info = writer.finish(num_rows=len(story))
+            info = writer.finish(num_rows=len(story))
             logger.info("%s: %s", folder, info["counts"])
         barrier()
 

@@ -1,5 +1,6 @@
 """Codebooks: how centroids are fitted, read from files, and told apart."""
 
+import io
 import logging
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.regular import read_regular
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,10 @@ logger = logging.getLogger(__name__)
 # differ by some 1e-6 of their norm (measured in float32: HuBERT, WavLM). A
 # frame that is nearer than this to a border between centroids is undecided.
 UNDECIDED = 2e-5
+
+
+# Of the arrays that a codebook consists of.
+_DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
 
 
 def tensor_name(kind, language):
@@ -116,20 +122,43 @@ def read_centroids(path):
         )
     try:
         if path.suffix == ".npy":
-            tensors = {"centroids": np.load(path, allow_pickle=False)}
+            content = io.BytesIO(read_regular(path))
+            tensors = {"centroids": np.load(content, allow_pickle=False)}
         else:
-            tensors = load(path.read_bytes())
-    except (ValueError, EOFError, SafetensorError) as error:
+            tensors = load(read_regular(path))
+    except (ValueError, EOFError, OSError, SafetensorError) as error:
         raise ValueError(
             f"centroids: {path} cannot be read: {error}"
         ) from error
+    if not tensors:
+        raise ValueError(
+            f"centroids: {path} holds no array; expected centroids, [K, D]"
+        )
+    found = {}
     for name, array in tensors.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
+        kind = name.partition(".")[0]
+        dimensions = _DIMENSIONS.get(kind)
+        if dimensions is None or array.ndim != dimensions or not array.size:
+            raise ValueError(
+                f"centroids: {path}: {name} is an array of shape "
+                f"{list(array.shape)}; expected centroids, [K, D], and with "
+                "them, or not, mean and std, [D]"
+            )
+        if array.dtype.kind == "f":
+            # What float32 cannot hold becomes infinite.
+            with np.errstate(over="ignore"):
+                found[name] = array.astype(np.float32)
+        if array.dtype.kind != "f" or not np.isfinite(found[name]).all():
             raise ValueError(
                 f"centroids: {path}: {name} holds {array.dtype} values that "
-                "are not all finite numbers; expected float32"
+                "are not all finite numbers of float32"
             )
-    return {name: a.astype(np.float32) for name, a in tensors.items()}
+        if kind == "std" and not (found[name] > 0).all():
+            raise ValueError(
+                f"centroids: {path}: {name} has a value of 0 or less, by "
+                "which features would be divided"
+            )
+    return found
 
 
 def _total(blocks, values):

@@ -33,6 +33,7 @@ from speechbrain_slm.units.utterances import (
     remove_damaged,
     write_utterances,
 )
+from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -59,6 +60,7 @@ def extract_utterances(
     num_workers=2,
     job=None,
     num_jobs=1,
+    max_seconds=MAX_SECONDS,
 ):
     """Encode the distinct audio files of manifests, resuming what is there.
 
@@ -81,6 +83,8 @@ def extract_utterances(
         Encode the share of this array job alone, 0 to ``num_jobs - 1``.
     num_jobs : int
         Number of array jobs, which may run at the same time.
+    max_seconds : float
+        A longer audio file is bad.
 
     Raises
     ------
@@ -116,7 +120,13 @@ def extract_utterances(
         )
         progress = _Progress(seconds)
         _encode_shards(
-            shards, tokenizer, own, batch_seconds, num_workers, progress
+            shards,
+            tokenizer,
+            own,
+            batch_seconds,
+            num_workers,
+            max_seconds,
+            progress,
         )
         barrier()
 
@@ -218,7 +228,13 @@ def _length(row):
 
 
 def _encode_shards(
-    shards, tokenizer, folder, batch_seconds, num_workers, progress
+    shards,
+    tokenizer,
+    folder,
+    batch_seconds,
+    num_workers,
+    max_seconds,
+    progress,
 ):
     """Read, encode and publish, all three at the same time."""
     ends = deque()
@@ -230,7 +246,12 @@ def _encode_shards(
 
     encoded, published = [], []
     with ThreadPoolExecutor(1) as publisher:
-        read = read_batches(batches(), tokenizer.sample_rate, num_workers)
+        read = read_batches(
+            batches(),
+            tokenizer.sample_rate,
+            num_workers,
+            max_seconds=max_seconds,
+        )
         for batch, clips in read:
             encoded += _encode_batch(batch, clips, tokenizer)
             progress.add(sum(n / rate for n, rate in map(_length, batch)))
@@ -253,11 +274,14 @@ def _encode_batch(batch, clips, tokenizer):
         languages = [batch[n]["language"] for n in good]
         encoded = tokenizer.encode(*_padded(wavs), languages)
         for n, found in zip(good, encoded, strict=True):
-            units[n] = np.asarray(found)
+            units[n] = found if found is None else np.asarray(found)
     rows = []
     for row, clip, found in zip(batch, clips, units, strict=True):
         reason = clip.reason
-        if len(found):
+        if found is None:
+            found = np.zeros(0, dtype=np.uint16)
+            reason = "its features are not all finite numbers"
+        elif len(found):
             where = f"{row['audio']}, as encoded"
             check_units(found, tokenizer.vocabulary_size, where)
         elif not reason:

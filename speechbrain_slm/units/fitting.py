@@ -17,7 +17,7 @@ import torch
 
 from speechbrain_slm.units import bpe as unit_bpe
 from speechbrain_slm.units.audio import read_clips
-from speechbrain_slm.units.kmeans import JOINT
+from speechbrain_slm.units.kmeans import JOINT, is_finite
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
@@ -32,13 +32,14 @@ from speechbrain_slm.units.tokenizer import (
 )
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
     rank,
     world_size,
 )
-from speechbrain_slm.utils.hashing import difference
+from speechbrain_slm.utils.hashing import difference, is_sealed, seal
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.scratch import blocks
 
@@ -59,6 +60,7 @@ def fit_tokenizer(
     seed,
     num_workers=2,
     batch_seconds=60,
+    max_seconds=MAX_SECONDS,
 ):
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
@@ -83,6 +85,8 @@ def fit_tokenizer(
         Threads that read audio ahead.
     batch_seconds : float
         Speech that the tokenizer gets at once, padding included, in seconds.
+    max_seconds : float
+        A longer audio file is bad.
 
     Returns
     -------
@@ -129,12 +133,21 @@ def fit_tokenizer(
     barrier()
     fitted = (folder / DESCRIPTION).is_file()
     shards = {} if fitted else _shards(tokenizer, table, folder, seconds, seed)
-    missing = [path for path in shards if not path.is_file()]
+    missing = [path for path in shards if not is_sealed(path)]
+    if is_main():
+        # A damaged one, which would be waited for in vain.
+        for path in missing:
+            path.unlink(missing_ok=True)
     # No rank publishes before every rank has listed what is missing.
     barrier()
     for path in missing[rank() :: world_size()]:
         _write_features(
-            path, shards[path][1], tokenizer, num_workers, batch_seconds
+            path,
+            shards[path][1],
+            tokenizer,
+            num_workers,
+            batch_seconds,
+            max_seconds,
         )
         logger.info("Features for k-means: %s of %d", path.stem, len(shards))
     if is_main() and not fitted:
@@ -191,9 +204,15 @@ def _shards(tokenizer, table, folder, seconds, seed):
     }
 
 
-def _write_features(path, utterances, tokenizer, num_workers, batch_seconds):
-    clips = read_clips(utterances, tokenizer.sample_rate, num_workers)
-    # Bad audio is told when the utterances are extracted.
+def _write_features(
+    path, utterances, tokenizer, num_workers, batch_seconds, max_seconds
+):
+    clips = read_clips(
+        utterances, tokenizer.sample_rate, num_workers, max_seconds
+    )
+    empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
+    # Bad audio is told when the utterances are extracted, and likewise
+    # features that are not finite.
     wavs = [clip.wav for clip in clips if not clip.reason]
     rows = [None] * len(wavs)
     limit = batch_seconds * tokenizer.sample_rate
@@ -204,10 +223,10 @@ def _write_features(path, utterances, tokenizer, num_workers, batch_seconds):
             row[: len(wavs[i])] = wavs[i]
         features = tokenizer.features(padded, lengths)
         for i, points in zip(batch, features, strict=True):
-            rows[i] = points.cpu().numpy()
-    empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
+            rows[i] = points.cpu().numpy() if is_finite(points) else empty
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([empty, *rows]))
+        seal(temporary)
 
 
 def _batches(lengths, limit):
@@ -225,6 +244,11 @@ def _batches(lengths, limit):
 def _fit(tokenizer, shards, folder, seed):
     frames = {}
     for path, (language, _) in shards.items():
+        if not is_sealed(path):
+            raise ValueError(
+                f"{path} is damaged: it has not the SHA-256 that it was "
+                "written with. Run again; it is made anew."
+            )
         frames.setdefault(language, []).append(np.load(path, mmap_mode="r"))
     # Drawn together, so that they stand in one file while k-means reads them.
     tokenizer.fit(frames, seed, folder / FEATURES / "frames.f32")

@@ -73,7 +73,7 @@ def keys(batch):
     quarters = _quarters(batch["sha256"])
     language = batch["language"].dictionary_encode()
     names = [
-        int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+        int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
         for name in language.dictionary.to_pylist()
     ]
     said = np.array(names, dtype=np.uint64)[language.indices.to_numpy()]

@@ -47,6 +47,22 @@ def one_thread():
         torch.set_num_threads(before)
 
 
+def is_finite(points):
+    """Tell whether features are numbers, all of them.
+
+    Arguments
+    ---------
+    points : torch.Tensor
+        Features of an utterance, ``[U, D]``.
+
+    Returns
+    -------
+    bool
+    """
+    # A sum is as quick as can be, and no sum of features overflows.
+    return bool(torch.isfinite(points.sum(dtype=torch.float64)))
+
+
 class KMeansTokenizer:
     """A tokenizer of features and a codebook; subclasses make the features.
 
@@ -221,6 +237,9 @@ class KMeansTokenizer:
     def encode(self, wavs, lengths, languages=None):
         """Turn waveforms into units; see :meth:`Tokenizer.encode`.
 
+        What has a feature that is not a finite number has no units, but None:
+        the nearest centroid would always be the first.
+
         Where the rounding in a batch could decide a unit, the utterance is
         encoded again by itself, so that float32 units do not depend on what
         they were batched with.
@@ -243,6 +262,9 @@ class KMeansTokenizer:
         features = self.features(wavs, lengths)
         rounded = self.batched and self.precision == "fp32" and len(wavs) > 1
         for i, language in enumerate(languages):
+            if not is_finite(features[i]):
+                encoded.append(None)
+                continue
             units, decided = self._assign(features[i], language, rounded)
             if not decided:
                 one = slice(i, i + 1)

@@ -17,6 +17,9 @@ from speechbrain_slm.utils.tables import (
     read_table,
 )
 
+# Neither can be 0: something that fills what is missing wrote it.
+COUNTED = ("num_samples", "sample_rate")
+
 
 def read_manifest(path, languages):
     """Read a manifest and refuse one that a store cannot be made of.
@@ -46,6 +49,14 @@ def read_manifest(path, languages):
     if not len(table):
         raise ValueError(f"{path} has no row; expected a spoken sentence a row")
     check_alignment(path, table, languages)
+    for name in COUNTED:
+        row = pc.index(pc.less(table[name], 1), True).as_py()
+        if row >= 0:
+            raise ValueError(
+                f"{path}, row {row}: {name} is {table[name][row]}; expected "
+                f"1 or more, as the audio file {table['audio'][row]} has it. "
+                "Make the manifest again, or drop the row."
+            )
     sound = is_sha256(table["sha256"])
     row = pc.index(sound, False).as_py()
     if row >= 0:

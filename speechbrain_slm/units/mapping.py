@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.units.manifest import (
+    COUNTED,
     is_sha256,
     read_manifest,
     with_paths,
@@ -144,6 +145,8 @@ def _sound_batches(path, languages):
                 and pc.any(pc.equal(column, "")).as_py()
             ):
                 raise _Unsound
+        if any(pc.min(table[name]).as_py() < 1 for name in COUNTED):
+            raise _Unsound
         if not pc.all(pc.is_in(table["language"], known)).as_py():
             raise _Unsound
         if not pc.all(is_sha256(table["sha256"])).as_py():

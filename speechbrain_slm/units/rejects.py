@@ -38,12 +38,16 @@ class Kept(NamedTuple):
     rows : numpy.ndarray
         The rows that stay, uint32.
     utterances : numpy.ndarray
-        For each of them its row in ``Utterances``, uint32. Both in files.
+        For each of them its row in ``speech``, uint32. Both in files.
+    speech : Utterances
+        What these rows are of. Opened again, the folder may hold more files,
+        and a row's number would lead to another utterance.
     """
 
     table: pa.Table
     rows: np.ndarray
     utterances: np.ndarray
+    speech: Utterances
 
 
 def drop_rejected(table, utterances, location):
@@ -75,7 +79,8 @@ def drop_rejected(table, utterances, location):
         listed[part] |= dropped[part]
         kept[part] = ~dropped[part]
     ledger = _ledger(table, utterances, location, dropped, listed)
-    return Kept(table, positions(kept), select(location, kept)), ledger
+    rows = positions(kept)
+    return Kept(table, rows, select(location, kept), utterances), ledger
 
 
 def _of(location, flags):

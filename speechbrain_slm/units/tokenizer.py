@@ -64,7 +64,7 @@ class Tokenizer(Protocol):
         -------
         list of numpy.ndarray
             One array of integers an utterance; empty where it is too short
-            to give a unit.
+            to give a unit, None where its features are not finite numbers.
         """
 
     def to(self, device):

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_SEAL = 32  # bytes of a SHA-256
 
 
 def sha256_file(path):
@@ -24,6 +26,55 @@ def sha256_file(path):
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def seal(path):
+    """Put a file's own SHA-256 behind its content.
+
+    What is damaged before anyone else takes its sum is found out so.
+
+    Arguments
+    ---------
+    path : str or Path
+        A file of a format that does not mind what follows it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.npy"
+    >>> _ = path.write_bytes(b"content")
+    >>> is_sealed(path)
+    False
+    >>> seal(path)
+    >>> is_sealed(path)
+    True
+    """
+    digest = bytes.fromhex(sha256_file(path))
+    with open(path, "ab") as file:
+        file.write(digest)
+
+
+def is_sealed(path):
+    """Tell whether a file is there and as it was when it was sealed.
+
+    Arguments
+    ---------
+    path : str or Path
+        See :func:`seal`.
+
+    Returns
+    -------
+    bool
+    """
+    path = Path(path)
+    size = path.stat().st_size - _SEAL if path.is_file() else -1
+    if size < 0:
+        return False
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while size and (block := file.read(min(size, 1 << 20))):
+            digest.update(block)
+            size -= len(block)
+        return file.read() == digest.digest()
 
 
 def identity_of(content):

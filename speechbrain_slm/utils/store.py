@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
@@ -18,6 +18,7 @@ from speechbrain_slm.utils.store_format import (
     VERSION,
     map_file,
     schema,
+    verify,
     write_file,
 )
 
@@ -92,8 +93,24 @@ class StoreWriter:
         }
         pin_plan(self.folder, self.plan, "units-*.arrow")
 
+    def _sum(self, index):
+        # Beside the shard until store.json tells it.
+        return self.folder / f"{_shard_name(index)}.sha256"
+
+    def _is_whole(self, index):
+        path, told = self.folder / _shard_name(index), self._sum(index)
+        if (self.folder / STORE_JSON).is_file():
+            return path.is_file()
+        return (
+            path.is_file()
+            and told.is_file()
+            and told.read_text(errors="replace") == sha256_file(path)
+        )
+
     def missing(self):
         """Return the indexes of the shards that are not there yet.
+
+        A shard that is not what was written counts as missing.
 
         Returns
         -------
@@ -103,7 +120,7 @@ class StoreWriter:
         return [
             index
             for index in range(self.num_shards)
-            if not (self.folder / _shard_name(index)).is_file()
+            if not self._is_whole(index)
         ]
 
     def write(self, index, rows):
@@ -144,10 +161,13 @@ class StoreWriter:
             (ends[-1] for ends in columns["sentence_ends"]), default=0
         )
         batch = pa.record_batch(columns, schema=schema(longest))
-        write_file(self.folder / _shard_name(index), batch)
+        digest = write_file(self.folder / _shard_name(index), batch)
+        write_atomic(self._sum(index), digest)
 
     def finish(self, num_rows=None):
         """Write ``store.json``, which makes the folder a store.
+
+        Where there is one already, the store is checked and nothing written.
 
         Arguments
         ---------
@@ -165,12 +185,14 @@ class StoreWriter:
             If shards are missing, a (story, language) stands twice, or the
             number of rows is another.
         """
+        if (self.folder / STORE_JSON).is_file():
+            return verify(self.folder)
         missing = self.missing()
         if missing:
             raise ValueError(
                 f"{self.folder}: {len(missing)} of {self.num_shards} shards "
-                f"are missing, first {_shard_name(missing[0])}; run the "
-                "extraction again, it does only what is missing"
+                f"are missing or damaged, first {_shard_name(missing[0])}; run "
+                "the extraction again, it does only what is missing"
             )
         names = [_shard_name(index) for index in range(self.num_shards)]
         tables = [map_file(self.folder / name, *SCHEMAS) for name in names]
@@ -184,10 +206,16 @@ class StoreWriter:
         info = {
             **self.plan,
             "counts": _counts(tables, self.folder),
-            "files": {name: sha256_file(self.folder / name) for name in names},
+            # Of what was written, not of what became of it.
+            "files": {
+                name: self._sum(index).read_text()
+                for index, name in enumerate(names)
+            },
         }
         info["identity"] = identity_of(info)
         write_json(self.folder / STORE_JSON, info)
+        for index in range(self.num_shards):
+            self._sum(index).unlink()
         return info
 
 

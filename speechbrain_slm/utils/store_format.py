@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.schema import (
     FLAG,
     MAPPING,
@@ -106,13 +106,19 @@ def write_file(path, batch):
         The file.
     batch : pyarrow.RecordBatch
         What it shall hold.
+
+    Returns
+    -------
+    str
+        The file's SHA-256.
     """
-    with (
-        atomic_path(path) as temporary,
-        pa.OSFile(str(temporary), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
+    with atomic_path(path) as temporary:
+        with (
+            pa.OSFile(str(temporary), "wb") as sink,
+            pa.ipc.new_file(sink, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+        return sha256_file(temporary)
 
 
 def map_file(path, *schemas):

@@ -151,7 +151,7 @@ def extract(path, folder, results):
     step("extraction")
     kept = leave_out_rejects(manifests, utterances, folder, 0)
     step("rejects")
-    assemble_stores(kept, utterances, tokenizer, folder)
+    assemble_stores(kept, tokenizer, folder)
     step("stores")
     peak.stopped.set()
     info = json.loads((folder / "train" / "store.json").read_text())

@@ -64,7 +64,6 @@ def main(hparams, device):
         )
     assemble_stores(
         kept,
-        utterances,
         tokenizer,
         folder,
         bpe,

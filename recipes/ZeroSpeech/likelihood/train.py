@@ -44,7 +44,7 @@ def extract(manifest, hparams, device):
     bpe = None
     if (finished / "bpe").is_dir():
         bpe = UnitBPE.load(finished / "bpe", base=tokenizer)
-    assemble_stores(kept, utterances, tokenizer, folder, bpe)
+    assemble_stores(kept, tokenizer, folder, bpe)
     return folder / manifest.stem
 
 

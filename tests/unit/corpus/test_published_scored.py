@@ -70,7 +70,7 @@ def results(prepared, tmp_path_factory):
     utterances = folder / "utterances"
     extract_utterances([table], tokenizer, utterances)
     kept = leave_out_rejects({"speech": table}, utterances, folder, 0)
-    assemble_stores(kept, utterances, tokenizer, folder)
+    assemble_stores(kept, tokenizer, folder)
     model = export(folder / "model", identity=tokenizer.identity)
     return evaluate_cloze(
         model, folder / "speech", prepared / "items.parquet", folder / "scores"

@@ -94,7 +94,7 @@ def test_order_of_rows_inside_a_story_does_not_count(tmp_path):
         kept = leave_out_rejects(
             {name: rows}, tmp_path / "utterances", tmp_path, 0
         )
-        assemble_stores(kept, tmp_path / "utterances", tokenizer, tmp_path)
+        assemble_stores(kept, tokenizer, tmp_path)
     assert stored(tmp_path / "a") == stored(tmp_path / "b")
 
 
@@ -108,7 +108,6 @@ def test_another_cut_into_as_many_shards_is_refused(tmp_path):
     def assemble(stories_per_shard):
         assemble_stores(
             kept,
-            utterances,
             tokenizer,
             tmp_path,
             stories_per_shard=stories_per_shard,
@@ -130,7 +129,7 @@ def test_pieces_of_the_store_decode_to_its_units(tmp_path):
     utterances = read_utterances(folder)
     bpe = UnitBPE.fit(describe(tokenizer), utterances["units"].to_pylist(), 30)
     kept = leave_out_rejects({"train": table}, folder, tmp_path, 0)
-    assemble_stores(kept, folder, tokenizer, tmp_path, bpe)
+    assemble_stores(kept, tokenizer, tmp_path, bpe)
     decoded = {
         key: [bpe.decode(pieces).tolist() for pieces in sentences]
         for key, sentences in stored(tmp_path / "train").items()
