@@ -11,7 +11,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from speechbrain_slm.utils.files import check_file, open_text, refuse_encoding
+from speechbrain_slm.utils.files import (
+    HeldFile,
+    check_file,
+    open_text,
+    refuse_encoding,
+)
 
 # Bytes; a row of a CSV file fits in so many.
 CSV_BLOCK = 1 << 22
@@ -66,9 +71,26 @@ def open_parquet(path, expected="a Parquet file"):
     ValueError
         If it cannot be read, now or inside the block.
     """
-    path = check_file(path, expected)
-    with readable(path, "Parquet"), pq.ParquetFile(path) as file:
+    with HeldFile(path, expected) as held, parquet_of(held) as file:
         yield file
+
+
+@contextlib.contextmanager
+def parquet_of(held):
+    """Read a file that is held open as Parquet, see :func:`open_parquet`.
+
+    Arguments
+    ---------
+    held : HeldFile
+        The file. It may be read so several times.
+
+    Yields
+    ------
+    pyarrow.parquet.ParquetFile
+    """
+    with readable(held.path, "Parquet"):
+        yield pq.ParquetFile(held.file)
+        held.check()
 
 
 @contextlib.contextmanager

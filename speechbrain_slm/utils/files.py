@@ -7,10 +7,13 @@ is.
 """
 
 import contextlib
+import hashlib
 import os
 import stat
 import unicodedata
 from pathlib import Path
+
+import pyarrow as pa
 
 # What systems and programs leave beside data.
 _LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
@@ -174,6 +177,72 @@ def check_file(path, expected):
         if head.startswith(begin):
             raise ValueError(f"{path} is {what}; expected {expected}")
     return path
+
+
+class HeldFile:
+    """A file that is read several times, and is to be the same each time.
+
+    It is held open, so that a file which is put in its place is not read; one
+    that is written to is told. What its hash says is what its reader gets.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    expected : str
+        What it should be, for the errors.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    file : pyarrow.NativeFile
+        Where to read.
+    """
+
+    def __init__(self, path, expected):
+        self.path = check_file(path, expected)
+        self.file = pa.OSFile(str(self.path))
+        self._state = self._stat()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def _stat(self):
+        facts = os.fstat(self.file.fileno())
+        return facts.st_size, facts.st_mtime_ns
+
+    def check(self):
+        """Refuse a file that was written to since it was opened.
+
+        Raises
+        ------
+        ValueError
+            Names it.
+        """
+        if self._stat() != self._state:
+            raise ValueError(
+                f"{self.path} was changed while it was read, so that what was "
+                "made of it is of two files. Run the same command again."
+            )
+
+    def sha256(self):
+        """Return the hash of its content.
+
+        Returns
+        -------
+        str
+            In hexadecimal digits.
+        """
+        digest = hashlib.sha256()
+        self.file.seek(0)
+        while block := self.file.read(1 << 20):
+            digest.update(block)
+        self.check()
+        return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,20 @@ _ALLOWANCE = 20
 
 
 class TranslationError(ValueError):
-    """A story that cannot be translated. The message says why."""
+    """A story that cannot be translated. The message says why.
+
+    Arguments
+    ---------
+    reason : str
+        Why; of a sentence, what is wrong with it.
+    sentence : int, optional
+        Which, from 0, as in the tables.
+    """
+
+    def __init__(self, reason, sentence=None):
+        where = "" if sentence is None else f"sentence {sentence} "
+        super().__init__(f"{where}{reason}")
+        self.reason, self.sentence = reason, sentence
 
 
 class Story(NamedTuple):
@@ -104,7 +117,7 @@ class Checks:
     copy_letters: int = 20
     length_ratio: float = 4.0
 
-    def __call__(self, sentences, translations, first=1):
+    def __call__(self, sentences, translations, first=0):
         """Return the translations with plain spaces, or refuse them.
 
         Arguments
@@ -135,7 +148,7 @@ class Checks:
         for number, (source, text) in enumerate(pairs, first):
             fault = self._fault(source, text)
             if fault:
-                raise TranslationError(f"sentence {number} {fault}")
+                raise TranslationError(fault, number)
         return clean
 
     def _fault(self, source, text):

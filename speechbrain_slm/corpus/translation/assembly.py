@@ -8,14 +8,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.corpus.translation.parts import (
+    facts_of,
     find_parts,
     read_part,
     read_shards,
+    stories_of,
 )
 from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.columns import parquet_of
+from speechbrain_slm.utils.ownership import mark_of
+from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 
+MAKER = "translation recipe"
 LEDGER_SUFFIX = ".left_out.jsonl"
 _ROWS = 65536  # in a row group of the result
 
@@ -33,19 +39,17 @@ def forget_rejected(folder):
         Where they are.
     """
     for path in find_parts(folder).values():
-        if (
-            read_part(path)["reason"].null_count
-            < pq.read_metadata(path).num_rows
-        ):
+        reasons = read_part(path)[0]["reason"]
+        if reasons.null_count < len(reasons):
             path.unlink()
 
 
-def output_schema(path_in, target_language, leave_out):
+def output_schema(held, target_language, leave_out):
     """Return the columns of the new table.
 
     Arguments
     ---------
-    path_in : Path
+    held : HeldFile
         The table without it.
     target_language : str
         The column to add.
@@ -61,41 +65,46 @@ def output_schema(path_in, target_language, leave_out):
     ValueError
         If there is such a column already, or none to leave out.
     """
-    schema = pq.read_schema(path_in).remove_metadata()
+    with parquet_of(held) as file:
+        schema = file.schema_arrow
     unknown = set(leave_out) - set(schema.names)
     if unknown:
         raise ValueError(
-            f"{path_in} has no column(s) {', '.join(sorted(unknown))} to leave "
-            f"out; found {', '.join(schema.names)}"
+            f"{held.path} has no column(s) {', '.join(sorted(unknown))} to "
+            f"leave out; found {', '.join(schema.names)}"
         )
-    fields = [field for field in schema if field.name not in leave_out]
+    ours = {field.name: field for field in STORIES}
+    fields = [
+        ours.get(field.name, field)
+        for field in schema
+        if field.name not in leave_out
+    ]
     if target_language in [field.name for field in fields]:
         raise ValueError(
-            f"{path_in} has a column '{target_language}' already; add it to "
+            f"{held.path} has a column '{target_language}' already; add it to "
             "leave_out to have it made anew"
         )
-    return pa.schema([*fields, pa.field(target_language, pa.string())])
+    added = pa.field(target_language, pa.string())
+    return pa.schema([*fields, added], metadata=mark_of(MAKER))
 
 
-def assemble(
-    path_in, path_out, target, folder, schema, stories_per_shard, most
-):
+def assemble(held, path_out, languages, folder, schema, plan, most):
     """Put the table together, and write the ledger.
 
     Arguments
     ---------
-    path_in : Path
+    held : HeldFile
         The table without the language.
     path_out : Path
         The table with it.
-    target : str
-        The language.
+    languages : tuple of str
+        That which is there, and that which is added.
     folder : Path
         Where its shards are, all of them.
     schema : pyarrow.Schema
         Of the new table.
-    stories_per_shard : int
-        Stories in a shard.
+    plan : dict
+        What is pinned there.
     most : float
         How many stories may be left out.
 
@@ -112,6 +121,7 @@ def assemble(
         If a shard is damaged, or that of other stories, or no story is left.
     """
     parts = find_parts(folder)
+    source, target = languages
     counts = {"stories": 0, "left_out": 0}
     ledger = path_out.with_name(path_out.stem + LEDGER_SUFFIX)
     columns = schema.names[:-1]
@@ -123,9 +133,17 @@ def assemble(
             pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
             open(listed, "w", encoding="utf-8") as file,
         ):
-            shards = read_shards(path_in, columns, stories_per_shard)
+            wanted = list(dict.fromkeys([*columns, source]))
+            shards = read_shards(held, wanted, plan["stories_per_shard"])
             for number, (table, starts) in enumerate(shards):
-                part = read_part(parts[number])
+                part, facts = read_part(parts[number], plan)
+                stories = stories_of(table, starts, source)
+                if facts != facts_of(plan, stories):
+                    raise ValueError(
+                        f"{parts[number]} is not of these stories; remove it "
+                        "and run again"
+                    )
+                table = table.select(columns)
                 waiting.append(_joined(parts[number], table, starts, part))
                 counts["stories"] += len(part)
                 for row in part.filter(part["reason"].is_valid()).to_pylist():
@@ -144,13 +162,13 @@ def assemble(
         if counts["left_out"] > most:
             forget_rejected(folder)
             raise TooManyRejected(
-                f"{path_in}: {counts['left_out']} of {counts['stories']} "
+                f"{held.path}: {counts['left_out']} of {counts['stories']} "
                 f"stories have no translation, more than max_rejected allows "
                 f"({most:g} stories); the last: {example}. Mend the cause and "
                 "run again: they are tried again. Or raise max_rejected."
             )
         if counts["left_out"] == counts["stories"]:
-            raise ValueError(f"{path_in}: no story has a translation")
+            raise ValueError(f"{held.path}: no story has a translation")
     logger.info(
         "%s: %d stories, %d left out (%s)",
         path_out,

@@ -181,18 +181,22 @@ class ChatTranslator:
         name = identity_of(request)
         found = self.cache.get(name)
         if found is not None:
-            return check(sentences, found, first)
+            return check(sentences, found, first - 1)
         for _ in range(self.attempts):
             reply = self.endpoint.complete(request)
             content, found, fault = _content(reply), None, ""
             try:
-                found = check(sentences, _read(reply, content, keys), first)
+                told = _read(reply, content, keys)
+                found = check(sentences, told, first - 1)
             except TranslationError as error:
-                fault = str(error)
+                fault, said = str(error), error.reason
+                if error.sentence is not None:
+                    # Its keys count from 1.
+                    said = f'"{error.sentence + 1}" {said}'
             self.cache.add(self.model, *_tokens(reply), name, found)
             if found is not None:
                 return found
-            said = self.retry_prompt.replace("{error}", fault)
+            said = self.retry_prompt.replace("{error}", said)
             request["messages"] = [
                 *messages,
                 # Servers refuse an empty message.

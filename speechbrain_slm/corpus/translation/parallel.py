@@ -4,20 +4,30 @@ The file may be far larger than the memory: what is held of it are two numbers
 a story, its name's hash and where it begins.
 """
 
-import csv
 import hashlib
 import json
+import logging
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from speechbrain_slm.corpus.translation import TranslationError
-from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.columns import check_columns, parquet_of, readable
+from speechbrain_slm.utils.files import (
+    HeldFile,
+    nfc,
+    refuse_encoding,
+    refuse_wide,
+)
+from speechbrain_slm.utils.text_rows import tsv_fields, tsv_names
+from speechbrain_slm.utils.user_tables import as_text
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".tsv", ".parquet")
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, where a file has one
+_BLOCK = 1 << 20
 
 
 class ParallelFile:
@@ -26,8 +36,8 @@ class ParallelFile:
     Arguments
     ---------
     path : str or Path
-        A ``.jsonl``, ``.tsv`` (with a header, no quoting) or ``.parquet``
-        file with ``story_id``, ``sentence`` (0, 1, 2, ...) and text columns;
+        A ``.jsonl``, ``.tsv`` or ``.parquet`` file (see ``utils.user_tables``)
+        with ``story_id``, ``sentence`` (0, 1, 2, ...) and text columns;
         the rows of a story stand together, in order.
     target_column : str
         The translation.
@@ -66,14 +76,9 @@ class ParallelFile:
     @cached_property
     def identity(self):
         """The file's content and what is read of it."""
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f"{self.path} does not exist; expected the translations, a "
-                "row a sentence"
-            )
         return {
             "type": "parallel",
-            "sha256": sha256_file(self.path),
+            "sha256": self._rows.held.sha256(),
             "target_column": self.target_column,
             "source_column": self.source_column,
         }
@@ -88,19 +93,24 @@ class ParallelFile:
 
     @cached_property
     def _index(self):
-        names, starts, last = [], [], None
-        for start, story_id in self._rows.stories():
-            if story_id != last:
+        names, starts, last, first = [], [], None, ""
+        for start, story_id, fault in self._rows.stories():
+            first = first or fault
+            if not fault and story_id != last:
                 names.append(_hash(story_id))
                 starts.append(start)
                 last = story_id
+        if first:
+            logger.warning("%s: a row that is none: %s", self.path, first)
+            if not names:
+                raise ValueError(f"{self.path}: no line is a row; {first}")
         names = np.array(names, dtype=np.uint64)
         starts = np.array(starts, dtype=np.int64)
         order = np.argsort(names, kind="stable")
         names, starts = names[order], starts[order]
         twice = np.flatnonzero(names[1:] == names[:-1])
         if len(twice):
-            row = next(self._rows.read(int(starts[twice[0] + 1])))
+            row, _ = next(self._rows.read(int(starts[twice[0] + 1])))
             raise ValueError(
                 f"{self.path}: the rows of story '{row['story_id']}' do not "
                 "stand together; sort the file by story_id and sentence"
@@ -125,8 +135,13 @@ class ParallelFile:
         if place == len(names) or names[place] != name:
             raise TranslationError("the parallel file does not have it")
         found = []
-        for row in self._rows.read(int(starts[place])):
-            if row["story_id"] != story.story_id:
+        for row, fault in self._rows.read(int(starts[place])):
+            # What comes after a story's last sentence is none of it.
+            if fault and len(found) == len(story.sentences):
+                break
+            if fault:
+                raise TranslationError(f"the parallel file: {fault}")
+            if nfc(row["story_id"]) != nfc(story.story_id):
                 break
             if str(row["sentence"]) != str(len(found)):
                 raise TranslationError(
@@ -138,14 +153,16 @@ class ParallelFile:
             for number, row in enumerate(found):
                 if row[self.source_column] != story.sentences[number]:
                     raise TranslationError(
-                        f"sentence {number + 1} has another source text in "
+                        f"sentence {number} has another source text in "
                         "the parallel file"
                     )
         return [row[self.target_column] for row in found]
 
 
 def _hash(story_id):
-    digest = hashlib.blake2b(story_id.encode("utf-8"), digest_size=8)
+    # An accent may be written in two ways.
+    name = nfc(story_id).encode("utf-8")
+    digest = hashlib.blake2b(name, digest_size=8)
     return np.uint64(int.from_bytes(digest.digest(), "little"))
 
 
@@ -155,99 +172,117 @@ class _TextRows:
     def __init__(self, path, columns):
         self.path = path
         self.columns = columns
-        self.file = open(path, "rb")  # noqa: SIM115, read for long
-        self.header, self.start = None, 0
+        self.held = HeldFile(path, "translations, a row a sentence")
+        refuse_wide(self.held.path)
+        self.header, self.quoted, self.start = None, False, 0
+        with open(path, "rb") as file:
+            line = file.readline()
+        if line.startswith(_MARK):
+            self.start = len(_MARK)
         if path.suffix == ".tsv":
-            line = self.file.readline()
             self.start = len(line)
-            self.header = _fields(line.decode("utf-8-sig"))
-            missing = [name for name in columns if name not in self.header]
-            if missing:
-                raise ValueError(
-                    f"{path}: missing column(s) {', '.join(missing)}; found "
-                    f"{', '.join(self.header)}"
-                )
+            text = self._decode(line).removeprefix("\ufeff")
+            self.header, self.quoted = tsv_names(text)
+            check_columns(path, self.header, columns)
 
     def stories(self):
-        """Yield where each row begins, and its story."""
-        for start, row in self._from(self.start):
-            yield start, row["story_id"]
+        """Yield where each row begins, its story, and why it is none."""
+        for start, row, fault in self._from(self.start):
+            yield start, row.get("story_id"), fault
 
     def read(self, start):
-        """Yield rows from a place on."""
-        for _, row in self._from(start):
-            yield row
+        """Yield rows from a place on, and why one is none."""
+        for _, row, fault in self._from(start):
+            yield row, fault
 
     def _from(self, start):
-        self.file.seek(start)
-        while line := self.file.readline():
+        self.held.check()
+        self.held.file.seek(start)
+        for line in _lines(self.held.file):
             if line.strip():
-                yield start, self._row(line, start)
+                try:
+                    yield start, self._row(self._decode(line)), ""
+                except (LookupError, TypeError, _NoRow) as error:
+                    fault = f"line at byte {start}: {error!r}; expected a row"
+                    yield start, {}, f"{fault} with {', '.join(self.columns)}"
             start += len(line)
 
-    def _row(self, line, start):
+    def _decode(self, line):
         try:
-            text = line.decode("utf-8")
+            return line.decode("utf-8")
+        except UnicodeDecodeError:
+            refuse_encoding(self.path)
+
+    def _row(self, text):
+        try:
             if self.header is None:
                 row = json.loads(text)
             else:
-                row = dict(zip(self.header, _fields(text), strict=True))
+                fields = tsv_fields(text, self.quoted)
+                row = dict(zip(self.header, fields, strict=True))
             row = {name: row[name] for name in self.columns}
-        except (ValueError, LookupError, TypeError) as error:
-            raise ValueError(
-                f"{self.path}, line at byte {start}: {error!r}; expected a row "
-                f"with {', '.join(self.columns)}"
-            ) from error
-        return {**row, "story_id": str(row["story_id"])}
+            return {**row, "story_id": as_text(row["story_id"])}
+        except (ValueError, RecursionError) as error:
+            raise _NoRow(str(error)) from error
 
 
-def _fields(line):
-    # No quoting: stories are full of quotes, and have no tabs.
-    rows = csv.reader(
-        [line.rstrip("\r\n")], delimiter="\t", quoting=csv.QUOTE_NONE
-    )
-    return next(rows)
+class _NoRow(Exception):
+    """A line is no row."""
+
+
+def _lines(file):
+    """Cut what follows in a file into lines, with their ends."""
+    left = b""
+    while block := file.read(_BLOCK):
+        *lines, left = (left + block).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if left:
+        yield left
 
 
 class _ParquetRows:
     """Rows of a Parquet file, found by their number; one group is held."""
 
     def __init__(self, path, columns):
-        self.path = path
         self.columns = columns
-        try:
-            self.file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
-        there = self.file.schema_arrow.names
-        missing = [name for name in columns if name not in there]
-        if missing:
-            raise ValueError(
-                f"{path}: missing column(s) {', '.join(missing)}; found "
-                f"{', '.join(there)}"
-            )
+        self.held = HeldFile(path, "translations, a row a sentence")
+        with parquet_of(self.held) as file:
+            self.file = file
+        check_columns(path, self.file.schema_arrow.names, columns)
         meta = self.file.metadata
         sizes = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
         self.bounds = np.cumsum([0, *sizes])
-        self.held, self.rows = None, None
+        self.held_group, self.rows = None, None
 
     def stories(self):
-        """Yield each row's number, and its story."""
+        """Yield each row's number, its story, and why it is none."""
         number = 0
-        for batch in self.file.iter_batches(columns=["story_id"]):
-            for story_id in batch["story_id"].to_pylist():
-                yield number, story_id
-                number += 1
+        with parquet_of(self.held) as file:
+            for batch in file.iter_batches(columns=["story_id"]):
+                for story_id in batch["story_id"].to_pylist():
+                    yield number, *_story_id(story_id, number)
+                    number += 1
 
     def read(self, start):
-        """Yield rows from a number on."""
+        """Yield rows from a number on, and why one is none."""
+        self.held.check()
         while start < self.bounds[-1]:
             group = int(np.searchsorted(self.bounds, start, "right")) - 1
-            if group != self.held:
-                self.rows = self.file.read_row_group(group, self.columns)
-                self.held = group
+            if group != self.held_group:
+                with readable(self.held.path, "Parquet"):
+                    self.rows = self.file.read_row_group(group, self.columns)
+                self.held_group = group
             offset = start - int(self.bounds[group])
             # A story at a time: a group may have a million rows.
-            part = self.rows.slice(offset, 64).to_pylist()
-            yield from part
-            start += len(part)
+            for row in self.rows.slice(offset, 64).to_pylist():
+                story_id, fault = _story_id(row["story_id"], start)
+                yield {**row, "story_id": story_id}, fault
+                start += 1
+
+
+def _story_id(value, number):
+    try:
+        return as_text(value), ""
+    except ValueError as error:
+        return "", f"row {number}: story_id: {error}"

@@ -11,11 +11,13 @@ import re
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from speechbrain_slm.corpus.translation import Story
-from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.tables import STORIES, write_table
+from speechbrain_slm.utils.columns import as_type, check_columns, parquet_of
+from speechbrain_slm.utils.files import HeldFile
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.pieces import DamagedPiece, read_piece, write_piece
+from speechbrain_slm.utils.tables import STORIES
 
 PARTS = "part-*.parquet"
 # A row a story; it has sentences, or a reason why it has none.
@@ -29,12 +31,29 @@ PART = pa.schema(
 _ROWS = 16384  # read at once
 
 
-def read_shards(path, columns, stories_per_shard):
-    """Cut a stories table into shards of whole stories.
+def open_stories(path):
+    """Open a stories table, which is read several times.
 
     Arguments
     ---------
     path : Path
+        The table (Parquet).
+
+    Returns
+    -------
+    HeldFile
+    """
+    return HeldFile(
+        path, "a stories table (Parquet), as the text recipe writes"
+    )
+
+
+def read_shards(held, columns, stories_per_shard):
+    """Cut a stories table into shards of whole stories.
+
+    Arguments
+    ---------
+    held : HeldFile
         A stories table.
     columns : list of str
         What to read, ``story_id`` and ``sentence`` among it.
@@ -44,14 +63,16 @@ def read_shards(path, columns, stories_per_shard):
     Yields
     ------
     pyarrow.Table
-        The rows of a shard.
+        The rows of a shard; ``story_id`` and ``sentence`` are of the types of
+        ``STORIES``, whatever the file has.
     numpy.ndarray
         Where each of its stories begins, int64.
     """
     left = None
-    with pq.ParquetFile(path) as file:
+    with parquet_of(held) as file:
         for batch in file.iter_batches(_ROWS, columns=columns):
-            table = pa.Table.from_batches([batch])
+            held.check()
+            table = _typed(held.path, pa.Table.from_batches([batch]))
             left = table if left is None else pa.concat_tables([left, table])
             starts = _starts(left)
             # The last story may go on in the next batch.
@@ -64,6 +85,14 @@ def read_shards(path, columns, stories_per_shard):
         yield left, _starts(left)
 
 
+def _typed(path, table):
+    for field in STORIES:
+        place = table.column_names.index(field.name)
+        column = as_type(path, field, table[field.name])
+        table = table.set_column(place, field, column)
+    return table
+
+
 def _starts(table):
     ids = table["story_id"].combine_chunks()
     if not len(ids):
@@ -72,12 +101,12 @@ def _starts(table):
     return np.flatnonzero(np.concatenate([[True], new.astype(bool)]))
 
 
-def survey(path, language, stories_per_shard):
+def survey(held, language, stories_per_shard):
     """Read a stories table through and refuse what is not one.
 
     Arguments
     ---------
-    path : Path
+    held : HeldFile
         The table.
     language : str
         Its text column.
@@ -91,31 +120,16 @@ def survey(path, language, stories_per_shard):
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If it is no Parquet file, lacks a column, has no story, a sentence
         without text, a story whose sentences are not numbered 0, 1, 2, ...,
         or one whose rows do not stand together.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected a stories table (Parquet). Run "
-            "the stage that writes it first."
-        )
-    try:
-        there = pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    columns = [*STORIES.names, language]
-    missing = [name for name in columns if name not in there.names]
-    if missing:
-        raise ValueError(
-            f"{path}: missing column(s) {', '.join(missing)}; found "
-            f"{', '.join(there.names)}"
-        )
+    path, columns = held.path, [*STORIES.names, language]
+    with parquet_of(held) as file:
+        check_columns(path, file.schema_arrow.names, columns)
     row, hashes = 0, []
-    for table, starts in read_shards(path, columns, stories_per_shard):
+    for table, starts in read_shards(held, columns, stories_per_shard):
         _check_shard(path, table, starts, language, row)
         row += len(table)
         for story_id in table["story_id"].take(starts).to_pylist():
@@ -129,7 +143,7 @@ def survey(path, language, stories_per_shard):
             f"{path}: the rows of a story do not stand together, or two "
             "stories have one story_id; sort it by story_id and sentence"
         )
-    return {"stories": len(hashes), "sha256": sha256_file(path)}
+    return {"stories": len(hashes), "sha256": held.sha256()}
 
 
 def _check_shard(path, table, starts, language, row):
@@ -179,7 +193,25 @@ def stories_of(table, starts, language):
     ]
 
 
-def write_part(folder, number, rows):
+def facts_of(plan, stories):
+    """Say what makes a part: the plan of its folder, and its stories.
+
+    Arguments
+    ---------
+    plan : dict
+        What is pinned.
+    stories : list of Story
+        What is translated, as it was read.
+
+    Returns
+    -------
+    dict
+        Two hashes.
+    """
+    return {"plan": identity_of(plan), "stories": identity_of(stories)}
+
+
+def write_part(folder, number, rows, facts):
     """Publish a shard.
 
     Arguments
@@ -190,9 +222,11 @@ def write_part(folder, number, rows):
         Which shard it is.
     rows : list of dict
         A row a story, of ``PART``.
+    facts : dict
+        See :func:`facts_of`.
     """
     table = pa.Table.from_pylist(rows, schema=PART)
-    write_table(folder / PARTS.replace("*", f"{number:07d}"), table)
+    write_piece(folder / PARTS.replace("*", f"{number:07d}"), table, facts)
 
 
 def find_parts(folder):
@@ -215,26 +249,40 @@ def find_parts(folder):
     }
 
 
-def read_part(path):
+def read_part(path, plan=None):
     """Read a shard.
 
     Arguments
     ---------
     path : Path
         Its file.
+    plan : dict, optional
+        What is pinned; by default it may be that of any plan.
 
     Returns
     -------
     pyarrow.Table
+        Of ``PART``.
+    dict
+        Its facts.
 
     Raises
     ------
     ValueError
-        If the file is damaged.
+        If the file is damaged, or of another plan. It is not replaced: what
+        it holds may have been paid for.
     """
     try:
-        return pq.read_table(path, schema=PART)
-    except (pa.ArrowException, OSError) as error:
+        table, facts = read_piece(path)
+    except DamagedPiece as error:
         raise ValueError(
-            f"{path} is damaged ({error}); remove it and run again"
+            f"{path} is damaged, or was not made by this version of the "
+            "recipe: its content has not the sum that a part has from the "
+            "moment it is made. Remove it and run again."
         ) from error
+    if plan is not None and facts["plan"] != identity_of(plan):
+        raise ValueError(
+            f"{path} was made with another configuration than the "
+            "folder's plan.json says; remove it and run again"
+        )
+    return table.cast(PART), facts

@@ -246,9 +246,9 @@ def _positions(model):
 
 def _story(story, found):
     translations = [found[text] for text in story.sentences]
-    for number, result in enumerate(translations, 1):
+    for number, result in enumerate(translations):
         if isinstance(result, TranslationError):
-            return TranslationError(f"sentence {number} {result}")
+            return TranslationError(result.reason, number)
     return translations
 
 

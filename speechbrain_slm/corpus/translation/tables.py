@@ -15,6 +15,7 @@ from pathlib import Path
 
 from speechbrain_slm.corpus.translation import Checks, TranslationError
 from speechbrain_slm.corpus.translation.assembly import (
+    MAKER,
     TooManyRejected,
     assemble,
     forget_rejected,
@@ -22,7 +23,10 @@ from speechbrain_slm.corpus.translation.assembly import (
 )
 from speechbrain_slm.corpus.translation.parts import (
     PARTS,
+    facts_of,
     find_parts,
+    open_stories,
+    read_part,
     read_shards,
     stories_of,
     survey,
@@ -35,8 +39,9 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
+from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.plans import PLAN_JSON, pin_plan
-from speechbrain_slm.utils.sharing import claim
+from speechbrain_slm.utils.sharing import claim, take_turns
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
@@ -103,6 +108,8 @@ def translate_table(
     ------
     TooManyRejected
         If more stories are left out. A rerun tries them again.
+    FileExistsError
+        If what stands at ``path_out`` was not made by this recipe.
     FolderInUse
         If another process writes to the folder, unless both are array jobs.
     ValueError
@@ -113,10 +120,14 @@ def translate_table(
     checks = checks or Checks()
     if not (job is None or 0 <= job < num_jobs):
         raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")
-    with claim(folder, job, num_jobs) as own:
+    with (
+        claim(folder, job, num_jobs) as own,
+        open_stories(path_in) as held,
+    ):
         if is_main():
-            facts = survey(path_in, source_language, stories_per_shard)
-            output_schema(path_in, target_language, leave_out)
+            facts = survey(held, source_language, stories_per_shard)
+            output_schema(held, target_language, leave_out)
+            refuse_foreign([path_out], MAKER)
             plan = {
                 **facts,
                 "source_language": source_language,
@@ -125,11 +136,17 @@ def translate_table(
                 "checks": vars(checks),
                 "translator": translator.identity,
             }
-            pin_plan(folder, plan, f"**/{PARTS}", alone=job is None)
+            # Array jobs that start together must not both write it.
+            with take_turns(folder):
+                pin_plan(folder, plan, f"**/{PARTS}", alone=job is None)
         barrier()
-        num_stories = read_json(folder / PLAN_JSON)["stories"]
-        num_shards = -(-num_stories // stories_per_shard)
+        plan = read_json(folder / PLAN_JSON)
+        num_shards = -(-plan["stories"] // stories_per_shard)
         done = find_parts(folder)
+        if is_main():
+            # What is none of this plan is told before anything is paid for.
+            for path in done.values():
+                read_part(path, plan)
         share = [
             number
             for number in range(num_shards)
@@ -137,10 +154,10 @@ def translate_table(
         ]
         # No rank publishes before every rank has listed what is missing.
         barrier()
-        run = _Run(translator, checks, own, folder, max_rejected)
+        run = _Run(translator, checks, own, folder, max_rejected, plan)
         run.work(
             read_shards(
-                path_in, [*STORIES.names, source_language], stories_per_shard
+                held, [*STORIES.names, source_language], stories_per_shard
             ),
             share[rank() :: world_size()],
             source_language,
@@ -151,24 +168,25 @@ def translate_table(
         if job is not None or not is_main():
             return None
         return assemble(
-            path_in,
+            held,
             path_out,
-            target_language,
+            (source_language, target_language),
             folder,
-            output_schema(path_in, target_language, leave_out),
-            stories_per_shard,
-            max_rejected * num_stories,
+            output_schema(held, target_language, leave_out),
+            plan,
+            max_rejected * plan["stories"],
         )
 
 
 class _Run:
     """One rank's work."""
 
-    def __init__(self, translator, checks, own, folder, max_rejected):
+    def __init__(self, translator, checks, own, folder, max_rejected, plan):
         self.translator = translator
         self.checks = checks
         self.own = own
         self.folder = folder
+        self.plan = plan
         self.most = max(max_rejected, 0.5)
         self.stories = self.rejected = 0
         self.example = ""
@@ -194,7 +212,7 @@ class _Run:
                 self._row(story, answer)
                 for story, answer in zip(shard, answers, strict=True)
             ]
-            write_part(self.own, number, rows)
+            write_part(self.own, number, rows, facts_of(self.plan, shard))
             now = time.monotonic()
             if now - said >= LOG_INTERVAL or count == len(numbers):
                 said = now

@@ -33,10 +33,10 @@ PASSING = ["429", "500", "503", "drop", "html", "no_choices", "half"]
 MENDED = {
     "joined": "missing: 2, 3",
     "split": "not asked for: 4",
-    "empty": "sentence 3 came back empty",
-    "copy": "sentence 2 is a copy",
-    "number": "sentence 1 is no text",
-    "surrogate": "sentence 1 is no text",
+    "empty": '"3" came back empty',
+    "copy": '"2" is a copy',
+    "number": '"1" is no text',
+    "surrogate": '"1" is no text',
     "list": "not a JSON object",
     "prose": "not JSON",
     "torn": "not JSON",
@@ -135,6 +135,13 @@ def test_a_story_that_stays_bad_is_rejected_alone(tmp_path):
     assert "no reply of 3 can be used; the last: expected" in str(found[0])
     assert found[1] == [fake_translation(other.sentences[0])]
     assert len(asked.requests) == 4
+
+
+def test_sentences_of_a_rejected_story_count_from_0(tmp_path):
+    """As in the tables; the model is told by its keys, which do from 1."""
+    with chat_server(lambda number, body: "copy") as (url, _):
+        (found,) = translate(translator(url, tmp_path))
+    assert "the last: sentence 1 is a copy" in str(found)
 
 
 @pytest.mark.parametrize("fault", ["filter", "too_long"])

@@ -1,5 +1,6 @@
 """A stories table with one more language, whatever happens on the way."""
 
+import csv
 import json
 import random
 
@@ -13,6 +14,7 @@ from speechbrain_slm.corpus.translation.tables import (
     TooManyRejected,
     translate_table,
 )
+from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.locking import FolderInUse, lock_folder
 
 
@@ -310,7 +312,7 @@ def test_no_table_and_no_column(tmp_path):
     with pytest.raises(ValueError, match=r"missing column.*story_id"):
         translate(tmp_path, Reverser())
     (tmp_path / "in.parquet").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is empty; expected a stories"):
         translate(tmp_path, Reverser())
 
 
@@ -360,9 +362,149 @@ def test_a_parallel_file(tmp_path, suffix, checked):
     assert "came back for" in reasons[long[1]]
     assert "sentence 1 where 0" in reasons[long[2]]
     if checked:
-        assert "sentence 2 has another source" in reasons[long[3]]
+        assert "sentence 1 has another source" in reasons[long[3]]
     good = [row for row in rows if row["story_id"] not in bad]
     assert found == [{**r, "fr": f'"{fake(r["en"])}'} for r in good]
+
+
+def test_integer_ids_are_their_digits(tmp_path):
+    """As pandas writes them, in either table."""
+    rows = write_stories(tmp_path / "in.parquet", count=3)
+    names = {f"story-{n:03d}": n for n in range(3)}
+    rows = [{**row, "story_id": names[row["story_id"]]} for row in rows]
+    french = [
+        {"story_id": r["story_id"], "sentence": r["sentence"], "fr": "Ah bon."}
+        for r in rows
+    ]
+    write_parallel(tmp_path / "in.parquet", rows)
+    for name in ("fr.parquet", "fr.jsonl"):
+        write_parallel(tmp_path / name, french)
+        one = ParallelFile(tmp_path / name, "fr")
+        assert translate(tmp_path, one, f"of {name}")["left_out"] == 0
+        found, _ = read(tmp_path, f"of {name}")
+        assert [row["story_id"] for row in found] == [
+            str(row["story_id"]) for row in rows
+        ]
+
+
+def test_a_quoted_tsv_is_read_as_its_writer_meant_it(tmp_path):
+    stories = [Story("a", ["A.", "B."]), Story("e\u0301", ["C."])]
+    said = ["Il se tait.", 'Elle dit "arr\u00eate", puis part.', '"Oh !"']
+    rows = [["a", 0], ["a", 1], ["\u00e9", 0]]
+    with open(tmp_path / "fr.tsv", "w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(
+            [
+                ["story_id", "sentence", "fr"],
+                *([*row, text] for row, text in zip(rows, said, strict=True)),
+            ]
+        )
+    one = ParallelFile(tmp_path / "fr.tsv", "fr")
+    assert next(one.translate([stories], Checks())) == [said[:2], said[2:]]
+
+
+def test_a_line_that_is_no_row_costs_its_story(tmp_path):
+    lines = [
+        {"story_id": name, "sentence": n, "fr": f"{name} {n}"}
+        for name in "abc"
+        for n in range(2)
+    ]
+    lines = [json.dumps(line) for line in lines]
+    lines[3] = '{"story_id": "b", "sente'
+    path = tmp_path / "fr.jsonl"
+    path.write_text("\n".join(lines))
+    stories = [Story(name, ["A.", "B."]) for name in "abc"]
+    found = next(ParallelFile(path, "fr").translate([stories], Checks()))
+    assert found[::2] == [["a 0", "a 1"], ["c 0", "c 1"]]
+    assert "line at byte" in str(found[1])
+    path.write_text("\n".join(lines), encoding="utf-16")
+    with pytest.raises(ValueError, match=r"fr\.jsonl: expected text in UTF-8"):
+        next(ParallelFile(path, "fr").translate([stories], Checks()))
+
+
+def test_a_parallel_file_that_is_replaced_is_not_read(tmp_path):
+    """What the identity says is what is looked up."""
+    path, new = tmp_path / "fr.jsonl", tmp_path / "new.jsonl"
+    row = {"story_id": "a", "sentence": 0, "fr": "Un."}
+    write_parallel(path, [row])
+    one = ParallelFile(path, "fr")
+    stories = [Story("a", ["One."])]
+    assert one.identity["sha256"] == sha256_file(path)
+    write_parallel(new, [{**row, "fr": "Deux."}])
+    new.replace(path)
+    assert next(one.translate([stories], Checks())) == [["Un."]]
+    other = ParallelFile(path, "fr")
+    assert other.identity["sha256"] == sha256_file(path)
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        next(other.translate([stories], Checks()))
+
+
+class Replacing(Reverser):
+    """Translates, and the table is replaced or written to meanwhile."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def translate(self, shards, check):
+        for number, answers in enumerate(super().translate(shards, check)):
+            if number == 1:
+                self.act()
+            yield answers
+
+
+def test_a_table_that_is_replaced_while_it_is_translated(tmp_path):
+    path, new = tmp_path / "in.parquet", tmp_path / "new.parquet"
+    rows = write_stories(path)
+    others = write_stories(new, seed=1)
+    # The run goes on with the table that its identity names.
+    one = Replacing(lambda: new.replace(path))
+    translate(tmp_path, one)
+    assert read(tmp_path)[0] == [{**r, "fr": fake(r["en"])} for r in rows]
+    with pytest.raises(ValueError, match="sha256"):
+        translate(tmp_path, Reverser())
+    translate(tmp_path, Reverser(), "other")
+    found, _ = read(tmp_path, "other")
+    assert found == [{**r, "fr": fake(r["en"])} for r in others]
+    # One that is written to is told.
+    content = path.read_bytes()
+    one = Replacing(lambda: path.write_bytes(content + b" "))
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        translate(tmp_path, one, "third")
+    assert not (tmp_path / "third" / "text" / "in.parquet").exists()
+
+
+def test_parts_of_another_run_are_never_sealed(tmp_path):
+    """Of other settings, of other text, or damaged since they were made."""
+    write_stories(tmp_path / "in.parquet")
+    translate(tmp_path, Reverser())
+    part = tmp_path / "out" / "parts" / "part-0000003.parquet"
+    whole = part.read_bytes()
+    translate(tmp_path, Reverser(name="b"), "b")
+    other = tmp_path / "b" / "parts" / part.name
+    part.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="with another configuration"):
+        translate(tmp_path, Reverser())
+    table = pq.read_table(part)
+    column = pa.array([["fr x"]] * len(table), pa.list_(pa.string()))
+    pq.write_table(table.set_column(1, "sentences", column), part)
+    with pytest.raises(ValueError, match="has not the sum that a part has"):
+        translate(tmp_path, Reverser())
+    part.write_bytes(whole)
+    again = Reverser()
+    translate(tmp_path, again)
+    assert again.asked == []
+
+
+def test_another_recipe_s_table_is_not_replaced(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+    path = tmp_path / "out" / "text" / "in.parquet"
+    rows = write_stories(path, seed=2)
+    one = Reverser()
+    with pytest.raises(FileExistsError, match="was not made by it"):
+        translate(tmp_path, one)
+    assert pq.read_table(path).to_pylist() == rows
+    assert not one.asked
 
 
 def test_bad_parallel_files(tmp_path):
