@@ -373,7 +373,11 @@ def test_integer_ids_are_their_digits(tmp_path):
     names = {f"story-{n:03d}": n for n in range(3)}
     rows = [{**row, "story_id": names[row["story_id"]]} for row in rows]
     french = [
-        {"story_id": r["story_id"], "sentence": r["sentence"], "fr": "Ah bon."}
+        {
+            "story_id": r["story_id"],
+            "sentence": r["sentence"],
+            "fr": "Ah bon, dit-il, et puis il s'en alla.",
+        }
         for r in rows
     ]
     write_parallel(tmp_path / "in.parquet", rows)
