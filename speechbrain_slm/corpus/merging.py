@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shutil
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speechbrain_slm.corpus.parts import SCHEMA, part_path, read_facts
+from speechbrain_slm.corpus.parts import ROWS, SCHEMA, part_path
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.ownership import mark_of, remove_own
+from speechbrain_slm.utils.pieces import read_piece
+from speechbrain_slm.utils.shares import Reasons, TooManyLeftOut, check_share
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,
@@ -25,24 +28,23 @@ from speechbrain_slm.utils.tables import (
 logger = logging.getLogger(__name__)
 LEDGER = "left_out.jsonl"
 ITEMS_FILE = "items.parquet"
+# Of the manifests: what is removed or replaced carries it.
+MARK = "synthesis"
+_NUMBER = re.compile(r"\d{5}")
 
 
-class TooManyLeftOut(RuntimeError):
-    """More utterances failed than the run may leave out."""
-
-
-def merge_parts(shards, output_folder, max_left_out):
+def merge_parts(identities, output_folder, max_left_out):
     """Write the manifests, once all parts are there.
 
     Arguments
     ---------
-    shards : list of Shard
-        All shards of all splits.
+    identities : dict
+        Shard -> identity of its part, for all shards of all splits.
     output_folder : str or Path
         Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lack a
         story are taken out of its ``items.parquet``.
     max_left_out : float
-        Share of the utterances that may have failed.
+        Share of the utterances, and of each split's rows, that may have gone.
 
     Raises
     ------
@@ -50,68 +52,107 @@ def merge_parts(shards, output_folder, max_left_out):
         If more did: the ledger is written, the manifests are not, and a rerun
         speaks the shards with failures again.
     ValueError
-        If nothing is left of a split.
+        If nothing is left of a split, or a part is of another text.
     """
     output_folder = Path(output_folder)
-    paths = {}
-    for shard in shards:
+    splits = {}
+    for shard, identity in identities.items():
         path = part_path(output_folder, shard)
-        paths.setdefault(shard.split, []).append(path)
-    everything = [path for found in paths.values() for path in found]
-    _check_share(everything, output_folder / LEDGER, max_left_out)
-    for split, found in paths.items():
+        splits.setdefault(shard.split, {})[path] = identity
+    parts = {
+        path: identity
+        for one in splits.values()
+        for path, identity in one.items()
+    }
+    _check_shares(splits, output_folder / LEDGER, max_left_out)
+    for split, found in splits.items():
         _write_manifest(output_folder / f"{split}.parquet", found)
-    _write_items(output_folder, paths, everything)
-    _tidy(output_folder, everything)
+    _write_items(output_folder, splits, parts)
+    _tidy(output_folder, parts)
 
 
-def _check_share(paths, ledger, max_left_out):
+def _read(path, identity, columns=None):
+    part = read_piece(path, columns)
+    if part.facts["identity"] != identity:
+        raise ValueError(
+            f"{path} is of another text, or of other settings, than this run "
+            "has: they were changed while it was spoken. Run the same command "
+            "again; what was spoken is kept."
+        )
+    return part
+
+
+def _check_shares(splits, ledger, max_left_out):
     """Write the ledger and refuse too long a one."""
-    reasons, utterances, failed, bad = Counter(), 0, 0, []
+    counts, bad = Counter(), []
+    reasons = {split: Reasons() for split in splits}
     with (
         atomic_path(ledger) as temporary,
         open(temporary, "w", encoding="utf-8") as file,
     ):
-        for path in paths:
-            facts = read_facts(path)
-            utterances += facts["utterances"]
-            failed += facts["failed"]
-            if facts["failed"]:
-                bad.append(path)
-            for entry in facts["ledger"]:
-                file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                reasons[entry["reason"]] += 1
-    if failed:
-        logger.warning(
-            "%d of %d utterances are left out; %s lists %s",
-            failed,
-            utterances,
+        for split, parts in splits.items():
+            for path, identity in parts.items():
+                table, facts = _read(path, identity, ["audio"])
+                counts["utterances"] += facts["utterances"]
+                counts["failed"] += facts["failed"]
+                counts[split, "rows"] += len(table)
+                if facts["failed"]:
+                    bad.append(path)
+                for entry in facts["ledger"]:
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    if "sentence" in entry:
+                        counts[split, "lost"] += 1
+                        detail = entry.get("detail")
+                        reasons[split].add(
+                            f"{entry['reason']}: {detail}"
+                            if detail
+                            else entry["reason"]
+                        )
+    advice = "Mend the texts or the voices and run again."
+    checks = [
+        (f"rows of {split}", counts[split, "lost"], counts[split, "rows"])
+        for split in splits
+    ]
+    try:
+        whole = "; ".join(f"{split}: {reasons[split]}" for split in splits)
+        check_share(
+            "utterances",
+            counts["failed"],
+            counts["utterances"],
+            max_left_out,
+            whole,
             ledger,
-            ", ".join(f"{count} x {name}" for name, count in reasons.items()),
+            advice,
         )
-    if failed > max_left_out * utterances:
+        for (what, lost, kept), split in zip(checks, splits, strict=True):
+            check_share(
+                what,
+                lost,
+                lost + kept,
+                max_left_out,
+                reasons[split],
+                ledger,
+                advice,
+            )
+    except TooManyLeftOut:
         for path in bad:
             path.unlink()
-        raise TooManyLeftOut(
-            f"{failed} of {utterances} utterances cannot be used "
-            f"({failed / utterances:.2%}; max_left_out is {max_left_out:.2%})."
-            f" {ledger} names each with its reason. Mend the texts or the "
-            "voices and run again, or raise max_left_out."
-        )
+        raise
 
 
 def _write_manifest(path, parts):
     columns = [*MANIFEST.names, "text"]
     schema = pa.schema([SCHEMA.field(name) for name in columns])
+    schema = schema.with_metadata(mark_of(MARK))
     rows = 0
     with (
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for part in parts:
-            table = pq.read_table(part, columns=columns)
+        for part, identity in parts.items():
+            table = _read(part, identity, columns).table
             if len(table):
-                writer.write_table(table.replace_schema_metadata(None))
+                writer.write_table(table)
             rows += len(table)
         if not rows:
             raise ValueError(
@@ -147,8 +188,8 @@ def _write_items(output_folder, splits, parts):
         gone |= ~pc.is_in(items[name], known).to_numpy()
     failed = {
         entry["story_id"]
-        for part in parts
-        for entry in read_facts(part)["ledger"]
+        for part, identity in parts.items()
+        for entry in _read(part, identity, []).facts["ledger"]
     }
     ours = there or not failed.isdisjoint(named.to_pylist())
     if ours and gone.any():
@@ -163,5 +204,5 @@ def _tidy(output_folder, parts):
     kept = {part.parent for part in parts}
     for folder in {part.parents[1] for part in parts}:
         for other in folder.iterdir():
-            if other not in kept:
-                shutil.rmtree(other)
+            if other not in kept and _NUMBER.fullmatch(other.name):
+                remove_own(other, ROWS, ".lock")

@@ -1,21 +1,20 @@
 """Parts: what is known of a shard of stories once it is spoken.
 
-A part is a Parquet file of manifest rows; its metadata say what made it and
-hold the ledger. It is there as a whole or not at all, so the parts that are
-there are what a run that was killed has done.
+A part is a piece (see ``utils.pieces``) of manifest rows; its facts say what
+made it and hold the ledger. It is there as a whole or not at all, so the parts
+that are there are what a run that was killed has done.
 """
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from speechbrain_slm.utils.tables import MANIFEST, write_table
+from speechbrain_slm.utils.pieces import find_piece, write_piece
+from speechbrain_slm.utils.sharing import PARTS
+from speechbrain_slm.utils.tables import MANIFEST
 
-PARTS = "parts"
 SCHEMA = pa.schema([*MANIFEST, ("text", pa.string()), ("size", pa.int64())])
-_FACTS = b"synthesis"
+ROWS = "rows.parquet"
 
 
 def part_path(output_folder, shard):
@@ -33,7 +32,7 @@ def part_path(output_folder, shard):
     Path
     """
     folder = Path(output_folder) / PARTS / shard.split
-    return folder / f"{shard.number:05d}" / "rows.parquet"
+    return folder / f"{shard.number:05d}" / ROWS
 
 
 def write_part(path, table, facts):
@@ -48,30 +47,7 @@ def write_part(path, table, facts):
     facts : dict
         ``identity``, ``utterances`` and ``failed`` (counts), ``ledger``.
     """
-    text = json.dumps(facts, ensure_ascii=False)
-    metadata = {_FACTS: text.encode()}
-    table = table.select(SCHEMA.names).cast(SCHEMA)
-    write_table(path, table.replace_schema_metadata(metadata))
-
-
-def read_facts(path):
-    """Read what a part says of itself.
-
-    Arguments
-    ---------
-    path : Path
-        See :func:`part_path`.
-
-    Returns
-    -------
-    dict or None
-        None where there is no part, or none that can be read.
-    """
-    try:
-        metadata = pq.read_schema(path).metadata
-    except (OSError, pa.ArrowException):
-        return None
-    return json.loads(metadata[_FACTS]) if _FACTS in metadata else None
+    write_piece(path, table.select(SCHEMA.names).cast(SCHEMA), facts)
 
 
 def is_complete(path, identity, output_folder):
@@ -90,14 +66,15 @@ def is_complete(path, identity, output_folder):
     -------
     bool
     """
-    facts = read_facts(path)
-    if facts is None or facts["identity"] != identity:
+    part = find_piece(path, ["audio", "size"])
+    if part is None or part.facts["identity"] != identity:
         return False
     try:
-        table = pq.read_table(path, columns=["audio", "size"])
-        for name, size in set(zip(*table.to_pydict().values(), strict=True)):
+        for name, size in set(
+            zip(*part.table.to_pydict().values(), strict=True)
+        ):
             if (Path(output_folder) / name).stat().st_size != size:
                 return False
-    except (OSError, pa.ArrowException):
+    except OSError:
         return False
     return True

@@ -51,8 +51,11 @@ class Planner:
             self.audio["loudness"] = shape.loudness
         self._voices = {}
 
-    def identity(self, shard):
-        """Return the identity of all that makes the part of a shard.
+    def read(self, shard):
+        """Read the rows of a shard.
+
+        Its identity and what is spoken are of one read: a table may be
+        replaced from one to the next.
 
         Arguments
         ---------
@@ -61,9 +64,22 @@ class Planner:
 
         Returns
         -------
+        pyarrow.Table
+        """
+        return read_shard(shard, self.languages)
+
+    def identity(self, table):
+        """Return the identity of all that makes the part of a shard.
+
+        Arguments
+        ---------
+        table : pyarrow.Table
+            See :meth:`read`.
+
+        Returns
+        -------
         str
         """
-        table = read_shard(shard, self.languages)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -86,13 +102,13 @@ class Planner:
             content["speaker_per"] = self.speaker_per
         return identity_of(content)
 
-    def rows(self, shard):
+    def rows(self, table):
         """Return a row a sentence and language, and what is to be spoken.
 
         Arguments
         ---------
-        shard : Shard
-            Of a stories table.
+        table : pyarrow.Table
+            See :meth:`read`.
 
         Returns
         -------
@@ -101,7 +117,6 @@ class Planner:
         list of Utterance
             Each text in each voice once.
         """
-        table = read_shard(shard, self.languages)
         if "speaker" not in table.column_names:
             table = table.append_column("speaker", self._draw(table))
         parts = []

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.corpus.spoken_sources import stamp_of
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.audio import MAX_SECONDS, BadAudio, read_audio
 from speechbrain_slm.utils.files import as_stored
+from speechbrain_slm.utils.hashing import file_stamp
 from speechbrain_slm.utils.tables import MANIFEST
 from speechbrain_slm.utils.user_tables import as_text
 
@@ -211,7 +211,7 @@ def _add_audio(fact, audio, folder, output_folder, max_seconds):
         if not path.is_file() or path.read_bytes() != content:
             write_atomic(path, content)
         fact["file"] = os.path.abspath(path)
-        fact["stamp"] = stamp_of(path.stat())
+        fact["stamp"] = file_stamp(path)
     absolute = path.is_absolute() and output_folder not in path.parents
     fact["audio"] = (
         str(path) if absolute else os.path.relpath(path, output_folder)
@@ -223,11 +223,11 @@ def _add_audio(fact, audio, folder, output_folder, max_seconds):
 
 def _read(fact, path, max_seconds):
     """Read a file; what it is and the state that it was in belong together."""
-    before = fact["stamp"] = _stamp(path)
+    before = fact["stamp"] = file_stamp(path)
     if not before:
         raise ValueError(f"no audio: {path} does not exist")
     sound = _sound(path, f"{path}: ", max_seconds)
-    if _stamp(path) != before:
+    if file_stamp(path) != before:
         raise ValueError(f"no audio: {path} was changed while it was read")
     return sound
 
@@ -254,11 +254,4 @@ def is_unchanged(table):
     bool
     """
     pairs = set(zip(*table.to_pydict().values(), strict=True))
-    return all(stamp == _stamp(file) for file, stamp in pairs if file)
-
-
-def _stamp(path):
-    try:
-        return stamp_of(os.stat(path))
-    except (OSError, ValueError):
-        return ""
+    return all(stamp == file_stamp(file) for file, stamp in pairs if file)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from speechbrain_slm.corpus.recordings import recording_rows
 from speechbrain_slm.utils.columns import check_columns, open_parquet
 from speechbrain_slm.utils.files import as_stored, files_in
-from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.hashing import file_stamp, identity_of
 from speechbrain_slm.utils.text_rows import Row
 from speechbrain_slm.utils.user_tables import SUFFIXES, iterate_rows
 
@@ -154,7 +154,7 @@ def _row_groups(name, path, rows, columns):
             file.metadata.row_group(group).num_rows
             for group in range(file.num_row_groups)
         ]
-    stamp = stamp_of(path.stat())
+    stamp = file_stamp(path)
     for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
         yield Part(
             f"{name}{group:05d}",
@@ -174,27 +174,10 @@ def _group_rows(path, stamp, group, first, rows, columns):
             values = batch.to_pylist()
             yield [Row(first + n, row) for n, row in enumerate(values)]
             first += len(values)
-    if stamp_of(path.stat()) != stamp:
+    if file_stamp(path) != stamp:
         raise ValueError(
             f"{path} was changed while it was read; run the same command again"
         )
-
-
-def stamp_of(facts):
-    """Name the state of a file, without reading it.
-
-    Arguments
-    ---------
-    facts : os.stat_result
-        Of the file.
-
-    Returns
-    -------
-    str
-        Changes whenever the file is written, also to the same size, and when
-        its times are set back: nothing but the system sets ``ctime``.
-    """
-    return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ctime_ns}"
 
 
 def source_files(source):

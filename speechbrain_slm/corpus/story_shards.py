@@ -269,4 +269,9 @@ def read_shard(shard, languages):
             part = group.slice(start, min(end, shard.stop) - begin - start)
             parts.append(_typed(shard.path, part))
         begin = end
+    if begin < shard.stop:
+        raise ValueError(
+            f"{shard.path} has {begin} rows and had more when this run began; "
+            "run the same command again, what was spoken is kept"
+        )
     return pa.concat_tables(parts).combine_chunks()

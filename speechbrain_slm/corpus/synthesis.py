@@ -9,37 +9,33 @@ jobs, or one after the other.
 """
 
 import logging
-import time
 from collections import Counter
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from speechbrain_slm.corpus.audio_files import check_kind
-from speechbrain_slm.corpus.left_out import leave_out
-from speechbrain_slm.corpus.merging import TooManyLeftOut, merge_parts
-from speechbrain_slm.corpus.parts import is_complete, part_path, write_part
+from speechbrain_slm.corpus.merging import MARK, merge_parts
+from speechbrain_slm.corpus.parts import is_complete, part_path
 from speechbrain_slm.corpus.planning import Planner
+from speechbrain_slm.corpus.shard_speech import changed, speak_shard
 from speechbrain_slm.corpus.speakers import check_speaker_per, check_voices
 from speechbrain_slm.corpus.story_shards import list_shards
 from speechbrain_slm.corpus.utterances import (
     Limits,
     Shape,
-    speak_chunk,
 )
-from speechbrain_slm.corpus.workers import run_in_workers
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
     rank,
     world_size,
 )
+from speechbrain_slm.utils.hashing import file_stamp, sha256_file
 from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
 
 logger = logging.getLogger(__name__)
 LIMITS = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
-_CHUNK = 16  # utterances
-_LOG_INTERVAL = 5.0  # seconds
 
 
 def name_tables(paths):
@@ -72,6 +68,46 @@ def name_tables(paths):
             "file name; expected one a split"
         )
     return named
+
+
+def plan_of_speech(text, tables, tts, speakers, languages, **settings):
+    """Say all that decides what a data folder holds; JSON can hold it.
+
+    Arguments
+    ---------
+    text : dict or None
+        What makes the stories tables; None where they are there already.
+    tables : dict
+        The stories tables: split -> path.
+    tts : TextToSpeech
+        The back-end.
+    speakers : dict
+        name -> {language: Voice}.
+    languages : list of str
+        The text columns to speak.
+    **settings : dict
+        Others of :func:`synthesize` that the manifests depend on.
+
+    Returns
+    -------
+    dict
+        See :func:`speechbrain_slm.utils.sharing.claim_data`.
+    """
+    if text is None:
+        text = {split: sha256_file(path) for split, path in tables.items()}
+    speech = {
+        "tts": tts.identity,
+        "languages": list(languages),
+        "speakers": {
+            name: {key: asdict(voice) for key, voice in own.items()}
+            for name, own in speakers.items()
+        },
+        **{
+            name: asdict(value) if is_dataclass(value) else value
+            for name, value in settings.items()
+        },
+    }
+    return {"text": text, "speech": speech}
 
 
 def synthesize(
@@ -118,7 +154,8 @@ def synthesize(
     limits : Limits
         What passes for the speech of a text.
     max_left_out : float
-        Share of the utterances that may fail and be left out.
+        Share of the utterances that may fail, and of each split's rows that
+        may be left out for it.
     audio_format : str
         ``flac``, ``wav`` or ``opus``.
     loudness : float, optional
@@ -145,7 +182,10 @@ def synthesize(
     Raises
     ------
     ValueError
-        If a table lacks a language or a text, or a speaker lacks a voice.
+        If a table lacks a language or a text, a speaker lacks a voice, or a
+        table is changed while it is spoken.
+    FileExistsError
+        If a manifest is in the way that another recipe made.
     TooManyLeftOut
         If more fails than ``max_left_out``. Names the first and the ledger.
     FolderInUse
@@ -160,30 +200,39 @@ def synthesize(
     check_voices(tts, speakers, languages)
     check_kind(audio_format, tts.sample_rate)
     shape = Shape(trim, limits, audio_format, loudness)
-    shards = [
-        shard
-        for split, path in stories.items()
-        for shard in list_shards(
-            split, path, languages, speakers, stories_per_shard, speaker_per
-        )
-    ]
+    manifests = [output_folder / f"{split}.parquet" for split in stories]
+    refuse_foreign(manifests, MARK)
+
+    def list_all():
+        return [
+            shard
+            for split, path in stories.items()
+            for shard in list_shards(
+                split, path, languages, speakers, stories_per_shard, speaker_per
+            )
+        ]
+
+    stamps = [file_stamp(path) for path in stories.values()]
+    shards = list_all()
     planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
     share = shards[slice(job, None, num_jobs if job is not None else 1)]
-    mine = [
-        (shard, identity)
+    identities = {
+        shard: planner.identity(planner.read(shard))
         for shard in share[rank() :: world_size()]
+    }
+    mine = [
+        shard
+        for shard, identity in identities.items()
         if not is_complete(
-            part_path(output_folder, shard),
-            identity := planner.identity(shard),
-            output_folder,
+            part_path(output_folder, shard), identity, output_folder
         )
     ]
     counts = Counter(spoken=0, found=0, damaged=0, failed=0)
     logger.info("%d of %d shards are to be spoken", len(mine), len(share))
     # The next stage must not take an older manifest for this run's.
-    for shard, _ in mine:
-        (output_folder / f"{shard.split}.parquet").unlink(missing_ok=True)
-    for number, (shard, identity) in enumerate(mine):
+    stale = {output_folder / f"{shard.split}.parquet" for shard in mine}
+    withdraw(sorted(stale), MARK)
+    for number, shard in enumerate(mine):
         logger.info(
             "Shard %d of the %d to speak: stories of %s, rows %d to %d",
             number + 1,
@@ -193,9 +242,9 @@ def synthesize(
             shard.stop,
         )
         with lock_folder(part_path(output_folder, shard).parent):
-            counts += _speak_shard(
+            counts += speak_shard(
                 shard,
-                identity,
+                identities[shard],
                 planner,
                 output_folder,
                 num_workers,
@@ -203,7 +252,17 @@ def synthesize(
             )
     barrier()
     if job is None and is_main():
-        merge_parts(shards, output_folder, max_left_out)
+        if [file_stamp(path) for path in stories.values()] != stamps:
+            # Written anew; with the same content, that is no matter.
+            if list_all() != shards:
+                raise changed(", ".join(map(str, stories.values())))
+            identities = {}
+        everything = {
+            shard: identities.get(shard)
+            or planner.identity(planner.read(shard))
+            for shard in shards
+        }
+        merge_parts(everything, output_folder, max_left_out)
     return {
         state: counts[state]
         for state in ("spoken", "found", "damaged", "failed")
@@ -223,91 +282,3 @@ def _check_numbers(max_left_out, stories_per_shard, num_workers, job, num_jobs):
             raise ValueError(f"{name} is {value}; expected 1 or more")
     if not (job is None or 0 <= job < num_jobs):
         raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")
-
-
-def _speak_shard(
-    shard, identity, planner, output_folder, num_workers, max_left_out
-):
-    rows, utterances = planner.rows(shard)
-    facts, counts = _speak_all(
-        utterances, output_folder, planner, num_workers, max_left_out
-    )
-    failures = {
-        name: fact.failure for name, fact in facts.items() if fact.failure
-    }
-    rows, ledger = leave_out(rows, failures)
-    audio = rows["audio"].combine_chunks().dictionary_encode()
-    found = [facts[name] for name in audio.dictionary.to_pylist()]
-    for column, kind in (
-        ("num_samples", pa.int64()),
-        ("size", pa.int64()),
-        ("sha256", pa.string()),
-    ):
-        values = pa.array([getattr(fact, column) for fact in found], kind)
-        rows = rows.append_column(column, values.take(audio.indices))
-    rate = pa.scalar(planner.tts.sample_rate, pa.int32())
-    rows = rows.append_column("sample_rate", pa.repeat(rate, len(rows)))
-    write_part(
-        part_path(output_folder, shard),
-        rows,
-        {
-            "identity": identity,
-            "utterances": len(utterances),
-            "failed": len(failures),
-            "ledger": [{"split": shard.split, **entry} for entry in ledger],
-        },
-    )
-    return counts
-
-
-def _speak_all(utterances, output_folder, planner, num_workers, max_left_out):
-    chunks = (
-        utterances[start : start + _CHUNK]
-        for start in range(0, len(utterances), _CHUNK)
-    )
-    context = (planner.tts, planner.shape, output_folder)
-    texts = {one.audio: one for one in utterances}
-    facts, counts = {}, Counter()
-    begin = logged = time.monotonic()
-    for results in run_in_workers(speak_chunk, context, chunks, num_workers):
-        for fact in results:
-            facts[fact.audio] = fact
-            counts[fact.state] += 1
-            if counts["failed"] > _most(max_left_out, len(utterances)):
-                utterance = texts[fact.audio]
-                reason, detail = fact.failure
-                raise TooManyLeftOut(
-                    f"cannot speak {utterance.text!r} with {utterance.voice}: "
-                    f"{reason} ({detail}). It is failure {counts['failed']} "
-                    f"among {len(utterances)} utterances of a shard, and "
-                    f"max_left_out is {max_left_out:.2%}. Mend the texts or "
-                    "the voices, or raise max_left_out: what fails is then "
-                    "left out in every language and listed in left_out.jsonl."
-                )
-        now = time.monotonic()
-        if now - logged >= _LOG_INTERVAL:
-            logged = now
-            left = (now - begin) / len(facts) * (len(utterances) - len(facts))
-            logger.info(
-                "%d of %d utterances, %.0f s left",
-                len(facts),
-                len(utterances),
-                left,
-            )
-    wall = time.monotonic() - begin
-    seconds = sum(fact.num_samples for fact in facts.values())
-    seconds /= planner.tts.sample_rate
-    logger.info(
-        "%d utterances, %.0f s of speech, in %.0f s (%.0f x real time): %s",
-        len(facts),
-        seconds,
-        wall,
-        seconds / wall,
-        ", ".join(f"{count} {state}" for state, count in counts.items()),
-    )
-    return facts, counts
-
-
-def _most(max_left_out, utterances):
-    """How many may fail in a shard: a small one may have its bad luck."""
-    return max(max_left_out * utterances, 100 if max_left_out else 0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -75,6 +76,28 @@ def is_sealed(path):
             digest.update(block)
             size -= len(block)
         return file.read() == digest.digest()
+
+
+def file_stamp(path):
+    """Name the state of a file without reading it.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    str
+        Changes whenever the file is written, also to the same size, and when
+        its times are set back: nothing but the system sets ``ctime``. Empty
+        where there is none.
+    """
+    try:
+        facts = os.stat(path)
+    except (OSError, ValueError):
+        return ""
+    return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ctime_ns}"
 
 
 def identity_of(content):

@@ -97,7 +97,7 @@ def withdraw(paths, maker):
     paths = [path for path in map(Path, paths) if path.exists()]
     refuse_foreign(paths, maker)
     for path in paths:
-        path.unlink()
+        path.unlink(missing_ok=True)  # another rank may have been first
     for folder in {path.parent for path in paths}:
         fsync_folder(folder)
 

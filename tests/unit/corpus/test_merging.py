@@ -19,7 +19,7 @@ def merge(folder, stories):
     )
     facts = {"identity": "", "utterances": 1, "failed": 0, "ledger": []}
     write_part(part_path(folder, shard), table, facts)
-    merge_parts([shard], folder, 0.0)
+    merge_parts({shard: ""}, folder, 0.0)
     return pq.read_table(folder / "items.parquet")["item_id"].to_pylist()
 
 

@@ -12,11 +12,11 @@ import pytest
 import soundfile
 from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
 
-from speechbrain_slm.corpus.merging import TooManyLeftOut
 from speechbrain_slm.corpus.synthesis import synthesize
 from speechbrain_slm.corpus.utterances import Trim
 from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+from speechbrain_slm.utils.shares import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,
@@ -216,7 +216,7 @@ def test_a_voice_that_is_silent_ends_the_run_and_mends(tmp_path):
     silent = Humming(dict.fromkeys(texts, "silence"))
     with pytest.raises(TooManyLeftOut, match=r"max_left_out is 0\.00%"):
         run(tmp_path, silent, max_left_out=0)
-    with pytest.raises(TooManyLeftOut, match=r"cannot be used \(100\.00%"):
+    with pytest.raises(TooManyLeftOut, match=r"left out \(100\.00%\)"):
         run(tmp_path, silent)
     assert not (tmp_path / "train.parquet").exists()
     reasons = Counter(entry["reason"] for entry in ledger_of(tmp_path))
