@@ -8,23 +8,17 @@ that are there fit the text and the items.
 
 import itertools
 import logging
-from pathlib import Path
 
 import pyarrow as pa
 
 from speechbrain_slm.corpus.grammar import StoryGrammar, topic_endings
 from speechbrain_slm.corpus.speakers import check_speaker_per, draw_speaker
-from speechbrain_slm.utils.atomic import fsync_folder
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    STORIES,
-    STORIES_KEY,
-    read_table,
-    write_table,
-)
+from speechbrain_slm.corpus.story_tables import write_stories
+from speechbrain_slm.utils.tables import ITEMS, STORIES
 
 logger = logging.getLogger(__name__)
 SOURCES = ("mini",)
+MAKER = "tinystories_prepare"
 
 
 def prepare_tinystories(
@@ -81,6 +75,8 @@ def prepare_tinystories(
     ------
     ValueError
         If the source is unknown, or has too few stories.
+    FileExistsError
+        If a file is in the way that another made; nothing is changed then.
     """
     if source not in SOURCES:
         raise ValueError(
@@ -101,15 +97,12 @@ def prepare_tinystories(
     }
     tests = grammar.generate(num_cloze, "test", seed, languages)
     rows["cloze"] = _cloze_stories(tests, seed, speakers)
-    output_folder = Path(output_folder)
-    paths = {}
-    for split, content in rows.items():
-        paths[split] = output_folder / "text" / f"{split}.parquet"
-        table = _stories_table(content, languages)
-        _withdraw_stale(output_folder / f"{split}.parquet", paths[split], table)
-        write_table(paths[split], table)
+    tables = {
+        split: _stories_table(content, languages)
+        for split, content in rows.items()
+    }
     items = pa.Table.from_pylist(_items(tests, languages), schema=ITEMS)
-    write_table(output_folder / "items.parquet", items)
+    paths = write_stories(output_folder, tables, items, MAKER)
     logger.info(
         "%d training, %d validation and %d cloze stories; %d cloze items",
         num_train,
@@ -118,18 +111,6 @@ def prepare_tinystories(
         len(items),
     )
     return paths
-
-
-def _withdraw_stale(manifest, path, table):
-    """Remove a manifest if its stories are not those of the table."""
-    if manifest.is_file():
-        try:
-            found = read_table(path, table.schema, STORIES_KEY)
-        except (FileNotFoundError, ValueError):
-            found = None
-        if found is None or not found.equals(table):
-            manifest.unlink()
-            fsync_folder(manifest.parent)
 
 
 def _rows(story_id, speaker, sentences):

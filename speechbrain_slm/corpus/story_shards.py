@@ -50,13 +50,29 @@ def groups_of(story_ids):
     return pc.replace_substring_regex(story_ids, _PART, "")
 
 
-def _open(path, languages):
-    path = Path(path)
-    if not path.is_file():
+def refuse_missing(path):
+    """Refuse a stories table that is not there.
+
+    Arguments
+    ---------
+    path : str or Path
+        The table.
+
+    Raises
+    ------
+    FileNotFoundError
+        Names it.
+    """
+    if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path} does not exist; expected a stories table. Run the stage "
             "that writes it first."
         )
+
+
+def _open(path, languages):
+    path = Path(path)
+    refuse_missing(path)
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

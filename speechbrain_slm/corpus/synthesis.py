@@ -19,7 +19,7 @@ from speechbrain_slm.corpus.parts import is_complete, part_path
 from speechbrain_slm.corpus.planning import Planner
 from speechbrain_slm.corpus.shard_speech import changed, speak_shard
 from speechbrain_slm.corpus.speakers import check_speaker_per, check_voices
-from speechbrain_slm.corpus.story_shards import list_shards
+from speechbrain_slm.corpus.story_shards import list_shards, refuse_missing
 from speechbrain_slm.corpus.utterances import (
     Limits,
     Shape,
@@ -94,6 +94,8 @@ def plan_of_speech(text, tables, tts, speakers, languages, **settings):
         See :func:`speechbrain_slm.utils.sharing.claim_data`.
     """
     if text is None:
+        for path in tables.values():
+            refuse_missing(path)
         text = {split: sha256_file(path) for split, path in tables.items()}
     speech = {
         "tts": tts.identity,

@@ -55,7 +55,15 @@ def has_mark(path, maker):
     return (metadata or {}).get(_MARK) == maker.encode()
 
 
-def refuse_foreign(paths, maker):
+def _is_readable(path):
+    try:
+        pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
+def refuse_foreign(paths, maker, damaged=False):
     """Refuse to write where something stands that another made.
 
     Arguments
@@ -64,6 +72,8 @@ def refuse_foreign(paths, maker):
         Parquet files that are to be removed or replaced.
     maker : str
         Who has to have made those that are there.
+    damaged : bool
+        What cannot be read may be replaced: it can say nothing of itself.
 
     Raises
     ------
@@ -71,6 +81,8 @@ def refuse_foreign(paths, maker):
         Names the first that does not. Nothing is changed.
     """
     for path in map(Path, paths):
+        if damaged and path.is_file() and not _is_readable(path):
+            continue
         if path.exists() and not has_mark(path, maker):
             raise FileExistsError(
                 f"{path} stands where this run would write, and was not made "

@@ -7,18 +7,21 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from speechbrain_slm.corpus.grammar import StoryGrammar
 from speechbrain_slm.corpus.speakers import draw_speaker
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,
     STORIES,
     STORIES_KEY,
     read_table,
+    write_table,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,8 @@ SETTINGS = {
     "speakers": ["anna", "bruno", "clara"],
 }
 SIZES = {"train": 60, "valid": 20, "cloze": 40}
+# A manifest, as the synthesis marks it.
+SPOKEN = pa.table({"a": [1]}).replace_schema_metadata(mark_of("synthesis"))
 PARTS = ("prompt", "right", "wrong", "topic")
 
 
@@ -251,7 +256,7 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
     for run in runs:
         shutil.copytree(folder, run)
         for name in MANIFESTS:
-            (run / name).write_text("spoken")
+            write_table(run / name, SPOKEN)
     paths = [Path(__file__).parent, ROOT, *runs]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, paths)],
@@ -276,7 +281,7 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
 def test_manifests_of_the_same_stories_stay(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "copy")
     for name in MANIFESTS:
-        (tmp_path / "copy" / name).write_text("spoken")
+        write_table(tmp_path / "copy" / name, SPOKEN)
     prepare(tmp_path / "copy")
     assert all((tmp_path / "copy" / name).exists() for name in MANIFESTS)
     prepare(tmp_path / "copy", num_train=50)
@@ -292,10 +297,23 @@ def test_text_that_is_gone_or_damaged_is_made_again(folder, tmp_path, damage):
     text.unlink()
     if damage is not None:
         text.write_bytes(damage)
-    (tmp_path / "copy" / "train.parquet").write_text("spoken")
+    write_table(tmp_path / "copy" / "train.parquet", SPOKEN)
     prepare(tmp_path / "copy")
     assert text.read_bytes() == content
     assert not (tmp_path / "copy" / "train.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["train.parquet", "text/valid.parquet", "items.parquet"]
+)
+def test_a_table_of_another_is_neither_removed_nor_replaced(tmp_path, name):
+    path = tmp_path / name
+    write_table(path, pa.table({"story_id": ["mine"]}))
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=f"{name} stands where"):
+        prepare(tmp_path)
+    assert path.read_bytes() == content
+    assert [one for one in tmp_path.rglob("*") if one.is_file()] == [path]
 
 
 def test_one_language(tmp_path):

@@ -10,18 +10,14 @@ import pyarrow as pa
 
 from speechbrain_slm.corpus.cloze.topics import draw_topics
 from speechbrain_slm.corpus.speakers import draw_speaker
-from speechbrain_slm.utils.atomic import atomic_path, fsync_folder
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    STORIES,
-    STORIES_KEY,
-    read_table,
-    write_table,
-)
+from speechbrain_slm.corpus.story_tables import write_stories
+from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.tables import ITEMS, STORIES
 
 logger = logging.getLogger(__name__)
 # Beside the table: ``left_out.jsonl`` is that of the speech.
 LEDGER = "text/cloze.left_out.jsonl"
+MAKER = "cloze items"
 
 
 class ClozeItem(NamedTuple):
@@ -83,11 +79,13 @@ def write_cloze(
     ------
     ValueError
         If there is no item, or no off-topic ending for any.
+    FileExistsError
+        If a file is in the way that another made; nothing is changed then.
 
     Example
     -------
     >>> from speechbrain_slm.corpus.cloze.natural import load_natural
-    >>> from speechbrain_slm.utils.tables import ITEMS_KEY
+    >>> from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
     >>> folder = getfixture("tmp_path")
     >>> paths = write_cloze(folder, load_natural(), ["fr"], 0, ["anna"])
     >>> len(read_table(folder / "items.parquet", ITEMS, ITEMS_KEY))
@@ -120,14 +118,12 @@ def write_cloze(
         for name in without
     ]
     output_folder = Path(output_folder)
-    path = output_folder / "text" / "cloze.parquet"
-    table = _stories(items, topics, languages, seed, speakers)
-    _withdraw_stale(output_folder / "cloze.parquet", path, table)
-    write_table(path, table)
     rows = _items(items, set(without), languages)
-    write_table(
-        output_folder / "items.parquet",
+    paths = write_stories(
+        output_folder,
+        {"cloze": _stories(items, topics, languages, seed, speakers)},
         pa.Table.from_pylist(rows, schema=ITEMS),
+        MAKER,
     )
     write_ledger(output_folder / LEDGER, ledger)
     logger.info(
@@ -137,7 +133,7 @@ def write_cloze(
         LEDGER,
         len(ledger),
     )
-    return {"cloze": path}
+    return paths
 
 
 def whole_table(items, languages):
@@ -225,18 +221,6 @@ def _items(items, without_topic, languages):
         for item in items
         if benchmark == "sSC" or item.item_id not in without_topic
     ]
-
-
-def _withdraw_stale(manifest, path, table):
-    """Remove a manifest before the stories that it lists change."""
-    if manifest.is_file():
-        try:
-            found = read_table(path, table.schema, STORIES_KEY)
-        except (FileNotFoundError, ValueError):
-            found = None
-        if found is None or not found.equals(table):
-            manifest.unlink()
-            fsync_folder(manifest.parent)
 
 
 def write_ledger(path, entries):

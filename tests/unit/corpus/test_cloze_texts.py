@@ -20,6 +20,7 @@ from speechbrain_slm.corpus.cloze.items import (
 from speechbrain_slm.corpus.cloze.natural import load_natural
 from speechbrain_slm.corpus.cloze.readers import read_cloze
 from speechbrain_slm.corpus.cloze.topics import draw_topics, topic_words
+from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,
@@ -385,7 +386,8 @@ def test_a_pure_function_of_its_arguments(natural, written, tmp_path):
 def test_a_manifest_of_other_stories_is_withdrawn(natural, tmp_path):
     write_cloze(tmp_path, natural, LANGUAGES, 3, ["anna"])
     manifest = tmp_path / "cloze.parquet"
-    manifest.write_text("spoken")
+    spoken = pa.table({"a": [1]}).replace_schema_metadata(mark_of("synthesis"))
+    pq.write_table(spoken, manifest)
     write_cloze(tmp_path, natural, LANGUAGES, 3, ["anna"])
     assert manifest.exists()
     write_cloze(tmp_path, natural, LANGUAGES, 4, ["anna"])

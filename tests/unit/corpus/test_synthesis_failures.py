@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
 
+from speechbrain_slm.corpus import synthesis
 from speechbrain_slm.corpus.synthesis import synthesize
 from speechbrain_slm.corpus.utterances import Trim
 from speechbrain_slm.utils.distributed import init_distributed
@@ -205,6 +206,105 @@ def test_another_run_is_kept_out_of_its_shards(tmp_path):
     assert not (tmp_path / "train.parquet").exists()
     run(tmp_path)
     assert rows_of(tmp_path)
+
+
+def replace_text_after_a_shard(folder, stories, monkeypatch):
+    """Let the table be replaced once the first shard is spoken."""
+    spoken = []
+    real = synthesis.speak_shard
+
+    def speak(*arguments):
+        counts = real(*arguments)
+        if not spoken:
+            write_stories(folder, stories)
+        spoken.append(arguments[0].number)
+        return counts
+
+    monkeypatch.setattr(synthesis, "speak_shard", speak)
+    return spoken
+
+
+def test_text_that_is_replaced_while_it_is_spoken(tmp_path, monkeypatch):
+    stories = make_stories(random.Random(0), 9, 0)
+    others = {
+        name: [(f"Not {en}", f"Pas {fr}") for en, fr in pairs]
+        for name, pairs in stories.items()
+    }
+    write_stories(tmp_path, stories)
+    spoken = replace_text_after_a_shard(tmp_path, others, monkeypatch)
+    with pytest.raises(ValueError, match=r"text\.parquet was changed"):
+        run(tmp_path, stories_per_shard=3)
+    assert spoken == [0]
+    assert not (tmp_path / "train.parquet").exists()
+    monkeypatch.undo()
+    write_stories(tmp_path, stories)
+    run(tmp_path, stories_per_shard=3)
+    said = {row["text"] for row in rows_of(tmp_path)}
+    assert said == {
+        t for pairs in stories.values() for pair in pairs for t in pair
+    }
+
+
+def test_the_manifest_is_of_the_text_that_is_there(tmp_path, monkeypatch):
+    """The last shard has been spoken when the table is replaced."""
+    stories = make_stories(random.Random(0), 4, 0)
+    write_stories(tmp_path, stories)
+    # The same text anew is no matter: array jobs write it so.
+    replace_text_after_a_shard(tmp_path, stories, monkeypatch)
+    run(tmp_path)
+    monkeypatch.undo()
+    (tmp_path / "parts" / "train" / "00000" / "rows.parquet").unlink()
+    longer = {**stories, "t": [("One.", "Un."), ("Two.", "Deux.")]}
+    replace_text_after_a_shard(tmp_path, longer, monkeypatch)
+    with pytest.raises(ValueError, match=r"text\.parquet was changed"):
+        run(tmp_path)
+    assert not (tmp_path / "train.parquet").exists()
+
+
+def test_a_part_that_was_damaged_is_made_again(tmp_path):
+    write_stories(tmp_path, make_stories(random.Random(0), 4, 0))
+    run(tmp_path)
+    before = rows_of(tmp_path)
+    part = tmp_path / "parts" / "train" / "00000" / "rows.parquet"
+    content = bytearray(part.read_bytes())
+    content[100] ^= 1
+    part.write_bytes(content)
+    counts = run(tmp_path)
+    assert counts["found"] > 0
+    assert rows_of(tmp_path) == before
+
+
+def test_what_others_put_there_is_neither_removed_nor_replaced(tmp_path):
+    write_stories(tmp_path, make_stories(random.Random(0), 4, 0))
+    theirs = tmp_path / "parts" / "train" / "00009" / "thesis.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("mine")
+    (theirs.parent / "rows.parquet").touch()
+    paid = tmp_path / "parts" / "train" / "part-0000000.parquet"
+    paid.write_text("paid for")
+    run(tmp_path)
+    assert theirs.exists()
+    assert paid.exists()
+    table = pa.table({"story_id": ["mine"]})
+    write_table(tmp_path / "train.parquet", table)
+    with pytest.raises(FileExistsError, match=r"train\.parquet stands where"):
+        run(tmp_path, seed=2)
+    assert pq.read_table(tmp_path / "train.parquet").equals(table)
+
+
+def test_a_sentence_that_many_stories_share_is_much(tmp_path):
+    """One utterance of many fails, and takes a third of all rows with it."""
+    stories = {
+        f"s{n:02d}": [
+            ("Once.", "Il était."),
+            (f"{n}.", f"Nr {n}."),
+            (f"x{n}", f"y{n}"),
+        ]
+        for n in range(30)
+    }
+    write_stories(tmp_path, stories)
+    with pytest.raises(TooManyLeftOut, match=r"60 of 180 rows of train"):
+        run(tmp_path, Humming({"Once.": "silence"}), max_left_out=0.3)
 
 
 def test_a_voice_that_is_silent_ends_the_run_and_mends(tmp_path):
