@@ -14,16 +14,15 @@ passes over the stores.
 
 import argparse
 import json
-import sys
 from pathlib import Path
-
-import ruamel.yaml
-from hyperpyyaml import resolve_references
 
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.dataio.settings import check_sources, check_stages
 from speechbrain_slm.dataio.stage import Stage
+from speechbrain_slm.utils.ranges import check_ranges
+from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.yaml_tree import resolve
 
 HPARAMS = Path(__file__).parents[1] / "recipes/TinyStories/LM/hparams"
 KEYS = ("run", "seed", "sources", "stages", "row_length", "rows_per_step")
@@ -49,8 +48,8 @@ def read_run(path):
     ValueError
         If it is not the file of an LM recipe.
     """
-    with open(path, encoding="utf-8") as file:
-        tree = ruamel.yaml.YAML().load(resolve_references(file))
+    tree = resolve(path)
+    check_ranges(tree, path)
     absent = [key for key in KEYS if key not in tree]
     if absent:
         raise ValueError(
@@ -256,7 +255,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -14,13 +14,13 @@ several seeds, mean and deviation; CSV holds all numbers, a line each.
 import argparse
 import csv
 import io
-import sys
 from pathlib import Path
 
 from speechbrain_slm.evaluation.accuracy import CHANCE, CROSS_LINGUAL
 from speechbrain_slm.evaluation.comparison import compare, read_run
 from speechbrain_slm.evaluation.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.running import run_script
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -275,7 +275,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -18,7 +18,6 @@ import io
 import lzma
 import math
 import pickle
-import sys
 import zlib
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +27,7 @@ from safetensors.numpy import save
 
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.running import run_script
 
 DECOMPRESSORS = {
     b"\x78": zlib.decompress,
@@ -278,11 +278,8 @@ def main(arguments=None):
     arguments = parser.parse_args(arguments)
     target = Path(arguments.target)
     if target.suffix not in (".safetensors", ".npy"):
-        sys.exit(f"error: {target} should end in .safetensors or .npy")
-    try:
-        centroids = read_kmeans(arguments.source)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        raise ValueError(f"{target} should end in .safetensors or .npy")
+    centroids = read_kmeans(arguments.source)
     if target.suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, centroids)
@@ -296,4 +293,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -15,9 +15,9 @@ use is measured on stories drawn by a seed.
 
 import argparse
 import json
-import sys
 
 from speechbrain_slm.units.inspection import inspect_store
+from speechbrain_slm.utils.running import run_script
 
 
 def report(record):
@@ -139,7 +139,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -7,13 +7,13 @@ table, of one pooling, goes to the standard output as Markdown.
 """
 
 import argparse
-import sys
 
 from speechbrain_slm.evaluation.alignment_report import (
     alignment_table,
     draw_alignment,
     read_alignment,
 )
+from speechbrain_slm.utils.running import run_script
 
 
 def read_run(argument):
@@ -62,17 +62,14 @@ def main(arguments):
         help="by default the first two of the evaluation",
     )
     options = parser.parse_args(arguments)
-    try:
-        pairs = [read_run(argument) for argument in options.runs]
-        runs = dict(pairs)
-        if len(runs) < len(pairs):
-            raise ValueError("two runs have one name; give each its own")
-        table = alignment_table(runs, options.pooling, options.languages)
-        draw_alignment(runs, options.output, options.languages)
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    pairs = [read_run(argument) for argument in options.runs]
+    runs = dict(pairs)
+    if len(runs) < len(pairs):
+        raise ValueError("two runs have one name; give each its own")
+    table = alignment_table(runs, options.pooling, options.languages)
+    draw_alignment(runs, options.output, options.languages)
     print(table)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_script(main)

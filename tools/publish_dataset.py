@@ -35,6 +35,7 @@ from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.regular import read_regular
+from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.tables import MANIFEST
 
 GROUP = 200  # rows in a row group, the hub's unit of reading
@@ -214,4 +215,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

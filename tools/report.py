@@ -11,7 +11,6 @@ Markdown, too.
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from report_page import render
 from speechbrain_slm.evaluation.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
+from speechbrain_slm.utils.running import run_script
 
 # Tokens that belong to no language.
 NO_UNITS = ("boundary", "tag", "padding")
@@ -274,7 +274,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -8,7 +8,6 @@ translation recipe can give further languages:
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from speechbrain_slm.corpus.cloze.items import (
@@ -18,6 +17,7 @@ from speechbrain_slm.corpus.cloze.items import (
 )
 from speechbrain_slm.corpus.cloze.natural import load_natural
 from speechbrain_slm.corpus.cloze.readers import read_cloze
+from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.tables import write_table
 
 NATURAL = ("en", "fr")
@@ -145,7 +145,4 @@ def main(arguments):
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(sys.argv[1:])
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

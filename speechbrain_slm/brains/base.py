@@ -25,6 +25,7 @@ from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.brains.update import UpdateBrain
 from speechbrain_slm.brains.validation import valid_losses
 from speechbrain_slm.utils.distributed import is_main, world_size
+from speechbrain_slm.utils.experiment import work_begins
 from speechbrain_slm.utils.hashing import difference
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class StepBrain(UpdateBrain):
         )
         flops = self.flops_per_token() if self.hparams.peak_tflops else None
         self.on_fit_start()
+        work_begins()
         self.modules.train()
         self.zero_grad(set_to_none=True)
         self._reset_averages()

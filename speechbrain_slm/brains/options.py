@@ -4,43 +4,24 @@ import speechbrain as sb
 
 from speechbrain_slm.brains.parallel import PARALLEL
 from speechbrain_slm.brains.schedule import SCHEDULES
-from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.command_line import UNSUPPORTED
+from speechbrain_slm.utils.ranges import RANGES, check_value
 
-_STOPS = "a non-finite step stops the run on all ranks"
-_PROFILER = "wrap fit() in torch.profiler instead"
-# Run options that would be silently without effect.
-_UNSUPPORTED = {
-    "ckpt_interval_minutes": "use --ckpt_interval_steps (optimizer steps)",
-    "skip_nonfinite_grads": _STOPS,
-    "nonfinite_patience": _STOPS,
-    "data_parallel_backend": "start with torchrun instead",
-    "profile_training": _PROFILER,
-    "profile_steps": _PROFILER,
-    "profile_warmup": _PROFILER,
-    "debug_epochs": "there are no epochs; see --debug_batches",
-    "jit": "use --compile",
-    "jit_module_keys": "use --compile_module_keys",
-    "log_config": "the log goes to log.txt in output_folder",
-}
-_COUNT = {"at_least": 1, "whole": True}
-# At 0 only the last step is due.
-_INTERVAL = {"at_least": 0, "whole": True}
-# What the numbers among run options and values may be, where they are there.
-_RANGES = {
-    "seed": {"at_least": 0, "whole": True},
-    "learning_rate": {"above": 0},
-    "warmup": {"at_least": 0, "below": 1},
-    "max_grad_norm": {},
-    "grad_accumulation_factor": _COUNT,
-    "log_interval": _INTERVAL,
-    "valid_interval": _INTERVAL,
-    "ckpt_interval_steps": _INTERVAL,
-    "keep_checkpoints": _COUNT,
-    "peak_tflops": {"above": 0},
-    "optimizer_step_limit": _COUNT,
-    "debug_batches": _COUNT,
-}
-_OPTIONAL = ("peak_tflops", "optimizer_step_limit")
+# The numbers among run options and values, checked where they are there.
+_NUMBERS = (
+    "seed",
+    "learning_rate",
+    "warmup",
+    "max_grad_norm",
+    "grad_accumulation_factor",
+    "log_interval",
+    "valid_interval",
+    "ckpt_interval_steps",
+    "keep_checkpoints",
+    "peak_tflops",
+    "optimizer_step_limit",
+    "debug_batches",
+)
 # How an update is computed, not what it is.
 _IMPLEMENTATION = ("lr", "foreach", "fused", "capturable", "differentiable")
 
@@ -70,16 +51,15 @@ def check_options(run_opts, hparams):
     'bf16'
     """
     defaults = sb.RunOptions()
-    for name, advice in _UNSUPPORTED.items():
+    for name, advice in UNSUPPORTED.items():
         value = run_opts.get(name, hparams.get(name, defaults[name]))
         if value != defaults[name]:
             raise ValueError(f"'{name}' is not supported here: {advice}")
-    for name, bounds in _RANGES.items():
+    for name in _NUMBERS:
         # Run options stand before values of the same name.
         for given in (run_opts, hparams):
             if name in given:
-                if given[name] is not None or name not in _OPTIONAL:
-                    check_number(name, given[name], **bounds)
+                check_value(name, given[name], RANGES[name])
                 break
     for name, values in (("schedule", SCHEDULES), ("parallel", PARALLEL)):
         if hparams[name] not in values:

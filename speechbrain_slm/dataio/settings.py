@@ -12,6 +12,27 @@ SOURCE_KEYS = (
 BUDGETS = ("tokens", "steps")
 
 
+class Sources(dict):
+    """A recipe's ``sources``, checked when its YAML file is read.
+
+    Arguments
+    ---------
+    **sources : dict
+        Name -> settings; see :func:`check_sources`.
+
+    Example
+    -------
+    >>> Sources(en={"languages": ["en"], "spam": 2})
+    Traceback (most recent call last):
+    ...
+    ValueError: Source 'en' has the keys ['languages', 'spam']; expected ...
+    """
+
+    def __init__(self, **sources):
+        super().__init__(sources)
+        check_sources(self)
+
+
 def check_sources(sources, language_tags=()):
     """Refuse sources that cannot be made.
 

@@ -10,10 +10,11 @@ import typing
 from dataclasses import fields
 from pathlib import Path
 
-import ruamel.yaml
 import speechbrain as sb
 from speechbrain.utils.run_opts import HELP_TEXTS
 
+from speechbrain_slm.utils.ranges import RANGES, check_value
+from speechbrain_slm.utils.typed_values import ANYTHING, Place, typed_value
 from speechbrain_slm.utils.yaml_tree import (
     ConfigurationError,
     read_tree,
@@ -28,19 +29,38 @@ _FIELDS = {
 }
 RUN_OPTIONS = frozenset(_FIELDS)
 # What a recipe without a Brain reads (or need not read to obey).
-_WITHOUT_BRAIN = frozenset({"device", "distributed_backend", "noprogressbar"})
+_WITHOUT_BRAIN = frozenset(
+    {"device", "distributed_backend", "noprogressbar", "debug"}
+)
+_STOPS = "a non-finite step stops the run on all ranks"
+_PROFILER = "wrap fit() in torch.profiler instead"
+# Run options that would be silently without effect.
+UNSUPPORTED = {
+    "ckpt_interval_minutes": "use --ckpt_interval_steps (optimizer steps)",
+    "skip_nonfinite_grads": _STOPS,
+    "nonfinite_patience": _STOPS,
+    "data_parallel_backend": "start with torchrun instead",
+    "profile_training": _PROFILER,
+    "profile_steps": _PROFILER,
+    "profile_warmup": _PROFILER,
+    "debug_epochs": "there are no epochs; see --debug_batches",
+    "jit": "use --compile",
+    "jit_module_keys": "use --compile_module_keys",
+    "log_config": "the log goes to log.txt in output_folder",
+}
 
 
 def parse_arguments(arguments):
     r"""Split a command line into its YAML file, run options and overrides.
 
     Run options that only a Brain reads are known where the YAML file has
-    ``modules``.
+    ``modules``. Values are typed by what the YAML file has in their place; see
+    :mod:`speechbrain_slm.utils.typed_values`.
 
     Arguments
     ---------
     arguments : list of str
-        ``[yaml_file, --key, value, --key=value, ...]``. Values are YAML.
+        ``[yaml_file, --key, value, --key=value, ...]``.
 
     Returns
     -------
@@ -55,7 +75,7 @@ def parse_arguments(arguments):
     ------
     ConfigurationError
         For an unknown or abbreviated key, a missing or a second value, a key
-        given twice, or a value that is not YAML or of a wrong type.
+        given twice, or a value of a wrong type.
 
     Example
     -------
@@ -74,21 +94,35 @@ def parse_arguments(arguments):
             "The first argument must be a YAML file: "
             "python train.py hparams/mini.yaml [--key value ...]"
         )
-    yaml_file = arguments[0]
+    yaml_file = str(Path(arguments[0]).expanduser())
     if not Path(yaml_file).is_file():
-        raise ConfigurationError(f"{yaml_file}: there is no such YAML file")
-    keys = set(read_tree(yaml_file))
-    options = RUN_OPTIONS if "modules" in keys else _WITHOUT_BRAIN
+        raise ConfigurationError(
+            f"{yaml_file}: there is no such YAML file (seen from {Path.cwd()})"
+        )
+    tree = read_tree(yaml_file)
+    options = RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
+    # HyperPyYAML's own keys, such as __set_seed, are not for users.
+    keys = {key for key in map(str, tree) if not key.startswith("__")}
+    known = (options - UNSUPPORTED.keys()) | keys
     run_options, overrides = {}, {}
     for name, values in _grouped(arguments[1:]):
-        if name not in options | keys:
-            raise unknown_key(name, options | keys, "command line")
+        if name in options & UNSUPPORTED.keys():
+            raise ConfigurationError(
+                f"'{name}' is not supported here: {UNSUPPORTED[name]}"
+            )
+        if name not in known:
+            raise unknown_key(name, known, "command line")
         if name in run_options or name in overrides:
             raise ConfigurationError(f"--{name} is given twice")
         if name in options:
             run_options[name] = _run_option(name, values)
-        else:
-            overrides[name] = _parse_value(name, values)
+            continue
+        text = _only(name, values)
+        try:
+            place = Place(name, tree[name], tree, yaml_file)
+            overrides[name] = typed_value(text, place)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"--{name} {text!r}: {error}") from None
     return yaml_file, run_options, overrides
 
 
@@ -107,25 +141,18 @@ def _grouped(tokens):
     return groups
 
 
-def _parse_value(name, values):
+def _only(name, values):
     if len(values) != 1:
         found = "no value" if not values else f"{len(values)} values: {values}"
         raise ConfigurationError(
             f"--{name} has {found}; expected one (quote a list or a mapping: "
             f"--{name} '[1, 2]'; write --{name}=--x for a value with dashes)"
         )
-    text = values[0]
-    try:
-        value = ruamel.yaml.YAML().load(text)
-    except ruamel.yaml.error.YAMLError as error:
+    if not values[0].strip():
         raise ConfigurationError(
-            f"--{name} {text!r} is not valid YAML: {error}"
-        ) from None
-    if value is None and text.strip().lower() not in ("null", "~"):
-        raise ConfigurationError(
-            f"--{name} {text!r} is empty; write null or '\"\"' for that"
+            f"--{name} {values[0]!r} is empty; write null or '\"\"' for that"
         )
-    return value
+    return values[0]
 
 
 def _run_option(name, values):
@@ -136,16 +163,18 @@ def _run_option(name, values):
     field = _FIELDS[name]
     if field.default is False and not values:
         return True
-    value = _parse_value(name, values)
     choices = typing.get_args(field.type)
+    # Optional[int] is int: what has no default cannot be set to it either.
+    expected = choices[0] if choices else field.type
+    value = _only(name, values)
+    if expected in (bool, int, float):
+        value = typed_value(value, ANYTHING)
     if typing.get_origin(field.type) is typing.Literal:
         if value not in choices:
             raise ConfigurationError(
                 f"--{name} {value!r}: expected one of {', '.join(choices)}"
             )
         return value
-    # Optional[int] is int: what has no default cannot be set to it either.
-    expected = choices[0] if choices else field.type
     if expected is float and type(value) is int:
         value = float(value)
     # A boolean is an int to isinstance.
@@ -155,4 +184,6 @@ def _run_option(name, values):
         raise ConfigurationError(
             f"--{name} {value!r}: expected {expected.__name__}"
         )
+    if name in RANGES:
+        check_value(name, value, RANGES[name])
     return value

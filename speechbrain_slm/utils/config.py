@@ -1,36 +1,32 @@
 """Load a recipe: its command line, its YAML file, its experiment folder.
 
 Whatever nothing reads is refused before anything is made or written; see
-``command_line`` and ``yaml_tree``.
+``command_line`` and ``yaml_tree``. So is a number out of its range; see
+``ranges``.
 """
 
-import logging
-import os
-import shutil
-import sys
-from pathlib import Path
+import io
 
+import ruamel.yaml
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml, resolve_references
-from speechbrain.utils.logger import get_environment_description
+import torch
+from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.command_line import parse_arguments
 from speechbrain_slm.utils.distributed import (
     barrier,
     init_distributed,
     is_main,
 )
-from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+from speechbrain_slm.utils.experiment import begin_experiment
+from speechbrain_slm.utils.ranges import check_ranges
+from speechbrain_slm.utils.running import begin_process, set_debug
 from speechbrain_slm.utils.yaml_tree import (
     ConfigurationError,
-    check_tree,
+    children,
     read_tree,
+    resolve,
 )
-
-logger = logging.getLogger(__name__)
-# Locks of this process's experiment folders; its end frees them.
-_locks = []
 
 
 def load_yaml(yaml_file, overrides=None):
@@ -51,12 +47,28 @@ def load_yaml(yaml_file, overrides=None):
     Raises
     ------
     ConfigurationError
-        See :func:`speechbrain_slm.utils.yaml_tree.check_tree`.
+        See :func:`speechbrain_slm.utils.yaml_tree.resolve` and
+        :func:`speechbrain_slm.utils.ranges.check_ranges`.
     """
-    overrides = overrides or {}
-    check_tree(yaml_file, read_tree(yaml_file), overrides)
-    with open(yaml_file, encoding="utf-8") as file:
-        return load_hyperpyyaml(file, overrides)
+    return _make(_resolved(yaml_file, overrides)[1])
+
+
+def _resolved(yaml_file, overrides):
+    """Return the resolved tree, and its text."""
+    tree = resolve(yaml_file, overrides)
+    check_ranges(tree, yaml_file)
+    text = io.StringIO()
+    ruamel.yaml.YAML().dump(tree, text)
+    return tree, text.getvalue()
+
+
+def _make(resolved):
+    try:
+        return load_hyperpyyaml(resolved)
+    except (TypeError, ImportError) as error:
+        # HyperPyYAML puts the class in front of what Python says.
+        text = ": ".join(map(str, error.args))
+        raise ConfigurationError(text) from error
 
 
 def load_recipe(arguments):
@@ -65,7 +77,8 @@ def load_recipe(arguments):
     The command line is read strictly, the process group is joined when
     ``torchrun`` started the process, the YAML file is loaded, and the
     experiment folder (``output_folder``) gets ``hyperparams.yaml``, ``log.txt``
-    and ``env.log``.
+    and ``env.log``; see ``experiment``. From here on an error is one line on
+    stderr; see ``running``.
 
     Arguments
     ---------
@@ -82,28 +95,35 @@ def load_recipe(arguments):
 
     Raises
     ------
-    SystemExit
+    ConfigurationError
         With the reason, for anything on the command line or in a YAML file
-        that nothing reads, and for a folder that another run is writing.
-        Nothing has been made or written then.
+        that nothing reads or that is out of its range. Nothing has been made
+        or written then.
+    FolderInUse
+        For a folder that another run is writing.
     """
-    try:
-        yaml_file, run_options, overrides = parse_arguments(arguments)
-        tree = read_tree(yaml_file)
-        both = {key: run_options[key] for key in run_options if key in tree}
-        check_tree(yaml_file, tree, {**overrides, **both})
-        if not tree.get("output_folder"):
-            raise ConfigurationError(f"{yaml_file} sets no output_folder")
-    except ConfigurationError as error:
-        sys.exit(f"error: {error}")
-    overrides = {**overrides, **both}
+    begin_process()
+    set_debug("--debug" in arguments)
+    yaml_file, run_options, overrides = parse_arguments(arguments)
+    set_debug(bool(run_options.get("debug")))
+    tree = read_tree(yaml_file)
+    both = {key: run_options[key] for key in run_options if key in tree}
+    tree, text = _resolved(yaml_file, {**overrides, **both})
+    folder = tree.get("output_folder")
+    if not folder or not isinstance(folder, str):
+        raise ConfigurationError(
+            f"{yaml_file}: output_folder is {folder!r}; expected a folder "
+            "(a name that looks like a number needs quotes)"
+        )
     device = run_options.get("device") or tree.get("device")
-    device = device or sb.utils.distributed.infer_device()
+    device = str(device or sb.utils.distributed.infer_device())
+    for name in {device, *_devices(tree)}:
+        check_device(name)
     backend = run_options.get("distributed_backend")
     device = init_distributed(device, backend)
-    hparams = load_yaml(yaml_file, overrides)
+    hparams = _make(text)
     if is_main():
-        _begin_experiment(hparams["output_folder"], yaml_file, overrides)
+        begin_experiment(folder, yaml_file, text)
     barrier()
     run_options["device"] = device
     run_options["distributed_backend"] = backend or (
@@ -112,29 +132,47 @@ def load_recipe(arguments):
     return hparams, run_options
 
 
-def _begin_experiment(folder, yaml_file, overrides):
-    folder = Path(folder)
+def _devices(node):
+    """Yield the devices that the arguments of objects name."""
+    for key, child in children(node):
+        if key == "device" and isinstance(child, str):
+            yield str(child)
+        yield from _devices(child)
+
+
+def check_device(device):
+    """Refuse a device that this machine does not have.
+
+    Arguments
+    ---------
+    device : str
+        Such as ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises
+    ------
+    ValueError
+        Says what there is.
+
+    Example
+    -------
+    >>> check_device("cpu")
+    >>> check_device("gpu")
+    Traceback (most recent call last):
+    ...
+    ValueError: device is 'gpu'; expected cpu or cuda (also cuda:<number>)...
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
-        _locks.append(lock_folder(folder))
-    except FolderInUse as error:
-        sys.exit(f"error: {error}")
-    with open(yaml_file, encoding="utf-8") as file:
-        resolved = resolve_references(file, overrides).getvalue()
-    write_atomic(
-        folder / "hyperparams.yaml",
-        f"# Resolved from {os.path.abspath(yaml_file)}\n{resolved}",
-    )
-    script = Path(sys.argv[0])
-    if script.suffix == ".py" and script.is_file():
-        shutil.copy(script, folder)
-    sb.utils.logger.setup_logging(
-        sb.core.DEFAULT_LOG_CONFIG,
-        {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}},
-    )
-    sys.excepthook = _log_exception
-    write_atomic(folder / "env.log", get_environment_description())
-    logger.info("Experiment folder: %s", folder)
-
-
-def _log_exception(kind, error, traceback):
-    logger.error("%s", error, exc_info=(kind, error, traceback))
+        kind, number = torch.device(device).type, torch.device(device).index
+    except RuntimeError:
+        kind, number = None, None
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ValueError(
+            f"device is {device!r}; expected cpu or cuda (also cuda:<number>)"
+        )
+    if kind == "cuda" and (number or 0) >= there:
+        raise ValueError(
+            f"device is {device!r}; this machine has {there or 'no'} GPU"
+            f"{'' if there == 1 else 's'} that torch can use. Take another "
+            "device, or --device cpu"
+        )

@@ -1,17 +1,28 @@
-"""Strict checks of a YAML file and the fragments that it includes.
+"""A YAML file and the fragments that it includes, as one strict tree.
 
 HyperPyYAML loads a file whose keys nothing reads: a misspelt key given to an
 included fragment is simply without effect. Here each key that is set must be
 there already, and an error names the nearest one.
+
+A mapping changes the values that it names and leaves the others. Only where
+the YAML file has ``!new:dict``, a mapping whose names are the user's, does one
+take the place of all that stood there.
 """
 
+import datetime
 import difflib
+import os
+import re
+import sys
 from pathlib import Path
 
 import ruamel.yaml
-from hyperpyyaml.core import recursive_update
+from hyperpyyaml.core import recursive_resolve
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 INCLUDE = "!include:"
+OWN_NAMES = "!new:dict"
+_SHARED = "hparams/"  # where the fragments stand in the repository
 
 
 class ConfigurationError(ValueError):
@@ -35,11 +46,11 @@ def unknown_key(name, known, where):
     ConfigurationError
         With the nearest known key, if one is near.
     """
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    known = sorted(key for key in map(str, known) if not key.startswith("__"))
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return ConfigurationError(
-        f"{where}: nothing reads '{name}'.{hint} Known: "
-        f"{', '.join(sorted(known))}"
+        f"{where}: nothing reads '{name}'.{hint} Known: {', '.join(known)}"
     )
 
 
@@ -59,85 +70,236 @@ def read_tree(path):
     Raises
     ------
     ConfigurationError
-        If it is not YAML, or no mapping.
+        If it is not YAML in UTF-8, or no mapping.
     """
     try:
         tree = ruamel.yaml.YAML().load(Path(path).read_text(encoding="utf-8"))
-    except ruamel.yaml.error.YAMLError as error:
+    except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path}: expected a mapping at the root")
     return tree
 
 
-def check_tree(path, tree, overrides):
-    """Set values in a tree; refuse keys that no part of it reads.
+def tag_of(node):
+    """Return the tag of a YAML node.
 
     Arguments
     ---------
-    path : str or Path
-        The YAML file; ``!include`` paths are relative to it.
-    tree : dict
-        Its content, from :func:`read_tree`. Gets the new values.
-    overrides : dict
-        What the command line, or the including file, sets in it.
+    node : object
+        Of a tree from :func:`read_tree`.
 
-    Raises
-    ------
-    ConfigurationError
-        If an override names a key that is not there or gives a mapping where
-        there is none (or the reverse), or if a mapping given to an
-        ``!include`` names a key that the fragment does not have.
+    Returns
+    -------
+    str
+        Empty where it has none.
     """
-    _check_overrides(str(path), tree, overrides)
-    recursive_update(tree, overrides)
-    _check_includes(Path(path), tree)
-
-
-def _tag(node):
     tag = getattr(node, "tag", None)
     return (tag.value or "") if tag is not None else ""
 
 
-def _check_overrides(where, tree, overrides):
-    for name, value in overrides.items():
-        if name not in tree:
-            raise unknown_key(name, set(tree), where)
-        old, new = isinstance(tree[name], dict), isinstance(value, dict)
-        tag = _tag(tree[name])
-        if new and not old:
-            raise ConfigurationError(
-                f"{where}: '{name}' is not a mapping, found {dict(value)}"
-            )
-        # Null switches a group of settings off, and a reference may stand for
-        # one; but others refer to what a fragment makes.
-        plain = value is not None and not _tag(value)
-        if old and not new and (tag.startswith(INCLUDE) or (not tag and plain)):
-            raise ConfigurationError(
-                f"{where}: '{name}' is a mapping, found {value!r}; give it "
-                "as '{key: value}'"
-            )
-        # The arguments of an object are checked by its constructor, and those
-        # of a fragment in _check_includes, where the fragment is known.
-        if new and not tag:
-            _check_overrides(f"{where}: {name}", tree[name], value)
+def children(node):
+    """Return what stands in a mapping or a list.
+
+    Arguments
+    ---------
+    node : object
+        Of a tree from :func:`read_tree`.
+
+    Returns
+    -------
+    list of tuple
+        (key or number, child); none for anything else.
+    """
+    if isinstance(node, dict):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, list) else []
 
 
-def _check_includes(path, node):
-    tag = _tag(node)
+def find_fragment(path, tag):
+    """Find the file that an ``!include`` names.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file that includes it. Of a copy of a recipe's file that was put
+        elsewhere, ``hparams/...`` is looked for in the repository of the
+        script that runs, and of this package.
+    tag : str
+        ``!include:<path>``, relative to the including file.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file.
+    """
+    name = tag[len(INCLUDE) :]
+    fragment = Path(path).parent / name
+    if fragment.is_file():
+        return fragment
+    _, shared, inside = name.rpartition(_SHARED)
+    roots = [*Path(sys.argv[0]).resolve().parents, *Path(__file__).parents]
+    for root in roots if shared else ():
+        if (root / _SHARED / inside).is_file():
+            return root / _SHARED / inside
+    raise ConfigurationError(
+        f"{path} includes {fragment}, which does not exist. In a copy of a "
+        "YAML file, give the fragment's path as seen from the copy, or its "
+        "absolute path"
+    )
+
+
+def resolve(path, overrides=None):
+    """Set values in a YAML file, and put in what it includes and refers to.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    overrides : dict, optional
+        What the command line, or the including file, sets in it. A ``~`` at
+        the start of a text becomes the home folder, here and in the files.
+
+    Returns
+    -------
+    dict
+        A tree without ``!ref``, ``!copy`` and ``!include``.
+
+    Raises
+    ------
+    ConfigurationError
+        If an override names a key that is not there, gives a mapping where
+        there is none (or the reverse) or a list where there is one value (or
+        the reverse); likewise for what is given to an ``!include``. If a
+        fragment does not exist, a reference leads nowhere, or a placeholder
+        was not filled.
+    """
+    tree = read_tree(path)
+    _merge(str(path), tree, overrides or {})
+    try:
+        return _expand(_resolve("", tree, tree, path))
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        text = " ".join(str(part) for part in error.args)
+        raise ConfigurationError(f"{path}: {text}") from error
+
+
+def _resolve(name, node, root, path):
+    for key, child in children(node):
+        label = f"{name}[{key}]" if name else str(key)
+        node[key] = _resolve(label, child, root, path)
+    tag = tag_of(node)
+    if tag == "!PLACEHOLDER":
+        raise ConfigurationError(
+            f"{path}: '{name}' has no value yet; set it, in a copy of the "
+            "file or on the command line"
+        )
+    if tag in ("!ref", "!copy"):
+        return recursive_resolve(node.value, [], root, tag == "!copy")
     if tag.startswith(INCLUDE):
-        fragment = path.parent / tag[len(INCLUDE) :]
-        if not fragment.is_file():
-            raise ConfigurationError(
-                f"{path} includes {fragment}, which does not exist"
-            )
+        fragment = find_fragment(path, tag)
         if not isinstance(node, dict):
             raise ConfigurationError(
                 f"{path}: give {tag} a mapping ({{}} where nothing is set), so "
                 "that the command line can override its keys"
             )
-        check_tree(fragment, read_tree(fragment), dict(node))
-    if isinstance(node, dict):
-        node = list(node.values())
-    for child in node if isinstance(node, list) else ():
-        _check_includes(path, child)
+        return resolve(fragment, dict(node))
+    if isinstance(node, datetime.date):
+        raise ConfigurationError(
+            f"{path}: {name} is the date {node}; put a text in quotes"
+        )
+    return node
+
+
+def _merge(where, tree, overrides):
+    """Set values in a mapping; refuse what has no place in it."""
+    for name, value in overrides.items():
+        if name not in tree:
+            raise unknown_key(name, set(tree), where)
+        _check_shape(where, name, tree[name], value)
+        both = isinstance(value, dict) and isinstance(tree[name], dict)
+        if both and not tag_of(tree[name]):
+            _merge(f"{where}: {name}", tree[name], value)
+        else:
+            _set(tree, name, value)
+
+
+def _set(tree, name, value):
+    """Set a value; the arguments of an object are checked by its class.
+
+    Those of a fragment are where it is read.
+    """
+    old, tag = tree.get(name), tag_of(tree.get(name))
+    if not isinstance(value, dict) or tag_of(value):
+        tree[name] = _quoted(value)
+    elif isinstance(old, dict) and tag != OWN_NAMES:
+        for key, child in value.items():
+            _set(old, key, child)
+    else:
+        tree[name] = ruamel.yaml.comments.CommentedMap(_quoted(value))
+        if tag.startswith(("!new:", "!apply:", "!name:", INCLUDE)):
+            tree[name].yaml_set_ctag(ruamel.yaml.tag.Tag(suffix=tag))
+
+
+def _check_shape(where, name, old, value):
+    new, tag = isinstance(value, dict), tag_of(old)
+    # Null may stand for a group that is switched off (on the command line
+    # ``ranges.GROUPS`` says which), a reference for a group.
+    if new and not isinstance(old, dict) and not tag and old is not None:
+        raise ConfigurationError(
+            f"{where}: '{name}' is not a mapping, found {dict(value)}"
+        )
+    # Null switches a group of settings off, and a reference may stand for
+    # one; but others refer to what a fragment makes.
+    plain = value is not None and not tag_of(value)
+    if (
+        isinstance(old, dict)
+        and not new
+        and (tag.startswith(INCLUDE) or (not tag and plain))
+    ):
+        raise ConfigurationError(
+            f"{where}: '{name}' is a mapping, found {value!r}; give it as "
+            "'{key: value}'"
+        )
+    if isinstance(old, list) and not tag and isinstance(value, str):
+        raise ConfigurationError(
+            f"{where}: '{name}' is a list, found {value!r}; give it as "
+            f"'[{value}]'"
+        )
+
+
+def _quoted(value):
+    """Keep texts texts: plain, ``007`` would be read as a number again."""
+    if isinstance(value, str):
+        return DoubleQuotedScalarString(value)
+    if isinstance(value, dict) and not tag_of(value):
+        return {key: _quoted(child) for key, child in value.items()}
+    if isinstance(value, list) and not tag_of(value):
+        return [_quoted(child) for child in value]
+    return value
+
+
+def _expand(node, key="", seen=None):
+    """Write paths out, whichever file or command line they are from.
+
+    ``~`` is the home folder. Arrow takes ``lm:v2/x`` for an address; so a
+    folder of that name is given its absolute path.
+    """
+    seen = set() if seen is None else seen
+    if isinstance(node, str):
+        path = os.path.expanduser(node)
+        address = re.match(r"[A-Za-z][\w+.-]*:(?!//)", path)
+        folder = str(key).endswith("_folder")
+        if address and (folder or os.path.exists(path)):
+            path = os.path.abspath(path)
+        return node if path == node else DoubleQuotedScalarString(path)
+    if isinstance(node, dict | list) and id(node) not in seen:
+        seen.add(id(node))
+        for name, child in children(node):
+            node[name] = _expand(child, name, seen)
+    return node

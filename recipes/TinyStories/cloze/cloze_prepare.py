@@ -21,7 +21,6 @@ the first into a store, which the cloze recipe scores by the second.
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 
 from speechbrain_slm.corpus.benchmarks.joined import join_items
@@ -30,6 +29,7 @@ from speechbrain_slm.corpus.benchmarks.story_cloze import (
     PARTS,
     read_story_cloze,
 )
+from speechbrain_slm.utils.running import run_script
 
 
 def parse(arguments):
@@ -110,7 +110,4 @@ def main(arguments):
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main(sys.argv[1:])
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

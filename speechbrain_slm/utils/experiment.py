@@ -1,0 +1,108 @@
+"""The folder of an experiment: its lock, its log, and what says how it ran.
+
+``hyperparams.yaml``, ``env.log`` and the copy of the script say how the
+results beside them were made. So a run that finds those of another one there
+keeps its own until it is known to be allowed: until training begins
+(:func:`work_begins`), or the process ends well.
+"""
+
+import atexit
+import importlib.metadata
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+
+from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.running import has_failed
+
+logger = logging.getLogger(__name__)
+HYPERPARAMS = "hyperparams.yaml"
+# Locks of this process's experiment folders; its end frees them.
+_locks = []
+_pending = []
+
+
+def begin_experiment(folder, yaml_file, resolved):
+    """Lock a folder, log to its ``log.txt``, and describe the run in it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Made where it is missing.
+    yaml_file : str or Path
+        Named in ``hyperparams.yaml``.
+    resolved : str
+        What the YAML file says, references resolved.
+
+    Raises
+    ------
+    FolderInUse
+        If another run has the folder; nothing was written then.
+    """
+    folder = Path(folder)
+    _locks.append(lock_folder(folder))
+    sb.utils.logger.setup_logging(
+        sb.core.DEFAULT_LOG_CONFIG,
+        {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}},
+    )
+    logger.info("Experiment folder: %s", folder)
+    origin = f"# Resolved from {os.path.abspath(yaml_file)}\n"
+    if not _pending:
+        atexit.register(_end_experiment)
+    _pending.append((folder, origin + resolved))
+    if not (folder / HYPERPARAMS).exists():
+        work_begins()
+
+
+def work_begins():
+    """Describe the run in its folder: from now on results are its own."""
+    while _pending:
+        folder, resolved = _pending.pop()
+        write_atomic(folder / HYPERPARAMS, resolved)
+        write_atomic(folder / "env.log", environment())
+        script = Path(sys.argv[0])
+        if script.suffix == ".py" and script.is_file():
+            shutil.copy(script, folder)
+
+
+def _end_experiment():
+    if not has_failed():
+        work_begins()
+
+
+def environment():
+    """Describe the Python that runs, its packages and the repository.
+
+    Returns
+    -------
+    str
+        Lines to read.
+    """
+    # A folder on the path may name a package a second time; the first counts.
+    packages = {}
+    for found in importlib.metadata.distributions():
+        name = found.metadata["Name"]
+        packages.setdefault(name, f"{name}=={found.version}")
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10)
+        revision = done.stdout.decode("utf-8", "replace").strip()
+    except (OSError, subprocess.TimeoutExpired):
+        revision = ""
+    lines = [
+        f"Python {sys.version}",
+        f"{sys.executable}",
+        "",
+        *sorted(packages.values(), key=str.lower),
+        "",
+        f"Git revision: {revision or 'not known'}",
+        f"CUDA: {torch.version.cuda if torch.cuda.is_available() else 'none'}",
+    ]
+    return "\n".join(lines) + "\n"

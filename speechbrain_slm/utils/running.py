@@ -1,0 +1,204 @@
+"""How a run starts, and how it ends: encodings, errors, Ctrl-C.
+
+Everything here is for the process as a whole; scripts call it once, before
+anything else is done.
+"""
+
+import codecs
+import locale
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+# What a stopped run gets to put its things in order. Whatever it leaves lying
+# is cleared by the next one, as after a kill.
+GRACE = 3.0  # seconds
+# Errors that say what to do; others are faults of a program, and of them the
+# place matters, too.
+_EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
+_STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_GO_ON = "run the same command again, it goes on from here"
+_state = {"debug": False, "failed": False, "stop": None, "watched": False}
+_ending = threading.Lock()
+
+
+def begin_process():
+    """Prepare the process of a recipe: call it first.
+
+    Text is UTF-8 whatever the locale says, an error becomes one line on
+    stderr (see :func:`report_error`), and Ctrl-C or SIGTERM end the process
+    soon, also while its threads wait for something.
+    """
+    _speak_utf8()
+    sys.excepthook = report_error
+    if threading.current_thread() is threading.main_thread():
+        _obey_signals()
+
+
+def run_script(main):
+    """Run a script's ``main`` on the command line, errors as one line.
+
+    Arguments
+    ---------
+    main : callable
+        Takes the arguments, a list of str. A ``~`` that no shell has seen,
+        as in ``--output=~/x``, has become the home folder.
+    """
+    _speak_utf8()
+    try:
+        main([_expanded(argument) for argument in sys.argv[1:]])
+    except _EXPECTED as error:
+        sys.exit(f"error: {_sentence(error)}")
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def set_debug(debug):
+    """Say whether tracebacks are printed.
+
+    Arguments
+    ---------
+    debug : bool
+        They stand in ``log.txt`` in any case.
+    """
+    _state["debug"] = debug
+
+
+def has_failed():
+    """Tell whether an error is ending this process.
+
+    Returns
+    -------
+    bool
+    """
+    return _state["failed"]
+
+
+def report_error(kind, error, trace):
+    """Print an error as one line on stderr, its traceback to ``log.txt``.
+
+    Arguments
+    ---------
+    kind : type
+        The error's class; the arguments are those of ``sys.excepthook``.
+    error : BaseException
+        The error.
+    trace : traceback
+        Where it was raised. It is printed with ``--debug``, or where there is
+        no ``log.txt`` and the error is a fault of the program.
+    """
+    _state["failed"] = True
+    if issubclass(kind, KeyboardInterrupt):
+        _end(_state["stop"] or signal.SIGINT)
+        return
+    line, files = _sentence(error), _log_files()
+    for handler in files:
+        record = logging.LogRecord(
+            __name__, logging.ERROR, "", 0, line, (), (kind, error, trace)
+        )
+        handler.handle(record)
+    expected = isinstance(error, _EXPECTED)
+    if _state["debug"] or not (files or expected):
+        traceback.print_exception(kind, error, trace)
+    elif not expected:
+        line += f" (a fault of the program; see {files[0].baseFilename})"
+    print(f"error: {line}", file=sys.stderr, flush=True)
+
+
+def _sentence(error):
+    """Put on one line what an error says."""
+    text = " ".join(part.strip() for part in str(error).splitlines())
+    if not isinstance(error, _EXPECTED) or not text:
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    # An absolute path needs no explanation.
+    if missing and not re.search(r"(^|[\s'\"(=:])/", text):
+        text += f" (relative to {Path.cwd()})"
+    return text
+
+
+def _log_files():
+    handlers = logging.getLogger().handlers
+    return [h for h in handlers if isinstance(h, logging.FileHandler)]
+
+
+def _expanded(argument):
+    """Expand ``~`` at the start of an argument, or behind its ``=``."""
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{os.path.expanduser(value)}"
+
+
+def _speak_utf8():
+    """Start again in Python's UTF-8 mode where the locale has no UTF-8.
+
+    The names of files and the libraries' own files would be read in the
+    locale's encoding, too; nothing but the mode of the process reaches them.
+    """
+    used = {locale.getpreferredencoding(False), sys.getfilesystemencoding()}
+    if any(codecs.lookup(name).name != "utf-8" for name in used):
+        script = Path(sys.argv[0]).is_file() or sys.argv[0] == "-c"
+        if script and os.environ.get("PYTHONUTF8") != "1":
+            os.environ["PYTHONUTF8"] = "1"
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A name that is no text must not end the run that prints it.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _obey_signals():
+    if _state["watched"]:
+        return
+    _state["watched"] = True
+    for number in _STOPS:
+        # A shell starts what runs in the background with SIGINT ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise_stop)
+    # The interpreter calls handlers between two steps of the main thread,
+    # which may be deep in a library. A thread that reads the signals' numbers
+    # as they arrive ends the process all the same.
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(read,), daemon=True).start()
+
+
+def _raise_stop(number, frame):
+    if _state["stop"] is not None:
+        _end(number)  # asked twice
+    _state["stop"] = number
+    raise KeyboardInterrupt
+
+
+def _watch(read):
+    while (number := os.read(read, 1)[0]) not in _STOPS:
+        continue
+    time.sleep(GRACE)
+    _end(number)
+
+
+def _end(number):
+    """Say that the run was stopped, and end it without waiting."""
+    if not _ending.acquire(blocking=False):
+        return
+    line = f"stopped by {_STOPS[number]}; {_GO_ON}"
+    print(f"\n{line}", file=sys.stderr)
+    for handler in _log_files():
+        handler.handle(
+            logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None)
+        )
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(128 + number)

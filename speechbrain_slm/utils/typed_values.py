@@ -1,0 +1,233 @@
+"""Values of the command line, typed by what the YAML file has in their place.
+
+Where that is a text, what was typed is the text: ``007``, ``2026-01-15``,
+``lm:v2`` and ``run #2`` are names, which YAML would take for a number, a date,
+a mapping and a comment.
+"""
+
+import re
+
+import ruamel.yaml
+
+from speechbrain_slm.utils.ranges import GROUPS, RANGES
+from speechbrain_slm.utils.yaml_tree import (
+    INCLUDE,
+    OWN_NAMES,
+    ConfigurationError,
+    find_fragment,
+    read_tree,
+    tag_of,
+    unknown_key,
+)
+
+TEXT, NUMBER, LIST, MAPPING, ANY = "text", "number", "list", "mapping", "any"
+_UNKNOWN = object()
+_REFERENCE = re.compile(r"<([^<>]+)>")
+_ARITHMETIC = re.compile(r"[-+*/%.() \d]+")
+# How a number is written; 007 and 2026-01-15 are none.
+_PLAIN_NUMBER = re.compile(
+    r"[-+]?(0|[1-9]\d*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?"
+)
+# What is read as YAML where a text stands.
+_MORE_THAN_TEXT = re.compile(r"\s*[\[{\"']|!(ref|copy) |null$")
+_PLAIN_WORDS = {"true", "false", "null"}
+
+
+class Place:
+    """A node of a YAML file, as far as it says what may take its place.
+
+    Arguments
+    ---------
+    name : str
+        The node's key.
+    node : object
+        Of a tree from ``read_tree``.
+    root : dict
+        That tree.
+    path : str or Path
+        The tree's file.
+    """
+
+    def __init__(self, name, node, root, path):
+        self.name, self.root, self.path = name, root, path
+        self.node = _followed(node, root)
+        self.fragment = None
+        if tag_of(self.node).startswith(INCLUDE):
+            self.fragment = find_fragment(path, tag_of(self.node))
+
+    @property
+    def kind(self):
+        """One of ``TEXT``, ``NUMBER``, ``LIST``, ``MAPPING`` and ``ANY``."""
+        node, tag = self.node, tag_of(self.node)
+        if isinstance(node, dict) or tag == OWN_NAMES or self.fragment:
+            return MAPPING
+        if isinstance(node, list):
+            return LIST
+        if isinstance(node, bool | int | float):
+            return NUMBER
+        if tag.startswith("!") and tag != "!PLACEHOLDER":
+            return ANY
+        if self.name in RANGES and not isinstance(node, str):
+            return NUMBER
+        return ANY if node is _UNKNOWN else TEXT
+
+    def child(self, key):
+        """Return the place of a key; names of the user's are like the others.
+
+        Arguments
+        ---------
+        key : str
+            Where nothing says what it holds, that may be anything.
+
+        Returns
+        -------
+        Place
+        """
+        node = self.node if isinstance(self.node, dict) else {}
+        if key not in node and self.fragment:
+            tree = read_tree(self.fragment)
+            return Place(key, tree.get(key, _UNKNOWN), tree, self.fragment)
+        found = node.get(key, _UNKNOWN)
+        others = list(node.values())
+        if key not in node and others:
+            if all(isinstance(other, dict) for other in others):
+                found = {k: v for other in others for k, v in other.items()}
+            elif tag_of(node) == OWN_NAMES:
+                found = others[0]
+        return Place(key, found, self.root, self.path)
+
+    def element(self):
+        """Return the place of a list's elements.
+
+        Returns
+        -------
+        Place
+        """
+        first = self.node[0] if self.kind == LIST and self.node else ""
+        return Place(self.name, first, self.root, self.path)
+
+
+def _followed(node, root, depth=0):
+    """Follow a reference to what it stands for, or to the like of it."""
+    if tag_of(node) not in ("!ref", "!copy") or depth > 9:
+        return node
+    whole = _REFERENCE.fullmatch(node.value)
+    if not whole:
+        product = _ARITHMETIC.fullmatch(_REFERENCE.sub("1", node.value))
+        return 1 if product else ""
+    found = root
+    for name in re.findall(r"[^\[\]]+", whole[1]):
+        found = found.get(name) if isinstance(found, dict) else _UNKNOWN
+    return _followed(found, root, depth + 1)
+
+
+# Where nothing says what may stand.
+ANYTHING = Place("", _UNKNOWN, {}, "")
+
+
+def typed_value(text, place):
+    """Read a value of the command line.
+
+    Arguments
+    ---------
+    text : str
+        As it was typed.
+    place : Place
+        Where it shall stand.
+
+    Returns
+    -------
+    object
+        The text itself where a text stands (``null`` is null, and a text in
+        quotes is what they enclose); else what it says as YAML, the texts in
+        it as they were typed.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not YAML, or not of the kind that stands there.
+    """
+    text_stands = place.kind == TEXT
+    if text_stands and not _MORE_THAN_TEXT.match(text):
+        return text
+    try:
+        node = ruamel.yaml.YAML().compose(text)
+        if node is None:
+            raise ConfigurationError("empty; write null or '\"\"' for that")
+        if _has_tags(node):
+            return ruamel.yaml.YAML().load(text)
+        value = _converted(node, place)
+    except ruamel.yaml.error.YAMLError as error:
+        if text_stands:
+            return text
+        raise ConfigurationError(f"not valid YAML: {error}") from None
+    if isinstance(value, dict | list):
+        _check_group(place, value)
+    elif place.kind == NUMBER:
+        _check_number(place, value)
+    return value
+
+
+def _has_tags(node):
+    """Tell whether something refers, or is made: YAML and nothing else."""
+    below = node.value if isinstance(node.value, list) else ()
+    if isinstance(node, ruamel.yaml.nodes.MappingNode):
+        below = [child for pair in below for child in pair]
+    return str(node.tag).startswith("!") or any(map(_has_tags, below))
+
+
+def _converted(node, place):
+    if isinstance(node, ruamel.yaml.nodes.ScalarNode):
+        return _scalar(node, place.kind)
+    if isinstance(node, ruamel.yaml.nodes.SequenceNode):
+        return [_converted(child, place.element()) for child in node.value]
+    value = {}
+    for key_node, child in node.value:
+        # Tokens -> probability, where one probability stands.
+        kind = ANY if place.kind == NUMBER else TEXT
+        key = _scalar(key_node, kind)
+        if key in value:
+            raise ruamel.yaml.error.YAMLError(f"'{key}' is given twice")
+        below = place if place.kind == NUMBER else place.child(key)
+        value[key] = _converted(child, below)
+    return value
+
+
+def _scalar(node, kind):
+    text = node.value
+    if not isinstance(text, str):
+        raise ruamel.yaml.error.YAMLError("a key that is no text")
+    if node.style is not None:
+        return text
+    if kind == TEXT:
+        return None if text in ("null", "") else text
+    plain = _PLAIN_NUMBER.fullmatch(text) or text.lower() in _PLAIN_WORDS
+    if plain or not text or kind == NUMBER:
+        return ruamel.yaml.YAML(typ="safe").load(text)
+    return text
+
+
+def _check_number(place, value):
+    switch = isinstance(place.node, bool)
+    if isinstance(value, int | float) and (
+        place.node is None or isinstance(value, bool) == switch
+    ):
+        return
+    if value is not None:
+        expected = "true or false" if switch else "a number"
+        raise ConfigurationError(f"expected {expected}")
+
+
+def _check_group(place, value):
+    """Refuse a list or a mapping that has no place there."""
+    if isinstance(value, dict) and place.node is None:
+        known = GROUPS.get(place.name)
+        if known is None:
+            raise ConfigurationError("expected no mapping")
+        for key in value:
+            if key not in known:
+                raise unknown_key(key, set(known), place.name)
+    elif place.kind == TEXT and place.node is not None:
+        raise ConfigurationError(
+            "expected a text; it is one in quotes of its own, '\"[...]\"'"
+        )
