@@ -139,9 +139,10 @@ class UnitBPE:
         except RuntimeError as error:
             reason = str(error).split("] ")[-1]
             raise ValueError(
-                f"bpe: {vocabulary_size} pieces could not be fitted on "
-                f"{len(texts) - alphabet} sentence(s): {reason} Ask for fewer "
-                "pieces, or give more speech."
+                f"bpe: vocabulary_size is {vocabulary_size}, and so many "
+                "pieces could not be fitted on "
+                f"{len(texts) - alphabet} sentence(s): {reason} Set it lower, "
+                "or give more speech."
             ) from error
         config = {
             "vocabulary_size": vocabulary_size,

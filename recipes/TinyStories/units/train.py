@@ -39,6 +39,7 @@ def main(hparams, device):
             tokenizer_folder,
             hparams["fit_seconds"],
             hparams["seed"],
+            max_seconds=hparams["extraction"]["max_seconds"],
         )
     extract_utterances(
         manifests.values(),
