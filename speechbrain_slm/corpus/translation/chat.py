@@ -7,15 +7,20 @@ so is sent back to the model with what is wrong with it, a few times.
 """
 
 import json
+import logging
 import re
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 from speechbrain_slm.corpus.translation import TranslationError
 from speechbrain_slm.corpus.translation.replies import ReplyCache
+from speechbrain_slm.corpus.translation.waiting import WaitingThreads
 from speechbrain_slm.utils.hashing import identity_of
 
+logger = logging.getLogger(__name__)
+
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")
+# Of one request; a server that says more is not believed.
+MOST_TOKENS = 10**8
 _RESERVED = {"model", "messages", "response_format", "stream", "n"}
 
 
@@ -137,7 +142,7 @@ class ChatTranslator:
         """See :meth:`Translator.translate`. Two shards are under way."""
         self.endpoint.begin()
         pending = deque()
-        with ThreadPoolExecutor(self.concurrency) as pool:
+        with WaitingThreads(self.concurrency) as pool:
             try:
                 for shard in shards:
                     pending.append(
@@ -149,7 +154,6 @@ class ChatTranslator:
                     yield [_outcome(one) for one in pending.popleft()]
             finally:
                 self.endpoint.stop()
-                pool.shutdown(wait=False, cancel_futures=True)
 
     def _story(self, story, check):
         messages = [{"role": "system", "content": self.prompt}]
@@ -243,10 +247,23 @@ def _content(reply):
 
 
 def _tokens(reply):
+    """Return the tokens that a reply says it cost; none if it says nonsense."""
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-    return [count if isinstance(count, int) else 0 for count in counts]
+    found = []
+    for name in ("prompt_tokens", "completion_tokens"):
+        count = usage.get(name) or 0
+        good = isinstance(count, int) and not isinstance(count, bool)
+        if not good or not 0 <= count <= MOST_TOKENS:
+            logger.warning(
+                "The server's usage says %s: %.40r; it is not counted, so the "
+                "cost that is shown is too low",
+                name,
+                count,
+            )
+            count = 0
+        found.append(count)
+    return found
 
 
 def _read(reply, content, keys):

@@ -6,7 +6,6 @@ there when it is mended. The API key is read from the environment for each
 request, kept nowhere, and blotted out of whatever the server says.
 """
 
-import email.utils
 import http.client
 import json
 import logging
@@ -21,6 +20,12 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from speechbrain_slm.corpus.translation import TranslationError
+from speechbrain_slm.corpus.translation.connections import open_request
+from speechbrain_slm.corpus.translation.servers import (
+    is_here,
+    seconds_of,
+    server_error,
+)
 from speechbrain_slm.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
@@ -45,13 +50,6 @@ class _Passing(Exception):
         self.wait = wait
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to wherever it points."""
-
-    def redirect_request(self, *arguments):
-        return None
-
-
 class ChatEndpoint:
     """Sends chat requests, from any number of threads.
 
@@ -63,7 +61,7 @@ class ChatEndpoint:
         The environment variable that holds the API key. By default none is
         sent.
     timeout : float
-        Seconds that a reply may take.
+        Seconds that a reply may take, from the request to its last byte.
     max_attempts : int
         How often a request is sent before the run stops.
     backoff : float
@@ -112,6 +110,16 @@ class ChatEndpoint:
             )
         if max_attempts < 1:
             raise ValueError(f"max_attempts is {max_attempts}; expected 1 up")
+        for name, value in (
+            ("timeout", timeout),
+            ("backoff", backoff),
+            ("max_wait", max_wait),
+        ):
+            if not (0 <= value < threading.TIMEOUT_MAX) or not timeout:
+                raise ValueError(
+                    f"{name} is {value}; expected seconds, 0 or more, and a "
+                    "timeout above 0"
+                )
         if requests_per_minute is not None and requests_per_minute <= 0:
             raise ValueError(
                 f"requests_per_minute is {requests_per_minute}; expected more "
@@ -124,7 +132,8 @@ class ChatEndpoint:
         self.backoff = backoff
         self.max_wait = max_wait
         self.requests_per_minute = requests_per_minute
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        host = parts.hostname
+        self._is_open = parts.scheme == "http" and not is_here(host)
         self._lock = threading.Lock()
         self._next = 0.0
         self._stopped = threading.Event()
@@ -140,7 +149,15 @@ class ChatEndpoint:
         """
         self._stopped.clear()
         self._fatal = ""
-        self._key()
+        if self._key() and self._is_open:
+            self._is_open = False  # said once
+            logger.warning(
+                "Warning: the API key of %s goes to %s over plain http: who "
+                "is on the way can read it. Use https, or a tunnel to a port "
+                "of this machine.",
+                self.api_key_variable,
+                self.url,
+            )
 
     def stop(self, reason="the run ends"):
         """Make all threads give up, those that wait at once.
@@ -186,7 +203,9 @@ class ChatEndpoint:
                         f"last: {error}. Run the same command again when it "
                         "answers; what is translated is kept."
                     ) from None
-                delay = min(self.backoff * 2 ** (attempt - 1), LONGEST_DELAY)
+                # Beyond 2**30 nothing grows, and no number overflows.
+                growth = 2 ** min(attempt - 1, 30)
+                delay = min(self.backoff * growth, LONGEST_DELAY)
                 delay *= random.uniform(0.5, 1.0)
                 logger.info("Attempt %d: %s", attempt, error)
                 if error.wait is not None:
@@ -219,7 +238,8 @@ class ChatEndpoint:
         self._sleep(turn - time.monotonic())
 
     def _sleep(self, seconds):
-        if self._stopped.wait(max(seconds, 0.0)):
+        seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
+        if self._stopped.wait(seconds):
             raise EndpointError(self._fatal)
 
     def _send(self, data):
@@ -231,7 +251,7 @@ class ChatEndpoint:
         status, after = 200, None
         try:
             try:
-                reply = self._opener.open(request, timeout=self.timeout)
+                reply = open_request(request, self.timeout)
             except urllib.error.HTTPError as error:
                 reply, status = error, error.code
                 after = error.headers.get("Retry-After")
@@ -249,16 +269,13 @@ class ChatEndpoint:
         return _parse(text)
 
     def _read(self, reply):
-        """Read a reply that may be slow, or without end."""
-        deadline = time.monotonic() + self.timeout
+        """Read a reply that may be without end."""
         blocks, size = [], 0
         while block := reply.read1(1 << 16):
             blocks.append(block)
             size += len(block)
             if size > LARGEST_REPLY:
                 raise _Passing(f"a reply of more than {LARGEST_REPLY} bytes")
-            if time.monotonic() > deadline:
-                raise _Passing(f"no whole reply within {self.timeout} s")
         expected = reply.headers.get("Content-Length")
         if expected is not None and expected != str(size):
             raise _Passing(f"{size} of a reply's {expected} bytes")
@@ -266,12 +283,12 @@ class ChatEndpoint:
 
     def _judge(self, status, after, text):
         """Return the error that a status stands for."""
-        code, message = _server_error(text)
+        code, message = server_error(text)
         said = f"HTTP {status}: {message}"
         if code == "insufficient_quota":
             return EndpointError(f"{self.url}: {said}")
         if status in _PASSING or status >= 500:
-            wait = _seconds(after)
+            wait = seconds_of(after)
             if wait is not None and wait > self.max_wait:
                 return EndpointError(
                     f"{self.url}: {said}. It asks to wait for {wait:.0f} s; "
@@ -299,36 +316,8 @@ def _parse(text):
     try:
         reply = json.loads(text)
         message = reply["choices"][0]["message"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         message = None
     if not isinstance(message, dict):
         raise _Passing(f"a reply that is no chat completion: {text[:200]!r}")
     return reply
-
-
-def _server_error(text):
-    """Return the code and the message of a server's error."""
-    try:
-        found = json.loads(text)
-        # vLLM's has no "error" around it.
-        found = found.get("error", found)
-        if isinstance(found, dict) and found.get("message"):
-            return str(found.get("code")), str(found["message"])[:500]
-    except (ValueError, AttributeError):
-        pass
-    return "", text[:500].strip() or "no message"
-
-
-def _seconds(after):
-    """Read a Retry-After header: seconds, or a date."""
-    if after is None:
-        return None
-    try:
-        return max(float(after), 0.0)
-    except ValueError:
-        pass
-    try:
-        date = email.utils.parsedate_to_datetime(after)
-        return max(date.timestamp() - time.time(), 0.0)
-    except ValueError:
-        return None
