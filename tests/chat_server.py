@@ -143,6 +143,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, reply[: len(reply) // 2], total=len(reply))
         if fault == "slow":  # a byte now and then, for ever
             return self._trickle(reply)
+        if fault == "headers":  # the same before the reply begins
+            self.send_response(200)
+            self.flush_headers()
+            return self._drip("X: " + "a" * len(reply))
         return self._send(200, reply)
 
     def _send(self, status, text, headers=(), total=None):
@@ -158,6 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
+        self._drip(text)
+
+    def _drip(self, text):
         for character in text:
             self.wfile.write(character.encode("utf-8"))
             self.wfile.flush()

@@ -7,6 +7,7 @@ import socket
 import threading
 from types import SimpleNamespace
 
+import chat_server as chat_server_module
 import pytest
 from chat_server import chat_server, fake_translation
 
@@ -16,12 +17,15 @@ from speechbrain_slm.corpus.translation import (
     TranslationError,
     endpoint,
 )
-from speechbrain_slm.corpus.translation.chat import ChatTranslator
+from speechbrain_slm.corpus.translation.chat import ChatTranslator, _tokens
 from speechbrain_slm.corpus.translation.endpoint import (
     ChatEndpoint,
     EndpointError,
+    _parse,
 )
 from speechbrain_slm.corpus.translation.replies import ReplyCache
+from speechbrain_slm.corpus.translation.servers import server_error
+from speechbrain_slm.corpus.translation.waiting import WaitingThreads
 
 KEY = "sk-Secret0123456789"
 STORY = Story(
@@ -102,7 +106,7 @@ def test_what_passes_is_tried_again(tmp_path, fault):
     assert all(r == asked.requests[0] for r in asked.requests)
 
 
-@pytest.mark.parametrize("fault", ["silent", "slow"])
+@pytest.mark.parametrize("fault", ["silent", "slow", "headers"])
 def test_a_reply_that_never_ends_is_given_up(tmp_path, fault):
     with chat_server(once(fault)) as (url, asked):
         one = translator(url, tmp_path, {"timeout": 0.3})
@@ -199,6 +203,73 @@ class Clock:
     def sleep(self, seconds):
         with self.lock:
             self.now += max(seconds, 0.0)
+
+
+def test_leaving_waits_for_no_reply():
+    """Who presses Ctrl-C does not wait for a slow server."""
+    answer, began = threading.Event(), threading.Event()
+    before = set(threading.enumerate())
+
+    def wait():
+        began.set()
+        return answer.wait()
+
+    with WaitingThreads(1) as threads:
+        waiting, pending = threads.submit(wait), threads.submit(wait)
+        assert began.wait(20)
+    assert not waiting.done()
+    assert pending.cancelled()
+    assert all(one.daemon for one in set(threading.enumerate()) - before)
+    answer.set()
+    assert waiting.result(20)
+
+
+@pytest.mark.parametrize("count", [-1, True, 10**30, "7", 1.5, [1]])
+def test_a_count_that_is_none_is_not_counted(count, caplog):
+    usage = {"prompt_tokens": 7, "completion_tokens": count}
+    assert _tokens({"usage": usage}) == [7, 0]
+    assert "completion_tokens" in caplog.text
+    assert _tokens({"usage": None}) == _tokens({}) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["nan", "inf", "-1", "1e400", "soon", "Wed, 21 Oct 99999 07:28:00 GMT"],
+)
+def test_a_server_cannot_ask_for_nonsense(tmp_path, monkeypatch, after):
+    monkeypatch.setitem(chat_server_module.AFTER, "429", after)
+    with chat_server(once("429")) as (url, asked):
+        assert translate(translator(url, tmp_path)) == [EXPECTED]
+    assert len(asked.requests) == 2
+
+
+def test_json_without_end_is_no_reply():
+    for text in ("[" * 100_000, '{"error": ' * 100_000):
+        with pytest.raises(Exception, match="no chat completion"):
+            _parse(text)
+        assert server_error(text)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "warns"),
+    [
+        ("http://server.example/v1", True),
+        ("http://192.168.0.7:8000/v1", True),
+        ("https://server.example/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+    ],
+)
+def test_a_key_over_plain_http_is_warned_of_once(caplog, url, warns):
+    one = ChatEndpoint(url, "TEST_API_KEY")
+    for _ in range(2):
+        one.begin()
+    said = [r for r in caplog.records if "over plain http" in r.message]
+    assert len(said) == warns
+    caplog.clear()
+    ChatEndpoint(url).begin()
+    assert not caplog.records
 
 
 def test_retry_after_holds_all_threads(tmp_path, monkeypatch):
@@ -347,6 +418,8 @@ def test_no_key_no_request(tmp_path, monkeypatch):
         ({"base_url": f"https://u:{KEY}@host/v1"}, "user, a password"),
         ({"api_key_variable": KEY}, "not the name of an environment"),
         ({"max_attempts": 0}, "max_attempts"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"max_wait": float("nan")}, "max_wait is nan"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
     ],
 )
