@@ -5,14 +5,18 @@ follows from the device, so that the same command runs on GPUs and on CPUs.
 """
 
 import datetime
+import functools
 import os
 import time
 import uuid
 
 import torch
 
+from speechbrain_slm.utils import heartbeat
+
 # A rank that does not take part in a collective operation within this time is
-# taken for dead. At a barrier it is waited for, however long its work takes.
+# taken for dead. At a barrier it is waited for, however long its work takes, as
+# long as its heart beats.
 TIMEOUT = datetime.timedelta(minutes=30)
 _PATIENCE = datetime.timedelta(days=365)
 _patient = None  # the process group of barriers
@@ -62,7 +66,8 @@ def barrier():
     """Wait for all processes; does nothing where there is only one.
 
     For as long as it takes: shares of long work never end at the same time.
-    Where a rank ends, its connections close, and the others raise at once.
+    Where a rank ends, its connections close, and the others raise at once; of
+    one that is stopped see :mod:`speechbrain_slm.utils.heartbeat`.
     """
     if _patient is not None:
         torch.distributed.barrier(_patient)
@@ -90,6 +95,7 @@ def init_distributed(device, backend=None):
     """
     if not launched_by_torchrun():
         return device
+    heartbeat.end_with_parent()
     on_gpu = device.startswith("cuda")
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu:
@@ -102,14 +108,22 @@ def init_distributed(device, backend=None):
         device = f"cuda:{local_rank}"
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():
+        heartbeat.check_store()
         shared = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
         store, number, ranks = next(shared)
+        name = _fresh_name(store, number, ranks)
         torch.distributed.init_process_group(
             backend or ("nccl" if on_gpu else "gloo"),
             timeout=TIMEOUT,
-            store=_fresh_names(store, number, ranks),
+            store=torch.distributed.PrefixStore(name, store),
             rank=number,
             world_size=ranks,
+        )
+        heartbeat.start(
+            functools.partial(_new_connection, name),
+            number,
+            ranks,
+            TIMEOUT.total_seconds(),
         )
     global _patient
     # On GPUs, too: NCCL keeps one busy while it waits.
@@ -117,8 +131,19 @@ def init_distributed(device, backend=None):
     return device
 
 
-def _fresh_names(store, number, ranks):
-    """Return a store in which dead processes have written nothing.
+def _new_connection(name):
+    """Connect to the store once more: one connection serves one thread."""
+    store = torch.distributed.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=False,
+        timeout=TIMEOUT,
+    )
+    return torch.distributed.PrefixStore(f"heartbeat/{name}", store)
+
+
+def _fresh_name(store, number, ranks):
+    """Agree on a prefix under which dead processes have written nothing.
 
     When ``torchrun`` starts the ranks again, it gives them the store of those
     that died (https://github.com/pytorch/pytorch/issues/135712), and they
@@ -131,7 +156,7 @@ def _fresh_names(store, number, ranks):
         store.set(f"asks/{number}", name)
         name = store.get(f"answer/{name}").decode()
         store.add(f"{name}/joined", 1)
-        return torch.distributed.PrefixStore(name, store)
+        return name
     limit = time.monotonic() + TIMEOUT.total_seconds()
     while store.add(f"{name}/joined", 0) < ranks - 1:
         for other in range(1, ranks):
@@ -144,4 +169,4 @@ def _fresh_names(store, number, ranks):
                 "look at the logs of the others"
             )
         time.sleep(0.02)
-    return torch.distributed.PrefixStore(name, store)
+    return name

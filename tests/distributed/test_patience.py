@@ -2,12 +2,15 @@
 
     torchrun --nproc_per_node=2 test_patience.py FOLDER
 
-translates with a rank that is slow; without a folder, one ends before a
-barrier.
+translates with a rank that is slow; with the word "stopped", rank 1 is before
+a barrier; with neither, it ends there.
 """
 
 import datetime
+import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -52,10 +55,14 @@ def test_a_slow_rank_is_waited_for(tmp_path):
     assert found == ["ONE BY ONE.", "TWO OF THEM."]
 
 
-def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
+    port = free_port()
     agents = [
         start(
             [
@@ -79,9 +86,59 @@ def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
     assert "BEGUN 0" in "".join(outputs)
 
 
+def start_by_hand(rank, port):
+    """Start a rank without an agent, which would end it itself."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return start(
+        [sys.executable, __file__, "stopped"],
+        **{name: str(value) for name, value in environment.items()},
+        PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
+    )
+
+
+def test_a_stopped_rank_is_not_waited_for():
+    port = free_port()
+    ranks = [start_by_hand(rank, port) for rank in range(2)]
+    try:
+        text, _ = ranks[0].communicate(timeout=90)
+        assert ranks[1].poll() is None
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert ranks[0].returncode == 1
+    assert "Rank 1 is stopped, or its machine: it has shown no sign" in text
+    assert "through" not in text
+
+
+def test_no_rank_outlives_its_agent():
+    """Not even one that is stopped, or waits for one that is."""
+    agent = start(
+        command(__file__, "stopped", ranks=2)[:-1],
+        PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
+    )
+    begun = [agent.stdout.readline().split() for _ in range(2)]
+    agent.kill()
+    try:
+        # Ends when the last process does that has this output.
+        text, _ = agent.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        for _, _, process in begun:
+            os.kill(int(process), signal.SIGKILL)
+        raise
+    assert "through" not in text
+
+
 if __name__ == "__main__":
     distributed.TIMEOUT = datetime.timedelta(seconds=LIMIT)
     distributed.init_distributed("cpu")
+    if sys.argv[1:] == ["stopped"]:
+        distributed.barrier()
+        print("BEGUN", distributed.rank(), os.getpid(), flush=True)
+        if not distributed.is_main():
+            os.kill(os.getpid(), signal.SIGSTOP)
+        distributed.barrier()
+        sys.exit("through")
     if len(sys.argv) < 2:
         print("BEGUN", distributed.rank(), flush=True)
         distributed.barrier()

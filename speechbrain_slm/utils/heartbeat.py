@@ -1,0 +1,201 @@
+"""No rank outlives the others, or the ``torchrun`` that started it.
+
+A rank that is killed closes its connections, and all that wait for it notice
+at once. One that is stopped, or on a machine that has frozen, keeps them open:
+at a barrier it would be waited for as if it had long work to do. So each rank
+counts up in the rendezvous store, by a thread of its own, and watches whether
+the next rank does, too.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+_PR_SET_PDEATHSIG = 1
+_store = None  # the main thread's connection
+
+
+def end_with_parent():
+    """End this process when the ``torchrun`` that started it ends.
+
+    Call it first: until then, and where the kernel cannot do it, a process
+    whose parent is killed goes on.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Started by hand or by a batch system: a shell may end before it.
+        return
+    parent = os.getppid()
+    # At the end of the thread that forked, but torchrun's waits for us.
+    with contextlib.suppress(AttributeError, OSError):  # Linux has it.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    _end("torchrun, which started this process, has ended")
+
+
+def check_store():
+    """Refuse to wait for the store of a ``torchrun`` that has ended.
+
+    PyTorch asks for it again and again. But ``torchrun`` opens its store
+    before it starts a rank, so one that refuses will not come back.
+
+    Raises
+    ------
+    ConnectionError
+        If nothing listens there.
+    """
+    if not _torchrun_has_the_store():
+        return
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        socket.create_connection(address, timeout=10).close()
+    except ConnectionRefusedError as error:
+        raise ConnectionError(
+            f"{address[0]}:{address[1]} refuses connections: torchrun, which "
+            "listened there, has ended; start it again"
+        ) from error
+    except OSError:
+        # A network may be slow; joining has a time limit of its own.
+        return
+
+
+def _torchrun_has_the_store():
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _end(reason):
+    """End the process from a thread, whatever its others wait for."""
+    error = ConnectionError(reason)
+    with contextlib.suppress(Exception):  # Nobody may be there to read it.
+        sys.excepthook(ConnectionError, error, None)
+    os._exit(1)
+
+
+class Heart:
+    """Count up in a store, and watch whether the next rank does.
+
+    Arguments
+    ---------
+    store : torch.distributed.Store
+        Which no dead process has written to; used from one thread.
+    rank : int
+        This process.
+    ranks : int
+        All of them.
+    limit : float
+        Seconds after which a rank that does not count is taken for dead.
+
+    Example
+    -------
+    >>> from torch.distributed import HashStore
+    >>> store = HashStore()
+    >>> one, two = Heart(store, 0, 2, 1.0), Heart(store, 1, 2, 1.0)
+    >>> one.beat(), two.beat()
+    (None, None)
+    >>> [one.beat() for _ in range(11)][-1]
+    'Rank 1 is stopped, or its machine: it has shown no sign of life for 1.0 s'
+    """
+
+    def __init__(self, store, rank, ranks, limit):
+        self._store = store
+        self._rank = rank
+        self._ranks = ranks
+        self._limit = limit
+        self.interval = min(5.0, limit / 10)
+        self._watched = (rank + 1) % ranks
+        self._count = 0
+        # In beats of our own: where all are stopped for a while, a laptop
+        # closed, nobody has missed any.
+        self._missed = 0
+
+    def beat(self):
+        """Count up, and look at the next rank that has not ended.
+
+        Returns
+        -------
+        str or None
+            What is wrong with it.
+        """
+        self._store.add(f"beats/{self._rank}", 1)
+        while self._watched != self._rank:
+            if not self._store.add(f"ended/{self._watched}", 0):
+                break
+            self._watched = (self._watched + 1) % self._ranks
+            self._count = self._missed = 0
+        else:
+            return None
+        count = self._store.add(f"beats/{self._watched}", 0)
+        self._missed = self._missed + 1 if count == self._count else 0
+        self._count = count
+        if self._missed * self.interval < self._limit:
+            return None
+        return (
+            f"Rank {self._watched} is stopped, or its machine: it has shown "
+            f"no sign of life for {self._limit} s"
+        )
+
+    def run(self):
+        """Beat until the process ends, or another one fails to."""
+        while True:
+            time.sleep(self.interval)
+            try:
+                reason = self.beat()
+            except Exception:  # The store's end, whatever PyTorch calls it.
+                if _torchrun_has_the_store():
+                    _end("torchrun's store does not answer: it has ended")
+                return
+            if reason:
+                _end(reason)
+
+
+def start(connect, rank, ranks, limit):
+    """Start to beat and to watch.
+
+    Arguments
+    ---------
+    connect : callable
+        Returns a new connection to the store, for one thread.
+    rank : int
+        This process.
+    ranks : int
+        All of them.
+    limit : float
+        See :class:`Heart`.
+    """
+    global _store
+    heart = Heart(connect(), rank, ranks, limit)
+    threading.Thread(target=heart.run, daemon=True).start()
+    _store = connect()
+    atexit.register(_end_in_peace, rank, os.getpid())
+
+
+def _end_in_peace(rank, process):
+    if os.getpid() == process:  # What a fork ends is not the rank.
+        with contextlib.suppress(Exception):
+            _store.add(f"ended/{rank}", 1)
+
+
+def is_first_to_fail():
+    """Tell whether this is the first rank that fails, so that one speaks.
+
+    When a rank fails, the others do, too: their connections break.
+
+    Returns
+    -------
+    bool
+        True in a process without ranks.
+    """
+    if _store is not None:
+        with contextlib.suppress(Exception):
+            return _store.add("failed", 1) == 1
+    return True

@@ -1,0 +1,120 @@
+"""Ranks that stop, end, or lose the process that started them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from torch.distributed import HashStore
+
+from speechbrain_slm.utils import heartbeat
+from speechbrain_slm.utils.heartbeat import Heart
+
+# Starts a rank as torchrun does, and waits for it.
+PARENT = (
+    "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]])"
+)
+CHILD = """
+import ctypes, os, sys, time
+from speechbrain_slm.utils import heartbeat
+if sys.argv[1] == "thread":  # As where the kernel cannot do it.
+    heartbeat.ctypes = None
+heartbeat.end_with_parent()
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("way", ["kernel", "thread"])
+def test_a_rank_ends_with_its_parent(way):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "-c", CHILD, way],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "TORCHELASTIC_RUN_ID": "one"},
+        text=True,
+    )
+    child = int(parent.stdout.readline())
+    parent.kill()
+    try:
+        # The end of the output is the end of the child, which shares it.
+        text, _ = parent.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.kill(child, signal.SIGKILL)
+        raise
+    assert ("torchrun, which started" in text) == (way == "thread")
+
+
+def test_a_rank_that_was_started_by_hand_outlives_its_shell(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setattr(heartbeat, "ctypes", None)
+    heartbeat.end_with_parent()  # Asks for nothing.
+
+
+def test_a_store_that_is_gone_is_not_waited_for(monkeypatch):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(listening.getsockname()[1]))
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+        heartbeat.check_store()
+    with pytest.raises(ConnectionError, match=r"torchrun, .*, has ended"):
+        heartbeat.check_store()
+    # Where rank 0 has the store, it may still be on its way.
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    heartbeat.check_store()
+
+
+@pytest.fixture
+def hearts():
+    store = HashStore()
+    return store, [Heart(store, rank, 4, 1.0) for rank in range(4)]
+
+
+def rounds(hearts, number, *ranks):
+    """Let some ranks beat; return what the last round says by rank."""
+    for _ in range(number):
+        said = {rank: hearts[rank].beat() for rank in ranks}
+    return {rank: text for rank, text in said.items() if text}
+
+
+def test_the_one_before_a_stopped_rank_says_so(hearts):
+    _, ranks = hearts
+    assert not rounds(ranks, 50, 0, 1, 2, 3)
+    assert not rounds(ranks, 10, 0, 1, 3)
+    assert rounds(ranks, 1, 0, 1, 3) == {
+        1: "Rank 2 is stopped, or its machine: it has shown no sign of life "
+        "for 1.0 s"
+    }
+
+
+def test_one_that_goes_on_in_time_is_alive(hearts):
+    _, ranks = hearts
+    for _ in range(3):
+        assert not rounds(ranks, 9, 0, 1, 3)
+        assert not rounds(ranks, 1, 2, 0, 1, 3)
+    # All are stopped for as long as you like, and go on one by one.
+    assert not rounds(ranks, 1, 3, 2, 1, 0)
+
+
+def test_a_rank_that_has_ended_is_not_missed(hearts):
+    store, ranks = hearts
+    rounds(ranks, 5, 0, 1, 2, 3)
+    store.add("ended/1", 1)
+    assert not rounds(ranks, 50, 0, 2, 3)
+    # Whom it watched is watched by the one before it.
+    assert list(rounds(ranks, 20, 0, 3)) == [0]
+    for rank in (2, 3):
+        store.add(f"ended/{rank}", 1)
+    assert not rounds(ranks, 50, 0)
+
+
+def test_one_of_many_speaks(monkeypatch):
+    assert heartbeat.is_first_to_fail()
+    assert heartbeat.is_first_to_fail()
+    monkeypatch.setattr(heartbeat, "_store", HashStore())
+    assert heartbeat.is_first_to_fail()
+    assert not heartbeat.is_first_to_fail()
