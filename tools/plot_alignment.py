@@ -8,9 +8,9 @@ table, of one pooling, goes to the standard output as Markdown.
 
 import argparse
 
+from speechbrain_slm.evaluation.alignment_figure import draw_alignment
 from speechbrain_slm.evaluation.alignment_report import (
     alignment_table,
-    draw_alignment,
     read_alignment,
 )
 from speechbrain_slm.utils.running import run_script
@@ -59,7 +59,7 @@ def main(arguments):
         "--languages",
         nargs=2,
         metavar=("SOURCE", "TARGET"),
-        help="by default the first two of the evaluation",
+        help="by default a table of all pairs, a figure of the first",
     )
     options = parser.parse_args(arguments)
     pairs = [read_run(argument) for argument in options.runs]

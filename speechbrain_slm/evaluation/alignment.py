@@ -26,16 +26,13 @@ from speechbrain_slm.evaluation.alignment_report import (
     ALIGNMENT_JSON,
     FORMAT,
     VERSION,
+    pairs_line,
 )
 from speechbrain_slm.evaluation.hidden_states import POOLINGS, StatePooler
 from speechbrain_slm.evaluation.identity import (
     check_tokenizer,
-    weights_identity,
 )
-from speechbrain_slm.evaluation.parallel_items import (
-    read_speakers,
-    read_texts,
-)
+from speechbrain_slm.evaluation.parallel_items import read_spoken
 from speechbrain_slm.evaluation.parallel_pairs import (
     VOICES,
     parallel_pairs,
@@ -46,7 +43,10 @@ from speechbrain_slm.evaluation.state_parts import (
     open_part,
     publish_missing,
 )
-from speechbrain_slm.models.export import load_speech_lm
+from speechbrain_slm.models.export import (
+    examine_speech_lm,
+    load_speech_lm,
+)
 from speechbrain_slm.utils.atomic import (
     read_json,
     remove_temporary,
@@ -144,15 +144,20 @@ def evaluate_alignment(
     if not poolings:
         raise ValueError(f"poolings is empty; expected {', '.join(POOLINGS)}")
     store = UnitStore(units_folder)
-    texts = read_texts(manifest) if manifest else None
-    speakers = read_speakers(manifest) if manifest else None
+    texts = speakers = None
+    if manifest:
+        texts, speakers = read_spoken(manifest)
+    units, model_identity = examine_speech_lm(model_folder)
+    check_tokenizer(units, store, model_folder)
     pairs, summaries = parallel_pairs(
         store, languages, level, voices, texts, seed, speakers
     )
+    for summary in summaries:
+        logger.info("%s", pairs_line(summary, level))
     plan = {
         "format": FORMAT,
         "version": VERSION,
-        "model": weights_identity(model_folder),
+        **model_identity,
         "tokenizer": store.identity,
         "units": store.info["identity"],
         "pairs": _identity(pairs),
@@ -173,8 +178,7 @@ def evaluate_alignment(
     if finished is not None:
         logger.info("%s is complete; nothing to do", folder / ALIGNMENT_JSON)
         return finished if is_main() else None
-    model, units = load_speech_lm(model_folder)
-    check_tokenizer(units, store, model_folder)
+    model, units = load_speech_lm(model_folder, model_identity)
     pooler = StatePooler(
         model.to(device),
         units["vocabulary_size"],
@@ -245,7 +249,8 @@ def _records(pairs, shards, poolings, max_retrieval, gallery, seed):
     head = group.select(["source_language", "target_language"])
     head = head.slice(0, 1).to_pylist()[0]
     head["voice"] = VOICES[not group["same_voice"][0].as_py()]
-    layers = open_part(shards[0]).shape[1]
+    for shard in shards:
+        layers = open_part(shard, check=True).shape[1]
     for p, layer in itertools.product(range(len(poolings)), range(layers)):
         sums, kept = PairSums(), []
         for shard in shards:

@@ -1,9 +1,19 @@
-"""The alignment of runs as a table and as a figure."""
+"""The alignment of runs as a table; ``alignment_figure`` draws it."""
 
 from pathlib import Path
 
-from speechbrain_slm.utils.atomic import atomic_path, read_json
 from speechbrain_slm.utils.hashing import difference
+from speechbrain_slm.utils.markdown import markdown_row
+from speechbrain_slm.utils.schema import (
+    COUNT,
+    FLAG,
+    MAPPING,
+    NUMBER,
+    TEXT,
+    check_shape,
+    read_shaped,
+    whole,
+)
 
 FORMAT = "speechbrain_slm.alignment"
 VERSION = 1
@@ -18,8 +28,45 @@ COMPARABLE = (
     "gallery",
     "seed",
 )
-# The stricter comparison is the solid line.
-STYLES = {"different": "-", "same": "--"}
+_RETRIEVAL = {
+    name: NUMBER
+    for name in ("p1_forward", "p1_backward", "mexa")
+    for name in (name, f"{name}_low", f"{name}_high")
+}
+_SHAPE = {
+    "level": TEXT,
+    "gallery": whole(2),
+    "languages": [
+        {
+            "languages": [TEXT],
+            "texts_known": FLAG,
+            "items": COUNT,
+            "paired": COUNT,
+            "voices": [TEXT],
+            "left_out": COUNT,
+            "ambiguous": COUNT,
+            "shortened?": COUNT,
+        }
+    ],
+    "records": [
+        {
+            **dict.fromkeys(
+                ("source_language", "target_language", "voice", "pooling"), TEXT
+            ),
+            "layer": COUNT,
+            "n": COUNT,
+            **dict.fromkeys(
+                (
+                    *("cosine", "cosine_low", "cosine_high", "mismatched"),
+                    *("margin", "margin_low", "margin_high"),
+                    *("cka", "cka_mismatched"),
+                ),
+                NUMBER,
+            ),
+            "retrieval_matched": {**_RETRIEVAL, "chance": NUMBER},
+        }
+    ],
+}
 
 
 def read_alignment(folder):
@@ -40,19 +87,28 @@ def read_alignment(folder):
     FileNotFoundError
         If it is not there.
     ValueError
-        If it is damaged, or of another format or version.
+        If it is damaged, or of another format, version or shape.
     """
     path = Path(folder) / ALIGNMENT_JSON
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; run the alignment recipe to its end first"
         )
-    results = read_json(path)
+    results = read_shaped(path, MAPPING)
     found = (results.get("format"), results.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(
             f"{path}: format and version are {found}, expected "
             f"{(FORMAT, VERSION)}; evaluate again"
+        )
+    check_shape(results, _SHAPE, path)
+    if not results["records"] or any(
+        len(pair["languages"]) != 2 for pair in results["languages"]
+    ):
+        raise ValueError(
+            f"{path} has {len(results['records'])} records of "
+            f"{[pair['languages'] for pair in results['languages']]}; expected "
+            "one or more, of pairs of languages. Evaluate again."
         )
     return results
 
@@ -83,6 +139,58 @@ def check_comparable(runs):
             )
 
 
+def pairs_line(summary, level):
+    """Say how much of a store two languages are compared on.
+
+    Arguments
+    ---------
+    summary : dict
+        Of :func:`speechbrain_slm.evaluation.parallel_pairs.parallel_pairs`.
+    level : str
+        ``sentence`` or ``story``.
+
+    Returns
+    -------
+    str
+        What was found, paired and left out, and why.
+
+    Example
+    -------
+    >>> pairs_line({"languages": ["en", "fr"], "items": 9, "paired": 4,
+    ...     "voices": ["same", "different"], "left_out": 5, "ambiguous": 1,
+    ...     "shortened": 0}, "story")
+    'en and fr: 4 of 9 parallel stories are paired (same, different voice); 5 \
+are left out because not every voice says them, 1 because a text has another \
+translation, too'
+    """
+    what = {"sentence": "sentences", "story": "stories"}.get(level, level)
+    line = (
+        f"{' and '.join(summary['languages'])}: {summary['paired']} of "
+        f"{summary['items']} parallel {what} are paired "
+        f"({', '.join(summary['voices'])} voice)"
+    )
+    reasons = [
+        f"{summary.get(key, 0)} {why}"
+        for key, why in (
+            ("left_out", "because not every voice says them"),
+            (
+                "ambiguous",
+                "because a text has another translation, too",
+            ),
+            (
+                "shortened",
+                "whole stories because they lack sentences",
+            ),
+        )
+        if summary.get(key)
+    ]
+    if not reasons:
+        return f"{line}; none is left out"
+    return f"{line}; {reasons[0].replace(' ', ' are left out ', 1)}" + "".join(
+        f", {reason}" for reason in reasons[1:]
+    )
+
+
 def alignment_table(runs, pooling, languages=None):
     """Lay out the alignment of runs in Markdown, layer by layer.
 
@@ -93,12 +201,13 @@ def alignment_table(runs, pooling, languages=None):
     pooling : str
         The pooling to show.
     languages : sequence of str, optional
-        Source and target; by default the first two.
+        Source and target; by default every pair that was evaluated.
 
     Returns
     -------
     str
-        P@1 and MEXA are those of the matched galleries.
+        P@1, its chance and MEXA are those of the matched galleries. Below the
+        table, a line a pair of languages: see :func:`pairs_line`.
 
     Raises
     ------
@@ -108,36 +217,73 @@ def alignment_table(runs, pooling, languages=None):
     """
     check_comparable(runs)
     lines = [
-        "| voice | layer | run | cosine | mismatched | margin [95 %] "
-        "| P@1 to, from | MEXA | CKA | CKA mismatched |",
-        "| --- " * 10 + "|",
+        "| languages | voice | layer | run | n | cosine | mismatched "
+        "| margin [95 %] | P@1 to, from | chance | MEXA | CKA "
+        "| CKA mismatched |",
+        "| --- " * 13 + "|",
     ]
+    first = next(iter(runs.values()))
+    summaries = [
+        summary
+        for summary in first["languages"]
+        if languages is None or summary["languages"] == list(languages)
+    ]
+    pairs = [summary["languages"] for summary in summaries]
     chosen = {
-        (record["voice"], record["layer"], name): record
+        (number, record["voice"], record["layer"], name): record
+        for number, pair in enumerate(pairs or [languages])
         for name, results in runs.items()
-        for record in _select(results, languages)
+        for record in select(results, pair)
         if record["pooling"] == pooling
     }
     if not chosen:
         raise ValueError(f"no records of pooling '{pooling}'")
     order = list(runs)
-    for voice, layer, name in sorted(
-        chosen, key=lambda key: (*key[:2], order.index(key[2]))
+    for number, voice, layer, name in sorted(
+        chosen, key=lambda key: (*key[:3], order.index(key[3]))
     ):
-        record = chosen[voice, layer, name]
+        record = chosen[number, voice, layer, name]
         found = record["retrieval_matched"]
-        lines.append(
-            f"| {voice} | {layer} | {name} | {record['cosine']:.3f} "
-            f"| {record['mismatched']:.3f} | {record['margin']:.3f} "
-            f"[{record['margin_low']:.3f}, {record['margin_high']:.3f}] "
-            f"| {found['p1_forward']:.2f}, {found['p1_backward']:.2f} "
-            f"| {found['mexa']:.2f} | {record['cka']:.2f} "
-            f"| {record['cka_mismatched']:.2f} |"
+        cells = (
+            " to ".join(pairs[number]),
+            voice,
+            str(layer),
+            name,
+            str(record["n"]),
+            f"{record['cosine']:.3f}",
+            f"{record['mismatched']:.3f}",
+            f"{record['margin']:.3f} [{record['margin_low']:.3f}, "
+            f"{record['margin_high']:.3f}]",
+            f"{found['p1_forward']:.2f}, {found['p1_backward']:.2f}",
+            f"{found['chance']:.2f}",
+            f"{found['mexa']:.2f}",
+            f"{record['cka']:.2f}",
+            f"{record['cka_mismatched']:.2f}",
         )
+        lines.append(markdown_row(cells))
+    lines += ["", *(pairs_line(one, first["level"]) for one in summaries)]
     return "\n".join(lines)
 
 
-def _select(results, languages):
+def select(results, languages=None):
+    """Return the records of a pair of languages.
+
+    Arguments
+    ---------
+    results : dict
+        The content of ``alignment.json``.
+    languages : sequence of str, optional
+        Source and target; by default the first two.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    ValueError
+        If there is none: names the pairs that there are.
+    """
     pair = list(languages or results["languages"][0]["languages"])
     chosen = [
         record
@@ -153,149 +299,3 @@ def _select(results, languages):
             )
         )
     return chosen
-
-
-def draw_alignment(runs, path, languages=None):
-    """Draw the alignment of runs over the layers.
-
-    Rows are measures and columns poolings; a run has a colour, a voice a line
-    style. Bands are 95 % intervals.
-
-    Arguments
-    ---------
-    runs : dict
-        Name -> content of ``alignment.json``.
-    path : str or Path
-        The PNG file.
-    languages : sequence of str, optional
-        Source and target; by default the first two.
-
-    Raises
-    ------
-    ValueError
-        If the runs were not measured on the same pairs, or not on these
-        languages.
-    """
-    # Not pyplot, which keeps figures and asks for a display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    check_comparable(runs)
-    chosen = {name: _select(runs[name], languages) for name in runs}
-    first = next(iter(chosen.values()))
-    poolings = list(dict.fromkeys(record["pooling"] for record in first))
-    voices = [v for v in STYLES if any(r["voice"] == v for r in first)]
-    rows = _rows(first[0])
-    figure = Figure(
-        figsize=(1.2 + 3.2 * len(poolings), 1.6 + 2.2 * len(rows)),
-        layout="constrained",
-    )
-    canvas = FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        len(rows), len(poolings), sharex=True, sharey="row", squeeze=False
-    )
-    for axes, (label, curve, baseline) in zip(grid, rows, strict=True):
-        axes[0].set_ylabel(label)
-        for axis, pooling in zip(axes, poolings, strict=True):
-            axis.grid(alpha=0.3)
-            if isinstance(baseline, float):
-                axis.axhline(baseline, color="0.5", linestyle=":")
-            for number, records in enumerate(chosen.values()):
-                for voice in voices:
-                    points = [
-                        record
-                        for record in records
-                        if (record["pooling"], record["voice"])
-                        == (pooling, voice)
-                    ]
-                    points.sort(key=lambda record: record["layer"])
-                    _draw(axis, points, curve, f"C{number}", STYLES[voice])
-                    # Of one voice alone: those of both lie together.
-                    if callable(baseline) and voice == voices[0]:
-                        _draw(axis, points, baseline, f"C{number}", ":")
-    for axis, pooling in zip(grid[0], poolings, strict=True):
-        axis.set_title(f"pooling: {pooling}")
-    for axis in grid[-1]:
-        axis.set_xlabel("layer (0: embeddings)")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    _describe(figure, first, next(iter(runs.values())), list(runs), voices)
-    with atomic_path(path) as temporary:
-        canvas.print_png(temporary)
-
-
-def _rows(record):
-    """Return (label, curve, baseline) of each row of the figure.
-
-    A curve gives value, low and high of a record. A baseline is a curve, a
-    constant or None.
-    """
-    chance = record["retrieval_matched"]["chance"]
-
-    def plain(name):
-        return lambda r: (r[name], None, None)
-
-    def bounded(name, nested=None):
-        def values(record):
-            inside = record[nested] if nested else record
-            return tuple(
-                inside[f"{name}{end}"] for end in ("", "_low", "_high")
-            )
-
-        return values
-
-    direction = f"{record['source_language']} to {record['target_language']}"
-    matched = "retrieval_matched"
-    return [
-        ("cosine", bounded("cosine"), plain("mismatched")),
-        ("margin of cosines", bounded("margin"), None),
-        (
-            f"P@1, {direction}\n(share; matched gallery)",
-            bounded("p1_forward", matched),
-            chance,
-        ),
-        ("MEXA\n(share; matched gallery)", bounded("mexa", matched), None),
-        ("linear CKA", plain("cka"), plain("cka_mismatched")),
-    ]
-
-
-def _draw(axis, points, curve, colour, style):
-    layers = [record["layer"] for record in points]
-    values, low, high = zip(*map(curve, points), strict=True)
-    main = style != ":"
-    axis.plot(
-        layers,
-        values,
-        style,
-        color=colour,
-        linewidth=1.6 if main else 1.2,
-        marker="." if main else None,
-    )
-    if low[0] is not None:
-        axis.fill_between(layers, low, high, color=colour, alpha=0.12, lw=0)
-
-
-def _describe(figure, records, results, names, voices):
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=f"C{number}", linewidth=3, label=name)
-        for number, name in enumerate(names)
-    ]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=STYLES[voice], label=label)
-        for voice, label in (
-            ("different", "translation by another voice"),
-            ("same", "translation by the same voice"),
-        )
-        if voice in voices
-    ]
-    label = "mismatch of its length and voice; grey: chance"
-    handles += [Line2D([], [], color="0.3", linestyle=":", label=label)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    one = records[0]
-    figure.suptitle(
-        f"Alignment of {one['source_language']} and {one['target_language']}: "
-        f"{one['n']} pairs a curve (level: {results['level']}), galleries of "
-        f"{results['gallery']}; bands: 95 %",
-        fontsize="medium",
-    )

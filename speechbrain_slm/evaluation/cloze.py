@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.accuracy import summarise
 from speechbrain_slm.evaluation.identity import (
     check_tokenizer,
-    weights_identity,
+    unchanged,
 )
 from speechbrain_slm.evaluation.items import SIDES, make_pairs, read_items
 from speechbrain_slm.evaluation.likelihood import (
@@ -33,7 +32,10 @@ from speechbrain_slm.evaluation.results import (
     SCORES_PARQUET,
     VERSION,
 )
-from speechbrain_slm.models.export import load_speech_lm
+from speechbrain_slm.models.export import (
+    examine_speech_lm,
+    load_speech_lm,
+)
 from speechbrain_slm.utils.atomic import (
     fsync_folder,
     read_json,
@@ -46,6 +48,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.tables import write_table
 
@@ -129,7 +132,10 @@ def evaluate_cloze(
     """
     convention = _checked(convention or {})
     store = UnitStore(units_folder)
-    table = read_items(items)
+    with unchanged(items) as items_identity:
+        table = read_items(items)
+    units, model_identity = examine_speech_lm(model_folder)
+    check_tokenizer(units, store, model_folder)
     request = {
         "format": FORMAT,
         "version": VERSION,
@@ -137,10 +143,10 @@ def evaluate_cloze(
         "endings": endings,
         "too_long": too_long,
         "seed": seed,
-        "model": weights_identity(model_folder),
+        **model_identity,
         "tokenizer": store.identity,
         "units": store.info["identity"],
-        "items": sha256_file(items),
+        "items": items_identity,
     }
     folder = Path(output_folder)
     finished = _finished(folder, request)
@@ -149,8 +155,7 @@ def evaluate_cloze(
     if finished is not None:
         logger.info("%s is complete; nothing to do", folder / RESULTS_JSON)
         return finished
-    model, units = load_speech_lm(model_folder)
-    check_tokenizer(units, store, model_folder)
+    model, units = load_speech_lm(model_folder, model_identity)
     scorer = LikelihoodScorer(
         model.to(device),
         units["vocabulary_size"],
@@ -223,7 +228,7 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     barrier()
     begins = range(0, len(pairs.pairs), pairs_per_shard)
     paths = [here / f"part-{begin:08d}.parquet" for begin in begins]
-    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    missing = [n for n, path in enumerate(paths) if find_piece(path) is None]
     # All have listed what is missing before one of them adds to it.
     barrier()
     logger.info(
@@ -236,13 +241,13 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
         part = slice(begins[number], begins[number] + pairs_per_shard)
         found = scorer.score(pairs.pairs[part], pairs.names[part])
         columns = {name: getattr(found, name) for name in SUMS}
-        write_table(paths[number], pa.table(columns))
+        write_piece(paths[number], pa.table(columns), {})
     barrier()
     return paths
 
 
 def _join(paths):
-    table = pa.concat_tables(pq.read_table(path) for path in paths)
+    table = pa.concat_tables(read_piece(path).table for path in paths)
     return Likelihoods(*(table[name].to_numpy() for name in SUMS))
 
 

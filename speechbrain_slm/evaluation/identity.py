@@ -1,41 +1,38 @@
-"""What is being evaluated: the identities of models and their units."""
+"""What is being evaluated: nothing may change while it is read."""
 
-from pathlib import Path
+import contextlib
 
-from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.files import as_stored
+from speechbrain_slm.utils.hashing import sha256_file
 
 
-def weights_identity(folder):
-    """Return the identity of an exported model's weights.
+@contextlib.contextmanager
+def unchanged(path):
+    """Read a file and say what it is: what is read is what is named.
 
     Arguments
     ---------
-    folder : str or Path
-        A Hugging Face folder.
+    path : str or Path
+        A regular file; the block reads it.
 
-    Returns
-    -------
+    Yields
+    ------
     str
-        The SHA-256 of its safetensors file; of the list of their SHA-256
-        where there are several.
+        Its SHA-256.
 
     Raises
     ------
-    FileNotFoundError
-        If there is none.
+    ValueError
+        If it was replaced or written to meanwhile.
     """
-    hashes = {
-        path.name: sha256_file(path)
-        for path in sorted(Path(folder).glob("*.safetensors"))
-    }
-    if not hashes:
-        raise FileNotFoundError(
-            f"{folder} holds no *.safetensors; expected an exported model "
-            "(the folder 'model' that the LM recipe writes)"
+    path = as_stored(path)
+    # Whoever reads it says what is wrong with one that is no file.
+    before = sha256_file(path) if path.is_file() else None
+    yield before
+    if sha256_file(path) != before:
+        raise ValueError(
+            f"{path} was changed while it was read; run the same command again"
         )
-    if len(hashes) == 1:
-        return next(iter(hashes.values()))
-    return identity_of(hashes)
 
 
 def check_tokenizer(units, store, model_folder):

@@ -36,8 +36,8 @@ class Rendering(NamedTuple):
     units: int
 
 
-def read_texts(manifest):
-    """Read what is said where, for telling equal sentences.
+def read_spoken(manifest):
+    """Read what is said where and by whom, for telling equal sentences.
 
     Arguments
     ---------
@@ -46,28 +46,21 @@ def read_texts(manifest):
 
     Returns
     -------
-    dict or None
-        (story_id, sentence, language) -> text; None where the manifest has
-        no column ``text``.
-    """
-    table = read_table(manifest, MANIFEST, MANIFEST_KEY)
-    return _by_key(table, "text") if "text" in table.column_names else None
-
-
-def read_speakers(manifest):
-    """Read who says what, for stories of several speakers.
-
-    Arguments
-    ---------
-    manifest : str or Path
-        The spoken manifest of which the store was made.
-
-    Returns
-    -------
-    dict
+    texts : dict or None
+        (story_id, sentence, language) -> text, ``""`` where there is none;
+        None where the manifest has no text at all: no column ``text``, or an
+        empty one.
+    speakers : dict
         (story_id, sentence, language) -> speaker.
     """
-    return _by_key(read_table(manifest, MANIFEST, MANIFEST_KEY), "speaker")
+    table = read_table(manifest, MANIFEST, MANIFEST_KEY, optional=("text",))
+    speakers, texts = _by_key(table, "speaker"), None
+    if "text" in table.column_names:
+        texts = {
+            key: (text or "").strip()
+            for key, text in _by_key(table, "text").items()
+        }
+    return texts if texts and any(texts.values()) else None, speakers
 
 
 def _by_key(table, name):
@@ -115,10 +108,10 @@ def parallel_items(store, languages, level, texts, speakers=None):
     level : str
         ``sentence`` or ``story``.
     texts : dict or None
-        What :func:`read_texts` returns; None: only equal units are known to
-        say the same.
+        Of :func:`read_spoken`; None: only equal units are known to say the
+        same.
     speakers : dict, optional
-        What :func:`read_speakers` returns; for stories that have several.
+        Of :func:`read_spoken`; for stories that have several.
 
     Returns
     -------
@@ -127,6 +120,8 @@ def parallel_items(store, languages, level, texts, speakers=None):
         story that holds it, by the names of the stories.
     int
         How many items were left out for their ambiguity.
+    int
+        How many stories were left out because sentences of them are missing.
 
     Raises
     ------
@@ -182,7 +177,7 @@ def parallel_items(store, languages, level, texts, speakers=None):
             store.folder,
             shortened,
         )
-    return list(items.values()), len(ambiguous)
+    return list(items.values()), len(ambiguous), shortened
 
 
 def _speaker(speakers, story, numbers, language, store):
@@ -223,11 +218,12 @@ def _text(texts, story, numbers, language, store):
     lines = []
     for number in numbers:
         text = texts.get((story, number, language))
-        if text is None:
+        if not text:
             raise ValueError(
                 f"the manifest has no text for story '{story}', sentence "
                 f"{number}, '{language}', which {store.folder} holds; give "
-                "the manifest that the store was made of, or none"
+                "the manifest that the store was made of, with a text for "
+                "each sentence or for none, or no manifest"
             )
-        lines.append(text.strip())
+        lines.append(text)
     return "\n".join(lines).encode()

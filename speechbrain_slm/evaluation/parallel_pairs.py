@@ -71,12 +71,12 @@ def parallel_pairs(
         ``same``, ``different`` or both: whether the speaker's name is the
         same in both languages.
     texts : dict, optional
-        What :func:`read_texts` returns. Without it, nothing says that a
+        Of :func:`read_spoken`. Without it, nothing says that a
         sentence stands in several stories.
     seed : int
         For choosing among equals.
     speakers : dict, optional
-        What :func:`read_speakers` returns. Needed where several speakers
+        Of :func:`read_spoken`. Needed where several speakers
         tell a story.
 
     Returns
@@ -101,7 +101,9 @@ def parallel_pairs(
     generator = np.random.default_rng(seed)
     rows, summaries = [], []
     for pair in itertools.combinations(languages, 2):
-        items, ambiguous = parallel_items(store, pair, level, texts, speakers)
+        items, ambiguous, shortened = parallel_items(
+            store, pair, level, texts, speakers
+        )
         for places in items:
             generator.shuffle(places)
         pools = _pools(items)
@@ -141,6 +143,7 @@ def parallel_pairs(
                 "voices": kept,
                 "left_out": len(items) - len(paired),
                 "ambiguous": ambiguous,
+                "shortened": shortened,
             }
         )
     columns = [list(column) for column in zip(*rows, strict=True)]

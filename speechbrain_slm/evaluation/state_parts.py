@@ -1,11 +1,14 @@
 """Pooled states of pairs on the disk, a file a shard of pairs.
 
 A file is float32 ``[poolings, L + 1, sides, pairs, D]``: each pooling and
-layer stands in one piece, which is read alone.
+layer stands in one piece, which is read alone. Behind the array stands its
+SHA-256, taken before anything was written.
 """
 
+import hashlib
 import itertools
 import logging
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +106,8 @@ def publish_missing(pairs, groups, store, pooler):
         states = _states(pairs.slice(start, end - start), store, pooler)
         with atomic_path(path) as temporary:
             np.save(temporary, states)
+            with open(temporary, "ab") as file:
+                file.write(hashlib.sha256(states).digest())
         now = time.monotonic()
         if now - logged >= LOG_INTERVAL or done == len(mine):
             logged = now
@@ -131,13 +136,15 @@ def _states(pairs, store, pooler):
     return np.ascontiguousarray(states.transpose(2, 3, 0, 1, 4))
 
 
-def open_part(shard):
+def open_part(shard, check=False):
     """Map the states of a shard.
 
     Arguments
     ---------
     shard : Shard
         One whose file is there.
+    check : bool
+        Compare all of it with its SHA-256.
 
     Returns
     -------
@@ -162,4 +169,13 @@ def open_part(shard):
             f"{path} has the shape {part.shape}, expected (poolings, layers, "
             f"{len(SIDES)}, {count}, width); remove it and run again"
         )
+    if check:
+        with open(path, "rb") as file:
+            file.seek(-hashlib.sha256().digest_size, os.SEEK_END)
+            expected = file.read()
+        if hashlib.sha256(part).digest() != expected:
+            raise ValueError(
+                f"{path} is damaged: it differs from its SHA-256; remove it "
+                "and run again, only what is missing is computed"
+            )
     return part

@@ -108,8 +108,8 @@ def examine_speech_lm(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder} is no folder; expected an exported model (the folder "
-            "'model' that the LM recipe writes)"
+            f"{folder} is not an exported speech LM: there is no such folder. "
+            "Train to the end with the LM recipe, which writes it."
         )
     for path in sorted(folder.iterdir()):
         # transformers would wait for a pipe.

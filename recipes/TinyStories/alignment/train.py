@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 from speechbrain_slm.evaluation.alignment import evaluate_alignment
-from speechbrain_slm.evaluation.alignment_report import (
-    alignment_table,
-    draw_alignment,
-)
+from speechbrain_slm.evaluation.alignment_figure import draw_alignment
+from speechbrain_slm.evaluation.alignment_report import alignment_table
 from speechbrain_slm.utils.config import load_recipe
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,11 @@ if __name__ == "__main__":
     if results is not None:  # the main process
         runs = {hparams["run"]: results}
         folder = Path(hparams["output_folder"])
-        draw_alignment(runs, folder / "alignment.png")
+        # The first pair of languages as alignment.png.
+        for number, summary in enumerate(results["languages"]):
+            pair = summary["languages"]
+            name = "-".join(["alignment", *(pair if number else ())])
+            draw_alignment(runs, folder / f"{name}.png", pair)
         pooling = hparams["poolings"][-1]
         table = alignment_table(runs, pooling)
         logger.info("%s, pooling: %s\n%s", folder, pooling, table)

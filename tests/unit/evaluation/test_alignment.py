@@ -17,9 +17,10 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.alignment import evaluate_alignment
+from speechbrain_slm.evaluation.alignment_figure import draw_alignment
 from speechbrain_slm.evaluation.alignment_report import (
     alignment_table,
-    draw_alignment,
+    read_alignment,
 )
 from speechbrain_slm.evaluation.hidden_states import POOLINGS
 from speechbrain_slm.evaluation.parallel_items import units_of
@@ -235,6 +236,11 @@ def test_a_damaged_part_is_named(tmp_path, finished, model_folder, corpus):
     part.write_bytes(part.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"states-00003.npy is damaged"):
         evaluate(model_folder, corpus, folder)
+    content = bytearray((finished[0] / "parts" / part.name).read_bytes())
+    content[-1001] ^= 0x40
+    part.write_bytes(content)
+    with pytest.raises(ValueError, match=r"00003\.npy is damaged: it differs"):
+        evaluate(model_folder, corpus, folder)
     np.save(part, np.zeros((3, 3, 3, 1, 32), np.float32))
     with pytest.raises(ValueError, match=r"states-00003.npy has the shape"):
         evaluate(model_folder, corpus, folder)
@@ -295,20 +301,73 @@ def test_figure_and_table_of_several_runs(
     tool([f"one={folder}", f"two={other}", "--output", str(figure)])
     assert figure.read_bytes()[1:4] == b"PNG"
     text = capsys.readouterr().out
-    lines = [line.split(" | ") for line in text.splitlines()][2:]
+    table, summary = text.rstrip().split("\n\n")
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines()][2:]
     assert len(lines) == 2 * 2 * 3
+    assert summary.startswith("en and fr: 25 of 25 parallel sentences are pa")
     records = {
         (record["voice"], record["layer"]): record
         for record in results["records"]
         if record["pooling"] == "last"
     }
     for line in lines:
-        if line[2] == "one":
-            record = records[line[0].strip("| "), int(line[1])]
-            assert float(line[3]) == pytest.approx(record["cosine"], abs=6e-4)
-            assert float(line[7]) == pytest.approx(
-                record["retrieval_matched"]["mexa"], abs=6e-3
-            )
+        assert line[0] == "en to fr"
+        if line[3] == "one":
+            record = records[line[1], int(line[2])]
+            found = record["retrieval_matched"]
+            assert int(line[4]) == record["n"]
+            assert float(line[5]) == pytest.approx(record["cosine"], abs=6e-4)
+            assert float(line[9]) == pytest.approx(found["chance"], abs=6e-3)
+            assert float(line[10]) == pytest.approx(found["mexa"], abs=6e-3)
+
+
+def test_every_pair_of_languages_is_named(tmp_path, model_folder, caplog):
+    corpus = write_corpus(tmp_path, languages=("de", "en", "fr"))
+    caplog.set_level("INFO")
+    results = evaluate(
+        model_folder, corpus, tmp_path / "out", languages=["en", "fr", "de"]
+    )
+    pairs = ["en and fr", "en and de", "fr and de"]
+    for pair in pairs:
+        assert f"{pair}: 25 of 25 parallel sentences are paired" in caplog.text
+    lines = alignment_table({"one": results}, "last").splitlines()
+    found = [line.split(" | ")[0].strip("| ") for line in lines[2:-4]]
+    assert found == [
+        name for name in ("en to fr", "en to de", "fr to de") for _ in range(6)
+    ]
+    assert [line.split(":")[0] for line in lines[-3:]] == pairs
+    table = alignment_table({"one": results}, "last", ["fr", "de"])
+    assert "en to" not in table
+    assert "| fr to de |" in table
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("cosine", "0.5"),
+        ("layer", 1.5),
+        ("voice", 3),
+        ("n", -1),
+        ("retrieval_matched", []),
+        ("margin_low", float("nan")),
+    ],
+)
+def test_results_of_another_shape_are_named(tmp_path, finished, place, value):
+    results = json.loads((finished[0] / NAME).read_text())
+    results["records"][2][place] = value
+    (tmp_path / NAME).write_text(json.dumps(results))
+    message = rf"alignment\.json: records\[2\]\.{place} is .*; expected"
+    with pytest.raises(ValueError, match=message):
+        read_alignment(tmp_path)
+
+
+def test_a_name_is_no_formula_and_no_row(tmp_path, finished):
+    results = finished[1]
+    runs = {"$\\frac": results, "a|b\n| c <i>": results}
+    draw_alignment(runs, tmp_path / "a.png")
+    lines = alignment_table(runs, "last").splitlines()
+    assert r"a\|b \| c &lt;i>" in lines[3]
+    assert len(lines) == 2 + 12 + 2
 
 
 def test_bad_runs_are_refused(tmp_path, finished, tool):

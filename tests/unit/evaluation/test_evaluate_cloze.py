@@ -243,7 +243,9 @@ def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
     model = export(tmp_path / "model", identity="codebook-b")
     with pytest.raises(ValueError, match=r"codebook-b.*codebook-a"):
         evaluate_cloze(model, store_folder, items, tmp_path / "out")
-    model = export(tmp_path / "small", size=VOCABULARY - 1)
+    small = {"size": VOCABULARY - 1, "boundary": VOCABULARY - 1}
+    tagged = {"language_tags": {"en": VOCABULARY}}
+    model = export(tmp_path / "small", **small, **tagged)
     with pytest.raises(ValueError, match=r"size 29.*size 30"):
         evaluate_cloze(model, store_folder, items, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 import collections
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from alignment_example import (
     text_of,
@@ -10,8 +11,7 @@ from alignment_example import (
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.parallel_items import (
-    read_speakers,
-    read_texts,
+    read_spoken,
     units_of,
 )
 from speechbrain_slm.evaluation.parallel_pairs import (
@@ -26,7 +26,7 @@ from speechbrain_slm.utils.tables import MANIFEST, write_table
 def corpus(tmp_path_factory):
     folder = write_corpus(tmp_path_factory.mktemp("corpus"))
     store = UnitStore(folder / "store")
-    return store, read_texts(folder / "manifest.parquet")
+    return store, read_spoken(folder / "manifest.parquet")[0]
 
 
 def described(row, texts):
@@ -153,8 +153,8 @@ def test_sentences_of_several_speakers_have_the_voice_that_says_them(
 ):
     folder = write_corpus(tmp_path, several=True)
     manifest = folder / "manifest.parquet"
-    store, texts = UnitStore(folder / "store"), read_texts(manifest)
-    speakers = read_speakers(manifest)
+    store = UnitStore(folder / "store")
+    texts, speakers = read_spoken(manifest)
     pairs, (summary,) = parallel_pairs(
         store, ["en", "fr"], texts=texts, speakers=speakers
     )
@@ -180,8 +180,8 @@ def test_sentences_of_several_speakers_have_the_voice_that_says_them(
 def test_several_speakers_never_pass_for_one_voice(tmp_path):
     folder = write_corpus(tmp_path, several=True)
     manifest = folder / "manifest.parquet"
-    store, texts = UnitStore(folder / "store"), read_texts(manifest)
-    speakers = read_speakers(manifest)
+    store = UnitStore(folder / "store")
+    texts, speakers = read_spoken(manifest)
     with pytest.raises(ValueError, match=r"'story-000' .* give the manifest"):
         parallel_pairs(store, ["en", "fr"], texts=texts)
     with pytest.raises(ValueError, match=r"\(alto, bass\).*'level' to sent"):
@@ -227,7 +227,7 @@ def test_a_text_with_two_translations_is_never_its_own_rival(tmp_path):
         return 0 if language == "en" and number == 1 else number
 
     folder = write_corpus(tmp_path, translate=translate)
-    texts = read_texts(folder / "manifest.parquet")
+    texts = read_spoken(folder / "manifest.parquet")[0]
     pairs, (summary,) = parallel_pairs(
         UnitStore(folder / "store"), ["en", "fr"], texts=texts
     )
@@ -242,7 +242,7 @@ def test_a_text_with_two_translations_is_never_its_own_rival(tmp_path):
 
 def test_every_pair_of_languages(tmp_path):
     folder = write_corpus(tmp_path, languages=("de", "en", "fr"))
-    texts = read_texts(folder / "manifest.parquet")
+    texts = read_spoken(folder / "manifest.parquet")[0]
     pairs, summaries = parallel_pairs(
         UnitStore(folder / "store"), ["fr", "de", "en"], texts=texts
     )
@@ -273,7 +273,7 @@ def test_bad_settings_are_refused(corpus, options, message):
 
 def test_fewer_than_two_items_are_refused(tmp_path):
     folder = write_corpus(tmp_path, sentences=1)
-    texts = read_texts(folder / "manifest.parquet")
+    texts = read_spoken(folder / "manifest.parquet")[0]
     store = UnitStore(folder / "store")
     with pytest.raises(ValueError, match=r"of 1 parallel items .* 0 can be"):
         parallel_pairs(store, ["en", "fr"], texts=texts)
@@ -292,7 +292,36 @@ def test_a_manifest_need_not_have_texts(tmp_path):
         [dict(zip(MANIFEST.names, row, strict=True))], schema=MANIFEST
     )
     write_table(tmp_path / "plain.parquet", table)
-    assert read_texts(tmp_path / "plain.parquet") is None
+    assert read_spoken(tmp_path / "plain.parquet")[0] is None
     table = table.append_column("text", pa.array([text_of(3, "en")]))
     write_table(tmp_path / "texts.parquet", table)
-    assert read_texts(tmp_path / "texts.parquet") == {("s", 0, "en"): "en 3"}
+    texts, speakers = read_spoken(tmp_path / "texts.parquet")
+    assert texts == {("s", 0, "en"): "en 3"}
+    assert speakers == {("s", 0, "en"): "alto"}
+
+
+def without_text(folder, keep):
+    """Empty the column 'text' but for some rows."""
+    table = pq.read_table(folder / "manifest.parquet")
+    place = table.column_names.index("text")
+    texts = [
+        text if keep(number) else (None, "", " ")[number % 3]
+        for number, text in enumerate(table["text"].to_pylist())
+    ]
+    path = folder / "changed.parquet"
+    table = table.set_column(place, "text", pa.array(texts, pa.string()))
+    write_table(path, table)
+    return path
+
+
+def test_an_empty_text_is_none(tmp_path):
+    folder = write_corpus(tmp_path)
+    store = UnitStore(folder / "store")
+    texts, speakers = read_spoken(without_text(folder, lambda number: False))
+    assert texts is None
+    settings = {"voices": ["same"], "speakers": speakers}
+    pairs, _ = parallel_pairs(store, ["en", "fr"], texts=texts, **settings)
+    assert len(pairs)
+    texts, _ = read_spoken(without_text(folder, lambda number: number != 17))
+    with pytest.raises(ValueError, match="no text for story 'story-002', sent"):
+        parallel_pairs(store, ["en", "fr"], texts=texts)
