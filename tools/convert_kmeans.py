@@ -17,25 +17,31 @@ import gzip
 import io
 import lzma
 import math
+import multiprocessing
 import pickle
+import resource
 import zlib
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from safetensors.numpy import save
 
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.regular import read_regular
 from speechbrain_slm.utils.running import run_script
 
-DECOMPRESSORS = {
-    b"\x78": zlib.decompress,
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ": lzma.decompress,
-    b"\x5d\x00": lzma.decompress,
+OPENERS = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"\x5d\x00": lzma.open,
 }
+# What a file may unpack to, and what reading it may take: a codebook of
+# 10,000 centroids is read in a second, what takes more means no good.
+MAX_BYTES = 1 << 28
+MAX_MEMORY = 4 << 30  # bytes of address space
+MAX_SECONDS = 5  # of a processor's time
 
 
 class Refused(ValueError):
@@ -87,6 +93,18 @@ class Array(Shell):
 class Wrapper(Shell):
     """Stands for joblib's note that an array's bytes come next."""
 
+    file = None
+
+    def __setstate__(self, note):
+        dtype, shape = note.get("dtype"), note.get("shape")
+        if not isinstance(dtype, Dtype) or not isinstance(shape, tuple):
+            raise Refused("an array without type and shape")
+        if note.get("numpy_array_alignment_bytes") is not None:
+            self.file.read(self.file.read(1)[0])
+        size = math.prod(shape) * dtype.numpy().itemsize
+        content = self.file.read(size) if size >= 0 else b""
+        self.state = to_array(content, dtype, shape, note.get("order"))
+
 
 def to_array(content, dtype, shape, order):
     """Return bytes as an array."""
@@ -107,7 +125,7 @@ def reconstruct_array(*_):
 
 def reconstruct_object(kind, *_):
     """Stand for ``copyreg._reconstructor``."""
-    if kind not in (Shell, Wrapper):
+    if not (isinstance(kind, type) and issubclass(kind, Shell)):
         raise Refused("an object of an unexpected kind")
     return kind()
 
@@ -148,62 +166,41 @@ for name in ("core", "_core"):
 for name in ("k_means_", "_kmeans"):
     for kind in ("KMeans", "MiniBatchKMeans"):
         ALLOWED[f"sklearn.cluster.{name}", kind] = Shell
-# The random state of a MiniBatchKMeans.
-for module, name in (
-    ("numpy.random", "__RandomState_ctor"),
-    ("numpy.random._pickle", "__randomstate_ctor"),
-    ("numpy.random._pickle", "__bit_generator_ctor"),
-    ("numpy.random._mt19937", "MT19937"),
-    ("numpy.random.bit_generator", "SeedSequence"),
-):
-    ALLOWED[module, name] = Shell
 
 
-# The unpickler of the standard library in Python: that in C cannot be stopped
-# between two instructions, which joblib's arrays need.
-class Reader(pickle._Unpickler):
+class Reader(pickle.Unpickler):
     """Reads pickles of which each class and function is one of ours."""
-
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file):
         super().__init__(file)
-        self.file = file
+        self.wrapper = type("Wrapper", (Wrapper,), {"file": file})
 
     def find_class(self, module, name):
         """Return the stand-in for a name, and never what it names."""
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
+        # The random state of a MiniBatchKMeans, in parts that NumPy renames.
+        if module.partition(".")[0] == "numpy" and ".random" in module:
+            return Shell
+        found = ALLOWED.get((module, name))
+        if found is None:
             raise Refused(
                 f"it names {module}.{name}, which no k-means codebook needs"
-            ) from None
+            )
+        return self.wrapper if found is Wrapper else found
 
-    def get_extension(self, code):
-        """Refuse numbers that stand for names."""
-        raise Refused(f"it names an object by the number {code}")
 
-    def load_build(self):
-        """Give an object its state; read the bytes behind joblib's notes."""
-        state, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, Shell):
-            raise Refused("it changes an object that is not its own")
-        target.__setstate__(state)
-        if isinstance(target, Wrapper):
-            self.stack[-1] = self.read_array(state)
-
-    dispatch[pickle.BUILD[0]] = load_build
-
-    def read_array(self, note):
-        """Read the bytes that stand in the file behind joblib's note."""
-        dtype, shape = note.get("dtype"), note.get("shape")
-        if not isinstance(dtype, Dtype) or not isinstance(shape, tuple):
-            raise Refused("an array without type and shape")
-        if note.get("numpy_array_alignment_bytes") is not None:
-            self.file.read(self.file.read(1)[0])
-        size = math.prod(shape) * dtype.numpy().itemsize
-        content = self.file.read(size) if size >= 0 else b""
-        return to_array(content, dtype, shape, note.get("order"))
+def unpack(content):
+    """Return what a compressed file holds, or the file if it is none."""
+    for magic, opener in OPENERS.items():
+        if content.startswith(magic):
+            with opener(io.BytesIO(content)) as file:
+                content = file.read(MAX_BYTES + 1)
+            break
+    else:
+        if content.startswith(b"\x78"):
+            content = zlib.decompressobj().decompress(content, MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise Refused(f"it unpacks to more than {MAX_BYTES} bytes")
+    return content
 
 
 def read_kmeans(path):
@@ -225,13 +222,9 @@ def read_kmeans(path):
     ValueError
         If the file is refused: the message says what it holds.
     """
-    content = Path(path).read_bytes()
-    for magic, decompress in DECOMPRESSORS.items():
-        if content.startswith(magic):
-            content = decompress(content)
-            break
+    content = read_regular(path, MAX_BYTES)
     try:
-        found = Reader(io.BytesIO(content)).load()
+        found = Reader(io.BytesIO(unpack(content))).load()
     except Refused as error:
         raise ValueError(f"{path} is refused: {error}") from None
     except Exception as error:
@@ -250,7 +243,7 @@ def find_centroids(found):
     if isinstance(found, dict):
         keys = ("cluster_centers_", "cluster_centers", "centroids")
         found = next((found[key] for key in keys if key in found), None)
-    return found.state if isinstance(found, Array) else found
+    return found.state if isinstance(found, Shell) else found
 
 
 def check_centroids(centroids, path):
@@ -268,6 +261,48 @@ def check_centroids(centroids, path):
     return np.ascontiguousarray(centroids, dtype=np.float32)
 
 
+def read_in_bounds(path):
+    """Do what :func:`read_kmeans` does, in a process that the system ends.
+
+    A few bytes can ask for more numbers than there is memory, or for a hash
+    that takes years; neither can be told from the bytes.
+    """
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_read_into, args=(there, path))
+    child.start()
+    there.close()
+    try:
+        word, content = here.recv_bytes(), here.recv_bytes()
+    except EOFError:
+        raise ValueError(
+            f"{path} is refused: to read it takes more than {MAX_SECONDS} s "
+            f"or {MAX_MEMORY >> 30} GB, which no k-means codebook needs"
+        ) from None
+    finally:
+        child.join()
+    if word == b"error":
+        raise ValueError(content.decode())
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+def _read_into(there, path):
+    for kind, most in (
+        (resource.RLIMIT_AS, MAX_MEMORY),
+        (resource.RLIMIT_CPU, MAX_SECONDS),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        if hard == resource.RLIM_INFINITY or most < hard:
+            resource.setrlimit(kind, (most, hard))
+    word, buffer = b"centroids", io.BytesIO()
+    try:
+        np.save(buffer, read_kmeans(path))
+    except (OSError, ValueError, MemoryError) as error:
+        word, buffer = b"error", io.BytesIO(str(error).encode())
+    there.send_bytes(word)
+    there.send_bytes(buffer.getvalue())
+
+
 def main(arguments=None):
     """Convert one file."""
     parser = argparse.ArgumentParser(
@@ -279,7 +314,7 @@ def main(arguments=None):
     target = Path(arguments.target)
     if target.suffix not in (".safetensors", ".npy"):
         raise ValueError(f"{target} should end in .safetensors or .npy")
-    centroids = read_kmeans(arguments.source)
+    centroids = read_in_bounds(arguments.source)
     if target.suffix == ".npy":
         buffer = io.BytesIO()
         np.save(buffer, centroids)

@@ -6,6 +6,7 @@ tokens and of the time to learn. Works on top of any tokenizer.
 """
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,25 @@ from speechbrain_slm.utils.atomic import (
 )
 from speechbrain_slm.utils.hashing import identity_of
 
+logger = logging.getLogger(__name__)
+
 # sentencepiece reads text, so that each unit is a character. From here on
 # Unicode has 20,992 letters in a row, none of them space, digit or mark.
 FIRST_CHARACTER = 0x4E00
 NUM_CHARACTERS = 0xA000 - FIRST_CHARACTER
 MODEL = "bpe.model"
 DESCRIPTION = "bpe.json"
+# Times that a piece should come in the training units, in the mean.
+RECURRENCE = 20
 
 
 def _to_text(units):
     codes = np.asarray(units, dtype=np.int64) + FIRST_CHARACTER
     return codes.astype("<u4").tobytes().decode("utf-32-le")
+
+
+def _identity(base, model):
+    return identity_of({"base": base["identity"], "model": model.hex()})
 
 
 class UnitBPE:
@@ -153,9 +162,7 @@ class UnitBPE:
     @property
     def identity(self):
         """Hash of the tokenizer below and of the sentencepiece model."""
-        return identity_of(
-            {"base": self.base["identity"], "model": self.model.hex()}
-        )
+        return _identity(self.base, self.model)
 
     def encode(self, sentences):
         """Turn units into pieces.
@@ -259,10 +266,40 @@ class UnitBPE:
                 f"{base.identity[:12]}. Fit it again."
             )
         model = (Path(folder) / MODEL).read_bytes()
-        bpe = cls(description["base"], model, description["config"])
-        if bpe.identity != description["identity"]:
+        # Before sentencepiece reads it, which does not name what is damaged.
+        if _identity(description["base"], model) != description["identity"]:
             raise ValueError(
                 f"{Path(folder) / MODEL} is not the model that {path} names; "
                 "fit it again"
             )
-        return bpe
+        return cls(description["base"], model, description["config"])
+
+
+def warn_of_rare_pieces(bpe, drawn, sentences):
+    """Say where pieces come so rarely that nothing is learnt of them.
+
+    Judged by a draw of utterances, for the number of sentences that the
+    stories have: those who share utterances hear each piece as often.
+
+    Arguments
+    ---------
+    bpe : UnitBPE
+        The encoder.
+    drawn : list of numpy.ndarray
+        Units of some utterances of the training split.
+    sentences : int
+        How many the training split has.
+    """
+    pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
+    size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1
+    if pieces < RECURRENCE * size:
+        logger.warning(
+            "BPE: each of vocabulary_size %d pieces comes %.1f times in the "
+            "training units, in the mean; of what comes less than %d times a "
+            "model learns little. Set bpe to {vocabulary_size: %d} or to null, "
+            "or bring more speech.",
+            size,
+            pieces / size,
+            RECURRENCE,
+            max(pieces / RECURRENCE, least),
+        )

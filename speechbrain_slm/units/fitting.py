@@ -48,9 +48,7 @@ logger = logging.getLogger(__name__)
 # Features of the drawn speech; removed when the codebook is there.
 FEATURES = "features"
 UTTERANCES_PER_SHARD = 500
-# Times that a piece should come in the training units, in the mean.
-RECURRENCE = 20
-_DRAWN = 2000  # utterances by which that is found out
+_DRAWN = 2000  # utterances by which the pieces are judged
 # That BPE is fitted on, at most: sentencepiece holds all of them in memory.
 BPE_UTTERANCES = 1_000_000
 
@@ -315,27 +313,6 @@ def fit_bpe(tokenizer, manifests, utterances_folder, folder, **settings):
     return bpe
 
 
-def _warn_of_rare_pieces(bpe, drawn, sentences):
-    """Say where pieces come so rarely that nothing is learnt of them.
-
-    Judged by a draw of utterances, for the number of sentences that the
-    stories have: those who share utterances hear each piece as often.
-    """
-    pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
-    size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1
-    if pieces < RECURRENCE * size:
-        logger.warning(
-            "BPE: each of vocabulary_size %d pieces comes %.1f times in the "
-            "training units, in the mean; of what comes less than %d times a "
-            "model learns little. Set bpe to {vocabulary_size: %d} or to null, "
-            "or bring more speech.",
-            size,
-            pieces / size,
-            RECURRENCE,
-            max(pieces / RECURRENCE, least),
-        )
-
-
 def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
     utterances = Utterances(utterances_folder)
     rows = utterances.good_rows(table)[:BPE_UTTERANCES]
@@ -356,7 +333,7 @@ def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
                 describe(tokenizer), sentences, **settings
             )
             drawn = utterances.units(rows[:_DRAWN])
-            _warn_of_rare_pieces(bpe, drawn, len(table))
+            unit_bpe.warn_of_rare_pieces(bpe, drawn, len(table))
             bpe.save(path.parent)
     _wait_for([path])
     barrier()
