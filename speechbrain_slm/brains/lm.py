@@ -14,12 +14,16 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
-from speechbrain_slm.models.export import save_speech_lm
+from speechbrain_slm.models.export import (
+    refuse_foreign_model,
+    save_speech_lm,
+)
 from speechbrain_slm.models.flops import flops_per_token
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 
 logger = logging.getLogger(__name__)
+RUN_JSON = "run.json"
 ATTENTION = ("open", "blocked")
 # Targets that the loss passes over.
 IGNORED = -100
@@ -157,8 +161,26 @@ class LMBrain(StepBrain):
             )
         if attention == "blocked":
             block_attention(model)
+        if is_main():
+            self._refuse_foreign(Path(self.hparams.output_folder))
         train_plan.log_summary()
         super().fit(train_plan, valid_sets, progressbar)
+
+    @staticmethod
+    def _refuse_foreign(folder):
+        """Refuse what is not ours in the way now, not after the training."""
+        refuse_foreign_model(folder / "model")
+        path = folder / RUN_JSON
+        try:
+            ours = not path.exists() or "identity" in read_json(path)
+        except (ValueError, TypeError):
+            ours = False
+        if not ours:
+            raise FileExistsError(
+                f"{path} stands where this run would write, and is of no "
+                "training. It stays as it is: choose another output_folder, or "
+                "move it out of the way."
+            )
 
     def flops_per_token(self):
         """Return the operations a token costs, forward and backward.
@@ -193,7 +215,7 @@ class LMBrain(StepBrain):
         folder = Path(self.hparams.output_folder)
         trained = self.monitor.first < self.num_steps
         # Other nodes may not see the main one's files.
-        if ddp_broadcast(trained or not (folder / "run.json").exists()):
+        if ddp_broadcast(trained or not (folder / RUN_JSON).exists()):
             self._export(folder)
         barrier()
 
@@ -214,11 +236,12 @@ class LMBrain(StepBrain):
             "language_tags": self.plan.language_tags,
         }
         # run.json stands for a complete export: it goes first and comes last.
-        (folder / "run.json").unlink(missing_ok=True)
+        (folder / RUN_JSON).unlink(missing_ok=True)
+        refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
         save_speech_lm(folder / "model", whole, units)
         write_json(
-            folder / "run.json",
+            folder / RUN_JSON,
             {
                 "tokens": self.plan.count(self.num_steps),
                 "sources": self.plan.statistics(self.num_steps),

@@ -7,7 +7,6 @@ Chance is 50 %. Pairs of utterances without a prompt are items as well.
 
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,9 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
+from speechbrain_slm.utils.plans import PLAN_JSON
 from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.tables import write_table
 
@@ -176,7 +177,8 @@ def evaluate_cloze(
                 table, pairs, likelihoods, scorer, convention["tie"]
             )
             _write(folder, request, scores, pairs)
-            shutil.rmtree(folder / PARTS)
+            _remove_parts(folder / PARTS)
+            remove_own(folder / PARTS, ".lock")
         barrier()
     return read_json(folder / RESULTS_JSON)
 
@@ -200,12 +202,16 @@ def _checked(convention):
 
 def _finished(folder, request):
     paths = folder / RESULTS_JSON, folder / SCORES_PARQUET
-    if not all(path.is_file() for path in paths):
+    if not paths[0].exists():
         return None
-    try:
-        results = read_json(paths[0])
-    except ValueError:
-        # Not written by us (ours are whole): as good as none.
+    results = read_json(paths[0])
+    if not isinstance(results, dict) or results.get("format") != FORMAT:
+        raise FileExistsError(
+            f"{paths[0]} stands where the results are to be, and is of no "
+            "cloze evaluation. It stays as it is: choose another "
+            "output_folder, or move it out of the way."
+        )
+    if not paths[1].is_file():
         return None
     expected = {**request, "scores": sha256_file(paths[1])}
     same = all(results.get(key) == expected[key] for key in expected)
@@ -221,10 +227,8 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     here = folder / PARTS / identity_of(plan)[:16]
     if is_main():
         # Of another model, or of other items.
-        for other in (folder / PARTS).iterdir():
-            if other.is_dir() and other != here:
-                shutil.rmtree(other)
-        here.mkdir(parents=True, exist_ok=True)
+        _remove_parts(folder / PARTS, but=here)
+        write_json(here / PLAN_JSON, plan)
     barrier()
     begins = range(0, len(pairs.pairs), pairs_per_shard)
     paths = [here / f"part-{begin:08d}.parquet" for begin in begins]
@@ -244,6 +248,17 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
         write_piece(paths[number], pa.table(columns), {})
     barrier()
     return paths
+
+
+def _remove_parts(folder, but=None):
+    """Remove what this module put there: each folder is named by its plan."""
+    for other in sorted(folder.iterdir()):
+        try:
+            name = identity_of(read_json(other / PLAN_JSON))[:16]
+        except (OSError, ValueError):
+            continue
+        if name == other.name and other != but:
+            remove_own(other, "part-*.parquet", PLAN_JSON)
 
 
 def _join(paths):

@@ -139,6 +139,34 @@ def examine_speech_lm(folder):
     }
 
 
+def refuse_foreign_model(folder):
+    """Refuse to export where something else than an export of ours stands.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where a model is to be, and an earlier one may be.
+
+    Raises
+    ------
+    FileExistsError
+        If it holds a file that :func:`save_speech_lm` did not write.
+    """
+    folder = Path(folder)
+    try:
+        ours = {FILES_JSON, CARD, *read_json(folder / FILES_JSON)}
+    except (OSError, ValueError, TypeError):
+        ours = set()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if name not in ours and (path.is_symlink() or not path.is_dir()):
+            raise FileExistsError(
+                f"{folder} stands where the trained model is to be, and holds "
+                f"{name}, which no export wrote. It stays as it is: choose "
+                "another output_folder, or move it out of the way."
+            )
+
+
 def load_speech_lm(folder, identity=None):
     """Load what :func:`save_speech_lm` wrote.
 

@@ -8,7 +8,6 @@ rather than in a barrier, so a fit may take longer than
 
 import itertools
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -40,6 +39,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import difference, is_sealed, seal
+from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.scratch import blocks
 
@@ -255,7 +255,7 @@ def _fit(tokenizer, shards, folder, seed):
     tokenizer.fit(frames, seed, folder / FEATURES / "frames.f32")
     tokenizer.save(folder)
     del frames
-    shutil.rmtree(folder / FEATURES)
+    remove_own(folder / FEATURES, f"*-{'[0-9]' * 8}.npy", "frames.f32")
 
 
 def _wait_for(paths):

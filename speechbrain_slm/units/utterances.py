@@ -52,7 +52,9 @@ def utterance_files(folder):
     list of Path
         Sorted.
     """
-    return sorted(Path(folder).glob(f"**/{FILES}"))
+    # Not those of somebody else, which have other names.
+    name = FILES.replace("*", "[0-9a-f]" * _DIGITS)
+    return sorted(Path(folder).glob(f"**/{name}"))
 
 
 def write_utterances(folder, table):

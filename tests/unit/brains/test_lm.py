@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from cloze_example import export
 from conftest import write_store
 from lm_example import make_brain, make_plan, train
 from tensorboard.backend.event_processing.event_accumulator import (
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.models.attention import block_attention
+from speechbrain_slm.models.export import refuse_foreign_model
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +191,29 @@ def test_it_is_refused_at_the_start(units, tmp_path, plan, changes, message):
     with pytest.raises(ValueError, match=message):
         train(units, tmp_path, plan=plan, **changes)
     assert not list(tmp_path.rglob("train_log*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["model/thesis.txt", "model/README.md", "run.json"]
+)
+def test_what_another_wrote_is_refused_at_the_start(units, tmp_path, name):
+    theirs = tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("[]")
+    with pytest.raises(FileExistsError, match="stands where"):
+        train(units, tmp_path)
+    assert theirs.read_text() == "[]"
+    assert not list(tmp_path.rglob("train_log*"))
+
+
+def test_a_model_that_is_exported_anew_loses_nothing_of_a_user(tmp_path):
+    folder = export(tmp_path / "model")
+    refuse_foreign_model(folder)
+    (folder / "README.md").write_text("Edited.")
+    refuse_foreign_model(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"notes\.txt, which no export"):
+        refuse_foreign_model(folder)
 
 
 def test_warm_up_anew_in_every_stage(units, tmp_path):

@@ -279,3 +279,22 @@ def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):
     pq.write_table(items_table(0), items)
     with pytest.raises(ValueError, match="table of items is empty"):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)
+
+
+def test_what_another_wrote_stays(tmp_path, model_folder, store_folder):
+    items = write_items(tmp_path / "items.parquet")
+    output = tmp_path / "out"
+    paid = output / "parts" / "train" / "part-00000000.parquet"
+    named = output / "parts" / ("0" * 16) / "part-00000000.parquet"
+    for path in (paid, named):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"paid for")
+    results = output / "results.json"
+    results.write_text("{}")
+    with pytest.raises(FileExistsError, match=r"results\.json stands where"):
+        evaluate_cloze(model_folder, store_folder, items, output)
+    assert results.read_text() == "{}"
+    results.unlink()
+    evaluate_cloze(model_folder, store_folder, items, output)
+    assert results.is_file()
+    assert sorted((output / "parts").rglob("*.*")) == [named, paid]
