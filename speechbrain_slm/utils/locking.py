@@ -42,7 +42,7 @@ def lock_folder(folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / ".lock", "a")  # noqa: SIM115, held by the caller
+    file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115, held by the caller
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

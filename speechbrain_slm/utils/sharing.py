@@ -155,7 +155,7 @@ def take_turns(folder):
 @contextlib.contextmanager
 def _lock(folder, kind):
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a+") as file:
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, kind)
         except BlockingIOError:

@@ -104,7 +104,7 @@ class StoreWriter:
         return (
             path.is_file()
             and told.is_file()
-            and told.read_text(errors="replace") == sha256_file(path)
+            and told.read_text("utf-8", "replace") == sha256_file(path)
         )
 
     def missing(self):
@@ -208,7 +208,7 @@ class StoreWriter:
             "counts": _counts(tables, self.folder),
             # Of what was written, not of what became of it.
             "files": {
-                name: self._sum(index).read_text()
+                name: self._sum(index).read_text("utf-8")
                 for index, name in enumerate(names)
             },
         }

@@ -107,7 +107,7 @@ def test_faults_are_found(tmp_path):
     (tmp_path / "recipes/D/u/hparams/b.yaml").touch()
     (tmp_path / "recipes/D/u/train.py").touch()
     (tmp_path / "recipes/D/t/README.md").write_text("none")
-    with open(tmp_path / "tests/recipes/D.csv", "a") as file:
+    with open(tmp_path / "tests/recipes/D.csv", "a", encoding="utf-8") as file:
         file.write("t,E,recipes/D/t/train.py,,no.py,recipes/D/t/README.md,,,x,")
     assert faults(tmp_path) == [
         "D.csv, : Dataset is E",

@@ -72,7 +72,7 @@ def prepare(path, folder):
     def step():
         prepare_text(folder, source, [rules])
         ledger = Path(folder) / "left_out.jsonl"
-        return {"ledger": ledger.read_text().count("\n")}
+        return {"ledger": ledger.read_text(encoding="utf-8").count("\n")}
 
     return timed(step)
 

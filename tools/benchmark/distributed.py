@@ -81,7 +81,7 @@ def wait(path):
 def write(path, content):
     """Write a file that is whole as soon as it is there."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content))
+    temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.rename(path)
 
 
@@ -159,7 +159,10 @@ def measure(folder, arguments):
                     if any(g.poll() for g in groups.values()):
                         raise RuntimeError("a group of ranks has failed")
                     time.sleep(0.01)
-                parts = [json.loads(path.read_text()) for path in files]
+                parts = [
+                    json.loads(path.read_text(encoding="utf-8"))
+                    for path in files
+                ]
                 found[ranks].append(
                     {
                         "seconds": max(part["seconds"] for part in parts),

@@ -318,7 +318,9 @@ def measure(name, table, folder, repeats):
     stories = {"train": long_stories(table)}
     kept = leave_out_rejects(stories, utterances, folder, 0)
     assemble_stores(kept, tokenizer, folder)
-    info = json.loads((folder / "train" / "store.json").read_text())
+    info = json.loads(
+        (folder / "train" / "store.json").read_text(encoding="utf-8")
+    )
     size = sum(
         (folder / "train" / file).stat().st_size for file in info["files"]
     )

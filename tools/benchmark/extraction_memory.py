@@ -104,7 +104,9 @@ def anonymous_bytes():
     """Return the memory that is the process's own, files in memory included."""
     found = [
         int(line.split()[1]) * 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path("/proc/self/status")
+        .read_text(encoding="utf-8")
+        .splitlines()
         if line.startswith(("RssAnon", "RssShmem"))
     ]
     if not found:
@@ -154,7 +156,9 @@ def extract(path, folder, results):
     assemble_stores(kept, tokenizer, folder)
     step("stores")
     peak.stopped.set()
-    info = json.loads((folder / "train" / "store.json").read_text())
+    info = json.loads(
+        (folder / "train" / "store.json").read_text(encoding="utf-8")
+    )
     units = sum(count["units"] for count in info["counts"].values())
     size = sum(
         (folder / "train" / name).stat().st_size for name in info["files"]

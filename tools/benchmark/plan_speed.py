@@ -102,7 +102,9 @@ def write_store(folder, stories, shards=8, mean=40.1, vocabulary_size=501):
 
 def anonymous_bytes():
     """Return the memory that is the process's own."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in (
+        Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    ):
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
     raise OSError("/proc/self/status has no RssAnon: this needs Linux")

@@ -25,7 +25,7 @@ def steps(log):
 def test_no_line_is_lost_where_a_run_resumes(tmp_path):
     log = filled(tmp_path)
     for line in log.path, log.text_path:
-        with open(line, "a") as file:
+        with open(line, "a", encoding="utf-8") as file:
             file.write('{"step": 7, "lo')  # Killed.
     for _ in range(2):
         log.rewind(6)

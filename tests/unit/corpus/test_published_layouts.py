@@ -252,7 +252,7 @@ SYNTACTIC += ["correct"]
 def write_gold(folder, columns, rows):
     """Write gold.csv, and a WAV file for each row."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "gold.csv", "w", newline="") as file:
+    with open(folder / "gold.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(rows)
@@ -386,7 +386,7 @@ def test_zerospeech_files_that_are_not_there(tmp_path):
     assert "stage" not in str(caught.value)
     with pytest.raises(ValueError, match="expected one of sWUGGY, sBLIMP"):
         read_zerospeech(folder, "sSIMI")
-    with open(folder / "gold.csv", "w") as file:
+    with open(folder / "gold.csv", "w", encoding="utf-8") as file:
         file.write(",".join(LEXICAL) + "\n")
     with pytest.raises(ValueError, match="has no row"):
         read_zerospeech(folder, "sWUGGY")

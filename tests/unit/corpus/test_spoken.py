@@ -142,7 +142,9 @@ def test_every_layout_gives_the_same_manifest(tmp_path):
         }
         for row, other in zip(rows[:15], rows[15:], strict=True)
     ]
-    with open(files / "metadata.csv", "w", newline="") as file:
+    with open(
+        files / "metadata.csv", "w", encoding="utf-8", newline=""
+    ) as file:
         writer = csv.DictWriter(file, list(paths[0]))
         writer.writeheader()
         writer.writerows(paths)
@@ -629,7 +631,7 @@ def test_folders_of_recordings_are_a_corpus(tmp_path):
     first = [("000000", 0, "tale 1"), ("000000", 1, "tale 2")]
     assert run(2) == [*first, ("000001", 0, "tale 9")]
     assert "no row in fr" in {e["reason"] for e in ledger(tmp_path / "out")}
-    with open(tmp_path / "t.csv", "w") as file:
+    with open(tmp_path / "t.csv", "w", encoding="utf-8") as file:
         file.write("name,tale\ntale 9,b\ntale 1,a\ntale 10,a\ntale 2,a\n")
     assert run("tale", table=tmp_path / "t.csv") == [
         ("a", 0, "tale 1"),

@@ -382,7 +382,7 @@ def session_lives(session):
     for stat in os.listdir("/proc"):
         if stat.isdigit():
             try:
-                with open(f"/proc/{stat}/stat") as file:
+                with open(f"/proc/{stat}/stat", encoding="utf-8") as file:
                     state, _, _, found = (
                         file.read().rpartition(")")[2].split()[:4]
                     )

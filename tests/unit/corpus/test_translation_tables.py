@@ -395,7 +395,7 @@ def test_a_quoted_tsv_is_read_as_its_writer_meant_it(tmp_path):
     stories = [Story("a", ["A.", "B."]), Story("e\u0301", ["C."])]
     said = ["Il se tait.", 'Elle dit "arr\u00eate", puis part.', '"Oh !"']
     rows = [["a", 0], ["a", 1], ["\u00e9", 0]]
-    with open(tmp_path / "fr.tsv", "w", newline="") as file:
+    with open(tmp_path / "fr.tsv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter="\t").writerows(
             [
                 ["story_id", "sentence", "fr"],

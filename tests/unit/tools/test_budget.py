@@ -112,7 +112,7 @@ def test_table_reads_as_the_papers(capsys):
 
 def write_yaml(path, **changes):
     """Write a YAML file whose objects nobody can make."""
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         ruamel.yaml.YAML().dump({**SMALL, **changes}, file)
         file.write("model: !apply:no.such.module {}\n")
     return path

@@ -104,7 +104,7 @@ def test_quotation_marks_of_a_tsv(tmp_path):
     path.write_text("id\ttext\n" + "".join(f"1\t{text}\n" for text in said))
     assert [row["text"] for row in read(path)] == said
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-        with open(path, "w", newline="") as file:
+        with open(path, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, delimiter="\t", quoting=quoting)
             writer.writerows([["id", "text"], *(["1", text] for text in said)])
         assert [row["text"] for row in read(path)] == said
