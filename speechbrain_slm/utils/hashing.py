@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+_NOTHING = object()  # a field that is not there is not None
 _SEAL = 32  # bytes of a SHA-256
 
 
@@ -145,16 +146,24 @@ def difference(expected, found, prefix=""):
     -------
     >>> difference({"a": {"b": 1}, "c": 2}, {"a": {"b": 3}, "c": 2})
     ['a.b: expected 1, found 3']
+    >>> difference({"a": None}, {})
+    ['a: expected None, found nothing']
     """
     lines = []
     for key in sorted(expected.keys() | found.keys()):
-        one, other = expected.get(key), found.get(key)
+        one, other = expected.get(key, _NOTHING), found.get(key, _NOTHING)
         name = f"{prefix}{key}"
         if isinstance(one, dict) and isinstance(other, dict):
             lines += difference(one, other, f"{name}.")
         elif one != other:
-            lines.append(f"{name}: expected {one!r}, found {other!r}")
+            lines.append(
+                f"{name}: expected {_shown(one)}, found {_shown(other)}"
+            )
     return lines
+
+
+def _shown(value):
+    return "nothing" if value is _NOTHING else repr(value)
 
 
 def tensors_identity(model):

@@ -65,6 +65,7 @@ RANGES = {
     "pitch": POSITIVE,
     "speed": POSITIVE,
     "pure": SWITCH,
+    "trusted": SWITCH,
     "batch_rows": COUNT,
     "buckets": COUNT,
     "utterances": COUNT,

@@ -149,6 +149,11 @@ def typed_value(text, place):
     """
     text_stands = place.kind == TEXT
     if text_stands and not _MORE_THAN_TEXT.match(text):
+        if found := _REFERENCE.search(text):
+            raise ConfigurationError(
+                f"{found[0]} would be taken for a reference to a key; write "
+                "'!ref ...' for one, and leave out < or > in a name"
+            )
         return text
     try:
         node = ruamel.yaml.YAML().compose(text)
@@ -173,7 +178,9 @@ def _has_tags(node):
     below = node.value if isinstance(node.value, list) else ()
     if isinstance(node, ruamel.yaml.nodes.MappingNode):
         below = [child for pair in below for child in pair]
-    return str(node.tag).startswith("!") or any(map(_has_tags, below))
+    # A text in parentheses gets the tag !tuple by how it looks.
+    tagged = str(node.tag).startswith("!") and node.tag != "!tuple"
+    return tagged or any(map(_has_tags, below))
 
 
 def _converted(node, place):

@@ -1,0 +1,144 @@
+"""Numbers are checked at the door: every one that a YAML file has."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.ranges import (
+    NULLS,
+    RANGES,
+    SEVERAL,
+    VALUES,
+    check_ranges,
+)
+from speechbrain_slm.utils.yaml_tree import (
+    INCLUDE,
+    ConfigurationError,
+    children,
+    find_fragment,
+    read_tree,
+    tag_of,
+)
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
+FILES += sorted((ROOT / "hparams").rglob("*.yaml"))
+
+
+def numbers(node, path=()):
+    """Yield the path of each number, each switch and each product."""
+    for key, child in children(node):
+        here = (*path, key) if isinstance(key, str) else path
+        product = tag_of(child) == "!ref" and set(child.value) & set("*+")
+        if isinstance(child, bool | int | float) or product:
+            yield here
+        yield from numbers(child, here)
+
+
+def lacking(tree):
+    """List the numbers of which no range is known."""
+    return [
+        path
+        for path in numbers(tree)
+        if path[-1] not in RANGES
+        and not set(path[-2:-1]) & VALUES.keys()
+        and path[0] != "__set_seed"
+    ]
+
+
+def test_every_number_of_every_yaml_file_has_a_range():
+    assert len(FILES) > 40
+    found = {path.name: lacking(read_tree(path)) for path in FILES}
+    assert {name for name, paths in found.items() if paths} == set(), found
+
+
+def test_a_number_without_a_range_is_found():
+    tree = {"new": 3, "shares": {"mine": 0.5}, "deep": [{"other": False}]}
+    assert lacking(tree) == [("new",), ("deep", "other")]
+
+
+def test_the_files_themselves_are_within():
+    for path in FILES:
+        check_ranges(read_tree(path), path)
+
+
+@pytest.mark.parametrize("key", sorted(RANGES))
+def test_what_no_key_may_be(key):
+    wrong = [math.nan, math.inf, -math.inf, "many", "1", [], {}]
+    wrong += [] if RANGES[key] == "true or false" else [True, False]
+    wrong += [] if key in NULLS else [None]
+    if RANGES[key] == "true or false":
+        wrong += [0, 1]
+    elif "whole" in RANGES[key]:
+        wrong += [2.5, -1]
+    for value in wrong:
+        if not isinstance(value, SEVERAL.get(key, ())):
+            with pytest.raises(ConfigurationError, match=f"a: {key} is .*expe"):
+                check_ranges({"group": {key: value}}, "a")
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"learning_rate": -0.003}, "learning_rate is -0.003; .* above 0"),
+        ({"learning_rate": 0}, "learning_rate is 0; .* above 0"),
+        ({"stories_per_shard": 0}, "stories_per_shard is 0; .* at least 1"),
+        ({"seed": -1}, "seed is -1; .* at least 0"),
+        ({"seed": 2**32}, "seed is 4294967296; .* at most 4294967295"),
+        ({"warmup": 1}, "warmup is 1; .* below 1"),
+        ({"tie": 1.5}, "tie is 1.5; .* at most 1"),
+        ({"job": 2, "num_jobs": 2}, "job is 2; expected 0 to 1"),
+        ({"limit": 0}, "limit is 0; .* at least 1, or null"),
+        ({"stages": [{"mixture": {"en": -1}}]}, r"mixture\[en\] is -1"),
+        ({"shares": {"valid": 1.5}}, r"shares\[valid\] is 1.5"),
+        ({"a": {"b": [1, {"c": math.inf}]}}, "c is inf; expected a finite"),
+        (
+            {"sources": {"x": {"switch_probability": {0: 0.1, 9: 2}}}},
+            r"switch_probability\[9\] is 2; .* at most 1",
+        ),
+    ],
+)
+def test_a_number_out_of_its_range(tree, message):
+    with pytest.raises(ConfigurationError, match=message):
+        check_ranges(tree, "a.yaml")
+
+
+def test_numbers_that_are_right():
+    tree = {
+        "plots": ["lost", "found"],
+        "limit": None,
+        "job": 1,
+        "num_jobs": 2,
+        "seed": 2**32 - 1,
+        "thousand_steps": 1e6,
+        "options": {"seed": -1, "n": True},
+        "learning_rate": 5e-4,
+    }
+    check_ranges(tree, "a.yaml")
+    assert tree["thousand_steps"] == 1000000
+    assert type(tree["thousand_steps"]) is int
+    assert type(tree["learning_rate"]) is float
+
+
+def test_a_range_reaches_fragments_and_stops_at_classes_of_others(tmp_path):
+    text = "lm: !include:lm.yaml {num_layers: 0}\n"
+    (tmp_path / "lm.yaml").write_text("num_layers: 2\n")
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match="num_layers is 0; expected"):
+        load_yaml(tmp_path / "a.yaml")
+    text = "x: !new:collections.Counter {layer: -3}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert load_yaml(tmp_path / "a.yaml")["x"] == {"layer": -3}
+
+
+def test_every_fragment_that_is_included_is_among_the_files():
+    included = {
+        find_fragment(path, tag_of(node)).resolve()
+        for path in FILES
+        for node in read_tree(path).values()
+        if tag_of(node).startswith(INCLUDE)
+    }
+    assert included
+    assert included <= set(FILES)
