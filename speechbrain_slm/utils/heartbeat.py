@@ -185,17 +185,25 @@ def _end_in_peace(rank, process):
             _store.add(f"ended/{rank}", 1)
 
 
-def is_first_to_fail():
-    """Tell whether this is the first rank that fails, so that one speaks.
+def first_failure(line):
+    """Tell the other ranks how this one fails, so that one of them speaks.
 
     When a rank fails, the others do, too: their connections break.
 
+    Arguments
+    ---------
+    line : str
+        What this rank would say.
+
     Returns
     -------
-    bool
-        True in a process without ranks.
+    str or None
+        What the first that failed has said; None where it is this one.
     """
-    if _store is not None:
-        with contextlib.suppress(Exception):
-            return _store.add("failed", 1) == 1
-    return True
+    if _store is None:
+        return None
+    mine = f"rank {os.environ.get('RANK')}: {line}"
+    with contextlib.suppress(Exception):
+        first = _store.compare_set("failure", "", mine).decode()
+        return None if first == mine else first
+    return None

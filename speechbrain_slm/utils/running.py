@@ -17,12 +17,17 @@ import time
 import traceback
 from pathlib import Path
 
+from speechbrain_slm.utils.heartbeat import first_failure
+
 # What a stopped run gets to put its things in order. Whatever it leaves lying
 # is cleared by the next one, as after a kill.
 GRACE = 3.0  # seconds
 # Errors that say what to do; others are faults of a program, and of them the
 # place matters, too.
-_EXPECTED = (ValueError, OSError, RuntimeError, ImportError)
+_EXPECTED = (
+    *(ValueError, OSError, RuntimeError, ImportError),
+    FloatingPointError,
+)
 _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _GO_ON = "run the same command again, it goes on from here"
 _state = {"debug": False, "failed": False, "stop": None, "watched": False}
@@ -100,11 +105,15 @@ def report_error(kind, error, trace):
         _end(_state["stop"] or signal.SIGINT)
         return
     line, files = _sentence(error), _log_files()
+    first = first_failure(line)
+    reason = line if first is None else f"{line} (after {first})"
     for handler in files:
         record = logging.LogRecord(
-            __name__, logging.ERROR, "", 0, line, (), (kind, error, trace)
+            __name__, logging.ERROR, "", 0, reason, (), (kind, error, trace)
         )
         handler.handle(record)
+    if first is not None and not _state["debug"]:
+        return  # One rank has spoken; this one fails since that one did.
     expected = isinstance(error, _EXPECTED)
     if _state["debug"] or not (files or expected):
         traceback.print_exception(kind, error, trace)
@@ -192,7 +201,9 @@ def _end(number):
     if not _ending.acquire(blocking=False):
         return
     line = f"stopped by {_STOPS[number]}; {_GO_ON}"
-    print(f"\n{line}", file=sys.stderr)
+    # torchrun stops the other ranks where one has failed, and has said why.
+    if first_failure(line) is None:
+        print(f"\n{line}", file=sys.stderr)
     for handler in _log_files():
         handler.handle(
             logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None)

@@ -129,7 +129,7 @@ def test_nan_on_one_rank_stops_both(units, tmp_path, parallel):
     arguments = lm_command(units, output, **options)
     code, text = run(arguments, FAULT="nan:1:13")
     assert code != 0
-    assert text.count("FloatingPointError: Step 13") >= 2
+    assert text.count("error: Step 13: loss") == 1
     assert newest(output).name == "CKPT+step-00000010"
     mine = load_file(newest(output) / "model.ckpt")
     expected = load_file(newest(reference) / "model.ckpt")

@@ -9,7 +9,7 @@ import sys
 import pytest
 from torch.distributed import HashStore
 
-from speechbrain_slm.utils import heartbeat
+from speechbrain_slm.utils import heartbeat, running
 from speechbrain_slm.utils.heartbeat import Heart
 
 # Starts a rank as torchrun does, and waits for it.
@@ -112,9 +112,18 @@ def test_a_rank_that_has_ended_is_not_missed(hearts):
     assert not rounds(ranks, 50, 0)
 
 
-def test_one_of_many_speaks(monkeypatch):
-    assert heartbeat.is_first_to_fail()
-    assert heartbeat.is_first_to_fail()
+def test_one_of_many_speaks(monkeypatch, capsys):
+    """All write what it said to their log, had they one."""
+
+    def fail(rank, text):
+        monkeypatch.setenv("RANK", str(rank))
+        running.report_error(ValueError, ValueError(text), None)
+        return capsys.readouterr().err
+
+    assert fail(0, "a") == fail(0, "a") == "error: a\n"
     monkeypatch.setattr(heartbeat, "_store", HashStore())
-    assert heartbeat.is_first_to_fail()
-    assert not heartbeat.is_first_to_fail()
+    assert fail(1, "row 7 is no audio") == "error: row 7 is no audio\n"
+    assert fail(0, "row 7 is no audio") == ""
+    assert fail(2, "Connection closed by peer") == ""
+    said = "rank 1: row 7 is no audio"
+    assert heartbeat.first_failure("Connection closed by peer") == said
