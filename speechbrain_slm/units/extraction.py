@@ -30,6 +30,7 @@ from speechbrain_slm.units.utterances import (
     FILES,
     SCHEMA,
     Utterances,
+    forget_rejects,
     remove_damaged,
     write_utterances,
 )
@@ -103,8 +104,10 @@ def extract_utterances(
             plan = {"tokenizer": describe(tokenizer)}
             pin_plan(folder, plan, f"**/{FILES}", alone=job is None)
             remove_damaged(folder)
-        barrier()
         table = pa.concat_tables(table.select(COLUMNS) for table in tables)
+        if is_main() and job is None:
+            _forget_rejects(table, folder)
+        barrier()
         rows, seconds = _missing(table, folder, job, num_jobs)
         utterances = Rows(table)
         for part in blocks(len(rows)):
@@ -129,6 +132,26 @@ def extract_utterances(
             progress,
         )
         barrier()
+
+
+def _forget_rejects(table, folder):
+    """Have bad audio read again: it may be mended, or ``max_seconds`` raised.
+
+    Where it is gone, what was found of it stays: complete work needs no audio.
+    """
+    utterances = Utterances(folder)
+    bad = utterances.has_text("reason")
+    if not bad.any():
+        return
+    records, index = distinct_utterances(table), KeyIndex(utterances.table)
+    paths = []
+    for part in blocks(len(records)):
+        found = index.find(records["key"][part])
+        here = (found >= 0) & bad[np.maximum(found, 0)]
+        rows = Rows(table).take(records["row"][part][here])
+        paths += rows["audio"].to_pylist()
+    if paths and all(Path(path).exists() for path in paths):
+        forget_rejects(folder)
 
 
 def _missing(table, folder, job, num_jobs):

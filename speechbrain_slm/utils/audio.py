@@ -139,15 +139,14 @@ def read_audio(
     except FileNotFoundError as error:
         raise BadAudio("it does not exist") from error
     except OSError as error:
-        text = error.strerror or str(error).removeprefix(str(source)).lstrip(
-            " :"
-        )
+        text = str(error).removeprefix(str(source)).lstrip(": ")
+        text = error.strerror or text
         raise BadAudio(f"cannot be read: {text}") from error
     except MemoryError as error:
         raise BadAudio("it needs more memory than there is") from error
     except Exception as error:
         # A message may hold the address of the buffer that was read.
-        text = str(error).split(": ")[-1]
+        text = str(error).split(": ")[-1] or "its decoder does not say why"
         raise BadAudio(f"cannot be decoded: {text}") from error
 
 
@@ -220,6 +219,10 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         kind, subtype = file.format, file.subtype
         dtype = dtype or EXACT.get(subtype, "float32")
         level = _Level(dtype)
+        if told is None:
+            # soundfile seeks after each read, which FLAC cannot without an
+            # end.
+            file._info.seekable = 0
         # Block by block: a header that lies costs no memory.
         size = max(1, _BLOCK // channels)
         while count <= most and (told is None or count < told):
