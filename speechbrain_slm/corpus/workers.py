@@ -7,6 +7,8 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from speechbrain_slm.corpus.tts.programs import kill_running
+
 # Chunks handed out a worker: enough that none waits, few enough that a long
 # list of work is never held in memory as futures.
 _AHEAD = 4
@@ -22,6 +24,7 @@ def _begin(context):
 def _end_with_parent():
     # A pool's workers would wait for ever for a parent that was killed.
     multiprocessing.parent_process().join()
+    kill_running()
     os._exit(1)
 
 

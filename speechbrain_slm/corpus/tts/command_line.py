@@ -1,22 +1,25 @@
 """Any program that speaks from the command line.
 
 The command is a list of words, run without a shell, so no text can become a
-command of its own: ``[my-tts, -v, "{voice}", "--text={text}", -o, "{out}"]``.
-``--text={text}``, in one word, also keeps a text that begins with a dash from
-being taken for an option. Without ``{text}`` the text goes to standard input.
+command of its own (where the command is itself a shell that would take the
+text for one, it is refused):
+``[my-tts, -v, "{voice}", "--text={text}", -o, "{out}"]``. ``--text={text}``, in
+one word, also keeps a text that begins with a dash from being taken for an
+option. Without ``{text}`` the text goes to standard input.
 """
 
 import logging
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from speechbrain_slm.corpus.tts import check_speech
+from speechbrain_slm.corpus.tts import SilentSpeech, check_speech
+from speechbrain_slm.corpus.tts.programs import refuse_code, run_program
+from speechbrain_slm.utils.audio import BadAudio, read_audio
 
 logger = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"\{(text|voice|out|pitch|speed)\}")
@@ -68,6 +71,7 @@ class CommandLine:
                 f"command {self.command}: no word holds {{out}}, the file that "
                 "the program writes"
             )
+        refuse_code(self.command)
         if shutil.which(self.command[0]) is None:
             raise FileNotFoundError(
                 f"the program '{self.command[0]}' is not installed, or not on "
@@ -169,40 +173,50 @@ class CommandLine:
                 _PLACEHOLDER.sub(lambda found: values[found[1]], word)
                 for word in self.command
             ]
+            # A text may be long, and its error is a line of a ledger.
+            shown = str(words)
+            if len(shown) > _SHOWN:
+                shown = f"{shown[:_SHOWN]}..."
             as_argument = any("{text}" in word for word in self.command)
-            try:
-                done = subprocess.run(
-                    words,
-                    input=b"" if as_argument else text.encode() + b"\n",
-                    capture_output=True,
-                    timeout=self.timeout,
-                )
-            except subprocess.TimeoutExpired as error:
+            done = run_program(
+                words,
+                b"" if as_argument else text.encode() + b"\n",
+                self.timeout,
+            )
+            if done.status is None:
                 raise ValueError(
-                    f"{words} took more than {self.timeout} s{_printed(error)}"
-                ) from error
-            if done.returncode:
-                raise ValueError(
-                    f"{words} ended with status {done.returncode}"
-                    f"{_printed(done)}"
+                    f"{shown} took more than {self.timeout} s{_printed(done)}"
                 )
-            return self._read(out, words, done)
+            if done.status:
+                raise ValueError(
+                    f"{shown} ended with status {done.status}{_printed(done)}"
+                )
+            return self._read(out, shown, done)
 
-    def _read(self, out, words, done):
+    def _read(self, out, shown, done):
         try:
-            samples, rate = soundfile.read(out, dtype="int16", always_2d=True)
-        except (OSError, soundfile.LibsndfileError) as error:
+            sound = read_audio(out, dtype="int16")
+        except BadAudio as error:
+            if _num_samples(out) == 0:
+                raise SilentSpeech(f"{shown} wrote no sample") from error
             raise ValueError(
-                f"{words} wrote no audio file that can be read ({error})"
+                f"{shown} wrote no audio file that can be read ({error})"
                 f"{_printed(done)}"
             ) from error
-        if rate != self.sample_rate or samples.shape[1] != 1:
+        if sound.sample_rate != self.sample_rate or sound.channels != 1:
             raise RuntimeError(
-                f"{words} wrote {samples.shape[1]} channel(s) at {rate} Hz; "
-                f"expected 1 at {self.sample_rate} Hz. Correct sample_rate, or "
-                "the program's options."
+                f"{shown} wrote {sound.channels} channel(s) at "
+                f"{sound.sample_rate} Hz; expected 1 at {self.sample_rate} Hz. "
+                "Correct sample_rate, or the program's options."
             )
-        return samples[:, 0]
+        return sound.samples[:, 0]
+
+
+def _num_samples(path):
+    try:
+        return soundfile.info(path).frames
+    except soundfile.SoundFileError:
+        return None
 
 
 def _printed(process):

@@ -11,9 +11,12 @@ import functools
 import importlib.metadata
 import json
 import math
+import os
+import signal
 import struct
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,15 @@ _HEADER = struct.Struct("<?q")
 _WORDS_PER_MINUTE = 175
 PITCH = (0.5, 2.0)
 SPEED = (80 / _WORDS_PER_MINUTE, 450 / _WORDS_PER_MINUTE)
+
+
+TIMEOUT = 60  # seconds for an utterance
+
+
+def _end(group, late):
+    late.set()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 @functools.cache
@@ -152,18 +164,40 @@ class Espeak:
                 [sys.executable, "-I", _SERVER, *paths],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                start_new_session=True,
             )
+        # The server and the fork that speaks.
+        group, late = self._server.pid, threading.Event()
+        timer = threading.Timer(TIMEOUT, _end, (group, late))
+        timer.start()
+        try:
+            return self._answer(request)
+        except RuntimeError:
+            if late.is_set():
+                raise ValueError(
+                    f"espeak-ng took more than {TIMEOUT} s for the request "
+                    f"{request.decode().strip():.500}"
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+
+    def _answer(self, request):
         with contextlib.suppress(BrokenPipeError):
             self._server.stdin.write(request)
             self._server.stdin.flush()
         header = self._server.stdout.read(_HEADER.size)
-        if len(header) < _HEADER.size:
+        whole = len(header) == _HEADER.size
+        if whole:
+            spoken, length = _HEADER.unpack(header)
+            answer = self._server.stdout.read(length)
+            whole = len(answer) == length
+        if not whole:
             self.close()
             raise RuntimeError(
-                f"espeak-ng ended at the request {request.decode().strip()}"
+                "espeak-ng ended at the request "
+                f"{request.decode().strip():.500}"
             )
-        spoken, length = _HEADER.unpack(header)
-        answer = self._server.stdout.read(length)
         if not spoken:
             raise ValueError(answer.decode())
         return answer

@@ -1,6 +1,8 @@
 import importlib
+import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 
@@ -145,3 +147,17 @@ def test_espeak_names_its_extra_when_it_is_absent(monkeypatch):
     monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.raises(ImportError, match=r"pip install .*\[espeak\]"):
         importlib.import_module(module)
+
+
+def test_an_espeak_that_hangs_is_ended(monkeypatch):
+    pytest.importorskip("espeakng_loader")
+    espeak = importlib.import_module(ESPEAK.rpartition(".")[0])
+    tts = espeak.Espeak()
+    voice = Voice("en-us")
+    before = tts.synthesize("Anna.", voice)
+    os.kill(tts._server.pid, signal.SIGSTOP)
+    monkeypatch.setattr(espeak, "TIMEOUT", 0.2)
+    with pytest.raises(ValueError, match=r"took more than 0\.2 s"):
+        tts.synthesize("Anna.", voice)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(tts.synthesize("Anna.", voice), before)

@@ -1,4 +1,7 @@
 import sys
+import time
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +110,82 @@ def test_a_program_that_is_not_what_was_said(command, tmp_path):
 def test_voices_that_are_not_there(command, voice, message):
     with pytest.raises(ValueError, match=message):
         make(command).check_voice(voice)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", "say {text} -o {out}"],
+        ["/bin/bash", "-lc", "say '{text}' -o {out}"],
+        ["env", "LANG=C", "dash", "-e", "-c", "--", "say {text}", "{out}"],
+        ["timeout", "5", "sh", "-c", "{text}", "{out}"],
+        ["python3", "-c", "print('{text}', '{out}')"],
+        ["perl", "-eprint '{text}'", "{out}"],
+        ["node", "--eval=say('{text}')", "{out}"],
+        ["env", "-S", "say {text} {out}"],
+        ["ssh", "host", "say", "{text}", "{out}"],
+        ["bash", "-s", "{out}"],
+    ],
+)
+def test_a_text_is_never_code(words):
+    with pytest.raises(ValueError, match="for a program"):
+        make(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", 'say "$1" "$2"', "x", "{text}", "{out}"],
+        ["sh", "-c", "say -o {out}"],
+        ["sh", "say.sh", "{text}", "{out}"],
+        ["env", "LANG=C", sys.executable, "a.py", "--text={text}", "{out}"],
+    ],
+)
+def test_a_text_that_is_data_may_pass_through_a_shell(words):
+    assert make(words).command == words
+
+
+# Starts a child that keeps its output open, and tells its number.
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(60 * (sys.argv[2] == "hang"))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("text", ["hang", "end"])
+def test_a_program_ends_with_all_that_it_started(tmp_path, text):
+    told = tmp_path / "child"
+    words = [sys.executable, "-c", PARENT, str(told), "{text}", "{out}"]
+    tts = make(words, timeout=2 if text == "hang" else 20)
+    with pytest.raises(ValueError, match=r"took more than|status 3"):
+        tts.synthesize(text, Voice("a"))
+    state = Path("/proc", told.read_text(), "stat")
+    # Gone, or dead and waited for by nobody yet.
+    for _ in range(100):
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the child goes on")
+
+
+def test_what_is_printed_without_end_takes_no_memory(tmp_path):
+    words = [sys.executable, "-c", "while True: print('x' * 9999)", "{out}"]
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="took more than 1 s") as error:
+        make(words, timeout=1).synthesize("a", Voice("a"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert len(str(error.value)) < 2000
+
+
+def test_a_text_beyond_the_argument_limit_is_refused_alone(command):
+    tts = make([*command, "{text}"])
+    with pytest.raises(ValueError, match="no arguments so long") as error:
+        tts.synthesize("a" * (1 << 18), Voice("a"))
+    assert len(str(error.value)) < 1000
+    assert len(tts.synthesize("a", Voice("a"))) == 200
