@@ -41,9 +41,8 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
-from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.scratch import blocks, positions, scratch
-from speechbrain_slm.utils.sharing import claim
+from speechbrain_slm.utils.sharing import claim, join_plan
 from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ def extract_utterances(
     with claim(folder, job, num_jobs) as own:
         if is_main():
             plan = {"tokenizer": describe(tokenizer)}
-            pin_plan(folder, plan, f"**/{FILES}", alone=job is None)
+            join_plan(folder, own, plan, f"**/{FILES}")
             remove_damaged(folder)
         table = pa.concat_tables(table.select(COLUMNS) for table in tables)
         if is_main() and job is None:

@@ -71,6 +71,52 @@ def claim(folder, job=None, num_jobs=1):
         yield own
 
 
+def join_plan(folder, own, plan, shards):
+    """Pin the plan of a folder that is claimed; array jobs share one.
+
+    Jobs that start together must not both write it, and one that nothing was
+    made of yet, such as that of jobs that failed at the door, is replaced by
+    whoever comes when they have ended.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What is claimed.
+    own : Path
+        What :func:`claim` has yielded.
+    plan : dict
+        All that decides the folder's content. JSON can hold it.
+    shards : str
+        Pattern of the files that need a plan to be understood.
+
+    Raises
+    ------
+    ValueError
+        See :func:`speechbrain_slm.utils.plans.pin_plan`.
+    """
+    if not is_main():
+        return
+    folder, own = Path(folder), Path(own)
+    with take_turns(folder):
+        try:
+            pin_plan(folder, plan, shards, alone=own == folder)
+        except ValueError:
+            if own == folder or not _is_only_job(folder, own):
+                raise
+            pin_plan(folder, plan, shards, alone=True)
+
+
+def _is_only_job(folder, own):
+    """Tell whether no other array job is at work."""
+    for other in folder.glob("job-*"):
+        try:
+            if other != own:
+                lock_folder(other).close()
+        except FolderInUse:
+            return False
+    return True
+
+
 @contextlib.contextmanager
 def claim_data(folder, plan, job=None, num_jobs=1):
     """Keep others out of a data folder, and write down what it will hold.
@@ -101,12 +147,11 @@ def claim_data(folder, plan, job=None, num_jobs=1):
     """
     place = Path(folder) / PARTS
     plan = json.loads(json.dumps(plan))  # as it will be read
-    with claim(place, job, num_jobs):
+    with claim(place, job, num_jobs) as own:
         if job is None:
             _take_over(place / PLAN_JSON, plan)
         else:
-            with take_turns(place):
-                _join_plan(place, plan)
+            _join_plan(place, own, plan)
         yield
 
 
@@ -121,11 +166,9 @@ def _take_over(path, plan):
     write_json(path, plan)
 
 
-def _join_plan(place, plan):
-    if not is_main():
-        return
+def _join_plan(place, own, plan):
     try:
-        pin_plan(place, plan, "*/*/*.parquet")
+        join_plan(place, own, plan, "*/*/*.parquet")
     except ValueError as error:
         raise ValueError(
             f"{error} A run without 'job', once the array jobs have ended, "

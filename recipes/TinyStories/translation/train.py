@@ -13,18 +13,14 @@ from pathlib import Path
 
 from speechbrain_slm.corpus.translation.tables import translate_table
 from speechbrain_slm.utils.config import load_recipe
+from speechbrain_slm.utils.files import check_file
 
 if __name__ == "__main__":
     hparams, run_options = load_recipe(sys.argv[1:])
     translator = hparams["translation"]["translator"]
     folder = Path(hparams["translation_folder"])
-    tables = [Path(table) for table in hparams["tables"]]
     # Before the first is paid for.
-    if missing := [str(table) for table in tables if not table.is_file()]:
-        raise FileNotFoundError(
-            f"tables: {', '.join(missing)}: no such file. Run the stage that "
-            "writes it first, or take it out of 'tables'."
-        )
+    tables = [check_file(t, "a stories table") for t in hparams["tables"]]
     for table in tables:
         translate_table(
             table,

@@ -15,11 +15,10 @@ import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.corpus.benchmarks.prepared import (
-    ITEMS_FILE,
-    MANIFEST_FILE,
     describe_audio,
     manifest_entry,
     open_audio,
+    publish_prepared,
 )
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of
@@ -30,7 +29,6 @@ from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
     read_table,
-    write_table,
 )
 
 logger = logging.getLogger(__name__)
@@ -94,12 +92,9 @@ def join_items(manifest, items, output_folder):
             if whole not in rows:
                 rows[whole] = _row(whole, prompt + parts, files)
         joined.append({**item, **names})
-    write_table(
-        output_folder / MANIFEST_FILE,
+    publish_prepared(
+        output_folder,
         pa.Table.from_pylist(list(rows.values()), schema=MANIFEST),
-    )
-    write_table(
-        output_folder / ITEMS_FILE,
         pa.Table.from_pylist(joined, schema=table.schema),
     )
     logger.info(

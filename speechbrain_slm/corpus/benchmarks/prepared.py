@@ -10,6 +10,8 @@ import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
+from speechbrain_slm.utils.publishing import published_together
+from speechbrain_slm.utils.sharing import take_turns
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_OPTIONAL,
@@ -104,10 +106,8 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
         if any(row.get(name) for row in items)
     ]
     schema = pa.schema([*ITEMS, *optional])
-    write_table(output_folder / MANIFEST_FILE, manifest)
-    write_table(
-        output_folder / ITEMS_FILE, pa.Table.from_pylist(items, schema=schema)
-    )
+    table = pa.Table.from_pylist(items, schema=schema)
+    publish_prepared(output_folder, manifest, table)
     logger.info(
         "%s: %d audio files (%d cropped), %d items",
         output_folder,
@@ -115,6 +115,24 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
         cropped,
         len(items),
     )
+
+
+def publish_prepared(output_folder, manifest, items):
+    """Write a manifest and its items, both of them or neither.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Gets ``speech.parquet`` and ``items.parquet``. Of two runs that write
+        to it at a time, one waits: both tables are of one run.
+    manifest : pyarrow.Table
+        The manifest.
+    items : pyarrow.Table
+        The items.
+    """
+    with take_turns(output_folder), published_together(output_folder) as new:
+        write_table(new / MANIFEST_FILE, manifest)
+        write_table(new / ITEMS_FILE, items)
 
 
 def describe_audio(path):

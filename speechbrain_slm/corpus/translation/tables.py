@@ -40,8 +40,8 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.ownership import refuse_foreign
-from speechbrain_slm.utils.plans import PLAN_JSON, pin_plan
-from speechbrain_slm.utils.sharing import claim, take_turns
+from speechbrain_slm.utils.plans import PLAN_JSON
+from speechbrain_slm.utils.sharing import claim, join_plan
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
@@ -136,9 +136,7 @@ def translate_table(
                 "checks": vars(checks),
                 "translator": translator.identity,
             }
-            # Array jobs that start together must not both write it.
-            with take_turns(folder):
-                pin_plan(folder, plan, f"**/{PARTS}", alone=job is None)
+            join_plan(folder, own, plan, f"**/{PARTS}")
         barrier()
         plan = read_json(folder / PLAN_JSON)
         num_shards = -(-plan["stories"] // stories_per_shard)

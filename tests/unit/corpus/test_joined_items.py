@@ -131,11 +131,11 @@ def test_a_joined_file_is_the_prompt_and_the_ending(sources, joined):
 
 
 def test_joined_audio_is_written_once(sources, joined):
-    files = sorted(joined.rglob("*.*"))
+    files = sorted(joined.rglob("[!.]*.*"))
     before = {path: path.read_bytes() for path in files}
     counts = join_items(*sources, joined)
     assert counts == {"written": 0, "found": 20}
-    assert sorted(joined.rglob("*.*")) == files
+    assert sorted(joined.rglob("[!.]*.*")) == files
     assert {path: path.read_bytes() for path in files} == before
 
 

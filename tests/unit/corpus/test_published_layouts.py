@@ -1,6 +1,7 @@
 """Layouts of published benchmarks, made small, and every way to break one."""
 
 import csv
+import dataclasses
 import shutil
 from unicodedata import normalize
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from speechbrain_slm.corpus.benchmarks import prepared as prepared_module
 from speechbrain_slm.corpus.benchmarks.prepared import Clip, write_prepared
 from speechbrain_slm.corpus.benchmarks.story_cloze import read_story_cloze
 from speechbrain_slm.corpus.benchmarks.utterance_pairs import (
@@ -191,6 +193,30 @@ def test_stories_are_told_from_what_a_system_leaves(tmp_path):
 
 
 # What every benchmark becomes.
+
+
+def test_manifest_and_items_are_of_one_run(tmp_path, monkeypatch):
+    """A run that fails between the two leaves those of the run before."""
+    names = ["a_correct.wav", "a_incorrect.wav"]
+    found = read_story_cloze(
+        {"en": write_files(tmp_path / "in", *names)}, "pairs", "sSC"
+    )
+    out = tmp_path / "out"
+    write_prepared(out, *found)
+    before = {path: path.read_bytes() for path in out.glob("*.parquet")}
+    assert len(before) == 2
+    clips = [dataclasses.replace(c, speaker="tim") for c in found[0]]
+    real = prepared_module.write_table
+
+    def fails(path, table):
+        if path.name == "items.parquet":
+            raise OSError("the disk is gone")
+        real(path, table)
+
+    monkeypatch.setattr(prepared_module, "write_table", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_prepared(out, clips, found[1])
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])

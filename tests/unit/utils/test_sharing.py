@@ -5,7 +5,7 @@ import json
 import pytest
 
 from speechbrain_slm.utils.locking import FolderInUse
-from speechbrain_slm.utils.sharing import claim_data
+from speechbrain_slm.utils.sharing import claim, claim_data, join_plan
 
 PLAN = {"text": {"seed": 1, "languages": ("en", "fr")}}
 OTHER = {"text": {"seed": 2, "languages": ("en", "fr")}}
@@ -45,3 +45,26 @@ def test_a_run_that_is_alone_makes_the_folder_its_own(tmp_path):
         pass
     with claim_data(tmp_path, OTHER, 0, 2):
         pass
+
+
+def test_a_plan_that_nothing_was_made_of_does_not_block_array_jobs(tmp_path):
+    """Jobs that failed at the door leave a plan behind, and no work."""
+    ours, others = {"seed": 1}, {"seed": 2}
+    parts = "**/part-*"
+    with claim(tmp_path, 0, 3) as first, claim(tmp_path, 1, 3) as second:
+        join_plan(tmp_path, first, ours, parts)
+        join_plan(tmp_path, second, ours, parts)
+        # Somebody may be at work by it.
+        with (
+            claim(tmp_path, 2, 3) as third,
+            pytest.raises(ValueError, match="seed"),
+        ):
+            join_plan(tmp_path, third, others, parts)
+    with claim(tmp_path, 2, 3) as third:
+        join_plan(tmp_path, third, others, parts)
+        (third / "part-0").touch()
+    with (
+        claim(tmp_path, 0, 3) as first,
+        pytest.raises(ValueError, match="seed"),
+    ):
+        join_plan(tmp_path, first, ours, parts)
