@@ -86,7 +86,7 @@ def parse_arguments(arguments):
     >>> parse_arguments([str(path), "--sed", "3"])
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.yaml_tree.ConfigurationError: command line: nothing
+    speechbrain_slm.utils.yaml_files.ConfigurationError: command line: nothing
     reads 'sed'. Did you mean 'seed'? Known: ...
     """
     if not arguments or arguments[0].startswith("--"):

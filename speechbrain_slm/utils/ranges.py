@@ -78,6 +78,7 @@ RANGES = {
     "max_rejects": SHARE,
     "utterances_per_shard": COUNT,
     "batch_seconds": POSITIVE,
+    "max_seconds": POSITIVE,
     "num_clusters": {"at_least": 1, "at_most": 65536, "whole": True},
     "vocabulary_size": COUNT,
     "max_piece_length": COUNT,
@@ -189,7 +190,7 @@ def check_ranges(tree, where):
     >>> check_ranges({"learning_rate": -0.1}, "a.yaml")
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.yaml_tree.ConfigurationError: a.yaml: learning_rate
+    speechbrain_slm.utils.yaml_files.ConfigurationError: a.yaml: learning_rate
     is -0.1; expected a number above 0
     """
     try:

@@ -13,20 +13,21 @@ import datetime
 import difflib
 import os
 import re
-import sys
-from pathlib import Path
 
 import ruamel.yaml
 from hyperpyyaml.core import recursive_resolve
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-INCLUDE = "!include:"
+from speechbrain_slm.utils.yaml_files import (
+    INCLUDE,
+    ConfigurationError,
+    children,
+    find_fragment,
+    read_tree,
+    tag_of,
+)
+
 OWN_NAMES = "!new:dict"
-_SHARED = "hparams/"  # where the fragments stand in the repository
-
-
-class ConfigurationError(ValueError):
-    """A command line or a YAML file that does not say what to run."""
 
 
 def unknown_key(name, known, where):
@@ -51,105 +52,6 @@ def unknown_key(name, known, where):
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return ConfigurationError(
         f"{where}: nothing reads '{name}'.{hint} Known: {', '.join(known)}"
-    )
-
-
-def read_tree(path):
-    """Read a YAML file without making its objects.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Its content, tags kept (ruamel's round-trip tree).
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not YAML in UTF-8, or no mapping.
-    """
-    try:
-        tree = ruamel.yaml.YAML().load(Path(path).read_text(encoding="utf-8"))
-    except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise ConfigurationError(f"{path}: expected a mapping at the root")
-    return tree
-
-
-def tag_of(node):
-    """Return the tag of a YAML node.
-
-    Arguments
-    ---------
-    node : object
-        Of a tree from :func:`read_tree`.
-
-    Returns
-    -------
-    str
-        Empty where it has none.
-    """
-    tag = getattr(node, "tag", None)
-    return (tag.value or "") if tag is not None else ""
-
-
-def children(node):
-    """Return what stands in a mapping or a list.
-
-    Arguments
-    ---------
-    node : object
-        Of a tree from :func:`read_tree`.
-
-    Returns
-    -------
-    list of tuple
-        (key or number, child); none for anything else.
-    """
-    if isinstance(node, dict):
-        return list(node.items())
-    return list(enumerate(node)) if isinstance(node, list) else []
-
-
-def find_fragment(path, tag):
-    """Find the file that an ``!include`` names.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file that includes it. Of a copy of a recipe's file that was put
-        elsewhere, ``hparams/...`` is looked for in the repository of the
-        script that runs, and of this package.
-    tag : str
-        ``!include:<path>``, relative to the including file.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such file.
-    """
-    name = tag[len(INCLUDE) :]
-    fragment = Path(path).parent / name
-    if fragment.is_file():
-        return fragment
-    _, shared, inside = name.rpartition(_SHARED)
-    roots = [*Path(sys.argv[0]).resolve().parents, *Path(__file__).parents]
-    for root in roots if shared else ():
-        if (root / _SHARED / inside).is_file():
-            return root / _SHARED / inside
-    raise ConfigurationError(
-        f"{path} includes {fragment}, which does not exist. In a copy of a "
-        "YAML file, give the fragment's path as seen from the copy, or its "
-        "absolute path"
     )
 
 
@@ -178,15 +80,19 @@ def resolve(path, overrides=None):
         fragment does not exist, a reference leads nowhere, or a placeholder
         was not filled.
     """
-    tree = read_tree(path)
-    _merge(str(path), tree, overrides or {})
     try:
-        return _expand(_resolve("", tree, tree, path))
+        return _expand(_resolve_file(path, _quoted(overrides or {})))
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
         if isinstance(error, ConfigurationError):
             raise
         text = " ".join(str(part) for part in error.args)
         raise ConfigurationError(f"{path}: {text}") from error
+
+
+def _resolve_file(path, overrides):
+    tree = read_tree(path)
+    _merge(str(path), tree, overrides)
+    return _resolve("", tree, tree, path)
 
 
 def _resolve(name, node, root, path):
@@ -208,7 +114,7 @@ def _resolve(name, node, root, path):
                 f"{path}: give {tag} a mapping ({{}} where nothing is set), so "
                 "that the command line can override its keys"
             )
-        return resolve(fragment, dict(node))
+        return _resolve_file(fragment, dict(node))
     if isinstance(node, datetime.date):
         raise ConfigurationError(
             f"{path}: {name} is the date {node}; put a text in quotes"
@@ -236,12 +142,12 @@ def _set(tree, name, value):
     """
     old, tag = tree.get(name), tag_of(tree.get(name))
     if not isinstance(value, dict) or tag_of(value):
-        tree[name] = _quoted(value)
+        tree[name] = value
     elif isinstance(old, dict) and tag != OWN_NAMES:
         for key, child in value.items():
             _set(old, key, child)
     else:
-        tree[name] = ruamel.yaml.comments.CommentedMap(_quoted(value))
+        tree[name] = ruamel.yaml.comments.CommentedMap(value)
         if tag.startswith(("!new:", "!apply:", "!name:", INCLUDE)):
             tree[name].yaml_set_ctag(ruamel.yaml.tag.Tag(suffix=tag))
 
@@ -266,7 +172,7 @@ def _check_shape(where, name, old, value):
             f"{where}: '{name}' is a mapping, found {value!r}; give it as "
             "'{key: value}'"
         )
-    if isinstance(old, list) and not tag and isinstance(value, str):
+    if isinstance(old, list) and not (tag or isinstance(value, list)) and plain:
         raise ConfigurationError(
             f"{where}: '{name}' is a list, found {value!r}; give it as "
             f"'[{value}]'"

@@ -142,6 +142,8 @@ def test_others_are_read_as_their_kind(yaml_file, arguments, key, expected):
         (["--run", "{a: b}"], "--run .* expected a text"),
         (["--run", "a<run>"], "--run .*<run> would be taken for a reference"),
         (["--speakers", "anna"], r"'speakers' is a list, .*'\[anna\]'"),
+        (["--speakers", "7"], r"'speakers' is a list, found 7"),
+        (["--speakers", "{a: b}"], r"'speakers' is not a mapping"),
         (["--small", "abc"], "--small 'abc': expected a number"),
         (["--small", "true"], "--small 'true': expected a number"),
         (["--small", "2026-01-15"], "--small .*: expected a number"),
@@ -229,6 +231,13 @@ def test_a_copy_of_a_recipes_yaml_file_finds_its_fragments(tmp_path):
     copy.write_text("units: !include:../hparams/units/none.yaml {}\n")
     with pytest.raises(ConfigurationError, match="as seen from the copy"):
         resolve(copy)
+
+
+def test_a_tuple_that_is_given_to_a_fragment_stays_one(tmp_path):
+    (tmp_path / "inner.yaml").write_text("betas: null\n")
+    text = "opt: !include:inner.yaml\n    betas: (0.9, 0.98)\n"
+    (tmp_path / "a.yaml").write_text(text)
+    assert load_yaml(tmp_path / "a.yaml")["opt"]["betas"] == (0.9, 0.98)
 
 
 def test_a_placeholder_is_filled_on_the_command_line(yaml_file):
