@@ -12,6 +12,7 @@ import torch
 from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_slm.brains.base import StepBrain
+from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
 from speechbrain_slm.models.export import (
@@ -19,6 +20,7 @@ from speechbrain_slm.models.export import (
     save_speech_lm,
 )
 from speechbrain_slm.models.flops import flops_per_token
+from speechbrain_slm.units.tokenizer import saved_files
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 
@@ -35,8 +37,8 @@ class LMBrain(StepBrain):
     ``modules`` holds ``model``; ``hparams`` holds ``attention`` beside what
     :class:`StepBrain` reads: ``open``, or ``blocked`` between the stories of a
     row. At the end of ``fit``, ``output_folder`` gets ``model/`` (a Hugging
-    Face folder with ``units.json`` beside the weights) and ``run.json`` (what
-    the run has seen).
+    Face folder with ``units.json``, the tokenizer and a model card beside the
+    weights) and ``run.json`` (what the run has seen).
     """
 
     def collate(self, rows):
@@ -239,7 +241,18 @@ class LMBrain(StepBrain):
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
-        save_speech_lm(folder / "model", whole, units)
+        tokenizer = saved_files(
+            self.plan.units_folder / "tokenizer", self.plan.tokenizer_identity
+        )
+        if not tokenizer:
+            logger.warning(
+                "%s/tokenizer is not what made the units: %s goes without its "
+                "tokenizer. Keep the one that made them beside it.",
+                self.plan.units_folder,
+                folder / "model",
+            )
+        card = model_card(self.plan, model, self.hparams, bool(tokenizer))
+        save_speech_lm(folder / "model", whole, units, tokenizer, card)
         write_json(
             folder / RUN_JSON,
             {

@@ -14,6 +14,7 @@ one row of ``fr``, rows 0 and 0 in the first step, 1 and 1 in the second.
 
 import logging
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -65,6 +66,10 @@ class TokenPlan:
         First step of every stage and, last, ``num_steps``.
     vocabulary_size, tokenizer_identity : int, str
         Those of the units.
+    tokenizer : dict
+        What ``store.json`` says of it.
+    units_folder : pathlib.Path
+        Where the units of all splits stand.
     boundary : int
         Id of the symbol before each story, the first after the units.
     language_tags : dict
@@ -111,6 +116,8 @@ class TokenPlan:
         first = next(iter(stores.values()))
         check_tokenizers(stores, first)
         self.tokenizer_identity = first.identity
+        self.tokenizer = first.info["tokenizer"]
+        self.units_folder = Path(first.folder).parent
         self.vocabulary_size = self.boundary = first.vocabulary_size
         self.language_tags = {
             name: self.boundary + 1 + number

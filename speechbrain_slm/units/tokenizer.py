@@ -1,5 +1,6 @@
 """What every tokenizer of speech offers, whatever it is made of."""
 
+import json
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,10 @@ from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS
 
 DESCRIPTION = "tokenizer.json"
+# All that a saved tokenizer and the BPE on top of it consist of.
+_BPE = "bpe/bpe.json"
+_SAVED = (DESCRIPTION, "centroids.safetensors")
+_SAVED_BPE = (_BPE, "bpe/bpe.model")
 
 
 class Tokenizer(Protocol):
@@ -182,6 +187,44 @@ def check_saved(config, folder, identity=None):
             f"{path}: not this tokenizer ({'; '.join(wrong)}). Choose "
             "another folder, or remove this one and fit it again."
         )
+
+
+def saved_files(folder, identity):
+    """Read what a tokenizer has saved, to be published beside a model.
+
+    Arguments
+    ---------
+    folder : str or Path
+        What the units recipe has saved it to.
+    identity : str
+        Of the tokenizer, or of the BPE on top of it.
+
+    Returns
+    -------
+    dict
+        Name -> bytes. Empty where the folder holds no such tokenizer. The
+        place that its model came from is left out where it is a path.
+    """
+    folder = Path(folder)
+    try:
+        description = read_json(folder / DESCRIPTION)
+        names = list(_SAVED)
+        if description["identity"] != identity:
+            if read_json(folder / _BPE)["identity"] != identity:
+                return {}
+            names += _SAVED_BPE
+        files = {
+            name: (folder / name).read_bytes()
+            for name in names
+            if (folder / name).is_file()
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    source = description.get("source", "")
+    if Path(source).is_absolute() or Path(source).exists():
+        del description["source"]
+        files[DESCRIPTION] = json.dumps(description, indent=2).encode()
+    return files
 
 
 def interleave(codes, codebook_size):

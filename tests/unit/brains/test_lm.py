@@ -1,6 +1,7 @@
 """What an LM Brain scores, and what it lets one see early."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import (
 
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.models.attention import block_attention
-from speechbrain_slm.models.export import refuse_foreign_model
+from speechbrain_slm.models.export import (
+    load_speech_lm,
+    refuse_foreign_model,
+)
+from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
 
 
 @pytest.fixture(scope="module")
@@ -233,3 +238,41 @@ def test_warm_up_anew_in_every_stage(units, tmp_path):
     assert np.argmax(rates["stage"][:4]) == 1
     assert np.argmax(rates["stage"][4:]) == 3
     assert rates["stage"][4] < rates["stage"][3]
+
+
+def test_the_exported_folder_says_all_that_its_user_needs(units, tmp_path):
+    """The tokenizer, the model card, and no place on this machine."""
+    shutil.copytree(units, tmp_path / "units")
+    saved = {
+        "config": {"type": "mel_kmeans"},
+        "identity": "codebook-a",
+        "source": str(tmp_path / "encoder"),
+    }
+    write_json(tmp_path / "units/tokenizer/tokenizer.json", saved)
+    write_atomic(tmp_path / "units/tokenizer/centroids.safetensors", b"c")
+    brain = train(tmp_path / "units", tmp_path / "lm", attention="open")
+    folder = tmp_path / "lm" / "model"
+    del saved["source"]
+    assert read_json(folder / "tokenizer/tokenizer.json") == saved
+    assert (folder / "tokenizer/centroids.safetensors").read_bytes() == b"c"
+    card = (folder / "README.md").read_text()
+    for language, count in brain.plan.count(brain.plan.num_steps).items():
+        if language in ("en", "fr"):
+            assert f"| {language} | {count:,} |" in card
+    assert "12 steps of 8 rows of 48 tokens (best_fit, attention\nopen)" in card
+    assert "- 1,536 tokens of en 1\n- 3,072 tokens of fr 1, inter" in card
+    for path in folder.rglob("*"):
+        assert path.is_dir() or bytes(tmp_path) not in path.read_bytes()
+    assert load_speech_lm(folder)[1]["boundary"] == 30
+
+
+def test_a_tokenizer_of_other_units_is_not_published(units, tmp_path, caplog):
+    shutil.copytree(units, tmp_path / "units")
+    saved = {"config": {}, "identity": "codebook-b"}
+    write_json(tmp_path / "units/tokenizer/tokenizer.json", saved)
+    train(tmp_path / "units", tmp_path / "lm")
+    assert "goes without its tokenizer" in caplog.text
+    assert not (tmp_path / "lm/model/tokenizer").exists()
+    assert (
+        "is not in this folder" in (tmp_path / "lm/model/README.md").read_text()
+    )

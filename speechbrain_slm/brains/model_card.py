@@ -1,0 +1,124 @@
+"""The card of an exported model: what somebody who gets it must know."""
+
+from speechbrain_slm.models.export import TOKENIZER, UNITS_JSON
+
+_CARD = """\
+---
+license: other
+library_name: transformers
+language: [{codes}]
+tags: [speech, textless, speech-language-model]
+---
+
+# Speech language model over units
+
+A {kind} of {parameters:,} parameters that continues speech without text, in
+{names}. It reads and writes discrete units, not words.
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("<this folder>")
+```
+
+A story is `{boundary}` (the boundary), then its units{tags}. `{units_json}`
+says so for programs, as does `speech_units` in `config.json`. {tokenizer}
+
+## Units
+
+{vocabulary:,} units, {rate:g} frames a second{merged}. Its tokenizer is of the
+type `{type}`, its identity `{identity}`.
+
+## Training
+
+| language | tokens seen |
+| --- | ---: |
+{tokens}
+
+{steps:,} steps of {rows} rows of {row_length:,} tokens ({packing}, attention
+{attention}), seed {seed}:
+
+{stages}
+
+Made with SpeechBrain and speechbrain_slm.
+
+## Licence
+
+None is stated yet. State that of the speech and of the text which the model
+was trained on, and your own.
+"""
+_WITH = (
+    "The folder `{0}` holds what turns speech into them; transformers' "
+    "AutoTokenizer has nothing to do with it."
+)
+_WITHOUT = "What turns speech into them is not in this folder."
+
+
+def model_card(plan, model, hparams, has_tokenizer):
+    """Write the card of a model.
+
+    Arguments
+    ---------
+    plan : TokenPlan
+        What it was trained on.
+    model : transformers.PreTrainedModel
+        The model.
+    hparams : types.SimpleNamespace
+        Values of the run; ``attention`` is one.
+    has_tokenizer : bool
+        Whether the tokenizer is published with it.
+
+    Returns
+    -------
+    str
+        Markdown; names no place on this machine.
+    """
+    counts = plan.count(plan.num_steps)
+    languages = sorted(
+        {
+            language
+            for source in plan.sources.values()
+            for language in source.source.languages
+        }
+    )
+    tags = ", ".join(
+        f"`{n}` for {name}" for name, n in plan.language_tags.items()
+    )
+    config = plan.tokenizer["config"]
+    return _CARD.format(
+        codes=", ".join(languages),
+        names=" and ".join(languages),
+        kind=model.config.model_type,
+        parameters=model.num_parameters(),
+        boundary=plan.boundary,
+        tags=f", each language behind a tag ({tags})" if tags else "",
+        units_json=UNITS_JSON,
+        tokenizer=(_WITH if has_tokenizer else _WITHOUT).format(TOKENIZER),
+        vocabulary=plan.vocabulary_size,
+        type=config.get("type", "unknown"),
+        rate=plan.tokenizer["frame_rate"],
+        merged=", units that repeat written once"
+        if plan.tokenizer["deduplicated"]
+        else "",
+        identity=plan.tokenizer_identity,
+        tokens="\n".join(
+            f"| {name} | {counts[name]:,} |" for name in languages
+        ),
+        steps=plan.num_steps,
+        rows=plan.rows_per_step,
+        row_length=plan.row_length,
+        packing=plan.packing,
+        attention=hparams.attention,
+        seed=plan.seed,
+        stages="\n".join(
+            f"- {_stage(stage)}" for stage in plan.identity["stages"]
+        ),
+    )
+
+
+def _stage(stage):
+    shares = ", ".join(f"{name} {w:g}" for name, w in stage["mixture"].items())
+    budget = ", ".join(f"{v:,} {k}" for k, v in stage.items() if k != "mixture")
+    return f"{budget} of {shares}"
