@@ -12,12 +12,14 @@ VOCABULARY = 30
 DIRECTIONS = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
 
 
-def tiny_model(config_class=Qwen2Config, seed=0, tags=0, **config):
+def tiny_model(
+    config_class=Qwen2Config, seed=0, tags=0, size=VOCABULARY, **config
+):
     """Make a 2-layer decoder of random weights, far enough from uniform."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(
         config_class(
-            vocab_size=VOCABULARY + 1 + tags,
+            vocab_size=size + 1 + tags,
             hidden_size=32,
             intermediate_size=64,
             num_hidden_layers=2,
@@ -41,10 +43,10 @@ def export(folder, model=None, identity="codebook-a", size=VOCABULARY, **units):
     units = {
         "tokenizer_identity": identity,
         "vocabulary_size": size,
-        "boundary": VOCABULARY,
+        "boundary": size,
         **units,
     }
-    save_speech_lm(folder, model or tiny_model(), units)
+    save_speech_lm(folder, model or tiny_model(size=size), units)
     return folder
 
 
