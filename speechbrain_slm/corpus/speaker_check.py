@@ -13,11 +13,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
-import torch
-from torchaudio.functional import resample
 
 from speechbrain_slm.utils.atomic import remove_temporary
+from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,
@@ -25,8 +23,8 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.pieces import find_piece, write_piece
 from speechbrain_slm.utils.plans import pin_plan
-from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
 COMPARE = ("means", "pairs")
@@ -102,7 +100,8 @@ def embed_utterances(drawn, encoder, folder, num_workers=2, per_file=200):
     """
     folder = Path(folder)
     if is_main():
-        pin_plan(folder, {"encoder": encoder.identity}, "*.parquet")
+        plan = {"encoder": encoder.identity}
+        pin_plan(folder, plan, "*.parquet", alone=True)
         remove_temporary(folder)
     barrier()
     files = dict(itertools.chain.from_iterable(drawn.values()))
@@ -115,13 +114,14 @@ def embed_utterances(drawn, encoder, folder, num_workers=2, per_file=200):
         own = missing[rank() :: world_size()]
         for begin in range(0, len(own), per_file):
             names = own[begin : begin + per_file]
-            wavs = pool.map(lambda name: _read(files[name], rate), names)
+            wavs = pool.map(lambda name: _read(files[name], name, rate), names)
             vectors = [
                 _embed(encoder, wav, files[name])
                 for name, wav in zip(names, wavs, strict=True)
             ]
             table = pa.table({"sha256": names, "embedding": vectors})
-            write_table(folder / f"{identity_of(names)[:16]}.parquet", table)
+            path = folder / f"{identity_of(names)[:16]}.parquet"
+            write_piece(path, table, {"encoder": encoder.identity})
             logger.info(
                 "Rank %d of %d: %d of its %d utterances embedded",
                 rank(),
@@ -140,26 +140,32 @@ def embed_utterances(drawn, encoder, folder, num_workers=2, per_file=200):
 def _known(folder):
     known = {}
     for path in sorted(folder.glob("[!.]*.parquet")):
-        table = pq.read_table(path)
+        piece = find_piece(path)
+        if piece is None:
+            logger.warning(
+                "%s is damaged or no embeddings; they are made anew", path
+            )
+            continue
         for digest, vector in zip(
-            table["sha256"].to_pylist(),
-            table["embedding"].to_pylist(),
+            piece.table["sha256"].to_pylist(),
+            piece.table["embedding"].to_pylist(),
             strict=True,
         ):
             known[digest] = np.asarray(vector, dtype=np.float32)
     return known
 
 
-def _read(path, rate):
+def _read(path, digest, rate):
     try:
-        wav, found = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError) as error:
+        sound = read_audio(path, keep="mono")
+        if sound.sha256 != digest:
+            raise BadAudio("its SHA-256 is not the manifest's")
+        return resampled(sound.samples, sound.sample_rate, rate)
+    except BadAudio as error:
         raise ValueError(
             f"{path} cannot be read as audio ({error}); a manifest names it. "
             "Mend the file, or make the manifest again."
         ) from error
-    wav = torch.from_numpy(wav.mean(axis=1))
-    return resample(wav, found, rate).numpy() if found != rate else wav.numpy()
 
 
 def _embed(encoder, wav, path):

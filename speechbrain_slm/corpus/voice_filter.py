@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.hashing import file_stamp
+from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
+from speechbrain_slm.utils.shares import Reasons, check_share
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,
@@ -20,47 +22,152 @@ from speechbrain_slm.utils.tables import (
 )
 
 logger = logging.getLogger(__name__)
+MARK = "speaker_check"
+LEDGER = "left_out.jsonl"
 _BATCH_ROWS = 65536
 
 
-def filter_manifest(path, output, kept, ledger):
-    """Write the part of a manifest that some speakers tell.
-
-    A story goes as a whole, in all languages, if any of its sentences is by
-    someone else: what is left is what was aligned, without a gap. It is read
-    twice, in batches; only the names of the stories that go are held.
+def output_tables(splits, output_folder):
+    """List what is written, and refuse to replace what another made.
 
     Arguments
     ---------
-    path : str or Path
-        A manifest (Parquet).
-    output : str or Path
-        The new one. Its audio paths lead to the old files.
-    kept : dict
-        Speaker -> reason to leave it out, empty to keep it.
-    ledger : file
-        Gets a JSON line for each story left out.
+    splits : iterable of str
+        Of the manifests.
+    output_folder : str or Path
+        Where the new ones go.
 
     Returns
     -------
-    pyarrow.Array
-        The stories left out.
+    list of Path
+        The manifests, then the items.
 
     Raises
     ------
-    ValueError
-        If no story is left; the new manifest is not written then.
+    FileExistsError
+        If one of them is not of an earlier speaker check; the manifests that
+        are read, for example.
     """
-    path, output = Path(path), Path(output)
-    gone = _stories_of_others(path, kept, ledger)
+    names = [*(f"{split}.parquet" for split in splits), "items.parquet"]
+    tables = [Path(output_folder) / name for name in names]
+    refuse_foreign(tables, MARK)
+    return tables
+
+
+def leave_out_voices(
+    manifests, items, output_folder, voices, max_left_out=1.0, stamps=None
+):
+    """Write manifests and items without the voices that were not kept.
+
+    A story goes as a whole, in all languages, if any of its sentences is by
+    someone else: what is left is what was aligned, without a gap. A manifest
+    is read in batches; only the names of the stories that go are held.
+
+    Arguments
+    ---------
+    manifests : dict
+        Split -> manifest (Parquet).
+    items : str or Path or None
+        The table of cloze items, if there is one.
+    output_folder : str or Path
+        Gets ``<split>.parquet``, whose audio paths lead to the old files,
+        ``items.parquet`` and ``left_out.jsonl``.
+    voices : list of dict
+        From :func:`speechbrain_slm.corpus.speaker_check.compare_voices`.
+    max_left_out : float
+        Share of a split's rows that may be left out.
+    stamps : list of str, optional
+        ``file_stamp`` of the manifests as they were compared.
+
+    Raises
+    ------
+    FileExistsError
+        If a table is in the way that no speaker check made.
+    ValueError
+        If no voice was kept, or no story of a split, or a manifest has
+        changed since it was compared; no manifest is there then, not even of
+        an earlier run.
+    TooManyLeftOut
+        If more is left out than ``max_left_out``; likewise.
+    """
+    output_folder = Path(output_folder)
+    tables = output_tables(manifests, output_folder)
+    # Whenever this run ends, what is there is this run's.
+    withdraw(tables, MARK)
+    manifests = {split: Path(path) for split, path in manifests.items()}
+    if stamps is None:
+        stamps = [file_stamp(path) for path in manifests.values()]
+    kept = {row["speaker"]: row["reason"] for row in voices}
+    if all(kept.values()):
+        reasons = "; ".join(f"{name}: {kept[name]}" for name in sorted(kept))
+        raise ValueError(
+            f"No voice is kept ({reasons}). Look at voices.md in "
+            f"{output_folder}; lower the threshold, or take other voices. No "
+            "manifest was written."
+        )
+    gone, reasons = {}, {split: Reasons() for split in manifests}
+    ledger = output_folder / LEDGER
+    with (
+        atomic_path(ledger) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
+        for split, path in manifests.items():
+            gone[split] = _stories_of_others(path, kept, file, reasons[split])
+        if items is not None:
+            left = _left_items(items, gone.values(), file)
+    _check_rows(manifests, gone, reasons, ledger, max_left_out, kept)
+    for split, path in manifests.items():
+        _write(path, output_folder / f"{split}.parquet", gone[split])
+    if items is not None:
+        write_table(tables[-1], left.replace_schema_metadata(mark_of(MARK)))
+    if stamps != [file_stamp(path) for path in manifests.values()]:
+        withdraw(tables, MARK)
+        raise ValueError(
+            f"A manifest of {', '.join(map(str, manifests.values()))} was "
+            "changed while its voices were compared. Run the same command "
+            "again; what was embedded is found."
+        )
+
+
+def _check_rows(manifests, gone, reasons, ledger, max_left_out, kept):
+    """Refuse to leave out too much, before anything is written."""
+    advice = (
+        "Look at voices.md: lower the threshold if the voices are good, or "
+        "speak the stories again with the speakers that are kept."
+    )
+    for split, path in manifests.items():
+        lost, total = 0, 0
+        for batch in pq.ParquetFile(path).iter_batches(
+            _BATCH_ROWS, columns=["story_id"]
+        ):
+            found = pc.is_in(batch["story_id"], value_set=gone[split])
+            lost += pc.sum(found).as_py() or 0
+            total += len(batch)
+        if lost == total:
+            names = [name for name in kept if not kept[name]]
+            raise ValueError(
+                f"{path}: no story is left; each has a sentence by a voice "
+                "that is not kept. Speak the stories again with the speakers "
+                f"that are: {', '.join(names)}. No manifest was written."
+            )
+        check_share(
+            f"rows of {split}",
+            lost,
+            total,
+            max_left_out,
+            reasons[split],
+            ledger,
+            advice,
+        )
+
+
+def _write(path, output, gone):
     source = pq.ParquetFile(path)
     beside = os.path.relpath(path.parent, output.parent)
-    rows = 0
+    schema = source.schema_arrow.with_metadata(mark_of(MARK))
     with (
         atomic_path(output) as temporary,
-        pq.ParquetWriter(
-            temporary, source.schema_arrow, compression="zstd"
-        ) as writer,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         for batch in source.iter_batches(_BATCH_ROWS):
             table = pa.Table.from_batches([batch])
@@ -68,18 +175,9 @@ def filter_manifest(path, output, kept, ledger):
             table = table.filter(stays)
             if len(table):
                 writer.write_table(_moved(table, beside))
-            rows += len(table)
-        if not rows:
-            voices = [name for name in kept if not kept[name]]
-            raise ValueError(
-                f"{path}: no story is left; each has a sentence by a voice "
-                "that is not kept. Speak the stories again with the speakers "
-                f"that are: {', '.join(voices)}. No manifest was written."
-            )
-    return gone
 
 
-def _stories_of_others(path, kept, ledger):
+def _stories_of_others(path, kept, ledger, counted):
     """Return the stories that go; say of each whose voice it is."""
     speakers = pa.array([name for name in kept if not kept[name]], pa.string())
     gone, columns = {}, ["story_id", "speaker"]
@@ -96,6 +194,8 @@ def _stories_of_others(path, kept, ledger):
             f"speaker '{name}': {kept.get(name, 'the check does not know it')}"
             for name in sorted(found)
         ]
+        for reason in reasons:
+            counted.add(reason)
         entry = {
             "split": path.stem,
             "story_id": story_id,
@@ -117,20 +217,9 @@ def _moved(table, beside):
     return table.set_column(index, table.schema.field("audio"), column)
 
 
-def filter_items(path, output, gone, ledger):
-    """Write the items whose stories are all still there.
-
-    Arguments
-    ---------
-    path : str or Path
-        A table of items.
-    output : str or Path
-        The new one.
-    gone : pyarrow.Array
-        The stories left out.
-    ledger : file
-        Gets a JSON line for each item left out.
-    """
+def _left_items(path, gone, ledger):
+    """Return the items whose stories are all still there; list the others."""
+    gone = pa.concat_arrays(list(gone))
     items = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
     lost = pa.array([False] * len(items))
     for name in ("prompt", "right", "wrong"):
@@ -138,64 +227,4 @@ def filter_items(path, output, gone, ledger):
     for row in items.filter(lost).select(list(ITEMS_KEY)).to_pylist():
         entry = {**row, "action": "dropped", "reason": "a story of it is gone"}
         ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    write_table(output, items.filter(pc.invert(lost)))
-
-
-def _remove(paths):
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
-def leave_out_voices(manifests, items, output_folder, voices):
-    """Write manifests and items without the voices that were not kept.
-
-    Arguments
-    ---------
-    manifests : dict
-        Split -> manifest.
-    items : str or Path or None
-        The table of cloze items, if there is one.
-    output_folder : str or Path
-        Gets ``<split>.parquet``, ``items.parquet`` and ``left_out.jsonl``.
-    voices : list of dict
-        From :func:`speechbrain_slm.corpus.speaker_check.compare_voices`.
-
-    Raises
-    ------
-    ValueError
-        If no voice was kept, or no story of a split; no manifest is there
-        then, not even of an earlier run.
-    """
-    output_folder = Path(output_folder)
-    tables = [output_folder / f"{name}.parquet" for name in manifests]
-    tables.append(output_folder / "items.parquet")
-    # Whenever this run ends, what is there is this run's.
-    _remove(tables)
-    kept = {row["speaker"]: row["reason"] for row in voices}
-    if all(kept.values()):
-        reasons = "; ".join(f"{name}: {kept[name]}" for name in sorted(kept))
-        raise ValueError(
-            f"No voice is kept ({reasons}). Look at voices.md in "
-            f"{output_folder}; lower the threshold, or take other voices. No "
-            "manifest was written."
-        )
-    counts, gone = Counter(), pa.array([], pa.string())
-    with (
-        atomic_path(output_folder / "left_out.jsonl") as temporary,
-        open(temporary, "w", encoding="utf-8") as ledger,
-    ):
-        for split, path in manifests.items():
-            output = output_folder / f"{split}.parquet"
-            try:
-                here = filter_manifest(path, output, kept, ledger)
-            except ValueError:
-                _remove(tables)
-                raise
-            counts[split] = len(here)
-            gone = pa.concat_arrays([gone, here])
-        if items is not None:
-            filter_items(items, output_folder / "items.parquet", gone, ledger)
-    logger.info(
-        "Stories left out: %s",
-        ", ".join(f"{split} {count}" for split, count in counts.items()),
-    )
+    return items.filter(pc.invert(lost))

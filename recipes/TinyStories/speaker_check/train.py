@@ -12,10 +12,11 @@ from speechbrain_slm.corpus.speaker_check import (
     draw_utterances,
     embed_utterances,
 )
-from speechbrain_slm.corpus.voice_filter import leave_out_voices
+from speechbrain_slm.corpus.voice_filter import leave_out_voices, output_tables
 from speechbrain_slm.corpus.voice_report import voices_table, write_report
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.distributed import is_main
+from speechbrain_slm.utils.hashing import file_stamp
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ if __name__ == "__main__":
     manifests = {
         split: data / f"{split}.parquet" for split in hparams["splits"]
     }
+    # Not after the comparison.
+    output_tables(manifests, folder)
+    stamps = [file_stamp(path) for path in manifests.values()]
     encoder = hparams["encoder"].to(run_opts["device"])
     settings = {
         "encoder": encoder.identity,
@@ -51,4 +55,6 @@ if __name__ == "__main__":
         write_report(folder, voices, settings)
         logger.info("\n%s", voices_table(voices, settings))
         items = hparams["items"] and data / hparams["items"]
-        leave_out_voices(manifests, items, folder, voices)
+        leave_out_voices(
+            manifests, items, folder, voices, hparams["max_left_out"], stamps
+        )

@@ -22,6 +22,8 @@ from speechbrain_slm.corpus.tts import Voice
 from speechbrain_slm.corpus.tts.nanotts import NanoTTS
 from speechbrain_slm.corpus.voice_filter import leave_out_voices
 from speechbrain_slm.corpus.voice_report import voices_table, write_report
+from speechbrain_slm.utils.hashing import file_stamp, sha256_file
+from speechbrain_slm.utils.shares import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,
@@ -168,9 +170,9 @@ def test_embeddings_are_found_by_a_second_run(tmp_path):
 
 
 def test_audio_without_speech_is_named(tmp_path):
-    path = write_stories(tmp_path, "a", files=1)
-    soundfile.write(tmp_path / "0.flac", np.zeros(8000), 16000)
-    drawn = draw_utterances([path], 2, seed=0)
+    path = tmp_path / "0.flac"
+    soundfile.write(path, np.zeros(8000), 16000)
+    drawn = {("a", "en"): [(sha256_file(path), str(path))]}
     with pytest.raises(ValueError, match=r"0\.flac: its embedding is zero"):
         embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
     (tmp_path / "0.flac").write_bytes(b"no audio")
@@ -311,7 +313,7 @@ def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
         leave_out_voices(
             {"valid": one, "train": path}, None, output, voices(a="", b="low")
         )
-    assert not list(output.glob("*"))
+    assert [path.name for path in output.iterdir()] == ["left_out.jsonl"]
 
 
 def test_no_voice_kept_leaves_no_manifest(tmp_path):
@@ -321,6 +323,62 @@ def test_no_voice_kept_leaves_no_manifest(tmp_path):
     with pytest.raises(ValueError, match="No voice is kept"):
         leave_out_voices({"train": path}, None, output, voices(a="x", b="y"))
     assert not (output / "train.parquet").exists()
+
+
+def test_half_a_corpus_is_not_left_out_without_a_word(tmp_path, caplog):
+    path = write_stories(tmp_path / "data", "aaab")
+    output = tmp_path / "new"
+    found = voices(a="", b="cosine 0.795 is below 0.8")
+    arguments = {"train": path}, None, output, found
+    with pytest.raises(TooManyLeftOut, match=r"4 of 16 rows .*\(25\.00%\)"):
+        leave_out_voices(*arguments, max_left_out=0.2)
+    assert not (output / "train.parquet").exists()
+    leave_out_voices(*arguments, max_left_out=0.25)
+    (record,) = (one for one in caplog.records if one.levelname == "WARNING")
+    assert "1 x speaker 'b' (the first: cosine 0.795" in record.message
+
+
+def test_the_manifests_that_are_read_are_not_replaced(tmp_path):
+    path = write_stories(tmp_path, "ab")
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=f"{path.name} stands where"):
+        leave_out_voices(
+            {path.stem: path}, None, tmp_path, voices(a="", b="low")
+        )
+    assert path.read_bytes() == content
+
+
+def test_a_manifest_that_changed_since_it_was_compared(tmp_path):
+    path = write_stories(tmp_path / "data", "abab")
+    stamps = [file_stamp(path)]
+    path.write_bytes(path.read_bytes())
+    output = tmp_path / "new"
+    with pytest.raises(ValueError, match="was changed while its voices"):
+        leave_out_voices(
+            {"train": path}, None, output, voices(a="", b="x"), stamps=stamps
+        )
+    assert not (output / "train.parquet").exists()
+
+
+def test_audio_that_is_not_the_manifests_is_not_embedded(tmp_path):
+    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    _, path = next(iter(drawn.values()))[0]
+    soundfile.write(path, np.ones(8000) / 2, 16000)
+    with pytest.raises(ValueError, match="SHA-256 is not the manifest's"):
+        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+
+
+def test_embeddings_that_were_damaged_are_made_anew(tmp_path):
+    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
+    first = embed_utterances(drawn, encoder, folder)
+    (path,) = folder.glob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    again = embed_utterances(drawn, encoder, folder)
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
 
 
 def test_report(tmp_path):

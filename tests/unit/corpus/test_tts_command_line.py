@@ -165,7 +165,7 @@ def test_a_program_ends_with_all_that_it_started(tmp_path, text):
     state = Path("/proc", told.read_text(), "stat")
     # Gone, or dead and waited for by nobody yet.
     for _ in range(100):
-        if not state.exists() or state.read_text().split()[2] == "Z":
+        if not state.exists() or state.read_bytes().split()[2] == b"Z":
             break
         time.sleep(0.02)
     else:
