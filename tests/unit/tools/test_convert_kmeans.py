@@ -1,11 +1,16 @@
+import bz2
 import contextlib
 import copyreg
+import gzip
 import importlib.util
 import io
+import lzma
 import os
 import pickle
+import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import joblib
@@ -194,3 +199,39 @@ def test_command_line(kmeans, tmp_path):
         assert done.returncode != 0
         assert text in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_batch_by_batch_without_a_seed(tmp_path, protocol):
+    model = MiniBatchKMeans(4, n_init=1)
+    model.partial_fit(np.random.default_rng(0).normal(size=(50, 3)))
+    path = tmp_path / "km.pkl"
+    path.write_bytes(pickle.dumps(model, protocol))
+    centroids = convert_kmeans.read_kmeans(path)
+    assert (centroids == model.cluster_centers_.astype(np.float32)).all()
+
+
+def bombs():
+    # A pair of a pair of a pair ...: 200 bytes, and 2^60 tuples to visit.
+    nested = b")" + b"2\x86" * 60
+    zeros = bytes(2 << 20)
+    return {
+        "hashed for ever": b"\x80\x04}" + nested + b"K\x01s.",
+        "printed for ever": b"\x80\x04cnumpy\ndtype\n" + nested + b"\x85R.",
+        "zlib": zlib.compress(zeros),
+        "gzip": gzip.compress(zeros),
+        "bz2": bz2.compress(zeros[: 1 << 20]) * 2,
+        "xz": lzma.compress(zeros),
+    }
+
+
+@pytest.mark.parametrize("name", list(bombs()))
+def test_bombs_are_refused_in_bounds(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(convert_kmeans, "MAX_SECONDS", 1)
+    monkeypatch.setattr(convert_kmeans, "MAX_BYTES", 1 << 20)
+    path = tmp_path / "km.bin"
+    path.write_bytes(bombs()[name])
+    with pytest.raises(ValueError, match=r"km\.bin is refused: .* more than"):
+        convert_kmeans.read_in_bounds(path)
+    # Neither time nor memory of this process is bounded by it.
+    assert resource.getrlimit(resource.RLIMIT_CPU)[0] != 1

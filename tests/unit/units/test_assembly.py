@@ -192,3 +192,28 @@ def test_split_of_which_nothing_is_left_is_refused(tmp_path):
         leave_out_rejects(
             {"valid": table}, tmp_path / "utterances", tmp_path, 1.0
         )
+
+
+def test_stores_are_of_the_utterances_that_were_looked_through(tmp_path):
+    """An array job may publish more of them before the stores are made."""
+    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
+    tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
+    extract_utterances([table], tokenizer, folder)
+    kept = leave_out_rejects({"train": table}, folder, tmp_path, 0)
+    others = pa.record_batch(
+        [
+            [sha256(f"other {number}") for number in range(40)],
+            ["en"] * 40,
+            [9] * 40,
+            [16000] * 40,
+            [[7]] * 40,
+            [""] * 40,
+            [""] * 40,
+        ],
+        schema=SCHEMA,
+    )
+    for number in range(40):
+        write_utterances(folder, others.slice(number, 1))
+    assemble_stores(kept, tokenizer, tmp_path)
+    utterances = read_utterances(folder)
+    assert stored(tmp_path / "train") == expected(table, utterances)

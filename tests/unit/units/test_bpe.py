@@ -89,3 +89,12 @@ def test_saved_bpe_is_the_same(tmp_path):
     (tmp_path / MODEL).write_bytes(fitted(140).model)
     with pytest.raises(ValueError, match="not the model"):
         UnitBPE.load(tmp_path)
+
+
+def test_a_damaged_model_is_named(tmp_path):
+    fitted().save(tmp_path)
+    content = (tmp_path / MODEL).read_bytes()
+    for damaged in (content[:50], b""):
+        (tmp_path / MODEL).write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"bpe\.model is not the model"):
+            UnitBPE.load(tmp_path)

@@ -4,9 +4,14 @@ import re
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from speechbrain_slm.units import codebook
-from speechbrain_slm.units.codebook import border_distance, fit_codebook
+from speechbrain_slm.units.codebook import (
+    border_distance,
+    fit_codebook,
+    read_centroids,
+)
 
 
 def frames(count=3000, size=20):
@@ -86,3 +91,42 @@ def test_border_distance_is_how_far_a_point_can_go():
             ends = point + share * far * directions
             moved.append((torch.cdist(ends, centroids).argmin(1) != here).any())
         assert not any(moved) if stays else all(moved)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "text"),
+    [
+        ({"centroids": np.zeros((0, 4))}, r"shape \[0, 4\]"),
+        ({"centroids": np.ones(())}, r"shape \[\]"),
+        ({"centroids": np.ones(4)}, r"shape \[4\]"),
+        ({"other": np.ones((2, 4))}, "other is an array"),
+        ({"centroids": np.full((2, 4), 1e300)}, "not all finite"),
+        ({"centroids": np.ones((2, 4), dtype=np.int64)}, "int64"),
+        (
+            {"centroids": np.ones((2, 4)), "std": np.zeros(4)},
+            "std has a value of 0",
+        ),
+        ({}, "no array"),
+    ],
+)
+def test_codebooks_that_are_none_are_refused(tmp_path, arrays, text):
+    path = tmp_path / "km.safetensors"
+    save_file(arrays, path)
+    with pytest.raises(ValueError, match=rf"km\.safetensors.*{text}"):
+        read_centroids(path)
+    if list(arrays) == ["centroids"]:
+        np.save(tmp_path / "km.npy", arrays["centroids"])
+        with pytest.raises(ValueError, match=rf"km\.npy.*{text}"):
+            read_centroids(tmp_path / "km.npy")
+
+
+@pytest.mark.parametrize("name", ["km.npy", "km.safetensors"])
+def test_a_codebook_cut_short_is_named(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".npy":
+        np.save(path, np.ones((2, 4)))
+    else:
+        save_file({"centroids": np.ones((2, 4))}, path)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(ValueError, match=f"{name} cannot be read"):
+        read_centroids(path)

@@ -1,3 +1,4 @@
+import os
 import resource
 
 import numpy as np
@@ -264,3 +265,64 @@ def test_lock_is_exclusive_and_ends_with_its_block(tmp_path):
         pass
     with lock_folder(tmp_path):
         pass
+
+
+def test_any_bad_file_is_a_reason_and_ends_nothing(table, tmp_path):
+    """A pipe would be waited for, a folder and a lie would end the run."""
+    audio = tmp_path / "corpus" / "audio"
+    paths = [audio / f"train-{number:03d}.flac" for number in range(4)]
+    content = paths[3].read_bytes()
+    for path in paths[:3]:
+        path.unlink()
+    os.mkfifo(paths[0])
+    paths[1].mkdir()
+    paths[2].symlink_to("/dev/zero")
+    lie = bytearray(content)
+    lie[21:26] = b"\xff" * 5
+    paths[3].write_bytes(lie)
+    found = run(table, tmp_path / "out")
+    reasons = [reason for reason in found["reason"].to_pylist() if reason]
+    assert len(reasons) == 4
+    for text in ("is a pipe", "is a folder", "is a device", "samples at"):
+        assert sum(text in reason for reason in reasons) == 1
+
+
+def test_audio_beyond_max_seconds_is_bad_until_it_is_raised(table, tmp_path):
+    found = run(table, tmp_path / "out", max_seconds=0.35)
+    reasons = found["reason"].to_pylist()
+    assert 0 < sum("at most 0.35 s" in reason for reason in reasons) < 30
+    assert run(table, tmp_path / "out").equals(run(table, tmp_path / "whole"))
+
+
+def test_mended_audio_is_read_again(table, tmp_path):
+    bad = tmp_path / "corpus" / "audio" / "train-003.flac"
+    content = bad.read_bytes()
+    bad.write_bytes(content[:99])
+    found = run(table, tmp_path / "out")
+    assert sum(map(bool, found["reason"].to_pylist())) == 1
+    bad.unlink()
+    # What was found out is known, though the file is gone.
+    assert run(table, tmp_path / "out").equals(found)
+    bad.write_bytes(content)
+    assert not any(run(table, tmp_path / "out")["reason"].to_pylist())
+
+
+def test_features_that_are_not_finite_give_no_units(table, tmp_path):
+    class Overflowing(MelKMeans):
+        """Of the longest utterances, the last feature overflows."""
+
+        def features(self, wavs, lengths):
+            found = super().features(wavs, lengths)
+            for points, length in zip(found, lengths, strict=True):
+                if length > 0.4 * self.sample_rate:
+                    points[-1, -1] = np.inf
+            return found
+
+    tokenizer = Overflowing(4)
+    points = np.random.default_rng(0).normal(size=(9, tokenizer.feature_size))
+    tokenizer.fit({"": [points.astype(np.float32)]}, seed=0)
+    found = run(table, tmp_path / "out", tokenizer).to_pylist()
+    for row in found:
+        long = row["num_samples"] > 0.4 * row["sample_rate"]
+        assert ("not all finite" in row["reason"]) == long
+        assert bool(row["units"]) != long

@@ -280,3 +280,59 @@ def test_ranks_wait_for_a_fit_longer_than_any_barrier(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [expected.identity] * 2
     assert digests(tmp_path / "two") == digests(tmp_path / "one")
+
+
+def test_features_that_were_damaged_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("speechbrain_slm.units.fitting.UTTERANCES_PER_SHARD", 4)
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    identity = fit(table, tmp_path / "whole").identity
+
+    def killed(*_):
+        raise Killed
+
+    folder = tmp_path / "tokenizer"
+    with monkeypatch.context() as patch:
+        patch.setattr(MelKMeans, "fit", killed)
+        with pytest.raises(Killed):
+            fit(table, folder)
+    paths = sorted((folder / "features").glob("*.npy"))
+    assert len(paths) > 2
+    for path, at in zip(paths, (200, -40), strict=False):
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+    assert fit(table, folder).identity == identity
+
+
+def test_features_that_are_not_finite_are_not_fitted_on(tmp_path, monkeypatch):
+    table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
+    features = MelKMeans.features
+
+    def one_infinite(self, wavs, lengths):
+        found = features(self, wavs, lengths)
+        found[0][-1, -1] = float("inf")
+        return found
+
+    monkeypatch.setattr(MelKMeans, "features", one_infinite)
+    assert fit(table, tmp_path / "tokenizer").fitted
+
+
+@pytest.mark.parametrize(("pieces", "warned"), [(20, False), (300, True)])
+def test_pieces_that_hardly_recur_are_warned_of(
+    tmp_path, caplog, pieces, warned
+):
+    table = read_manifest(
+        write_corpus(tmp_path / "corpus", stories=40), ["en", "fr"]
+    )
+    tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
+    extract_utterances([table], tokenizer, folder)
+    settings = {"vocabulary_size": pieces, "max_piece_length": 8}
+    fit_bpe(tokenizer, {"train": table}, folder, tmp_path / "bpe", **settings)
+    lines = [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelname == "WARNING"
+    ]
+    assert [f"vocabulary_size {pieces} " in line for line in lines] == (
+        [True] * warned
+    )

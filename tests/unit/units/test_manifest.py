@@ -13,6 +13,7 @@ from speechbrain_slm.units.manifest import (
     read_manifest,
     sample_utterances,
 )
+from speechbrain_slm.units.mapping import map_manifest
 from speechbrain_slm.utils import scratch
 
 
@@ -130,3 +131,14 @@ def test_identity_of_content_is_that_of_its_lines(monkeypatch):
         some = np.array([6, 0, 2, 3])
         part = slow_identity(table.take(pa.array(some)), columns)
         assert content_identity(table, columns, some) == part
+
+
+@pytest.mark.parametrize("name", ["num_samples", "sample_rate"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_of_less_than_one_are_refused_by_name(tmp_path, name, value):
+    rows = [row(), row(1, **{name: value})]
+    with pytest.raises(ValueError, match=rf"row 1: {name} is {value};.*1en"):
+        read(tmp_path, rows)
+    path, copy = tmp_path / "train.parquet", tmp_path / "copy.arrow"
+    with pytest.raises(ValueError, match=f"row 1: {name} is {value}"):
+        map_manifest(path, ["en", "fr"], copy)

@@ -232,3 +232,29 @@ def test_changed_or_torn_description_is_refused(complete):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"no store\.json"):
         verify(complete)
+
+
+def test_a_shard_damaged_before_it_is_sealed_is_made_again(tmp_path):
+    stories = [row("s0", [[1], [2, 3]]), row("s1", [[4]])]
+    store = writer(tmp_path, num_shards=2)
+    for index in range(2):
+        store.write(index, stories[index : index + 1])
+    path = tmp_path / "units-00001.arrow"
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    path.write_bytes(flipped)
+    assert store.missing() == [1]
+    with pytest.raises(ValueError, match=r"damaged, first units-00001\.arrow"):
+        store.finish()
+    store.write(1, stories[1:])
+    assert path.read_bytes() == content
+    info = store.finish()
+    assert verify(tmp_path) == info
+    # What told the sums meanwhile is gone, and another finish changes nothing.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "plan.json",
+        "store.json",
+        *info["files"],
+    ]
+    assert store.finish() == info
