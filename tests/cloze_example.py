@@ -46,7 +46,9 @@ def export(folder, model=None, identity="codebook-a", size=VOCABULARY, **units):
         "boundary": size,
         **units,
     }
-    save_speech_lm(folder, model or tiny_model(size=size), units)
+    if model is None:
+        model = tiny_model(size=size, tags=len(units.get("language_tags", {})))
+    save_speech_lm(folder, model, units)
     return folder
 
 
