@@ -20,6 +20,7 @@ from speechbrain_slm.evaluation.accuracy import CHANCE, CROSS_LINGUAL
 from speechbrain_slm.evaluation.comparison import compare, read_run
 from speechbrain_slm.evaluation.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.running import run_script
 
 LATEX = {
@@ -173,10 +174,7 @@ def markdown(found, notes):
     blocks = []
     for lines, (header, *rows) in found:
         ruler = ["---", *("---:" for _ in header[1:])]
-        table = [
-            "| " + " | ".join(s.replace("|", r"\|") for s in row) + " |"
-            for row in (header, ruler, *rows)
-        ]
+        table = [markdown_row(row) for row in (header, ruler, *rows)]
         blocks.append("\n".join([*lines, "", *table]))
     return "\n\n".join([*blocks, "\n".join(f"- {note}" for note in notes)])
 

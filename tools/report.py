@@ -18,9 +18,17 @@ from report_audio import spoken_examples
 from report_page import render
 
 from speechbrain_slm.evaluation.results import COMPARABLE, read_info
-from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
+from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
+from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.schema import (
+    NUMBER,
+    Kind,
+    check_shape,
+    read_shaped,
+    whole,
+)
 
 # Tokens that belong to no language.
 NO_UNITS = ("boundary", "tag", "padding")
@@ -72,9 +80,25 @@ class Run:
         """
         return {
             (record["metric"], record["direction"]): record
-            for record in self.results[kind]
+            for record in self.results.get(kind, ())
             if record["scoring"] == self.results["scoring"]
         }
+
+
+# What can be drawn.
+_STEP = whole(0, 10**12)
+_LOSS = Kind(
+    "a number from -1e9 to 1e9",
+    lambda value: NUMBER.holds(value) and abs(value) <= 1e9,
+)
+_LINE = {"step": _STEP, "loss?": _LOSS, "valid?": {str: _LOSS}}
+_TRAINING = {
+    "tokens": {str: whole(0, 10**18)},
+    "steps": _STEP,
+    "parameters": whole(0, 10**15),
+    "seconds": NUMBER,
+    "seconds_from_step?": _STEP,
+}
 
 
 def _read_json(path):
@@ -83,7 +107,7 @@ def _read_json(path):
             f"{path} does not exist. Run the LM recipe to the end; it writes "
             "it."
         )
-    return read_json(path)
+    return read_shaped(path, _TRAINING)
 
 
 def _read_log(path):
@@ -99,6 +123,7 @@ def _read_log(path):
                 f"{path}, line {number}: expected a JSON object, found "
                 f"{line[:40]!r} ({error})"
             ) from None
+        check_shape(entries[-1], _LINE, f"{path}, line {number}")
     return entries
 
 
@@ -126,13 +151,19 @@ def read_run(argument):
         raise ReportError(
             f"--runs {argument!r}: expected NAME=LM_FOLDER:CLOZE_FOLDER"
         )
-    results = read_info(cloze_folder)
-    return Run(
+    run = Run(
         name=name,
+        results=read_info(cloze_folder),
         log=_read_log(Path(lm_folder) / "train_log.jsonl"),
         training=_read_json(Path(lm_folder) / "run.json"),
-        results=results,
     )
+    if not run.records():
+        raise ReportError(
+            f"{cloze_folder} has no record of the scoring "
+            f"'{run.results['scoring']}', which its results.json names; "
+            "evaluate again"
+        )
+    return run
 
 
 def check_comparable(runs):
@@ -227,7 +258,7 @@ def markdown(runs):
     """
     names = [run.name for run in runs]
     lines = [
-        f"| metric | direction | n | {' | '.join(names)} |",
+        markdown_row(["metric", "direction", "n", *names]),
         f"| --- | --- | ---: |{' --- |' * len(names)}",
     ]
     for metric, direction, found in table_rows(runs):
@@ -237,8 +268,8 @@ def markdown(runs):
             else ""
             for name in names
         ]
-        n = next(iter(found.values()))["n"]
-        lines.append(f"| {metric} | {direction} | {n} | {' | '.join(cells)} |")
+        n = str(next(iter(found.values()))["n"])
+        lines.append(markdown_row([metric, direction, n, *cells]))
     return "\n".join(lines)
 
 

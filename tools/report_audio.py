@@ -88,7 +88,7 @@ def _clip(folder, story, part, language, rows):
     for row in rows:
         path = folder / row["audio"]
         try:
-            told = {name: row[name] for name in ("num_samples", "sample_rate")}
+            told = {"num_samples": row["num_samples"], "sample_rate": rate}
             sound = read_audio(path, expected=told, dtype="int16")
         except BadAudio as error:
             raise ValueError(f"{path} cannot be read: {error}") from None

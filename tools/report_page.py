@@ -60,7 +60,8 @@ def _scores(names, rows):
     records = [record for *_, found in rows for record in found.values()]
     low = min(min(r["ci_low"], r["chance"]) for r in records)
     high = max(max(r["ci_high"], r["chance"]) for r in records)
-    low, high = 10 * floor(low / 10), min(100, 10 * (floor(high / 10) + 1))
+    low = 10 * floor(min(max(low, 0), 99) / 10)
+    high = min(100, 10 * (floor(high / 10) + 1))
     head = "".join(
         f'<th scope="col">{_label(*item)}</th>' for item in enumerate(names)
     )
@@ -80,7 +81,8 @@ def _scores(names, rows):
         lines.append(
             f'<tr class="{kind} {first}"><th scope="row">{escape(metric)}</th>'
             f"<td>{escape(direction).replace('&gt;', ' → ')}</td>"
-            f'<td class="n">{n}</td>{cells}<td class="strip">{strip}</td></tr>'
+            f'<td class="n">{escape(str(n))}</td>{cells}'
+            f'<td class="strip">{strip}</td></tr>'
         )
     return f"<table>{''.join(lines)}</tbody></table>"
 
@@ -206,7 +208,9 @@ def _plot_height():
 def _ticks(values):
     """Choose 4 to 7 round values that hold all of them."""
     low, high = min(values), max(values)
-    spread = (high - low) or abs(high) or 1.0
+    spread = high - low
+    if spread < 1e-9:  # A step of it would be lost in rounding.
+        spread = max(abs(high), 1.0)
     power = 10 ** floor(log10(spread / 4))
     step = next(s * power for s in (1, 2, 5, 10) if spread / (s * power) <= 5)
     first = floor(low / step)

@@ -81,7 +81,7 @@ def read_run(argument):
     models = {}
     for seed in run.seeds:
         results = next(iter(seed.values()))
-        other = models.setdefault(results.info["model"], results)
+        other = models.setdefault(_model(results), results)
         if other is not results:
             raise ValueError(
                 f"run '{name}': {other.folder} and {results.folder} are of "
@@ -97,12 +97,17 @@ def read_run(argument):
     return run
 
 
+def _model(results):
+    """Name a model: its weights, and what decides its scores beside them."""
+    return results.info["model"], results.info.get("configuration")
+
+
 def _join(name, folders):
     joined, first = {}, None
     for folder in folders:
         results = read_results(folder)
         first = first or results
-        if results.info["model"] != first.info["model"]:
+        if _model(results) != _model(first):
             raise ValueError(
                 f"run '{name}': {first.folder} and {results.folder} are of "
                 "different models; DIR+DIR joins benchmarks of one model "

@@ -1,3 +1,4 @@
+import pyarrow as pa
 import pytest
 from results_example import drawn_credits, scores_table, write_results
 
@@ -58,4 +59,29 @@ def test_another_version_is_refused(tmp_path):
     scores = scores_table(drawn_credits(0.7, count=2))
     folder = write_results(tmp_path / "run", scores, version=3)
     with pytest.raises(ValueError, match="is of version 3; expected version 2"):
+        read_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["right"] * 8, "'whole_mean' is string with 0 holes"),
+        ([None] + [1.0] * 7, "'whole_mean' is double with 1 holes"),
+        ([1.0] * 5 + [2.5] * 3, r"row 5: 'whole_mean' is 2\.5; expected a cr"),
+        ([float("nan")] * 8, "row 0: 'whole_mean' is nan; expected a credit"),
+    ],
+)
+def test_credits_that_are_none_are_named(tmp_path, values, message):
+    scores = scores_table(drawn_credits(0.7, ["sSC"], count=2))
+    place = scores.column_names.index("whole_mean")
+    scores = scores.set_column(place, "whole_mean", pa.array(values))
+    folder = write_results(tmp_path / "run", scores)
+    with pytest.raises(ValueError, match=rf"scores\.parquet.*{message}"):
+        read_results(folder)
+
+
+def test_results_of_a_scoring_without_scores_are_refused(tmp_path):
+    scores = scores_table(drawn_credits(0.7, count=2))
+    folder = write_results(tmp_path / "run", scores, scoring="other")
+    with pytest.raises(ValueError, match="has no scores of 'other', which"):
         read_results(folder)

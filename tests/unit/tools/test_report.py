@@ -187,7 +187,7 @@ def test_records(made):
 
 def test_markdown(made):
     lines = made[1].splitlines()
-    assert lines[0] == "| metric | direction | n | en_fr | inter<leaved> |"
+    assert lines[0] == "| metric | direction | n | en_fr | inter&lt;leaved> |"
     assert lines[4] == (
         "| sSC | en>fr | 600 | 50.5 [46.5, 54.5] | 66.7 [62.8, 70.3] |"
     )
@@ -342,3 +342,121 @@ def test_audio_that_differs_from_the_manifest_is_refused(tmp_path):
     assert done.returncode != 0
     assert "0-right-fr-0.wav cannot be read" in done.stderr
     assert not (tmp_path / "output").exists()
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """The report's main function, in this process."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import report
+
+    return report.main
+
+
+def change(path, **places):
+    """Change a JSON file: key, or record__key for the first record."""
+    content = json.loads(path.read_text())
+    for place, value in places.items():
+        kind, _, key = place.partition("__")
+        target = content[kind][0] if key else content
+        target[key or kind] = value
+    path.write_text(json.dumps(content))
+
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(
+    ("name", "places", "message"),
+    [
+        ("results.json", {"records__n": SCRIPT}, r"records\[0\]\.n is '<scri"),
+        ("results.json", {"records__accuracy": "70"}, "accuracy is '70'; exp"),
+        (
+            "results.json",
+            {"records__ci_low": -3},
+            r"ci_low is -3; expected a",
+        ),
+        ("results.json", {"records__chance": True}, "chance is True; expected"),
+        ("results.json", {"records": {}}, r"records is {}; expected a list"),
+        ("results.json", {"scoring": 3}, "scoring is 3; expected text"),
+        ("results.json", {"scoring": "other"}, "no record of the scoring 'ot"),
+        ("results.json", {"model": ["x"]}, r"model is \['x'\]; expected text"),
+        ("run.json", {"steps": SCRIPT}, "steps is '<script>"),
+        ("run.json", {"tokens": {"en": "3"}}, r"tokens\.en is '3'; expected"),
+        ("run.json", {"seconds": float("nan")}, "seconds is nan; expected a n"),
+    ],
+)
+def test_what_is_no_number_is_named(tmp_path, tool, name, places, message):
+    run = make_run(tmp_path, "one", 300)
+    (path,) = tmp_path.rglob(name)
+    change(path, **places)
+    output = tmp_path / "output"
+    with pytest.raises(ValueError, match=message):
+        tool(["--runs", run, "--output_folder", str(output)])
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"step": 1, "loss": NaN}', "line 1: loss is nan; expected a number"),
+        ('{"step": "1", "loss": 2}', "line 1: step is '1'; expected an int"),
+        ('{"step": 1, "loss": "low"}', "line 1: loss is 'low'; expected a num"),
+        ('{"step": 1, "valid": [3]}', r"valid is \[3\]; expected an object"),
+        ('{"step": 1, "valid": {"a": 1e99}}', r"valid\.a is 1e\+99; expected"),
+        ("[1]", r"its content is \[1\]; expected an object"),
+    ],
+)
+def test_a_training_log_of_another_shape_is_named(
+    tmp_path, tool, line, message
+):
+    run = make_run(tmp_path, "one", 300)
+    (tmp_path / "LM/one/train_log.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=rf"train_log\.jsonl, .*{message}"):
+        tool(["--runs", run, "--output_folder", str(tmp_path / "output")])
+
+
+def test_all_that_is_text_is_escaped(tmp_path, tool, capsys):
+    """Whatever a file says, its words are words in the page."""
+    run = make_run(tmp_path, "one", 300)
+    texts = {"metric": SCRIPT, "direction": f"a|b{SCRIPT}"}
+    for kind in ("records", "cross_lingual"):
+        places = {f"{kind}__{key}": text for key, text in texts.items()}
+        change(tmp_path / "cloze/one/results.json", **places)
+    change(
+        tmp_path / "cloze/one/results.json",
+        **dict.fromkeys(("tokenizer", "units", "items", "model"), SCRIPT),
+    )
+    log = tmp_path / "LM/one/train_log.jsonl"
+    log.write_text(json.dumps({"step": 1, "valid": {SCRIPT: 1e-320}}) + "\n")
+    change(tmp_path / "LM/one/run.json", tokens={SCRIPT: 3})
+    output = tmp_path / "output"
+    tool(["--runs", run, "--output_folder", str(output)])
+    text = (output / "report.html").read_text()
+    assert "<script" not in text
+    assert Page(text).said.count(SCRIPT) >= 5
+    printed = capsys.readouterr().out
+    assert "<script" not in printed
+    assert r"a\|b&lt;script" in printed
+
+
+def test_all_right_is_drawn(tmp_path, tool):
+    run = make_run(tmp_path, "one", 300)
+    path = tmp_path / "cloze/one/results.json"
+    results = json.loads(path.read_text())
+    for one in results["records"] + results["cross_lingual"]:
+        one.update(dict.fromkeys(("ci_low", "ci_high", "chance"), 100.0))
+    path.write_text(json.dumps(results))
+    tool(["--runs", run, "--output_folder", str(tmp_path / "output")])
+
+
+def test_a_pipe_in_the_manifest_is_not_waited_for(tmp_path, tool):
+    run = make_run(tmp_path, "one", 300)
+    manifest = make_manifest(tmp_path, stories=1)
+    clip = tmp_path / "0-right-fr-0.wav"
+    clip.unlink()
+    os.mkfifo(clip)
+    arguments = ["--runs", run, "--manifest", str(manifest)]
+    arguments += ["--output_folder", str(tmp_path / "output")]
+    with pytest.raises(ValueError, match=r"0-right-fr-0\.wav cannot be read"):
+        tool(arguments)
