@@ -1,5 +1,6 @@
 """The formats of spoken sentences, and their loudness."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -14,6 +15,8 @@ KINDS = {
     "opus": ("OGG", "OPUS"),
 }
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+# Head of the chunk of a WAV file with its sum: a name and a length.
+_SUM = b"sum " + (32).to_bytes(4, "little")
 _GATE = 0.4  # seconds: the block of EBU R128, less cannot be measured
 _PEAK = 0.9  # of full scale, where a gain stops
 
@@ -79,7 +82,19 @@ def encode(samples, sample_rate, kind):
     content = io.BytesIO()
     name, subtype = KINDS[kind]
     soundfile.write(content, samples, sample_rate, format=name, subtype=subtype)
-    return content.getvalue()
+    content = content.getvalue()
+    return _with_sum(content) if kind == "wav" else content
+
+
+def _with_sum(content):
+    """Put a chunk behind a WAV file's sound that holds the SHA-256 of it.
+
+    FLAC and Ogg hold sums of their own. Of a WAV file that a killed run left,
+    nothing else would tell whether it is still what was spoken.
+    """
+    chunk = _SUM + hashlib.sha256(content[8:]).digest()
+    size = (len(content) + len(chunk) - 8).to_bytes(4, "little")
+    return content[:4] + size + content[8:] + chunk
 
 
 def check_whole(content, kind, sample_rate):
@@ -107,6 +122,10 @@ def check_whole(content, kind, sample_rate):
     >>> check_whole(content[:-2], "wav", 16000) is None
     True
     """
+    if kind == "wav":
+        whole, chunk = content[: -len(_SUM) - 32], content[-len(_SUM) - 32 :]
+        if chunk != _SUM + hashlib.sha256(whole[8:]).digest():
+            return None
     try:
         sound = read_audio(content, dtype="int16")
     except BadAudio:
