@@ -13,6 +13,7 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import ddp_broadcast
 from tqdm.auto import tqdm
 
 from speechbrain_slm.brains.curves import draw_curves
@@ -24,7 +25,7 @@ from speechbrain_slm.brains.progress import TrainLog
 from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.brains.update import UpdateBrain
 from speechbrain_slm.brains.validation import valid_losses
-from speechbrain_slm.utils.distributed import is_main, world_size
+from speechbrain_slm.utils.distributed import is_main, rank, world_size
 from speechbrain_slm.utils.experiment import work_begins
 from speechbrain_slm.utils.hashing import difference
 
@@ -104,9 +105,14 @@ class StepBrain(UpdateBrain):
             train_plan.first_steps,
             self.hparams.schedule,
         )
-        flops = self.flops_per_token() if self.hparams.peak_tflops else None
         self.on_fit_start()
         work_begins()
+        flops = self.flops_per_token()
+        if self.hparams.peak_tflops and flops is None:
+            logger.warning(
+                "The operations a token costs are not known: the log gets no "
+                "MFU, though peak_tflops is set"
+            )
         self.modules.train()
         self.zero_grad(set_to_none=True)
         self._reset_averages()
@@ -197,11 +203,26 @@ class StepBrain(UpdateBrain):
         self._compile()
         self._wrap_distributed()
         self.init_optimizers()
+        self._check_ranks()
         checkpoint = None
         if self.checkpointer is not None:
             checkpoint = self.checkpointer.find_checkpoint()
         if checkpoint is not None:
             self._resume(checkpoint)
+
+    def _check_ranks(self):
+        """Refuse ranks that would train another run than the main one.
+
+        Each has read the stores and the YAML file for itself, and they may
+        have been replaced in between.
+        """
+        lines = difference(ddp_broadcast(self.identity()), self.identity())
+        if lines:
+            raise ValueError(
+                f"Rank {rank()} would train another run than rank 0 ("
+                + "; ".join(lines)
+                + "). Was something replaced while they started? Start again."
+            )
 
     def _resume(self, checkpoint):
         lines = difference(checkpoint.meta["identity"], self.identity())

@@ -22,8 +22,9 @@ def flops_per_token(model, row_length):
 
     Returns
     -------
-    float
-        Floating-point operations a token.
+    float or None
+        Floating-point operations a token; None where the configuration has
+        no heads or layers of attention to count.
 
     Example
     -------
@@ -36,6 +37,11 @@ def flops_per_token(model, row_length):
     >>> flops_per_token(model, 16) == 6 * weights + 12 * 8 * 16
     True
     """
+    config = model.config
+    layers = getattr(config, "num_hidden_layers", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if not (layers and heads):
+        return None
     weights = sum(
         parameter.numel()
         for module in model.modules()
@@ -43,8 +49,6 @@ def flops_per_token(model, row_length):
         for parameter in module.parameters(recurse=False)
         if parameter.dim() > 1
     )
-    config = model.config
-    heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    attention = config.num_hidden_layers * heads * head_dim * row_length
+    attention = layers * heads * head_dim * row_length
     return 6.0 * weights + 12.0 * attention

@@ -54,14 +54,14 @@ FIRST, SECOND = PLAN["stages"]
         (
             source(languages=BOTH, switch_probability=0.5, span=2),
             {},
-            "sources.interleaved.span: expected None, found 2",
+            "sources.interleaved.span: expected nothing, found 2",
         ),
         (
             source(
                 languages=BOTH, switch_probability=0.5, shuffle_alignment=True
             ),
             {},
-            "sources.interleaved.shuffle_alignment: expected None, found True",
+            "sources.interleaved.shuffle_alignment: expected nothing, found True",
         ),
         (
             {"language_tags": BOTH},

@@ -250,10 +250,22 @@ def test_a_schedule_checks_its_numbers():
             LearningRate(*values)
 
 
-def test_a_brain_that_does_not_know_its_operations(tmp_path):
+def test_a_brain_that_does_not_know_its_operations(tmp_path, caplog):
     brain = make(tmp_path, hparams={"peak_tflops": 0.1})
     brain.fit(Plan())
     assert "mfu" not in brain.log.entries()[0]
+    assert "are not known: the log gets no MFU" in caplog.text
+
+
+def test_a_rank_that_would_train_another_run(tmp_path, monkeypatch):
+    """As where a store is replaced after the main rank has opened it."""
+    brain = make(tmp_path)
+    monkeypatch.setattr(
+        base, "ddp_broadcast", lambda identity: {**identity, "plan": "words"}
+    )
+    with pytest.raises(ValueError, match="plan: expected 'words', found 'numb"):
+        brain.fit(Plan())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["schedule", "parallel"])

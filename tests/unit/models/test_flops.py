@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, MambaConfig
 
 from speechbrain_slm.models.decoder import decoder_lm
 from speechbrain_slm.models.flops import flops_per_token
@@ -39,3 +40,12 @@ def test_counts_a_head_dim_of_its_own():
         model = decoder_lm("llama", 99, head_dim=8, **shape)
     weights = 4 * 64 * 32 + 3 * 64 * 96 + 100 * 64
     assert flops_per_token(model, 10) == 6 * weights + 12 * 4 * 8 * 10
+
+
+def test_a_model_without_heads_is_not_counted():
+    config = MambaConfig(
+        vocab_size=9, hidden_size=8, state_size=2, num_hidden_layers=1
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert flops_per_token(model, 16) is None
