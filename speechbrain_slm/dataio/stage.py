@@ -2,6 +2,9 @@
 
 import numpy as np
 
+from speechbrain_slm.dataio.settings import check_stages
+from speechbrain_slm.utils.numbers import check_number
+
 # Twice the square of it is the largest number that dealing meets, in 64 bits.
 MOST_ROWS = 1 << 30
 
@@ -28,6 +31,11 @@ class Stage:
     shares : numpy.ndarray
         Rows of each source, shape ``[sources]``.
 
+    Raises
+    ------
+    ValueError
+        If it cannot be laid out, or is too long for the arithmetic.
+
     Example
     -------
     >>> half = {"tokens": 48, "mixture": {"en": 0.5, "fr": 0.5}}
@@ -39,6 +47,12 @@ class Stage:
     """
 
     def __init__(self, stage, names, row_length, rows_per_step):
+        mixture = stage["mixture"]
+        used = check_stages([stage], [*names, *mixture])
+        if absent := set(used) - set(names):
+            raise ValueError(f"No source is called {', '.join(sorted(absent))}")
+        check_number("row_length", row_length, at_least=1, whole=True)
+        check_number("rows_per_step", rows_per_step, at_least=1, whole=True)
         step_tokens = row_length * rows_per_step
         self.steps = stage.get("steps") or max(
             1, round(stage["tokens"] / step_tokens)
@@ -49,7 +63,7 @@ class Stage:
                 f"A stage of {self.rows:,} rows is too long: at most "
                 f"{MOST_ROWS:,} can be dealt out. Split it into several."
             )
-        weights = np.array([stage["mixture"].get(n, 0) for n in names], float)
+        weights = np.array([mixture.get(n, 0) for n in names], float)
         exact = weights / weights.sum() * self.rows
         self.shares = np.floor(exact).astype(np.int64)
         # Largest remainders; a tie goes to the source that stands first.

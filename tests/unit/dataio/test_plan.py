@@ -229,6 +229,22 @@ def test_refused_stages(store_folder, stage, message):
         make_plan(store_folder, [stage])
 
 
+@pytest.mark.parametrize(
+    ("stage", "rows_per_step", "message"),
+    [
+        ({"tokens": -5, "mixture": {"en": 1}}, 2, "tokens is -5"),
+        ({"steps": -5, "mixture": {"en": 1}}, 2, "steps is -5"),
+        ({"steps": 5, "mixture": {"en": NAN}}, 2, "weight of 'en' is nan"),
+        ({"steps": 5, "mixture": {"en": 1, "it": 1}}, 2, "is called it"),
+        ({"steps": 5, "mixture": {"en": 1}}, 0, "rows_per_step is 0"),
+    ],
+)
+def test_a_stage_checks_itself(stage, rows_per_step, message):
+    """It is laid out without a plan, too."""
+    with pytest.raises(ValueError, match=message):
+        Stage(stage, ["en", "fr"], 4, rows_per_step)
+
+
 def test_step_outside_the_run(store_folder):
     with pytest.raises(IndexError, match="run of 16 steps"):
         make_plan(store_folder).rows(16)
