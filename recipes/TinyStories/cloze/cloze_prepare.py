@@ -15,7 +15,13 @@ units depend on what was said before (``endings: together``):
     python cloze_prepare.py join results/mini/synthesis/cloze.parquet \
         results/mini/synthesis/items.parquet --output_folder results/joined
 
-Both write ``speech.parquet`` and ``items.parquet``: the units recipe turns
+Topic items of any manifest, of your own recordings for example; text is not
+needed:
+
+    python cloze_prepare.py topics results/mini/spoken/valid.parquet \
+        --output_folder results/topics
+
+All write ``speech.parquet`` and ``items.parquet``: the units recipe turns
 the first into a store, which the cloze recipe scores by the second.
 """
 
@@ -24,6 +30,7 @@ import logging
 from pathlib import Path
 
 from speechbrain_slm.corpus.benchmarks.joined import join_items
+from speechbrain_slm.corpus.benchmarks.off_topic import write_topic_items
 from speechbrain_slm.corpus.benchmarks.prepared import write_prepared
 from speechbrain_slm.corpus.benchmarks.story_cloze import (
     PARTS,
@@ -70,7 +77,16 @@ def parse(arguments):
     join = commands.add_parser("join", allow_abbrev=False)
     join.add_argument("manifest", type=Path)
     join.add_argument("items", type=Path)
-    for command in (read, join):
+    topics = commands.add_parser("topics", allow_abbrev=False)
+    topics.add_argument("manifest", type=Path)
+    topics.add_argument("--seed", type=int, default=1986)
+    topics.add_argument(
+        "--max_left_out",
+        type=float,
+        default=0.2,
+        help="share of the stories that may make no item",
+    )
+    for command in (read, join, topics):
         command.add_argument("--output_folder", type=Path, required=True)
     options = parser.parse_args(arguments)
     if options.command == "read":
@@ -101,6 +117,14 @@ def main(arguments):
     options = parse(arguments)
     if options.command == "join":
         join_items(options.manifest, options.items, options.output_folder)
+        return
+    if options.command == "topics":
+        write_topic_items(
+            options.manifest,
+            options.output_folder,
+            options.seed,
+            options.max_left_out,
+        )
         return
     clips, items = read_story_cloze(
         options.folders, options.layout, options.benchmark, options.speaker

@@ -10,6 +10,7 @@ import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
+from speechbrain_slm.utils.ownership import mark_of, refuse_foreign
 from speechbrain_slm.utils.publishing import published_together
 from speechbrain_slm.utils.sharing import take_turns
 from speechbrain_slm.utils.tables import (
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 # The units recipe names a store after its manifest.
 MANIFEST_FILE = "speech.parquet"
 ITEMS_FILE = "items.parquet"
+MARK = "benchmark"
 # What counts as audio in a folder.
 AUDIO = (".wav", ".flac")
 
@@ -129,10 +131,18 @@ def publish_prepared(output_folder, manifest, items):
         The manifest.
     items : pyarrow.Table
         The items.
+
+    Raises
+    ------
+    FileExistsError
+        If one is in the way that is of no benchmark; both stay then.
     """
+    tables = {MANIFEST_FILE: manifest, ITEMS_FILE: items}
+    refuse_foreign([output_folder / name for name in tables], MARK)
     with take_turns(output_folder), published_together(output_folder) as new:
-        write_table(new / MANIFEST_FILE, manifest)
-        write_table(new / ITEMS_FILE, items)
+        for name, table in tables.items():
+            marked = table.replace_schema_metadata(mark_of(MARK))
+            write_table(new / name, marked)
 
 
 def describe_audio(path):
