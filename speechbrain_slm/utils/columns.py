@@ -42,10 +42,15 @@ def check_columns(where, found, columns):
     found = list(found)
     missing = [name for name in columns if name not in found]
     if missing:
+        hint = "Name the columns that it has."
+        mark = (
+            next((m for m in ";\t," if m in str(found[0])), "") if found else ""
+        )
+        if len(found) == 1 and mark:
+            hint = f"Its fields seem to be separated by {mark!r}: save it anew."
         raise ValueError(
             f"{where}: missing column(s) {', '.join(missing)}; found "
-            f"{', '.join(map(str, found)) or 'none'}. Name the columns that "
-            "it has."
+            f"{', '.join(map(str, found)) or 'none'}. {hint}"
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,15 +15,17 @@ from speechbrain_slm.corpus.translation.parts import (
     read_shards,
     stories_of,
 )
-from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.columns import parquet_of
 from speechbrain_slm.utils.ownership import mark_of
+from speechbrain_slm.utils.publishing import published_together
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 
 MAKER = "translation recipe"
 LEDGER_SUFFIX = ".left_out.jsonl"
+# Of a table that was not written.
+REFUSED_SUFFIX = ".left_out.refused.jsonl"
 _ROWS = 65536  # in a row group of the result
 
 
@@ -126,12 +129,13 @@ def assemble(held, path_out, languages, folder, schema, plan, most):
     ledger = path_out.with_name(path_out.stem + LEDGER_SUFFIX)
     columns = schema.names[:-1]
     example, waiting = "", []
-    with atomic_path(path_out) as temporary:
+    refused = path_out.with_name(path_out.stem + REFUSED_SUFFIX)
+    with published_together(path_out.parent) as new:
         with (
-            # The ledger stays where the table is refused.
-            atomic_path(ledger) as listed,
-            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-            open(listed, "w", encoding="utf-8") as file,
+            pq.ParquetWriter(
+                new / path_out.name, schema, compression="zstd"
+            ) as writer,
+            open(new / ledger.name, "w", encoding="utf-8") as file,
         ):
             wanted = list(dict.fromkeys([*columns, source]))
             shards = read_shards(held, wanted, plan["stories_per_shard"])
@@ -161,14 +165,18 @@ def assemble(held, path_out, languages, folder, schema, plan, most):
             _write(writer, waiting, schema)
         if counts["left_out"] > most:
             forget_rejected(folder)
+            # That of the table which is there, if one is, stays beside it.
+            os.replace(new / ledger.name, refused)
             raise TooManyRejected(
                 f"{held.path}: {counts['left_out']} of {counts['stories']} "
                 f"stories have no translation, more than max_rejected allows "
-                f"({most:g} stories); the last: {example}. Mend the cause and "
-                "run again: they are tried again. Or raise max_rejected."
+                f"({most:g} stories); the last: {example}. {refused} names "
+                "each. Mend the cause and run again: they are tried again. Or "
+                "raise max_rejected."
             )
         if counts["left_out"] == counts["stories"]:
             raise ValueError(f"{held.path}: no story has a translation")
+    refused.unlink(missing_ok=True)
     logger.info(
         "%s: %d stories, %d left out (%s)",
         path_out,

@@ -19,6 +19,7 @@ from speechbrain_slm.utils.hashing import identity_of
 logger = logging.getLogger(__name__)
 
 RESPONSE_FORMATS = ("json_schema", "json_object", "text")
+LONGEST_FAULT = 500  # characters
 # Of one request; a server that says more is not believed.
 MOST_TOKENS = 10**8
 _RESERVED = {"model", "messages", "response_format", "stream", "n"}
@@ -193,7 +194,9 @@ class ChatTranslator:
                 told = _read(reply, content, keys)
                 found = check(sentences, told, first - 1)
             except TranslationError as error:
-                fault, said = str(error), error.reason
+                # A reply may be long, and its keys stand in the message.
+                fault = str(error)[:LONGEST_FAULT]
+                said = error.reason[:LONGEST_FAULT]
                 if error.sentence is not None:
                     # Its keys count from 1.
                     said = f'"{error.sentence + 1}" {said}'

@@ -235,7 +235,7 @@ def test_too_many_rejects_leave_no_table_and_are_tried_again(tmp_path):
 
     with pytest.raises(TooManyRejected, match=r"1 of 40 .*story-007.*refused"):
         translate(tmp_path, Reverser(fault), max_rejected=0.01)
-    assert list(files(tmp_path)) == ["in.left_out.jsonl"]
+    assert list(files(tmp_path)) == ["in.left_out.refused.jsonl"]
     mended = Reverser()
     translate(tmp_path, mended, max_rejected=0.01)
     assert mended.asked == ["story-006", "story-007", "story-008"]

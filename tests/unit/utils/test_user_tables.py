@@ -195,6 +195,20 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
             call(tmp_path / "a.csv")
 
 
+def test_another_separator_is_told(tmp_path):
+    """As spreadsheets write where the comma is the decimal point."""
+    path = tmp_path / "a.csv"
+    path.write_text("id;text\n1;a\n")
+    with pytest.raises(ValueError, match="seem to be separated by ';'"):
+        read(path)
+
+
+def test_what_the_system_makes_up_is_not_waited_for():
+    """Some such files give nothing until something happens."""
+    with pytest.raises(ValueError, match="is empty"):
+        check_file("/proc/self/status", "a table")
+
+
 def test_hidden_files_of_a_folder_are_not_listed(tmp_path):
     for name in (
         "a.csv",
