@@ -19,6 +19,10 @@ from speechbrain_slm.utils.tables import (
 
 # Neither can be 0: something that fills what is missing wrote it.
 COUNTED = ("num_samples", "sample_rate")
+NO_MANIFEST = (
+    "Run the recipe that writes it (synthesis), or make one of recordings that "
+    "you have: recipes/TinyStories/spoken does, from folders or tables."
+)
 
 
 def read_manifest(path, languages):
@@ -44,8 +48,8 @@ def read_manifest(path, languages):
         differ in their number of sentences.
     """
     path = Path(path)
-    table = read_table(path, MANIFEST, MANIFEST_KEY).select(MANIFEST.names)
-    table = table.combine_chunks()
+    table = read_table(path, MANIFEST, MANIFEST_KEY, advice=NO_MANIFEST)
+    table = table.select(MANIFEST.names).combine_chunks()
     if not len(table):
         raise ValueError(f"{path} has no row; expected a spoken sentence a row")
     check_alignment(path, table, languages)
