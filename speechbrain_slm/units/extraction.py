@@ -294,7 +294,14 @@ def _encode_batch(batch, clips, tokenizer):
     if good:
         wavs = [clips[n].wav for n in good]
         languages = [batch[n]["language"] for n in good]
-        encoded = tokenizer.encode(*_padded(wavs), languages)
+        try:
+            encoded = tokenizer.encode(*_padded(wavs), languages)
+        except (MemoryError, RuntimeError) as error:
+            raise RuntimeError(
+                f"{batch[good[0]]['audio']} and {len(good) - 1} shorter "
+                f"file(s) cannot be encoded at once: {error}. If it is for "
+                "want of memory, set batch_seconds or max_seconds lower."
+            ) from error
         for n, found in zip(good, encoded, strict=True):
             units[n] = found if found is None else np.asarray(found)
     rows = []

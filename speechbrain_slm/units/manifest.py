@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex
 from speechbrain_slm.units.rows import Rows, codes, parts
+from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.scratch import blocks, positions, scratch
 from speechbrain_slm.utils.tables import (
     MANIFEST,
@@ -171,7 +172,7 @@ def refuse_missing_audio(paths):
         Names the first that does not exist.
     """
     # What is there and is no file is a reason of that one audio.
-    absent = [path for path in paths if not Path(path).exists()]
+    absent = [path for path in paths if not as_stored(path).exists()]
     if absent:
         raise FileNotFoundError(
             f"{absent[0]} does not exist, though a manifest names it "

@@ -233,7 +233,15 @@ class PretrainedModel:
 
     @functools.cached_property
     def _model(self):
-        return self._load().requires_grad_(False).to(self.device)
+        model = self._load().requires_grad_(False)
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                # A codec would give one and the same unit for any speech.
+                raise ValueError(
+                    f"{self.source}: its weights '{name}' are not all finite "
+                    "numbers; fetch the model again"
+                )
+        return model.to(self.device)
 
     @functools.cached_property
     def config(self):

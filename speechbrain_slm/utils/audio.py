@@ -141,7 +141,7 @@ def read_audio(
     except OSError as error:
         text = str(error).removeprefix(str(source)).lstrip(": ")
         text = error.strerror or text
-        raise BadAudio(f"cannot be read: {text}") from error
+        raise BadAudio(text) from error
     except MemoryError as error:
         raise BadAudio("it needs more memory than there is") from error
     except Exception as error:
@@ -331,4 +331,7 @@ def resampled(wav, rate, wanted):
     import torch
     from torchaudio.functional import resample
 
-    return resample(torch.from_numpy(wav), rate, wanted).numpy()
+    try:
+        return resample(torch.from_numpy(wav), rate, wanted).numpy()
+    except (MemoryError, RuntimeError) as error:
+        raise BadAudio(f"cannot be resampled: {error}") from error

@@ -8,6 +8,8 @@ something that can be read to its end.
 import os
 import stat
 
+from speechbrain_slm.utils.files import as_stored
+
 
 class NotRegular(OSError):
     """What a path leads to is no regular file."""
@@ -19,7 +21,8 @@ def open_regular(path):
     Arguments
     ---------
     path : str or Path
-        A regular file, or a link to one.
+        A regular file, or a link to one. Its name may be in another Unicode
+        form than the disk's.
 
     Returns
     -------
@@ -43,7 +46,9 @@ def open_regular(path):
     """
     # Opened first and looked at then: between the two, a path could come to
     # lead elsewhere. Without O_NONBLOCK a pipe would not even open.
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    number = os.open(
+        as_stored(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    )
     mode = os.fstat(number).st_mode
     if not stat.S_ISREG(mode):
         os.close(number)

@@ -10,6 +10,7 @@ import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
+from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign
 from speechbrain_slm.utils.publishing import published_together
 from speechbrain_slm.utils.sharing import take_turns
@@ -91,7 +92,7 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
             f"'{twice[0][0]}' ({twice[0][1]}) stands {len(paths)} times: "
             f"{', '.join(paths)}; expected one audio file for each name"
         )
-    missing = [clip.path for clip in clips if not clip.path.exists()]
+    missing = [clip.path for clip in clips if not as_stored(clip.path).exists()]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor do {len(missing) - 1} other "

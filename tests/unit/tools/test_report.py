@@ -338,9 +338,11 @@ def test_audio_that_differs_from_the_manifest_is_refused(tmp_path):
     done = report(*arguments)
     assert "holds 700 samples at 16000 Hz; the manifest says 800" in done.stderr
     clip.unlink()
+    # A pipe that nobody writes to would be waited for.
+    os.mkfifo(clip)
     done = report(*arguments)
     assert done.returncode != 0
-    assert "0-right-fr-0.wav cannot be read" in done.stderr
+    assert "0-right-fr-0.wav cannot be read: is a pipe" in done.stderr
     assert not (tmp_path / "output").exists()
 
 

@@ -326,3 +326,12 @@ def test_features_that_are_not_finite_give_no_units(table, tmp_path):
         long = row["num_samples"] > 0.4 * row["sample_rate"]
         assert ("not all finite" in row["reason"]) == long
         assert bool(row["units"]) != long
+
+
+def test_what_an_encoder_fails_at_is_named(table, tmp_path):
+    class Small(LoudnessTokenizer):
+        def encode(self, wavs, lengths, languages=None):
+            raise torch.OutOfMemoryError("no more memory")
+
+    with pytest.raises(RuntimeError, match=r"flac and 3 shorter.*no more mem"):
+        run(table, tmp_path / "out", Small())

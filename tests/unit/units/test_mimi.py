@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import (
     check_batch_independence,
     encode_alone,
@@ -122,3 +123,13 @@ def test_what_cannot_be_loaded(tmp_path):
         Mimi(save_encoder(tmp_path / "hubert")).identity  # noqa: B018
     with pytest.raises(ValueError, match="num_codebooks is 5"):
         Mimi(save_mimi(tmp_path / "mimi"), 5).identity  # noqa: B018
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    path = save_mimi(tmp_path) / "model.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith("conv.bias"))
+    tensors[name][0] = torch.nan
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"conv\.bias' are not all"):
+        Mimi(tmp_path).identity  # noqa: B018

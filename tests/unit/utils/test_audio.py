@@ -212,3 +212,13 @@ def test_rates_without_a_common_divisor_are_refused():
     with pytest.raises(BadAudio, match="44101 Hz cannot be resampled"):
         resampled(wav, 44101, RATE)
     assert "at most 384000 Hz" in reason(encoded(noise(0.1), rate=999_983))
+
+
+def test_a_name_in_another_unicode_form_is_found(tmp_path):
+    (tmp_path / "Zoe\u0308.wav").write_bytes(encoded(noise(1)))
+    assert read_audio(tmp_path / "Zo\u00eb.wav").num_samples == RATE
+
+
+def test_flac_of_open_length_that_is_cut_is_refused():
+    content = flac_header(encoded(noise(), "FLAC"), 0)
+    assert reason(content[: len(content) // 3])
