@@ -241,8 +241,11 @@ class LMBrain(StepBrain):
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
-        tokenizer = saved_files(
-            self.plan.units_folder / "tokenizer", self.plan.tokenizer_identity
+        tokenizer = _or_without(
+            "tokenizer",
+            saved_files,
+            self.plan.units_folder / "tokenizer",
+            self.plan.tokenizer_identity,
         )
         if not tokenizer:
             logger.warning(
@@ -251,8 +254,10 @@ class LMBrain(StepBrain):
                 self.plan.units_folder,
                 folder / "model",
             )
-        card = model_card(self.plan, model, self.hparams, bool(tokenizer))
-        save_speech_lm(folder / "model", whole, units, tokenizer, card)
+        card = _or_without(
+            "card", model_card, self.plan, model, self.hparams, bool(tokenizer)
+        )
+        save_speech_lm(folder / "model", whole, units, tokenizer or (), card)
         write_json(
             folder / RUN_JSON,
             {
@@ -267,3 +272,16 @@ class LMBrain(StepBrain):
                 "identity": self.identity(),
             },
         )
+
+
+def _or_without(name, make, *arguments):
+    """Make what goes with a model; it never stands in the model's way."""
+    try:
+        return make(*arguments)
+    except Exception as error:
+        logger.warning(
+            "The model goes without its %s: %s",
+            name,
+            f"{type(error).__name__}: {error}",
+        )
+        return None

@@ -220,8 +220,8 @@ def saved_files(folder, identity):
         }
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    source = description.get("source", "")
-    if Path(source).is_absolute() or Path(source).exists():
+    source = description.get("source")
+    if source and (Path(source).is_absolute() or Path(source).exists()):
         del description["source"]
         files[DESCRIPTION] = json.dumps(description, indent=2).encode()
     return files

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
+from speechbrain_slm.brains import lm
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.models.attention import block_attention
 from speechbrain_slm.models.export import (
@@ -276,3 +277,19 @@ def test_a_tokenizer_of_other_units_is_not_published(units, tmp_path, caplog):
     assert (
         "is not in this folder" in (tmp_path / "lm/model/README.md").read_text()
     )
+
+
+@pytest.mark.parametrize("name", ["saved_files", "model_card"])
+def test_what_goes_with_a_model_never_keeps_it_from_being_exported(
+    units, tmp_path, monkeypatch, caplog, name
+):
+    def fail(*arguments):
+        raise KeyError("source")
+
+    monkeypatch.setattr(lm, name, fail)
+    train(
+        units, tmp_path, plan={"stages": [{"steps": 1, "mixture": {"en": 1}}]}
+    )
+    load_speech_lm(tmp_path / "model")
+    assert (tmp_path / "run.json").exists()
+    assert "KeyError: 'source'" in caplog.text
