@@ -27,6 +27,7 @@ from speechbrain_slm.evaluation.alignment_report import (
     FORMAT,
     VERSION,
     pairs_line,
+    read_alignment,
 )
 from speechbrain_slm.evaluation.hidden_states import POOLINGS, StatePooler
 from speechbrain_slm.evaluation.identity import (
@@ -48,7 +49,6 @@ from speechbrain_slm.models.export import (
     load_speech_lm,
 )
 from speechbrain_slm.utils.atomic import (
-    read_json,
     remove_temporary,
     write_json,
 )
@@ -220,7 +220,7 @@ def _finished(path, request):
     if not path.is_file():
         return None
     try:
-        results = read_json(path)
+        results = read_alignment(path.parent)
     except ValueError:
         # Not written by us (ours are whole): as good as none.
         return None

@@ -298,3 +298,34 @@ def test_what_another_wrote_stays(tmp_path, model_folder, store_folder):
     evaluate_cloze(model_folder, store_folder, items, output)
     assert results.is_file()
     assert sorted((output / "parts").rglob("*.*")) == [named, paid]
+
+
+def test_complete_results_that_were_edited_are_named(
+    tmp_path, finished, model_folder, store_folder
+):
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results["records"][0]["n"] = "many"
+    path.write_text(json.dumps(results))
+    arguments = model_folder, store_folder, folder / "items.parquet", folder
+    with pytest.raises(ValueError, match=r"records\[0\]\.n is 'many'; expec"):
+        evaluate_cloze(*arguments)
+
+
+def test_results_of_another_configuration_are_not_taken(
+    tmp_path, finished, model_folder, store_folder
+):
+    """The same weights, read otherwise, are another model."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    (model / "files.json").unlink()
+    config = json.loads((model / "config.json").read_text())
+    config["rms_norm_eps"] = 0.5
+    (model / "config.json").write_text(json.dumps(config))
+    found = evaluate_cloze(
+        model, store_folder, folder / "items.parquet", folder
+    )
+    assert found["model"] == finished[1]["model"]
+    assert found["configuration"] != finished[1]["configuration"]
+    assert found["scores"] != finished[1]["scores"]
