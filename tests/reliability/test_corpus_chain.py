@@ -48,7 +48,7 @@ def stages(url):
                 # The rest is cleaned and cut, and goes no further.
                 "shares": "{valid: 0.006, test: 0.98}",
             },
-            ("text/.tmp-*", 1, "left_out.jsonl"),
+            (".tmp-*/text/.tmp-*", 1, "left_out.jsonl"),
         ),
         (
             "translation",
