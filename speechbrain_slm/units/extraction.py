@@ -7,6 +7,7 @@ ranks or array jobs and shards of any size, encodes what is missing.
 """
 
 import logging
+import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -149,7 +150,7 @@ def _forget_rejects(table, folder):
         here = (found >= 0) & bad[np.maximum(found, 0)]
         rows = Rows(table).take(records["row"][part][here])
         paths += rows["audio"].to_pylist()
-    if paths and all(Path(path).exists() for path in paths):
+    if paths and all(map(os.path.exists, paths)):
         forget_rejects(folder)
 
 

@@ -1,6 +1,7 @@
 """Manifests as the extraction needs them: checked, and each audio once."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def refuse_missing_audio(paths):
         Names the first that does not exist.
     """
     # What is there and is no file is a reason of that one audio.
-    absent = [path for path in paths if not as_stored(path).exists()]
+    absent = [path for path in paths if not os.path.exists(as_stored(path))]
     if absent:
         raise FileNotFoundError(
             f"{absent[0]} does not exist, though a manifest names it "

@@ -16,15 +16,12 @@ import numpy as np
 import soundfile
 
 from speechbrain_slm.utils.containers import CHECKED, shortfall
+from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.level import BadAudio, Level
 from speechbrain_slm.utils.regular import read_regular
 
 # Longer than any sentence, and than most stories: what a file may unpack to.
 MAX_SECONDS = 3600.0
-# The peak of what is mixed down, in dB of full scale: below it is silence.
-# A line without a voice has -96 to -85, quiet speech -40.
-SILENCE_DB = -80.0
-# Of full scale; what is decoded from MP3, or kept as floats, may pass 1.
-LOUDEST = 4.0
 MAX_RATE = 384_000  # Hz
 MAX_CHANNELS = 64
 MAX_BYTES = 1 << 31  # of a file, which is held in memory
@@ -37,10 +34,6 @@ _UNKNOWN = 1 << 62
 # Numbers in the filter that resamples; two rates of 44,101 and 16,000 Hz
 # have no common divisor, and would take one of 6 GB.
 _MAX_FILTER = 1 << 24
-
-
-class BadAudio(ValueError):
-    """Why a file cannot be used; the caller knows its name."""
 
 
 class Sound(NamedTuple):
@@ -124,7 +117,7 @@ def read_audio(
     >>> read_audio(file.getvalue()[:-2])
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.audio.BadAudio: cut short: its header promises 4
+    speechbrain_slm.utils.level.BadAudio: cut short: its header promises 4
     bytes of sound, 2 are there
     """
     try:
@@ -147,7 +140,20 @@ def read_audio(
     except Exception as error:
         # A message may hold the address of the buffer that was read.
         text = str(error).split(": ")[-1] or "its decoder does not say why"
-        raise BadAudio(f"cannot be decoded: {text}") from error
+        raise BadAudio(
+            f"cannot be decoded: {_pointer(source) or text}"
+        ) from error
+
+
+def _pointer(source):
+    """Say what a file is that is there in place of the one that is meant."""
+    if isinstance(source, bytes):
+        return ""
+    try:
+        check_file(source, "audio")
+    except (OSError, ValueError) as error:
+        return str(error).removeprefix(f"{source} is ")
+    return ""
 
 
 def _content(path, expected, max_seconds):
@@ -218,7 +224,7 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         rate, channels = file.samplerate, file.channels
         kind, subtype = file.format, file.subtype
         dtype = dtype or EXACT.get(subtype, "float32")
-        level = _Level(dtype)
+        level = Level(dtype)
         if told is None:
             # soundfile seeks after each read, which FLAC cannot without an
             # end.
@@ -249,51 +255,6 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
     if kept:
         samples = kept[0] if len(kept) == 1 else np.concatenate(kept)
     return Sound(samples, count, rate, channels, kind, subtype, digest)
-
-
-class _Level:
-    """How loud a file is, found while it is decoded."""
-
-    def __init__(self, dtype):
-        # Integers are counted in steps of full scale.
-        self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
-        self._loudest = self._peak = 0.0
-
-    def add(self, block):
-        """Hear samples, [T, channels], and return them mixed down, [T]."""
-        self._loudest = self._louder(self._loudest, block)
-        if block.shape[1] == 1:
-            self._peak = self._loudest
-            return block[:, 0]
-        # Channels that cancel each other are silence.
-        mono = block.mean(axis=1)
-        self._peak = self._louder(self._peak, mono)
-        return mono
-
-    def _louder(self, peak, samples):
-        low, high = float(samples.min()), float(samples.max())
-        # Not the built-in max, which may pass over what is not a number.
-        return np.max([peak, -low / self._scale, high / self._scale])
-
-    def check(self, channels, audible):
-        """Refuse what is not a number and, if asked to, what is not heard."""
-        if not np.isfinite(self._loudest):
-            raise BadAudio("a sample is NaN or infinite")
-        if not audible:
-            return
-        if self._loudest > LOUDEST:
-            raise BadAudio(
-                f"a sample is {self._loudest:.3g} times full scale; expected "
-                f"at most {LOUDEST:g}"
-            )
-        mixed = " once its channels are mixed down" if channels > 1 else ""
-        if not self._peak:
-            raise BadAudio(f"every sample is 0{mixed}")
-        if self._peak < 10 ** (SILENCE_DB / 20):
-            raise BadAudio(
-                f"silent: its peak is {20 * np.log10(self._peak):.0f} dB of "
-                f"full scale{mixed}; expected {SILENCE_DB:g} or more"
-            )
 
 
 def resampled(wav, rate, wanted):

@@ -190,6 +190,9 @@ def test_only_regular_files_are_opened(tmp_path):
     assert "is a device" in reason("/dev/zero")
     assert "0 bytes" in reason("/proc/self/status")
     assert "does not exist" in reason(tmp_path / "gone.wav")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"
+    (tmp_path / "a.wav").write_bytes(pointer)
+    assert "Git LFS pointer" in reason(tmp_path / "a.wav")
     (tmp_path / "a.wav").write_bytes(encoded(noise(1)))
     (tmp_path / "link.wav").symlink_to("a.wav")
     assert read_audio(tmp_path / "link.wav").num_samples == RATE
