@@ -15,7 +15,7 @@ from units_example import clip
 
 from speechbrain_slm.corpus import spoken, spoken_assembly
 from speechbrain_slm.corpus.spoken import import_spoken
-from speechbrain_slm.corpus.spoken_assembly import align
+from speechbrain_slm.corpus.spoken_alignment import align
 from speechbrain_slm.corpus.spoken_rows import Columns
 from speechbrain_slm.corpus.spoken_sources import iterate_parts
 from speechbrain_slm.utils.hashing import sha256_file
