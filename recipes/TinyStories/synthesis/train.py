@@ -26,9 +26,19 @@ if __name__ == "__main__":
     hparams, _ = load_recipe(sys.argv[1:])
     folder = Path(hparams["data_folder"])
     ready = hparams["stories"]
-    names = ("source", "languages", "seed", "plots", "characters", "things")
-    names += ("num_train", "num_valid", "num_cloze", "speakers", "speaker_per")
-    text = {name: hparams[name] for name in names}
+    text = {
+        "source": hparams["source"],
+        "languages": hparams["languages"],
+        "seed": hparams["seed"],
+        "plots": hparams["plots"],
+        "characters": hparams["characters"],
+        "things": hparams["things"],
+        "num_train": hparams["num_train"],
+        "num_valid": hparams["num_valid"],
+        "num_cloze": hparams["num_cloze"],
+        "speakers": hparams["speakers"],
+        "speaker_per": hparams["speaker_per"],
+    }
     splits = ("train", "valid", "cloze")
     tables = name_tables(
         ready or [folder / "text" / f"{split}.parquet" for split in splits]
