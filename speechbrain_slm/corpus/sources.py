@@ -189,9 +189,11 @@ class TextFolder:
                     "no such file. Mend 'paths' or 'pattern'."
                 )
             for path in files:
+                text = ""
+                # What the system makes up has no size, and may have no end.
                 if not path.is_file() or path.stat().st_size:
                     refuse_wide(check_file(path, "a text file of one story"))
-                text = path.read_text(encoding="utf-8-sig", errors="replace")
+                    text = path.read_text("utf-8-sig", errors="replace")
                 place = path.relative_to(folder).as_posix()
                 if path == folder:
                     place = path.name

@@ -92,7 +92,12 @@ class UnitStore:
         # nobody said, or one that no embedding stands for.
         self.info, tables = read_tables(folder, check=is_main())
         self.languages = sorted(self.info["counts"])
-        batches = [batch for table in tables for batch in table.to_batches()]
+        batches = [
+            batch
+            for table in tables
+            for batch in table.to_batches()
+            if len(batch)
+        ]
         # The names are hashed once: a lookup for each batch would do it again.
         self._names = pa.chunked_array(
             [batch["story_id"] for batch in batches], pa.string()

@@ -117,12 +117,18 @@ def examine_speech_lm(folder):
             check_file(path, "a file of an exported model")
     units, config = _read_units(folder)
     if (folder / FILES_JSON).exists():
-        fault = unsealed(folder, ["config.json", UNITS_JSON])
+        weights = sorted(
+            [*folder.glob("*.safetensors"), *folder.glob("*.index.json")]
+        )
+        fault = unsealed(
+            folder, ["config.json", UNITS_JSON, *(p.name for p in weights)]
+        )
         if fault:
             raise ValueError(
                 f"{folder} is not the model that was exported: {fault}. Copy "
                 "or export it again."
             )
+    _refuse_elsewhere(folder)
     hashes = {
         path.name: sha256_file(path)
         for path in sorted(folder.glob("*.safetensors"))
@@ -137,6 +143,22 @@ def examine_speech_lm(folder):
         "model": next(iter(hashes.values())) if one else identity_of(hashes),
         "configuration": identity_of([config, units]),
     }
+
+
+def _refuse_elsewhere(folder):
+    """Refuse weights of another folder, of which no hash here knows."""
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{folder} holds adapter_config.json, an adapter of weights that "
+            "stand elsewhere; merge them, and export the model"
+        )
+    for path in folder.glob("*.safetensors.index.json"):
+        index = read_shaped(path, {"weight_map": {str: TEXT}})
+        for name in index["weight_map"].values():
+            if Path(name).name != name:
+                raise ValueError(
+                    f"{path} names '{name}'; expected files beside it"
+                )
 
 
 def refuse_foreign_model(folder):

@@ -16,6 +16,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from speechbrain_slm.utils.regular import read_regular
+
 TEMPORARY = ".tmp-"
 # Eight digits follow, so that no file of a user's is taken for one of ours.
 _OURS = re.compile(r"\.tmp-[0-9a-f]{8}(-.*)?", re.DOTALL)
@@ -193,10 +195,12 @@ def read_json(path):
     ------
     ValueError
         If it is not JSON.
+    OSError
+        If it cannot be read, or is no regular file.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(read_regular(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -80,8 +80,9 @@ def load_whole(kind, source, absent=None, surplus=None, **options):
     OSError
         If there are no weights.
     ValueError
-        If a file is damaged, the model is made by code of its own, or tensors
-        are missing, left over or of another shape: the message names some.
+        If a file is damaged, the model is made by code of its own or cannot
+        be made at all, or tensors are missing, left over or of another shape:
+        the message names some.
     """
     from transformers.utils import logging
 
@@ -89,6 +90,7 @@ def load_whole(kind, source, absent=None, surplus=None, **options):
     # What its report lists is an error here.
     logging.set_verbosity_error()
     try:
+        _refuse_kernels(source, options)
         model, loading = kind.from_pretrained(
             source,
             trust_remote_code=False,
@@ -103,6 +105,15 @@ def load_whole(kind, source, absent=None, surplus=None, **options):
         ) from error
     except ValueError as error:
         raise ValueError(f"{source}: {said_by(error)}") from error
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        # A configuration of impossible values fails anywhere in transformers.
+        raise ValueError(
+            f"{source}: transformers cannot make a model of it "
+            f"({type(error).__name__}: {said_by(error)}). Its config.json is "
+            "damaged or was changed; fetch or export the model again."
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
     wrong = {
@@ -128,6 +139,23 @@ def load_whole(kind, source, absent=None, surplus=None, **options):
             "choose another."
         )
     return model
+
+
+def _refuse_kernels(source, options):
+    """Refuse a configuration that names kernels of a repository: code."""
+    from transformers import AutoConfig
+
+    config = options.get("config") or AutoConfig.from_pretrained(
+        source,
+        trust_remote_code=False,
+        local_files_only=options.get("local_files_only", False),
+    )
+    asked = getattr(config, "_attn_implementation", None)
+    if "/" in str(asked):
+        raise ValueError(
+            f"its config.json asks for the attention '{asked}', code of a "
+            "repository, which is never run; remove attn_implementation"
+        )
 
 
 def _but(names, pattern):

@@ -89,6 +89,9 @@ def matching(pattern, words):
 TEXT = Kind("text", lambda value: isinstance(value, str))
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a number", _is_number)
+POSITIVE = Kind(
+    "a number above 0", lambda value: _is_number(value) and value > 0
+)
 COUNT = whole(0)
 # Sums of floats end a little beside their bounds.
 PERCENT = Kind(

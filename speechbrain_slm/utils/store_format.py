@@ -21,7 +21,7 @@ from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.schema import (
     FLAG,
     MAPPING,
-    NUMBER,
+    POSITIVE,
     TEXT,
     check_shape,
     matching,
@@ -82,7 +82,7 @@ _SHAPE = {
     "tokenizer": {
         "identity": TEXT,
         "vocabulary_size": whole(1, 1 << 16),
-        "frame_rate": NUMBER,
+        "frame_rate": POSITIVE,
         "deduplicated": FLAG,
         "config": MAPPING,
     },
@@ -207,11 +207,13 @@ def read_info(folder):
         )
     check_shape(info, _SHAPE, path)
     strange = [name for name in info["files"] if not _FILE.fullmatch(name)]
-    if strange or not info["files"] or not info["counts"]:
+    whole_store = len(info["files"]) == info["num_shards"]
+    if strange or not whole_store or not info["counts"]:
         raise ValueError(
             f"{path}: it lists the files {', '.join(info['files']) or 'none'} "
             f"and counts {', '.join(info['counts']) or 'no languages'}; "
-            "expected one or more of each, the files as units-00000.arrow"
+            f"expected {info['num_shards']} file(s) as units-00000.arrow, and "
+            "one language or more"
         )
     content = {key: info[key] for key in info if key != "identity"}
     if identity_of(content) != info["identity"]:

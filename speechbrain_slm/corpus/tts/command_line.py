@@ -8,6 +8,7 @@ one word, also keeps a text that begins with a dash from being taken for an
 option. Without ``{text}`` the text goes to standard input.
 """
 
+import io
 import logging
 import re
 import shutil
@@ -20,6 +21,7 @@ import soundfile
 from speechbrain_slm.corpus.tts import SilentSpeech, check_speech
 from speechbrain_slm.corpus.tts.programs import refuse_code, run_program
 from speechbrain_slm.utils.audio import BadAudio, read_audio
+from speechbrain_slm.utils.regular import read_regular
 
 logger = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"\{(text|voice|out|pitch|speed)\}")
@@ -214,8 +216,8 @@ class CommandLine:
 
 def _num_samples(path):
     try:
-        return soundfile.info(path).frames
-    except soundfile.SoundFileError:
+        return soundfile.info(io.BytesIO(read_regular(path))).frames
+    except (OSError, soundfile.SoundFileError):
         return None
 
 

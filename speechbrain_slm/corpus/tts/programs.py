@@ -14,23 +14,26 @@ from typing import NamedTuple
 
 # What takes a word of its arguments, or of them all, for a program.
 _INTERPRETER = re.compile(
-    r"((ba|da|z|k|mk|pdk|c|tc|a|fi)?sh|busybox|env|pwsh|powershell|cmd"
-    r"|(python|pypy|lua)[\d.]*|perl|ruby|node|deno|php|Rscript|osascript)"
+    r"((ba|rba|da|z|k|mk|pdk|c|tc|a|fi|ya|po|tcl)?sh|ksh[\d.]+|nu|busybox|env"
+    r"|pwsh|powershell|cmd|(i?python|pypy|lua)[\d.]*|perl|ruby|node|deno|bun"
+    r"|php|R|Rscript|julia|octave(-cli)?|osascript|flock)"
     r"(\.exe)?"
 )
 _CODE_OPTION = re.compile(
-    r"-[A-Za-z]*[ceErS][A-Za-z]*|--(command|eval|exec|execute|split-string)"
-    r"|-[Cc]ommand|/[cCkK]"
+    r"-[A-Za-z]*[ceEprS][A-Za-z]*|-[Cc]ommand|/[cCkK]"
+    r"|--(command|eval|exec|execute|print|split-string)"
 )
 _GLUED = re.compile(
-    r"-[A-Za-z]*[ceErS][^-=]*\{text\}"
-    r"|--(command|eval|exec|execute|split-string)=.*\{text\}",
+    r"-[A-Za-z]*[ceEprS][^-=]*\{text\}"
+    r"|--(command|eval|exec|execute|print|split-string)=.*\{text\}",
     re.DOTALL,
 )
 _SHELLS_OF_OTHERS = re.compile(
     r"ssh|su|runuser|parallel|watch|script|expect|xterm|tmux|screen|[gmn]?awk"
-    r"|sed|eval"
+    r"|sed|eval|festival"
 )
+# Where an interpreter reads its program from standard input.
+_STDIN = {"-", "-s", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 _KEPT = 4096  # bytes of the end of what a program printed
 _STEP = 0.05  # seconds between two looks whether a program has ended
 
@@ -94,6 +97,10 @@ def refuse_code(command):
 
 
 def _takes_code(words, command):
+    # What is no option is what it runs; env takes name=value before that.
+    run = next((w for w in words if not re.match(r"[-+]|\w+=", w)), "")
+    if "{text}" in run:
+        return True
     for place, word in enumerate(words):
         if _GLUED.match(word):
             return True
@@ -103,7 +110,7 @@ def _takes_code(words, command):
         if code and "{text}" in code[0]:
             return True
     by_stdin = not any("{text}" in word for word in command)
-    return by_stdin and "-s" in words
+    return by_stdin and not _STDIN.isdisjoint(words)
 
 
 def run_program(words, text, timeout):

@@ -99,6 +99,12 @@ def test_a_program_that_is_not_what_was_said(command, tmp_path):
         make([sys.executable, "-c", "", "{out}"]).synthesize("A.", Voice("a"))
 
 
+def test_a_pipe_in_place_of_audio_is_not_waited_for():
+    tts = make(["mkfifo", "{out}"])
+    with pytest.raises(ValueError, match="is a pipe; expected a regular"):
+        tts.synthesize("Anna.", Voice("a"))
+
+
 @pytest.mark.parametrize(
     ("voice", "message"),
     [
@@ -125,6 +131,14 @@ def test_voices_that_are_not_there(command, voice, message):
         ["env", "-S", "say {text} {out}"],
         ["ssh", "host", "say", "{text}", "{out}"],
         ["bash", "-s", "{out}"],
+        ["python3", "-", "{out}"],
+        ["bash", "/dev/stdin", "{out}"],
+        ["bash", "{text}", "{out}"],
+        ["env", "LANG=C", "{text}", "{out}"],
+        ["rbash", "-c", "say {text}", "{out}"],
+        ["node", "-p", "say('{text}')", "{out}"],
+        ["flock", "lock", "-c", "say {text}", "{out}"],
+        ["festival", "--batch", '(save (SayText "{text}") "{out}")'],
     ],
 )
 def test_a_text_is_never_code(words):

@@ -3,6 +3,7 @@ import os
 
 import pytest
 from cloze_example import export, tiny_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.models.export import (
@@ -80,6 +81,31 @@ def test_a_flipped_bit_is_found(folder, name):
     content[place] ^= 0x01
     (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"is not the model .* {name} diff"):
+        load_speech_lm(folder)
+
+
+def test_weights_that_the_record_does_not_list_are_refused(folder):
+    files = read_json(folder / "files.json")
+    del files["model.safetensors"]
+    write_json(folder / "files.json", files)
+    with pytest.raises(ValueError, match=r"not list model\.safetensors"):
+        load_speech_lm(folder)
+
+
+def test_weights_of_another_folder_are_refused(folder, tmp_path):
+    weights = folder / "model.safetensors"
+    (tmp_path / "other.safetensors").write_bytes(weights.read_bytes())
+    names = dict.fromkeys(load_file(weights), "../other.safetensors")
+    weights.rename(folder / "decoy.safetensors")
+    unseal(folder)
+    write_json(
+        folder / "model.safetensors.index.json",
+        {"metadata": {}, "weight_map": names},
+    )
+    with pytest.raises(ValueError, match=r"names '\.\./other\.safetensors'"):
+        load_speech_lm(folder)
+    write_json(folder / "adapter_config.json", {})
+    with pytest.raises(ValueError, match="an adapter of weights"):
         load_speech_lm(folder)
 
 

@@ -61,6 +61,21 @@ def test_a_file_that_is_cut_short_is_named(folder):
         load_whole(AutoModelForCausalLM, folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "none of them"}, r"cannot make a model .*KeyError"),
+        ({"num_attention_heads": 0}, "cannot make a model of it"),
+        ({"attn_implementation": "some/kernel"}, "attention 'some/kernel', c"),
+    ],
+)
+def test_a_configuration_that_makes_no_model_is_named(folder, changes, message):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=message):
+        load_whole(AutoModelForCausalLM, folder)
+
+
 def test_code_beside_the_weights_is_neither_run_nor_offered(
     folder, monkeypatch
 ):

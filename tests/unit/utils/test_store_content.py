@@ -148,6 +148,8 @@ def test_offsets_that_point_outside_are_named(store, column, offset):
         ("tokenizer.vocabulary_size", "9", "an integer from 1 to 65536"),
         ("tokenizer.vocabulary_size", 8, r"expected units in \[0, 8\)"),
         ("tokenizer.frame_rate", True, "expected a number"),
+        ("tokenizer.frame_rate", 0, "expected a number above 0"),
+        ("num_shards", 3, r"expected 3 file\(s\)"),
         ("tokenizer", [], r"tokenizer is \[\]; expected an object"),
         ("counts", {}, "counts no languages"),
         ("counts", {"en": 3}, r"counts\.en is 3; expected an object"),
@@ -163,7 +165,21 @@ def test_a_description_of_another_shape_is_named(store, place, value, message):
     assert "store.json" in str(error.value) or NAME[:6] in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "3", "null", '{"format": []}'])
+def test_a_file_may_come_in_batches_of_which_one_is_empty(store):
+    table = map_file(store / NAME, schema(0))
+    batches = [table[:1], table[:0], table[1:]]
+    parts = [b for part in batches for b in part.to_batches()]
+    parts.insert(1, pa.RecordBatch.from_pylist([], schema=table.schema))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        for part in parts:
+            writer.write(part)
+    reseal(store, content=sink.getvalue().to_pybytes())
+    sentences = UnitStore(store).story("s1", "fr")
+    assert [s.tolist() for s in sentences] == [[1, 2, 3], [4], [5, 8]]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "null", "{}"])
 def test_a_description_that_is_none_is_named(store, text):
     (store / "store.json").write_text(text)
     with pytest.raises(ValueError, match=r"store\.json"):
