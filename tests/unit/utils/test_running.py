@@ -14,6 +14,11 @@ LOG = """\
 import logging
 logging.basicConfig(handlers=[logging.FileHandler("log.txt")])
 """
+# What runs in a shell's background has Ctrl-C ignored; these tests may, too.
+HEED = """\
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 # A main thread that is deep in something, and others that wait with it.
 WAITING = """\
 import threading, time
@@ -98,7 +103,7 @@ def test_debug_shows_the_traceback(tmp_path):
     [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")],
 )
 def test_a_stop_is_obeyed_while_threads_wait(tmp_path, number, name):
-    process = start(tmp_path, LOG + BEGIN + WAITING)
+    process = start(tmp_path, LOG + HEED + BEGIN + WAITING)
     assert process.stdout.readline() == b"waiting\n"
     process.send_signal(number)
     status, output, errors = finish(process)
