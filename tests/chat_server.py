@@ -53,6 +53,8 @@ def _content(fault, texts):
         return json.dumps(list(good.values()))
     elif fault == "prose":
         return "Voici la traduction : " + json.dumps(good)
+    elif fault == "digits":
+        return f'{{"1": {"9" * 5000}}}'
     elif fault == "torn":
         return json.dumps(good)[:-3]
     elif fault == "twice":

@@ -50,7 +50,15 @@ def begin_experiment(folder, yaml_file, resolved):
     _locks.append(lock_folder(folder))
     sb.utils.logger.setup_logging(
         sb.core.DEFAULT_LOG_CONFIG,
-        {"handlers": {"file_handler": {"filename": str(folder / "log.txt")}}},
+        {
+            "handlers": {
+                "file_handler": {
+                    "filename": str(folder / "log.txt"),
+                    # What is no text (a name, a server's reply) is logged, too.
+                    "errors": "backslashreplace",
+                }
+            }
+        },
     )
     logger.info("Experiment folder: %s", folder)
     origin = f"# Resolved from {os.path.abspath(yaml_file)}\n"

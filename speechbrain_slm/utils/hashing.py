@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+from speechbrain_slm.utils.regular import open_regular
+
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NOTHING = object()  # a field that is not there is not None
 _SEAL = 32  # bytes of a SHA-256
@@ -24,9 +26,12 @@ def sha256_file(path):
         64 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+    with open_regular(path) as file:
+        # A file of the kernel has no size, and may have no end.
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
             digest.update(block)
+            left -= len(block)
     return digest.hexdigest()
 
 

@@ -5,8 +5,8 @@ A shape is a :class:`Kind`, a mapping of keys to shapes (a key that ends in
 mapping whose keys are names, or ``[shape]`` for a list.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,7 +33,8 @@ def _is_number(value):
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value)
+        # An integer of hundreds of digits is none either: no float holds it.
+        and abs(value) <= sys.float_info.max
     )
 
 
@@ -86,7 +87,14 @@ def matching(pattern, words):
     )
 
 
-TEXT = Kind("text", lambda value: isinstance(value, str))
+# Half of a surrogate pair is in JSON, and can be written nowhere.
+TEXT = Kind(
+    "text",
+    lambda value: (
+        isinstance(value, str)
+        and not any("\ud800" <= sign <= "\udfff" for sign in value)
+    ),
+)
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a number", _is_number)
 POSITIVE = Kind(

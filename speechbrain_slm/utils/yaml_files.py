@@ -5,6 +5,8 @@ from pathlib import Path
 
 import ruamel.yaml
 
+from speechbrain_slm.utils.regular import read_regular
+
 INCLUDE = "!include:"
 _SHARED = "hparams/"  # where the fragments stand in the repository
 
@@ -32,7 +34,7 @@ def read_tree(path):
         If it is not YAML in UTF-8, or no mapping.
     """
     try:
-        tree = ruamel.yaml.YAML().load(Path(path).read_text(encoding="utf-8"))
+        tree = ruamel.yaml.YAML().load(read_regular(path).decode("utf-8"))
     except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):

@@ -284,7 +284,7 @@ def _read(reply, content, keys):
         texts = json.loads(
             fenced[1] if fenced else content, object_pairs_hook=_unique
         )
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise TranslationError(f"the reply is not JSON: {error}") from None
     if not isinstance(texts, dict):
         raise TranslationError("the reply is not a JSON object")

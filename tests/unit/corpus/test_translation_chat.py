@@ -44,6 +44,7 @@ MENDED = {
     "list": "not a JSON object",
     "prose": "not JSON",
     "torn": "not JSON",
+    "digits": "not JSON",
     "twice": "twice",
     "nothing": "empty",
     "cut": "cut off",

@@ -386,6 +386,8 @@ SCRIPT = "<script>alert(1)</script>"
         ("run.json", {"steps": SCRIPT}, "steps is '<script>"),
         ("run.json", {"tokens": {"en": "3"}}, r"tokens\.en is '3'; expected"),
         ("run.json", {"seconds": float("nan")}, "seconds is nan; expected a n"),
+        ("run.json", {"seconds": 10**400}, r"seconds is 1000+\.\.\.; expected"),
+        ("results.json", {"model": "\ud800"}, "model is .*; expected text"),
     ],
 )
 def test_what_is_no_number_is_named(tmp_path, tool, name, places, message):

@@ -1,9 +1,13 @@
 """The command line and the YAML checks, one rule a test."""
 
+import hashlib
+import os
+
 import pytest
 
 from speechbrain_slm.utils.command_line import RUN_OPTIONS, parse_arguments
 from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.yaml_tree import ConfigurationError
 
 RECIPE = """\
@@ -214,6 +218,19 @@ def test_fragments_of_fragments_are_checked(tmp_path):
     (tmp_path / "fragments" / "inner.yaml").write_text("width: 2\n")
     with pytest.raises(ConfigurationError, match=r"inner\.yaml: .*'width'"):
         load_yaml(yaml_file)
+
+
+def test_a_pipe_in_place_of_a_fragment_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    path = tmp_path / "a.yaml"
+    path.write_text("lm: !include:pipe.yaml\n")
+    with pytest.raises((OSError, ValueError), match=r"pipe\.yaml"):
+        load_yaml(path)
+
+
+def test_a_file_of_the_kernel_has_the_hash_of_its_size():
+    # Others of its kind have no end; all of them have no size.
+    assert sha256_file("/proc/self/status") == hashlib.sha256().hexdigest()
 
 
 def test_a_mapping_may_be_given_by_reference(tmp_path):

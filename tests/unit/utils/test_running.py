@@ -135,6 +135,18 @@ def test_a_locale_without_utf8_decides_nothing(tmp_path):
     assert output == "é ß '\\xfc\\n'\n"
 
 
+def test_an_error_that_is_no_text_is_logged_without_a_traceback(tmp_path):
+    code = (
+        "from speechbrain_slm.utils.experiment import begin_experiment\n"
+        "begin_experiment('run', 'a.yaml', 'a: 1')\n"
+        "raise ValueError('a\\udcff')"
+    )
+    status, _, errors = finish(start(tmp_path, BEGIN + code))
+    assert (status, errors.splitlines()[-1]) == (1, "error: a\\udcff")
+    assert "Logging error" not in errors
+    assert "a\\udcff" in (tmp_path / "run" / "log.txt").read_text()
+
+
 def test_a_name_that_is_no_text_is_printed(tmp_path):
     status, output, _ = finish(start(tmp_path, BEGIN + "print('a\\udcff')"))
     assert (status, output) == (0, "a\\udcff\n")
