@@ -32,7 +32,7 @@ _COLUMNS = ["speaker", "language", "audio", "sha256"]
 _BATCH_ROWS = 65536
 
 
-def draw_utterances(manifests, count, seed):
+def draw_utterances(manifests, count, seed, languages=None):
     """Draw audio files of each speaker and language from manifests.
 
     The manifests are read in batches; only what may still be drawn is held.
@@ -45,13 +45,21 @@ def draw_utterances(manifests, count, seed):
         Distinct files of each speaker and language, or all there are.
     seed : int
         Another seed draws others. The order of rows and files does not count.
+    languages : list of str, optional
+        Those that are compared; by default any.
 
     Returns
     -------
     dict
         (speaker, language) -> list of (sha256, path), in drawn order.
+
+    Raises
+    ------
+    ValueError
+        If a manifest has another language: its speech would be kept though
+        nobody has compared it.
     """
-    drawn = {}
+    drawn, manifests = {}, list(manifests)
     for path in map(Path, manifests):
         # Of a corpus's many rows, few names: Python sees each file once.
         for batch in pq.ParquetFile(path).iter_batches(
@@ -66,6 +74,14 @@ def draw_utterances(manifests, count, seed):
                     found, key=lambda digest: identity_of([seed, digest])
                 )
                 drawn[key] = {name: found[name] for name in first[:count]}
+    found = {language for _, language in drawn}
+    unknown = [] if languages is None else sorted(found - set(languages))
+    if unknown:
+        raise ValueError(
+            f"{', '.join(map(str, manifests))}: unknown language(s) "
+            f"{', '.join(unknown)}; expected {', '.join(languages)}. Add it to "
+            "'languages' or drop its rows."
+        )
     return {key: list(drawn[key].items()) for key in sorted(drawn)}
 
 

@@ -105,6 +105,13 @@ def import_spoken(
     sources = {split: here for split, here in sources.items() if here}
     if not sources:
         raise ValueError("sources is empty; expected {split: [source, ...]}")
+    for split, here in sources.items():
+        # A text would be read letter by letter.
+        if not isinstance(here, list | tuple):
+            raise ValueError(
+                f"sources: {split} is {here!r}; expected a list of sources, "
+                f"{{{split}: [...]}}"
+            )
     if is_main():
         refuse_others(output_folder, sources)
         # What killed processes left.

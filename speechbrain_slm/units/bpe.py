@@ -41,6 +41,36 @@ def _identity(base, model):
     return identity_of({"base": base["identity"], "model": model.hex()})
 
 
+def check_size(alphabet, vocabulary_size):
+    """Refuse a number of pieces that cannot be, before anything is encoded.
+
+    Arguments
+    ---------
+    alphabet : int
+        Units of the tokenizer.
+    vocabulary_size : int
+        Pieces.
+
+    Raises
+    ------
+    ValueError
+        If the vocabulary is not larger than the alphabet, or either is more
+        than can be.
+    """
+    if alphabet > NUM_CHARACTERS:
+        raise ValueError(
+            f"Unit BPE writes each unit as a character and has "
+            f"{NUM_CHARACTERS:,} of them; the tokenizer has "
+            f"{alphabet:,} units. Set bpe to null."
+        )
+    if not alphabet < vocabulary_size <= 2**16:
+        raise ValueError(
+            f"bpe: vocabulary_size is {vocabulary_size}; expected more "
+            f"than the {alphabet} units of the tokenizer (and the unknown "
+            "piece), and at most 65,536"
+        )
+
+
 class UnitBPE:
     """Merge units that stand together; see :meth:`fit` for how to make one.
 
@@ -106,18 +136,7 @@ class UnitBPE:
             the sentences have pairs to merge.
         """
         alphabet = base["vocabulary_size"]
-        if alphabet > NUM_CHARACTERS:
-            raise ValueError(
-                f"Unit BPE writes each unit as a character and has "
-                f"{NUM_CHARACTERS:,} of them; the tokenizer has "
-                f"{alphabet:,} units. Set bpe to null."
-            )
-        if not alphabet < vocabulary_size <= 2**16:
-            raise ValueError(
-                f"bpe: vocabulary_size is {vocabulary_size}; expected more "
-                f"than the {alphabet} units of the tokenizer (and the unknown "
-                "piece), and at most 65,536"
-            )
+        check_size(alphabet, vocabulary_size)
         texts = [_to_text(sentence) for sentence in sentences]
         # Each unit once more by itself: other splits may have units that the
         # training split lacks, and ``required_chars`` does not add those.

@@ -112,6 +112,11 @@ def fit_tokenizer(
         return tokenizer
     if tokenizer.fitted:
         return _keep(tokenizer, folder)
+    if seconds is None:
+        raise ValueError(
+            "fit_seconds is null; expected seconds of speech, since this "
+            "tokenizer is fitted"
+        )
     table = _training_split(manifests)
     if is_main():
         plan = {

@@ -1,4 +1,4 @@
-"""What each number and switch of a YAML file may be.
+"""What each number, switch and list of names of a YAML file may be.
 
 One table for all recipes and fragments, so that a value that only ruins
 hours of work is refused before anything is made. Functions that are called
@@ -8,7 +8,11 @@ without a YAML file check what they are given themselves.
 import math
 
 from speechbrain_slm.utils.numbers import check_number
-from speechbrain_slm.utils.yaml_tree import ConfigurationError, tag_of
+from speechbrain_slm.utils.yaml_tree import (
+    OWN_NAMES,
+    ConfigurationError,
+    tag_of,
+)
 
 SWITCH = "true or false"
 COUNT = {"at_least": 1, "whole": True}
@@ -32,7 +36,7 @@ RANGES = {
     "min_characters": NATURAL,
     "max_characters": COUNT,
     "num_stories": COUNT,
-    "stories_per_shard": COUNT,
+    "stories_per_shard": {**COUNT, "at_most": 2**31 - 1},
     "max_rejected": SHARE,
     "copy_letters": NATURAL,
     "length_ratio": {"at_least": 1},
@@ -55,6 +59,7 @@ RANGES = {
     "num_valid": NATURAL,
     "num_cloze": NATURAL,
     "max_left_out": SHARE,
+    "max_ratio": {"at_least": 1},
     "loudness": {"at_least": -70, "at_most": 0},
     "threshold_db": {"below": 0},
     "margin": NOT_NEGATIVE,
@@ -151,7 +156,7 @@ NULLS = {
     *("job", "limit", "plots", "characters", "things", "loudness"),
     *("requests_per_minute", "prompt_price", "completion_price"),
     *("fit_seconds", "vocabulary_size", "peak_tflops", "embedding_std"),
-    "optimizer_step_limit",
+    *("max_ratio", "optimizer_step_limit"),
 }
 # Of each value of a mapping whose names are the user's; a service knows what
 # its options are.
@@ -161,6 +166,20 @@ VALUES = {
     "switch_probability": SHARE,
     "options": None,
 }
+# Lists of names, each another one, and the fewest that they may have. Several
+# may be null, where the YAML files have that.
+NAMES = {
+    "languages": 1,
+    "splits": 1,
+    "speakers": 1,
+    "names": 1,
+    "voices": 1,
+    "poolings": 1,
+    "language_tags": 0,
+}
+NO_NAMES = {"speakers"}
+# Where names, or a mapping's keys, become names of files.
+FILE_NAMES = {"splits", "sources", "shares"}
 # What may be a list, or a mapping, where the YAML files have one value.
 SEVERAL = {"plots": list, "switch_probability": dict}
 # What may stand where a YAML file has null.
@@ -169,7 +188,7 @@ _OWN = "speechbrain_slm."
 
 
 def check_ranges(tree, where):
-    """Refuse a number, or a switch, that is none of its key's values.
+    """Refuse a number, a switch or a name that is none of its key's values.
 
     Arguments
     ---------
@@ -216,6 +235,8 @@ def _check(name, node, find):
             find = {key: VALUES[name] for key in node}.get
         for key, child in node.items():
             label = f"{name}[{key}]" if name in VALUES else key
+            if find == RANGES.get:
+                _check_names(key, child)
             if (spec := find(key)) is not None:
                 check_value(label, child, spec, SEVERAL.get(key, ()))
                 if isinstance(child, float) and "whole" in spec:
@@ -226,6 +247,39 @@ def _check(name, node, find):
             _check(name, child, find)
     elif isinstance(node, float) and not math.isfinite(node):
         raise ValueError(f"{name} is {node}; expected a finite number")
+
+
+def _check_names(name, value):
+    """Refuse a list of names that is none, or names that are no files'."""
+    files = name in FILE_NAMES and tag_of(value) in ("", OWN_NAMES)
+    if name in NAMES and not tag_of(value):
+        if value is None and name in NO_NAMES:
+            return
+        fewest, found = NAMES[name], value
+        # A text would be read letter by letter.
+        if not isinstance(found, list):
+            raise ValueError(
+                f"{name} is {found!r}; expected a list of names, [{found}]"
+            )
+        names = [one for one in found if isinstance(one, str)]
+        if not all(isinstance(one, str) or tag_of(one) for one in found):
+            raise ValueError(
+                f"{name} is {list(found)}; expected names (one that looks "
+                "like a number needs quotes in a YAML file)"
+            )
+        if len(found) < fewest or len(set(names)) < len(names):
+            raise ValueError(
+                f"{name} is {list(map(str, found))}; expected "
+                f"{'one name or more' if fewest else 'names'}, none of them "
+                "twice"
+            )
+    if files and isinstance(value, dict | list):
+        for one in map(str, value):
+            if not one or one.startswith(".") or "/" in one:
+                raise ValueError(
+                    f"{name} names {one!r}; expected the name of a file "
+                    "without its ending, and no folder"
+                )
 
 
 def check_value(name, value, spec, several=()):

@@ -166,7 +166,7 @@ def _check_shape(where, name, old, value):
     if (
         isinstance(old, dict)
         and not new
-        and (tag.startswith(INCLUDE) or (not tag and plain))
+        and (tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain))
     ):
         raise ConfigurationError(
             f"{where}: '{name}' is a mapping, found {value!r}; give it as "

@@ -111,6 +111,15 @@ def splits(tmp_path_factory):
     return folder
 
 
+def test_pieces_that_cannot_be_are_told_before_anything_is_encoded(
+    splits, tmp_path
+):
+    code, output = run(recipe(splits, tmp_path, bpe="{vocabulary_size: 5}"))
+    assert code == 1, output
+    assert "vocabulary_size is 5; expected more than the 8 units" in output
+    assert not list(tmp_path.rglob("utterances-*.arrow"))
+
+
 def stores(folder):
     return {
         name: digest

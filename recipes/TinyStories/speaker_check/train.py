@@ -40,7 +40,10 @@ if __name__ == "__main__":
         "seed": hparams["seed"],
     }
     drawn = draw_utterances(
-        manifests.values(), hparams["utterances"], hparams["seed"]
+        manifests.values(),
+        hparams["utterances"],
+        hparams["seed"],
+        hparams["languages"],
     )
     embeddings = embed_utterances(
         drawn, encoder, folder / "embeddings", hparams["num_workers"]

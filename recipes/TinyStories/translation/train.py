@@ -11,16 +11,18 @@ To run this recipe, do the following:
 import sys
 from pathlib import Path
 
-from speechbrain_slm.corpus.translation.tables import translate_table
+from speechbrain_slm.corpus.translation.tables import (
+    check_tables,
+    translate_table,
+)
 from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.files import check_file
 
 if __name__ == "__main__":
     hparams, run_options = load_recipe(sys.argv[1:])
     translator = hparams["translation"]["translator"]
     folder = Path(hparams["translation_folder"])
     # Before the first is paid for.
-    tables = [check_file(t, "a stories table") for t in hparams["tables"]]
+    tables = check_tables(hparams["tables"])
     for table in tables:
         translate_table(
             table,

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from speechbrain_slm.units.assembly import assemble_stores
+from speechbrain_slm.units.bpe import check_size
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.mapping import map_manifests
@@ -41,6 +42,9 @@ def main(hparams, device):
             hparams["seed"],
             max_seconds=hparams["extraction"]["max_seconds"],
         )
+    if hparams["bpe"]:
+        # Not once all audio is encoded.
+        check_size(tokenizer.vocabulary_size, hparams["bpe"]["vocabulary_size"])
     extract_utterances(
         manifests.values(),
         tokenizer,

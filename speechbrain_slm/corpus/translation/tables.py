@@ -39,6 +39,7 @@ from speechbrain_slm.utils.distributed import (
     rank,
     world_size,
 )
+from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.plans import PLAN_JSON
 from speechbrain_slm.utils.sharing import claim, join_plan
@@ -50,6 +51,35 @@ USAGE_JSON = "usage.json"
 LOG_INTERVAL = 10  # seconds between two lines on the progress
 # A back-end that fails most of its first stories is not worth its money.
 _TRIAL = 50
+
+
+def check_tables(paths):
+    """Refuse tables that are none, or whose names would meet.
+
+    Arguments
+    ---------
+    paths : list of str or Path
+        Stories tables.
+
+    Returns
+    -------
+    list of Path
+        The same, each of them there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one does not exist.
+    ValueError
+        If there is none, or two have one name.
+    """
+    names = {Path(path).stem for path in paths}
+    if not paths or len(names) < len(paths):
+        raise ValueError(
+            f"tables is {list(map(str, paths))}; expected one or more, each "
+            "of another name: what is written is named after them"
+        )
+    return [check_file(path, "a stories table") for path in paths]
 
 
 def translate_table(

@@ -145,6 +145,13 @@ def test_draw_does_not_depend_on_the_order_of_rows(tmp_path):
     assert len(everything["a", "en"]) == 4
 
 
+def test_a_language_that_is_not_compared_is_not_passed_over(tmp_path):
+    path = write_stories(tmp_path, "ab")
+    assert draw_utterances([path], 2, 3, ["en", "fr"])
+    with pytest.raises(ValueError, match=r"unknown language\(s\) fr; expected"):
+        draw_utterances([path], 2, 3, ["en", "de"])
+
+
 def test_embeddings_are_found_by_a_second_run(tmp_path):
     drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
     encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"

@@ -396,6 +396,12 @@ def test_bad_sources(tmp_path):
         parts({"folder": {"en": tmp_path}})
 
 
+def test_sources_of_a_split_are_a_list(tmp_path):
+    columns = Columns("story", "nr", "wav", "lang")
+    with pytest.raises(ValueError, match=r"valid is 'a\.csv'; expected a list"):
+        import_spoken({"valid": "a.csv"}, tmp_path, columns, LANGUAGES)
+
+
 def test_nothing_left_is_an_error(tmp_path):
     rows = [{**row, "lang": "de"} for row in long_rows(1, 2)]
     source = write(tmp_path / "in.parquet", rows)

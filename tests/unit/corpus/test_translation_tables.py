@@ -12,6 +12,7 @@ from speechbrain_slm.corpus.translation import Checks, Story, TranslationError
 from speechbrain_slm.corpus.translation.parallel import ParallelFile
 from speechbrain_slm.corpus.translation.tables import (
     TooManyRejected,
+    check_tables,
     translate_table,
 )
 from speechbrain_slm.utils.hashing import sha256_file
@@ -532,3 +533,9 @@ def test_bad_parallel_files(tmp_path):
         look_up("c.tsv", apart)
     with pytest.raises(ValueError, match="line at byte 0"):
         look_up("d.jsonl", '{"story_id": "a", "sentence": 0\n')
+
+
+def test_tables_whose_names_would_meet_are_told_before_any_is_paid_for():
+    for paths in ([], ["a/train.parquet", "b/train.parquet"]):
+        with pytest.raises(ValueError, match="each of another name"):
+            check_tables(paths)

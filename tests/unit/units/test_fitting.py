@@ -48,6 +48,11 @@ def test_fitted_once_and_refused_when_changed(tmp_path):
     assert digests(folder) == before
 
 
+def test_a_fit_needs_seconds(tmp_path):
+    with pytest.raises(ValueError, match="fit_seconds is null"):
+        fit_tokenizer(MelKMeans(CLUSTERS), {"train": []}, tmp_path, None, 0)
+
+
 def test_bad_audio_does_not_stop_the_fit(tmp_path):
     table = read_manifest(write_corpus(tmp_path / "corpus"), ["en", "fr"])
     (tmp_path / "corpus" / "audio" / "train-000.flac").write_bytes(b"")

@@ -142,3 +142,28 @@ def test_every_fragment_that_is_included_is_among_the_files():
     }
     assert included
     assert included <= set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"speakers": "anna"}, "speakers is 'anna'; expected a list"),
+        ({"speech": {"names": "anna"}}, "names is 'anna'; expected a list"),
+        ({"languages": ["en", "en"]}, "none of them twice"),
+        ({"languages": []}, "expected one name or more"),
+        ({"speakers": [7]}, "needs quotes"),
+        ({"language_tags": ["en", "en"]}, "none of them twice"),
+        ({"splits": ["../train"]}, "splits names '../train'"),
+        ({"shares": {"../valid": 0.1}}, "shares names '../valid'"),
+        ({"sources": {"a/b": []}}, "sources names 'a/b'"),
+    ],
+)
+def test_lists_of_names_are_lists_of_different_names(tree, message):
+    with pytest.raises(ConfigurationError, match=message):
+        check_ranges(tree, "a")
+
+
+def test_names_that_are_right():
+    check_ranges(
+        {"speakers": None, "language_tags": [], "languages": ["en", "no"]}, "a"
+    )

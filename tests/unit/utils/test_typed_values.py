@@ -246,3 +246,8 @@ def test_a_placeholder_is_filled_on_the_command_line(yaml_file):
     assert load(yaml_file, "--data", "007")["data"] == "007"
     with pytest.raises(ConfigurationError, match="'data' has no value yet"):
         load(yaml_file, "--seed", "2")
+
+
+def test_names_of_the_user_s_own_are_a_mapping(yaml_file):
+    with pytest.raises(ConfigurationError, match="'sources' is a mapping"):
+        load(yaml_file, "--sources", "valid.csv")
