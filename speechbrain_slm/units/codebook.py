@@ -126,7 +126,11 @@ def read_centroids(path):
             tensors = {"centroids": np.load(content, allow_pickle=False)}
         else:
             tensors = load(read_regular(path))
-    except (ValueError, EOFError, OSError, SafetensorError) as error:
+    # MemoryError: a header may promise any number of them.
+    except (
+        *(ValueError, EOFError, OSError, MemoryError),
+        SafetensorError,
+    ) as error:
         raise ValueError(
             f"centroids: {path} cannot be read: {error}"
         ) from error

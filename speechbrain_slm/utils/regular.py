@@ -87,7 +87,8 @@ def read_regular(path, most=1 << 31, look=None):
         if look is not None:
             look(file, size)
             file.seek(0)
-        content = file.read(size)
+        # None where there is nothing yet: a file of the kernel.
+        content = file.read(size) or b""
         # A read may give less than it was asked for.
         while len(content) < size and (more := file.read(size - len(content))):
             content += more

@@ -120,6 +120,16 @@ def test_codebooks_that_are_none_are_refused(tmp_path, arrays, text):
             read_centroids(tmp_path / "km.npy")
 
 
+def test_a_codebook_that_promises_too_much_is_named(tmp_path):
+    path = tmp_path / "km.npy"
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f8", "fortran_order": False, "shape": (10**15, 9)}
+        )
+    with pytest.raises(ValueError, match=r"km\.npy cannot be read"):
+        read_centroids(path)
+
+
 @pytest.mark.parametrize("name", ["km.npy", "km.safetensors"])
 def test_a_codebook_cut_short_is_named(tmp_path, name):
     path = tmp_path / name
