@@ -36,6 +36,7 @@ from speechbrain_slm.corpus.benchmarks.story_cloze import (
     PARTS,
     read_story_cloze,
 )
+from speechbrain_slm.utils.ranges import RANGES, check_value
 from speechbrain_slm.utils.running import run_script
 
 
@@ -115,6 +116,9 @@ def main(arguments):
         ``sys.argv[1:]``.
     """
     options = parse(arguments)
+    for name in ("seed", "max_left_out", "max_seconds"):
+        if (value := getattr(options, name, None)) is not None:
+            check_value(name, value, RANGES[name])
     if options.command == "join":
         join_items(options.manifest, options.items, options.output_folder)
         return

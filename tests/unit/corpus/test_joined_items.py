@@ -263,3 +263,19 @@ def test_folders_without_a_language_are_refused(capsys, folders, message):
     with pytest.raises(SystemExit):
         cloze_prepare.parse([*options, "--folders", *folders])
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "topics a.parquet --seed=-1",
+        "topics a.parquet --max_left_out=nan",
+        "read sSC --layout pairs --folders en=a --max_seconds=nan",
+        "read sSC --layout pairs --folders en=a --max_seconds=inf",
+    ],
+)
+def test_numbers_of_the_script_have_ranges(tmp_path, option):
+    name = option.rpartition("--")[2].partition("=")[0]
+    words = [*option.split(), "--output_folder", str(tmp_path)]
+    with pytest.raises(ValueError, match=f"{name} is .*; expected"):
+        cloze_prepare.main(words)
