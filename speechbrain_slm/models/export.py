@@ -184,8 +184,9 @@ def refuse_foreign_model(folder):
         if name not in ours and (path.is_symlink() or not path.is_dir()):
             raise FileExistsError(
                 f"{folder} stands where the trained model is to be, and holds "
-                f"{name}, which no export wrote. It stays as it is: choose "
-                "another output_folder, or move it out of the way."
+                f"{name}, which no export wrote (those of older versions have "
+                f"no {FILES_JSON}). It stays as it is: choose another "
+                "output_folder, or move it out of the way."
             )
 
 

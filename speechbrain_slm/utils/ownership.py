@@ -86,8 +86,9 @@ def refuse_foreign(paths, maker, damaged=False):
         if path.exists() and not has_mark(path, maker):
             raise FileExistsError(
                 f"{path} stands where this run would write, and was not made "
-                f"by it (it has no mark '{maker}'). It stays as it is: choose "
-                "another folder, or move the file out of the way."
+                f"by it (it has no mark '{maker}', which older versions did "
+                "not set). It stays as it is: choose another folder, or move "
+                "the file out of the way."
             )
 
 

@@ -25,6 +25,8 @@ def test_only_what_carries_the_mark_is_withdrawn(tmp_path, content):
     else:
         metadata = mark_of("them") if content == "another's" else None
         pq.write_table(TABLE.replace_schema_metadata(metadata), other)
+    with pytest.raises(FileExistsError, match="'us', which older versions"):
+        refuse_foreign([own, other], "us")
     with pytest.raises(FileExistsError, match=r"other\.parquet .* no mark"):
         withdraw([own, other], "us")
     assert own.exists()
