@@ -174,6 +174,17 @@ def test_array_jobs_at_the_same_time_then_a_run_that_assembles(
     assert stores(tmp_path) == stores(splits / "whole")
 
 
+def test_a_second_run_that_logs_elsewhere_changes_nothing(splits, tmp_path):
+    whole = splits / "whole"
+    before = results(whole)
+    with lock_folder(whole / ".run"):
+        again = recipe(splits, tmp_path, units_folder=whole, max_rejects=1)
+        code, output = run(again)
+    assert code == 1, output
+    assert "is being written by another process" in output
+    assert results(whole) == before
+
+
 def test_what_killed_runs_left_is_removed(corpus, tmp_path):
     for folder in (".", "utterances", "train"):
         (tmp_path / "out" / folder).mkdir(exist_ok=True, parents=True)

@@ -19,7 +19,7 @@ from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.mapping import map_manifests
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.sharing import take_turns
+from speechbrain_slm.utils.sharing import claim, take_turns
 
 
 def main(hparams, device):
@@ -67,15 +67,13 @@ def main(hparams, device):
             tokenizer_folder / "bpe",
             **hparams["bpe"],
         )
-    assemble_stores(
-        kept,
-        tokenizer,
-        folder,
-        bpe,
-        hparams["stories_per_shard"],
-    )
+    stories_per_shard = hparams["stories_per_shard"]
+    assemble_stores(kept, tokenizer, folder, bpe, stories_per_shard)
 
 
 if __name__ == "__main__":
     hparams, run_options = load_recipe(sys.argv[1:])
-    main(hparams, run_options["device"])
+    jobs = hparams["job"], hparams["num_jobs"]
+    # Not the folder of the logs alone: two runs may log to two.
+    with claim(Path(hparams["units_folder"]) / ".run", *jobs):
+        main(hparams, run_options["device"])

@@ -177,11 +177,6 @@ class _Files:
         if len(parts) == 1:
             return manifest_entry(parts[0]["audio"], sounds[0])
         name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
-        for suffix in (".flac", ".wav"):
-            path = self.folder / name[:2] / f"{name}{suffix}"
-            if path.is_file():
-                self.counts["found"] += 1
-                return describe_audio(path)
         _refuse_mixture(parts, sounds)
         exact = all(sound.subtype == "PCM_16" for sound in sounds)
         dtype = "int16" if exact else "float32"
@@ -190,18 +185,28 @@ class _Files:
             open_audio(part["audio"], expected=part, dtype=dtype).samples
             for part in parts
         ]
+        whole = np.concatenate(pieces)
         # FLAC has no floating point, and keeps 16 bits as they are.
         suffix, subtype = (".flac", "PCM_16") if exact else (".wav", "FLOAT")
         path = self.folder / name[:2] / f"{name}{suffix}"
+        # Its name says what was meant, not what became of it since.
+        if path.is_file() and _holds(path, whole):
+            self.counts["found"] += 1
+            return describe_audio(path)
         with atomic_path(path) as temporary:
             soundfile.write(
-                temporary,
-                np.concatenate(pieces),
-                sounds[0].sample_rate,
-                subtype=subtype,
+                temporary, whole, sounds[0].sample_rate, subtype=subtype
             )
         self.counts["written"] += 1
         return describe_audio(path)
+
+
+def _holds(path, samples):
+    try:
+        found = open_audio(path, dtype=str(samples.dtype)).samples
+    except ValueError:
+        return False
+    return np.array_equal(found, samples)
 
 
 def _refuse_mixture(parts, sounds):

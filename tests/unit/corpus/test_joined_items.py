@@ -139,6 +139,16 @@ def test_joined_audio_is_written_once(sources, joined):
     assert {path: path.read_bytes() for path in files} == before
 
 
+def test_joined_audio_that_was_damaged_is_written_again(sources, joined):
+    path = sorted(joined.rglob("*.flac"))[0]
+    whole = path.read_bytes()
+    wav, rate = soundfile.read(path, dtype="int16")
+    soundfile.write(path, wav[::-1], rate)
+    counts = join_items(*sources, joined)
+    assert counts == {"written": 1, "found": 19}
+    assert path.read_bytes() == whole
+
+
 def test_samples_that_are_no_16_bits_are_kept(tmp_path):
     folder = tmp_path / "float"
     join_items(*speak(folder, "FLOAT"), tmp_path / "out")
