@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speechbrain_slm.utils.atomic import fsync_folder
+from speechbrain_slm.utils.atomic import fsync_folder, remove_temporary
 
 logger = logging.getLogger(__name__)
 _MARK = b"made by"
@@ -130,7 +130,7 @@ def remove_own(folder, *patterns):
     -------
     >>> folder = getfixture("tmp_path") / "parts"
     >>> folder.mkdir()
-    >>> for name in ("part-0.parquet", "thesis.txt"):
+    >>> for name in (".tmp-0000001a-x", "part-0.parquet", "thesis.txt"):
     ...     (folder / name).touch()
     >>> remove_own(folder, "part-*.parquet")
     >>> [path.name for path in folder.iterdir()]
@@ -139,6 +139,7 @@ def remove_own(folder, *patterns):
     folder = Path(folder)
     if not folder.is_dir() or folder.is_symlink():
         return
+    remove_temporary(folder)  # What killed processes left is ours, too.
     for pattern in patterns:
         for path in folder.glob(pattern):
             if path.is_file():

@@ -38,7 +38,7 @@ def test_two_ranks_and_a_kill(tmp_path, store_folder):
     process = start(
         recipe(tmp_path, store_folder, 2, output_folder=tmp_path / "killed")
     )
-    wait_until(lambda: [*(tmp_path / "killed").glob("parts/*/*.pa*")], process)
+    wait_until(lambda: [*(tmp_path / "killed").glob("parts/*/part-*")], process)
     kill(process)
     if not (tmp_path / "killed" / "results.json").exists():
         arguments = recipe(
