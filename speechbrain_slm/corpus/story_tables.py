@@ -37,20 +37,43 @@ def write_stories(output_folder, tables, items, maker):
         If a table, the items or a manifest is in the way that another made.
         Nothing is changed then.
     """
-    output_folder = Path(output_folder)
-    paths = {
-        split: output_folder / "text" / f"{split}.parquet" for split in tables
-    }
-    manifests = {split: output_folder / f"{split}.parquet" for split in tables}
-    file = output_folder / ITEMS_FILE
-    refuse_foreign([*paths.values(), file], maker, damaged=True)
-    refuse_foreign(manifests.values(), MARK)
+    refuse_others(output_folder, tables, maker)
+    paths, manifests, file = _places(output_folder, tables)
     for split, table in tables.items():
         if not _is_there(paths[split], table):
             withdraw([manifests[split]], MARK)
         write_table(paths[split], table.replace_schema_metadata(mark_of(maker)))
     write_table(file, items.replace_schema_metadata(mark_of(maker)))
     return paths
+
+
+def refuse_others(output_folder, splits, maker):
+    """Refuse to write where another's tables, items or manifests stand.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        The data folder.
+    splits : iterable of str
+        Those to be written.
+    maker : str
+        Who would write them: its mark.
+
+    Raises
+    ------
+    FileExistsError
+        Names the first.
+    """
+    paths, manifests, file = _places(output_folder, splits)
+    refuse_foreign([*paths.values(), file], maker, damaged=True)
+    refuse_foreign(manifests.values(), MARK)
+
+
+def _places(folder, splits):
+    folder = Path(folder)
+    paths = {split: folder / "text" / f"{split}.parquet" for split in splits}
+    manifests = {split: folder / f"{split}.parquet" for split in splits}
+    return paths, manifests, folder / ITEMS_FILE
 
 
 def _is_there(path, table):

@@ -4,9 +4,11 @@ import json
 import shutil
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from processes import LM, ROOT, start
+from processes import LM, ROOT, command, run, start
 from yaml_keys import (
     inclusions,
     makes_objects,
@@ -222,3 +224,22 @@ def test_planted_run_options_and_late_seeds_are_found(planted):
     tree = read_tree(recipe)
     assert nested_run_options(tree) == ["jit"]
     assert next(key for key in tree if makes_objects(tree[key])) == "first"
+
+
+def test_a_refused_synthesis_writes_nothing_to_the_data(tmp_path):
+    data = tmp_path / "data"
+    (data / "text").mkdir(parents=True)
+    table = pa.table({"mine": [1]})  # a user's own
+    pq.write_table(table, data / "text" / "train.parquet")
+    folder = ROOT / "recipes" / "TinyStories" / "synthesis"
+    code, output = run(
+        command(
+            folder / "train.py",
+            folder / "hparams" / "mini.yaml",
+            data_folder=data,
+            output_folder=tmp_path / "logs",
+        )
+    )
+    assert code == 1, output
+    assert "stands where this run would write" in output
+    assert [p.name for p in data.rglob("*")] == ["text", "train.parquet"]

@@ -11,6 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # Here and not above: the worker processes import this file, and would
     # load torch for nothing.
+    from speechbrain_slm.corpus.story_tables import refuse_others
     from speechbrain_slm.corpus.synthesis import (
         name_tables,
         plan_of_speech,
@@ -21,7 +22,7 @@ if __name__ == "__main__":
     from speechbrain_slm.utils.sharing import claim_data
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
-    from tinystories_prepare import prepare_tinystories
+    from tinystories_prepare import MAKER, prepare_tinystories
 
     hparams, _ = load_recipe(sys.argv[1:])
     folder = Path(hparams["data_folder"])
@@ -57,6 +58,8 @@ if __name__ == "__main__":
     }
     plan = plan_of_speech(**speech, text=None if ready else text, tables=tables)
     jobs = hparams["job"], hparams["num_jobs"]
+    if not ready and is_main():
+        refuse_others(folder, splits, MAKER)
     # Before anything is written: another run may log elsewhere, and write here.
     with claim_data(folder, plan, *jobs):
         if not ready:
