@@ -15,7 +15,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["speechbrain_slm*"]),
-    package_data={"speechbrain_slm": ["corpus/mini/**/*", "corpus/natural/*"]},
+    package_data={
+        "speechbrain_slm": [
+            "stories/grammar/mini/**/*",
+            "benchmarks/natural_items/*",
+        ]
+    },
     install_requires=[
         "ftfy>=6.2",
         "hyperpyyaml>=1.2.2",

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from speechbrain_slm.corpus.tts import Voice
+from speechbrain_slm.speech.tts import Voice
 
 RATE = 8000
 SPEAKERS = {"hum": {"en": Voice("low"), "fr": Voice("high")}}

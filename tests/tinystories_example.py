@@ -3,7 +3,7 @@
 Its stories are the bundled grammar's, in paragraphs and with dialogue.
 """
 
-from speechbrain_slm.corpus.grammar import StoryGrammar
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 
 SEPARATOR = "<|endoftext|>"
 

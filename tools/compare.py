@@ -16,9 +16,9 @@ import csv
 import io
 from pathlib import Path
 
-from speechbrain_slm.evaluation.accuracy import CHANCE, CROSS_LINGUAL
-from speechbrain_slm.evaluation.comparison import compare, read_run
-from speechbrain_slm.evaluation.results import CONVENTION
+from speechbrain_slm.evaluation.cloze.accuracy import CHANCE, CROSS_LINGUAL
+from speechbrain_slm.evaluation.cloze.comparison import compare, read_run
+from speechbrain_slm.evaluation.cloze.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.running import run_script
@@ -75,7 +75,7 @@ def tables(accuracies, differences):
     Arguments
     ---------
     accuracies, differences : list of dict
-        See :func:`speechbrain_slm.evaluation.comparison.compare`.
+        See :func:`speechbrain_slm.evaluation.cloze.comparison.compare`.
 
     Returns
     -------
@@ -214,7 +214,7 @@ def comma_separated(accuracies, differences):
     Arguments
     ---------
     accuracies, differences : list of dict
-        See :func:`speechbrain_slm.evaluation.comparison.compare`.
+        See :func:`speechbrain_slm.evaluation.cloze.comparison.compare`.
 
     Returns
     -------

@@ -8,8 +8,8 @@ table, of one pooling, goes to the standard output as Markdown.
 
 import argparse
 
-from speechbrain_slm.evaluation.alignment_figure import draw_alignment
-from speechbrain_slm.evaluation.alignment_report import (
+from speechbrain_slm.evaluation.alignment.figure import draw_alignment
+from speechbrain_slm.evaluation.alignment.report import (
     alignment_table,
     read_alignment,
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from report_audio import spoken_examples
 from report_page import render
 
-from speechbrain_slm.evaluation.results import COMPARABLE, read_info
+from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.markdown import markdown_row

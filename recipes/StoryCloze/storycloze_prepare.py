@@ -10,13 +10,13 @@ import argparse
 import logging
 from pathlib import Path
 
-from speechbrain_slm.corpus.cloze.items import (
+from speechbrain_slm.benchmarks.cloze_texts import (
     whole_table,
     write_cloze,
     write_ledger,
 )
-from speechbrain_slm.corpus.cloze.natural import load_natural
-from speechbrain_slm.corpus.cloze.readers import read_cloze
+from speechbrain_slm.benchmarks.natural import load_natural
+from speechbrain_slm.benchmarks.readers import read_cloze
 from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.tables import write_table
 

@@ -11,9 +11,9 @@ import logging
 
 import pyarrow as pa
 
-from speechbrain_slm.corpus.grammar import StoryGrammar, topic_endings
-from speechbrain_slm.corpus.speakers import check_speaker_per, draw_speaker
-from speechbrain_slm.corpus.story_tables import write_stories
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
+from speechbrain_slm.utils.speakers import check_speaker_per, draw_speaker
+from speechbrain_slm.utils.story_tables import write_stories
 from speechbrain_slm.utils.tables import ITEMS, STORIES
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ and what is written can then never be that of other folders.
 
 from pathlib import Path
 
-from speechbrain_slm.corpus.benchmarks.prepared import write_prepared
-from speechbrain_slm.corpus.benchmarks.utterance_pairs import (
+from speechbrain_slm.benchmarks.prepared import write_prepared
+from speechbrain_slm.benchmarks.utterance_pairs import (
     read_utterance_pairs,
 )
-from speechbrain_slm.corpus.benchmarks.zerospeech import (
+from speechbrain_slm.benchmarks.zerospeech import (
     LAYOUTS,
     read_zerospeech,
 )
@@ -41,7 +41,7 @@ def prepare_zerospeech(
         If a folder, a table or an audio file does not exist.
     ValueError
         If a benchmark is unknown, none is asked for, or one is not laid out
-        as it should be; see ``speechbrain_slm.corpus.benchmarks``.
+        as it should be; see ``speechbrain_slm.benchmarks``.
     """
     unknown = [name for name in benchmarks if name not in BENCHMARKS]
     if unknown:

@@ -20,7 +20,7 @@ from speechbrain_slm.models.export import (
     save_speech_lm,
 )
 from speechbrain_slm.models.flops import flops_per_token
-from speechbrain_slm.units.tokenizer import saved_files
+from speechbrain_slm.units.tokenizers.base import saved_files
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 

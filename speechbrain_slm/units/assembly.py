@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from speechbrain_slm.units.manifest import content_identity
 from speechbrain_slm.units.rows import Rows, StoryOrder
-from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.tokenizers.base import describe
 from speechbrain_slm.utils.distributed import (
     barrier,
     is_main,

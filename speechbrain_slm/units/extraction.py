@@ -26,7 +26,7 @@ from speechbrain_slm.units.manifest import (
     seconds_of,
 )
 from speechbrain_slm.units.rows import Rows
-from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.tokenizers.base import describe
 from speechbrain_slm.units.utterances import (
     FILES,
     SCHEMA,

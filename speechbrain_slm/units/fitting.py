@@ -14,9 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from speechbrain_slm.units import bpe as unit_bpe
 from speechbrain_slm.units.audio import read_clips
-from speechbrain_slm.units.kmeans import JOINT, is_finite
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
@@ -24,11 +22,13 @@ from speechbrain_slm.units.manifest import (
     sample_utterances,
 )
 from speechbrain_slm.units.rows import Rows
-from speechbrain_slm.units.tokenizer import (
+from speechbrain_slm.units.tokenizers import bpe as unit_bpe
+from speechbrain_slm.units.tokenizers.base import (
     DESCRIPTION,
     check_saved,
     describe,
 )
+from speechbrain_slm.units.tokenizers.kmeans import JOINT, is_finite
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS

@@ -10,7 +10,7 @@ import itertools
 import numpy as np
 from sklearn.metrics import homogeneity_score
 
-from speechbrain_slm.units.tokenizer import deduplicate
+from speechbrain_slm.units.tokenizers.base import deduplicate
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 

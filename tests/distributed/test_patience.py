@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from processes import ROOT, command, run, start
 
-from speechbrain_slm.corpus.translation.tables import translate_table
+from speechbrain_slm.stories.translation.tables import translate_table
 from speechbrain_slm.utils import distributed
 
 LIMIT = 8  # seconds

@@ -18,7 +18,7 @@ from cloze_example import (
     write_items,
 )
 
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.store import StoreWriter
 
@@ -205,7 +205,7 @@ def test_one_ending_twice_raises_and_names_the_item(
 KILLED = """
 import os, signal, sys
 from transformers import Qwen2ForCausalLM  # imported once, not in each child
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 
 model, store, items, folder = sys.argv[1:]
 calls = ["fsync", "replace", "remove"]

@@ -10,7 +10,7 @@ import pytest
 from cloze_example import export, write_items
 from units_example import LoudnessTokenizer, digests, extract, write_corpus
 
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.models.export import load_speech_lm
 
 

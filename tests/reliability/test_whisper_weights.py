@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from speechbrain_slm.corpus.grammar import StoryGrammar
-from speechbrain_slm.corpus.tts import Voice
-from speechbrain_slm.corpus.tts.nanotts import NanoTTS
-from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.nanotts import NanoTTS
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 from speechbrain_slm.units.quality import (
     normalized_mutual_information,
     voice_distance,
 )
-from speechbrain_slm.units.tokenizer import deduplicate
-from speechbrain_slm.units.whisper_kmeans import WhisperKMeans
+from speechbrain_slm.units.tokenizers.base import deduplicate
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizers.whisper_kmeans import WhisperKMeans
 from speechbrain_slm.utils.hashing import sha256_file
 
 weights = pytest.importorskip(

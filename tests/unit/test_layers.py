@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "speechbrain_slm"
-SECOND = ("corpus", "units", "dataio", "models")
+SECOND = ("stories", "speech", "benchmarks", "units", "dataio", "models")
 BELOW = {
     "": set(),
     "utils": set(),
@@ -77,12 +77,15 @@ def test_layers():
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("speechbrain_slm/utils/a.py", "import speechbrain_slm.units.bpe"),
+        (
+            "speechbrain_slm/utils/a.py",
+            "import speechbrain_slm.units.bpe",
+        ),
         ("speechbrain_slm/units/a.py", "from speechbrain_slm import dataio"),
         ("speechbrain_slm/dataio/a.py", "from ..units.bpe import UnitBPE"),
-        ("speechbrain_slm/models/a.py", "from .. import corpus"),
-        ("speechbrain_slm/corpus/tts/a.py", "from ...units import bpe"),
-        ("speechbrain_slm/corpus/a.py", "def f():\n    import tools.report"),
+        ("speechbrain_slm/models/a.py", "from .. import speech"),
+        ("speechbrain_slm/speech/tts/a.py", "from ...units import bpe"),
+        ("speechbrain_slm/stories/a.py", "def f():\n    import tools.report"),
         ("speechbrain_slm/evaluation/a.py", "import speechbrain_slm.brains.lm"),
         (
             "speechbrain_slm/brains/a.py",

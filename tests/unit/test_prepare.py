@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speechbrain_slm.corpus.grammar import StoryGrammar
-from speechbrain_slm.corpus.speakers import draw_speaker
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ownership import mark_of
+from speechbrain_slm.utils.speakers import draw_speaker
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,

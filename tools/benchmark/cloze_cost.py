@@ -40,7 +40,10 @@ import numpy as np
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
-from speechbrain_slm.evaluation.likelihood import CONVENTIONS, LikelihoodScorer
+from speechbrain_slm.evaluation.cloze.likelihood import (
+    CONVENTIONS,
+    LikelihoodScorer,
+)
 from speechbrain_slm.models.decoder import decoder_lm
 
 ROOT = Path(__file__).parents[2]

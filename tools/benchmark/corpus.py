@@ -37,7 +37,7 @@ TALK = ('"What is that?" asked Mr. Brown.', '"Let\'s go... Now!" she said.')
 
 def write_stories(path, num_stories):
     """Write a file of different stories; return its characters a story."""
-    from speechbrain_slm.corpus.grammar import StoryGrammar
+    from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 
     drawn = StoryGrammar.load().generate(2000, "train", 0, ["en"])
     parts = [" ".join(story.sentences["en"]) for story in drawn]
@@ -62,8 +62,8 @@ def write_stories(path, num_stories):
 
 def prepare(path, folder):
     """Prepare a file; return the lines of its ledger."""
-    from speechbrain_slm.corpus.sources import SeparatedText
-    from speechbrain_slm.corpus.text import prepare_text
+    from speechbrain_slm.stories.sources import SeparatedText
+    from speechbrain_slm.stories.text import prepare_text
     from speechbrain_slm.utils.config import load_yaml
 
     rules = load_yaml(ROOT / "hparams" / "languages" / "en.yaml")["rules"]
@@ -95,7 +95,7 @@ def translate(folder):
 
 def fake_speech(function, context, chunks, num_workers):
     """Stand in for the workers that speak: 3 s an utterance."""
-    from speechbrain_slm.corpus.utterances import Fact
+    from speechbrain_slm.speech.utterances import Fact
 
     for chunk in chunks:
         yield [
@@ -107,8 +107,8 @@ def write_manifests(folder):
     """Write manifests in two languages; return their rows."""
     import pyarrow.parquet as pq
 
-    from speechbrain_slm.corpus import synthesis
-    from speechbrain_slm.corpus.utterances import Trim
+    from speechbrain_slm.speech import synthesis
+    from speechbrain_slm.speech.utterances import Trim
     from speechbrain_slm.utils.config import load_yaml
 
     fragment = ROOT / "hparams" / "tts" / "nanotts.yaml"

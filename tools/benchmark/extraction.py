@@ -50,13 +50,13 @@ from speechbrain_slm.units.audio import read_clips
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_tokenizer
 from speechbrain_slm.units.manifest import distinct_utterances, read_manifest
-from speechbrain_slm.units.mel_kmeans import MelKMeans
-from speechbrain_slm.units.mimi import Mimi
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.rows import Rows
-from speechbrain_slm.units.ssl_kmeans import SSLKMeans
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizers.mimi import Mimi
+from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
+from speechbrain_slm.units.tokenizers.whisper_kmeans import WhisperKMeans
 from speechbrain_slm.units.utterances import Utterances
-from speechbrain_slm.units.whisper_kmeans import WhisperKMeans
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "fr")

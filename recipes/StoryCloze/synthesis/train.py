@@ -11,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # Here and not above: the worker processes import this file, and would
     # load torch for nothing.
-    from speechbrain_slm.corpus.synthesis import synthesize
+    from speechbrain_slm.speech.synthesis import synthesize
     from speechbrain_slm.utils.config import load_recipe
     from speechbrain_slm.utils.distributed import world_size
     from speechbrain_slm.utils.sharing import PARTS, claim

@@ -7,9 +7,9 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.evaluation.alignment import evaluate_alignment
-from speechbrain_slm.evaluation.alignment_figure import draw_alignment
-from speechbrain_slm.evaluation.alignment_report import alignment_table
+from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
+from speechbrain_slm.evaluation.alignment.figure import draw_alignment
+from speechbrain_slm.evaluation.alignment.report import alignment_table
 from speechbrain_slm.utils.config import load_recipe
 
 logger = logging.getLogger(__name__)

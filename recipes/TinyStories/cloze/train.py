@@ -6,8 +6,8 @@ python train.py hparams/mini.yaml --run interleaved
 import logging
 import sys
 
-from speechbrain_slm.evaluation.accuracy import results_table
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.accuracy import results_table
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.distributed import is_main
 

@@ -7,13 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.corpus.speaker_check import (
+from speechbrain_slm.speech.voices.check import (
     compare_voices,
     draw_utterances,
     embed_utterances,
 )
-from speechbrain_slm.corpus.voice_filter import leave_out_voices, output_tables
-from speechbrain_slm.corpus.voice_report import voices_table, write_report
+from speechbrain_slm.speech.voices.filter import leave_out_voices, output_tables
+from speechbrain_slm.speech.voices.report import voices_table, write_report
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.distributed import is_main
 from speechbrain_slm.utils.hashing import file_stamp

@@ -5,7 +5,7 @@ python train.py hparams/mini.yaml
 
 import sys
 
-from speechbrain_slm.corpus.spoken import import_spoken
+from speechbrain_slm.speech.imported.spoken import import_spoken
 from speechbrain_slm.utils.config import load_recipe
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ from pathlib import Path
 if __name__ == "__main__":
     # Here and not above: the worker processes import this file, and would
     # load torch for nothing.
-    from speechbrain_slm.corpus.story_tables import refuse_others
-    from speechbrain_slm.corpus.synthesis import (
+    from speechbrain_slm.speech.synthesis import (
         name_tables,
         plan_of_speech,
         synthesize,
@@ -20,6 +19,7 @@ if __name__ == "__main__":
     from speechbrain_slm.utils.config import load_recipe
     from speechbrain_slm.utils.distributed import barrier, is_main
     from speechbrain_slm.utils.sharing import claim_data
+    from speechbrain_slm.utils.story_tables import refuse_others
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from tinystories_prepare import MAKER, prepare_tinystories

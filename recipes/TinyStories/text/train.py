@@ -5,7 +5,7 @@ python train.py hparams/tinystories.yaml [--key value ...]
 
 import sys
 
-from speechbrain_slm.corpus.text import prepare_text
+from speechbrain_slm.stories.text import prepare_text
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.distributed import world_size
 

@@ -11,7 +11,7 @@ To run this recipe, do the following:
 import sys
 from pathlib import Path
 
-from speechbrain_slm.corpus.translation.tables import (
+from speechbrain_slm.stories.translation.tables import (
     check_tables,
     translate_table,
 )

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.bpe import check_size
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.mapping import map_manifests
 from speechbrain_slm.units.rejects import leave_out_rejects
+from speechbrain_slm.units.tokenizers.bpe import check_size
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.sharing import claim, take_turns
 

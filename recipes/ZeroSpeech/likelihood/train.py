@@ -10,14 +10,14 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.evaluation.accuracy import results_table
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.accuracy import results_table
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.bpe import UnitBPE
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_tokenizer
 from speechbrain_slm.units.mapping import map_manifests
 from speechbrain_slm.units.rejects import leave_out_rejects
+from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.utils.config import load_recipe
 from speechbrain_slm.utils.distributed import barrier, is_main
 

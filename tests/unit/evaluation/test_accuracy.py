@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 from results_example import CONVENTIONS, drawn_credits, scores_table
 
-from speechbrain_slm.evaluation.accuracy import (
+from speechbrain_slm.evaluation.cloze.accuracy import (
     group_credits,
     results_table,
     split_scores,

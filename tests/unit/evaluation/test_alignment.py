@@ -16,14 +16,14 @@ from processes import ROOT, kill, run, start, wait_until
 from sklearn.metrics.pairwise import cosine_similarity
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.alignment import evaluate_alignment
-from speechbrain_slm.evaluation.alignment_figure import draw_alignment
-from speechbrain_slm.evaluation.alignment_report import (
+from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
+from speechbrain_slm.evaluation.alignment.figure import draw_alignment
+from speechbrain_slm.evaluation.alignment.hidden_states import POOLINGS
+from speechbrain_slm.evaluation.alignment.parallel_items import units_of
+from speechbrain_slm.evaluation.alignment.report import (
     alignment_table,
     read_alignment,
 )
-from speechbrain_slm.evaluation.hidden_states import POOLINGS
-from speechbrain_slm.evaluation.parallel_items import units_of
 from speechbrain_slm.utils.hashing import sha256_file
 
 ALIGN_RANKS = Path(__file__).with_name("align_ranks.py")

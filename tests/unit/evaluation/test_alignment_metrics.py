@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics.pairwise import cosine_similarity
 
-from speechbrain_slm.evaluation.alignment_metrics import (
+from speechbrain_slm.evaluation.alignment.metrics import (
     PairSums,
     matched_galleries,
     retrieval,

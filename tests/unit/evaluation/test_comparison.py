@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from results_example import drawn_credits, scores_table, write_results
 
-from speechbrain_slm.evaluation.accuracy import summarise
-from speechbrain_slm.evaluation.comparison import compare, read_run
+from speechbrain_slm.evaluation.cloze.accuracy import summarise
+from speechbrain_slm.evaluation.cloze.comparison import compare, read_run
 from speechbrain_slm.evaluation.statistics import (
     holm,
     mcnemar,

@@ -17,8 +17,8 @@ from cloze_example import (
 )
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.cloze import evaluate_cloze
-from speechbrain_slm.evaluation.likelihood import LikelihoodScorer
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.utils.hashing import sha256_file
 
 

@@ -13,7 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from speechbrain_slm.evaluation.likelihood import CONVENTIONS, LikelihoodScorer
+from speechbrain_slm.evaluation.cloze.likelihood import (
+    CONVENTIONS,
+    LikelihoodScorer,
+)
 
 GOLDEN = Path(__file__).with_name("golden_scores.json")
 UNITS = 30

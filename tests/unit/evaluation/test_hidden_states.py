@@ -3,7 +3,7 @@ import pytest
 import torch
 from cloze_example import VOCABULARY, tiny_llama, tiny_model
 
-from speechbrain_slm.evaluation.hidden_states import (
+from speechbrain_slm.evaluation.alignment.hidden_states import (
     POOLINGS,
     StatePooler,
     pooling_weights,

@@ -8,7 +8,7 @@ import pytest
 from cloze_example import items_table, shuffled, write_items
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.items import make_pairs, read_items
+from speechbrain_slm.evaluation.cloze.items import make_pairs, read_items
 from speechbrain_slm.utils.store import StoreWriter
 
 ROW = {

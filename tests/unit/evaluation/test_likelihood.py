@@ -3,8 +3,8 @@ import pytest
 import torch
 from cloze_example import VOCABULARY, tiny_llama, tiny_model
 
-from speechbrain_slm.evaluation import likelihood
-from speechbrain_slm.evaluation.likelihood import LikelihoodScorer
+from speechbrain_slm.evaluation.cloze.evaluate import likelihood
+from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 BOUNDARY = VOCABULARY
 

@@ -20,8 +20,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from speechbrain_slm.evaluation.likelihood import CONVENTIONS, LikelihoodScorer
-from speechbrain_slm.evaluation.prefixes import make_rows
+from speechbrain_slm.evaluation.cloze.likelihood import (
+    CONVENTIONS,
+    LikelihoodScorer,
+)
+from speechbrain_slm.evaluation.cloze.prefixes import make_rows
 
 BOUNDARY = VOCABULARY
 SIZE = {

@@ -2,7 +2,7 @@ import pyarrow as pa
 import pytest
 from results_example import drawn_credits, scores_table, write_results
 
-from speechbrain_slm.evaluation.results import read_info, read_results
+from speechbrain_slm.evaluation.cloze.results import read_info, read_results
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import time
 
 from speechbrain_slm.units import fitting
 from speechbrain_slm.units.manifest import read_manifest
-from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.utils import distributed
 
 

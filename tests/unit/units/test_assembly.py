@@ -12,11 +12,11 @@ from units_example import (
 )
 
 from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.bpe import UnitBPE
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.rejects import drop_rejected, leave_out_rejects
-from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.tokenizers.base import describe
+from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.units.utterances import (
     SCHEMA,
     Utterances,

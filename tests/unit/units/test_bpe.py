@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from speechbrain_slm.units.bpe import MODEL, NUM_CHARACTERS, UnitBPE
+from speechbrain_slm.units.tokenizers.bpe import MODEL, NUM_CHARACTERS, UnitBPE
 
 BASE = {
     "identity": "1a",

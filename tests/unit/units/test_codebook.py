@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from speechbrain_slm.units import codebook
-from speechbrain_slm.units.codebook import (
+from speechbrain_slm.units.tokenizers import codebook
+from speechbrain_slm.units.tokenizers.codebook import (
     border_distance,
     fit_codebook,
     read_centroids,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from ctranslate2_example import quantize, small_encoder, variables, write
 
-from speechbrain_slm.units.ctranslate2 import (
+from speechbrain_slm.units.tokenizers.ctranslate2 import (
     MODEL_BIN,
     is_ctranslate2,
     load_whisper_encoder,

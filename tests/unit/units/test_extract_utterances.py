@@ -9,7 +9,7 @@ from units_example import LoudnessTokenizer, read_utterances, write_corpus
 
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
-from speechbrain_slm.units.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.units.utterances import (
     Utterances,
     forget_rejects,

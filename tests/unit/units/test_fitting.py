@@ -13,14 +13,14 @@ from units_example import (
     write_corpus,
 )
 
-from speechbrain_slm.units.bpe import UnitBPE
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.manifest import read_manifest
-from speechbrain_slm.units.mel_kmeans import MelKMeans
-from speechbrain_slm.units.mimi import Mimi
-from speechbrain_slm.units.ssl_kmeans import SSLKMeans
-from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.tokenizers.base import describe
+from speechbrain_slm.units.tokenizers.bpe import UnitBPE
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
+from speechbrain_slm.units.tokenizers.mimi import Mimi
+from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
 
 CLUSTERS = 12
 FIT_RANKS = Path(__file__).with_name("fit_ranks.py")

@@ -12,7 +12,7 @@ from tiny_models import (
     speech,
 )
 
-from speechbrain_slm.units.tokenizer import describe
+from speechbrain_slm.units.tokenizers.base import describe
 from speechbrain_slm.utils.config import load_yaml
 
 ROOT = Path(__file__).parents[3]

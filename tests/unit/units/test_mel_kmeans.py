@@ -5,9 +5,9 @@ import pytest
 import torch
 from units_example import RATE, clip
 
-from speechbrain_slm.units.kmeans import TENSORS
-from speechbrain_slm.units.mel_kmeans import MelKMeans
-from speechbrain_slm.units.tokenizer import DESCRIPTION
+from speechbrain_slm.units.tokenizers.base import DESCRIPTION
+from speechbrain_slm.units.tokenizers.kmeans import TENSORS
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 
 
 def wavs(count=8, seconds=1.0):

@@ -12,8 +12,8 @@ from tiny_models import (
 )
 from transformers import MimiModel
 
-from speechbrain_slm.units.mimi import Mimi
-from speechbrain_slm.units.tokenizer import DESCRIPTION
+from speechbrain_slm.units.tokenizers.base import DESCRIPTION
+from speechbrain_slm.units.tokenizers.mimi import Mimi
 
 RATE = 24000
 FRAME = 1920

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from speechbrain_slm.units.tokenizer import saved_files
+from speechbrain_slm.units.tokenizers.base import saved_files
 
 
 @pytest.mark.parametrize(

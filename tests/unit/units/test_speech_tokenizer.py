@@ -10,7 +10,7 @@ from tiny_models import (
     speech,
 )
 
-from speechbrain_slm.units.speech_tokenizer import SpeechTokenizer
+from speechbrain_slm.units.tokenizers.speech_tokenizer import SpeechTokenizer
 
 RATE = 16000
 

@@ -16,7 +16,7 @@ from tiny_models import (
     speech,
 )
 
-from speechbrain_slm.units.ssl_kmeans import SSLKMeans
+from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
 
 RATE = 16000
 

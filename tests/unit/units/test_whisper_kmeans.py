@@ -12,7 +12,7 @@ from tiny_models import (
 )
 from transformers import WhisperFeatureExtractor
 
-from speechbrain_slm.units.whisper_kmeans import WhisperKMeans
+from speechbrain_slm.units.tokenizers.whisper_kmeans import WhisperKMeans
 
 RATE = 16000
 

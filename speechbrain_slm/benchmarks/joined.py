@@ -1,0 +1,221 @@
+"""Prompts and endings as one recording each.
+
+A codec whose units depend on what was said before gives an ending other units
+after its prompt than alone. For such units the ending is encoded together
+with the prompt: the audio is put behind one another, without a pause, as
+SlamKit's ``CrossModalMetricDataset`` does.
+"""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from speechbrain_slm.benchmarks.prepared import (
+    describe_audio,
+    manifest_entry,
+    open_audio,
+    publish_prepared,
+)
+from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_EMPTY,
+    ITEMS_KEY,
+    MANIFEST,
+    MANIFEST_KEY,
+    read_table,
+)
+
+logger = logging.getLogger(__name__)
+# Part of every audio file's name: raise it when the code below gives others.
+AUDIO_VERSION = 1
+
+
+def join_items(manifest, items, output_folder):
+    """Write each prompt, and each prompt with each of its endings, as a file.
+
+    In the new manifest a prompt keeps its name and language and is one
+    sentence; a prompt with an ending is called ``<prompt>@<language of the
+    prompt>+<ending>`` and has the language of the *ending*, so that the pair
+    (name, language) is its own in every direction. The new items have these
+    as ``right`` and ``wrong``, and are the same otherwise.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        The spoken manifest that the items name.
+    items : str or Path
+        A table with the columns of ``utils.tables.ITEMS``.
+    output_folder : str or Path
+        Gets ``speech.parquet``, ``items.parquet`` and ``audio/``. Audio
+        that is there already is not written again.
+
+    Returns
+    -------
+    dict
+        How many audio files were ``written`` and ``found``.
+
+    Raises
+    ------
+    ValueError
+        If an item has no prompt or names a story that the manifest lacks, a
+        story's sentences have gaps, audio is not what the manifest says, or
+        parts differ in sample rate or channels.
+    """
+    output_folder = Path(output_folder)
+    table = read_table(items, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    stories = _read_stories(Path(manifest))
+    files = _Files(output_folder / "audio")
+    rows, joined = {}, []
+    for item in table.to_pylist():
+        name = f"{items}: item '{item['item_id']}' ({item['benchmark']})"
+        if not item["prompt"]:
+            raise ValueError(
+                f"{name} has no prompt, so there is nothing to join; score "
+                "such items with 'endings: apart'"
+            )
+        key = item["prompt"], item["prompt_language"]
+        prompt = _story(stories, key, f"{name}: its prompt", manifest)
+        if key not in rows:
+            rows[key] = _row(key, prompt, files)
+        names = {}
+        for side in ("right", "wrong"):
+            ending = item[side], item["ending_language"]
+            parts = _story(stories, ending, f"{name}: its {side}", manifest)
+            names[side] = f"{key[0]}@{key[1]}+{ending[0]}"
+            whole = names[side], ending[1]
+            if whole not in rows:
+                rows[whole] = _row(whole, prompt + parts, files)
+        joined.append({**item, **names})
+    publish_prepared(
+        output_folder,
+        pa.Table.from_pylist(list(rows.values()), schema=MANIFEST),
+        pa.Table.from_pylist(joined, schema=table.schema),
+    )
+    logger.info(
+        "%s: %d prompts and prompts with endings; %d files written, %d found",
+        output_folder,
+        len(rows),
+        files.counts["written"],
+        files.counts["found"],
+    )
+    return {name: files.counts[name] for name in ("written", "found")}
+
+
+def _read_stories(manifest):
+    """Return (story, language) -> rows, audio paths as seen from here."""
+    table = read_table(manifest, MANIFEST, MANIFEST_KEY)
+    stories = {}
+    for row in table.select(MANIFEST.names).to_pylist():
+        row["audio"] = manifest.parent / row["audio"]
+        key = row["story_id"], row["language"]
+        stories.setdefault(key, {})[row["sentence"]] = row
+    return stories
+
+
+def _story(stories, key, what, manifest):
+    sentences = stories.get(key)
+    if sentences is None:
+        raise ValueError(
+            f"{what}, story '{key[0]}' in '{key[1]}', is not in {manifest}; "
+            "give the manifest that the items were made with"
+        )
+    if sorted(sentences) != list(range(len(sentences))):
+        raise ValueError(
+            f"{manifest}: story '{key[0]}' in '{key[1]}' has the sentences "
+            f"{sorted(sentences)}; expected 0, 1, 2, ... without a gap"
+        )
+    return [sentences[number] for number in range(len(sentences))]
+
+
+def _row(key, parts, files):
+    speakers = dict.fromkeys(part["speaker"] for part in parts)
+    return {
+        "story_id": key[0],
+        "sentence": 0,
+        "language": key[1],
+        "speaker": "+".join(speakers),
+        **files.join(parts),
+    }
+
+
+class _Files:
+    """Audio files named by what they are made of, each made once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.counts = Counter()
+        self._checked = {}
+        self._made = {}
+
+    def join(self, parts):
+        """Return the manifest's entries of the parts behind one another."""
+        sounds = [self._check(part) for part in parts]
+        key = tuple(part["sha256"] for part in parts)
+        if key not in self._made:
+            self._made[key] = self._make(key, parts, sounds)
+        return self._made[key]
+
+    def _check(self, part):
+        """Return what is known of a file, all but its samples."""
+        path = part["audio"]
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist; the manifest names it as story "
+                f"'{part['story_id']}'"
+            )
+        if path not in self._checked:
+            self._checked[path] = open_audio(path, expected=part, keep=None)
+        return self._checked[path]
+
+    def _make(self, key, parts, sounds):
+        if len(parts) == 1:
+            return manifest_entry(parts[0]["audio"], sounds[0])
+        name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
+        _refuse_mixture(parts, sounds)
+        exact = all(sound.subtype == "PCM_16" for sound in sounds)
+        dtype = "int16" if exact else "float32"
+        # What is read now is compared anew with what the manifest says.
+        pieces = [
+            open_audio(part["audio"], expected=part, dtype=dtype).samples
+            for part in parts
+        ]
+        whole = np.concatenate(pieces)
+        # FLAC has no floating point, and keeps 16 bits as they are.
+        suffix, subtype = (".flac", "PCM_16") if exact else (".wav", "FLOAT")
+        path = self.folder / name[:2] / f"{name}{suffix}"
+        # Its name says what was meant, not what became of it since.
+        if path.is_file() and _holds(path, whole):
+            self.counts["found"] += 1
+            return describe_audio(path)
+        with atomic_path(path) as temporary:
+            soundfile.write(
+                temporary, whole, sounds[0].sample_rate, subtype=subtype
+            )
+        self.counts["written"] += 1
+        return describe_audio(path)
+
+
+def _holds(path, samples):
+    try:
+        found = open_audio(path, dtype=str(samples.dtype)).samples
+    except ValueError:
+        return False
+    return np.array_equal(found, samples)
+
+
+def _refuse_mixture(parts, sounds):
+    for part, sound in zip(parts, sounds, strict=True):
+        for name, unit in (("sample_rate", "Hz"), ("channels", "channel(s)")):
+            one, other = getattr(sounds[0], name), getattr(sound, name)
+            if one != other:
+                raise ValueError(
+                    f"{part['audio']} has {other} {unit} and "
+                    f"{parts[0]['audio']}, which it should be joined to, "
+                    f"{one}; convert them to the same"
+                )

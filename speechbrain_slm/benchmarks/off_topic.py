@@ -1,0 +1,227 @@
+"""Topic items (sTC) of any spoken manifest: which ending belongs here?
+
+A story's prompt is all but its last sentence, its right ending the last one;
+the wrong ending is the last sentence of another story. Nothing of it needs
+text, so that recordings of one's own can be scored.
+"""
+
+import itertools
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
+from speechbrain_slm.benchmarks.prepared import publish_prepared
+from speechbrain_slm.benchmarks.topics import STOP_WORDS, draw_topics
+from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.shares import Reasons, check_share
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    MANIFEST,
+    MANIFEST_KEY,
+    check_alignment,
+    read_table,
+)
+
+logger = logging.getLogger(__name__)
+BENCHMARK = "sTC"
+LEDGER = "left_out.jsonl"
+
+
+def write_topic_items(manifest, output_folder, seed=1986, max_left_out=0.2):
+    """Write topic items of a manifest's stories, in every direction.
+
+    The wrong ending is spoken by the speaker of the right one, in every
+    language, so that no voice gives the answer, and is another recording.
+    Where the manifest has text in a language with stop words, it shares no
+    name and no content word with the story.
+
+    Arguments
+    ---------
+    manifest : str or Path
+        Any with the columns of ``utils.tables.MANIFEST``.
+    output_folder : str or Path
+        Gets ``speech.parquet``, ``items.parquet`` and ``left_out.jsonl``.
+    seed : int
+        Another seed draws other endings.
+    max_left_out : float
+        Share of the stories that may make no item.
+
+    Returns
+    -------
+    pyarrow.Table
+        The items.
+
+    Raises
+    ------
+    ValueError
+        If the manifest's languages are not aligned, or no story makes an
+        item.
+    TooManyLeftOut
+        If more stories than ``max_left_out`` make none.
+    """
+    manifest, output_folder = Path(manifest), Path(output_folder)
+    table = read_table(manifest, MANIFEST, MANIFEST_KEY)
+    languages = sorted(set(table["language"].to_pylist()))
+    check_alignment(manifest, table, languages)
+    stories = _stories(table)
+    drawn, reasons = _draw(stories, languages, seed)
+    ledger, counted = output_folder / LEDGER, Reasons()
+    with (
+        atomic_path(ledger) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
+        for name, reason in reasons.items():
+            counted.add(reason)
+            entry = {"story_id": name, "action": "dropped", "reason": reason}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    if not drawn:
+        raise ValueError(f"{manifest}: no story makes an item: {counted}")
+    check_share(
+        "stories",
+        len(reasons),
+        len(stories),
+        max_left_out,
+        counted,
+        ledger,
+        "Add stories, longer ones or of the same speakers.",
+    )
+    rows = [
+        row
+        for name, other in drawn.items()
+        for row in _rows(name, stories[name], stories[other], manifest.parent)
+    ]
+    speech = pa.Table.from_pylist(rows, schema=MANIFEST)
+    items = pa.Table.from_pylist(list(_items(drawn, languages)), schema=ITEMS)
+    publish_prepared(output_folder, speech, items)
+    logger.info(
+        "%s: %d items of %d stories", output_folder, len(items), len(drawn)
+    )
+    return items
+
+
+def _stories(table):
+    """Return story -> language -> rows."""
+    stories = {}
+    for row in table.sort_by("sentence").to_pylist():
+        story = stories.setdefault(row["story_id"], {})
+        story.setdefault(row["language"], []).append(row)
+    return dict(sorted(stories.items()))
+
+
+def _draw(stories, languages, seed):
+    """Draw for each story another one; say why some have none."""
+    reasons, groups = {}, {}
+    for name, story in stories.items():
+        if missing := [one for one in languages if one not in story]:
+            reasons[name] = f"a language is missing: {missing[0]}"
+            continue
+        if len(story[languages[0]]) < 2:
+            reasons[name] = "a single sentence: no prompt is left"
+            continue
+        ending = tuple(story[language][-1]["speaker"] for language in languages)
+        groups.setdefault(ending, []).append(name)
+    drawn = {}
+    for speakers, names in sorted(groups.items()):
+        if _has_text(stories, names, languages):
+            others = _by_topic(stories, names, languages, seed)
+        else:
+            others = _by_chance(stories, names, languages, seed)
+        for name, other in zip(names, others, strict=True):
+            if other is None:
+                reasons[name] = (
+                    "no other story: none of the same speaker has an ending "
+                    f"that would do ({', '.join(dict.fromkeys(speakers))})"
+                )
+            else:
+                drawn[name] = other
+    return dict(sorted(drawn.items())), reasons
+
+
+def _has_text(stories, names, languages):
+    return any(language in STOP_WORDS for language in languages) and all(
+        (row.get("text") or "").strip()
+        for name in names
+        for rows in stories[name].values()
+        for row in rows
+    )
+
+
+def _by_topic(stories, names, languages, seed):
+    items = []
+    for name in names:
+        texts = {
+            language: [row["text"] for row in stories[name][language]]
+            for language in languages
+        }
+        items.append(
+            ClozeItem(
+                name,
+                {key: tuple(text[:-1]) for key, text in texts.items()},
+                {key: text[-1] for key, text in texts.items()},
+                {},
+            )
+        )
+    drawn = draw_topics(items, languages, seed)
+    return [None if other is None else names[other] for other in drawn]
+
+
+def _by_chance(stories, names, languages, seed):
+    digest = identity_of([seed, "off-topic endings", names])
+    generator = np.random.default_rng(int(digest, 16))
+    order = [names[n] for n in generator.permutation(len(names))]
+    drawn = []
+    for name in names:
+        start = int(generator.integers(len(order)))
+        walk = itertools.chain(order[start:], order[:start])
+        own = {row["sha256"] for rows in stories[name].values() for row in rows}
+        drawn.append(
+            next(
+                (
+                    other
+                    for other in walk
+                    if other != name
+                    and own.isdisjoint(
+                        stories[other][language][-1]["sha256"]
+                        for language in languages
+                    )
+                ),
+                None,
+            )
+        )
+    return drawn
+
+
+def _rows(name, story, other, folder):
+    for language, rows in story.items():
+        parts = {
+            "prompt": rows[:-1],
+            "right": rows[-1:],
+            "topic": other[language][-1:],
+        }
+        for part, spoken in parts.items():
+            for sentence, row in enumerate(spoken):
+                yield {
+                    **row,
+                    "story_id": f"{name}.{part}",
+                    "sentence": sentence,
+                    "audio": str((folder / row["audio"]).resolve()),
+                }
+
+
+def _items(drawn, languages):
+    for one, two in itertools.product(languages, repeat=2):
+        for name in drawn:
+            yield {
+                "item_id": name,
+                "benchmark": BENCHMARK,
+                "prompt_language": one,
+                "ending_language": two,
+                "prompt": f"{name}.prompt",
+                "right": f"{name}.right",
+                "wrong": f"{name}.topic",
+            }

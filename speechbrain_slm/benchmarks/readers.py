@@ -1,0 +1,244 @@
+"""Cloze items from files: StoryCloze, XStoryCloze, JSON lines, stories.
+
+A table (see ``utils.user_tables``) has an item a row, under one of three sets
+of names:
+
+- StoryCloze, spring 2016 and winter 2018, and XStoryCloze: ``InputStoryid``,
+  ``InputSentence1`` to ``InputSentence4``, ``RandomFifthSentenceQuiz1``,
+  ``RandomFifthSentenceQuiz2`` and ``AnswerRightEnding`` (1 or 2);
+- XStoryCloze on the hub: ``story_id``, ``input_sentence_1`` to
+  ``input_sentence_4``, ``sentence_quiz1``, ``sentence_quiz2`` and
+  ``answer_right_ending`` (1 or 2);
+- JSON lines of one's own: ``{"id": ..., "prompt": [sentences], "right": ...,
+  "wrong": ...}``.
+
+Such a file holds one language. A ``.parquet`` file may be a stories table
+instead, which holds them all: an item is a story whose last two sentences are
+the right and the wrong ending (see ``whole_table``).
+"""
+
+from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
+from speechbrain_slm.utils.columns import check_columns
+from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
+from speechbrain_slm.utils.user_tables import SUFFIXES, as_text, iterate_rows
+
+# Name, prompt, endings and answer, as they are published.
+_PUBLISHED = (
+    (
+        "InputStoryid",
+        *(f"InputSentence{number}" for number in range(1, 5)),
+        "RandomFifthSentenceQuiz1",
+        "RandomFifthSentenceQuiz2",
+        "AnswerRightEnding",
+    ),
+    (
+        "story_id",
+        *(f"input_sentence_{number}" for number in range(1, 5)),
+        "sentence_quiz1",
+        "sentence_quiz2",
+        "answer_right_ending",
+    ),
+)
+_OURS = ("id", "prompt", "right", "wrong")
+
+
+def read_cloze(files):
+    """Read the items of a benchmark and align their languages.
+
+    An item that a language lacks, or with an empty sentence in one, is left
+    out in all, with a line in the ledger.
+
+    Arguments
+    ---------
+    files : dict
+        Language -> path. The languages of a ``.parquet`` file name the same
+        path.
+
+    Returns
+    -------
+    items : list of ClozeItem
+        In the order of the first language.
+    ledger : list of dict
+        What was left out: ``story_id``, ``language``, ``action``, ``reason``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    ValueError
+        If a file cannot be read, an item stands twice, or the languages of an
+        item disagree in its number of sentences or in its right ending. Names
+        the file, the row or the item, and what was expected.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "de.jsonl"
+    >>> row = '{"id": "a", "prompt": ["Es war kalt."], '
+    >>> row += '"right": "Er fror.", "wrong": "Er schwitzte."}'
+    >>> _ = path.write_text(row)
+    >>> items, ledger = read_cloze({"de": path})
+    >>> items[0].right, ledger
+    ({'de': 'Er fror.'}, [])
+    """
+    if not files:
+        raise ValueError("files: found none; expected language -> path")
+    read = {}
+    for language, path in files.items():
+        path = check_file(path, f"cloze items in '{language}'")
+        read[language] = _read(path, language)
+    first = next(iter(read))
+    names = dict.fromkeys(name for one in read.values() for name in one)
+    items, ledger = [], []
+    for name in names:
+        if entry := _fault(name, read):
+            ledger.append(entry)
+            continue
+        one = {language: rows[name] for language, rows in read.items()}
+        for language, (prompt, *_, answer) in one.items():
+            expected = len(one[first][0]), one[first][-1]
+            if (len(prompt), answer) != expected:
+                raise ValueError(
+                    f"{files[language]}: item '{name}' has {len(prompt)} "
+                    f"sentences and right ending {answer}; expected "
+                    f"{expected[0]} and {expected[1]} as in {files[first]}"
+                )
+        parts = (
+            {language: row[part] for language, row in one.items()}
+            for part in range(3)
+        )
+        items.append(ClozeItem(name, *parts))
+    return items, ledger
+
+
+def _fault(name, read):
+    """Tell why an item is left out, or None."""
+    for language, rows in read.items():
+        if name not in rows:
+            reason = f"the item is not there in '{language}'"
+        elif not all((*rows[name][0], *rows[name][1:3])):
+            reason = "a sentence is empty"
+        else:
+            continue
+        return {
+            "story_id": name,
+            "language": language,
+            "action": "dropped",
+            "reason": reason,
+        }
+    return None
+
+
+def _read(path, language):
+    """Return an item's prompt, right, wrong and answer by its name."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"{path}: expected one of {', '.join(SUFFIXES)}, found "
+            f"'{path.suffix}'"
+        )
+    columns = _columns(path)
+    if columns is None:
+        rows = _read_stories(path, language)
+    elif columns == _OURS:
+        rows = _read_ours(path)
+    else:
+        rows = _read_published(path, columns)
+    found = {}
+    for number, name, *row in rows:
+        if not name or name in found:
+            raise ValueError(
+                f"{path}, row {number}: the item's name is '{name}'; expected "
+                "one that no other row has"
+            )
+        found[name] = row
+    return found
+
+
+def _columns(path):
+    """Tell which names a file has; None: those of a stories table."""
+    known = dict.fromkeys(name for one in (*_PUBLISHED, _OURS) for name in one)
+    rows = (row for row in iterate_rows(path, (), known) if not row.fault)
+    first = next(rows, None)
+    there = (
+        [k for k, v in first.values.items() if v is not None] if first else ()
+    )
+    found = {one: sum(name in there for name in one) for one in _PUBLISHED}
+    best = max(found, key=found.get)
+    # A stories table has a story_id, too.
+    if path.suffix == ".parquet" and found[best] < 2:
+        return None
+    if path.suffix == ".jsonl" and found[best] < 2:
+        return _OURS
+    missing = [name for name in best if name not in there]
+    if missing == [best[-1]]:
+        raise ValueError(
+            f"{path}: no column {best[-1]}, like the winter 2018 test set, "
+            "whose answers were not published; use a file that has it"
+        )
+    return best
+
+
+def _read_published(path, columns):
+    for number, values, fault in iterate_rows(path, columns):
+        if fault:
+            raise ValueError(f"{path}, row {number}: {fault}; mend the row")
+        try:
+            row = {key: as_text(text).strip() for key, text in values.items()}
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+        if stray := [key for key, text in row.items() if "\n" in text]:
+            raise ValueError(
+                f"{path}, row {number}: a line break in {stray[0]}; expected "
+                "one sentence. A quotation mark that is not closed does this."
+            )
+        name, *prompt, one, two, answer = (row[key] for key in columns)
+        if answer not in ("1", "2"):
+            raise ValueError(
+                f"{path}, row {number}: {columns[-1]} is '{answer}'; expected "
+                "1 or 2"
+            )
+        right, wrong = (one, two) if answer == "1" else (two, one)
+        yield number, name, tuple(prompt), right, wrong, answer
+
+
+def _read_ours(path):
+    for number, values, fault in iterate_rows(path, _OURS):
+        prompt = values.get("prompt")
+        texts = [values.get("right"), values.get("wrong")]
+        if isinstance(prompt, list):
+            texts = [*prompt, *texts]
+        try:
+            name = as_text(values.get("id"))
+        except ValueError as error:
+            fault = f"id: {error}"
+        if (
+            fault
+            or len(texts) < 3
+            or not all(isinstance(t, str) for t in texts)
+        ):
+            raise ValueError(
+                f"{path}, row {number}: {fault or f'found {values!r:.80}'}; "
+                'expected an object with "id", "prompt" (a list of '
+                'sentences), "right", "wrong"'
+            )
+        *prompt, right, wrong = (text.strip() for text in texts)
+        yield number, name, tuple(prompt), right, wrong, "right"
+
+
+def _read_stories(path, language):
+    table = read_table(path, STORIES, STORIES_KEY)
+    check_columns(path, table.column_names, [language])
+    stories = {}
+    for row in table.sort_by([("sentence", "ascending")]).to_pylist():
+        text = (row[language] or "").strip()
+        stories.setdefault(row["story_id"], []).append(text)
+    # The rows are sorted by sentence, the stories again as they stood.
+    order = dict.fromkeys(table["story_id"].to_pylist())
+    for number, name in enumerate(order):
+        if len(stories[name]) < 3:
+            raise ValueError(
+                f"{path}: story '{name}' has {len(stories[name])} sentence(s);"
+                " expected a prompt, the right and the wrong ending"
+            )
+        *prompt, right, wrong = stories[name]
+        yield number, name, tuple(prompt), right, wrong, "right"

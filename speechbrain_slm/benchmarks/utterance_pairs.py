@@ -1,0 +1,140 @@
+"""Pairs of a right and a wrong utterance: code-switched speech, or your own.
+
+The zero-resource code-switched benchmark (Huang et al., ICASSP 2024,
+https://arxiv.org/abs/2310.03018) has, for each pair of languages and split, a
+folder ``correct`` and a folder ``wrong``; files of one name are a pair. That
+is how ``scripts/evaluate.py`` in
+https://github.com/nobel861017/cs_zerospeech_baseline tells them: from
+``fr_en/test/correct/ID.wav`` it reads the language pair, the split, the side
+and the pair.
+
+Pairs that lie elsewhere are told by a CSV or Parquet file with the columns
+``pair, right, wrong`` (files relative to the table's folder, or absolute) and
+optionally ``speaker``, ``group`` and ``subset``.
+"""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from speechbrain_slm.benchmarks.prepared import AUDIO, Clip
+from speechbrain_slm.utils.files import as_stored, files_in, nfc
+from speechbrain_slm.utils.tables import read_table
+
+FOLDERS = {"right": "correct", "wrong": "wrong"}
+COLUMNS = ("pair", "right", "wrong")
+OPTIONAL = ("speaker", "group", "subset")
+TABLES = (".csv", ".parquet")
+
+
+def read_utterance_pairs(source, benchmark, language, speaker="unknown"):
+    """Read pairs of utterances from two folders or from a table.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder with ``correct/`` and ``wrong/``, or a ``.csv`` or
+        ``.parquet`` file.
+    benchmark : str
+        What the items are called.
+    language : str
+        What the utterances are called in the store, such as ``fr-en``. A
+        model with language tags needs one of its own languages here.
+    speaker : str
+        Who speaks, where no table says it.
+
+    Returns
+    -------
+    list of Clip
+        All audio.
+    list of dict
+        The items, without a prompt.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the source does not exist.
+    ValueError
+        If a file has no partner, or the table is not as above (see
+        ``utils.tables.read_table``).
+    """
+    source = Path(source)
+    if source.suffix in TABLES:
+        rows = _read_table(source)
+    else:
+        rows = _read_folders(source)
+    clips, items = [], []
+    for row in rows:
+        names = {side: f"{benchmark}.{row['pair']}.{side}" for side in FOLDERS}
+        clips += [
+            Clip(
+                names[side],
+                language,
+                row.get("speaker") or speaker,
+                row[side],
+            )
+            for side in FOLDERS
+        ]
+        items.append(
+            {
+                "item_id": row["pair"],
+                "benchmark": benchmark,
+                "prompt_language": language,
+                "ending_language": language,
+                "prompt": "",
+                **names,
+                "group": row.get("group") or "",
+                "subset": row.get("subset") or "",
+            }
+        )
+    return clips, items
+
+
+def _read_folders(source):
+    sides = {}
+    for side, name in FOLDERS.items():
+        folder = source / name
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} is no folder; expected {source} to hold "
+                f"{' and '.join(FOLDERS.values())}, or to be a table "
+                f"({' or '.join(TABLES)})"
+            )
+        sides[side] = {}
+        for path in files_in(folder, deep=False):
+            if path.suffix.lower() not in AUDIO:
+                continue
+            name = nfc(path.stem)
+            other = sides[side].setdefault(name, path)
+            if other != path:
+                raise ValueError(
+                    f"{folder}: '{name}' stands twice: {other.name} and "
+                    f"{path.name}. Remove one of them."
+                )
+    alone = sorted(sides["right"].keys() ^ sides["wrong"].keys())
+    if alone:
+        side = "right" if alone[0] in sides["right"] else "wrong"
+        other = "wrong" if side == "right" else "right"
+        raise ValueError(
+            f"{sides[side][alone[0]]} has no partner in "
+            f"{source / FOLDERS[other]} ({len(alone)} such file(s)); expected "
+            "a file of the same name in both. Unpack the benchmark again, or "
+            "remove what is alone."
+        )
+    return [
+        {"pair": name, "right": path, "wrong": sides["wrong"][name]}
+        for name, path in sides["right"].items()
+    ]
+
+
+def _read_table(source):
+    schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+    table = read_table(source, schema, ("pair",), optional=OPTIONAL, advice="")
+    # A path that is absolute stays as it is.
+    return [
+        {
+            **row,
+            **{side: as_stored(source.parent / row[side]) for side in FOLDERS},
+        }
+        for row in table.to_pylist()
+    ]

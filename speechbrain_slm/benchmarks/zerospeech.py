@@ -1,0 +1,199 @@
+"""sWUGGY and sBLIMP in the layout of the ZeroSpeech challenge 2021.
+
+``lexical/{dev,test}`` (sWUGGY) and ``syntactic/{dev,test}`` (sBLIMP) each hold
+WAV files and a ``gold.csv``; its columns, and how a score is made of them, are
+those of ``lexical.py`` and ``syntactic.py`` in
+https://github.com/zerospeech/zerospeech2021:
+
+- sWUGGY: ``id, filename, voice, frequency, word, phones, length, correct``. A
+  word is compared with the non-word of its ``id`` and ``voice``; the voices
+  of an ``id`` are averaged first. ``frequency`` counts the word in
+  LibriSpeech; the published *in-vocabulary* score leaves out the words of
+  frequency 0.
+- sBLIMP: ``id, filename, voice, type, subtype, transcription, correct``. The
+  voices of a (``type``, ``subtype``, ``id``) are averaged first; ``type`` is
+  the phenomenon.
+
+The official code pairs the sentences of sBLIMP by their order in the file, and
+drops a word that has no non-word of its voice. Here both are paired by their
+keys, and what has no partner is an error.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from speechbrain_slm.benchmarks.prepared import Clip
+from speechbrain_slm.utils.files import as_stored, files_in, nfc
+from speechbrain_slm.utils.tables import read_table
+
+GOLD = "gold.csv"
+LANGUAGE = "en"
+IN_VOCABULARY = "in-vocabulary"
+OUT_OF_VOCABULARY = "out-of-vocabulary"
+COLUMNS = ("id", "filename", "voice", "correct")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns a benchmark adds, and those that name a pair."""
+
+    columns: tuple
+    pair: tuple
+
+
+LAYOUTS = {
+    "sWUGGY": _Layout(("frequency",), ("id",)),
+    "sBLIMP": _Layout(("type", "subtype"), ("type", "subtype", "id")),
+}
+
+
+def read_zerospeech(folder, benchmark):
+    """Read a folder of ``gold.csv`` and WAV files.
+
+    Arguments
+    ---------
+    folder : str or Path
+        ``.../lexical/dev`` or the like.
+    benchmark : str
+        ``sWUGGY`` or ``sBLIMP``.
+
+    Returns
+    -------
+    list of Clip
+        All audio, in English.
+    list of dict
+        The items, without a prompt. ``group`` is the pair, whose voices count
+        once; ``subset`` says for sWUGGY whether the word is
+        ``in-vocabulary`` or ``out-of-vocabulary`` (empty where the table has
+        no frequency), and for sBLIMP the phenomenon.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder or its table does not exist.
+    ValueError
+        If the table is not as above (see ``utils.tables.read_table``), a WAV
+        file stands in no row, or a right file has no wrong one of its pair
+        and voice (or a wrong one no right one).
+    """
+    if benchmark not in LAYOUTS:
+        raise ValueError(
+            f"benchmark is '{benchmark}'; expected one of {', '.join(LAYOUTS)}"
+        )
+    folder, layout = Path(folder), LAYOUTS[benchmark]
+    gold = folder / GOLD
+    rows = _read_gold(gold, layout)
+    _refuse_surplus(folder, rows)
+    clips = [
+        Clip(
+            f"{benchmark}.{row['filename']}",
+            LANGUAGE,
+            row["voice"],
+            as_stored(folder / f"{row['filename']}.wav"),
+        )
+        for row in rows
+    ]
+    sides = {}
+    for row in rows:
+        key = (*(row[name] for name in layout.pair), row["voice"])
+        sides.setdefault(key, {"1": [], "0": []})[row["correct"]].append(row)
+    items = []
+    for key, side in sides.items():
+        _refuse_single(gold, layout, key, side)
+        # As a rule one each; the official score, too, compares each with each.
+        items += [
+            {
+                "item_id": f"{right['filename']}+{wrong['filename']}",
+                "benchmark": benchmark,
+                "prompt_language": LANGUAGE,
+                "ending_language": LANGUAGE,
+                "prompt": "",
+                "right": f"{benchmark}.{right['filename']}",
+                "wrong": f"{benchmark}.{wrong['filename']}",
+                "group": "/".join(key[:-1]),
+                "subset": _subset(benchmark, right),
+            }
+            for right in side["1"]
+            for wrong in side["0"]
+        ]
+    return clips, items
+
+
+def _read_gold(gold, layout):
+    columns = (*COLUMNS, *layout.columns)
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    # Non-words have no frequency.
+    advice = (
+        f"It comes with the benchmark's audio: name the folder that holds "
+        f"{GOLD} and the WAV files, such as lexical/dev"
+    )
+    table = read_table(
+        gold, schema, ("filename",), ("frequency",), advice=advice
+    )
+    rows = table.select(columns).to_pylist()
+    if not rows:
+        raise ValueError(f"{gold} has no row; expected one for each WAV file")
+    for number, row in enumerate(rows):
+        if row["correct"] not in ("0", "1"):
+            raise ValueError(
+                f"{gold}, row {number}: correct is '{row['correct']}'; "
+                "expected 1 (the right one) or 0 (the wrong one)"
+            )
+        if row.get("frequency") and not _is_count(row["frequency"]):
+            raise ValueError(
+                f"{gold}, row {number}: frequency is '{row['frequency']}'; "
+                "expected how often the word stands in LibriSpeech, 0 or "
+                "more, or nothing"
+            )
+    return rows
+
+
+def _is_count(text):
+    try:
+        value = float(text)
+    except ValueError:
+        return False
+    return math.isfinite(value) and value >= 0
+
+
+def _refuse_surplus(folder, rows):
+    named = {nfc(row["filename"]) for row in rows}
+    surplus = [
+        path.name
+        for path in files_in(folder, "*.wav", deep=False)
+        if nfc(path.stem) not in named
+    ]
+    if surplus:
+        raise ValueError(
+            f"{folder}: {surplus[0]} (and {len(surplus) - 1} other WAV "
+            f"file(s)) stand in no row of {GOLD}; expected one row for each "
+            "file. Unpack the benchmark again, or remove what is not of it."
+        )
+
+
+def _refuse_single(gold, layout, key, side):
+    if side["1"] and side["0"]:
+        return
+    there, missing = ("right", "wrong") if side["1"] else ("wrong", "right")
+    row = (side["1"] or side["0"])[0]
+    names = (*layout.pair, "voice")
+    pair = ", ".join(
+        f"{name} '{value}'" for name, value in zip(names, key, strict=True)
+    )
+    raise ValueError(
+        f"{gold}: {pair} has a {there} file ({row['filename']}) and no "
+        f"{missing} one; expected both. Unpack the benchmark again, or remove "
+        "the row and its file."
+    )
+
+
+def _subset(benchmark, right):
+    if benchmark == "sBLIMP":
+        return right["type"]
+    if not right["frequency"]:
+        return ""
+    known = float(right["frequency"]) > 0
+    return IN_VOCABULARY if known else OUT_OF_VOCABULARY

@@ -1,1 +1,0 @@
-"""Stories: the bundled story grammar and what prepares a spoken corpus."""

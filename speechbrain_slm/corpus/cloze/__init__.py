@@ -1,1 +1,0 @@
-"""Cloze benchmarks from text: prompts with a right and a wrong ending."""

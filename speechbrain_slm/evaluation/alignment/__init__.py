@@ -1,0 +1,1 @@
+"""Are the hidden states of a sentence alike in two languages?"""

@@ -1,0 +1,1 @@
+"""Is the right ending of a story likelier than a wrong one?"""

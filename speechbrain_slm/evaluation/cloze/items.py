@@ -1,0 +1,292 @@
+"""Items of a benchmark: which ending is the right one after which prompt?
+
+A table of items names stories of a unit store. Here it is read and checked,
+and becomes the unit sequences that are scored, each distinct one once.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speechbrain_slm.evaluation.cloze.accuracy import direction_of
+from speechbrain_slm.utils.store_format import LEDGER
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_EMPTY,
+    ITEMS_KEY,
+    ITEMS_OPTIONAL,
+    read_table,
+)
+
+SIDES = ("right", "wrong")
+# What an option may say.
+ENDINGS = ("apart", "together")
+TOO_LONG = ("refuse", "truncate")
+
+
+def read_items(path):
+    """Read a table of items.
+
+    Arguments
+    ---------
+    path : str or Path
+        A Parquet or CSV file with the columns of ``utils.tables.ITEMS``.
+        Two more are read where they are there: ``group`` (items of one
+        benchmark and direction that count once, such as the voices of a
+        pair of words) and ``subset`` (accuracies are given for each, too).
+
+    Returns
+    -------
+    pyarrow.Table
+        The columns of ``ITEMS``, ``group`` (the item itself where it has
+        none) and ``subset`` (``""`` where it has none).
+
+    Raises
+    ------
+    ValueError
+        If there is no item, the right and the wrong ending of one are the
+        same story, or the table is not what :func:`read_table` expects.
+    """
+    table = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY, ITEMS_OPTIONAL)
+    if not len(table):
+        raise ValueError(
+            f"{path}: the table of items is empty; expected at least one"
+        )
+    same = pc.index(pc.equal(table["right"], table["wrong"]), True).as_py()
+    if same >= 0:
+        row = table.slice(same, 1).to_pylist()[0]
+        raise ValueError(
+            f"{path}: {name_of(row)}: its right and its wrong ending are both "
+            f"'{row['right']}'; expected two different stories"
+        )
+    columns = {name: table[name] for name in ITEMS.names}
+    columns["group"] = _filled(table, "group", table["item_id"])
+    columns["subset"] = _filled(table, "subset", pa.array([""] * len(table)))
+    return pa.table(columns)
+
+
+def _filled(table, name, default):
+    if name not in table.column_names:
+        return default
+    return pc.if_else(pc.equal(table[name], ""), default, table[name])
+
+
+def name_of(row):
+    """Name an item in a message.
+
+    Arguments
+    ---------
+    row : dict
+        Of a table of items.
+
+    Returns
+    -------
+    str
+        ``item 'test-1' (sSC, en>fr)``.
+    """
+    direction = direction_of(row["prompt_language"], row["ending_language"])
+    return f"item '{row['item_id']}' ({row['benchmark']}, {direction})"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The distinct (prompt, ending) pairs of N items.
+
+    Arguments
+    ---------
+    pairs : list of tuple
+        ``(prompt, ending)``, integer arrays with language tags where the
+        model has them; pairs of one prompt stand together.
+    names : list of str
+        What to call each in a message: the first item that has it.
+    index : dict
+        ``right`` and ``wrong`` -> which pair each item has, int64 [N].
+    truncated : numpy.ndarray
+        Whether an item's prompt was cut at its beginning, bool [N].
+    changed : numpy.ndarray
+        Whether a prompt's own units differ from those that it has together
+        with an ending, bool [N]; False where endings are units of their own.
+    """
+
+    pairs: list
+    names: list
+    index: dict
+    truncated: np.ndarray
+    changed: np.ndarray
+
+
+def make_pairs(items, store, scorer, endings="apart", too_long="refuse"):
+    """Look up what is to be scored, before anything is.
+
+    Equal (prompt, ending) sequences are scored once, whatever their items are
+    called: the right ending, which stands in several items, costs one pass,
+    and endings of equal units tie exactly.
+
+    Arguments
+    ---------
+    items : pyarrow.Table
+        See :func:`read_items`.
+    store : UnitStore
+        Holds the prompts and the endings.
+    scorer : LikelihoodScorer
+        Says which tags the model has, and how much it can read.
+    endings : str
+        ``apart``: a prompt and an ending are utterances of their own.
+        ``together``: ``right`` and ``wrong`` name utterances that begin with
+        the prompt, and what comes after as many units as the prompt has by
+        itself is the ending. For causal tokenizers, whose first units do not
+        depend on what follows.
+    too_long : str
+        What is done with an item that exceeds the model's context:
+        ``refuse``, or ``truncate``: its prompt loses its first units, the
+        same number before either ending.
+
+    Returns
+    -------
+    Pairs
+        In an order that does not depend on that of the items.
+
+    Raises
+    ------
+    ValueError
+        If a prompt or an ending is not in the store, the model has tags but
+        none for a language, an item is too long, or ``together`` is asked of
+        units that do not stand for a time each. The message names the item.
+    """
+    for name, value, known in (
+        ("endings", endings, ENDINGS),
+        ("too_long", too_long, TOO_LONG),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"{name} is '{value}'; expected {' or '.join(known)}"
+            )
+    if endings == "together":
+        _check_joined(store)
+    stories, found = {}, {}
+    index = {side: [] for side in SIDES}
+    truncated, changed = np.zeros((2, len(items)), dtype=bool)
+    for number, row in enumerate(items.to_pylist()):
+        prompt, *after = _units(row, store, stories)
+        prompts = [prompt, prompt]
+        if endings == "together" and row["prompt"]:
+            prompts, after = _split(row, prompt, after)
+            changed[number] = any(
+                not np.array_equal(begin, prompt) for begin in prompts
+            )
+        cut = _excess(row, prompts[0], after, scorer)
+        if cut:
+            _refuse(row, cut, prompts[0], scorer, too_long)
+            prompts = [begin[cut:] for begin in prompts]
+            truncated[number] = True
+        for side, begin, ending in zip(SIDES, prompts, after, strict=True):
+            pair = _tagged(row, begin, ending, scorer.language_tags)
+            key = tuple(units.tobytes() for units in pair)
+            found.setdefault(key, (pair, f"{name_of(row)}, {side} ending"))
+            index[side].append(key)
+    order = {key: place for place, key in enumerate(sorted(found))}
+    pairs, names = zip(*(found[key] for key in order), strict=True)
+    return Pairs(
+        list(pairs),
+        list(names),
+        {side: np.array([order[key] for key in index[side]]) for side in SIDES},
+        truncated,
+        changed,
+    )
+
+
+def _check_joined(store):
+    tokenizer = store.info["tokenizer"]
+    if tokenizer["deduplicated"] or "bpe" in tokenizer["config"]:
+        raise ValueError(
+            f"{store.folder}: endings is 'together', but its units are "
+            "de-duplicated or pieces of several, so nothing says where a "
+            "prompt ends; extract plain units, or set endings to 'apart'"
+        )
+
+
+def _units(row, store, stories):
+    """Return the units of a prompt (none: no units) and of both endings."""
+    units = []
+    for role in ("prompt", *SIDES):
+        kind = "prompt" if role == "prompt" else "ending"
+        key = row[role], row[f"{kind}_language"]
+        if not row[role]:
+            units.append(np.zeros(0, dtype=np.int64))
+            continue
+        if key not in stories:
+            try:
+                story = store.story(*key)
+            except KeyError as error:
+                ledger = Path(store.folder).parent / LEDGER
+                raise ValueError(
+                    f"{name_of(row)}: its {role} is missing: {error.args[0]}. "
+                    f"If its audio was rejected, {ledger} says why; else "
+                    "extract the units of every story that the items name."
+                ) from error
+            stories[key] = np.concatenate(story).astype(np.int64)
+        units.append(stories[key])
+    return units
+
+
+def _split(row, prompt, joined):
+    """Cut what was encoded as one where the prompt ends."""
+    for side, units in zip(SIDES, joined, strict=True):
+        if len(units) <= len(prompt):
+            raise ValueError(
+                f"{name_of(row)}: '{row[side]}' has {len(units)} units and "
+                f"its prompt alone {len(prompt)}; expected an utterance that "
+                "begins with the prompt and goes on (endings is 'together')"
+            )
+    return zip(
+        *((units[: len(prompt)], units[len(prompt) :]) for units in joined),
+        strict=True,
+    )
+
+
+def _excess(row, prompt, endings, scorer):
+    """Count the units that the model cannot read."""
+    if scorer.context is None:
+        return 0
+    crossed = row["prompt_language"] != row["ending_language"]
+    tags = (1 + crossed) if scorer.language_tags else 0
+    longest = max(len(ending) for ending in endings)
+    symbols = scorer.count_symbols(len(prompt) + longest + tags)
+    return max(symbols - scorer.context, 0)
+
+
+def _refuse(row, excess, prompt, scorer, too_long):
+    if too_long == "truncate" and excess < len(prompt):
+        return
+    advice = (
+        "set too_long to 'truncate', which cuts the prompt at its beginning"
+        if excess < len(prompt)
+        else "its endings alone are too long"
+    )
+    raise ValueError(
+        f"{name_of(row)}: it has {excess} symbols more than the model's "
+        f"context of {scorer.context}; {advice}, or take a model of a longer "
+        "context"
+    )
+
+
+def _tagged(row, prompt, ending, tags):
+    """Put a tag where training has one: where a language begins."""
+    if not tags:
+        return prompt, ending
+    languages = row["prompt_language"], row["ending_language"]
+    for language in languages:
+        if language not in tags:
+            raise ValueError(
+                f"{name_of(row)}: the model has no tag for '{language}', only "
+                f"for {', '.join(tags)}; it was not trained on that language"
+            )
+    before, after = (np.array([tags[language]]) for language in languages)
+    if not len(prompt):
+        return prompt, np.concatenate([after, ending])
+    if languages[0] != languages[1]:
+        ending = np.concatenate([after, ending])
+    return np.concatenate([before, prompt]), ending

@@ -1,0 +1,212 @@
+"""Attention of endings that share a prompt, in any transformers decoder.
+
+It goes through transformers' attention interface: one call for a prompt and
+one for each of its endings. No mask of a row squared is made, and what an
+ending does not attend to cannot touch it, be it NaN.
+"""
+
+import inspect
+from contextvars import ContextVar
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from speechbrain_slm.evaluation.cloze.prefixes import Batch, Row
+
+NAME = "speechbrain_slm_prefixes"
+# Variants of attention that a configuration may ask for and that are not here.
+UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+ADVICE = "set share_prompts: False to score each ending with its own prompt"
+
+# The batch that a model is computing; not every family of models hands unknown
+# arguments on to its attention.
+_batch = ContextVar("prefixes")
+
+
+def prefix_attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    **kwargs,
+):
+    """Attend within the blocks of a batch; called by transformers.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        The attention layer.
+    query : torch.Tensor
+        ``[1, heads, T, head_dim]``.
+    key : torch.Tensor
+        ``[1, key_value_heads, T, head_dim]``.
+    value : torch.Tensor
+        Like ``key``.
+    attention_mask : torch.Tensor or None
+        Not used: the batch says what attends to what.
+    scaling : float, optional
+        Of the scores.
+    dropout : float
+        0 in a model that evaluates.
+    **kwargs
+        Of the model's own.
+
+    Returns
+    -------
+    torch.Tensor
+        ``[1, T, heads, head_dim]``.
+    None
+        Attention weights are not returned.
+    """
+    batch = _batch.get()
+    window = kwargs.get("sliding_window")
+    other = [name for name in UNSUPPORTED if kwargs.get(name) is not None]
+    if window is not None and window < batch.longest:
+        other.append(f"a sliding window of {window} positions")
+    if other:
+        raise ValueError(
+            f"{type(module).__name__} asks for {', '.join(other)}, which "
+            f"shared prompts do without; {ADVICE}"
+        )
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key = key.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
+    out = []
+    for (begin, end), endings in batch.blocks:
+        prompt = [part[:, :, begin:end] for part in (query, key, value)]
+        out.append(
+            scaled_dot_product_attention(
+                *prompt, dropout_p=dropout, is_causal=True, scale=scaling
+            )
+        )
+        for first, last in endings:
+            if first == last:
+                continue
+            keys, values = (
+                torch.cat([before, part[:, :, first:last]], dim=2)
+                for before, part in zip(prompt[1:], (key, value), strict=True)
+            )
+            out.append(
+                scaled_dot_product_attention(
+                    query[:, :, first:last],
+                    keys,
+                    values,
+                    attn_mask=batch.mask(end - begin, last - first, query),
+                    dropout_p=dropout,
+                    scale=scaling,
+                )
+            )
+    return torch.cat(out, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, prefix_attention)
+
+
+def check_model(model):
+    """Refuse a model that cannot compute a prompt once for several endings.
+
+    An ending behind another one must get the logits that it gets in the plain
+    model directly behind the prompt; this is tried on a few symbols.
+
+    Arguments
+    ---------
+    model : transformers.PreTrainedModel
+        Any causal language model.
+
+    Raises
+    ------
+    ValueError
+        If its attention cannot be replaced, positions cannot be given to it,
+        a layer is something else than attention, or the trial fails.
+
+    Example
+    -------
+    >>> from transformers import AutoModelForCausalLM, GPT2Config
+    >>> config = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1)
+    >>> check_model(AutoModelForCausalLM.from_config(config).eval())
+    """
+    types = getattr(model.config, "layer_types", None) or ()
+    types = sorted(set(types) - LAYER_TYPES)
+    arguments = inspect.signature(model.forward).parameters
+    if not model._supports_attention_backend:
+        reason = "does not use transformers' attention interface"
+    elif "position_ids" not in arguments:
+        reason = "takes no position_ids"
+    elif types:
+        reason = f"has layers of the type {', '.join(types)}"
+    elif not _trial(model):
+        reason = (
+            "gives an ending other logits behind another ending than directly "
+            "behind the prompt"
+        )
+    else:
+        return
+    raise ValueError(
+        f"{type(model).__name__} {reason}, so its endings cannot share a "
+        f"prompt; {ADVICE}"
+    )
+
+
+@torch.inference_mode()
+def _trial(model):
+    symbols = np.arange(12) % model.get_input_embeddings().num_embeddings
+    prompt, one, other = np.split(symbols, [4, 8])
+    row = Row(prompt, [one, other], [[0], [0]])
+    shared = run_batch(model, Batch([row], [np.ones(8, bool)])).logits
+    alone = torch.from_numpy(np.concatenate([prompt, other[:-1]]))[None]
+    plain = model(
+        input_ids=alone.to(model.device),
+        attention_mask=torch.ones_like(alone, device=model.device),
+        use_cache=False,
+    )
+    tail = len(other) - 1
+    shared, plain = shared[0, -tail:].float(), plain.logits[0, -tail:].float()
+    if not plain.isfinite().all():
+        return True  # Nothing to compare with; the scores will show it.
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
+    scale = 1 + plain.abs().max()
+    return bool(((shared - plain).abs() <= tolerance * scale).all())
+
+
+@torch.inference_mode()
+def run_batch(model, batch, **arguments):
+    """Let a model compute a batch; restore its attention after.
+
+    Arguments
+    ---------
+    model : transformers.PreTrainedModel
+        That :func:`check_model` accepts.
+    batch : Batch
+        What it reads.
+    **arguments
+        Of the model.
+
+    Returns
+    -------
+    transformers.modeling_outputs.ModelOutput
+        The model's output.
+    """
+    before = model.config._attn_implementation
+    # transformers hands a mask of four dimensions on as it is. A layer that
+    # went around our attention would add it, and show NaN at once.
+    no_mask = torch.full((1, 1, 1, 1), torch.nan, dtype=model.dtype)
+    token = _batch.set(batch)
+    model.set_attn_implementation(NAME)
+    try:
+        return model(
+            input_ids=batch.input_ids.to(model.device),
+            position_ids=batch.position_ids.to(model.device),
+            attention_mask=no_mask.to(model.device),
+            use_cache=False,
+            **arguments,
+        )
+    finally:
+        model.set_attn_implementation(before)
+        _batch.reset(token)

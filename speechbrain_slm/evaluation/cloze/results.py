@@ -1,0 +1,188 @@
+"""What an evaluation writes, read and checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from speechbrain_slm.evaluation.cloze.accuracy import (
+    conventions_of,
+    split_scores,
+)
+from speechbrain_slm.evaluation.identity import unchanged
+from speechbrain_slm.utils.atomic import read_json
+from speechbrain_slm.utils.schema import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    PERCENT,
+    TEXT,
+    check_shape,
+    whole,
+)
+from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
+
+FORMAT = "speechbrain_slm.cloze"
+VERSION = 2
+RESULTS_JSON = "results.json"
+SCORES_PARQUET = "scores.parquet"
+
+# What was scored and how. Results that differ in one of these do not belong
+# in one table.
+CONVENTION = ("scoring", "start", "score_end", "tie", "endings", "too_long")
+COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
+NEEDED = (*COMPARABLE, "model", "scores", "truncated", "records")
+
+_RECORD = {
+    "metric": TEXT,
+    "direction": TEXT,
+    "scoring": TEXT,
+    "n": whole(1),
+    "items?": whole(1),
+    "ties": COUNT,
+    "subset?": TEXT,
+    **dict.fromkeys(
+        ("accuracy", "ci_low", "ci_high", "chance", "bootstrap_low?"), PERCENT
+    ),
+    "bootstrap_high?": PERCENT,
+}
+_SHAPE = {
+    **dict.fromkeys(("scoring", "start", "endings", "too_long"), TEXT),
+    "score_end": FLAG,
+    "tie": NUMBER,
+    **dict.fromkeys(("tokenizer", "units", "items", "model", "scores"), TEXT),
+    "configuration?": TEXT,
+    "truncated": COUNT,
+    "records": [_RECORD],
+    "cross_lingual?": [_RECORD],
+    "subsets?": [_RECORD],
+}
+
+SCORES = pa.schema([(name, pa.string()) for name in (*ITEMS_KEY, "group")])
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one evaluation wrote.
+
+    Arguments
+    ---------
+    folder : Path
+        Where it stands.
+    info : dict
+        The content of ``results.json``.
+    cells : dict
+        (metric, direction) -> table of scores, the rows in an order that
+        depends on the items alone; see :func:`split_scores`.
+    """
+
+    folder: Path
+    info: dict
+    cells: dict
+
+
+def read_info(folder):
+    """Read what an evaluation says of itself.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The output folder of a cloze recipe.
+
+    Returns
+    -------
+    dict
+        The content of ``results.json``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If it is not there, damaged, or of another kind, version or shape.
+    """
+    path = Path(folder) / RESULTS_JSON
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected the output folder of a cloze "
+            "recipe that has run to its end"
+        )
+    info = read_json(path)
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not what the cloze recipe writes; give the folder of "
+            "its output"
+        )
+    missing = [key for key in NEEDED if key not in info]
+    if info.get("version") != VERSION or missing:
+        holes = f" without {', '.join(missing)}" if missing else ""
+        raise ValueError(
+            f"{path} is of version {info.get('version')}{holes}; expected "
+            f"version {VERSION} and all of its keys. Evaluate again with this "
+            "version of the recipe."
+        )
+    check_shape(info, _SHAPE, path)
+    return info
+
+
+def read_results(folder):
+    """Read the results and the scores of an evaluation.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The output folder of a cloze recipe.
+
+    Returns
+    -------
+    Results
+        What it holds.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a file is missing or damaged, or the two do not belong together.
+    """
+    folder = Path(folder)
+    info, path = read_info(folder), folder / SCORES_PARQUET
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; paired tests need the scores of every "
+            f"item. Copy it from where {RESULTS_JSON} was written, or "
+            "evaluate again."
+        )
+    with unchanged(path) as found:
+        scores = read_table(path, SCORES, ITEMS_KEY)
+    if found != info["scores"]:
+        raise ValueError(
+            f"{path} has the SHA-256 {found}; {RESULTS_JSON} beside it says "
+            f"{info['scores']}. One of the two was changed or is of another "
+            "run: evaluate again."
+        )
+    _check_credits(path, scores, info["scoring"])
+    scores = scores.sort_by([(name, "ascending") for name in ITEMS_KEY])
+    return Results(folder, info, split_scores(scores))
+
+
+def _check_credits(path, scores, scoring):
+    known = conventions_of(scores)
+    if scoring not in known:
+        raise ValueError(
+            f"{path} has no scores of '{scoring}', which {RESULTS_JSON} names; "
+            f"it has those of {', '.join(known) or 'no convention'}"
+        )
+    for name in known:
+        column = scores[name]
+        if not pa.types.is_floating(column.type) or column.null_count:
+            raise ValueError(
+                f"{path}: column '{name}' is {column.type} with "
+                f"{column.null_count} holes; expected a number in each row"
+            )
+        # NaN is in no range.
+        wrong = np.flatnonzero(
+            ~((column.to_numpy() >= 0) & (column.to_numpy() <= 1))
+        )
+        if len(wrong):
+            raise ValueError(
+                f"{path}, row {wrong[0]}: '{name}' is "
+                f"{column[int(wrong[0])]}; expected a credit from 0 to 1"
+            )

@@ -1,0 +1,90 @@
+"""Names that version 0.1 had, and what they are called now.
+
+Modules moved when the package got its rooms. Scripts and YAML files of users
+that name one by its old place go on working, with a warning that says the new
+one. Nothing in this repository uses an old name.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+
+_PACKAGE = "speechbrain_slm."
+# (old room, new room): the modules that moved.
+_MOVED = {
+    ("corpus", "stories"): "cleaning duplicates segmentation sources "
+    "table_sources text translation",
+    ("corpus", "stories.grammar"): "grammar languages lexicon plots templates",
+    ("corpus", "speech"): "audio_files left_out merging parts planning "
+    "shard_speech story_shards synthesis tts utterances workers",
+    ("corpus", "speech.imported"): "recordings spoken",
+    ("corpus", "utils"): "speakers story_tables",
+    ("corpus.cloze", "benchmarks"): "natural readers topics",
+    ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
+    "items likelihood padding prefix_attention prefixes results",
+    ("evaluation", "evaluation.alignment"): "hidden_states parallel_items "
+    "parallel_pairs state_parts",
+    ("units", "units.tokenizers"): "bpe codebook codec ctranslate2 kmeans "
+    "layer_kmeans mel_kmeans mimi pretrained speech_tokenizer ssl_kmeans "
+    "whisper_kmeans",
+}
+MODULES = {
+    **{
+        f"{old}.{name}": f"{new}.{name}"
+        for (old, new), names in _MOVED.items()
+        for name in names.split()
+    },
+    # Rooms that are gone: they only lead to what was in them.
+    "corpus": None,
+    "corpus.cloze": None,
+    "corpus.benchmarks": "benchmarks",
+    "corpus.cloze.items": "benchmarks.cloze_texts",
+    "corpus.speaker_check": "speech.voices.check",
+    "corpus.speaker_encoders": "speech.voices.encoders",
+    "corpus.spoken_alignment": "speech.imported.matching",
+    "corpus.spoken_assembly": "speech.imported.assembly",
+    "corpus.spoken_rows": "speech.imported.rows",
+    "corpus.spoken_sources": "speech.imported.sources",
+    "corpus.stories": "stories.table",
+    "corpus.voice_filter": "speech.voices.filter",
+    "corpus.voice_report": "speech.voices.report",
+    "evaluation.alignment_figure": "evaluation.alignment.figure",
+    "evaluation.alignment_metrics": "evaluation.alignment.metrics",
+    "evaluation.alignment_report": "evaluation.alignment.report",
+    "units.tokenizer": "units.tokenizers.base",
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        old, below = name.removeprefix(_PACKAGE), ""
+        if old == name:
+            return None
+        # What stands in a package has moved with it.
+        while old not in MODULES:
+            old, _, last = old.rpartition(".")
+            if not old:
+                return None
+            below = f".{last}{below}"
+        new = MODULES[old]
+        if new is None and below:
+            return None
+        return importlib.machinery.ModuleSpec(
+            name, self, loader_state=new and new + below, is_package=not new
+        )
+
+    def exec_module(self, module):
+        old, new = module.__name__, module.__spec__.loader_state
+        if new:
+            new = _PACKAGE + new
+            warnings.warn(f"{old} is called {new} now", FutureWarning, 2)
+            # What stands here is handed on, not the module that was made.
+            sys.modules[old] = importlib.import_module(new)
+
+
+def install():
+    """Let old names be imported, ahead of the files of their new rooms."""
+    if not any(isinstance(one, _Finder) for one in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())

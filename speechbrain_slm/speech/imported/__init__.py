@@ -1,0 +1,1 @@
+"""Recordings that exist already, as a manifest."""

@@ -1,0 +1,231 @@
+"""From what was found of a spoken corpus to its manifests and its ledger."""
+
+import contextlib
+import json
+import logging
+import shutil
+import uuid
+import zlib
+from collections import Counter, defaultdict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from speechbrain_slm.speech.imported.matching import align
+from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
+from speechbrain_slm.utils.atomic import TEMPORARY, atomic_path
+from speechbrain_slm.utils.distributed import rank, world_size
+from speechbrain_slm.utils.ownership import (
+    has_mark,
+    mark_of,
+    refuse_foreign,
+    withdraw,
+)
+from speechbrain_slm.utils.pieces import read_piece, write_piece
+from speechbrain_slm.utils.shares import Reasons, check_share
+from speechbrain_slm.utils.tables import MANIFEST, check_alignment
+
+logger = logging.getLogger(__name__)
+MARK = "spoken"
+LEDGER = "left_out.jsonl"
+_WRITTEN = pa.schema([*MANIFEST, ("text", pa.string())])
+
+
+def refuse_others(output_folder, splits):
+    """Refuse a folder whose manifests would not be those of one run.
+
+    Arguments
+    ---------
+    output_folder : Path
+        Where the manifests go.
+    splits : iterable of str
+        Those that this run writes.
+
+    Raises
+    ------
+    FileExistsError
+        If one of them was made by another recipe.
+    ValueError
+        If the folder has a manifest of an earlier import that this run does
+        not name: the ledger would be this run's alone.
+    """
+    paths = [output_folder / f"{split}.parquet" for split in splits]
+    refuse_foreign(paths, MARK)
+    for path in sorted(set(output_folder.glob("*.parquet")) - set(paths)):
+        if has_mark(path, MARK):
+            raise ValueError(
+                f"{path} is of an earlier import, and this one has the splits "
+                f"{', '.join(splits)} alone. Name the sources of all splits, "
+                "remove it, or choose another output_folder."
+            )
+
+
+def assemble(folder, parts, languages, buckets, max_ratio=None):
+    """Sort what was found by story, in buckets that the ranks share.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the parts of a split; gets ``buckets/``.
+    parts : dict
+        Path -> identity, in order.
+    languages : list of str
+        Those that every sentence needs.
+    buckets : int
+        Into how many the stories are dealt.
+    max_ratio : float, optional
+        See :func:`align`.
+
+    Raises
+    ------
+    ValueError
+        If a part is damaged, or not of the source as this rank read it.
+    """
+    own = range(rank(), buckets, world_size())
+    scratch = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-rank-{rank()}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        _deal(scratch, parts, own, buckets)
+        for bucket in own:
+            content = pq.read_table(
+                scratch / f"{bucket}.parquet", page_checksum_verification=True
+            )
+            kept, ledger = align(content.to_pylist(), languages, max_ratio)
+            table = pa.Table.from_pylist(kept, _WRITTEN)
+            if kept:
+                check_alignment(f"{folder}, bucket {bucket}", table, languages)
+            # Rows that nobody asked for are neither kept nor lost.
+            lost = sum("language" in entry for entry in ledger)
+            lost -= sum(_is_unwanted(entry) for entry in ledger)
+            facts = {"ledger": ledger, "lost": lost, "total": lost + len(kept)}
+            write_piece(_bucket(folder, bucket), table, facts)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _bucket(folder, number):
+    return folder / "buckets" / f"{number:05d}.parquet"
+
+
+def _is_unwanted(entry):
+    return entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
+
+
+def _deal(scratch, parts, own, buckets):
+    with contextlib.ExitStack() as stack:
+        writers = {
+            bucket: stack.enter_context(
+                pq.ParquetWriter(
+                    scratch / f"{bucket}.parquet",
+                    FACTS,
+                    write_page_checksum=True,
+                )
+            )
+            for bucket in own
+        }
+        for path, identity in parts.items():
+            table, facts = read_piece(path)
+            if facts["identity"] != identity:
+                raise ValueError(
+                    f"{path} is of other rows than this process has read: the "
+                    "source was changed during the run. Run the same command "
+                    "again; what has not changed is kept."
+                )
+            dealt = defaultdict(list)
+            for row, name in enumerate(table["story_id"].to_pylist()):
+                dealt[zlib.crc32(name.encode()) % buckets].append(row)
+            for bucket in dealt.keys() & writers.keys():
+                writers[bucket].write_table(table.take(dealt[bucket]))
+
+
+def publish(
+    sources, output_folder, parts_folder, languages, buckets, max_left_out
+):
+    """Write the ledger, and the manifests if enough is left.
+
+    The buckets are small enough to be copied one by one.
+
+    Arguments
+    ---------
+    sources : iterable of str
+        The splits.
+    output_folder : Path
+        Gets ``<split>.parquet`` and ``left_out.jsonl``.
+    parts_folder : Path
+        Holds the buckets.
+    languages : list of str
+        Those that every sentence has.
+    buckets : int
+        How many there are of a split.
+    max_left_out : float
+        Share of a split's rows that may have been left out.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left of a split.
+    TooManyLeftOut
+        If too little is.
+    """
+    paths = {
+        split: [_bucket(parts_folder / split, n) for n in range(buckets)]
+        for split in sources
+    }
+    ledger = output_folder / LEDGER
+    counts, reasons = _write_ledger(ledger, paths)
+    for split in sources:
+        lost, total = counts[split]["lost"], counts[split]["total"]
+        if not total - lost:
+            raise ValueError(
+                f"No sentence of {split} is left in all of "
+                f"{', '.join(languages)}: {reasons[split]}. {ledger} names "
+                "each; correct the names of columns and languages, or the "
+                "source."
+            )
+    for split in sources:
+        check_share(
+            f"rows of {split}",
+            counts[split]["lost"],
+            counts[split]["total"],
+            max_left_out,
+            reasons[split],
+            ledger,
+            "Mend the source and run again; what is good is not read again.",
+        )
+    # Whenever this run ends, what is there is of one run.
+    withdraw([output_folder / f"{split}.parquet" for split in sources], MARK)
+    for split in sources:
+        _write_manifest(output_folder / f"{split}.parquet", paths[split])
+        logger.info(
+            "%s: %d rows", split, counts[split]["total"] - counts[split]["lost"]
+        )
+
+
+def _write_ledger(path, buckets):
+    counts = {split: Counter() for split in buckets}
+    reasons = {split: Reasons() for split in buckets}
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
+        for split, paths in buckets.items():
+            for bucket in paths:
+                facts = read_piece(bucket, []).facts
+                for entry in facts["ledger"]:
+                    entry = {"split": split, **entry}
+                    reasons[split].add(entry["reason"])
+                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                counts[split].update(lost=facts["lost"], total=facts["total"])
+    return counts, reasons
+
+
+def _write_manifest(path, buckets):
+    schema = _WRITTEN.with_metadata(mark_of(MARK))
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for bucket in buckets:
+            table = read_piece(bucket).table
+            if len(table):
+                writer.write_table(table)

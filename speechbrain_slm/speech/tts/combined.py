@@ -1,0 +1,101 @@
+"""Several back-ends as one, e.g. another one for each language.
+
+A sentence that fails in one language is left out in all, so all languages are
+spoken in one run, and a back-end that lacks a language needs one beside it.
+"""
+
+from dataclasses import replace
+from math import gcd
+
+import numpy as np
+from scipy.signal import resample_poly
+
+
+class Combined:
+    """Voices of several back-ends.
+
+    All have the lowest of their sample rates: so no language has a band of
+    frequencies that another one lacks. It is reached by a polyphase filter,
+    whose output is a pure function of its input.
+
+    Arguments
+    ---------
+    parts : dict
+        Name -> back-end. A voice is ``<name>:<the back-end's own name>``.
+
+    Example
+    -------
+    >>> from speechbrain_slm.speech.tts import Voice
+    >>> from speechbrain_slm.speech.tts.nanotts import NanoTTS
+    >>> tts = Combined({"pico": NanoTTS()})
+    >>> len(tts.synthesize("Anna sourit.", Voice("pico:fr-FR"))) > 8000
+    True
+    """
+
+    def __init__(self, parts):
+        if not parts:
+            raise ValueError("parts is empty; expected {name: back-end}")
+        self.parts = dict(parts)
+        self.sample_rate = min(part.sample_rate for part in self.parts.values())
+        self.identity = {
+            "name": "combined",
+            "sample_rate": self.sample_rate,
+            "parts": {name: part.identity for name, part in parts.items()},
+        }
+
+    def check_voice(self, voice):
+        """Refuse a voice that no back-end has.
+
+        Arguments
+        ---------
+        voice : Voice
+            The voice.
+
+        Raises
+        ------
+        ValueError
+            Names what is wrong and what there is.
+        """
+        part, own = self._part(voice)
+        part.check_voice(own)
+
+    def synthesize(self, text, voice):
+        """Speak a text.
+
+        Arguments
+        ---------
+        text : str
+            One sentence.
+        voice : Voice
+            Who speaks.
+
+        Returns
+        -------
+        numpy.ndarray
+            int16 [T].
+
+        Raises
+        ------
+        ValueError
+            What its back-end raises.
+        """
+        part, own = self._part(voice)
+        samples = part.synthesize(text, own)
+        if part.sample_rate == self.sample_rate:
+            return samples
+        common = gcd(self.sample_rate, part.sample_rate)
+        signal = resample_poly(
+            samples.astype(np.float64),
+            self.sample_rate // common,
+            part.sample_rate // common,
+        )
+        return np.round(signal.clip(-(2**15), 2**15 - 1)).astype(np.int16)
+
+    def _part(self, voice):
+        name, _, own = voice.name.partition(":")
+        if name not in self.parts or not own:
+            raise ValueError(
+                f"voice '{voice.name}': expected '<back-end>:<voice>', with "
+                f"a back-end of {', '.join(self.parts)}"
+            )
+        return self.parts[name], replace(voice, name=own)

@@ -1,0 +1,275 @@
+"""SpeechBrain's own voices: a Tacotron2 and, behind it, a HiFi-GAN.
+
+SpeechBrain publishes a voice in one language, English: ``tts-tacotron2-
+ljspeech`` with ``tts-hifigan-ljspeech``. Other languages are spoken by another
+back-end, beside this one: see ``combined.py``. Its FastSpeech2 and its
+multi-speaker Tacotron2 are left out. They read phonemes that a third model
+guesses from the text, which passes over signs that it does not know.
+
+Tacotron2 draws dropout masks when it speaks; see ``neural.py`` for how the
+samples are nevertheless a function of text and voice.
+
+SpeechBrain loads a model by running whatever its ``hyperparams.yaml`` names;
+one that names more than SpeechBrain's own layers is refused.
+"""
+
+import functools
+
+import torch
+
+from speechbrain_slm.speech.tts import check_range
+from speechbrain_slm.speech.tts.neural import (
+    PITCH,
+    SPEED,
+    as_speech,
+    drawing,
+    model_folder,
+    rank_device,
+)
+from speechbrain_slm.utils.hashing import (
+    identity_of,
+    sha256_file,
+    tensors_identity,
+)
+from speechbrain_slm.utils.pretrained import check_speechbrain_yaml
+
+_HPARAMS = "hyperparams.yaml"
+_FETCH = (_HPARAMS, "*.ckpt")
+# Signs of written text, in those that English models know. A quotation mark
+# says nothing.
+_PLAIN = {
+    **dict.fromkeys("\u2018\u2019", "'"),
+    **dict.fromkeys('"\u201c\u201d', ""),
+    **dict.fromkeys("\u2013\u2014", "-"),
+    "\u2026": "...",
+}
+
+
+class SpeechBrainTTS:
+    """One voice: an acoustic model and a vocoder of SpeechBrain.
+
+    The voice has the name of its language. Tacotron2 knows neither pitch nor
+    speed. Another pitch is reached by resampling, which moves the formants
+    too, as in a smaller or larger head, and frames are added or left out
+    between the models for the duration. So one voice can serve as several.
+
+    Arguments
+    ---------
+    acoustic : str
+        A hub model or a local folder for
+        ``speechbrain.inference.TTS.Tacotron2``.
+    vocoder : str
+        A hub model or a local folder for
+        ``speechbrain.inference.vocoders.HIFIGAN``, trained on the same kind
+        of spectrogram.
+    language : str
+        What the acoustic model speaks.
+    sample_rate : int
+        Hz of what the vocoder gives.
+    device : str
+        ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
+    trusted : bool
+        Load the models whatever their ``hyperparams.yaml`` name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a model is not there; says what to fetch.
+    ValueError
+        If one is no such model, or they do not fit each other.
+    """
+
+    def __init__(
+        self,
+        acoustic,
+        vocoder,
+        language="en",
+        sample_rate=22050,
+        device="cpu",
+        trusted=False,
+    ):
+        self.language, self.sample_rate = language, sample_rate
+        self.device = device
+        self._folders = _folder(acoustic), _folder(vocoder)
+        for folder in self._folders:
+            check_speechbrain_yaml(folder / _HPARAMS, trusted)
+        # On the CPU and for this alone: the workers load them again.
+        models = self._load("cpu")
+        for folder, model in zip(self._folders, models, strict=True):
+            self._check_weights(folder, model)
+        self._check_bands(*models)
+        self.identity = {
+            "name": "speechbrain",
+            "sample_rate": sample_rate,
+            "models": [
+                identity_of(
+                    [sha256_file(folder / _HPARAMS), tensors_identity(model)]
+                )
+                for folder, model in zip(self._folders, models, strict=True)
+            ],
+        }
+        self._loaded = None
+
+    def __getstate__(self):
+        return {**self.__dict__, "_loaded": None}
+
+    def check_voice(self, voice):
+        """Refuse any voice but the one there is.
+
+        Arguments
+        ---------
+        voice : Voice
+            The voice.
+
+        Raises
+        ------
+        ValueError
+            Names what is wrong and what there is.
+        """
+        check_range(voice, PITCH, SPEED)
+        if voice.name != self.language:
+            raise ValueError(
+                f"voice '{voice.name}': {self._folders[0]} speaks "
+                f"'{self.language}' alone; expected '{self.language}'. "
+                "SpeechBrain publishes no other language: let another "
+                "back-end speak it, beside this one, in a Combined "
+                "(hparams/tts/speechbrain.yaml)"
+            )
+
+    def synthesize(self, text, voice):
+        """Speak a text.
+
+        Arguments
+        ---------
+        text : str
+            One sentence.
+        voice : Voice
+            Who speaks.
+
+        Returns
+        -------
+        numpy.ndarray
+            int16 [T].
+
+        Raises
+        ------
+        ValueError
+            If the voice is not there, the model has no sign for something in
+            the text, or its decoder does not find the end.
+        """
+        self.check_voice(voice)
+        if self._loaded is None:
+            self._loaded = self._load(rank_device(self.device))
+        acoustic, vocoder = self._loaded
+        readable = _readable(acoustic, text)
+        with drawing(text, voice, acoustic.device):
+            mel = _spectrogram(acoustic, readable, text)
+            # Played faster by the factor of the pitch, it must be slower.
+            stretch = voice.pitch / voice.speed
+            if stretch != 1:
+                size = max(1, round(mel.shape[-1] * stretch))
+                mel = torch.nn.functional.interpolate(
+                    mel, size=size, mode="linear"
+                )
+            return as_speech(vocoder.decode_batch(mel)[0, 0], text, voice)
+
+    def _load(self, device):
+        from speechbrain.inference.TTS import Tacotron2
+        from speechbrain.inference.vocoders import HIFIGAN
+
+        models = []
+        for kind, folder in zip(
+            (Tacotron2, HIFIGAN), self._folders, strict=True
+        ):
+            try:
+                models.append(
+                    kind.from_hparams(
+                        source=str(folder), run_opts={"device": device}
+                    )
+                )
+            # What a YAML file runs may raise anything.
+            except Exception as error:
+                raise ValueError(
+                    f"{folder} cannot be loaded by SpeechBrain's "
+                    f"{kind.__name__} ({type(error).__name__}: {error}); "
+                    f"expected a {_HPARAMS} and the weights that it names"
+                ) from error
+        return models
+
+    def _check_weights(self, folder, model):
+        rate = getattr(model.hparams, "sample_rate", self.sample_rate)
+        if rate != self.sample_rate:
+            raise ValueError(
+                f"sample_rate is {self.sample_rate} Hz, but "
+                f"{folder / _HPARAMS} says {rate} Hz"
+            )
+        pretrainer = model.hparams.pretrainer
+        for name, module in pretrainer.loadables.items():
+            # SpeechBrain leaves at random what a file lacks, and warns.
+            weights = torch.load(
+                pretrainer.paths[name], map_location="cpu", weights_only=True
+            )
+            lacking = module.load_state_dict(weights, strict=False).missing_keys
+            if lacking:
+                raise ValueError(
+                    f"{pretrainer.paths[name]} lacks {len(lacking)} tensor(s) "
+                    f"of '{name}' ({min(lacking)}, ...), which would be "
+                    f"random; expected the weights of {folder / _HPARAMS}"
+                )
+
+    def _check_bands(self, acoustic, vocoder):
+        bands = acoustic.hparams.model.n_mel_channels
+        expected = vocoder.hparams.generator.conv_pre.conv.in_channels
+        if bands != expected:
+            raise ValueError(
+                f"{self._folders[0]} gives {bands} mel bands, "
+                f"{self._folders[1]} takes {expected}; expected models trained "
+                "on the same kind of spectrogram"
+            )
+
+
+def _folder(source):
+    """Return the folder of a model that has its description."""
+    folder = model_folder(source, _FETCH)
+    if not (folder / _HPARAMS).is_file():
+        raise FileNotFoundError(
+            f"{folder} has no {_HPARAMS}; expected a model as SpeechBrain "
+            "publishes it"
+        )
+    return folder
+
+
+def _readable(acoustic, text):
+    """Refuse what the model would pass over: digits, and letters with accents.
+
+    Other marks are written in the signs that it knows.
+    """
+    known = functools.cache(lambda sign: acoustic.text_to_seq(sign)[1] > 0)
+    # An odd kind of space would be passed over too, and join two words.
+    signs = " ".join(text.split())
+    signs = "".join(
+        sign if known(sign) else _PLAIN.get(sign, sign) for sign in signs
+    )
+    unknown = sorted({sign for sign in signs if not known(sign)})
+    if unknown:
+        raise ValueError(
+            f"the model has no sign for {' '.join(unknown)} in the text "
+            f"{text!r}; write it in letters of its language"
+        )
+    if not any(sign.isalpha() for sign in signs):
+        raise ValueError(f"the text {text!r} has no letter; there are no words")
+    return signs
+
+
+def _spectrogram(acoustic, readable, text):
+    """Return a mel spectrogram, [1, C, T]."""
+    mel, lengths, _ = acoustic.encode_text(readable)
+    # It counts the steps before the one at which the decoder says "the end".
+    steps = int(lengths[0])
+    most = acoustic.hparams.model.decoder.max_decoder_steps
+    if steps >= most:
+        raise ValueError(
+            f"the decoder found no end of the text {text!r} in {most} steps, "
+            "the most that the model takes; shorten the text, or leave it out"
+        )
+    return mel[..., : steps + 1]

@@ -1,0 +1,1 @@
+"""Does a speaker sound the same in every language?"""

@@ -1,0 +1,106 @@
+"""The speaker check as a table, a figure and a JSON file."""
+
+from pathlib import Path
+
+from speechbrain_slm.utils.atomic import atomic_path, write_atomic, write_json
+
+
+def write_report(folder, rows, settings):
+    """Write ``voices.json``, ``voices.md`` and ``voices.png``.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to.
+    rows : list of dict
+        From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
+    settings : dict
+        What the numbers depend on: ``encoder``, ``compare``, ``threshold``,
+        ``languages``, ``utterances``, ``seed``.
+
+    Returns
+    -------
+    list of str
+        The speakers kept, by name.
+    """
+    folder = Path(folder)
+    kept = sorted(row["speaker"] for row in rows if row["kept"])
+    content = {"settings": settings, "kept": kept, "voices": rows}
+    write_json(folder / "voices.json", content)
+    write_atomic(folder / "voices.md", voices_table(rows, settings))
+    _draw(folder / "voices.png", rows, settings)
+    return kept
+
+
+def voices_table(rows, settings):
+    """Format the check as Markdown.
+
+    Arguments
+    ---------
+    rows : list of dict
+        See :func:`write_report`.
+    settings : dict
+        See :func:`write_report`.
+
+    Returns
+    -------
+    str
+        One row a speaker, and what was compared.
+    """
+    lines = [
+        "| speaker | utterances | cosine, own languages | other speakers | "
+        "nearest other | kept |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        counts = ", ".join(f"{k} {n}" for k, n in row["utterances"].items())
+        nearest = row["nearest"] or "-"
+        if row["nearest"]:
+            nearest += f" ({row['nearest_cosine']:.3f})"
+        verdict = "yes" if row["kept"] else f"no: {row['reason']}"
+        lines.append(
+            f"| {row['speaker']} | {counts} | {_number(row['cosine'])} | "
+            f"{_number(row['others'])} | {nearest} | {verdict} |"
+        )
+    kept = sum(row["kept"] for row in rows)
+    lines += [
+        "",
+        f"{kept} of {len(rows)} speakers reach {settings['threshold']}; cosine "
+        f"across {', '.join(settings['languages'])} of {settings['compare']}, "
+        f"encoder {settings['encoder']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _draw(path, rows, settings):
+    # Not pyplot: it would keep figures, and look for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((6, 1.2 + 0.3 * len(rows)), layout="constrained")
+    axis = figure.add_subplot()
+    for label, name, marker in (
+        ("own languages (worst pair)", "cosine", "o"),
+        ("nearest other speaker", "nearest_cosine", "x"),
+        ("other speakers (mean)", "others", "|"),
+    ):
+        shown = [
+            (row[name], number)
+            for number, row in enumerate(rows)
+            if row[name] is not None
+        ]
+        if shown:
+            axis.plot(*zip(*shown, strict=True), marker, label=label)
+    axis.axvline(
+        settings["threshold"], color="0.4", linestyle="--", label="threshold"
+    )
+    axis.set_yticks(range(len(rows)), [row["speaker"] for row in rows])
+    axis.set_xlabel(f"cosine across languages (of {settings['compare']})")
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small")
+    with atomic_path(path) as temporary:
+        FigureCanvasAgg(figure).print_png(temporary)

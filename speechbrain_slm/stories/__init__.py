@@ -1,0 +1,1 @@
+"""From texts to a table of stories, sentence by sentence."""

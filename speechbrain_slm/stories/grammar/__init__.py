@@ -1,0 +1,1 @@
+"""The bundled corpus: stories of a small grammar."""

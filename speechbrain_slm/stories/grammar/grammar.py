@@ -1,0 +1,310 @@
+"""A story grammar: parallel stories with a right and a wrong ending.
+
+The data folder (``mini/``, see its README) holds a lexicon of characters and
+things, and plots. A plot has an opening and two courses, A and B, each with an
+ending of its own; the ending of the other course, with the same characters
+and thing, is a story's wrong ending. Both courses are equally frequent, so an
+ending alone does not tell whether it is the right one. How a sentence is
+written: ``speechbrain_slm.stories.grammar.templates``.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import permutations, product
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_slm.stories.grammar.lexicon import need, read_lexicon
+from speechbrain_slm.stories.grammar.plots import (
+    COURSES,
+    read_plots,
+    select_plots,
+)
+
+BUNDLED = Path(__file__).parent / "mini"
+SPLITS = ("train", "valid", "test")
+VALID_SHARE, TEST_SHARE = 0.05, 0.15
+# With this seed each of the first eight plots is in every split even if there
+# are but six characters and four things. Another one moves every story.
+SPLIT_SEED = 2844
+
+
+@dataclass(frozen=True)
+class Story:
+    """One story in several languages; the right ending is its last sentence."""
+
+    story_id: str
+    plot: str
+    course: str
+    characters: tuple[str, ...]
+    thing: str
+    sentences: dict[str, tuple[str, ...]]
+    wrong_ending: dict[str, str]
+
+
+def split_of(plot, characters, thing):
+    """The split that owns a combination, whatever else the grammar holds.
+
+    Arguments
+    ---------
+    plot : str
+        The plot's name.
+    characters : Sequence[str]
+        The characters' names; their order does not matter.
+    thing : str
+        The thing's name.
+
+    Returns
+    -------
+    split : str
+        "train", "valid" or "test".
+
+    Example
+    -------
+    >>> split_of("rain", ("Anna",), "ball") in SPLITS
+    True
+    """
+    place = _digest(SPLIT_SEED, plot, *sorted(characters), thing) / 2**64
+    if place < VALID_SHARE:
+        return "valid"
+    return "test" if place < VALID_SHARE + TEST_SHARE else "train"
+
+
+def _digest(*names):
+    """64 bits of a hash of names, the same in every process."""
+    text = "\n".join(map(str, names)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
+
+
+class StoryGrammar:
+    """Plots, characters and things; made by `load`.
+
+    Arguments
+    ---------
+    lexicon : Lexicon
+        The characters that may be drawn, and the things.
+    plots : list[Plot]
+        The plots, in order.
+    """
+
+    def __init__(self, lexicon, plots):
+        self.lexicon = lexicon
+        self.plots = plots
+
+    @classmethod
+    def load(cls, folder=None, plots=None, characters=None, things=None):
+        """Reads a grammar and checks all of it.
+
+        Arguments
+        ---------
+        folder : str | Path | None
+            The data: ``lexicon.yaml`` and ``plots/*.yaml``; the bundled
+            grammar by default.
+        plots : int | list[str] | None
+            The first so many plots, the plots of these names, or all.
+        characters : int | None
+            The first so many characters, or all.
+        things : int | None
+            At most so many things a plot, the first that fit; or all.
+
+        Returns
+        -------
+        grammar : StoryGrammar
+
+        Raises
+        ------
+        GrammarError
+            With the file, the plot and the sentence, for data that is not a
+            grammar; or if it has fewer plots or characters than asked for.
+
+        Example
+        -------
+        >>> grammar = StoryGrammar.load(plots=4, characters=8, things=4)
+        >>> len(grammar.plots)
+        4
+        """
+        folder = Path(BUNDLED if folder is None else folder)
+        lexicon = read_lexicon(folder / "lexicon.yaml")
+        known = read_plots(folder / "plots", lexicon)
+        chosen = select_plots(known, plots, things)
+        least = max(plot.num_characters for plot in chosen)
+        return cls(lexicon.first_characters(characters, least), chosen)
+
+    def _combinations(self, plot, split):
+        """The (characters, thing) of a plot that a split owns."""
+        casts = permutations(self.lexicon.characters, plot.num_characters)
+        return [
+            (cast, thing)
+            for cast, thing in product(casts, plot.things)
+            if split_of(plot.name, cast, thing) == split
+        ]
+
+    def count(self, split):
+        """How many distinct stories a split has.
+
+        Arguments
+        ---------
+        split : str
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        num_stories : int
+        """
+        return sum(size for *_, size in self._cells(split))
+
+    def _cells(self, split):
+        """Each course of each plot, its combinations, its number of stories."""
+        need(split in SPLITS, "split", f"'{split}'", f"one of {SPLITS}")
+        for plot in self.plots:
+            owned = self._combinations(plot, split)
+            for course in COURSES:
+                size = len(owned) * prod(plot.num_wordings(course))
+                yield plot, course, owned, size
+
+    def generate(self, num_stories, split, seed, languages=("en", "fr")):
+        """Draws distinct stories, evenly over plots, courses, combinations.
+
+        Arguments
+        ---------
+        num_stories : int
+            How many.
+        split : str
+            "train", "valid" or "test"; no combination of plot, characters
+            and thing stands in two of them.
+        seed : int
+            Another seed draws other stories.
+        languages : Sequence[str]
+            The languages to write them in.
+
+        Returns
+        -------
+        stories : list[Story]
+            A pure function of the grammar and the arguments.
+
+        Raises
+        ------
+        GrammarError
+            If the split has fewer stories, or a plot lacks a language.
+
+        Example
+        -------
+        >>> grammar = StoryGrammar.load(plots=4)
+        >>> story = grammar.generate(3, "test", seed=1)[2]
+        >>> story.story_id, len(story.sentences["fr"])
+        ('test-000002', 5)
+        """
+        for plot in self.plots:
+            need(
+                languages and set(plot.languages).issuperset(languages),
+                plot.where,
+                f"languages {list(languages)} asked for",
+                f"some of {', '.join(plot.languages)}",
+            )
+        cells = sorted(self._cells(split), key=lambda cell: cell[-1])
+        total = sum(size for *_, size in cells)
+        need(
+            0 < num_stories <= total,
+            f"split '{split}'",
+            f"{num_stories} stories asked for, {total} distinct ones exist",
+            "1 to what exists (more plots, characters, things give more)",
+        )
+        drawn, left = [], num_stories
+        # The smallest first: what they cannot give, the others make up for.
+        for index, (plot, course, owned, size) in enumerate(cells):
+            quota = min(size, left // (len(cells) - index))
+            left -= quota
+            rng = np.random.default_rng(_digest(seed, split, plot.name, course))
+            drawn += _draw(plot, course, owned, quota, rng)
+        order = np.random.default_rng(_digest(seed, split))
+        return [
+            self._tell(f"{split}-{number:06d}", languages, *drawn[index])
+            for number, index in enumerate(order.permutation(len(drawn)))
+        ]
+
+    def _tell(self, story_id, languages, plot, course, cast, thing, wordings):
+        """Writes a story out."""
+        slots = dict(zip(("c1", "c2"), cast, strict=False)) | {"thing": thing}
+        told = plot.courses[course]
+        wrong = plot.courses[COURSES[1 - COURSES.index(course)]]
+        sentences, wrong_ending = {}, {}
+        for language in languages:
+            words = {
+                slot: self.lexicon.word(name, language)
+                for slot, name in slots.items()
+            }
+            sentences[language] = tuple(
+                choices[wording][language].render(words)
+                for choices, wording in zip(told, wordings, strict=True)
+            )
+            # The endings of A and B are written in pairs of similar length.
+            ending = wrong[-1][wordings[-1]][language]
+            wrong_ending[language] = ending.render(words)
+        return Story(
+            story_id, plot.name, course, cast, thing, sentences, wrong_ending
+        )
+
+
+def _draw(plot, course, owned, quota, rng):
+    """Draws `quota` distinct (plot, course, characters, thing, wordings)."""
+    num_wordings = plot.num_wordings(course)
+    for index, place in enumerate(rng.permutation(len(owned))):
+        share = len(range(index, quota, len(owned)))
+        for choice in rng.choice(prod(num_wordings), share, replace=False):
+            wordings = np.unravel_index(choice, num_wordings)
+            yield plot, course, *owned[place], wordings
+
+
+def topic_endings(stories, seed):
+    """Finds for each story another one whose ending is off its topic.
+
+    Arguments
+    ---------
+    stories : Sequence[Story]
+        The stories.
+    seed : int
+        Another seed chooses other stories.
+
+    Returns
+    -------
+    indices : list[int]
+        For each story the index of one that shares neither a character nor
+        the thing, nor, where there is such a one, the plot.
+
+    Raises
+    ------
+    GrammarError
+        If a story has no such other.
+
+    Example
+    -------
+    >>> stories = StoryGrammar.load().generate(50, "test", seed=0)
+    >>> other = stories[topic_endings(stories, seed=0)[0]]
+    >>> other.thing == stories[0].thing
+    False
+    """
+    rng = np.random.default_rng(_digest(seed, "topic endings"))
+    order = rng.permutation(len(stories))
+    one_plot = len({story.plot for story in stories}) == 1
+    indices = []
+    for story in stories:
+        found = None
+        # A walk through all stories in random order from a random place.
+        for index in np.roll(order, rng.integers(len(stories))):
+            other = stories[index]
+            shared = set(story.characters) & set(other.characters)
+            if shared or story.thing == other.thing:
+                continue
+            found = int(index)
+            if one_plot or story.plot != other.plot:
+                break
+        need(
+            found is not None,
+            story.story_id,
+            "each other story shares a character or the thing",
+            "more stories, characters or things",
+        )
+        indices.append(found)
+    return indices

@@ -1,0 +1,236 @@
+"""Where stories come from: text files and the bundled grammar.
+
+A source is an iterable of `RawStory`, read as it is asked for: memory does not
+grow with a corpus. It has a ``name``, with which the ids of its stories begin,
+and ``languages``. Nothing is cleaned here; see ``cleaning``. Tables and data
+sets of a hub: ``table_sources``.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
+from speechbrain_slm.utils.files import (
+    as_stored,
+    check_file,
+    files_in,
+    refuse_wide,
+)
+
+END_OF_TEXT = "<|endoftext|>"
+# Characters; a file that has no separator in so many is not what it is said
+# to be, and would be held in memory.
+LONGEST_STORY = 4_000_000
+BLOCK = 1 << 20
+
+
+class RawStory(NamedTuple):
+    """A story as its source has it.
+
+    Attributes
+    ----------
+    story_id : str or None
+        None where the source gives none: the story is named by its text.
+    texts : dict
+        language -> plain text (str), sentences (list of str), or None.
+    place : str
+        Where it stands: a file, and its number in it, from 1; in a table its
+        row, from 0.
+    fault : str
+        Why nothing can be read of it; empty as a rule.
+    """
+
+    story_id: str | None
+    texts: dict
+    place: str
+    fault: str = ""
+
+
+def list_files(paths, pattern, kind):
+    """List files; a folder stands for those in it that match.
+
+    Arguments
+    ---------
+    paths : str, Path or list
+        Files and folders.
+    pattern : str
+        Which files of a folder to take, at any depth.
+    kind : str
+        What they are, for the errors.
+
+    Returns
+    -------
+    list of Path
+        The files; those of a folder by their names, without hidden ones.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a path, or no such file in a folder.
+    ValueError
+        If a file is empty, or no file of text or data at all.
+    """
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    found = []
+    for path in map(as_stored, paths):
+        inside = files_in(path, pattern) if path.is_dir() else [path]
+        if not inside or not inside[0].exists():
+            raise FileNotFoundError(
+                f"{path}: expected {kind}, or a folder with {pattern}; found "
+                f"{'a folder without any' if path.is_dir() else 'nothing'}"
+            )
+        found += [check_file(one, kind) for one in inside]
+    return found
+
+
+@dataclass(frozen=True)
+class SeparatedText:
+    r"""Text files of many stories, as TinyStories is published.
+
+    Arguments
+    ---------
+    paths : str, Path or list
+        Files, or folders with ``*.txt``. Bytes that are not UTF-8 are read as
+        U+FFFD, by which cleaning knows them.
+    language : str
+        What they are written in.
+    name : str
+        Of the source.
+    separator : str
+        Stands between stories, which may hold line ends.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "stories.txt"
+    >>> _ = path.write_text("One.\n\nTwo.\n<|endoftext|>\nThree.\n")
+    >>> [story.place for story in SeparatedText(path, "en", "tiny")]
+    ['stories.txt:1', 'stories.txt:2']
+    """
+
+    paths: object
+    language: str
+    name: str
+    separator: str = END_OF_TEXT
+
+    @property
+    def languages(self):
+        """The one language."""
+        return (self.language,)
+
+    def __iter__(self):
+        kind = f"a text file of stories with '{self.separator}' between them"
+        for path in list_files(self.paths, "*.txt", kind):
+            for number, text in enumerate(self._stories(path), start=1):
+                place = f"{path.name}:{number}"
+                yield RawStory(None, {self.language: text}, place)
+
+    def _stories(self, path):
+        rest, separated = "", False
+        refuse_wide(path)
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            while block := file.read(BLOCK):
+                *whole, rest = (rest + block).split(self.separator)
+                separated |= bool(whole)
+                yield from whole
+                if len(rest) > LONGEST_STORY:
+                    self._refuse(path, f"in {LONGEST_STORY:,} characters")
+        if not separated:
+            self._refuse(path, "in it")
+        # A file may end with the separator, or with a story.
+        if rest.strip():
+            yield rest
+
+    def _refuse(self, path, where):
+        raise ValueError(
+            f"{path}: no '{self.separator}' {where}; expected it between "
+            "stories. Set 'separator', or use TextFolder for files of one "
+            "story each."
+        )
+
+
+@dataclass(frozen=True)
+class TextFolder:
+    """Text files of one story each.
+
+    Arguments
+    ---------
+    paths : str, Path or list
+        Folders, searched at any depth, or files.
+    language : str
+        What they are written in.
+    name : str
+        Of the source.
+    pattern : str
+        Which files of a folder to take.
+    """
+
+    paths: object
+    language: str
+    name: str
+    pattern: str = "*.txt"
+
+    @property
+    def languages(self):
+        """The one language."""
+        return (self.language,)
+
+    def __iter__(self):
+        paths = [self.paths] if isinstance(self.paths, str) else self.paths
+        # Not `list_files`: an empty file is a story, left out by cleaning.
+        paths = [paths] if isinstance(paths, Path) else paths
+        for folder in map(as_stored, paths):
+            files = [folder]
+            if folder.is_dir() or not folder.exists():
+                files = files_in(folder, self.pattern)
+            if not files:
+                raise FileNotFoundError(
+                    f"{folder}: expected a folder with {self.pattern}, found "
+                    "no such file. Mend 'paths' or 'pattern'."
+                )
+            for path in files:
+                text = ""
+                # What the system makes up has no size, and may have no end.
+                if not path.is_file() or path.stat().st_size:
+                    refuse_wide(check_file(path, "a text file of one story"))
+                    text = path.read_text("utf-8-sig", errors="replace")
+                place = path.relative_to(folder).as_posix()
+                if path == folder:
+                    place = path.name
+                yield RawStory(None, {self.language: text}, place)
+
+
+@dataclass(frozen=True)
+class MiniCorpus:
+    """Stories of the bundled grammar, with their sentences aligned.
+
+    Arguments
+    ---------
+    num_stories : int
+        How many; they are drawn at once and held in memory.
+    languages : list of str
+        The languages to write.
+    seed : int
+        Another seed draws others.
+    name : str
+        Of the source.
+
+    Example
+    -------
+    >>> story = next(iter(MiniCorpus(4, ["en", "fr"], seed=1)))
+    >>> len(story.texts["en"]) == len(story.texts["fr"])
+    True
+    """
+
+    num_stories: int
+    languages: object = ("en", "fr")
+    seed: int = 0
+    name: str = "mini"
+
+    def __iter__(self):
+        stories = StoryGrammar.load().generate(
+            self.num_stories, "train", self.seed, self.languages
+        )
+        for story in stories:
+            texts = {key: list(told) for key, told in story.sentences.items()}
+            yield RawStory(None, texts, story.story_id)

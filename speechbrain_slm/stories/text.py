@@ -1,0 +1,309 @@
+"""Clean stories, cut them into sentences and write the stories tables.
+
+The text is made anew at each run and is a pure function of the source and the
+arguments. It is read, cleaned and written as a stream: what is kept in memory
+is a batch of stories, a part of each table, and 24 bytes a story, by which
+duplicates are found. Nothing of the run before is touched until this one has
+succeeded, and nothing that other recipes wrote to the folder ever is.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from speechbrain_slm.stories.cleaning import (
+    MARKUP,
+    Ledger,
+    LeftOut,
+    clean_sentences,
+    clean_story,
+)
+from speechbrain_slm.stories.duplicates import Seen, digest, digest_id
+from speechbrain_slm.stories.segmentation import rules_of, segment
+from speechbrain_slm.stories.table import open_table
+from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
+from speechbrain_slm.utils.publishing import published_together
+from speechbrain_slm.utils.speakers import draw_speaker
+
+logger = logging.getLogger(__name__)
+LEDGER = "left_out.jsonl"
+# The ledger of a run that wrote no table.
+REFUSED = "left_out.refused.jsonl"
+MAKER = "text recipe"
+BATCH = 512  # stories
+
+
+class Prepared(NamedTuple):
+    """A story after cleaning: its sentences, or why it is left out."""
+
+    story_id: str
+    place: str
+    digest: int
+    sentences: dict | None
+    notes: list
+    left_out: LeftOut | None
+
+
+def prepare_text(
+    output_folder,
+    source,
+    rules,
+    seed=0,
+    shares=None,
+    limit=None,
+    min_sentences=2,
+    markup=MARKUP,
+    speakers=None,
+):
+    """Write the stories tables of a source, and the ledger.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
+    source : iterable of RawStory
+        See ``speechbrain_slm.stories.sources``.
+    rules : list of LanguageRules
+        Those of the source's languages.
+    seed : int
+        Another seed draws other splits and speakers.
+    shares : dict, optional
+        split -> its share of the stories; ``train`` gets the rest. By default
+        ``{"valid": 0.01}``; 0 is none. A hash of a story's id draws its
+        split, so more stories move none.
+    limit : int, optional
+        Keep the first so many stories that pass.
+    min_sentences : int
+        Stories with fewer are left out.
+    markup : str
+        Stories with one of these characters are left out.
+    speakers : list of str, optional
+        Who may tell a story; one is drawn for each (column ``speaker``).
+
+    Returns
+    -------
+    dict
+        The stories tables: split -> path.
+
+    Raises
+    ------
+    FileExistsError
+        If what stands in a table's place was not made by this recipe.
+    FolderInUse
+        If another run writes to the folder.
+    ValueError
+        If a language has no rules, the shares are none, two files of the
+        source give one name to two stories, or a split gets no story
+        (``left_out.refused.jsonl`` says why). What is there stays.
+    """
+    shares = {"valid": 0.01} if shares is None else dict(shares)
+    # So that a split of the YAML file can be switched off.
+    shares = {split: share for split, share in shares.items() if share != 0}
+    if "train" in shares or not 0 <= sum(shares.values()) < 1:
+        raise ValueError(
+            f"shares: found {shares}; expected shares of splits other than "
+            "'train', which gets the rest, with a sum below 1"
+        )
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: found {limit}; expected 1 or more, or null")
+    rules = {key: rules_of(key, rules) for key in source.languages}
+    stories = (
+        prepare_story(story, source.name, rules, min_sentences, markup)
+        for story in source
+    )
+    folder = Path(output_folder)
+    paths = {s: folder / "text" / f"{s}.parquet" for s in ("train", *shares)}
+    with lock_folder(folder / "text"):
+        refuse_foreign(paths.values(), MAKER)
+        with published_together(folder) as new:
+            with (
+                contextlib.ExitStack() as files,
+                # JSON lines may hold half of a surrogate pair; so escaped, too.
+                open(
+                    new / LEDGER,
+                    "w",
+                    encoding="utf-8",
+                    errors="backslashreplace",
+                ) as file,
+            ):
+                tables = {
+                    split: files.enter_context(
+                        open_table(
+                            new / path.relative_to(folder),
+                            rules,
+                            speakers,
+                            MAKER,
+                        )
+                    )
+                    for split, path in paths.items()
+                }
+                ledger = Ledger(file)
+                kept = _first_seen(stories, ledger)
+                for story in itertools.islice(kept, limit):
+                    split = draw_split(seed, story.story_id, shares)
+                    speaker = None
+                    if speakers:
+                        speaker = draw_speaker(seed, story.story_id, speakers)
+                    tables[split].add(story.story_id, speaker, story.sentences)
+            _report(tables, ledger, new / LEDGER, folder / REFUSED)
+            # Tables of a run before never stand beside those of this one.
+            for path in (folder / "text").glob("[!.]*.parquet"):
+                if path not in paths.values() and has_mark(path, MAKER):
+                    path.unlink()
+        (folder / REFUSED).unlink(missing_ok=True)
+    return paths
+
+
+def _report(tables, ledger, path, refused):
+    """Log what was kept; refuse to publish a split without a story."""
+    for reason, count in ledger.counts.most_common():
+        logger.info("%d x %s", count, reason)
+    for split, table in tables.items():
+        logger.info(
+            "%s: %d stories, %d sentences",
+            split,
+            table.num_stories,
+            table.num_sentences,
+        )
+    empty = [s for s, table in tables.items() if not table.num_stories]
+    if empty:
+        kept = sum(table.num_stories for table in tables.values())
+        os.replace(path, refused)
+        raise ValueError(
+            f"no story for {', '.join(empty)}: {kept} were kept; {refused} "
+            "says why others were left out. Take more stories, or larger "
+            "shares."
+        )
+
+
+def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
+    """Clean a story and cut it into sentences.
+
+    Arguments
+    ---------
+    story : RawStory
+        The story.
+    name : str
+        Its source's.
+    rules : dict
+        language -> LanguageRules.
+    min_sentences : int
+        A story with fewer is left out.
+    markup : str
+        A story with one of these characters is left out.
+
+    Returns
+    -------
+    Prepared
+        A pure function of the arguments. Without an id of its own a story is
+        named by its text, so that a duplicate has the same id.
+    """
+    sentences, notes, left_out = {}, [], None
+    try:
+        if story.fault:
+            raise LeftOut("no row", story.fault)
+        plain = any(isinstance(text, str) for text in story.texts.values())
+        if plain and len(story.texts) > 1:
+            raise LeftOut("several languages, not cut into sentences")
+        for language, text in story.texts.items():
+            try:
+                told, mended = _sentences(text, rules[language], markup)
+            except LeftOut as error:
+                error.language = language
+                raise
+            sentences[language] = told
+            notes += [(language, note) for note in mended]
+        counts = {key: len(told) for key, told in sentences.items()}
+        if len(set(counts.values())) > 1:
+            raise LeftOut("unequal numbers of sentences", str(counts))
+        if min(counts.values()) < min_sentences:
+            raise LeftOut("too few sentences", str(min(counts.values())))
+        words = " ".join(next(iter(sentences.values())))
+    except LeftOut as error:
+        left_out, words = error, str(story.texts)
+        sentences = None
+    number = digest(words)
+    story_id = story.story_id or f"{name}-{number:016x}"
+    return Prepared(story_id, story.place, number, sentences, notes, left_out)
+
+
+def _sentences(text, rules, markup):
+    if isinstance(text, list):
+        return clean_sentences(text, rules, markup)
+    if not isinstance(text, str):
+        raise LeftOut("no text", repr(text)[:40])
+    text, notes = clean_story(text, rules, markup)
+    return segment(text, rules), notes
+
+
+def _first_seen(stories, ledger):
+    """Yield the stories to keep; write of the others to the ledger."""
+    texts, names, names_of_files = Seen(), Seen(), Seen()
+    while batch := list(itertools.islice(stories, BATCH)):
+        good = [story for story in batch if story.left_out is None]
+        fresh = iter(texts.add([story.digest for story in good]))
+        alone = iter(names.add([digest_id(story.story_id) for story in good]))
+        told = [digest_id(_file(story), story.story_id) for story in good]
+        inside = iter(names_of_files.add(told))
+        for story in batch:
+            error = story.left_out
+            if error is None:
+                is_new, has_name, has_own = (
+                    next(fresh),
+                    next(alone),
+                    next(inside),
+                )
+                if not is_new:
+                    error = LeftOut("duplicate")
+                elif not has_name and has_own:
+                    raise ValueError(
+                        f"{story.place}: another file of the source has "
+                        f"another story of the name '{story.story_id}'. Give "
+                        "the stories names of their own, leave out id_column "
+                        "(they are named by their text then), or read the "
+                        "files in runs of their own."
+                    )
+                elif not has_name:
+                    error = LeftOut("another story has this story_id")
+            where = {"story_id": story.story_id, "place": story.place}
+            if error is not None:
+                ledger.write(**where, **error.entry())
+                continue
+            for language, note in story.notes:
+                ledger.write(
+                    **where, language=language, action="kept", reason=note
+                )
+            yield story
+
+
+def _file(story):
+    return story.place.rpartition(", row ")[0]
+
+
+def draw_split(seed, story_id, shares):
+    """Draw a story's split.
+
+    Arguments
+    ---------
+    seed : int
+        Another seed draws others.
+    story_id : str
+        The story.
+    shares : dict
+        split -> share; the rest is ``train``.
+
+    Returns
+    -------
+    str
+        A pure function of the arguments.
+    """
+    place = digest_id(seed, "split", story_id) / 2**64
+    for split, share in shares.items():
+        if place < share:
+            return split
+        place -= share
+    return "train"

@@ -1,0 +1,183 @@
+"""Translation of stories: the protocol, its checks, one module a back-end.
+
+Sentence ``i`` of a story must stay the translation of sentence ``i``. So a
+back-end answers a story with one text a sentence, or with a `TranslationError`
+that says why it cannot; a story that is answered otherwise is left out whole.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+# Characters by which short sentences may differ in length, whatever the ratio.
+_ALLOWANCE = 20
+
+
+class TranslationError(ValueError):
+    """A story that cannot be translated. The message says why.
+
+    Arguments
+    ---------
+    reason : str
+        Why; of a sentence, what is wrong with it.
+    sentence : int, optional
+        Which, from 0, as in the tables.
+    """
+
+    def __init__(self, reason, sentence=None):
+        where = "" if sentence is None else f"sentence {sentence} "
+        super().__init__(f"{where}{reason}")
+        self.reason, self.sentence = reason, sentence
+
+
+class Story(NamedTuple):
+    """A story in one language.
+
+    Attributes
+    ----------
+    story_id : str
+        Its name.
+    sentences : list of str
+        Its text.
+    """
+
+    story_id: str
+    sentences: list
+
+
+class Translator(Protocol):
+    """What the driver asks of a back-end."""
+
+    #: Whatever changes the translations: JSON types.
+    identity: dict
+
+    def to(self, device):
+        """Compute on a device, where there is something to compute.
+
+        Returns
+        -------
+        Translator
+            Itself.
+        """
+
+    def translate(self, shards, check):
+        """Translate stories, shard by shard.
+
+        Arguments
+        ---------
+        shards : iterable of list of Story
+            Read ahead by a shard or so, and not held.
+        check : Checks
+            What a translation is held against afterwards; a back-end that can
+            mend a bad one calls it itself.
+
+        Yields
+        ------
+        list
+            For each story of a shard the list of its translated sentences,
+            or a `TranslationError`. It depends on the shard alone.
+        """
+
+    def usage(self):
+        """Return what the work has cost up to now, empty where nothing.
+
+        Returns
+        -------
+        dict
+            JSON types.
+        """
+
+
+@dataclass(frozen=True)
+class Checks:
+    r"""What no translation looks like.
+
+    Arguments
+    ---------
+    copy_letters : int
+        A sentence of at least so many letters that comes back unchanged is
+        taken for untranslated. Shorter ones may be names: "Tom and Lily!".
+    length_ratio : float
+        A sentence and its translation may differ in length by this factor,
+        and 20 characters: what is beyond holds a neighbour's text, or lacks
+        its own.
+
+    Example
+    -------
+    >>> check = Checks()
+    >>> check(["Look!", "It is a cat."], ["Regarde !", "C'est\n un chat."])
+    ['Regarde !', "C'est un chat."]
+    >>> check(["Look!", "It is a cat."], ["Regarde ! C'est un chat."])
+    Traceback (most recent call last):
+    ...
+    speechbrain_slm.stories.translation.TranslationError: 1 sentence(s) came
+    back for 2
+    """
+
+    copy_letters: int = 20
+    length_ratio: float = 4.0
+
+    def __call__(self, sentences, translations, first=0):
+        """Return the translations with plain spaces, or refuse them.
+
+        Arguments
+        ---------
+        sentences : list of str
+            What was translated.
+        translations : list of str
+            What came back.
+        first : int
+            The number of the first sentence, for the message.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        TranslationError
+            Names the sentence.
+        """
+        if len(translations) != len(sentences):
+            raise TranslationError(
+                f"{len(translations)} sentence(s) came back for "
+                f"{len(sentences)}"
+            )
+        clean = [_plain_text(text) for text in translations]
+        pairs = zip(sentences, clean, strict=True)
+        for number, (source, text) in enumerate(pairs, first):
+            fault = self._fault(source, text)
+            if fault:
+                raise TranslationError(fault, number)
+        return clean
+
+    def _fault(self, source, text):
+        if text is None:
+            return "is no text"
+        if not re.search(r"\w", text):
+            return "came back empty"
+        letters = _letters(source)
+        if len(letters) >= self.copy_letters and letters == _letters(text):
+            return "is a copy of the source"
+        short, long = sorted((len(source), len(text)))
+        if long > self.length_ratio * short + _ALLOWANCE:
+            return (
+                f"has {len(text)} characters for {len(source)}; text of "
+                "another sentence is in it, or its own is missing"
+            )
+        return ""
+
+
+def _plain_text(text):
+    """Join lines; None for what no file could hold."""
+    if not isinstance(text, str):
+        return None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+    return " ".join(text.replace("\0", " ").split())
+
+
+def _letters(text):
+    return "".join(re.findall(r"\w", text.casefold()))

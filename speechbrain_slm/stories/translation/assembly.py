@@ -1,0 +1,225 @@
+"""Putting a translated table together from its shards."""
+
+import json
+import logging
+import os
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from speechbrain_slm.stories.translation.parts import (
+    facts_of,
+    find_parts,
+    read_part,
+    read_shards,
+    stories_of,
+)
+from speechbrain_slm.utils.columns import parquet_of
+from speechbrain_slm.utils.ownership import mark_of
+from speechbrain_slm.utils.publishing import published_together
+from speechbrain_slm.utils.tables import STORIES
+
+logger = logging.getLogger(__name__)
+
+MAKER = "translation recipe"
+LEDGER_SUFFIX = ".left_out.jsonl"
+# Of a table that was not written.
+REFUSED_SUFFIX = ".left_out.refused.jsonl"
+_ROWS = 65536  # in a row group of the result
+
+
+class TooManyRejected(ValueError):
+    """More stories have no translation than the run may leave out."""
+
+
+def forget_rejected(folder):
+    """Remove the shards with rejected stories: a rerun tries them again.
+
+    Arguments
+    ---------
+    folder : Path
+        Where they are.
+    """
+    for path in find_parts(folder).values():
+        reasons = read_part(path)[0]["reason"]
+        if reasons.null_count < len(reasons):
+            path.unlink()
+
+
+def output_schema(held, target_language, leave_out):
+    """Return the columns of the new table.
+
+    Arguments
+    ---------
+    held : HeldFile
+        The table without it.
+    target_language : str
+        The column to add.
+    leave_out : sequence of str
+        Columns that are not taken over.
+
+    Returns
+    -------
+    pyarrow.Schema
+
+    Raises
+    ------
+    ValueError
+        If there is such a column already, or none to leave out.
+    """
+    with parquet_of(held) as file:
+        schema = file.schema_arrow
+    unknown = set(leave_out) - set(schema.names)
+    if unknown:
+        raise ValueError(
+            f"{held.path} has no column(s) {', '.join(sorted(unknown))} to "
+            f"leave out; found {', '.join(schema.names)}"
+        )
+    ours = {field.name: field for field in STORIES}
+    fields = [
+        ours.get(field.name, field)
+        for field in schema
+        if field.name not in leave_out
+    ]
+    if target_language in [field.name for field in fields]:
+        raise ValueError(
+            f"{held.path} has a column '{target_language}' already; add it to "
+            "leave_out to have it made anew"
+        )
+    added = pa.field(target_language, pa.string())
+    return pa.schema([*fields, added], metadata=mark_of(MAKER))
+
+
+def assemble(held, path_out, languages, folder, schema, plan, most):
+    """Put the table together, and write the ledger.
+
+    Arguments
+    ---------
+    held : HeldFile
+        The table without the language.
+    path_out : Path
+        The table with it.
+    languages : tuple of str
+        That which is there, and that which is added.
+    folder : Path
+        Where its shards are, all of them.
+    schema : pyarrow.Schema
+        Of the new table.
+    plan : dict
+        What is pinned there.
+    most : float
+        How many stories may be left out.
+
+    Returns
+    -------
+    dict
+        Numbers of ``stories`` and of those ``left_out``.
+
+    Raises
+    ------
+    TooManyRejected
+        If more are left out; the table is not written then.
+    ValueError
+        If a shard is damaged, or that of other stories, or no story is left.
+    """
+    parts = find_parts(folder)
+    source, target = languages
+    counts = {"stories": 0, "left_out": 0}
+    ledger = path_out.with_name(path_out.stem + LEDGER_SUFFIX)
+    columns = schema.names[:-1]
+    example, waiting = "", []
+    refused = path_out.with_name(path_out.stem + REFUSED_SUFFIX)
+    with published_together(path_out.parent) as new:
+        with (
+            pq.ParquetWriter(
+                new / path_out.name, schema, compression="zstd"
+            ) as writer,
+            open(new / ledger.name, "w", encoding="utf-8") as file,
+        ):
+            wanted = list(dict.fromkeys([*columns, source]))
+            shards = read_shards(held, wanted, plan["stories_per_shard"])
+            for number, (table, starts) in enumerate(shards):
+                part, facts = read_part(parts[number], plan)
+                stories = stories_of(table, starts, source)
+                if facts != facts_of(plan, stories):
+                    raise ValueError(
+                        f"{parts[number]} is not of these stories; remove it "
+                        "and run again"
+                    )
+                table = table.select(columns)
+                waiting.append(_joined(parts[number], table, starts, part))
+                counts["stories"] += len(part)
+                for row in part.filter(part["reason"].is_valid()).to_pylist():
+                    counts["left_out"] += 1
+                    entry = {
+                        "story_id": row["story_id"],
+                        "language": target,
+                        "action": "dropped",
+                        "reason": row["reason"],
+                    }
+                    example = json.dumps(entry, ensure_ascii=False)
+                    file.write(example + "\n")
+                if sum(map(len, waiting)) >= _ROWS:
+                    _write(writer, waiting, schema)
+            _write(writer, waiting, schema)
+        if counts["left_out"] > most:
+            forget_rejected(folder)
+            # That of the table which is there, if one is, stays beside it.
+            os.replace(new / ledger.name, refused)
+            raise TooManyRejected(
+                f"{held.path}: {counts['left_out']} of {counts['stories']} "
+                f"stories have no translation, more than max_rejected allows "
+                f"({most:g} stories); the last: {example}. {refused} names "
+                "each. Mend the cause and run again: they are tried again. Or "
+                "raise max_rejected."
+            )
+        if counts["left_out"] == counts["stories"]:
+            raise ValueError(f"{held.path}: no story has a translation")
+    refused.unlink(missing_ok=True)
+    logger.info(
+        "%s: %d stories, %d left out (%s)",
+        path_out,
+        counts["stories"] - counts["left_out"],
+        counts["left_out"],
+        ledger.name,
+    )
+    return counts
+
+
+def _joined(path, table, starts, part):
+    """Put translations beside their sentences, story by story."""
+    kept = part["reason"].is_null()
+    lengths = pa.array([*starts[1:].tolist(), len(table)])
+    lengths = pc.subtract(lengths, pa.array(starts))
+    same = part["story_id"].equals(table["story_id"].take(pa.array(starts)))
+    found = pc.list_value_length(part["sentences"])
+    if (
+        not same
+        or not pc.all(
+            pc.or_(
+                pc.invert(kept), pc.fill_null(pc.equal(found, lengths), False)
+            )
+        ).as_py()
+    ):
+        raise ValueError(
+            f"{path} is not of these stories; remove it and run again"
+        )
+    story = pc.list_parent_indices(
+        pa.ListArray.from_arrays(
+            pa.array([*starts.tolist(), len(table)], pa.int32()),
+            pa.nulls(len(table)),
+        )
+    )
+    rows = table.filter(kept.take(story))
+    texts = pc.list_flatten(part["sentences"].filter(kept))
+    return rows.append_column("", texts)
+
+
+def _write(writer, waiting, schema):
+    if waiting:
+        table = pa.concat_tables(waiting)
+        if len(table):
+            table = table.rename_columns(schema.names)
+            writer.write_table(table.cast(schema))
+        waiting.clear()

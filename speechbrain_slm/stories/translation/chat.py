@@ -1,0 +1,306 @@
+"""Translation by a chat model: GPT-4, or one's own server (vLLM, llama.cpp).
+
+A story is sent as one JSON object with a key a sentence, ``{"1": "Once upon
+a time...", "2": ...}``, and the reply must be an object with the same keys: a
+server that takes a JSON schema cannot answer otherwise. A reply that is not
+so is sent back to the model with what is wrong with it, a few times.
+"""
+
+import json
+import logging
+import re
+from collections import deque
+
+from speechbrain_slm.stories.translation import TranslationError
+from speechbrain_slm.stories.translation.replies import ReplyCache
+from speechbrain_slm.stories.translation.waiting import WaitingThreads
+from speechbrain_slm.utils.hashing import identity_of
+
+logger = logging.getLogger(__name__)
+
+RESPONSE_FORMATS = ("json_schema", "json_object", "text")
+LONGEST_FAULT = 500  # characters
+# Of one request; a server that says more is not believed.
+MOST_TOKENS = 10**8
+_RESERVED = {"model", "messages", "response_format", "stream", "n"}
+
+
+class ChatTranslator:
+    """A :class:`Translator` that asks a chat endpoint.
+
+    Arguments
+    ---------
+    endpoint : ChatEndpoint
+        Where to ask.
+    model : str
+        The model's name there.
+    prompt : str
+        What the model is told first. ``{source}`` and ``{target}`` stand for
+        the languages' names.
+    retry_prompt : str
+        What it is told when a reply cannot be used; ``{error}`` stands for
+        what is wrong with it.
+    source_name : str
+        The language of the stories, in the words of the prompt.
+    target_name : str
+        The language to translate to.
+    cache_folder : str or Path
+        Where good replies are kept, by the hash of prompt, model, settings
+        and sentences. Whoever asks the same again gets them from there.
+    response_format : str
+        ``json_schema``; for servers that do not take it ``json_object``, or
+        ``text``, which asks for nothing.
+    options : dict, optional
+        Further fields of each request, such as ``temperature``.
+    sentences_per_request : int
+        A longer story is sent in parts, each with those before it as context.
+    attempts : int
+        How often the model may reply before the story is left out.
+    concurrency : int
+        Requests at a time.
+    prompt_price : float, optional
+        Of a million tokens sent, for the log.
+    completion_price : float, optional
+        Of a million tokens received.
+    """
+
+    def __init__(
+        self,
+        endpoint,
+        model,
+        prompt,
+        retry_prompt,
+        source_name,
+        target_name,
+        cache_folder,
+        response_format="json_schema",
+        options=None,
+        sentences_per_request=40,
+        attempts=3,
+        concurrency=8,
+        prompt_price=None,
+        completion_price=None,
+    ):
+        if response_format not in RESPONSE_FORMATS:
+            raise ValueError(
+                f"response_format is {response_format!r}; expected one of "
+                f"{', '.join(RESPONSE_FORMATS)}"
+            )
+        for name, value in (
+            ("sentences_per_request", sentences_per_request),
+            ("attempts", attempts),
+            ("concurrency", concurrency),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
+        options = dict(options or {})
+        if wrong := sorted(_RESERVED & options.keys()):
+            raise ValueError(
+                f"options holds {', '.join(wrong)}, which the translator sets"
+            )
+        self.endpoint = endpoint
+        self.model = model
+        prompt = prompt.replace("{source}", source_name)
+        self.prompt = prompt.replace("{target}", target_name)
+        self.retry_prompt = retry_prompt
+        self.response_format = response_format
+        self.options = options
+        self.sentences_per_request = sentences_per_request
+        self.attempts = attempts
+        self.concurrency = concurrency
+        self.prices = (prompt_price, completion_price)
+        self.cache = ReplyCache(cache_folder)
+        self.identity = {
+            "type": "chat",
+            "model": model,
+            "prompt": self.prompt,
+            "retry_prompt": retry_prompt,
+            "response_format": response_format,
+            "options": options,
+            "sentences_per_request": sentences_per_request,
+            "attempts": attempts,
+        }
+
+    def to(self, device):
+        """Return itself: the server computes."""
+        return self
+
+    def usage(self):
+        """Return tokens, and money where prices are set, by model.
+
+        They are those of all runs with this cache folder.
+        """
+        totals = self.cache.totals()
+        for counts in totals.values():
+            if None not in self.prices:
+                tokens = counts["prompt_tokens"], counts["completion_tokens"]
+                pairs = zip(tokens, self.prices, strict=True)
+                cost = sum(count * price for count, price in pairs)
+                counts["cost"] = round(cost / 1e6, 6)
+        return totals
+
+    def translate(self, shards, check):
+        """See :meth:`Translator.translate`. Two shards are under way."""
+        self.endpoint.begin()
+        pending = deque()
+        with WaitingThreads(self.concurrency) as pool:
+            try:
+                for shard in shards:
+                    pending.append(
+                        [pool.submit(self._story, one, check) for one in shard]
+                    )
+                    if len(pending) > 1:
+                        yield [_outcome(one) for one in pending.popleft()]
+                while pending:
+                    yield [_outcome(one) for one in pending.popleft()]
+            finally:
+                self.endpoint.stop()
+
+    def _story(self, story, check):
+        messages = [{"role": "system", "content": self.prompt}]
+        translations, step = [], self.sentences_per_request
+        try:
+            for start in range(0, len(story.sentences), step):
+                part = story.sentences[start : start + step]
+                first = start + 1
+                messages.append(_message("user", part, first))
+                found = self._part(messages, part, first, check)
+                messages.append(_message("assistant", found, first))
+                translations += found
+        except TranslationError:
+            raise
+        except Exception as error:
+            # The other threads would go on paying for nothing.
+            self.endpoint.stop(str(error))
+            raise
+        return translations
+
+    def _part(self, messages, sentences, first, check):
+        keys = [str(first + n) for n in range(len(sentences))]
+        request = {
+            **self.options,
+            "model": self.model,
+            "messages": messages,
+            **_format(self.response_format, keys),
+        }
+        name = identity_of(request)
+        found = self.cache.get(name)
+        if found is not None:
+            return check(sentences, found, first - 1)
+        for _ in range(self.attempts):
+            reply = self.endpoint.complete(request)
+            content, found, fault = _content(reply), None, ""
+            try:
+                told = _read(reply, content, keys)
+                found = check(sentences, told, first - 1)
+            except TranslationError as error:
+                # A reply may be long, and its keys stand in the message.
+                fault = str(error)[:LONGEST_FAULT]
+                said = error.reason[:LONGEST_FAULT]
+                if error.sentence is not None:
+                    # Its keys count from 1.
+                    said = f'"{error.sentence + 1}" {said}'
+            self.cache.add(self.model, *_tokens(reply), name, found)
+            if found is not None:
+                return found
+            said = self.retry_prompt.replace("{error}", said)
+            request["messages"] = [
+                *messages,
+                # Servers refuse an empty message.
+                {"role": "assistant", "content": content or "-"},
+                {"role": "user", "content": said},
+            ]
+        raise TranslationError(
+            f"no reply of {self.attempts} can be used; the last: {fault}"
+        )
+
+
+def _outcome(future):
+    try:
+        return future.result()
+    except TranslationError as error:
+        return error
+
+
+def _message(role, sentences, first):
+    texts = {str(number): s for number, s in enumerate(sentences, first)}
+    content = json.dumps(texts, ensure_ascii=False, indent=0)
+    return {"role": role, "content": content}
+
+
+def _format(kind, keys):
+    """Return the request's field that shapes the reply."""
+    if kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"response_format": {"type": kind}}
+    schema = {
+        "type": "object",
+        "properties": {key: {"type": "string"} for key in keys},
+        "required": keys,
+        "additionalProperties": False,
+    }
+    described = {"name": "translation", "strict": True, "schema": schema}
+    return {"response_format": {"type": kind, "json_schema": described}}
+
+
+def _content(reply):
+    content = reply["choices"][0]["message"].get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _tokens(reply):
+    """Return the tokens that a reply says it cost; none if it says nonsense."""
+    usage = reply.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    found = []
+    for name in ("prompt_tokens", "completion_tokens"):
+        count = usage.get(name) or 0
+        good = isinstance(count, int) and not isinstance(count, bool)
+        if not good or not 0 <= count <= MOST_TOKENS:
+            logger.warning(
+                "The server's usage says %s: %.40r; it is not counted, so the "
+                "cost that is shown is too low",
+                name,
+                count,
+            )
+            count = 0
+        found.append(count)
+    return found
+
+
+def _read(reply, content, keys):
+    """Return the texts of a reply in the order of the keys."""
+    choice = reply["choices"][0]
+    if choice.get("finish_reason") == "length":
+        raise TranslationError("the reply was cut off at its token limit")
+    if choice["message"].get("refusal"):
+        raise TranslationError(f"refused: {choice['message']['refusal']}")
+    if not content.strip():
+        raise TranslationError("the reply is empty")
+    # Models that are not held to JSON like to put it into a code block.
+    fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)```\s*", content, re.S)
+    try:
+        texts = json.loads(
+            fenced[1] if fenced else content, object_pairs_hook=_unique
+        )
+    except (ValueError, RecursionError) as error:
+        raise TranslationError(f"the reply is not JSON: {error}") from None
+    if not isinstance(texts, dict):
+        raise TranslationError("the reply is not a JSON object")
+    missing = [key for key in keys if key not in texts]
+    extra = [key for key in texts if key not in keys]
+    if missing or extra:
+        raise TranslationError(
+            f"expected the keys {keys[0]} to {keys[-1]}; missing: "
+            f"{', '.join(missing[:20]) or 'none'}; not asked for: "
+            f"{', '.join(extra[:20]) or 'none'}"
+        )
+    return [texts[key] for key in keys]
+
+
+def _unique(pairs):
+    texts = dict(pairs)
+    if len(texts) < len(pairs):
+        raise TranslationError("a key stands twice in the reply")
+    return texts

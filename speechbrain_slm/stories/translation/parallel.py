@@ -1,0 +1,288 @@
+"""Translations that exist: a file with a row a sentence.
+
+The file may be far larger than the memory: what is held of it are two numbers
+a story, its name's hash and where it begins.
+"""
+
+import hashlib
+import json
+import logging
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_slm.stories.translation import TranslationError
+from speechbrain_slm.utils.columns import check_columns, parquet_of, readable
+from speechbrain_slm.utils.files import (
+    HeldFile,
+    nfc,
+    refuse_encoding,
+    refuse_wide,
+)
+from speechbrain_slm.utils.text_rows import tsv_fields, tsv_names
+from speechbrain_slm.utils.user_tables import as_text
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jsonl", ".tsv", ".parquet")
+_MARK = b"\xef\xbb\xbf"  # of UTF-8, where a file has one
+_BLOCK = 1 << 20
+
+
+class ParallelFile:
+    r"""A :class:`Translator` that looks stories up.
+
+    Arguments
+    ---------
+    path : str or Path
+        A ``.jsonl``, ``.tsv`` or ``.parquet`` file (see ``utils.user_tables``)
+        with ``story_id``, ``sentence`` (0, 1, 2, ...) and text columns;
+        the rows of a story stand together, in order.
+    target_column : str
+        The translation.
+    source_column : str, optional
+        The text that was translated: a story in which it is not that of the
+        stories table is left out, since nothing says that sentence ``i`` is
+        the same there. By default the numbers alone are trusted.
+
+    Example
+    -------
+    >>> from speechbrain_slm.stories.translation import Checks, Story
+    >>> path = getfixture("tmp_path") / "fr.tsv"
+    >>> _ = path.write_text("story_id\tsentence\tfr\na\t0\tBonjour.\n")
+    >>> stories = [Story("a", ["Hello."]), Story("b", ["Goodbye."])]
+    >>> list(ParallelFile(path, "fr").translate([stories], Checks()))
+    [[['Bonjour.'], TranslationError('the parallel file does not have it')]]
+    """
+
+    def __init__(self, path, target_column, source_column=None):
+        self.path = Path(path)
+        self.target_column = target_column
+        self.source_column = source_column
+        if self.path.suffix not in SUFFIXES:
+            raise ValueError(
+                f"{self.path}: expected a file in {', '.join(SUFFIXES)}"
+            )
+
+    def to(self, device):
+        """Return itself: there is nothing to compute."""
+        return self
+
+    def usage(self):
+        """Return nothing: it has been paid for."""
+        return {}
+
+    @cached_property
+    def identity(self):
+        """The file's content and what is read of it."""
+        return {
+            "type": "parallel",
+            "sha256": self._rows.held.sha256(),
+            "target_column": self.target_column,
+            "source_column": self.source_column,
+        }
+
+    @cached_property
+    def _rows(self):
+        columns = ["story_id", "sentence", self.target_column]
+        if self.source_column:
+            columns.append(self.source_column)
+        parquet = self.path.suffix == ".parquet"
+        return (_ParquetRows if parquet else _TextRows)(self.path, columns)
+
+    @cached_property
+    def _index(self):
+        names, starts, last, first = [], [], None, ""
+        for start, story_id, fault in self._rows.stories():
+            first = first or fault
+            if not fault and story_id != last:
+                names.append(_hash(story_id))
+                starts.append(start)
+                last = story_id
+        if first:
+            logger.warning("%s: a row that is none: %s", self.path, first)
+            if not names:
+                raise ValueError(f"{self.path}: no line is a row; {first}")
+        names = np.array(names, dtype=np.uint64)
+        starts = np.array(starts, dtype=np.int64)
+        order = np.argsort(names, kind="stable")
+        names, starts = names[order], starts[order]
+        twice = np.flatnonzero(names[1:] == names[:-1])
+        if len(twice):
+            row, _ = next(self._rows.read(int(starts[twice[0] + 1])))
+            raise ValueError(
+                f"{self.path}: the rows of story '{row['story_id']}' do not "
+                "stand together; sort the file by story_id and sentence"
+            )
+        return names, starts
+
+    def translate(self, shards, check):
+        """See :meth:`Translator.translate`."""
+        for shard in shards:
+            results = []
+            for story in shard:
+                try:
+                    results.append(self._story(story))
+                except TranslationError as error:
+                    results.append(error)
+            yield results
+
+    def _story(self, story):
+        names, starts = self._index
+        name = _hash(story.story_id)
+        place = int(np.searchsorted(names, name))
+        if place == len(names) or names[place] != name:
+            raise TranslationError("the parallel file does not have it")
+        found = []
+        for row, fault in self._rows.read(int(starts[place])):
+            # What comes after a story's last sentence is none of it.
+            if fault and len(found) == len(story.sentences):
+                break
+            if fault:
+                raise TranslationError(f"the parallel file: {fault}")
+            if nfc(row["story_id"]) != nfc(story.story_id):
+                break
+            if str(row["sentence"]) != str(len(found)):
+                raise TranslationError(
+                    f"the parallel file has sentence {row['sentence']} where "
+                    f"{len(found)} is expected"
+                )
+            found.append(row)
+        if self.source_column and len(found) == len(story.sentences):
+            for number, row in enumerate(found):
+                if row[self.source_column] != story.sentences[number]:
+                    raise TranslationError(
+                        f"sentence {number} has another source text in "
+                        "the parallel file"
+                    )
+        return [row[self.target_column] for row in found]
+
+
+def _hash(story_id):
+    # An accent may be written in two ways.
+    name = nfc(story_id).encode("utf-8")
+    digest = hashlib.blake2b(name, digest_size=8)
+    return np.uint64(int.from_bytes(digest.digest(), "little"))
+
+
+class _TextRows:
+    """Rows of a text file, found by the byte at which they begin."""
+
+    def __init__(self, path, columns):
+        self.path = path
+        self.columns = columns
+        self.held = HeldFile(path, "translations, a row a sentence")
+        refuse_wide(self.held.path)
+        self.header, self.quoted, self.start = None, False, 0
+        with open(path, "rb") as file:
+            line = file.readline()
+        if line.startswith(_MARK):
+            self.start = len(_MARK)
+        if path.suffix == ".tsv":
+            self.start = len(line)
+            text = self._decode(line).removeprefix("\ufeff")
+            self.header, self.quoted = tsv_names(text)
+            check_columns(path, self.header, columns)
+
+    def stories(self):
+        """Yield where each row begins, its story, and why it is none."""
+        for start, row, fault in self._from(self.start):
+            yield start, row.get("story_id"), fault
+
+    def read(self, start):
+        """Yield rows from a place on, and why one is none."""
+        for _, row, fault in self._from(start):
+            yield row, fault
+
+    def _from(self, start):
+        self.held.check()
+        self.held.file.seek(start)
+        for line in _lines(self.held.file):
+            if line.strip():
+                try:
+                    yield start, self._row(self._decode(line)), ""
+                except (LookupError, TypeError, _NoRow) as error:
+                    fault = f"line at byte {start}: {error!r}; expected a row"
+                    yield start, {}, f"{fault} with {', '.join(self.columns)}"
+            start += len(line)
+
+    def _decode(self, line):
+        try:
+            return line.decode("utf-8")
+        except UnicodeDecodeError:
+            refuse_encoding(self.path)
+
+    def _row(self, text):
+        try:
+            if self.header is None:
+                row = json.loads(text)
+            else:
+                fields = tsv_fields(text, self.quoted)
+                row = dict(zip(self.header, fields, strict=True))
+            row = {name: row[name] for name in self.columns}
+            return {**row, "story_id": as_text(row["story_id"])}
+        except (ValueError, RecursionError) as error:
+            raise _NoRow(str(error)) from error
+
+
+class _NoRow(Exception):
+    """A line is no row."""
+
+
+def _lines(file):
+    """Cut what follows in a file into lines, with their ends."""
+    left = b""
+    while block := file.read(_BLOCK):
+        *lines, left = (left + block).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if left:
+        yield left
+
+
+class _ParquetRows:
+    """Rows of a Parquet file, found by their number; one group is held."""
+
+    def __init__(self, path, columns):
+        self.columns = columns
+        self.held = HeldFile(path, "translations, a row a sentence")
+        with parquet_of(self.held) as file:
+            self.file = file
+        check_columns(path, self.file.schema_arrow.names, columns)
+        meta = self.file.metadata
+        sizes = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
+        self.bounds = np.cumsum([0, *sizes])
+        self.held_group, self.rows = None, None
+
+    def stories(self):
+        """Yield each row's number, its story, and why it is none."""
+        number = 0
+        with parquet_of(self.held) as file:
+            for batch in file.iter_batches(columns=["story_id"]):
+                for story_id in batch["story_id"].to_pylist():
+                    yield number, *_story_id(story_id, number)
+                    number += 1
+
+    def read(self, start):
+        """Yield rows from a number on, and why one is none."""
+        self.held.check()
+        while start < self.bounds[-1]:
+            group = int(np.searchsorted(self.bounds, start, "right")) - 1
+            if group != self.held_group:
+                with readable(self.held.path, "Parquet"):
+                    self.rows = self.file.read_row_group(group, self.columns)
+                self.held_group = group
+            offset = start - int(self.bounds[group])
+            # A story at a time: a group may have a million rows.
+            for row in self.rows.slice(offset, 64).to_pylist():
+                story_id, fault = _story_id(row["story_id"], start)
+                yield {**row, "story_id": story_id}, fault
+                start += 1
+
+
+def _story_id(value, number):
+    try:
+        return as_text(value), ""
+    except ValueError as error:
+        return "", f"row {number}: story_id: {error}"

@@ -1,0 +1,288 @@
+"""Stories of a table, shard by shard, and what became of each shard.
+
+A table is read in pieces of some thousand rows: how long it is does not
+matter. A shard is so many stories, in the table's order; its translation is
+published as one file, whole or not at all.
+"""
+
+import hashlib
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from speechbrain_slm.stories.translation import Story
+from speechbrain_slm.utils.columns import as_type, check_columns, parquet_of
+from speechbrain_slm.utils.files import HeldFile
+from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.pieces import DamagedPiece, read_piece, write_piece
+from speechbrain_slm.utils.tables import STORIES
+
+PARTS = "part-*.parquet"
+# A row a story; it has sentences, or a reason why it has none.
+PART = pa.schema(
+    [
+        ("story_id", pa.string()),
+        ("sentences", pa.list_(pa.string())),
+        ("reason", pa.string()),
+    ]
+)
+_ROWS = 16384  # read at once
+
+
+def open_stories(path):
+    """Open a stories table, which is read several times.
+
+    Arguments
+    ---------
+    path : Path
+        The table (Parquet).
+
+    Returns
+    -------
+    HeldFile
+    """
+    return HeldFile(
+        path, "a stories table (Parquet), as the text recipe writes"
+    )
+
+
+def read_shards(held, columns, stories_per_shard):
+    """Cut a stories table into shards of whole stories.
+
+    Arguments
+    ---------
+    held : HeldFile
+        A stories table.
+    columns : list of str
+        What to read, ``story_id`` and ``sentence`` among it.
+    stories_per_shard : int
+        Stories in a shard.
+
+    Yields
+    ------
+    pyarrow.Table
+        The rows of a shard; ``story_id`` and ``sentence`` are of the types of
+        ``STORIES``, whatever the file has.
+    numpy.ndarray
+        Where each of its stories begins, int64.
+    """
+    left = None
+    with parquet_of(held) as file:
+        for batch in file.iter_batches(_ROWS, columns=columns):
+            held.check()
+            table = _typed(held.path, pa.Table.from_batches([batch]))
+            left = table if left is None else pa.concat_tables([left, table])
+            starts = _starts(left)
+            # The last story may go on in the next batch.
+            whole = (len(starts) - 1) // stories_per_shard * stories_per_shard
+            for first in range(0, whole, stories_per_shard):
+                here = starts[first : first + stories_per_shard + 1]
+                yield left[int(here[0]) : int(here[-1])], here[:-1] - here[0]
+            left = left[int(starts[whole]) :] if len(starts) else None
+    if left is not None and len(left):
+        yield left, _starts(left)
+
+
+def _typed(path, table):
+    for field in STORIES:
+        place = table.column_names.index(field.name)
+        column = as_type(path, field, table[field.name])
+        table = table.set_column(place, field, column)
+    return table
+
+
+def _starts(table):
+    ids = table["story_id"].combine_chunks()
+    if not len(ids):
+        return np.zeros(0, dtype=np.int64)
+    new = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(np.concatenate([[True], new.astype(bool)]))
+
+
+def survey(held, language, stories_per_shard):
+    """Read a stories table through and refuse what is not one.
+
+    Arguments
+    ---------
+    held : HeldFile
+        The table.
+    language : str
+        Its text column.
+    stories_per_shard : int
+        Stories in a shard.
+
+    Returns
+    -------
+    dict
+        ``stories``: their number; ``sha256``: of the file.
+
+    Raises
+    ------
+    ValueError
+        If it is no Parquet file, lacks a column, has no story, a sentence
+        without text, a story whose sentences are not numbered 0, 1, 2, ...,
+        or one whose rows do not stand together.
+    """
+    path, columns = held.path, [*STORIES.names, language]
+    with parquet_of(held) as file:
+        check_columns(path, file.schema_arrow.names, columns)
+    row, hashes = 0, []
+    for table, starts in read_shards(held, columns, stories_per_shard):
+        _check_shard(path, table, starts, language, row)
+        row += len(table)
+        for story_id in table["story_id"].take(starts).to_pylist():
+            digest = hashlib.blake2b(story_id.encode("utf-8"), digest_size=8)
+            hashes.append(np.frombuffer(digest.digest(), np.uint64))
+    if not hashes:
+        raise ValueError(f"{path} holds no story")
+    hashes = np.concatenate(hashes)
+    if len(np.unique(hashes)) < len(hashes):
+        raise ValueError(
+            f"{path}: the rows of a story do not stand together, or two "
+            "stories have one story_id; sort it by story_id and sentence"
+        )
+    return {"stories": len(hashes), "sha256": held.sha256()}
+
+
+def _check_shard(path, table, starts, language, row):
+    for name in table.column_names:
+        if table[name].null_count:
+            hole = pc.index(pc.is_null(table[name]), True).as_py()
+            raise ValueError(f"{path}, row {row + hole}: no '{name}'")
+    empty = pc.index(pc.utf8_trim_whitespace(table[language]), "").as_py()
+    if empty >= 0:
+        raise ValueError(
+            f"{path}, row {row + empty}: column '{language}' has no text"
+        )
+    lengths = np.diff(np.append(starts, len(table)))
+    expected = np.arange(len(table)) - np.repeat(starts, lengths)
+    wrong = np.flatnonzero(table["sentence"].to_numpy() != expected)
+    if len(wrong):
+        here = table.slice(int(wrong[0]), 1).to_pylist()[0]
+        raise ValueError(
+            f"{path}, row {row + wrong[0]}: story '{here['story_id']}' has "
+            f"sentence {here['sentence']} where {expected[wrong[0]]} is "
+            "expected; a story's rows stand together, numbered 0, 1, 2, ..."
+        )
+
+
+def stories_of(table, starts, language):
+    """Return the stories of a shard.
+
+    Arguments
+    ---------
+    table : pyarrow.Table
+        Its rows.
+    starts : numpy.ndarray
+        Where they begin.
+    language : str
+        The text column.
+
+    Returns
+    -------
+    list of Story
+    """
+    names = table["story_id"].take(starts).to_pylist()
+    texts = table[language].to_pylist()
+    ends = [*starts[1:].tolist(), len(table)]
+    return [
+        Story(name, texts[start:end])
+        for name, start, end in zip(names, starts.tolist(), ends, strict=True)
+    ]
+
+
+def facts_of(plan, stories):
+    """Say what makes a part: the plan of its folder, and its stories.
+
+    Arguments
+    ---------
+    plan : dict
+        What is pinned.
+    stories : list of Story
+        What is translated, as it was read.
+
+    Returns
+    -------
+    dict
+        Two hashes.
+    """
+    return {"plan": identity_of(plan), "stories": identity_of(stories)}
+
+
+def write_part(folder, number, rows, facts):
+    """Publish a shard.
+
+    Arguments
+    ---------
+    folder : Path
+        Where.
+    number : int
+        Which shard it is.
+    rows : list of dict
+        A row a story, of ``PART``.
+    facts : dict
+        See :func:`facts_of`.
+    """
+    table = pa.Table.from_pylist(rows, schema=PART)
+    write_piece(folder / PARTS.replace("*", f"{number:07d}"), table, facts)
+
+
+def find_parts(folder):
+    """Find the shards that are done, those of array jobs too.
+
+    Arguments
+    ---------
+    folder : Path
+        Where they are published.
+
+    Returns
+    -------
+    dict
+        number -> path
+    """
+    return {
+        int(re.search(r"part-(\d+)", path.name)[1]): path
+        for path in sorted(folder.glob(f"**/{PARTS}"))
+        if not path.name.startswith(".")
+    }
+
+
+def read_part(path, plan=None):
+    """Read a shard.
+
+    Arguments
+    ---------
+    path : Path
+        Its file.
+    plan : dict, optional
+        What is pinned; by default it may be that of any plan.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of ``PART``.
+    dict
+        Its facts.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or of another plan. It is not replaced: what
+        it holds may have been paid for.
+    """
+    try:
+        table, facts = read_piece(path)
+    except DamagedPiece as error:
+        raise ValueError(
+            f"{path} is damaged, or was not made by this version of the "
+            "recipe: its content has not the sum that a part has from the "
+            "moment it is made. Remove it and run again."
+        ) from error
+    if plan is not None and facts["plan"] != identity_of(plan):
+        raise ValueError(
+            f"{path} was made with another configuration than the "
+            "folder's plan.json says; remove it and run again"
+        )
+    return table.cast(PART), facts

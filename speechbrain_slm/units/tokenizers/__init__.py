@@ -1,0 +1,1 @@
+"""What makes units of speech, a module each."""

@@ -1,0 +1,324 @@
+"""Byte-pair encoding of units: what stands together becomes one symbol.
+
+A sentence of a hundred-unit codebook is some forty units long; coded by
+4,000 pieces it is about ten, and a language model needs a fraction of the
+tokens and of the time to learn. Works on top of any tokenizer.
+"""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from speechbrain_slm.units.tokenizers.base import describe
+from speechbrain_slm.utils.atomic import (
+    read_json,
+    write_atomic,
+    write_json,
+)
+from speechbrain_slm.utils.hashing import identity_of
+
+logger = logging.getLogger(__name__)
+
+# sentencepiece reads text, so that each unit is a character. From here on
+# Unicode has 20,992 letters in a row, none of them space, digit or mark.
+FIRST_CHARACTER = 0x4E00
+NUM_CHARACTERS = 0xA000 - FIRST_CHARACTER
+MODEL = "bpe.model"
+DESCRIPTION = "bpe.json"
+# Times that a piece should come in the training units, in the mean.
+RECURRENCE = 20
+
+
+def _to_text(units):
+    codes = np.asarray(units, dtype=np.int64) + FIRST_CHARACTER
+    return codes.astype("<u4").tobytes().decode("utf-32-le")
+
+
+def _identity(base, model):
+    return identity_of({"base": base["identity"], "model": model.hex()})
+
+
+def check_size(alphabet, vocabulary_size):
+    """Refuse a number of pieces that cannot be, before anything is encoded.
+
+    Arguments
+    ---------
+    alphabet : int
+        Units of the tokenizer.
+    vocabulary_size : int
+        Pieces.
+
+    Raises
+    ------
+    ValueError
+        If the vocabulary is not larger than the alphabet, or either is more
+        than can be.
+    """
+    if alphabet > NUM_CHARACTERS:
+        raise ValueError(
+            f"Unit BPE writes each unit as a character and has "
+            f"{NUM_CHARACTERS:,} of them; the tokenizer has "
+            f"{alphabet:,} units. Set bpe to null."
+        )
+    if not alphabet < vocabulary_size <= 2**16:
+        raise ValueError(
+            f"bpe: vocabulary_size is {vocabulary_size}; expected more "
+            f"than the {alphabet} units of the tokenizer (and the unknown "
+            "piece), and at most 65,536"
+        )
+
+
+class UnitBPE:
+    """Merge units that stand together; see :meth:`fit` for how to make one.
+
+    Arguments
+    ---------
+    base : dict
+        What the tokenizer of the units says of itself (``describe``).
+    model : bytes
+        A sentencepiece model over the units' characters.
+    config : dict
+        What was chosen when the model was fitted.
+
+    Example
+    -------
+    >>> base = dict(identity="1a", vocabulary_size=3, frame_rate=25.0,
+    ...             deduplicated=True, config={})
+    >>> bpe = UnitBPE.fit(base, [[0, 1, 2, 0, 1]] * 2, vocabulary_size=5)
+    >>> pieces = bpe.encode([[2, 0, 1, 1]])[0]
+    >>> len(pieces), bpe.decode(pieces).tolist()
+    (3, [2, 0, 1, 1])
+    """
+
+    def __init__(self, base, model, config):
+        self.base = base
+        self.model = model
+        self.frame_rate = base["frame_rate"]
+        self.deduplicated = base["deduplicated"]
+        self.config = {"base": base["config"], "bpe": config}
+        self._processor = sentencepiece.SentencePieceProcessor(
+            model_proto=model
+        )
+        self.vocabulary_size = self._processor.get_piece_size()
+
+    @classmethod
+    def fit(cls, base, sentences, vocabulary_size, max_piece_length=16):
+        """Find the merges.
+
+        Each sentence counts once, however many stories share it: pieces then
+        describe how the language sounds and not which sentences a corpus
+        repeats, and the fit costs the same for any number of stories.
+
+        Arguments
+        ---------
+        base : dict
+            What the tokenizer of the units says of itself (``describe``).
+        sentences : iterable of sequence of int
+            Units of the training split's utterances, each once.
+        vocabulary_size : int
+            Number of pieces: sentencepiece's unknown piece (never used), the
+            single units, and the merges.
+        max_piece_length : int
+            Units that a piece stands for, at most.
+
+        Returns
+        -------
+        UnitBPE
+            The fitted encoder.
+
+        Raises
+        ------
+        ValueError
+            If the vocabulary is smaller than the alphabet, or larger than
+            the sentences have pairs to merge.
+        """
+        alphabet = base["vocabulary_size"]
+        check_size(alphabet, vocabulary_size)
+        texts = [_to_text(sentence) for sentence in sentences]
+        # Each unit once more by itself: other splits may have units that the
+        # training split lacks, and ``required_chars`` does not add those.
+        texts += _to_text(range(alphabet))
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts),
+                model_writer=model,
+                model_type="bpe",
+                vocab_size=vocabulary_size,
+                max_sentencepiece_length=max_piece_length,
+                # In bytes. Longer sentences would be left out silently.
+                max_sentence_length=4 * max(map(len, texts)) + 1,
+                character_coverage=1.0,
+                normalization_rule_name="identity",
+                remove_extra_whitespaces=False,
+                add_dummy_prefix=False,
+                split_by_whitespace=False,
+                split_by_unicode_script=False,
+                split_by_number=False,
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
+                num_threads=1,
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            reason = str(error).split("] ")[-1]
+            raise ValueError(
+                f"bpe: vocabulary_size is {vocabulary_size}, and so many "
+                "pieces could not be fitted on "
+                f"{len(texts) - alphabet} sentence(s): {reason} Set it lower, "
+                "or give more speech."
+            ) from error
+        config = {
+            "vocabulary_size": vocabulary_size,
+            "max_piece_length": max_piece_length,
+        }
+        return cls(base, model.getvalue(), config)
+
+    @property
+    def identity(self):
+        """Hash of the tokenizer below and of the sentencepiece model."""
+        return _identity(self.base, self.model)
+
+    def encode(self, sentences):
+        """Turn units into pieces.
+
+        Arguments
+        ---------
+        sentences : sequence of sequence of int
+            Units of each sentence.
+
+        Returns
+        -------
+        list of numpy.ndarray
+            Pieces of each sentence, int64.
+
+        Raises
+        ------
+        ValueError
+            If a unit is not one of the tokenizer's.
+        """
+        unknown = self._processor.unk_id()
+        texts = [_to_text(sentence) for sentence in sentences]
+        encoded = []
+        for number, pieces in enumerate(self._processor.encode(texts)):
+            if unknown in pieces:
+                raise ValueError(
+                    f"sentence {number} has a unit that the BPE model does "
+                    f"not know: the largest is {max(sentences[number])}, the "
+                    f"tokenizer has {self.base['vocabulary_size']} units"
+                )
+            encoded.append(np.asarray(pieces, dtype=np.int64))
+        return encoded
+
+    def decode(self, pieces):
+        """Turn pieces into units.
+
+        Arguments
+        ---------
+        pieces : sequence of int
+            Pieces of one sentence.
+
+        Returns
+        -------
+        numpy.ndarray
+            Its units, int64.
+        """
+        text = self._processor.decode([int(piece) for piece in pieces])
+        codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        return codes.astype(np.int64) - FIRST_CHARACTER
+
+    def save(self, folder):
+        """Write the model and, last, its description.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Gets ``bpe.model`` and ``bpe.json``.
+        """
+        folder = Path(folder)
+        write_atomic(folder / MODEL, self.model)
+        description = {
+            "base": self.base,
+            "config": self.config["bpe"],
+            "identity": self.identity,
+        }
+        write_json(folder / DESCRIPTION, description)
+
+    @classmethod
+    def load(cls, folder, base=None):
+        """Read an encoder that was saved.
+
+        Arguments
+        ---------
+        folder : str or Path
+            What ``save`` wrote to.
+        base : Tokenizer, optional
+            Makes the units; must be the one that the BPE was fitted on.
+
+        Returns
+        -------
+        UnitBPE
+            The same encoder.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no complete encoder.
+        ValueError
+            If its files do not belong together, or to another tokenizer.
+        """
+        path = Path(folder) / DESCRIPTION
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} does not exist; expected a fitted unit BPE. Run the "
+                "units recipe, which fits one."
+            )
+        description = read_json(path)
+        if base is not None and describe(base) != description["base"]:
+            raise ValueError(
+                f"{folder}: the BPE belongs to the tokenizer "
+                f"{description['base']['identity'][:12]}, found "
+                f"{base.identity[:12]}. Fit it again."
+            )
+        model = (Path(folder) / MODEL).read_bytes()
+        # Before sentencepiece reads it, which does not name what is damaged.
+        if _identity(description["base"], model) != description["identity"]:
+            raise ValueError(
+                f"{Path(folder) / MODEL} is not the model that {path} names; "
+                "fit it again"
+            )
+        return cls(description["base"], model, description["config"])
+
+
+def warn_of_rare_pieces(bpe, drawn, sentences):
+    """Say where pieces come so rarely that nothing is learnt of them.
+
+    Judged by a draw of utterances, for the number of sentences that the
+    stories have: those who share utterances hear each piece as often.
+
+    Arguments
+    ---------
+    bpe : UnitBPE
+        The encoder.
+    drawn : list of numpy.ndarray
+        Units of some utterances of the training split.
+    sentences : int
+        How many the training split has.
+    """
+    pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
+    size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1
+    if pieces < RECURRENCE * size:
+        logger.warning(
+            "BPE: each of vocabulary_size %d pieces comes %.1f times in the "
+            "training units, in the mean; of what comes less than %d times a "
+            "model learns little. Set bpe to {vocabulary_size: %d} or to null, "
+            "or bring more speech.",
+            size,
+            pieces / size,
+            RECURRENCE,
+            max(pieces / RECURRENCE, least),
+        )

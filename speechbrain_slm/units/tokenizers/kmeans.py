@@ -1,0 +1,335 @@
+"""K-means tokenizers: the nearest of k centroids is a frame's unit.
+
+What such a tokenizer is beside its features stands here: the codebook (one
+for all languages, or one a language) and the assignment of frames to it.
+"""
+
+import contextlib
+from pathlib import Path
+
+import torch
+from safetensors.numpy import save
+
+from speechbrain_slm.units.tokenizers.base import (
+    check_saved,
+    deduplicate,
+    save_description,
+)
+from speechbrain_slm.units.tokenizers.codebook import (
+    UNDECIDED,
+    border_distance,
+    fit_codebook,
+    read_centroids,
+    tensor_name,
+)
+from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.hashing import difference, identity_of
+
+TENSORS = "centroids.safetensors"
+CODEBOOKS = ("joint", "language")
+# The key of the only codebook where one serves all languages.
+JOINT = ""
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Compute with one thread inside the block.
+
+    A product that is split over threads may round differently, and a frame
+    half-way between two centroids would then change its unit with the number
+    of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def is_finite(points):
+    """Tell whether features are numbers, all of them.
+
+    Arguments
+    ---------
+    points : torch.Tensor
+        Features of an utterance, ``[U, D]``.
+
+    Returns
+    -------
+    bool
+    """
+    # A sum is as quick as can be, and no sum of features overflows.
+    return bool(torch.isfinite(points.sum(dtype=torch.float64)))
+
+
+class KMeansTokenizer:
+    """A tokenizer of features and a codebook; subclasses make the features.
+
+    A subclass has ``sample_rate``, ``frame_rate``, ``feature_size``,
+    ``config`` (a dict with a ``type``) and :meth:`features`.
+
+    Arguments
+    ---------
+    num_clusters : int
+        Size of a codebook.
+    codebooks : str
+        ``joint``: one for all languages; ``language``: one for each, and the
+        units of the second language (in alphabetical order) come after those
+        of the first.
+    deduplicate : bool
+        Write a unit that repeats itself once.
+    centroids : str, optional
+        A file to take the codebook from (see :func:`read_centroids`) instead
+        of fitting one.
+    """
+
+    equal_lengths = False
+    # Whether features are made of several utterances at once, and how.
+    batched = True
+    precision = "fp32"
+    # Whether a fit scales features, and when it ends (see fit_codebook).
+    scaled = False
+    patience = 10
+
+    def __init__(self, num_clusters, codebooks, deduplicate, centroids=None):
+        if num_clusters < 1:
+            raise ValueError(
+                f"num_clusters is {num_clusters}; expected 1 or more"
+            )
+        if codebooks not in CODEBOOKS:
+            raise ValueError(
+                f"codebooks is {codebooks!r}; expected one of "
+                f"{', '.join(CODEBOOKS)}"
+            )
+        self.num_clusters = num_clusters
+        self.codebooks = codebooks
+        self.deduplicated = deduplicate
+        self._imported = centroids
+        self._tensors = None
+
+    @property
+    def fitted(self):
+        """Whether there is a codebook."""
+        return self._tensors is not None or self._imported is not None
+
+    @property
+    def tensors(self):
+        """The codebook's arrays by name; a file is read when first asked."""
+        if not self.fitted:
+            raise ValueError(
+                "The tokenizer has no centroids yet: fit it, or restore it "
+                "from the folder of a fitted one"
+            )
+        if self._tensors is None:
+            self._set(read_centroids(self._imported), self._imported)
+        return self._tensors
+
+    def _set(self, tensors, where):
+        languages = sorted(
+            name.partition(".")[2]
+            for name in tensors
+            if name.partition(".")[0] == "centroids"
+        )
+        if (languages == [JOINT]) != (self.codebooks == "joint"):
+            raise ValueError(
+                f"{where} holds a codebook for "
+                f"{', '.join(name or 'all languages' for name in languages)}; "
+                f"expected what codebooks: {self.codebooks} says"
+            )
+        size = self.feature_size
+        shapes = {"centroids": (self.num_clusters, size)}
+        if any(name.partition(".")[0] in ("mean", "std") for name in tensors):
+            shapes |= {"mean": (size,), "std": (size,)}
+        expected = {
+            tensor_name(kind, language): shape
+            for kind, shape in shapes.items()
+            for language in languages
+        }
+        found = {name: array.shape for name, array in tensors.items()}
+        wrong = difference(expected, found)
+        if wrong:
+            raise ValueError(
+                f"{where} does not fit the features or num_clusters: "
+                f"{'; '.join(wrong)}. A codebook belongs to one model and "
+                "layer: choose the file that was fitted on these features "
+                "and set num_clusters to its number of rows, or fit one."
+            )
+        self._languages = languages
+        self._tensors = tensors
+        self._on_device = {}
+        self._identity = identity_of(
+            {
+                "config": self.config,
+                "tensors": {name: a.tolist() for name, a in tensors.items()},
+            }
+        )
+
+    @property
+    def languages(self):
+        """Whose codebooks there are, in the order of their units."""
+        return self._languages if self.tensors else []
+
+    @property
+    def vocabulary_size(self):
+        """Units are in ``[0, vocabulary_size)``."""
+        if self.codebooks == "joint":
+            return self.num_clusters
+        return self.num_clusters * len(self.languages)
+
+    @property
+    def identity(self):
+        """Hash of the configuration, the centroids and the scaling."""
+        return self._identity if self.tensors else ""
+
+    def fit(self, frames, seed, scratch=None):
+        """Find the centroids; the same frames and seed give the same bits.
+
+        Arguments
+        ---------
+        frames : dict
+            For each language a list of ``[N, D]`` arrays; the only key is
+            ``""`` where one codebook serves all languages.
+        seed : int
+            Of the initial centroids and of the order of the frames.
+        scratch : str or Path, optional
+            See :func:`fit_codebook`.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer frames than clusters.
+        """
+        tensors = {}
+        for language, blocks in sorted(frames.items()):
+            codebook = fit_codebook(
+                blocks,
+                self.num_clusters,
+                seed,
+                self.scaled,
+                scratch,
+                self.patience,
+            )
+            tensors |= {
+                tensor_name(kind, language): array
+                for kind, array in codebook.items()
+            }
+        self._set(tensors, "the fit")
+
+    def features(self, wavs, lengths):
+        """Compute the points that are clustered.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms, ``[B, T]``, float32.
+        lengths : torch.Tensor
+            Samples of each waveform that are not padding, ``[B]``.
+
+        Returns
+        -------
+        list of torch.Tensor
+            ``[U, feature_size]`` each, float32, on the tokenizer's device;
+            ``U`` is 0 where a waveform is too short.
+        """
+        raise NotImplementedError
+
+    def encode(self, wavs, lengths, languages=None):
+        """Turn waveforms into units; see :meth:`Tokenizer.encode`.
+
+        What has a feature that is not a finite number has no units, but None:
+        the nearest centroid would always be the first.
+
+        Where the rounding in a batch could decide a unit, the utterance is
+        encoded again by itself, so that float32 units do not depend on what
+        they were batched with.
+
+        Raises
+        ------
+        ValueError
+            If a language has no codebook.
+        """
+        if self.codebooks == "joint":
+            languages = [JOINT] * len(wavs)
+        for language in languages or ["(not given)"]:
+            if language not in self.languages:
+                raise ValueError(
+                    f"language {language}: the tokenizer has codebooks for "
+                    f"{', '.join(self.languages)} alone; fit it on speech "
+                    "of every language, or set codebooks: joint"
+                )
+        encoded = []
+        features = self.features(wavs, lengths)
+        rounded = self.batched and self.precision == "fp32" and len(wavs) > 1
+        for i, language in enumerate(languages):
+            if not is_finite(features[i]):
+                encoded.append(None)
+                continue
+            units, decided = self._assign(features[i], language, rounded)
+            if not decided:
+                one = slice(i, i + 1)
+                alone = self.features(wavs[one, : lengths[i]], lengths[one])
+                units, _ = self._assign(alone[0], language, False)
+            units = units.cpu().numpy()
+            if self.deduplicated:
+                units = deduplicate(units)
+            number = self.languages.index(language)
+            encoded.append(units + number * self.num_clusters)
+        return encoded
+
+    def _assign(self, points, language, rounded):
+        """Return units, and whether rounding may not have decided one."""
+        key = (language, points.device)
+        if key not in self._on_device:
+            names = (tensor_name(kind, language) for kind in ("mean", "std"))
+            centroids = self.tensors[tensor_name("centroids", language)]
+            arrays = [self.tensors.get(name) for name in names]
+            self._on_device[key] = [
+                None if a is None else torch.from_numpy(a).to(points.device)
+                for a in (centroids, *arrays)
+            ]
+        centroids, mean, std = self._on_device[key]
+        if mean is not None:
+            points = (points - mean) / std
+        with one_thread():
+            squares = centroids.square().sum(dim=1)
+            units = (squares - 2 * points @ centroids.T).argmin(dim=1)
+            if not rounded:
+                return units, True
+            border = border_distance(points, centroids, units)
+        return units, bool((border > UNDECIDED * points.norm(dim=1)).all())
+
+    def save(self, folder):
+        """Write the tokenizer; its description comes last.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Gets ``centroids.safetensors`` and ``tokenizer.json``.
+        """
+        write_atomic(Path(folder) / TENSORS, save(self.tensors))
+        save_description(self, folder)
+
+    def restore(self, folder):
+        """Take over the codebook of a tokenizer that was saved.
+
+        Arguments
+        ---------
+        folder : str or Path
+            What ``save`` wrote to.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no complete tokenizer.
+        ValueError
+            If it was another tokenizer, or its files do not belong together.
+        """
+        path = Path(folder) / TENSORS
+        check_saved(self.config, folder)
+        self._set(read_centroids(path), path)
+        check_saved(self.config, folder, self.identity)
+
+    def to(self, device):
+        """Change nothing: by default, features are made on the CPU."""
+        return self

@@ -1,0 +1,130 @@
+"""Units of the Mimi codec: its semantic codebook, or more of them.
+
+The model of ``transformers`` is used directly. SpeechBrain's wrapper of it
+asks the hub even for a model that is already there, passes lengths as rounded
+fractions, and returns tokens for padding; and what it returns for a last frame
+that is not full depends on what follows in the batch.
+"""
+
+import functools
+
+import numpy as np
+import torch
+
+from speechbrain_slm.units.tokenizers.codebook import UNDECIDED, border_distance
+from speechbrain_slm.units.tokenizers.codec import Codec
+from speechbrain_slm.units.tokenizers.pretrained import (
+    inference,
+    load_config,
+    load_model,
+)
+
+
+class Mimi(Codec):
+    """Mimi codec: 12.5 frames a second, of which the first code is semantic.
+
+    A waveform is filled up with zeros to whole frames, as in Mimi's own code
+    (``transformers`` leaves that to each convolution). The model is causal,
+    so nothing that stands behind an utterance in a batch reaches it then. Where
+    the rounding in a batch could decide a code, the utterance is encoded again
+    by itself.
+
+    Arguments are those of :class:`Codec`.
+
+    Example
+    -------
+    >>> from transformers import MimiConfig, MimiModel
+    >>> config = MimiConfig(hidden_size=16, num_filters=2, codebook_size=8,
+    ...     codebook_dim=8, vector_quantization_hidden_dimension=8,
+    ...     num_hidden_layers=1,
+    ...     num_attention_heads=2, num_key_value_heads=2, head_dim=8,
+    ...     intermediate_size=16, upsample_groups=16)
+    >>> folder = getfixture("tmp_path")
+    >>> MimiModel(config).save_pretrained(folder)
+    >>> tokenizer = Mimi(folder)
+    >>> units = tokenizer.encode(torch.randn(1, 24000), torch.tensor([24000]))
+    >>> len(units[0]), tokenizer.decode(units[0]).shape
+    (13, torch.Size([24960]))
+    """
+
+    kind = "mimi"
+
+    @functools.cached_property
+    def _settings(self):
+        config = load_config(self.source, ("mimi",))
+        self._check_codebooks(config.num_quantizers)
+        return config
+
+    def _load(self):
+        model = load_model(self.source, self._settings)
+        quantizer = model.quantizer
+        layers = [
+            *quantizer.semantic_residual_vector_quantizer.layers,
+            *quantizer.acoustic_residual_vector_quantizer.layers,
+        ]
+        for layer in layers[: self.num_codebooks]:
+            self._watch(layer.codebook)
+        return model
+
+    def _watch(self, codebook):
+        """Note how far what is quantized is from the next code."""
+        quantize = codebook.quantize
+
+        def watched(hidden):
+            codes = quantize(hidden)
+            points, centroids = hidden.float(), codebook.embed.float()
+            border = border_distance(points, centroids, codes)
+            self._borders.append((border, points.norm(dim=1)))
+            return codes
+
+        codebook.quantize = watched
+
+    @property
+    def sample_rate(self):
+        """Of the waveforms that the model expects, in Hz."""
+        return self._settings.sampling_rate
+
+    @property
+    def _frames_per_second(self):
+        return self._settings.frame_rate
+
+    @property
+    def _codebook_size(self):
+        return self._settings.codebook_size
+
+    def _codes(self, wavs, lengths):
+        samples = round(self.sample_rate / self._settings.frame_rate)
+        frames = [-(-int(length) // samples) for length in lengths]
+        padded = torch.zeros(len(wavs), max(frames) * samples)
+        for row, wav, length in zip(padded, wavs, lengths, strict=True):
+            row[: int(length)] = wav[: int(length)]
+        if not padded.numel():
+            nothing = np.zeros((self.num_codebooks, 0), dtype=np.int64)
+            return [nothing] * len(frames)
+        codes, undecided = self._forward(padded)
+        encoded = []
+        for i, count in enumerate(frames):
+            row = codes[i, :, :count]
+            if len(frames) > 1 and undecided[i, :count].any():
+                row = self._forward(padded[i : i + 1, : count * samples])[0][0]
+            encoded.append(row)
+        return encoded
+
+    def _forward(self, padded):
+        """Return codes, ``[B, Q, F]``, and what rounding may decide, [B, F]."""
+        # Of each codebook: distances to the border, and norms.
+        self._borders = []
+        with inference(self.device, self.precision):
+            codes = self._model.encode(
+                padded[:, None].to(self.device),
+                num_quantizers=self.num_codebooks,
+            ).audio_codes
+        borders, norms = map(torch.stack, zip(*self._borders, strict=True))
+        # Residuals are small, but what was rounded was not.
+        undecided = borders.amin(dim=0) < UNDECIDED * norms.amax(dim=0)
+        undecided &= torch.tensor(self.precision == "fp32")
+        undecided = undecided.view(len(codes), -1)
+        return codes.cpu().numpy(), undecided.cpu().numpy()
+
+    def _waveform(self, codes):
+        return self._model.decode(codes[None]).audio_values[0, 0]

@@ -1,0 +1,171 @@
+"""Units of self-supervised encoders: a layer of HuBERT or WavLM, and k-means.
+
+What is batched with an utterance does not change its units: the layers see a
+mask, and the group normalization of the base models, which averages over
+time, sees each utterance without its padding.
+"""
+
+import functools
+import math
+
+import torch
+from torch import nn
+from torch.nn.functional import group_norm
+
+from speechbrain_slm.units.tokenizers.layer_kmeans import LayerKMeans
+from speechbrain_slm.units.tokenizers.pretrained import (
+    inference,
+    load_config,
+    load_model,
+    preprocessor_settings,
+)
+
+MODEL_TYPES = ("hubert", "wavlm", "wav2vec2")
+EPSILON = 1e-7  # of the models' own waveform normalization
+
+
+class _UnpaddedGroupNorm(nn.Module):
+    """Group normalization over the frames that are not padding."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.num_groups, self.eps = norm.num_groups, norm.eps
+        self.weight, self.bias = norm.weight, norm.bias
+        # Set before every forward pass.
+        self.frames = None
+
+    def forward(self, hidden):
+        # Utterance by utterance: the same operation as without a batch.
+        for i, frames in enumerate(self.frames):
+            hidden[i : i + 1, :, :frames] = group_norm(
+                hidden[i : i + 1, :, :frames],
+                self.num_groups,
+                self.weight,
+                self.bias,
+                self.eps,
+            )
+        return hidden
+
+
+class SSLKMeans(LayerKMeans):
+    """Features of a self-supervised encoder's layer, then k-means.
+
+    Arguments are those of :class:`LayerKMeans`; ``source`` is a HuBERT, WavLM
+    or wav2vec 2.0 model.
+
+    Example
+    -------
+    >>> from transformers import HubertConfig, HubertModel
+    >>> config = HubertConfig(hidden_size=16, num_hidden_layers=2,
+    ...     num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7)
+    >>> folder = getfixture("tmp_path")
+    >>> HubertModel(config).save_pretrained(folder)
+    >>> tokenizer = SSLKMeans(folder, layer=1, num_clusters=4)
+    >>> frames = tokenizer.features(torch.randn(1, 8000), torch.tensor([8000]))
+    >>> tuple(frames[0].shape), tokenizer.frame_rate
+    ((24, 16), 50.0)
+    """
+
+    kind = "ssl_kmeans"
+
+    @functools.cached_property
+    def _settings(self):
+        config = load_config(self.source, MODEL_TYPES)
+        self._check_layer(config.num_hidden_layers)
+        config.num_hidden_layers = self.layer
+        return config
+
+    @functools.cached_property
+    def _preprocessor(self):
+        return preprocessor_settings(self.source)
+
+    def _load(self):
+        model = load_model(self.source, self._settings)
+        if self._settings.do_stable_layer_norm:
+            # It belongs behind the last layer of the whole model.
+            model.encoder.layer_norm = nn.Identity()
+        first = model.feature_extractor.conv_layers[0]
+        if self._settings.feat_extract_norm == "group":
+            first.layer_norm = _UnpaddedGroupNorm(first.layer_norm)
+        return model
+
+    def _choices(self):
+        return {
+            **super()._choices(),
+            "model": self._settings.model_type,
+            "normalize": self._normalize,
+            "sample_rate": self.sample_rate,
+        }
+
+    @property
+    def _normalize(self):
+        # Where the model does not say, as its authors' code (fairseq) does:
+        # with layer normalization of the convolutions, and then only.
+        default = self._settings.feat_extract_norm == "layer"
+        return bool(self._preprocessor.get("do_normalize", default))
+
+    @property
+    def sample_rate(self):
+        """Of the waveforms that the model expects, in Hz."""
+        return self._preprocessor.get("sampling_rate", 16000)
+
+    @property
+    def frame_rate(self):
+        """Units a second of speech, before de-duplication."""
+        return self.sample_rate / math.prod(self._settings.conv_stride)
+
+    @property
+    def feature_size(self):
+        """Size of the vectors that are clustered."""
+        return self._settings.hidden_size
+
+    def _frames(self, samples, num_convolutions=None):
+        """Count the frames of a waveform, behind the first convolutions."""
+        kernels, strides = (
+            self._settings.conv_kernel,
+            self._settings.conv_stride,
+        )
+        for kernel, stride in list(zip(kernels, strides, strict=True))[
+            :num_convolutions
+        ]:
+            samples = max(0, (samples - kernel) // stride + 1)
+        return samples
+
+    def features(self, wavs, lengths):
+        """Compute the layer's output; see :meth:`KMeansTokenizer.features`.
+
+        A waveform that is shorter than the receptive field gives no frame.
+        """
+        lengths = [int(length) for length in lengths]
+        frames = [self._frames(length) for length in lengths]
+        features = [torch.zeros(0, self.feature_size)] * len(lengths)
+        long = [i for i, count in enumerate(frames) if count]
+        if not long:
+            return features
+        # Behind a batch normalization, an option of HuBERT, padding is no
+        # longer 0, and the positional convolution would mix it in.
+        single = getattr(self._settings, "conv_pos_batch_norm", False)
+        for batch in [[i] for i in long] if single else [long]:
+            samples = [lengths[i] for i in batch]
+            with inference(self.device, self.precision):
+                output = self._forward(wavs[batch, : max(samples)], samples)
+            for row, i in zip(output, batch, strict=True):
+                features[i] = row[: frames[i]].float()
+        return features
+
+    def _forward(self, wavs, samples):
+        wavs = wavs.to(self.device)
+        mask = torch.zeros_like(wavs, dtype=torch.long)
+        padded = torch.zeros_like(wavs)
+        for i, count in enumerate(samples):
+            wav = wavs[i, :count]
+            if self._normalize:
+                variance = wav.var(correction=0)
+                wav = (wav - wav.mean()) / (variance + EPSILON).sqrt()
+            padded[i, :count] = wav
+            mask[i, :count] = 1
+        first = self._model.feature_extractor.conv_layers[0]
+        if self._settings.feat_extract_norm == "group":
+            first.layer_norm.frames = [self._frames(n, 1) for n in samples]
+        output = self._model(padded, attention_mask=mask)
+        return output.last_hidden_state

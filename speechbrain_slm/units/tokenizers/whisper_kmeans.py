@@ -1,0 +1,200 @@
+"""Units of Whisper's encoder: one of its layers, and k-means.
+
+Whisper was trained on transcribed speech, so these units are not textless.
+In exchange they say much about the phones and little about the speaker, and
+small models are easily had.
+
+The encoder was trained on windows of 30 s, filled up with silence. Here it
+sees the speech and ``silence`` seconds behind it. With 1 s instead of all 30,
+a sentence of 2 s takes a tenth of the time; with none, the units of two
+voices differ a tenth more. Longer speech is cut into windows of 30 s, and no
+window sees the others.
+"""
+
+import functools
+
+import torch
+from torch.nn.functional import gelu, pad
+from transformers import WhisperFeatureExtractor
+
+from speechbrain_slm.units.tokenizers.ctranslate2 import (
+    is_ctranslate2,
+    load_whisper_encoder,
+)
+from speechbrain_slm.units.tokenizers.layer_kmeans import LayerKMeans
+from speechbrain_slm.units.tokenizers.pretrained import (
+    inference,
+    load_config,
+    load_model,
+)
+
+SAMPLE_RATE = 16000  # Hz
+HOP = 320  # samples from one of the encoder's frames to the next
+MELS_PER_FRAME = 2
+
+
+class WhisperKMeans(LayerKMeans):
+    """Features of a layer of Whisper's encoder, then k-means.
+
+    On CPUs utterances are encoded one by one, so that not a bit depends on
+    what they are batched with. On GPUs the batch is padded and the padding
+    masked: as exact, but for the rounding.
+
+    Arguments
+    ---------
+    source : str
+        A Whisper model: a hub name, a local folder of transformers, or a
+        local folder of CTranslate2 (what faster-whisper uses).
+    layer : int
+        Encoder layer whose output is clustered, from 1.
+    frames_per_unit : int
+        20 ms frames whose mean is one point (2: 25 Hz).
+    silence : float
+        Seconds that the encoder sees behind the speech, or what is left of
+        its window; 30 is as in Whisper's training.
+    num_clusters : int
+        Size of a codebook.
+    **options : dict
+        More arguments of :class:`LayerKMeans`.
+
+    Example
+    -------
+    >>> from transformers import WhisperConfig, WhisperModel
+    >>> config = WhisperConfig(d_model=16, encoder_layers=2, decoder_layers=1,
+    ...     encoder_attention_heads=2, decoder_attention_heads=2)
+    >>> folder = getfixture("tmp_path")
+    >>> WhisperModel(config).save_pretrained(folder)
+    >>> tokenizer = WhisperKMeans(folder, layer=1, num_clusters=4)
+    >>> frames = tokenizer.features(torch.randn(1, 8000), torch.tensor([8000]))
+    >>> tuple(frames[0].shape), tokenizer.frame_rate
+    ((12, 16), 25.0)
+    """
+
+    kind = "whisper_kmeans"
+    sample_rate = SAMPLE_RATE
+
+    def __init__(
+        self,
+        source,
+        layer,
+        frames_per_unit=2,
+        silence=1.0,
+        num_clusters=100,
+        **options,
+    ):
+        super().__init__(source, layer, num_clusters, **options)
+        if frames_per_unit < 1 or silence < 0:
+            raise ValueError(
+                f"frames_per_unit is {frames_per_unit} and silence {silence}; "
+                "expected 1 or more, and 0 or more seconds"
+            )
+        self.frames_per_unit = frames_per_unit
+        self.silence = silence
+        self.frame_rate = SAMPLE_RATE / HOP / frames_per_unit
+
+    def _load(self):
+        if is_ctranslate2(self.source):
+            encoder = load_whisper_encoder(self.source)
+            self._check_layer(encoder.config.encoder_layers)
+            encoder.layers = encoder.layers[: self.layer]
+        else:
+            config = load_config(self.source, ("whisper",))
+            self._check_layer(config.encoder_layers)
+            config.encoder_layers = self.layer
+            config.decoder_layers = 0
+            encoder = load_model(self.source, config).encoder
+        # It belongs behind the last layer of the whole model.
+        encoder.layer_norm = torch.nn.Identity()
+        return encoder
+
+    @functools.cached_property
+    def _spectrogram(self):
+        num_mels = self._model.config.num_mel_bins
+        return WhisperFeatureExtractor(feature_size=num_mels)
+
+    def _choices(self):
+        return {
+            **super()._choices(),
+            "frames_per_unit": self.frames_per_unit,
+            "silence": self.silence,
+        }
+
+    @property
+    def feature_size(self):
+        """Size of the vectors that are clustered."""
+        return self._model.config.d_model
+
+    def features(self, wavs, lengths):
+        """Compute the layer's output, ``frames_per_unit`` frames averaged.
+
+        Samples at the end that do not fill a unit give none; see
+        :meth:`KMeansTokenizer.features`.
+        """
+        window = self._model.config.max_source_positions * HOP
+        windows, owners = [], []
+        for owner, (wav, length) in enumerate(zip(wavs, lengths, strict=True)):
+            for start in range(0, int(length), window):
+                part = wav[start : min(start + window, int(length))]
+                if len(part) >= HOP:
+                    windows.append(part)
+                    owners.append(owner)
+        together = 1 if self.device.type == "cpu" else max(1, len(windows))
+        frames = []
+        with inference(self.device, self.precision):
+            for start in range(0, len(windows), together):
+                frames += self._forward(windows[start : start + together])
+        features = []
+        for owner in range(len(wavs)):
+            parts = [
+                part
+                for part, other in zip(frames, owners, strict=True)
+                if other == owner
+            ]
+            parts.insert(0, torch.zeros(0, self.feature_size).to(self.device))
+            points = torch.cat(parts)
+            count = len(points) // self.frames_per_unit
+            points = points[: count * self.frames_per_unit]
+            shape = (count, self.frames_per_unit, self.feature_size)
+            features.append(points.reshape(shape).mean(dim=1))
+        return features
+
+    def _forward(self, windows):
+        """Return the frames, ``[F, D]``, of each window."""
+        encoder = self._model
+        counts = [len(wav) // HOP for wav in windows]
+        most = encoder.config.max_source_positions
+        silence = round(self.silence * SAMPLE_RATE / HOP)
+        seen = [min(count + silence, most) for count in counts]
+        longest = max(seen)
+        mels = [
+            pad(
+                self._mel(wav, frames), (0, MELS_PER_FRAME * (longest - frames))
+            )
+            for wav, frames in zip(windows, seen, strict=True)
+        ]
+        hidden = gelu(encoder.conv1(torch.stack(mels)))
+        hidden = gelu(encoder.conv2(hidden)).transpose(1, 2)
+        hidden = hidden + encoder.embed_positions.weight[:longest]
+        mask = None
+        if min(seen) < longest:
+            places = torch.arange(longest, device=self.device)
+            ends = torch.tensor(seen, device=self.device)
+            mask = (places < ends[:, None])[:, None, None]
+        for layer in encoder.layers:
+            hidden = layer(hidden, mask)
+        return [
+            row[:count].float()
+            for row, count in zip(hidden, counts, strict=True)
+        ]
+
+    def _mel(self, wav, frames):
+        """Return the spectrogram of a window, ``[M, 2 * frames]``."""
+        # With silence behind the speech, as in the windows of the training.
+        num_samples = max(len(wav), frames * HOP) + self._spectrogram.n_fft
+        mel = self._spectrogram(
+            wav.cpu().numpy(),
+            sampling_rate=SAMPLE_RATE,
+            max_length=num_samples,
+            return_tensors="pt",
+        ).input_features[0]
+        return mel[:, : MELS_PER_FRAME * frames].to(self.device)

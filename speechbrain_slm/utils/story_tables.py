@@ -1,0 +1,86 @@
+"""Stories tables that recipes make, and the manifests that list them.
+
+A manifest of stories that change is withdrawn before they do: whenever a run
+is killed, the manifests that are there fit the text and the items.
+"""
+
+from pathlib import Path
+
+from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
+from speechbrain_slm.utils.tables import STORIES_KEY, read_table, write_table
+
+ITEMS_FILE = "items.parquet"
+# Of the manifests of the synthesis: what is removed or replaced carries it.
+MARK = "synthesis"
+
+
+def write_stories(output_folder, tables, items, maker):
+    """Write the stories tables and the items of a recipe.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        Gets ``text/<split>.parquet`` and ``items.parquet``. Loses the
+        manifest ``<split>.parquet`` of a split whose stories change.
+    tables : dict
+        Split -> stories table (pyarrow.Table).
+    items : pyarrow.Table
+        The cloze items.
+    maker : str
+        Who writes them: its mark.
+
+    Returns
+    -------
+    dict
+        Split -> path.
+
+    Raises
+    ------
+    FileExistsError
+        If a table, the items or a manifest is in the way that another made.
+        Nothing is changed then.
+    """
+    refuse_others(output_folder, tables, maker)
+    paths, manifests, file = _places(output_folder, tables)
+    for split, table in tables.items():
+        if not _is_there(paths[split], table):
+            withdraw([manifests[split]], MARK)
+        write_table(paths[split], table.replace_schema_metadata(mark_of(maker)))
+    write_table(file, items.replace_schema_metadata(mark_of(maker)))
+    return paths
+
+
+def refuse_others(output_folder, splits, maker):
+    """Refuse to write where another's tables, items or manifests stand.
+
+    Arguments
+    ---------
+    output_folder : str or Path
+        The data folder.
+    splits : iterable of str
+        Those to be written.
+    maker : str
+        Who would write them: its mark.
+
+    Raises
+    ------
+    FileExistsError
+        Names the first.
+    """
+    paths, manifests, file = _places(output_folder, splits)
+    refuse_foreign([*paths.values(), file], maker, damaged=True)
+    refuse_foreign(manifests.values(), MARK)
+
+
+def _places(folder, splits):
+    folder = Path(folder)
+    paths = {split: folder / "text" / f"{split}.parquet" for split in splits}
+    manifests = {split: folder / f"{split}.parquet" for split in splits}
+    return paths, manifests, folder / ITEMS_FILE
+
+
+def _is_there(path, table):
+    try:
+        return read_table(path, table.schema, STORIES_KEY).equals(table)
+    except (FileNotFoundError, ValueError):
+        return False

@@ -1,0 +1,433 @@
+"""Cloze benchmarks from text files: readers, tables, off-topic endings."""
+
+import csv
+import importlib.util
+import json
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speechbrain_slm.benchmarks.cloze_texts import (
+    LEDGER,
+    ClozeItem,
+    whole_table,
+    write_cloze,
+)
+from speechbrain_slm.benchmarks.natural import load_natural
+from speechbrain_slm.benchmarks.readers import read_cloze
+from speechbrain_slm.benchmarks.topics import draw_topics, topic_words
+from speechbrain_slm.speech import merging
+from speechbrain_slm.utils.ownership import mark_of
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_KEY,
+    STORIES,
+    STORIES_KEY,
+    read_table,
+    write_table,
+)
+
+ROOT = Path(__file__).parents[3]
+COLUMNS = [
+    "InputStoryid",
+    *(f"InputSentence{number}" for number in range(1, 5)),
+    "RandomFifthSentenceQuiz1",
+    "RandomFifthSentenceQuiz2",
+    "AnswerRightEnding",
+]
+LANGUAGES = ["en", "fr"]
+
+
+def save(path, items, language, columns=COLUMNS, **changes):
+    """Write items as StoryCloze is published; every second answer is 2."""
+    with open(path, "w", newline="", encoding="utf-8-sig") as file:
+        separator = "\t" if path.suffix == ".tsv" else ","
+        writer = csv.writer(file, delimiter=separator)
+        writer.writerow(columns)
+        for number, item in enumerate(items):
+            endings = [item.right[language], item.wrong[language]]
+            answer = 1 + number % 2
+            row = [item.item_id, *item.prompt[language]]
+            row += [*(endings if answer == 1 else endings[::-1]), answer]
+            row = {**dict(zip(COLUMNS, row, strict=True)), **changes}
+            writer.writerow([row[name] for name in columns])
+    return path
+
+
+def only(item, languages):
+    """Keep some languages of an item."""
+    parts = ({key: part[key] for key in languages} for part in item[1:])
+    return ClozeItem(item.item_id, *parts)
+
+
+@pytest.fixture(scope="module")
+def natural():
+    return load_natural()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_published_files_give_the_items_back(natural, tmp_path, suffix):
+    files = {
+        language: save(tmp_path / f"{language}{suffix}", natural, language)
+        for language in LANGUAGES
+    }
+    assert read_cloze(files) == (natural, [])
+    assert read_cloze({"fr": files["fr"]})[0] == [
+        only(item, ["fr"]) for item in natural
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+def test_the_names_of_the_hub_are_read_in_every_format(
+    natural, tmp_path, suffix
+):
+    source = save(tmp_path / "en.csv", natural[:3], "en")
+    with open(source, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ["story_id", *(f"input_sentence_{n}" for n in range(1, 5))]
+    names += ["sentence_quiz1", "sentence_quiz2", "answer_right_ending"]
+    rows = [dict(zip(names, row.values(), strict=True)) for row in rows]
+    for row in rows:
+        row["answer_right_ending"] = int(row["answer_right_ending"])
+    path = tmp_path / f"en{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        source = path.with_name(f"hub{suffix}")
+        save(source, natural[:3], "en")
+        text = source.read_text(encoding="utf-8")
+        for ours, theirs in zip(COLUMNS, names, strict=True):
+            text = text.replace(ours, theirs)
+        path.write_text(text)
+    items, ledger = read_cloze({"en": path})
+    assert items == [only(item, ["en"]) for item in natural[:3]]
+    assert not ledger
+
+
+def test_json_lines(natural, tmp_path):
+    path = tmp_path / "en.jsonl"
+    rows = [
+        {
+            "id": item.item_id,
+            "prompt": list(item.prompt["en"]),
+            "right": item.right["en"],
+            "wrong": item.wrong["en"],
+        }
+        for item in natural
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert read_cloze({"en": path}) == (
+        [only(item, ["en"]) for item in natural],
+        [],
+    )
+    # As other programs write it: a mark, CRLF, and U+2028 as it is.
+    rows[0]["right"] = "One\u2028line."
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert read_cloze({"en": path})[0][0].right == {"en": "One\u2028line."}
+
+
+def test_whole_stories_are_translated_and_read_back(natural, tmp_path):
+    """A translator adds a column and may leave stories out."""
+    english = [only(item, ["en"]) for item in natural]
+    table = whole_table(english, ["en"])
+    assert Counter(table["story_id"].to_pylist()) == {
+        item.item_id: 6 for item in natural
+    }
+    french = whole_table(natural, LANGUAGES)["fr"]
+    table = table.append_column("fr", french).slice(6)
+    path = tmp_path / "whole.parquet"
+    write_table(path, table)
+    files = dict.fromkeys(LANGUAGES, path)
+    assert read_cloze(files) == (natural[1:], [])
+
+
+def test_what_a_language_lacks_is_left_out_of_all(natural, tmp_path):
+    items = natural[:4]
+    no_text = items[2]._replace(wrong={**items[2].wrong, "fr": " "})
+    files = {
+        "en": save(tmp_path / "en.csv", items, "en"),
+        "fr": save(tmp_path / "fr.tsv", [items[0], items[1], no_text], "fr"),
+    }
+    kept, ledger = read_cloze(files)
+    assert kept == items[:2]
+    assert [
+        (entry["story_id"], entry["language"], entry["reason"])
+        for entry in ledger
+    ] == [
+        (items[2].item_id, "fr", "a sentence is empty"),
+        (items[3].item_id, "fr", "the item is not there in 'fr'"),
+    ]
+    write_cloze(tmp_path, natural, LANGUAGES, 0, ["a"], ledger)
+    lines = (tmp_path / LEDGER).read_text().splitlines()
+    assert list(map(json.loads, lines)) == ledger
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.csv", {"columns": COLUMNS[:-1]}, "winter 2018 test set"),
+        ("a.csv", {"columns": COLUMNS[1:]}, r"missing column\(s\) InputStory"),
+        ("a.csv", {"AnswerRightEnding": 3}, "row 0: .* is '3'; expected 1 or"),
+        ("a.csv", {"InputStoryid": "x"}, "row 1: the item's name is 'x'"),
+        ("a.csv", {"InputSentence2": "a\nb"}, "row 0: a line break in InputS"),
+        (
+            "a.tsv",
+            {"InputSentence2": "a\nb"},
+            "found 3 fields .* has 8; mend",
+        ),
+        ("a.txt", {}, r"expected one of \.parquet, \.arrow, \.csv"),
+    ],
+)
+def test_refused_files(natural, tmp_path, name, options, message):
+    path = save(tmp_path / name, natural[:2], "en", **options)
+    with pytest.raises(ValueError, match=message) as error:
+        read_cloze({"en": path})
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.csv", "", "is empty"),
+        (
+            "a.csv",
+            ",".join(COLUMNS) + "\nx,1,2\n",
+            "row 0: found 3 fields",
+        ),
+        (
+            "a.csv",
+            ",".join(COLUMNS) + '\nx,"1,2\n',
+            "line 2: unexpected end",
+        ),
+        (
+            "a.jsonl",
+            "{",
+            "lines is a row; row 0: not valid",
+        ),
+        ("a.jsonl", "\n", r"missing column\(s\) id"),
+        ("a.jsonl", '{"id": 1, "prompt": "a"}', r"missing column\(s\) right"),
+        (
+            "a.jsonl",
+            '{"id": 1, "prompt": "ab", "right": "c", "wrong": "d"}',
+            "expected an object",
+        ),
+        (
+            "a.jsonl",
+            '{"id": 1, "prompt": ["a"], "right": "c", "wrong": null}',
+            "expected an object",
+        ),
+    ],
+)
+def test_refused_text(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_cloze({"en": path})
+
+
+def test_refused_without_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="'en'"):
+        read_cloze({"en": tmp_path / "no.csv"})
+    with pytest.raises(ValueError, match="found none"):
+        read_cloze({})
+
+
+def test_languages_that_disagree_are_refused(natural, tmp_path):
+    english = save(tmp_path / "en.csv", natural[:2], "en")
+    french = save(tmp_path / "fr.csv", natural[:2], "fr", AnswerRightEnding="2")
+    with pytest.raises(ValueError, match="right ending 2; expected 4 and 1"):
+        read_cloze({"en": english, "fr": french})
+
+
+def test_a_story_without_a_prompt_is_refused(tmp_path):
+    path = tmp_path / "whole.parquet"
+    table = {"story_id": ["a", "a"], "sentence": [0, 1], "en": ["b", "c"]}
+    write_table(path, pa.table(table))
+    with pytest.raises(ValueError, match="'a' has 2 sentence"):
+        read_cloze({"en": path})
+    with pytest.raises(ValueError, match=r"missing column\(s\) fr"):
+        read_cloze({"fr": path})
+
+
+@pytest.fixture(scope="module")
+def written(natural, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cloze")
+    write_cloze(folder, natural, LANGUAGES, 3, ["anna", "bruno", "clara"])
+    return folder
+
+
+def told(folder):
+    """Story -> its rows."""
+    table = read_table(folder / "text" / "cloze.parquet", STORIES, STORIES_KEY)
+    stories = {}
+    for row in table.to_pylist():
+        stories.setdefault(row["story_id"], []).append(row)
+    return stories
+
+
+def test_tables(natural, written):
+    stories = told(written)
+    assert len(stories) == 4 * len(natural)
+    tellers = Counter()
+    for item in natural:
+        parts = {
+            part: stories[f"{item.item_id}.{part}"]
+            for part in ("prompt", "right", "wrong", "topic")
+        }
+        for language in LANGUAGES:
+            texts = {
+                part: tuple(row[language] for row in rows)
+                for part, rows in parts.items()
+            }
+            assert texts["prompt"] == item.prompt[language]
+            assert texts["right"] == (item.right[language],)
+            assert texts["wrong"] == (item.wrong[language],)
+        voices = {row["speaker"] for rows in parts.values() for row in rows}
+        assert len(voices) == 1
+        tellers.update(voices)
+    assert set(tellers) == {"anna", "bruno", "clara"}
+    items = read_table(written / "items.parquet", ITEMS, ITEMS_KEY)
+    assert Counter(
+        (row["benchmark"], row["prompt_language"], row["ending_language"])
+        for row in items.to_pylist()
+    ) == {
+        (benchmark, prompt, ending): len(natural)
+        for benchmark in ("sSC", "sTC")
+        for prompt in LANGUAGES
+        for ending in LANGUAGES
+    }
+    for row in items.to_pylist():
+        assert {row["prompt"], row["right"], row["wrong"]} <= set(stories)
+        assert row["wrong"].endswith(
+            {"sSC": ".wrong", "sTC": ".topic"}[row["benchmark"]]
+        )
+
+
+def test_off_topic_endings_share_nothing(natural, written):
+    stories = told(written)
+    by_ending = {item.right["en"]: item for item in natural}
+    for item in natural:
+        topic = stories[f"{item.item_id}.topic"][0]
+        other = by_ending[topic["en"]]
+        assert other != item
+        assert topic["fr"] == other.right["fr"]
+        for language in LANGUAGES:
+            assert not topic_words(item.prompt[language], language) & (
+                topic_words([topic[language]], language)
+            )
+
+
+def test_topic_words():
+    """Names, stop words, elisions and inflected forms."""
+    assert topic_words(["Yesterday Will saw the planets."], "en") == {
+        "Will",
+        "yeste",
+        "plane",
+    }
+    assert topic_words(["L'oiseau d'Anna n'est pas là."], "fr") == {
+        "oisea",
+        "anna",
+    }
+    assert topic_words(["Gestern kamen Sie."], "de") == {"geste", "kamen"}
+
+
+def simple(name, prompt, right):
+    return ClozeItem(name, {"en": (prompt,)}, {"en": right}, {"en": "No."})
+
+
+def test_an_item_without_an_off_topic_ending_is_not_in_stc(tmp_path):
+    items = [
+        simple("a", "Kim ate an apple.", "Kim enjoyed it."),
+        simple("b", "Lou bought a boat.", "Lou sailed."),
+        simple("c", "Kim and Lou met.", "Lou waved."),
+    ]
+    assert draw_topics(items, ["en"], 0)[2] is None
+    write_cloze(tmp_path, items, ["en"], 0, ["anna"])
+    names = {"sSC": set(), "sTC": set()}
+    for row in pq.read_table(tmp_path / "items.parquet").to_pylist():
+        names[row["benchmark"]].add(row["item_id"])
+    assert names == {"sSC": {"a", "b", "c"}, "sTC": {"a", "b"}}
+    assert "c.topic" not in told(tmp_path)
+    (line,) = (tmp_path / LEDGER).read_text().splitlines()
+    assert json.loads(line)["story_id"] == "c"
+    # The speech has a ledger of its own, in the same folder.
+    assert LEDGER != merging.LEDGER
+
+
+def test_nothing_to_write_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"en\.csv: found no item"):
+        write_cloze(tmp_path, [], ["en"], 0, ["a"], sources=["en.csv"])
+    alike = [simple("a", "Kim.", "Kim ate."), simple("b", "Kim.", "Kim sat.")]
+    with pytest.raises(ValueError, match="none is off its topic"):
+        write_cloze(tmp_path, alike, ["en"], 0, ["a"])
+    with pytest.raises(ValueError, match="found xx, without stop words"):
+        draw_topics(alike, ["xx"], 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pure_function_of_its_arguments(natural, written, tmp_path):
+    speakers = ["anna", "bruno", "clara"]
+    names = ["items.parquet", "text/cloze.parquet"]
+    write_cloze(tmp_path / "same", natural, LANGUAGES, 3, speakers[::-1])
+    write_cloze(tmp_path / "other", natural, LANGUAGES, 4, speakers)
+    for name in names:
+        content = (written / name).read_bytes()
+        assert (tmp_path / "same" / name).read_bytes() == content
+    changed = (tmp_path / "other" / names[1]).read_bytes()
+    assert changed != (written / names[1]).read_bytes()
+
+
+def test_a_manifest_of_other_stories_is_withdrawn(natural, tmp_path):
+    write_cloze(tmp_path, natural, LANGUAGES, 3, ["anna"])
+    manifest = tmp_path / "cloze.parquet"
+    spoken = pa.table({"a": [1]}).replace_schema_metadata(mark_of("synthesis"))
+    pq.write_table(spoken, manifest)
+    write_cloze(tmp_path, natural, LANGUAGES, 3, ["anna"])
+    assert manifest.exists()
+    write_cloze(tmp_path, natural, LANGUAGES, 4, ["anna"])
+    assert not manifest.exists()
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    script = ROOT / "recipes/StoryCloze/storycloze_prepare.py"
+    spec = importlib.util.spec_from_file_location("storycloze_prepare", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_recipe(natural, recipe, tmp_path):
+    """One language of the natural items, and the way through translation."""
+    paths = recipe.prepare_cloze(tmp_path, None, ["fr"], 1, ["anna"])
+    assert pq.read_schema(paths["cloze"]).names[2:] == ["speaker", "fr"]
+    english = save(tmp_path / "en.csv", natural, "en")
+    whole = tmp_path / "whole.parquet"
+    recipe.main(["whole", "--files", f"en={english}", "--output", str(whole)])
+    expected = [only(item, ["en"]) for item in natural]
+    assert pq.read_table(whole).equals(whole_table(expected, ["en"]))
+    ledger = tmp_path / "whole.left_out.jsonl"
+    assert ledger.read_text() == ""
+    few = save(tmp_path / "fr.csv", natural[2:], "fr")
+    both = [f"en={english}", f"fr={few}"]
+    recipe.main(["whole", "--files", *both, "--output", str(whole)])
+    assert len(ledger.read_text().splitlines()) == 2
+    recipe.main(["whole", "--files", f"en={english}", "--output", str(whole)])
+    paths = recipe.prepare_cloze(
+        tmp_path / "b", {"en": whole}, ["en"], 1, ["anna"]
+    )
+    assert set(told(tmp_path / "b")) == set(told(tmp_path))
+    with pytest.raises(ValueError, match="there are files of en"):
+        recipe.prepare_cloze(tmp_path, {"en": whole}, LANGUAGES, 1, ["anna"])
+    # A file of a language that is not asked for is not passed over.
+    files = {"en": english, "fr": few}
+    with pytest.raises(ValueError, match="there are files of en, fr"):
+        recipe.prepare_cloze(tmp_path, files, ["en"], 1, ["anna"])
+    with pytest.raises(ValueError, match="natural items are in en and fr"):
+        recipe.prepare_cloze(tmp_path, None, ["de"], 1, ["anna"])

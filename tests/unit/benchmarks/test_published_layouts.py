@@ -1,0 +1,491 @@
+"""Layouts of published benchmarks, made small, and every way to break one."""
+
+import csv
+import dataclasses
+import shutil
+from unicodedata import normalize
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from speechbrain_slm.benchmarks import prepared as prepared_module
+from speechbrain_slm.benchmarks.prepared import Clip, write_prepared
+from speechbrain_slm.benchmarks.story_cloze import read_story_cloze
+from speechbrain_slm.benchmarks.utterance_pairs import (
+    read_utterance_pairs,
+)
+from speechbrain_slm.benchmarks.zerospeech import read_zerospeech
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_EMPTY,
+    ITEMS_KEY,
+    read_table,
+)
+
+RATE = 8000
+
+
+def write_wav(path, seconds=0.1, subtype="PCM_16", seed=0):
+    """Write noise; another seed gives other samples."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    wav = generator.uniform(-0.5, 0.5, round(seconds * RATE))
+    soundfile.write(path, wav, RATE, subtype=subtype)
+    return path
+
+
+def write_files(folder, *names):
+    for seed, name in enumerate(names):
+        write_wav(folder / name, seed=seed)
+    return folder
+
+
+def prepared(folder, clips, items, max_seconds=None):
+    """Write both tables, and read them as the next stages do."""
+    write_prepared(folder, clips, items, max_seconds)
+    languages = {clip.language for clip in clips}
+    manifest = read_manifest(folder / "speech.parquet", languages)
+    items = read_table(
+        folder / "items.parquet", ITEMS, ITEMS_KEY, ITEMS_EMPTY
+    ).to_pylist()
+    paths = dict(
+        zip(
+            zip(
+                manifest["story_id"].to_pylist(),
+                manifest["language"].to_pylist(),
+                strict=True,
+            ),
+            manifest["audio"].to_pylist(),
+            strict=True,
+        )
+    )
+    return manifest.to_pylist(), items, paths
+
+
+# Spoken StoryCloze.
+
+
+def test_pairs_are_matched_by_story(tmp_path):
+    """Neither the index nor the order of the files says what is what."""
+    folder = write_files(
+        tmp_path / "sSC",
+        "7_a_tale_incorrect.wav",
+        "3_a_tale_correct.wav",
+        "0_b_correct.wav",
+        "0_b_incorrect.wav",
+        "12_correct.wav",
+        "12_incorrect.wav",
+    )
+    (folder / "0_b_correct.txt").touch()
+    clips, items = read_story_cloze({"fr": folder}, "pairs", "sSC", "lea")
+    rows, items, paths = prepared(tmp_path / "out", clips, items)
+    assert {row["speaker"] for row in rows} == {"lea"}
+    assert {row["sentence"] for row in rows} == {0}
+    assert [item["item_id"] for item in items] == ["12", "a_tale", "b"]
+    found = {
+        item["item_id"]: [
+            paths[item[side], "fr"].split("/")[-1]
+            for side in ("right", "wrong")
+        ]
+        for item in items
+    }
+    assert found == {
+        "12": ["12_correct.wav", "12_incorrect.wav"],
+        "a_tale": ["3_a_tale_correct.wav", "7_a_tale_incorrect.wav"],
+        "b": ["0_b_correct.wav", "0_b_incorrect.wav"],
+    }
+    for item in items:
+        assert item["prompt"] == ""
+        assert item["prompt_language"] == item["ending_language"] == "fr"
+
+
+def test_triples_give_every_direction(tmp_path):
+    parts = ("mutual", "correct", "incorrect")
+    names = [f"{story}_{part}.wav" for story in ("x_1", "y") for part in parts]
+    folders = {
+        language: write_files(tmp_path / language, *names)
+        for language in ("en", "fr")
+    }
+    clips, items = read_story_cloze(folders, "triples", "sTC")
+    rows, items, paths = prepared(tmp_path / "out", clips, items)
+    assert len(rows) == 12
+    assert len(items) == 8
+    for item in items:
+        for role, part in zip(("prompt", "right", "wrong"), parts, strict=True):
+            kind = "prompt" if role == "prompt" else "ending"
+            language = item[f"{kind}_language"]
+            path = folders[language] / f"{item['item_id']}_{part}.wav"
+            assert paths[item[role], language] == str(path)
+    directions = {
+        (item["prompt_language"], item["ending_language"]) for item in items
+    }
+    assert len(directions) == 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "message"),
+    [
+        (
+            "pairs",
+            ["0_a_correct.wav", "0_a_incorrect.wav", "1_b_correct.wav"],
+            "story 'b' has 1_b_correct.wav but no file that ends in _incorrect",
+        ),
+        (
+            "pairs",
+            ["0_a_correct.wav", "0_a_incorrect.wav", "4_a_correct.wav"],
+            "'a' stands twice: 0_a_correct.wav and 4_a_correct.wav",
+        ),
+        (
+            "pairs",
+            ["0_a_correct.wav", "0_a_incorrect.wav", "0_a_mutual.wav"],
+            "0_a_mutual.wav is of no story",
+        ),
+        ("pairs", ["_correct.wav"], "_correct.wav is of no story"),
+        ("pairs", ["song.wav"], "song.wav is of no story"),
+        ("pairs", ["a_right.flac"], "a_right.flac is of no story"),
+        (
+            "triples",
+            ["0_a_correct.wav", "0_a_incorrect.wav"],
+            "story '0_a' has .* but no file that ends in _mutual",
+        ),
+        ("pairs", [], "holds no .wav or .flac file"),
+        ("quads", ["a_correct.wav"], "expected one of pairs, triples"),
+    ],
+)
+def test_a_folder_that_is_no_story_cloze(tmp_path, layout, names, message):
+    folder = write_files(tmp_path / "in", *names)
+    folder.mkdir(exist_ok=True)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_story_cloze({"en": folder}, layout, "sSC")
+
+
+def test_a_story_that_one_language_lacks_is_named(tmp_path):
+    names = ["a_mutual.wav", "a_correct.wav", "a_incorrect.wav"]
+    more = [name.replace("a_", "b_") for name in names]
+    folders = {
+        "en": write_files(tmp_path / "en", *names),
+        "fr": write_files(tmp_path / "fr", *names, *more),
+    }
+    with pytest.raises(ValueError, match=r"fr: story 'b' is not in .*en"):
+        read_story_cloze(folders, "triples", "sSC")
+    with pytest.raises(FileNotFoundError, match="none is no folder"):
+        read_story_cloze({"en": tmp_path / "none"}, "pairs", "sSC")
+
+
+def test_stories_are_told_from_what_a_system_leaves(tmp_path):
+    """Hidden files are no stories, and a name is one in either Unicode form."""
+    names = [f"Zo\u00eb_{part}.wav" for part in ("correct", "incorrect")]
+    folders = {
+        "en": write_files(tmp_path / "en", *names),
+        "fr": write_files(
+            tmp_path / "fr", *(normalize("NFD", name) for name in names)
+        ),
+    }
+    (tmp_path / "en" / f"._{names[0]}").write_bytes(b"\0\5\x16\7")
+    clips, _ = read_story_cloze(folders, "pairs", "sSC")
+    stories = {clip.story_id for clip in clips}
+    assert len(clips) == 4
+    assert stories == {"sSC.Zo\u00eb.correct", "sSC.Zo\u00eb.incorrect"}
+
+
+# What every benchmark becomes.
+
+
+def test_manifest_and_items_are_of_one_run(tmp_path, monkeypatch):
+    """A run that fails between the two leaves those of the run before."""
+    names = ["a_correct.wav", "a_incorrect.wav"]
+    found = read_story_cloze(
+        {"en": write_files(tmp_path / "in", *names)}, "pairs", "sSC"
+    )
+    out = tmp_path / "out"
+    write_prepared(out, *found)
+    before = {path: path.read_bytes() for path in out.glob("*.parquet")}
+    assert len(before) == 2
+    clips = [dataclasses.replace(c, speaker="tim") for c in found[0]]
+    real = prepared_module.write_table
+
+    def fails(path, table):
+        if path.name == "items.parquet":
+            raise OSError("the disk is gone")
+        real(path, table)
+
+    monkeypatch.setattr(prepared_module, "write_table", fails)
+    with pytest.raises(OSError, match="the disk is gone"):
+        write_prepared(out, clips, found[1])
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_long_files_are_cropped_into_copies(tmp_path, subtype):
+    source = tmp_path / "in"
+    write_wav(source / "0_a_correct.wav", 0.5, subtype)
+    write_wav(source / "0_a_incorrect.wav", 0.2, subtype)
+    before = sha256_file(source / "0_a_correct.wav")
+    clips, items = read_story_cloze({"en": source}, "pairs", "sSC")
+    rows, _, paths = prepared(tmp_path / "out", clips, items, 0.25)
+    notes = pq.read_table(tmp_path / "out/speech.parquet")["note"]
+    assert notes.to_pylist() == [
+        "the first 2000 of 4000 samples of "
+        f"{(source / '0_a_correct.wav').resolve()}",
+        "",
+    ]
+    cropped = paths["sSC.a.correct", "en"]
+    assert str(tmp_path / "out/audio") in cropped
+    whole, _ = soundfile.read(source / "0_a_correct.wav")
+    part, rate = soundfile.read(cropped)
+    assert rate == RATE
+    np.testing.assert_array_equal(part, whole[:2000])
+    assert rows[0]["num_samples"] == 2000
+    assert rows[0]["sha256"] == sha256_file(cropped)
+    assert paths["sSC.a.incorrect", "en"] == str(source / "0_a_incorrect.wav")
+    assert sha256_file(source / "0_a_correct.wav") == before
+
+
+def test_audio_that_is_none_is_named(tmp_path):
+    item = {name: "x" for name in ITEMS.names}
+    gone = Clip("a", "en", "lea", tmp_path / "gone.wav")
+    with pytest.raises(FileNotFoundError, match=r"gone.wav does not exist"):
+        write_prepared(tmp_path, [gone], [item])
+    (tmp_path / "text.wav").write_text("no audio")
+    text = Clip("a", "en", "lea", tmp_path / "text.wav")
+    with pytest.raises(ValueError, match=r"text.wav cannot be read as audio"):
+        write_prepared(tmp_path, [text], [item])
+    empty = Clip("a", "en", "lea", write_wav(tmp_path / "empty.wav", 0))
+    with pytest.raises(ValueError, match=r"empty.wav .*holds no sample"):
+        write_prepared(tmp_path, [empty], [item])
+    with pytest.raises(ValueError, match=r"stands 2 times: .*gone.*text"):
+        write_prepared(tmp_path, [gone, text], [item])
+    with pytest.raises(ValueError, match="no item"):
+        write_prepared(tmp_path, [gone], [])
+    good = Clip("a", "en", "lea", write_wav(tmp_path / "good.wav"))
+    with pytest.raises(ValueError, match="max_seconds is 0"):
+        write_prepared(tmp_path, [good], [item], max_seconds=0)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+# sWUGGY and sBLIMP.
+
+LEXICAL = ["id", "filename", "voice", "frequency", "word", "phones"]
+LEXICAL += ["length", "correct"]
+SYNTACTIC = ["id", "filename", "voice", "type", "subtype", "transcription"]
+SYNTACTIC += ["correct"]
+
+
+def write_gold(folder, columns, rows):
+    """Write gold.csv, and a WAV file for each row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "gold.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    for seed, row in enumerate(rows):
+        write_wav(folder / f"{row[1]}.wav", seed=seed)
+    return folder
+
+
+def lexical(folder):
+    """Two pairs in two voices, shuffled; the second word is unknown."""
+    return write_gold(
+        folder,
+        LEXICAL,
+        [
+            [1, "aa", "A", "", "blick", "B L IH K", 4, 0],
+            [2, "bb", "A", 0, "tapir", "T EY P ER", 4, 1],
+            [1, "cc", "B", 12, "brick", "B R IH K", 4, 1],
+            [1, "dd", "A", 12, "brick", "B R IH K", 4, 1],
+            [2, "ee", "A", "", "", "T EY F ER", 4, 0],
+            [1, "ff", "B", "", "blick", "B L IH K", 4, 0],
+            [2, "gg", "B", "", "", "T EY F ER", 4, 0],
+            [2, "hh", "B", 0, "tapir", "T EY P ER", 4, 1],
+        ],
+    )
+
+
+def syntactic(folder):
+    """The same id in two phenomena is not the same pair."""
+    return write_gold(
+        folder,
+        SYNTACTIC,
+        [
+            [5, "s1", "A", "agreement", "plural", "dogs eat, and run", 1],
+            [5, "s2", "A", "binding", "gender", "she hurts himself", 0],
+            [5, "s3", "A", "binding", "gender", "she hurts herself", 1],
+            [5, "s4", "A", "agreement", "plural", "dogs eats, and run", 0],
+        ],
+    )
+
+
+def test_swuggy(tmp_path):
+    clips, items = read_zerospeech(lexical(tmp_path / "lexical/dev"), "sWUGGY")
+    rows, items, paths = prepared(tmp_path / "out", clips, items)
+    assert {row["language"] for row in rows} == {"en"}
+    speakers = {row["story_id"]: row["speaker"] for row in rows}
+    assert speakers["sWUGGY.aa"] == "A"
+    assert speakers["sWUGGY.cc"] == "B"
+    found = {
+        (item["right"], item["wrong"], item["group"], item["subset"])
+        for item in items
+    }
+    assert found == {
+        ("sWUGGY.dd", "sWUGGY.aa", "1", "in-vocabulary"),
+        ("sWUGGY.cc", "sWUGGY.ff", "1", "in-vocabulary"),
+        ("sWUGGY.bb", "sWUGGY.ee", "2", "out-of-vocabulary"),
+        ("sWUGGY.hh", "sWUGGY.gg", "2", "out-of-vocabulary"),
+    }
+    assert {item["prompt"] for item in items} == {""}
+    assert paths["sWUGGY.aa", "en"] == str(tmp_path / "lexical/dev/aa.wav")
+
+
+def test_sblimp(tmp_path):
+    clips, items = read_zerospeech(syntactic(tmp_path / "dev"), "sBLIMP")
+    _, items, _ = prepared(tmp_path / "out", clips, items)
+    found = {
+        (item["right"], item["wrong"], item["group"], item["subset"])
+        for item in items
+    }
+    assert found == {
+        ("sBLIMP.s1", "sBLIMP.s4", "agreement/plural/5", "agreement"),
+        ("sBLIMP.s3", "sBLIMP.s2", "binding/gender/5", "binding"),
+    }
+
+
+def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
+    folder = lexical(tmp_path)
+    text = (folder / "gold.csv").read_text()
+    (folder / "gold.csv").write_text(text.replace("B,0,tapir", "B,,tapir"))
+    _, items = read_zerospeech(folder, "sWUGGY")
+    subsets = {item["right"]: item["subset"] for item in items}
+    assert subsets["sWUGGY.hh"] == ""
+    assert subsets["sWUGGY.bb"] == "out-of-vocabulary"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "frequency",
+            "count",
+            r"missing column\(s\) frequency; found id, filename",
+        ),
+        ("2,hh,B,0,tapir,T EY P ER,4,1\n", "", "hh.wav .* stand in no row"),
+        (
+            "hh,B",
+            "hh,C",
+            "id '2', voice 'B' has a wrong file .gg. and no right",
+        ),
+        (
+            "ff,B",
+            "ff,C",
+            "id '1', voice 'B' has a right file .cc. and no wrong",
+        ),
+        ("2,hh", "2,bb", "key.* stand more than once.*bb"),
+        ("bb,A", "bb,", "column 'voice' is empty"),
+        (",4,1\n2,ee", ",4,2\n2,ee", "row 3: correct is '2'; expected 1"),
+        ("B,12", "B,often", "row 2: frequency is 'often'"),
+        ("B,12", "B,-1", "row 2: frequency is '-1'"),
+        ("brick,B R", "brick,B,R", "gold.csv cannot be read as CSV"),
+    ],
+)
+def test_a_gold_table_that_is_none(tmp_path, old, new, message):
+    gold = lexical(tmp_path) / "gold.csv"
+    text = gold.read_text().replace("\r\n", "\n")
+    assert old in text
+    gold.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_zerospeech(tmp_path, "sWUGGY")
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_zerospeech_files_that_are_not_there(tmp_path):
+    folder = lexical(tmp_path / "dev")
+    (folder / "cc.wav").unlink()
+    found = read_zerospeech(folder, "sWUGGY")
+    with pytest.raises(FileNotFoundError, match=r"cc.wav does not exist"):
+        write_prepared(tmp_path / "out", *found)
+    message = rf"{tmp_path}/gold.csv does not exist.* comes with"
+    with pytest.raises(FileNotFoundError, match=message) as caught:
+        read_zerospeech(tmp_path, "sBLIMP")
+    assert "stage" not in str(caught.value)
+    with pytest.raises(ValueError, match="expected one of sWUGGY, sBLIMP"):
+        read_zerospeech(folder, "sSIMI")
+    with open(folder / "gold.csv", "w", encoding="utf-8") as file:
+        file.write(",".join(LEXICAL) + "\n")
+    with pytest.raises(ValueError, match="has no row"):
+        read_zerospeech(folder, "sWUGGY")
+
+
+# Code-switched pairs.
+
+
+@pytest.fixture
+def code_switched(tmp_path):
+    names = [f"{s}/{n}.wav" for s in ("correct", "wrong") for n in ("1", "2")]
+    return write_files(tmp_path / "fr_en/test", *names)
+
+
+def test_files_of_one_name_are_a_pair(tmp_path, code_switched):
+    found = read_utterance_pairs(code_switched, "CSZS", "fr-en")
+    rows, items, paths = prepared(tmp_path / "out", *found)
+    assert len(rows) == 4
+    assert [item["item_id"] for item in items] == ["1", "2"]
+    for item in items:
+        name = f"{item['item_id']}.wav"
+        assert paths[item["right"], "fr-en"].endswith(f"/correct/{name}")
+        assert paths[item["wrong"], "fr-en"].endswith(f"/wrong/{name}")
+        assert item["prompt"] == ""
+
+
+def test_a_table_of_pairs(tmp_path, code_switched):
+    table = code_switched / "pairs.csv"
+    absolute = code_switched / "wrong/1.wav"
+    table.write_text(
+        "pair,right,wrong,speaker,subset\n"
+        f"p,correct/1.wav,{absolute},lea,nouns\n"
+        "q,correct/2.wav,wrong/2.wav,,\n"
+    )
+    found = read_utterance_pairs(table, "mine", "fr", "tim")
+    rows, items, paths = prepared(tmp_path / "out", *found)
+    assert paths["mine.p.wrong", "fr"] == str(absolute)
+    assert paths["mine.q.right", "fr"] == str(code_switched / "correct/2.wav")
+    assert [row["speaker"] for row in rows] == ["lea", "lea", "tim", "tim"]
+    assert [item["subset"] for item in items] == ["nouns", ""]
+
+
+def test_names_that_look_like_numbers_in_a_table_of_pairs(code_switched):
+    table = code_switched / "pairs.csv"
+    table.write_text(
+        "pair,right,wrong,speaker,group,subset\n"
+        "01,correct/1.wav,wrong/1.wav,1089,01,007\n"
+        "1,correct/2.wav,wrong/2.wav,1221,1,7\n"
+    )
+    clips, items = read_utterance_pairs(table, "mine", "fr")
+    assert [clip.speaker for clip in clips] == ["1089"] * 2 + ["1221"] * 2
+    assert [item["group"] for item in items] == ["01", "1"]
+    assert [item["subset"] for item in items] == ["007", "7"]
+
+
+def test_pairs_that_are_none(tmp_path, code_switched):
+    write_wav(code_switched / "wrong/3.wav")
+    with pytest.raises(ValueError, match=r"wrong/3.wav has no partner .*corr"):
+        read_utterance_pairs(code_switched, "CSZS", "fr-en")
+    write_wav(code_switched / "wrong/3.flac")
+    with pytest.raises(ValueError, match=r"'3' stands twice: 3.flac and 3.wav"):
+        read_utterance_pairs(code_switched, "CSZS", "fr-en")
+    shutil.rmtree(code_switched / "wrong")
+    with pytest.raises(FileNotFoundError, match="wrong is no folder"):
+        read_utterance_pairs(code_switched, "CSZS", "fr-en")
+    table = code_switched / "pairs.csv"
+    with pytest.raises(FileNotFoundError, match=r"pairs.csv does not exist"):
+        read_utterance_pairs(table, "CSZS", "fr-en")
+    for text, message in (
+        ("pair,right\na,b\n", "missing column.* wrong"),
+        ("pair,right,wrong\na,b,\n", "column 'wrong' is empty"),
+        ("pair,right,wrong\na,b,c\na,d,e\n", "stand more than once"),
+    ):
+        table.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_utterance_pairs(table, "CSZS", "fr-en")

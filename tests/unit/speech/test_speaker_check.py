@@ -1,0 +1,402 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from speaker_models import save_ecapa, save_xvector
+from units_example import clip, entry, write_manifest
+
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.nanotts import NanoTTS
+from speechbrain_slm.speech.voices.check import (
+    compare_voices,
+    draw_utterances,
+    embed_utterances,
+)
+from speechbrain_slm.speech.voices.encoders import (
+    EcapaEncoder,
+    PitchHistogram,
+    XVectorEncoder,
+)
+from speechbrain_slm.speech.voices.filter import leave_out_voices
+from speechbrain_slm.speech.voices.report import voices_table, write_report
+from speechbrain_slm.utils.hashing import file_stamp, sha256_file
+from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.tables import (
+    ITEMS,
+    ITEMS_KEY,
+    MANIFEST,
+    MANIFEST_KEY,
+    check_alignment,
+    read_table,
+)
+
+TEXTS = {
+    "en": ("The cat sat on the red mat.", "Grandma made a very good cake."),
+    "fr": ("Le chat est sur le tapis rouge.", "Mamie a fait un bon gâteau."),
+}
+SETTINGS = {"encoder": {"type": "x"}, "compare": "means", "threshold": 0.9}
+SETTINGS |= {"languages": ["en", "fr"], "utterances": 2, "seed": 0}
+
+
+def write_stories(folder, tellers, files=4):
+    """Write a manifest: a story of two sentences for each teller named."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number}.flac" for number in range(files)]
+    for number, path in enumerate(paths):
+        soundfile.write(path, clip(number, 0.5), 16000)
+    rows = [
+        {
+            "story_id": f"story-{story}",
+            "sentence": sentence,
+            "language": language,
+            "speaker": teller,
+            **entry(paths[(story + sentence) % files]),
+            "audio": paths[(story + sentence) % files].name,
+        }
+        for language in ("en", "fr")
+        for story, teller in enumerate(tellers)
+        for sentence in range(2)
+    ]
+    return write_manifest(folder / "train.parquet", rows)
+
+
+def test_pitch_of_a_tone_is_its_frequency():
+    time = np.arange(16000) / 16000
+    for frequency in (80.0, 160.0, 320.0):
+        wav = np.sign(np.sin(2 * np.pi * frequency * time)) * 0.3
+        found = PitchHistogram().pitch(wav)
+        assert np.median(found) == pytest.approx(frequency, rel=0.01)
+        assert len(found) > 90
+
+
+def test_noise_and_short_clips_have_no_pitch():
+    noise = np.random.default_rng(0).normal(size=16000)
+    assert len(PitchHistogram().pitch(noise)) < 5
+    assert not PitchHistogram().embed(np.zeros(10, dtype="f4")).any()
+
+
+def test_default_voices_are_told_apart_and_a_mismatch_is_found():
+    """The TTS has one French voice: its pitch is all that tells speakers."""
+    tts, encoder = NanoTTS(), PitchHistogram()
+    english, french = ("en-US", 1.15), ("fr-FR", 1.15)
+    low = (("en-GB", 0.75), ("fr-FR", 0.75))
+    speakers = {"anna": (english, french), "bruno": low}
+    speakers["mixed"] = (english, low[1])
+    spoken = {
+        (speaker, language): [
+            encoder.embed(tts.synthesize(text, Voice(name, pitch)) / 2**15)
+            for text in TEXTS[language]
+        ]
+        for speaker, voices in speakers.items()
+        for language, (name, pitch) in zip(("en", "fr"), voices, strict=True)
+    }
+    rows = compare_voices(spoken, ["en", "fr"], 0.75)
+    assert [row["speaker"] for row in rows if not row["kept"]] == ["mixed"]
+    assert rows[0]["cosine"] < 0.6
+
+
+@pytest.mark.parametrize(
+    ("encoder", "save"),
+    [(EcapaEncoder, save_ecapa), (XVectorEncoder, save_xvector)],
+)
+def test_pretrained_encoders(tmp_path, encoder, save):
+    source = save(tmp_path / "model")
+    wavs = [np.float32(clip(seed, 0.6)) for seed in range(3)]
+    one = encoder(str(source))
+    vectors = np.stack([one.embed(wav) for wav in wavs])
+    assert vectors.shape == (3, 12)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    # The weights are those of the folder, and nothing is random.
+    again = encoder(str(source))
+    np.testing.assert_array_equal(again.embed(wavs[0]), vectors[0])
+    other = encoder(str(save(tmp_path / "other", seed=1)))
+    assert abs(other.embed(wavs[0]) - vectors[0]).max() > 1e-3
+    assert one.identity == again.identity != other.identity
+
+
+@pytest.mark.parametrize("encoder", [EcapaEncoder, XVectorEncoder])
+def test_a_missing_encoder_is_named(tmp_path, encoder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="hf download"):
+        encoder(str(tmp_path / "empty")).embed(np.zeros(16000, "f4"))
+
+
+def test_weights_that_lack_the_head_are_refused(tmp_path):
+    from tiny_models import save_encoder
+
+    save_encoder(tmp_path / "wavlm", kind="wavlm")
+    with pytest.raises(ValueError, match="lack"):
+        XVectorEncoder(str(tmp_path / "wavlm")).embed(np.ones(16000, "f4"))
+
+
+def test_draw_does_not_depend_on_the_order_of_rows(tmp_path):
+    path = write_stories(tmp_path, "abab")
+    drawn = draw_utterances([path], 2, seed=3)
+    assert sorted(drawn) == [(s, lang) for s in "ab" for lang in ("en", "fr")]
+    assert all(len(found) == 2 for found in drawn.values())
+    table = pq.read_table(path)
+    pq.write_table(table.take(np.arange(len(table))[::-1]), path)
+    assert draw_utterances([path], 2, seed=3) == drawn
+    assert draw_utterances([path, path], 2, seed=3) == drawn
+    everything = draw_utterances([path], 99, seed=3)
+    assert len(everything["a", "en"]) == 4
+
+
+def test_a_language_that_is_not_compared_is_not_passed_over(tmp_path):
+    path = write_stories(tmp_path, "ab")
+    assert draw_utterances([path], 2, 3, ["en", "fr"])
+    with pytest.raises(ValueError, match=r"unknown language\(s\) fr; expected"):
+        draw_utterances([path], 2, 3, ["en", "de"])
+
+
+def test_embeddings_are_found_by_a_second_run(tmp_path):
+    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
+    first = embed_utterances(drawn, encoder, folder, per_file=1)
+    lost = sorted(folder.glob("*.parquet"))[0]
+    lost.unlink()
+    # What SIGKILL leaves, which no one tidies up.
+    (folder / ".tmp-00001234-a.parquet").write_bytes(b"PAR1 torn")
+
+    class Counting(PitchHistogram):
+        calls = 0
+
+        def embed(self, wav):
+            Counting.calls += 1
+            return super().embed(wav)
+
+    again = embed_utterances(drawn, Counting(100.0, 3500.0), folder)
+    assert Counting.calls == 1
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
+    with pytest.raises(ValueError, match="begun with another configuration"):
+        embed_utterances(drawn, PitchHistogram(), folder)
+
+
+def test_audio_without_speech_is_named(tmp_path):
+    path = tmp_path / "0.flac"
+    soundfile.write(path, np.zeros(8000), 16000)
+    drawn = {("a", "en"): [(sha256_file(path), str(path))]}
+    with pytest.raises(ValueError, match=r"0\.flac: its embedding is zero"):
+        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+    (tmp_path / "0.flac").write_bytes(b"no audio")
+    with pytest.raises(ValueError, match=r"0\.flac cannot be read"):
+        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+
+
+def test_cosines_of_means_and_pairs():
+    generator = np.random.default_rng(0)
+    spoken = {
+        (speaker, language): generator.normal(size=(5, 8)) + 1
+        for speaker in "abc"
+        for language in ("en", "fr")
+    }
+    unit = {
+        key: one / np.linalg.norm(one, axis=1, keepdims=True)
+        for key, one in spoken.items()
+    }
+    pairs = {
+        row["speaker"]: row
+        for row in compare_voices(spoken, ["en", "fr"], 0, "pairs")
+    }
+    means = {
+        row["speaker"]: row for row in compare_voices(spoken, ["en", "fr"], 0)
+    }
+    for name in "abc":
+        each = unit[name, "en"] @ unit[name, "fr"].T
+        assert pairs[name]["cosine"] == pytest.approx(each.mean())
+        assert pairs[name]["cosine"] < means[name]["cosine"] <= 1
+    # The baseline is across languages, too, and both ways.
+    cross = [
+        (unit["a", x] @ unit[other, y].T).mean()
+        for other in "bc"
+        for x, y in (("en", "fr"), ("fr", "en"))
+    ]
+    assert pairs["a"]["others"] == pytest.approx(np.mean(cross))
+
+
+def test_a_speaker_needs_every_language_and_every_pair():
+    one, other = [[1.0, 0.0]], [[0.6, 0.8]]
+    spoken = {("a", "en"): one, ("a", "fr"): one, ("a", "de"): other}
+    spoken |= {("b", "en"): one}
+    rows = compare_voices(spoken, ["en", "fr", "de"], 0.5)
+    assert [row["speaker"] for row in rows] == ["b", "a"]
+    assert rows[0]["reason"] == "no speech in fr, de"
+    assert rows[1]["cosine"] == pytest.approx(0.6)
+    assert rows[1]["kept"]
+    assert not compare_voices(spoken, ["en", "fr", "de"], 0.61)[1]["kept"]
+    with pytest.raises(ValueError, match="two languages"):
+        compare_voices(spoken, ["en"], 0.5)
+
+
+def voices(**reasons):
+    return [{"speaker": k, "reason": v} for k, v in reasons.items()]
+
+
+def test_whole_stories_and_their_items_go(tmp_path):
+    path = write_stories(tmp_path / "data", "abab")
+    items = [
+        {
+            "item_id": f"item-{right}",
+            "benchmark": "sSC",
+            "prompt_language": "en",
+            "ending_language": "fr",
+            "prompt": prompt,
+            "right": f"story-{right}",
+            "wrong": "story-0",
+        }
+        for right, prompt in ((0, ""), (1, "story-0"), (2, "story-2"))
+    ]
+    source = tmp_path / "data" / "items.parquet"
+    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS), source)
+    output = tmp_path / "new"
+    found = voices(a="", b="cosine 0.1 is below 0.9")
+    leave_out_voices({"train": path}, source, output, found)
+    table = pq.read_table(output / "train.parquet")
+    assert set(table["story_id"].to_pylist()) == {"story-0", "story-2"}
+    assert len(table) == 8
+    for row in table.to_pylist():
+        assert (output / row["audio"]).is_file()
+    kept = read_table(output / "items.parquet", ITEMS, ITEMS_KEY, ("prompt",))
+    assert kept["item_id"].to_pylist() == ["item-0", "item-2"]
+    ledger = (output / "left_out.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in ledger]
+    assert [entry.get("story_id") for entry in entries] == [
+        "story-1",
+        "story-3",
+        None,
+    ]
+    assert entries[0]["reason"] == "speaker 'b': cosine 0.1 is below 0.9"
+    # One sentence by someone else, and the story goes.
+    table = pq.read_table(path)
+    speakers = ["b", *table["speaker"].to_pylist()[1:]]
+    table = table.set_column(3, "speaker", pa.array(speakers))
+    pq.write_table(table, path)
+    leave_out_voices({"train": path}, None, output, found)
+    table = pq.read_table(output / "train.parquet")
+    assert set(table["story_id"].to_pylist()) == {"story-2"}
+    assert not (output / "items.parquet").exists()
+
+
+def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
+    """What is left is aligned, and the ledger names every bad voice."""
+    path = write_stories(tmp_path / "data", "aaaa")
+    table = pq.read_table(path)
+    # Two sentences a story, the same in both languages.
+    speakers = ["a", "b", "a", "a", "b", "c", "a", "b"] * 2
+    table = table.set_column(3, "speaker", pa.array(speakers))
+    pq.write_table(table, path)
+    output = tmp_path / "new"
+    found = voices(a="", b="too low", c="no speech in fr")
+    leave_out_voices({"train": path}, None, output, found)
+    kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
+    check_alignment(output, kept, ["en", "fr"])
+    assert set(kept["story_id"].to_pylist()) == {"story-1"}
+    ledger = (output / "left_out.jsonl").read_text().splitlines()
+    reasons = {
+        entry["story_id"]: entry["reason"] for entry in map(json.loads, ledger)
+    }
+    low = "speaker 'b': too low"
+    assert reasons == {
+        "story-0": low,
+        "story-2": f"{low}; speaker 'c': no speech in fr",
+        "story-3": low,
+    }
+    # Each voice is compared, whichever stories it speaks in.
+    assert {key[0] for key in draw_utterances([path], 9, 0)} == set("abc")
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
+    one = write_stories(tmp_path / "one", "ab")
+    path = write_stories(tmp_path / "two", "ab")
+    table = pq.read_table(path)
+    table = table.set_column(3, "speaker", pa.array(["a", "b"] * 4))
+    pq.write_table(table, path)
+    output = tmp_path / "new"
+    with pytest.raises(ValueError, match=r"two.*no story is left.*are: a. No"):
+        leave_out_voices(
+            {"valid": one, "train": path}, None, output, voices(a="", b="low")
+        )
+    assert [path.name for path in output.iterdir()] == ["left_out.jsonl"]
+
+
+def test_no_voice_kept_leaves_no_manifest(tmp_path):
+    path = write_stories(tmp_path / "data", "ab")
+    output = tmp_path / "new"
+    leave_out_voices({"train": path}, None, output, voices(a="", b=""))
+    with pytest.raises(ValueError, match="No voice is kept"):
+        leave_out_voices({"train": path}, None, output, voices(a="x", b="y"))
+    assert not (output / "train.parquet").exists()
+
+
+def test_half_a_corpus_is_not_left_out_without_a_word(tmp_path, caplog):
+    path = write_stories(tmp_path / "data", "aaab")
+    output = tmp_path / "new"
+    found = voices(a="", b="cosine 0.795 is below 0.8")
+    arguments = {"train": path}, None, output, found
+    with pytest.raises(TooManyLeftOut, match=r"4 of 16 rows .*\(25\.00%\)"):
+        leave_out_voices(*arguments, max_left_out=0.2)
+    assert not (output / "train.parquet").exists()
+    leave_out_voices(*arguments, max_left_out=0.25)
+    (record,) = (one for one in caplog.records if one.levelname == "WARNING")
+    assert "1 x speaker 'b' (the first: cosine 0.795" in record.message
+
+
+def test_the_manifests_that_are_read_are_not_replaced(tmp_path):
+    path = write_stories(tmp_path, "ab")
+    content = path.read_bytes()
+    with pytest.raises(FileExistsError, match=f"{path.name} stands where"):
+        leave_out_voices(
+            {path.stem: path}, None, tmp_path, voices(a="", b="low")
+        )
+    assert path.read_bytes() == content
+
+
+def test_a_manifest_that_changed_since_it_was_compared(tmp_path):
+    path = write_stories(tmp_path / "data", "abab")
+    stamps = [file_stamp(path)]
+    path.write_bytes(path.read_bytes())
+    output = tmp_path / "new"
+    with pytest.raises(ValueError, match="was changed while its voices"):
+        leave_out_voices(
+            {"train": path}, None, output, voices(a="", b="x"), stamps=stamps
+        )
+    assert not (output / "train.parquet").exists()
+
+
+def test_audio_that_is_not_the_manifests_is_not_embedded(tmp_path):
+    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    _, path = next(iter(drawn.values()))[0]
+    soundfile.write(path, np.ones(8000) / 2, 16000)
+    with pytest.raises(ValueError, match="SHA-256 is not the manifest's"):
+        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+
+
+def test_embeddings_that_were_damaged_are_made_anew(tmp_path):
+    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
+    first = embed_utterances(drawn, encoder, folder)
+    (path,) = folder.glob("*.parquet")
+    content = bytearray(path.read_bytes())
+    content[50] ^= 1
+    path.write_bytes(content)
+    again = embed_utterances(drawn, encoder, folder)
+    for key in first:
+        np.testing.assert_array_equal(first[key], again[key])
+
+
+def test_report(tmp_path):
+    one, other = [[1.0, 0.0]], [[0.6, 0.8]]
+    spoken = {("a", "en"): one, ("a", "fr"): one, ("b", "fr"): one}
+    spoken |= {("b", "en"): other, ("c", "en"): one}
+    rows = compare_voices(spoken, ["en", "fr"], 0.9)
+    assert write_report(tmp_path, rows, SETTINGS) == ["a"]
+    content = json.loads((tmp_path / "voices.json").read_text())
+    assert content["kept"] == ["a"]
+    assert [row["speaker"] for row in content["voices"]] == ["c", "b", "a"]
+    assert (tmp_path / "voices.md").read_text() == voices_table(rows, SETTINGS)
+    assert "| b | en 1, fr 1 | 0.600 |" in voices_table(rows, SETTINGS)
+    assert (tmp_path / "voices.png").read_bytes()[:4] == b"\x89PNG"

@@ -1,0 +1,675 @@
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from units_example import clip
+
+from speechbrain_slm.speech.imported import assembly as spoken_assembly
+from speechbrain_slm.speech.imported import spoken
+from speechbrain_slm.speech.imported.matching import align
+from speechbrain_slm.speech.imported.rows import Columns
+from speechbrain_slm.speech.imported.sources import iterate_parts
+from speechbrain_slm.speech.imported.spoken import import_spoken
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.tables import (
+    MANIFEST,
+    MANIFEST_KEY,
+    check_alignment,
+    read_table,
+)
+
+LANGUAGES = ["en", "fr"]
+LONG = Columns(
+    story="story", sentence="nr", language="lang", speaker="who", audio="wav"
+)
+
+
+def audio(number, kind="FLAC"):
+    content = io.BytesIO()
+    soundfile.write(content, clip(number, 0.1), 16000, format=kind)
+    return content.getvalue()
+
+
+def long_rows(stories=5, sentences=3, first=0):
+    return [
+        {
+            "story": f"s{story}",
+            "nr": sentence + first,
+            "lang": language,
+            "who": f"voice-{story % 2}",
+            "wav": audio(story * 10 + sentence + 100 * (language == "fr")),
+        }
+        for language in LANGUAGES
+        for story in range(stories)
+        for sentence in range(sentences)
+    ]
+
+
+def write(path, rows, row_group_size=7):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def read(folder, split="train"):
+    path = folder / f"{split}.parquet"
+    table = read_table(path, MANIFEST, MANIFEST_KEY)
+    check_alignment(path, table, LANGUAGES)
+    rows = table.to_pylist()
+    for row in rows:
+        found = folder / row["audio"]
+        assert sha256_file(found) == row["sha256"]
+        info = soundfile.info(found)
+        assert (info.frames, info.samplerate) == (
+            row["num_samples"],
+            row["sample_rate"],
+        )
+    return rows
+
+
+def ledger(folder):
+    lines = (folder / "left_out.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def by_key(rows):
+    return {
+        (row["story_id"], row["sentence"], row["language"]): row["sha256"]
+        for row in rows
+    }
+
+
+def test_bytes_in_parquet(tmp_path):
+    rows = long_rows(first=1)
+    source = write(tmp_path / "in" / "a.parquet", rows)
+    import_spoken({"train": [source]}, tmp_path / "out", LONG, LANGUAGES)
+    found = read(tmp_path / "out")
+    assert len(found) == 30
+    assert ledger(tmp_path / "out") == []
+    assert by_key(found) == {
+        (row["story"], row["nr"] - 1, row["lang"]): hashlib.sha256(
+            row["wav"]
+        ).hexdigest()
+        for row in rows
+    }
+
+
+def test_a_sentence_keeps_its_speaker_where_another_is_dropped(tmp_path):
+    rows = long_rows(4)
+    for row in rows:
+        row["who"] = f"voice-{row['nr']}"
+    rows[0]["wav"] = b"no audio"
+    source = write(tmp_path / "a.parquet", rows)
+    import_spoken({"train": [source]}, tmp_path / "out", LONG, LANGUAGES)
+    speakers = {
+        hashlib.sha256(row["wav"]).hexdigest(): row["who"] for row in rows
+    }
+    found = read(tmp_path / "out")
+    assert len(found) == 22
+    for row in found:
+        number = row["sentence"] + (row["story_id"] == "s0")
+        assert row["speaker"] == speakers[row["sha256"]] == f"voice-{number}"
+
+
+def test_every_layout_gives_the_same_manifest(tmp_path):
+    """Bytes, the hub's struct, paths, CSV, JSONL, and a column a language."""
+    rows = long_rows()
+    files = tmp_path / "files"
+    files.mkdir()
+    for number, row in enumerate(rows):
+        (files / f"{number}.flac").write_bytes(row["wav"])
+    paths = [
+        {**row, "wav": f"{number}.flac"} for number, row in enumerate(rows)
+    ]
+    hub = [{**r, "wav": {"bytes": r["wav"], "path": "x.flac"}} for r in rows]
+    wide = [
+        {
+            "story": row["story"],
+            "nr": row["nr"],
+            "who": row["who"],
+            "wav_en": row["wav"],
+            "wav_fr": other["wav"],
+        }
+        for row, other in zip(rows[:15], rows[15:], strict=True)
+    ]
+    with open(
+        files / "metadata.csv", "w", encoding="utf-8", newline=""
+    ) as file:
+        writer = csv.DictWriter(file, list(paths[0]))
+        writer.writeheader()
+        writer.writerows(paths)
+    (tmp_path / "rows").mkdir()
+    lines = [
+        json.dumps({**row, "wav": str(files / row["wav"])}) for row in paths
+    ]
+    (tmp_path / "rows" / "a.jsonl").write_text("\n".join(lines))
+    columns = {"en": "wav_en", "fr": "wav_fr"}
+    both = Columns(story="story", sentence="nr", audio=columns, speaker="who")
+    layouts = {
+        "bytes": (write(tmp_path / "b.parquet", rows), LONG),
+        "hub": (write(tmp_path / "h.parquet", hub), LONG),
+        "paths": (write(files / "p.parquet", paths), LONG),
+        "csv": (files / "metadata.csv", LONG),
+        "jsonl": (tmp_path / "rows", LONG),
+        "wide": (write(tmp_path / "w.parquet", wide), both),
+    }
+    found = {}
+    for name, (source, chosen) in layouts.items():
+        output = tmp_path / "out" / name
+        import_spoken(
+            {"train": [source]}, output, chosen, LANGUAGES, batch_rows=4
+        )
+        found[name] = by_key(read(output))
+        assert len(found[name]) == 30
+        assert found[name] == found["bytes"], name
+
+
+def test_sentences_stay_aligned_whatever_fails(tmp_path):
+    """Failures at random: what is kept still pairs as in the source."""
+    generator = np.random.default_rng(0)
+    broken = [b"", b"no audio", None, audio(1)[:60]]
+    silent = io.BytesIO()
+    soundfile.write(silent, np.zeros(800), 16000, format="WAV")
+    broken.append(silent.getvalue())
+    for trial in range(4):
+        rows = long_rows(6, 4)
+        original = {
+            (row["story"], row["nr"], row["lang"]): row["wav"] for row in rows
+        }
+        bad = set()
+        for row in rows:
+            if generator.random() < 0.15:
+                row["wav"] = broken[generator.integers(len(broken))]
+                bad.add((row["story"], row["nr"]))
+        for index in generator.permutation(len(rows))[:3]:
+            bad.add((rows[index]["story"], rows[index]["nr"]))
+            rows[index]["lang"] = "de"
+        twice = rows[generator.integers(len(rows))]
+        bad.add((twice["story"], twice["nr"]))
+        rows = [rows[n] for n in generator.permutation(len(rows))]
+        rows.append(dict(twice))
+        source = write(tmp_path / f"{trial}.parquet", rows)
+        output = tmp_path / f"out-{trial}"
+        import_spoken(
+            {"train": [source]},
+            output,
+            LONG,
+            LANGUAGES,
+            buckets=3,
+            max_left_out=0.9,
+        )
+        found = by_key(read(output))
+        names = {
+            hashlib.sha256(content).hexdigest(): key
+            for key, content in original.items()
+        }
+        for (story, number, language), digest in found.items():
+            name, source_number, spoken_in = names[digest]
+            assert (name, spoken_in) == (story, language)
+            other = names[found[story, number, "en"]]
+            assert other[1] == source_number
+        expected = {(s, n) for s, n, _ in original} - bad
+        assert len(found) == 2 * len(expected)
+        dropped = {
+            (e["story_id"], e["sentence"])
+            for e in ledger(output)
+            if "sentence" in e
+        }
+        assert dropped == bad
+
+
+def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
+    rows = long_rows()
+    source = write(tmp_path / "in.parquet", rows)
+    import_spoken({"train": [source]}, tmp_path / "whole", LONG, LANGUAGES)
+    real, calls = spoken.facts_of, []
+
+    def dies(row, *rest):
+        calls.append(row)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return real(row, *rest)
+
+    monkeypatch.setattr(spoken, "facts_of", dies)
+    output = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        import_spoken({"train": [source]}, output, LONG, LANGUAGES, None, 1)
+    assert not (output / "train.parquet").exists()
+    # What SIGKILL leaves, which no one tidies up.
+    parts = output / "parts" / "train" / "000"
+    (parts / ".tmp-00001234-00000-00002.parquet").write_bytes(b"PAR1 torn")
+    calls.clear()
+    calls.extend([None] * 100)
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES, None, 1)
+    # 14 rows had been published, in two row groups.
+    assert len(calls) == 100 + 16
+    assert (output / "train.parquet").read_bytes() == (
+        tmp_path / "whole" / "train.parquet"
+    ).read_bytes()
+    assert not list(output.rglob(".tmp-*"))
+
+
+def test_ranks_share_the_work(tmp_path, monkeypatch):
+    """Two ranks one after the other: the parts of the one, then the rest."""
+    source = write(tmp_path / "in.parquet", long_rows())
+    import_spoken({"train": [source]}, tmp_path / "whole", LONG, LANGUAGES)
+    output, seen = tmp_path / "out", []
+    real = spoken.facts_of
+
+    def counted(row, *rest):
+        key = [row.values[name] for name in ("story", "nr", "lang")]
+        seen.append((spoken.rank(), *key))
+        return real(row, *rest)
+
+    monkeypatch.setattr(spoken, "facts_of", counted)
+    monkeypatch.setattr(spoken, "world_size", lambda: 2)
+    published = []
+    monkeypatch.setattr(spoken, "publish", lambda *a: published.append(a))
+    monkeypatch.setattr(spoken_assembly, "world_size", lambda: 2)
+    for number in (0, 1, 0):
+        # The last time stands for rank 0 after the first barrier.
+        for module in (spoken, spoken_assembly):
+            monkeypatch.setattr(module, "rank", lambda number=number: number)
+        with contextlib.suppress(FileNotFoundError):
+            # The part of the other rank, which a barrier would wait for.
+            import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert len(seen) == len({one[1:] for one in seen}) == 30
+    assert {one[0] for one in seen} == {0, 1}
+    monkeypatch.undo()
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert read(output) == read(tmp_path / "whole")
+
+
+def test_a_split_is_switched_off(tmp_path):
+    source = write(tmp_path / "s.parquet", long_rows(2))
+    sources = {"train": [source], "valid": None, "test": []}
+    import_spoken(sources, tmp_path / "out", LONG, LANGUAGES)
+    assert [path.stem for path in (tmp_path / "out").glob("*.parquet")] == [
+        "train"
+    ]
+    with pytest.raises(ValueError, match="sources is empty"):
+        import_spoken({"train": None}, tmp_path / "out", LONG, LANGUAGES)
+
+
+def test_renamed_languages_and_dropped_rows(tmp_path):
+    rows = [
+        {**row, "lang": {"en": "English", "fr": "French"}[row["lang"]]}
+        for row in long_rows(2, 2)
+    ]
+    rows[0]["nr"] = "1.5"
+    for row in rows[1:]:
+        row["nr"] = str(row["nr"])
+    source = write(tmp_path / "in.parquet", rows)
+    names = {"English": "en", "French": "fr"}
+    import_spoken(
+        {"t": [source]},
+        tmp_path / "out",
+        LONG,
+        LANGUAGES,
+        names,
+        max_left_out=0.5,
+    )
+    assert len(read(tmp_path / "out", "t")) == 6
+    reasons = [entry["reason"] for entry in ledger(tmp_path / "out")]
+    assert reasons == [
+        "sentence: found '1.5'; expected 0, 1, 2, ...",
+        "no row in en",
+    ]
+
+
+def test_a_language_that_is_not_wanted_hurts_no_other(tmp_path):
+    rows = long_rows(1, 2)
+    rows += [{**row, "lang": "de"} for row in rows if row["lang"] == "en"]
+    source = write(tmp_path / "in.parquet", rows)
+    import_spoken({"t": [source]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out", "t")) == 4
+    assert [entry["reason"] for entry in ledger(tmp_path / "out")] == [
+        "language: 'de' is not one of en, fr"
+    ] * 2
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"\xef\xbb\xbfstory,nr\n007,0\n")
+    (part,) = iterate_parts(path, 10, ["story", "nr"])
+    (batch,) = part.batches()
+    assert [row.values for row in batch] == [{"story": "007", "nr": "0"}]
+
+
+def test_a_story_of_which_nothing_is_left_is_listed():
+    fact = {"story_id": "a", "sentence": 0, "language": "en", "source": "x"}
+    kept, entries = align([{**fact, "reason": ""}], LANGUAGES)
+    assert kept == []
+    assert entries[0]["reason"] == "no row in fr"
+    assert entries[1]["reason"] == "no sentence of the story is left"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"audio": "sound"},
+            r"missing column\(s\) sound; found story, nr, lang",
+        ),
+        ({"speaker": {"en": "a", "fr": "who"}}, r"missing column\(s\) a;"),
+    ],
+)
+def test_missing_columns_are_named(tmp_path, change, message):
+    source = write(tmp_path / "in.parquet", long_rows(1, 1))
+    columns = Columns(**{**vars(LONG), **change})
+    with pytest.raises(ValueError, match=message):
+        import_spoken({"train": [source]}, tmp_path / "o", columns, LANGUAGES)
+
+
+def test_bad_sources(tmp_path):
+    def parts(source):
+        return list(iterate_parts(source, 10, ["a"]))
+
+    with pytest.raises(ValueError, match="expected a column of each"):
+        Columns("story", "nr", "wav")
+    with pytest.raises(FileNotFoundError, match="hf download"):
+        parts(tmp_path / "nowhere")
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(ValueError, match=r"found '\.txt'"):
+        parts(tmp_path / "a.txt")
+    write(tmp_path / "both" / "a.parquet", long_rows(1, 1))
+    (tmp_path / "both" / "a.csv").touch()
+    with pytest.raises(ValueError, match="several formats"):
+        parts(tmp_path / "both")
+    (tmp_path / "a.jsonl").write_text('{"b": 1}\n{"a"')
+    with pytest.raises(ValueError, match=r"a\.jsonl: missing column.s. a"):
+        parts(tmp_path / "a.jsonl")
+    (tmp_path / "e.csv").touch()
+    with pytest.raises(ValueError, match=r"e\.csv"):
+        parts(tmp_path / "e.csv")
+    with pytest.raises(ValueError, match="keys folders and stories"):
+        parts({"folder": {"en": tmp_path}})
+
+
+def test_sources_of_a_split_are_a_list(tmp_path):
+    columns = Columns("story", "nr", "wav", "lang")
+    with pytest.raises(ValueError, match=r"valid is 'a\.csv'; expected a list"):
+        import_spoken({"valid": "a.csv"}, tmp_path, columns, LANGUAGES)
+
+
+def test_nothing_left_is_an_error(tmp_path):
+    rows = [{**row, "lang": "de"} for row in long_rows(1, 2)]
+    source = write(tmp_path / "in.parquet", rows)
+    with pytest.raises(
+        ValueError, match=r"4 x language \(the first: 'de' is not one of"
+    ):
+        import_spoken({"train": [source]}, tmp_path / "o", LONG, LANGUAGES)
+    assert not (tmp_path / "o" / "train.parquet").exists()
+
+
+def test_a_dataset_through_datasets(tmp_path):
+    """What hub:<name> reads: the hub's own form of a folder."""
+    datasets = pytest.importorskip("datasets")
+    rows = long_rows(3, 2)
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    table["wav"] = [{"bytes": one, "path": None} for one in table["wav"]]
+    features = {
+        "story": datasets.Value("string"),
+        "nr": datasets.Value("int32"),
+        "lang": datasets.Value("string"),
+        "who": datasets.Value("string"),
+        "wav": datasets.Audio(),
+    }
+    schema = datasets.Features(features).arrow_schema
+    (tmp_path / "hub" / "data").mkdir(parents=True)
+    path = tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"
+    pq.write_table(pa.table(table, schema=schema), path)
+    source = f"hub:{tmp_path / 'hub'}"
+    import_spoken(
+        {"train": [source]}, tmp_path / "a", LONG, LANGUAGES, batch_rows=5
+    )
+    import_spoken({"train": [path]}, tmp_path / "b", LONG, LANGUAGES)
+    assert by_key(read(tmp_path / "a")) == by_key(read(tmp_path / "b"))
+    assert len(read(tmp_path / "a")) == 12
+
+
+def test_hub_that_cannot_be_reached(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=r"hf download .* no/such-set"):
+        list(iterate_parts("hub:no/such-set", 10, ["a"]))
+
+
+def test_datasets_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match="pip install datasets"):
+        list(iterate_parts("hub:a/b", 10, ["a"]))
+
+
+def files_and_table(folder, stories=6):
+    """Write recordings and a table of them; return it and its rows."""
+    (folder / "wav").mkdir(parents=True)
+    rows = long_rows(stories, 2)
+    for number, row in enumerate(rows):
+        path = folder / "wav" / f"{number}.flac"
+        path.write_bytes(row["wav"])
+        row["wav"] = f"wav/{path.name}"
+    return folder / "a.jsonl", rows
+
+
+def write_lines(path, rows):
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def test_whatever_was_mended_is_seen_and_the_rest_is_not_read_again(
+    tmp_path, monkeypatch
+):
+    """Audio that was missing or replaced, a table edited to equal size."""
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    lost = tmp_path / rows[0]["wav"]
+    content = lost.read_bytes()
+    lost.unlink()
+    seen = []
+    real = spoken.facts_of
+
+    def counted(row, *rest):
+        seen.append(row.number)
+        return real(row, *rest)
+
+    monkeypatch.setattr(spoken, "facts_of", counted)
+
+    def run():
+        seen.clear()
+        import_spoken(
+            {"train": [table]}, tmp_path / "out", LONG, LANGUAGES, None, 1, 4
+        )
+        return {
+            (row["story_id"], row["sentence"], row["language"]): row
+            for row in read(tmp_path / "out")
+        }
+
+    assert len(run()) == 22
+    assert ("s0", 1, "en") not in run()
+    assert seen == []
+    lost.write_bytes(content)
+    assert len(run()) == 24
+    assert seen == [0, 1, 2, 3]
+    other = audio(99)
+    assert len(other) != len(content)
+    lost.write_bytes(other)
+    digest = hashlib.sha256(other).hexdigest()
+    assert run()["s0", 0, "en"]["sha256"] == digest
+    write_lines(table, [{**row, "who": row["who"][::-1]} for row in rows])
+    assert {row["speaker"] for row in run().values()} == {"0-eciov", "1-eciov"}
+    assert len(seen) == 24
+    run()
+    assert seen == []
+
+
+def test_a_part_that_was_damaged_is_read_again(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    output = tmp_path / "out"
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    whole = (output / "train.parquet").read_bytes()
+    (part,) = (output / "parts" / "train" / "000").glob("*.parquet")
+    content = part.read_bytes()
+    part.write_bytes(content.replace(b"s5", b"s4"))
+    assert part.read_bytes() != content
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == whole
+
+
+def test_written_audio_that_was_damaged_is_written_again(tmp_path):
+    source = write(tmp_path / "in.parquet", long_rows(2))
+    output = tmp_path / "out"
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    path = output / read(output)[0]["audio"]
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert len(read(output)) == 12
+
+
+def test_a_run_that_made_nothing_binds_nobody(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, [{**row, "lang": "de"} for row in rows])
+    with pytest.raises(ValueError, match="No sentence of train is left"):
+        import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    write_lines(table, rows)
+    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out")) == 24
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"who": "\ud800"}, "speaker: found half a surrogate pair"),
+        ({"story": "a\udfff"}, "story: found half a surrogate pair"),
+        ({"nr": 10**12}, "sentence: found 1000000000000"),
+        ({"nr": "9" * 5000}, "sentence: found"),
+        ({"nr": float("inf")}, "sentence: found inf"),
+        ({"wav": "x" * 300 + ".wav"}, "no audio: "),
+        ({"wav": 5}, "audio: found 5; expected a path"),
+        ({"wav": "wav"}, "bad audio: "),
+        ({"wav": "a\0b"}, "no audio: "),
+        ({"lang": ["en"]}, "language: found ['en']"),
+        ({"who": 1.5}, "speaker: found 1.5"),
+    ],
+)
+def test_a_bad_row_is_a_line_of_the_ledger(tmp_path, change, reason):
+    table, rows = files_and_table(tmp_path)
+    rows[3] |= change
+    write_lines(table, rows)
+    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+    assert len(read(tmp_path / "out")) == 22
+    (entry,) = (one for one in ledger(tmp_path / "out") if "row 3" in str(one))
+    assert entry["reason"].startswith(reason)
+
+
+def test_too_much_left_out_leaves_the_earlier_manifest(tmp_path):
+    table, rows = files_and_table(tmp_path)
+    write_lines(table, rows)
+    output = tmp_path / "out"
+    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    before = (output / "train.parquet").read_bytes()
+    lost = [{**row, "wav": f"disk/{n}.wav"} for n, row in enumerate(rows[::3])]
+    write_lines(table, [*rows, *({**r, "story": "lost"} for r in lost)])
+    with pytest.raises(TooManyLeftOut, match=r"no audio \(the first: .*disk"):
+        import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == before
+    assert {entry["story_id"] for entry in ledger(output)} == {"lost"}
+
+
+def test_a_manifest_of_another_recipe_or_run_is_not_replaced(tmp_path):
+    source = write(tmp_path / "in.parquet", long_rows(2))
+    output = tmp_path / "out"
+    theirs = write(output / "train.parquet", [{"a": 1}]).read_bytes()
+    with pytest.raises(FileExistsError, match=r"train\.parquet stands where"):
+        import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    assert (output / "train.parquet").read_bytes() == theirs
+    assert [path.name for path in output.iterdir()] == ["train.parquet"]
+    (output / "train.parquet").unlink()
+    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    with pytest.raises(ValueError, match="is of an earlier import"):
+        import_spoken({"valid": [source]}, output, LONG, LANGUAGES)
+
+
+def test_what_systems_leave_in_a_folder_is_no_table(tmp_path):
+    table, rows = files_and_table(tmp_path / "in")
+    write_lines(table, rows)
+    (table.parent / "._a.jsonl").write_bytes(b"\0\5\26\7")
+    import_spoken({"train": [table.parent]}, tmp_path / "o", LONG, LANGUAGES)
+    assert len(read(tmp_path / "o")) == 24
+
+
+def record(folder, names):
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(audio(number))
+
+
+def test_folders_of_recordings_are_a_corpus(tmp_path):
+    """Stories of N, by numbers in names, by folder and by a table."""
+    names = [f"tale {n}.flac" for n in (10, 9, 2, 1)]
+    record(tmp_path / "en", names)
+    record(tmp_path / "fr", names[1:])
+    folders = {"en": tmp_path / "en", "fr": tmp_path / "fr"}
+
+    def run(stories, **more):
+        source = {"folders": folders, "stories": stories, **more}
+        output = tmp_path / "out"
+        import_spoken(
+            {"train": [source]}, output, LONG, LANGUAGES, max_left_out=0.5
+        )
+        return [
+            (row["story_id"], row["sentence"], Path(row["audio"]).stem)
+            for row in read(output)
+            if row["language"] == "fr"
+        ]
+
+    first = [("000000", 0, "tale 1"), ("000000", 1, "tale 2")]
+    assert run(2) == [*first, ("000001", 0, "tale 9")]
+    assert "no row in fr" in {e["reason"] for e in ledger(tmp_path / "out")}
+    with open(tmp_path / "t.csv", "w", encoding="utf-8") as file:
+        file.write("name,tale\ntale 9,b\ntale 1,a\ntale 10,a\ntale 2,a\n")
+    assert run("tale", table=tmp_path / "t.csv") == [
+        ("a", 0, "tale 1"),
+        ("a", 1, "tale 2"),
+        ("b", 0, "tale 9"),
+    ]
+    with pytest.raises(ValueError, match="'folder', but tale 1 stands in none"):
+        run("folder")
+    folders |= {"en": tmp_path / "e", "fr": tmp_path / "f"}
+    for folder in folders.values():
+        record(folder, ["b/1.wav", "a/2.wav", "a/1.wav", "a/x/1.wav"])
+    assert [row[:2] for row in run("folder")] == [
+        ("a", 0),
+        ("a", 1),
+        ("a/x", 0),
+        ("b", 0),
+    ]
+
+
+def test_recordings_of_very_different_lengths_are_left_out(tmp_path):
+    rows = long_rows(4, 2)
+    long = io.BytesIO()
+    soundfile.write(long, clip(1, 0.5), 16000, format="FLAC")
+    rows[0]["wav"] = long.getvalue()
+    source = write(tmp_path / "in.parquet", rows)
+    for ratio, left in ((4.5, 14), (5.5, 16)):
+        import_spoken(
+            {"train": [source]},
+            tmp_path / "out",
+            LONG,
+            LANGUAGES,
+            max_ratio=ratio,
+        )
+        assert len(read(tmp_path / "out")) == left

@@ -1,0 +1,205 @@
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from speechbrain_slm.speech.tts import SilentSpeech, Voice
+from speechbrain_slm.speech.tts.command_line import CommandLine
+
+# Writes a tone as long as its text, and does as a text tells it.
+PROGRAM = """
+import array, sys, time, wave
+voice, out, text = sys.argv[1:4] if len(sys.argv) > 3 else (
+    *sys.argv[1:3], sys.stdin.read().strip())
+print("spoke", voice)
+if text == "fail":
+    sys.exit("no such word")
+if text == "sleep":
+    time.sleep(60)
+value = time.time_ns() % 9000 if text == "random" else 9000
+value = 0 if text == "silence" else value
+samples = array.array("h", [value, -value] * 100 * len(text))
+with wave.open(out, "wb") as file:
+    file.setparams((1, 2, 8000, 0, "NONE", ""))
+    file.writeframes(b"" if text == "nothing" else samples.tobytes())
+"""
+
+
+@pytest.fixture
+def command(tmp_path):
+    path = tmp_path / "speak.py"
+    path.write_text(PROGRAM)
+    return [sys.executable, str(path), "{voice}", "{out}"]
+
+
+def make(command, **changes):
+    options = {
+        "sample_rate": 8000,
+        "voices": ["a"],
+        "version": "1",
+        "pure": True,
+        "timeout": 20,
+    }
+    return CommandLine(command, **{**options, **changes})
+
+
+@pytest.mark.parametrize("words", [["{text}"], []])
+def test_a_text_reaches_the_program_as_it_is(command, words, tmp_path):
+    tts = make(command + words)
+    for text in ("Anna sourit.", "$(touch x); `rm y` 'z' {voice} \\n", "-é"):
+        samples = tts.synthesize(text, Voice("a"))
+        assert len(samples) == 200 * len(text)
+    assert [path.name for path in tmp_path.iterdir()] == ["speak.py"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fail", "status 1; stdout: spoke a; stderr: no such word"),
+        ("sleep", "took more than 1 s"),
+        ("a\0b", "NUL"),
+    ],
+)
+def test_what_goes_wrong_is_said(command, text, message):
+    tts = make([*command, "{text}"], timeout=1)
+    with pytest.raises(ValueError, match=message):
+        tts.synthesize(text, Voice("a"))
+
+
+@pytest.mark.parametrize("text", ["silence", "nothing"])
+def test_silence_is_refused(command, text):
+    with pytest.raises(SilentSpeech):
+        make([*command, "{text}"]).synthesize(text, Voice("a"))
+
+
+def test_purity_is_checked_where_it_is_stated(command):
+    command = [*command, "{text}"]
+    with pytest.raises(RuntimeError, match="spoke 'random' twice"):
+        make(command).synthesize("random", Voice("a"))
+    impure = make(command, pure=False)
+    assert np.abs(impure.synthesize("random", Voice("a"))).max() > 0
+    assert impure.identity != make(command).identity
+
+
+def test_a_program_that_is_not_what_was_said(command, tmp_path):
+    with pytest.raises(
+        RuntimeError, match=r"1 channel.* 8000 Hz; expected 1 at"
+    ):
+        make([*command, "{text}"], sample_rate=16000).synthesize(
+            "Anna.", Voice("a")
+        )
+    with pytest.raises(FileNotFoundError, match="'no-such-tts' is not"):
+        make(["no-such-tts", "{out}"])
+    with pytest.raises(ValueError, match=r"no word holds {out}"):
+        make(command[:-1])
+    with pytest.raises(ValueError, match="no audio file that can be read"):
+        make([sys.executable, "-c", "", "{out}"]).synthesize("A.", Voice("a"))
+
+
+def test_a_pipe_in_place_of_audio_is_not_waited_for():
+    tts = make(["mkfifo", "{out}"])
+    with pytest.raises(ValueError, match="is a pipe; expected a regular"):
+        tts.synthesize("Anna.", Voice("a"))
+
+
+@pytest.mark.parametrize(
+    ("voice", "message"),
+    [
+        (Voice("b"), "no voice 'b'; expected one of a"),
+        (Voice("a", pitch=1.2), "no word of the command holds {pitch}"),
+        (Voice("a", speed=1.2), "no word of the command holds {speed}"),
+    ],
+)
+def test_voices_that_are_not_there(command, voice, message):
+    with pytest.raises(ValueError, match=message):
+        make(command).check_voice(voice)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", "say {text} -o {out}"],
+        ["/bin/bash", "-lc", "say '{text}' -o {out}"],
+        ["env", "LANG=C", "dash", "-e", "-c", "--", "say {text}", "{out}"],
+        ["timeout", "5", "sh", "-c", "{text}", "{out}"],
+        ["python3", "-c", "print('{text}', '{out}')"],
+        ["perl", "-eprint '{text}'", "{out}"],
+        ["node", "--eval=say('{text}')", "{out}"],
+        ["env", "-S", "say {text} {out}"],
+        ["ssh", "host", "say", "{text}", "{out}"],
+        ["bash", "-s", "{out}"],
+        ["python3", "-", "{out}"],
+        ["bash", "/dev/stdin", "{out}"],
+        ["bash", "{text}", "{out}"],
+        ["env", "LANG=C", "{text}", "{out}"],
+        ["rbash", "-c", "say {text}", "{out}"],
+        ["node", "-p", "say('{text}')", "{out}"],
+        ["flock", "lock", "-c", "say {text}", "{out}"],
+        ["festival", "--batch", '(save (SayText "{text}") "{out}")'],
+    ],
+)
+def test_a_text_is_never_code(words):
+    with pytest.raises(ValueError, match="for a program"):
+        make(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sh", "-c", 'say "$1" "$2"', "x", "{text}", "{out}"],
+        ["sh", "-c", "say -o {out}"],
+        ["sh", "say.sh", "{text}", "{out}"],
+        ["env", "LANG=C", sys.executable, "a.py", "--text={text}", "{out}"],
+    ],
+)
+def test_a_text_that_is_data_may_pass_through_a_shell(words):
+    assert make(words).command == words
+
+
+# Starts a child that keeps its output open, and tells its number.
+PARENT = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(60 * (sys.argv[2] == "hang"))
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("text", ["hang", "end"])
+def test_a_program_ends_with_all_that_it_started(tmp_path, text):
+    told = tmp_path / "child"
+    words = [sys.executable, "-c", PARENT, str(told), "{text}", "{out}"]
+    tts = make(words, timeout=2 if text == "hang" else 20)
+    with pytest.raises(ValueError, match=r"took more than|status 3"):
+        tts.synthesize(text, Voice("a"))
+    state = Path("/proc", told.read_text(), "stat")
+    # Gone, or dead and waited for by nobody yet.
+    for _ in range(100):
+        if not state.exists() or state.read_bytes().split()[2] == b"Z":
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the child goes on")
+
+
+def test_what_is_printed_without_end_takes_no_memory(tmp_path):
+    words = [sys.executable, "-c", "while True: print('x' * 9999)", "{out}"]
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="took more than 1 s") as error:
+        make(words, timeout=1).synthesize("a", Voice("a"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert len(str(error.value)) < 2000
+
+
+def test_a_text_beyond_the_argument_limit_is_refused_alone(command):
+    tts = make([*command, "{text}"])
+    with pytest.raises(ValueError, match="no arguments so long") as error:
+        tts.synthesize("a" * (1 << 18), Voice("a"))
+    assert len(str(error.value)) < 1000
+    assert len(tts.synthesize("a", Voice("a"))) == 200

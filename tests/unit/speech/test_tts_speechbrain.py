@@ -1,0 +1,226 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from speechbrain_voices import (
+    HIFIGAN,
+    TACOTRON2,
+    save_hifigan,
+    save_tacotron2,
+)
+
+from speechbrain_slm.speech.tts import Voice, speechbrain_tts
+from speechbrain_slm.speech.tts.speechbrain_tts import (
+    SpeechBrainTTS,
+    _readable,
+)
+
+TEXT = "Anna smiles at the sea."
+UTTERANCES = [
+    (TEXT, Voice("en")),
+    ("Tom has a boat.", Voice("en")),
+    (TEXT, Voice("en", 1.2, 0.9)),
+    ("Then it rains.", Voice("en", 0.8)),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("speechbrain")
+    return {
+        "acoustic": save_tacotron2(folder / "tacotron2"),
+        "vocoder": save_hifigan(folder / "hifigan"),
+    }
+
+
+@pytest.fixture(scope="module")
+def tts(models):
+    return SpeechBrainTTS(**models)
+
+
+def test_a_pure_function_of_text_and_voice(tts):
+    first = [tts.synthesize(*utterance) for utterance in UTTERANCES]
+    assert first[0].dtype == np.int16
+    # The dropout masks are others for another text or voice.
+    assert len({len(samples) for samples in first}) > 2
+    other = pickle.loads(pickle.dumps(tts))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for number in (2, 0, 3, 1, 0):
+        torch.randn(7)
+        samples = other.synthesize(*UTTERANCES[number])
+        np.testing.assert_array_equal(samples, first[number])
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+    torch.manual_seed(3)
+    before = torch.randn(3)
+    torch.manual_seed(3)
+    other.synthesize(*UTTERANCES[0])
+    assert torch.equal(torch.randn(3), before)
+    # As a YAML file may have it.
+    samples = tts.synthesize(TEXT, Voice("en", 1, 1))
+    np.testing.assert_array_equal(samples, first[0])
+
+
+SPEAK_ONE = """
+import json, sys
+from speechbrain_slm.speech.tts import Voice, speechbrain_tts
+from speechbrain_slm.speech.tts.speechbrain_tts import SpeechBrainTTS
+models, text = json.loads(sys.argv[1])
+tts = SpeechBrainTTS(**models)
+sys.stdout.buffer.write(tts.synthesize(text, Voice("en")).tobytes())
+"""
+
+
+def test_another_process_says_the_same(models, tts):
+    command = [sys.executable, "-c", SPEAK_ONE, json.dumps([models, TEXT])]
+    samples = np.frombuffer(subprocess.check_output(command), np.int16)
+    np.testing.assert_array_equal(tts.synthesize(TEXT, Voice("en")), samples)
+
+
+def test_pitch_and_speed_do_what_they_say(tts, monkeypatch):
+    # How many frames the decoder makes is left to chance, here of noise.
+    mel = torch.randn(1, 8, 40, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(speechbrain_tts, "_spectrogram", lambda *_: mel)
+
+    def frames(**manner):
+        voice = Voice("en", **manner)
+        # The vocoder adds ten frames of silence, if it has learnt to.
+        length = len(tts.synthesize(TEXT, voice)) / 256
+        return length - 10 / voice.pitch
+
+    assert frames() == pytest.approx(40)
+    assert frames(speed=0.5) == pytest.approx(80)
+    assert frames(speed=2.0) == pytest.approx(20)
+    assert frames(pitch=1.6) == pytest.approx(40, abs=0.1)
+    assert frames(pitch=0.5, speed=2.0) == pytest.approx(20, abs=0.1)
+
+
+def test_signs_of_written_text_are_read(tts):
+    acoustic, _ = tts._load("cpu")
+    text = '\u201cMr. Smith\u2019s\u00a0boat \u2013 gone\u2026\u201d "No!"'
+    assert _readable(acoustic, text) == "Mr. Smith's boat - gone... No!"
+
+
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [
+        ("Tom has 3 boats.", "3"),
+        ("A café and a straße.", "ß é"),
+        ("A & B for $.", "$ &"),
+        ("Turn {HH AW1 S}.", "1 { }"),
+        ("a_b", "_"),
+        ("a\0b", "\0"),
+    ],
+)
+def test_signs_that_would_be_skipped_are_named(tts, text, signs):
+    with pytest.raises(ValueError, match="no sign for") as caught:
+        tts.synthesize(text, Voice("en"))
+    assert f"no sign for {signs} in" in str(caught.value)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", " ", "...", '"!"'])
+def test_a_text_without_words(tts, text):
+    with pytest.raises(ValueError, match="has no letter") as caught:
+        tts.synthesize(text, Voice("en"))
+    assert repr(text) in str(caught.value)
+
+
+def test_a_decoder_that_finds_no_end(models, tmp_path):
+    acoustic = save_tacotron2(tmp_path / "endless", stops=False)
+    tts = SpeechBrainTTS(acoustic, models["vocoder"])
+    with pytest.raises(ValueError, match=r"no end of the text .* in 200 steps"):
+        tts.synthesize(TEXT, Voice("en"))
+
+
+def test_a_decoder_that_goes_on_after_the_end(models, tts, tmp_path):
+    text = TACOTRON2.replace("early_stopping: False", "early_stopping: True")
+    acoustic = save_tacotron2(tmp_path / "on", text=text)
+    other = SpeechBrainTTS(acoustic, models["vocoder"])
+    assert other.identity != tts.identity
+    expected = tts.synthesize(TEXT, Voice("en"))
+    assert len(other.synthesize(TEXT, Voice("en"))) == len(expected)
+
+
+def test_the_identity_is_that_of_the_models(models, tts, tmp_path):
+    assert SpeechBrainTTS(**models).identity == tts.identity
+    other = save_hifigan(tmp_path / "other", seed=1)
+    changed = SpeechBrainTTS(models["acoustic"], other)
+    assert changed.identity != tts.identity
+    patient = TACOTRON2.replace(
+        "max_decoder_steps: 200", "max_decoder_steps: 9"
+    )
+    acoustic = save_tacotron2(tmp_path / "patient", text=patient)
+    changed = SpeechBrainTTS(acoustic, models["vocoder"])
+    assert changed.identity != tts.identity
+
+
+@pytest.mark.parametrize(
+    ("voice", "message"),
+    [
+        (Voice("fr"), "voice 'fr': .* speaks 'en' alone; .* Combined"),
+        (Voice("en", pitch=2.5), "pitch is 2.5; expected 0.5 to 2.0"),
+        (Voice("en", speed=0.1), "speed is 0.1; expected"),
+    ],
+)
+def test_voices_that_are_not_there(tts, voice, message):
+    for refuse in (tts.check_voice, lambda one: tts.synthesize(TEXT, one)):
+        with pytest.raises(ValueError, match=message):
+            refuse(voice)
+
+
+def test_models_that_are_not_there(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="hf download no/such-model"):
+        SpeechBrainTTS("no/such-model", models["vocoder"])
+    with pytest.raises(FileNotFoundError, match=r"has no hyperparams\.yaml"):
+        SpeechBrainTTS(models["acoustic"], str(tmp_path))
+    with pytest.raises(ValueError, match="by SpeechBrain's Tacotron2"):
+        SpeechBrainTTS(models["vocoder"], models["vocoder"])
+
+
+def test_weights_that_are_not_there(models, tmp_path):
+    folder = Path(save_hifigan(tmp_path / "part"))
+    weights = torch.load(folder / "generator.ckpt")
+    del weights["conv_pre.conv.bias"]
+    torch.save(weights, folder / "generator.ckpt")
+    with pytest.raises(ValueError, match=r"lacks 1 tensor\(s\) of 'generator'"):
+        SpeechBrainTTS(models["acoustic"], str(folder))
+    (folder / "generator.ckpt").unlink()
+    with pytest.raises(ValueError, match=r"HIFIGAN .*generator\.ckpt"):
+        SpeechBrainTTS(models["acoustic"], str(folder))
+
+
+def test_weights_under_the_names_of_older_releases(models, tts, tmp_path):
+    """As the published vocoders were saved."""
+    folder = Path(save_hifigan(tmp_path / "old"))
+    weights = torch.load(folder / "generator.ckpt")
+    names = {"original0": "weight_g", "original1": "weight_v"}
+    for new in list(weights):
+        for ending, old in names.items():
+            if new.endswith(f"parametrizations.weight.{ending}"):
+                name = new.replace(f"parametrizations.weight.{ending}", old)
+                weights[name] = weights.pop(new)
+    assert "conv_pre.conv.weight_g" in weights
+    torch.save(weights, folder / "generator.ckpt")
+    other = SpeechBrainTTS(models["acoustic"], str(folder))
+    assert other.identity == tts.identity
+
+
+def test_models_that_do_not_fit(models, tmp_path):
+    bands = HIFIGAN.replace("in_channels: 8", "in_channels: 80")
+    vocoder = save_hifigan(tmp_path / "bands", text=bands)
+    with pytest.raises(ValueError, match=r"gives 8 mel bands, .* takes 80"):
+        SpeechBrainTTS(models["acoustic"], vocoder)
+    text = f"sample_rate: 16000\n{HIFIGAN}"
+    vocoder = save_hifigan(tmp_path / "rate", text=text)
+    with pytest.raises(ValueError, match=r"22050 Hz, but .* says 16000 Hz"):
+        SpeechBrainTTS(models["acoustic"], vocoder)
+    tts = SpeechBrainTTS(models["acoustic"], vocoder, sample_rate=16000)
+    assert tts.sample_rate == 16000

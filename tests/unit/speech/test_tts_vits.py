@@ -1,0 +1,154 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, VitsConfig, VitsModel, VitsTokenizer
+
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.vits import Vits
+
+LETTERS = "_abcdefghijklmnopqrstuvwxyzé' -"
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "ffn_dim": 16,
+    "flow_size": 16,
+    "spectrogram_bins": 9,
+    "upsample_initial_channel": 32,
+    "upsample_rates": [8, 8],
+    "upsample_kernel_sizes": [16, 16],
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1]],
+    "duration_predictor_filter_channels": 16,
+    "duration_predictor_num_flows": 1,
+    "depth_separable_num_layers": 1,
+    "prior_encoder_num_flows": 1,
+    "prior_encoder_num_wavenet_layers": 1,
+    "posterior_encoder_num_wavenet_layers": 1,
+}
+
+
+def save_vits(folder, seed=0, **config):
+    """Save a small VITS of random weights."""
+    torch.manual_seed(seed)
+    config = VitsConfig(vocab_size=len(LETTERS) + 1, **SMALL, **config)
+    VitsModel(config).save_pretrained(folder)
+    vocabulary = {letter: n for n, letter in enumerate(LETTERS)}
+    vocabulary["<unk>"] = len(LETTERS)
+    (folder / "letters.json").write_text(json.dumps(vocabulary))
+    tokenizer = VitsTokenizer(
+        folder / "letters.json",
+        pad_token="_",
+        phonemize=False,
+        language="eng",
+    )
+    (folder / "letters.json").unlink()
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vits")
+    several = {"num_speakers": 3, "speaker_embedding_size": 8}
+    return {
+        "en": save_vits(folder / "en", **several),
+        "fr": save_vits(folder / "fr", seed=1),
+    }
+
+
+TEXT = "Anna smiles at the sea, and the boat goes home."
+UTTERANCES = [
+    (TEXT, Voice("en/0")),
+    (TEXT, Voice("en/2", 1.2, 0.9)),
+    ("Tom a un très grand bateau.".replace("è", "é"), Voice("fr")),
+]
+
+
+def test_a_pure_function_of_text_and_voice(models):
+    tts = Vits(models)
+    first = [tts.synthesize(*utterance) for utterance in UTTERANCES]
+    assert first[0].dtype == np.int16
+    state = torch.get_rng_state()
+    other = pickle.loads(pickle.dumps(tts))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    for number in (2, 0, 1, 0):
+        torch.randn(7)
+        samples = other.synthesize(*UTTERANCES[number])
+        np.testing.assert_array_equal(samples, first[number])
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)
+    torch.manual_seed(3)
+    before = torch.randn(3)
+    torch.manual_seed(3)
+    other.synthesize(*UTTERANCES[0])
+    assert torch.equal(torch.randn(3), before)
+
+
+def test_speakers_differ_and_speed_does_what_it_says(models):
+    tts = Vits(models)
+    one, two = (tts.synthesize(TEXT, Voice(f"en/{n}")) for n in (0, 1))
+    assert len(one) != len(two) or not np.array_equal(one, two)
+    slow, fast = (
+        len(tts.synthesize(TEXT, Voice("fr", speed=speed)))
+        for speed in (0.5, 2.0)
+    )
+    assert slow > 1.5 * fast
+
+
+def test_pitch_leaves_the_duration(models):
+    tts = Vits(models)
+    plain, high = (
+        np.mean(
+            [
+                len(tts.synthesize(TEXT[: 20 + n], Voice("fr", pitch=pitch)))
+                for n in range(12)
+            ]
+        )
+        for pitch in (1.0, 1.6)
+    )
+    assert high == pytest.approx(plain, rel=0.25)
+
+
+def test_the_identity_is_that_of_the_weights(models, tmp_path):
+    assert Vits(models).identity == Vits(dict(models)).identity
+    other = save_vits(tmp_path / "fr", seed=2)
+    assert Vits({**models, "fr": other}).identity != Vits(models).identity
+
+
+@pytest.mark.parametrize(
+    ("voice", "message"),
+    [
+        ("de", "no model 'de'; expected one of en, fr"),
+        ("en", "3 speakers; expected 'en/0' to 'en/2'"),
+        ("en/3", "3 speakers; expected"),
+        ("fr/0", "one speaker; expected 'fr'"),
+    ],
+)
+def test_voices_that_are_not_there(models, voice, message):
+    with pytest.raises(ValueError, match=message):
+        Vits(models).check_voice(Voice(voice))
+
+
+def test_a_sign_that_would_be_skipped_is_named(models):
+    with pytest.raises(ValueError, match="no sign for 3 ß"):
+        Vits(models).synthesize("Tom has 3 straße.", Voice("fr"))
+
+
+def test_models_that_are_not_there(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(FileNotFoundError, match="hf download no/such-model"):
+        Vits({"en": "no/such-model"})
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"no vocab.json, model.safe"):
+        Vits({"en": str(tmp_path)})
+    low = save_vits(tmp_path / "low", sampling_rate=8000)
+    with pytest.raises(ValueError, match="different sample rates"):
+        Vits({**models, "de": low})
+    BertConfig().save_pretrained(tmp_path / "low")
+    with pytest.raises(ValueError, match="is a bert model; expected vits"):
+        Vits({"en": low})

@@ -1,0 +1,462 @@
+"""Chat translation against a real server on loopback that misbehaves."""
+
+import logging
+import random
+import resource
+import socket
+import threading
+from types import SimpleNamespace
+
+import chat_server as chat_server_module
+import pytest
+from chat_server import chat_server, fake_translation
+
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    endpoint,
+)
+from speechbrain_slm.stories.translation.chat import ChatTranslator, _tokens
+from speechbrain_slm.stories.translation.endpoint import (
+    ChatEndpoint,
+    EndpointError,
+    _parse,
+)
+from speechbrain_slm.stories.translation.replies import ReplyCache
+from speechbrain_slm.stories.translation.servers import server_error
+from speechbrain_slm.stories.translation.waiting import WaitingThreads
+
+KEY = "sk-Secret0123456789"
+STORY = Story(
+    "a", ["Tom had a red ball.", "He lost it in the tall grass.", "Oh no!"]
+)
+EXPECTED = [fake_translation(text) for text in STORY.sentences]
+# What passes when it is tried again, and what is said to the model.
+PASSING = ["429", "500", "503", "drop", "html", "no_choices", "half"]
+MENDED = {
+    "joined": "missing: 2, 3",
+    "split": "not asked for: 4",
+    "empty": '"3" came back empty',
+    "copy": '"2" is a copy',
+    "number": '"1" is no text',
+    "surrogate": '"1" is no text',
+    "list": "not a JSON object",
+    "prose": "not JSON",
+    "torn": "not JSON",
+    "digits": "not JSON",
+    "twice": "twice",
+    "nothing": "empty",
+    "cut": "cut off",
+    "refusal": "refused",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("TEST_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def translator(base_url, folder, endpoint=None, **settings):
+    endpoint = {"backoff": 0.01, "timeout": 0.5, **(endpoint or {})}
+    return ChatTranslator(
+        ChatEndpoint(base_url, "TEST_API_KEY", **endpoint),
+        **{
+            "model": "gpt-test",
+            "prompt": "Translate {source} to {target}.",
+            "retry_prompt": "Unusable: {error}.",
+            "source_name": "English",
+            "target_name": "French",
+            "cache_folder": folder,
+            **settings,
+        },
+    )
+
+
+def translate(one, stories=(STORY,)):
+    return next(one.translate([list(stories)], Checks()))
+
+
+def once(fault):
+    """Misbehave at the first request alone."""
+    return lambda number, body: fault if number == 0 else None
+
+
+def test_a_request_says_what_it_should(tmp_path):
+    with chat_server() as (url, asked):
+        one = translator(url, tmp_path, options={"temperature": 0})
+        assert translate(one) == [EXPECTED]
+    (request,) = asked.requests
+    assert request["model"] == "gpt-test"
+    assert request["temperature"] == 0
+    prompt, story = request["messages"]
+    assert prompt["content"] == "Translate English to French."
+    assert '"1": "Tom had a red ball."' in story["content"]
+    schema = request["response_format"]["json_schema"]["schema"]
+    assert schema["required"] == ["1", "2", "3"]
+    assert not schema["additionalProperties"]
+    assert asked.headers[0]["Authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "fenced"])
+def test_what_passes_is_tried_again(tmp_path, fault):
+    with chat_server(once(fault)) as (url, asked):
+        assert translate(translator(url, tmp_path)) == [EXPECTED]
+    assert len(asked.requests) == 2 - (fault == "fenced")
+    assert all(r == asked.requests[0] for r in asked.requests)
+
+
+@pytest.mark.parametrize("fault", ["silent", "slow", "headers"])
+def test_a_reply_that_never_ends_is_given_up(tmp_path, fault):
+    with chat_server(once(fault)) as (url, asked):
+        one = translator(url, tmp_path, {"timeout": 0.3})
+        assert translate(one) == [EXPECTED]
+        assert not asked.outlasted
+    assert len(asked.requests) == 2
+
+
+@pytest.mark.parametrize("fault", MENDED)
+def test_the_model_is_told_what_is_wrong(tmp_path, fault):
+    with chat_server(once(fault)) as (url, asked):
+        one = translator(url, tmp_path)
+        assert translate(one) == [EXPECTED]
+    first, second = asked.requests
+    assert second["messages"][:2] == first["messages"]
+    assert MENDED[fault] in second["messages"][3]["content"]
+    assert second["messages"][2]["content"]
+    assert one.usage()["gpt-test"]["requests"] == 2
+
+
+def test_a_story_that_stays_bad_is_rejected_alone(tmp_path):
+    other = Story("b", ["A dog ran to the big house."])
+
+    def choose(number, body):
+        return "joined" if "Tom" in body["messages"][1]["content"] else None
+
+    with chat_server(choose) as (url, asked):
+        found = translate(translator(url, tmp_path), [STORY, other])
+    assert isinstance(found[0], TranslationError)
+    assert "no reply of 3 can be used; the last: expected" in str(found[0])
+    assert found[1] == [fake_translation(other.sentences[0])]
+    assert len(asked.requests) == 4
+
+
+def test_sentences_of_a_rejected_story_count_from_0(tmp_path):
+    """As in the tables; the model is told by its keys, which do from 1."""
+    with chat_server(lambda number, body: "copy") as (url, _):
+        (found,) = translate(translator(url, tmp_path))
+    assert "the last: sentence 1 is a copy" in str(found)
+
+
+@pytest.mark.parametrize("fault", ["filter", "too_long"])
+def test_a_text_that_the_server_refuses_is_rejected_at_once(tmp_path, fault):
+    with chat_server(lambda number, body: fault) as (url, asked):
+        (found,) = translate(translator(url, tmp_path))
+    assert "the server refuses the text" in str(found)
+    assert len(asked.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "requests"),
+    [
+        ("401", "TEST_API_KEY", 1),
+        ("404", "The model does not exist", 1),
+        ("format", "Set response_format to json_object", 1),
+        ("quota", "exceeded your quota", 1),
+        ("redirect", "HTTP 302", 1),
+        ("429_long", "max_wait", 1),
+        ("500", "in 3 attempt", 3),
+    ],
+)
+def test_what_no_story_can_mend_stops_the_run(
+    tmp_path, fault, message, requests
+):
+    with chat_server(lambda number, body: fault) as (url, asked):
+        one = translator(url, tmp_path, {"max_attempts": 3})
+        with pytest.raises(EndpointError, match=message):
+            translate(one)
+    assert len(asked.requests) == requests
+
+
+def test_a_refused_connection_stops_the_run(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    one = translator(url, tmp_path, {"max_attempts": 3})
+    stories = [Story(str(n), ["One story."]) for n in range(50)]
+    with pytest.raises(EndpointError, match=r"in 3 attempt.*refused"):
+        translate(one, stories)
+
+
+class Clock:
+    """Stands still but for those who sleep."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        self.lock = threading.Lock()
+        for place, name, value in (
+            (endpoint, "time", SimpleNamespace(monotonic=lambda: self.now)),
+            (ChatEndpoint, "_sleep", lambda _, seconds: self.sleep(seconds)),
+        ):
+            monkeypatch.setattr(place, name, value)
+
+    def sleep(self, seconds):
+        with self.lock:
+            self.now += max(seconds, 0.0)
+
+
+def test_leaving_waits_for_no_reply():
+    """Who presses Ctrl-C does not wait for a slow server."""
+    answer, began = threading.Event(), threading.Event()
+    before = set(threading.enumerate())
+
+    def wait():
+        began.set()
+        return answer.wait()
+
+    with WaitingThreads(1) as threads:
+        waiting, pending = threads.submit(wait), threads.submit(wait)
+        assert began.wait(20)
+    assert not waiting.done()
+    assert pending.cancelled()
+    assert all(one.daemon for one in set(threading.enumerate()) - before)
+    answer.set()
+    assert waiting.result(20)
+
+
+@pytest.mark.parametrize("count", [-1, True, 10**30, "7", 1.5, [1]])
+def test_a_count_that_is_none_is_not_counted(count, caplog):
+    usage = {"prompt_tokens": 7, "completion_tokens": count}
+    assert _tokens({"usage": usage}) == [7, 0]
+    assert "completion_tokens" in caplog.text
+    assert _tokens({"usage": None}) == _tokens({}) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "after",
+    ["nan", "inf", "-1", "1e400", "soon", "Wed, 21 Oct 99999 07:28:00 GMT"],
+)
+def test_a_server_cannot_ask_for_nonsense(tmp_path, monkeypatch, after):
+    monkeypatch.setitem(chat_server_module.AFTER, "429", after)
+    with chat_server(once("429")) as (url, asked):
+        assert translate(translator(url, tmp_path)) == [EXPECTED]
+    assert len(asked.requests) == 2
+
+
+def test_json_without_end_is_no_reply():
+    for text in ("[" * 100_000, '{"error": ' * 100_000):
+        with pytest.raises(Exception, match="no chat completion"):
+            _parse(text)
+        assert server_error(text)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "warns"),
+    [
+        ("http://server.example/v1", True),
+        ("http://192.168.0.7:8000/v1", True),
+        ("https://server.example/v1", False),
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://localhost:8000/v1", False),
+    ],
+)
+def test_a_key_over_plain_http_is_warned_of_once(caplog, url, warns):
+    one = ChatEndpoint(url, "TEST_API_KEY")
+    for _ in range(2):
+        one.begin()
+    said = [r for r in caplog.records if "over plain http" in r.message]
+    assert len(said) == warns
+    caplog.clear()
+    ChatEndpoint(url).begin()
+    assert not caplog.records
+
+
+def test_retry_after_holds_all_threads(tmp_path, monkeypatch):
+    stories = [Story(str(n), [f"Story {n} is here."]) for n in range(6)]
+    times, clock = [], Clock(monkeypatch)
+
+    def choose(number, body):
+        times.append(clock.now)
+        return once("429")(number, body)
+
+    with chat_server(choose) as (url, _):
+        one = translator(url, tmp_path, concurrency=1)
+        found = translate(one, stories)
+    assert found == [[fake_translation(s.sentences[0])] for s in stories]
+    assert times[1] - times[0] >= 0.2
+
+
+def test_the_rate_is_limited(tmp_path, monkeypatch):
+    stories = [Story(str(n), [f"Story {n} is here."]) for n in range(6)]
+    clock = Clock(monkeypatch)
+    with chat_server() as (url, asked):
+        rate = {"requests_per_minute": 1200}
+        translate(translator(url, tmp_path, rate, concurrency=6), stories)
+    assert len(asked.requests) == 6
+    assert clock.now > 5 * 0.05 - 1e-9
+
+
+def test_requests_go_out_at_the_same_time(tmp_path):
+    stories = [Story(str(n), [f"Story {n} is here."]) for n in range(8)]
+    together = threading.Barrier(8, timeout=20)
+
+    def choose(number, body):
+        together.wait()
+
+    with chat_server(choose) as (url, asked):
+        one = translator(url, tmp_path, {"timeout": 30}, concurrency=8)
+        translate(one, stories)
+    assert len(asked.requests) == 8
+
+
+def test_asking_again_costs_nothing(tmp_path):
+    with chat_server() as (url, asked):
+        settings = {"prompt_price": 2.0, "completion_price": 10.0}
+        first = translator(url, tmp_path, **settings)
+        assert translate(first) == [EXPECTED]
+        again = translator(url, tmp_path, **settings)
+        assert translate(again) == [EXPECTED]
+        assert len(asked.requests) == 1
+        expected = {
+            "gpt-test": {
+                "requests": 1,
+                "prompt_tokens": 100,
+                "completion_tokens": 10,
+                "cost": 0.0003,
+            }
+        }
+        assert first.usage() == again.usage() == expected
+        for other in (
+            {"model": "gpt-other"},
+            {"prompt": "Traduis."},
+            {"options": {"temperature": 1}},
+            {"response_format": "text"},
+        ):
+            before = len(asked.requests)
+            translate(translator(url, tmp_path, **other))
+            assert len(asked.requests) == before + 1, other
+        changed = Story("a", [*STORY.sentences[:2], "Oh yes!"])
+        translate(translator(url, tmp_path), [changed])
+        assert asked.requests[-1]["messages"][1] != asked.requests[0]
+
+
+def test_a_disk_that_is_full_names_the_cache(tmp_path):
+    cache = ReplyCache(tmp_path)
+    cache.add("gpt", 1, 1, "key", ["Un."])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = ""
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        for number in range(50):
+            cache.add("gpt", 1, 1, f"key {number}", ["Un." * 400])
+    except OSError as error:
+        # Raised where pytest may write again.
+        message = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"{tmp_path}/replies-" in message
+    assert "Make room" in message
+    assert cache.get("key") == ["Un."]
+
+
+def test_a_cached_reply_must_pass_the_checks_of_today(tmp_path):
+    with chat_server() as (url, _):
+        one = translator(url, tmp_path)
+        assert translate(one) == [EXPECTED]
+        (found,) = next(one.translate([[STORY]], Checks(length_ratio=0.01)))
+    assert isinstance(found, TranslationError)
+
+
+def test_a_long_story_is_sent_in_parts_with_context(tmp_path):
+    story = Story("a", [f"Sentence {n} of a long story." for n in range(7)])
+    with chat_server() as (url, asked):
+        one = translator(url, tmp_path, sentences_per_request=3)
+        (found,) = translate(one, [story])
+    assert found == [fake_translation(text) for text in story.sentences]
+    assert len(asked.requests) == 3
+    roles = [message["role"] for message in asked.requests[2]["messages"]]
+    assert roles == ["system", *["user", "assistant"] * 2, "user"]
+    last = asked.requests[2]["response_format"]["json_schema"]["schema"]
+    assert last["required"] == ["7"]
+
+
+def test_the_key_is_written_nowhere(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
+    faults = iter(["500", "joined", "drop", "401"])
+    with chat_server(lambda number, body: next(faults)) as (url, asked):
+        one = translator(url, tmp_path)
+        with pytest.raises(EndpointError) as error:
+            translate(one)
+    # The server has said it in its message.
+    assert "[API key]" in str(error.value)
+    chain = error.getrepr(showlocals=True, style="long")
+    shown = [str(error.value), caplog.text, repr(one.identity), repr(vars(one))]
+    assert not any(KEY in text for text in shown)
+    assert str(chain)
+    for path in tmp_path.rglob("*"):
+        assert KEY.encode() not in path.read_bytes()
+    assert KEY in asked.headers[-1]["Authorization"]
+
+
+def test_no_key_no_request(tmp_path, monkeypatch):
+    monkeypatch.delenv("TEST_API_KEY")
+    with chat_server() as (url, asked):
+        with pytest.raises(EndpointError, match="TEST_API_KEY holds no API"):
+            translate(translator(url, tmp_path))
+        open_one = translator(url, tmp_path)
+        open_one.endpoint.api_key_variable = None
+        assert translate(open_one) == [EXPECTED]
+    assert len(asked.requests) == 1
+    assert "Authorization" not in asked.headers[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base_url": "localhost:8000"}, "base_url"),
+        ({"base_url": f"https://u:{KEY}@host/v1"}, "user, a password"),
+        ({"api_key_variable": KEY}, "not the name of an environment"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"max_wait": float("nan")}, "max_wait is nan"),
+        ({"requests_per_minute": 0}, "requests_per_minute"),
+    ],
+)
+def test_bad_settings_are_refused_without_showing_a_key(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        ChatEndpoint(**{"base_url": "http://localhost/v1", **arguments})
+    assert KEY not in str(error.value)
+
+
+def test_sentences_stay_paired_whatever_fails(tmp_path):
+    """Faults at random: a story is right sentence by sentence, or rejected."""
+    generator = random.Random(0)
+    stories = [
+        Story(
+            f"story-{number}",
+            [
+                f"Sentence {n} of story {number} says {generator.random()}."
+                for n in range(generator.randint(1, 6))
+            ],
+        )
+        for number in range(60)
+    ]
+    kinds = [*PASSING[1:], *MENDED, "filter", *[None] * 14]
+
+    def choose(number, body):
+        return random.Random(number).choice(kinds)
+
+    shards = [stories[start : start + 7] for start in range(0, 60, 7)]
+    with chat_server(choose) as (url, _):
+        one = translator(url, tmp_path, {"max_attempts": 20}, attempts=2)
+        found = [
+            r for answers in one.translate(shards, Checks()) for r in answers
+        ]
+    good = 0
+    for story, result in zip(stories, found, strict=True):
+        if not isinstance(result, TranslationError):
+            assert result == [fake_translation(s) for s in story.sentences]
+            good += 1
+    assert 20 < good < 60

@@ -1,0 +1,541 @@
+"""A stories table with one more language, whatever happens on the way."""
+
+import csv
+import json
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation.parallel import ParallelFile
+from speechbrain_slm.stories.translation.tables import (
+    TooManyRejected,
+    check_tables,
+    translate_table,
+)
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+
+
+def fake(text):
+    return f"fr {text[::-1]}"
+
+
+class Reverser:
+    """Translates, and goes wrong as it is told."""
+
+    def __init__(self, fault=lambda story: None, name="a", dies_after=None):
+        self.identity = {"type": "reverser", "name": name}
+        self.fault = fault
+        self.dies_after = dies_after
+        self.asked = []
+
+    def usage(self):
+        return {}
+
+    def translate(self, shards, check):
+        for number, shard in enumerate(shards):
+            if number == self.dies_after:
+                raise KeyboardInterrupt
+            self.asked += [story.story_id for story in shard]
+            yield [self._story(story) for story in shard]
+
+    def _story(self, story):
+        texts = [fake(text) for text in story.sentences]
+        return {
+            None: lambda: texts,
+            "error": lambda: TranslationError("refused"),
+            "fewer": lambda: texts[1:],
+            "more": lambda: [*texts, "fr de plus"],
+            "joined": lambda: [" ".join(texts), *[""] * (len(texts) - 1)],
+            "empty": lambda: ["", *texts[1:]],
+            "copy": lambda: list(story.sentences),
+            "none": lambda: [None, *texts[1:]],
+        }[self.fault(story)]()
+
+
+FAULTS = ["error", "fewer", "more", "empty", "copy", "none"]
+
+
+def write_stories(path, count=40, seed=0, **columns):
+    generator = random.Random(seed)
+    rows = [
+        {
+            "story_id": f"story-{number:03d}",
+            "sentence": sentence,
+            "speaker": f"speaker-{number % 3}",
+            "en": f"Sentence {sentence} of story {number}: "
+            f"{generator.random()}, which is all of it.",
+            **columns,
+        }
+        for number in range(count)
+        for sentence in range(generator.randint(1, 6))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows)
+    position = table.column_names.index("sentence")
+    numbers = table["sentence"].cast(pa.int32())
+    table = table.set_column(position, "sentence", numbers)
+    # Pages end in the middle of stories.
+    pq.write_table(table, path, row_group_size=7)
+    return rows
+
+
+def translate(folder, translator, name="out", **settings):
+    return translate_table(
+        folder / "in.parquet",
+        folder / name / "text" / "in.parquet",
+        "en",
+        "fr",
+        translator,
+        folder / name / "parts",
+        **{"stories_per_shard": 3, "max_rejected": 1.0, **settings},
+    )
+
+
+def read(folder, name="out"):
+    text = folder / name / "text"
+    rows = pq.read_table(text / "in.parquet").to_pylist()
+    lines = (text / "in.left_out.jsonl").read_text().splitlines()
+    return rows, [json.loads(line) for line in lines]
+
+
+def files(folder, name="out"):
+    text = folder / name / "text"
+    return {path.name: path.read_bytes() for path in sorted(text.iterdir())}
+
+
+def test_every_row_gets_its_translation(tmp_path):
+    rows = write_stories(tmp_path / "in.parquet")
+    counts = translate(tmp_path, Reverser())
+    assert counts == {"stories": 40, "left_out": 0}
+    found, ledger = read(tmp_path)
+    assert found == [{**row, "fr": fake(row["en"])} for row in rows]
+    assert ledger == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sentences_stay_paired_whatever_fails(tmp_path, seed):
+    """Faults at random: whole stories, each pair right, the rest listed."""
+    rows = write_stories(tmp_path / "in.parquet", seed=seed)
+    generator = random.Random(seed)
+    faults = {
+        row["story_id"]: generator.choice([*FAULTS, *[None] * 8])
+        for row in rows
+    }
+    translate(
+        tmp_path,
+        Reverser(lambda story: faults[story.story_id]),
+        stories_per_shard=generator.randint(1, 50),
+    )
+    found, ledger = read(tmp_path)
+    good = [row for row in rows if faults[row["story_id"]] is None]
+    assert found == [{**row, "fr": fake(row["en"])} for row in good]
+    bad = list(dict.fromkeys(r["story_id"] for r in rows if r not in good))
+    assert [entry["story_id"] for entry in ledger] == bad
+    for entry in ledger:
+        assert entry["language"] == "fr"
+        assert entry["action"] == "dropped"
+        assert entry["reason"]
+
+
+def test_a_joined_sentence_is_found(tmp_path):
+    rows = write_stories(tmp_path / "in.parquet", count=4)
+    first = [row for row in rows if row["story_id"] == "story-000"]
+    assert len(first) > 1
+
+    def fault(story):
+        return "joined" if story.story_id == "story-000" else None
+
+    translate(tmp_path, Reverser(fault))
+    found, ledger = read(tmp_path)
+    assert {row["story_id"] for row in found} == {
+        f"story-{n:03d}" for n in (1, 2, 3)
+    }
+    assert len(ledger) == 1
+
+
+def test_killed_runs_end_as_one_that_is_not(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+
+    def fault(story):
+        return "error" if story.story_id.endswith("7") else None
+
+    translate(tmp_path, Reverser(fault), "whole")
+    asked = []
+    for dies_after in (1, 4, 3, 2):
+        one = Reverser(fault, dies_after=dies_after)
+        with pytest.raises(KeyboardInterrupt):
+            translate(tmp_path, one)
+        asked += one.asked
+        assert not (tmp_path / "out" / "text").exists()
+    one = Reverser(fault)
+    translate(tmp_path, one)
+    asked += one.asked
+    assert len(asked) == len(set(asked)) == 40
+    assert files(tmp_path) == files(tmp_path, "whole")
+    again = Reverser(fault)
+    translate(tmp_path, again)
+    assert again.asked == []
+    assert files(tmp_path) == files(tmp_path, "whole")
+
+
+@pytest.mark.parametrize("num_jobs", [1, 3])
+def test_array_jobs_share_the_work(tmp_path, num_jobs):
+    write_stories(tmp_path / "in.parquet")
+    translate(tmp_path, Reverser(), "whole")
+    asked = []
+    for job in range(num_jobs):
+        one = Reverser()
+        jobs = {"job": job, "num_jobs": num_jobs}
+        assert translate(tmp_path, one, **jobs) is None
+        asked += one.asked
+    assert not (tmp_path / "out" / "text").exists()
+    assert len(asked) == len(set(asked)) == 40
+    last = Reverser()
+    translate(tmp_path, last)
+    assert last.asked == []
+    assert files(tmp_path) == files(tmp_path, "whole")
+
+
+def test_two_runs_on_one_folder(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+    parts = tmp_path / "out" / "parts"
+    with lock_folder(parts):
+        with pytest.raises(FolderInUse):
+            translate(tmp_path, Reverser())
+        with pytest.raises(FolderInUse, match="no array job"):
+            translate(tmp_path, Reverser(), job=0, num_jobs=2)
+    with lock_folder(parts / "job-0-of-2"):
+        with pytest.raises(FolderInUse):
+            translate(tmp_path, Reverser(), job=0, num_jobs=2)
+        translate(tmp_path, Reverser(), job=1, num_jobs=2)
+
+
+def test_other_settings_are_refused(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+    translate(tmp_path, Reverser())
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=r"translator\.name: expected 'b'"):
+        translate(tmp_path, Reverser(name="b"))
+    with pytest.raises(ValueError, match=r"checks\.copy_letters"):
+        translate(tmp_path, Reverser(), checks=Checks(copy_letters=3))
+    write_stories(tmp_path / "in.parquet", seed=1)
+    with pytest.raises(ValueError, match="sha256"):
+        translate(tmp_path, Reverser())
+    assert files(tmp_path) == before
+
+
+def test_too_many_rejects_leave_no_table_and_are_tried_again(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+
+    def fault(story):
+        return "error" if story.story_id == "story-007" else None
+
+    with pytest.raises(TooManyRejected, match=r"1 of 40 .*story-007.*refused"):
+        translate(tmp_path, Reverser(fault), max_rejected=0.01)
+    assert list(files(tmp_path)) == ["in.left_out.refused.jsonl"]
+    mended = Reverser()
+    translate(tmp_path, mended, max_rejected=0.01)
+    assert mended.asked == ["story-006", "story-007", "story-008"]
+    translate(tmp_path, Reverser(), "whole")
+    assert files(tmp_path) == files(tmp_path, "whole")
+
+
+def test_a_back_end_that_fails_always_is_stopped_early(tmp_path):
+    write_stories(tmp_path / "in.parquet", count=200)
+    one = Reverser(lambda story: "error")
+    with pytest.raises(TooManyRejected, match="of the first 51 stories"):
+        translate(tmp_path, one, max_rejected=0.01)
+    assert len(one.asked) == 51
+    mended = Reverser()
+    translate(tmp_path, mended, max_rejected=0.01)
+    assert len(mended.asked) == 200
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+    translate(tmp_path, Reverser())
+    parts = sorted((tmp_path / "out" / "parts").glob("part-*"))
+    parts[3].write_bytes(parts[3].read_bytes()[:50])
+    with pytest.raises(ValueError, match=rf"{parts[3].name} is damaged"):
+        translate(tmp_path, Reverser())
+    parts[3].write_bytes(parts[4].read_bytes())
+    with pytest.raises(ValueError, match=r"is not of these stories"):
+        translate(tmp_path, Reverser())
+    parts[3].unlink()
+    assert translate(tmp_path, Reverser())["stories"] == 40
+
+
+def test_a_column_that_is_there(tmp_path):
+    rows = write_stories(tmp_path / "in.parquet", fr="déjà")
+    with pytest.raises(ValueError, match="has a column 'fr' already"):
+        translate(tmp_path, Reverser())
+    with pytest.raises(ValueError, match=r"no column.* de to leave out"):
+        translate(tmp_path, Reverser(), leave_out=["de"])
+    translate(tmp_path, Reverser(), leave_out=["fr", "speaker"])
+    found, _ = read(tmp_path)
+    assert found[0].keys() == {"story_id", "sentence", "en", "fr"}
+    assert [row["fr"] for row in found] == [fake(row["en"]) for row in rows]
+
+
+BAD = {
+    "gap": ([("a", 0, "A."), ("a", 2, "B.")], "sentence 2 where 1"),
+    "apart": ([("a", 0, "A."), ("b", 0, "B."), ("a", 0, "C.")], "together"),
+    "empty": ([("a", 0, "A."), ("a", 1, " ")], "row 1: column 'en' has no"),
+    "hole": ([("a", 0, None)], "row 0: no 'en'"),
+    "nothing": ([], "no story"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_tables_are_refused(tmp_path, kind):
+    rows, message = BAD[kind]
+    ids, numbers, texts = zip(*rows, strict=True) if rows else ([], [], [])
+    table = pa.table(
+        {
+            "story_id": pa.array(ids, pa.string()),
+            "sentence": pa.array(numbers, pa.int32()),
+            "en": pa.array(texts, pa.string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match=message):
+        translate(tmp_path, Reverser())
+
+
+def test_no_table_and_no_column(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"in\.parquet does not exist"):
+        translate(tmp_path, Reverser())
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match=r"missing column.*story_id"):
+        translate(tmp_path, Reverser())
+    (tmp_path / "in.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match="is empty; expected a stories"):
+        translate(tmp_path, Reverser())
+
+
+def write_parallel(path, rows):
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=5)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        lines = ["\t".join(map(str, row.values())) for row in rows]
+        header = "\t".join(rows[0])
+        path.write_text("\n".join([header, *lines]) + "\n")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".tsv", ".parquet"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_parallel_file(tmp_path, suffix, checked):
+    rows = write_stories(tmp_path / "in.parquet")
+    rows = [{**row, "en": row["en"]} for row in rows]
+    by_story = {}
+    for row in rows:
+        entry = {
+            "story_id": row["story_id"],
+            "sentence": row["sentence"],
+            "en": row["en"],
+            "fr": f'"{fake(row["en"])}',
+        }
+        by_story.setdefault(row["story_id"], []).append(entry)
+    long = [name for name, story in by_story.items() if len(story) > 1]
+    del by_story[long[0]]
+    del by_story[long[1]][-1]
+    del by_story[long[2]][0]
+    by_story[long[3]][1]["en"] = "Another text stood here."
+    # In another order than the table's.
+    order = list(by_story)
+    random.Random(0).shuffle(order)
+    path = tmp_path / f"parallel{suffix}"
+    write_parallel(path, [row for name in order for row in by_story[name]])
+    one = ParallelFile(path, "fr", "en" if checked else None)
+    counts = translate(tmp_path, one)
+    found, ledger = read(tmp_path)
+    bad = long[: 4 if checked else 3]
+    assert counts["left_out"] == len(bad)
+    reasons = {entry["story_id"]: entry["reason"] for entry in ledger}
+    assert set(reasons) == set(bad)
+    assert "does not have it" in reasons[long[0]]
+    assert "came back for" in reasons[long[1]]
+    assert "sentence 1 where 0" in reasons[long[2]]
+    if checked:
+        assert "sentence 1 has another source" in reasons[long[3]]
+    good = [row for row in rows if row["story_id"] not in bad]
+    assert found == [{**r, "fr": f'"{fake(r["en"])}'} for r in good]
+
+
+def test_integer_ids_are_their_digits(tmp_path):
+    """As pandas writes them, in either table."""
+    rows = write_stories(tmp_path / "in.parquet", count=3)
+    names = {f"story-{n:03d}": n for n in range(3)}
+    rows = [{**row, "story_id": names[row["story_id"]]} for row in rows]
+    french = [
+        {
+            "story_id": r["story_id"],
+            "sentence": r["sentence"],
+            "fr": "Ah bon, dit-il, et puis il s'en alla.",
+        }
+        for r in rows
+    ]
+    write_parallel(tmp_path / "in.parquet", rows)
+    for name in ("fr.parquet", "fr.jsonl"):
+        write_parallel(tmp_path / name, french)
+        one = ParallelFile(tmp_path / name, "fr")
+        assert translate(tmp_path, one, f"of {name}")["left_out"] == 0
+        found, _ = read(tmp_path, f"of {name}")
+        assert [row["story_id"] for row in found] == [
+            str(row["story_id"]) for row in rows
+        ]
+
+
+def test_a_quoted_tsv_is_read_as_its_writer_meant_it(tmp_path):
+    stories = [Story("a", ["A.", "B."]), Story("e\u0301", ["C."])]
+    said = ["Il se tait.", 'Elle dit "arr\u00eate", puis part.', '"Oh !"']
+    rows = [["a", 0], ["a", 1], ["\u00e9", 0]]
+    with open(tmp_path / "fr.tsv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows(
+            [
+                ["story_id", "sentence", "fr"],
+                *([*row, text] for row, text in zip(rows, said, strict=True)),
+            ]
+        )
+    one = ParallelFile(tmp_path / "fr.tsv", "fr")
+    assert next(one.translate([stories], Checks())) == [said[:2], said[2:]]
+
+
+def test_a_line_that_is_no_row_costs_its_story(tmp_path):
+    lines = [
+        {"story_id": name, "sentence": n, "fr": f"{name} {n}"}
+        for name in "abc"
+        for n in range(2)
+    ]
+    lines = [json.dumps(line) for line in lines]
+    lines[3] = '{"story_id": "b", "sente'
+    path = tmp_path / "fr.jsonl"
+    path.write_text("\n".join(lines))
+    stories = [Story(name, ["A.", "B."]) for name in "abc"]
+    found = next(ParallelFile(path, "fr").translate([stories], Checks()))
+    assert found[::2] == [["a 0", "a 1"], ["c 0", "c 1"]]
+    assert "line at byte" in str(found[1])
+    path.write_text("\n".join(lines), encoding="utf-16")
+    with pytest.raises(ValueError, match=r"fr\.jsonl: expected text in UTF-8"):
+        next(ParallelFile(path, "fr").translate([stories], Checks()))
+
+
+def test_a_parallel_file_that_is_replaced_is_not_read(tmp_path):
+    """What the identity says is what is looked up."""
+    path, new = tmp_path / "fr.jsonl", tmp_path / "new.jsonl"
+    row = {"story_id": "a", "sentence": 0, "fr": "Un."}
+    write_parallel(path, [row])
+    one = ParallelFile(path, "fr")
+    stories = [Story("a", ["One."])]
+    assert one.identity["sha256"] == sha256_file(path)
+    write_parallel(new, [{**row, "fr": "Deux."}])
+    new.replace(path)
+    assert next(one.translate([stories], Checks())) == [["Un."]]
+    other = ParallelFile(path, "fr")
+    assert other.identity["sha256"] == sha256_file(path)
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        next(other.translate([stories], Checks()))
+
+
+class Replacing(Reverser):
+    """Translates, and the table is replaced or written to meanwhile."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.act = act
+
+    def translate(self, shards, check):
+        for number, answers in enumerate(super().translate(shards, check)):
+            if number == 1:
+                self.act()
+            yield answers
+
+
+def test_a_table_that_is_replaced_while_it_is_translated(tmp_path):
+    path, new = tmp_path / "in.parquet", tmp_path / "new.parquet"
+    rows = write_stories(path)
+    others = write_stories(new, seed=1)
+    # The run goes on with the table that its identity names.
+    one = Replacing(lambda: new.replace(path))
+    translate(tmp_path, one)
+    assert read(tmp_path)[0] == [{**r, "fr": fake(r["en"])} for r in rows]
+    with pytest.raises(ValueError, match="sha256"):
+        translate(tmp_path, Reverser())
+    translate(tmp_path, Reverser(), "other")
+    found, _ = read(tmp_path, "other")
+    assert found == [{**r, "fr": fake(r["en"])} for r in others]
+    # One that is written to is told.
+    content = path.read_bytes()
+    one = Replacing(lambda: path.write_bytes(content + b" "))
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        translate(tmp_path, one, "third")
+    assert not (tmp_path / "third" / "text" / "in.parquet").exists()
+
+
+def test_parts_of_another_run_are_never_sealed(tmp_path):
+    """Of other settings, of other text, or damaged since they were made."""
+    write_stories(tmp_path / "in.parquet")
+    translate(tmp_path, Reverser())
+    part = tmp_path / "out" / "parts" / "part-0000003.parquet"
+    whole = part.read_bytes()
+    translate(tmp_path, Reverser(name="b"), "b")
+    other = tmp_path / "b" / "parts" / part.name
+    part.write_bytes(other.read_bytes())
+    with pytest.raises(ValueError, match="with another configuration"):
+        translate(tmp_path, Reverser())
+    table = pq.read_table(part)
+    column = pa.array([["fr x"]] * len(table), pa.list_(pa.string()))
+    pq.write_table(table.set_column(1, "sentences", column), part)
+    with pytest.raises(ValueError, match="has not the sum that a part has"):
+        translate(tmp_path, Reverser())
+    part.write_bytes(whole)
+    again = Reverser()
+    translate(tmp_path, again)
+    assert again.asked == []
+
+
+def test_another_recipe_s_table_is_not_replaced(tmp_path):
+    write_stories(tmp_path / "in.parquet")
+    path = tmp_path / "out" / "text" / "in.parquet"
+    rows = write_stories(path, seed=2)
+    one = Reverser()
+    with pytest.raises(FileExistsError, match="was not made by it"):
+        translate(tmp_path, one)
+    assert pq.read_table(path).to_pylist() == rows
+    assert not one.asked
+
+
+def test_bad_parallel_files(tmp_path):
+    with pytest.raises(ValueError, match=r"\.jsonl, \.tsv"):
+        ParallelFile(tmp_path / "a.txt", "fr")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        _ = ParallelFile(tmp_path / "a.tsv", "fr").identity
+    shard = [Story("a", ["A."])]
+
+    def look_up(name, content):
+        path = tmp_path / name
+        path.write_text(content)
+        return next(ParallelFile(path, "fr").translate([shard], Checks()))
+
+    with pytest.raises(ValueError, match=r"missing column.*fr"):
+        look_up("a.tsv", "story_id\tsentence\tde\na\t0\tA.\n")
+    with pytest.raises(ValueError, match="line at byte 21"):
+        look_up("b.tsv", "story_id\tsentence\tfr\nb\t0\n")
+    apart = "story_id\tsentence\tfr\na\t0\tA\nb\t0\tB\na\t1\tC\n"
+    with pytest.raises(ValueError, match="story 'a' do not stand together"):
+        look_up("c.tsv", apart)
+    with pytest.raises(ValueError, match="line at byte 0"):
+        look_up("d.jsonl", '{"story_id": "a", "sentence": 0\n')
+
+
+def test_tables_whose_names_would_meet_are_told_before_any_is_paid_for():
+    for paths in ([], ["a/train.parquet", "b/train.parquet"]):
+        with pytest.raises(ValueError, match="each of another name"):
+            check_tables(paths)
