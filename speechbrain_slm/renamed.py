@@ -75,7 +75,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             name, self, loader_state=new and new + below, is_package=not new
         )
 
-    def exec_module(self, module):
+    def exec_module(self, module) -> None:
         old, new = module.__name__, module.__spec__.loader_state
         if new:
             new = _PACKAGE + new
@@ -84,7 +84,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             sys.modules[old] = importlib.import_module(new)
 
 
-def install():
+def install() -> None:
     """Let old names be imported, ahead of the files of their new rooms."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())

@@ -1,8 +1,11 @@
 """Cloze items, and the tables in which they are spoken and scored."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +45,14 @@ class ClozeItem(NamedTuple):
 
 
 def write_cloze(
-    output_folder, items, languages, seed, speakers, ledger=(), sources=()
-):
+    output_folder: str | Path,
+    items: list[ClozeItem],
+    languages: list[str],
+    seed: int,
+    speakers: list[str],
+    ledger: Iterable[dict] = (),
+    sources: Iterable[str] = (),
+) -> dict:
     """Write the stories table and the items table of a benchmark.
 
     Story ``X.prompt`` holds an item's beginning, ``X.right`` and ``X.wrong``
@@ -53,27 +62,19 @@ def write_cloze(
 
     Arguments
     ---------
-    output_folder : str or Path
+    output_folder
         Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
         ``items.parquet``.
         Loses the manifest ``cloze.parquet`` if the stories change.
-    items : list of ClozeItem
-        The items.
-    languages : list of str
-        Those to write; an item a pair of them as prompt and ending.
-    seed : int
-        Another seed draws other speakers and off-topic endings.
-    speakers : list of str
-        Who may tell an item.
-    ledger : iterable of dict
-        What was left out before.
-    sources : iterable of str
-        Named in the error if there is nothing to write.
+    languages : Those to write; an item a pair of them as prompt and ending.
+    seed : Another seed draws other speakers and off-topic endings.
+    speakers : Who may tell an item.
+    ledger : What was left out before.
+    sources : Named in the error if there is nothing to write.
 
     Returns
     -------
-    dict
-        The stories table: ``{"cloze": path}``.
+    The stories table: ``{"cloze": path}``.
 
     Raises
     ------
@@ -136,23 +137,15 @@ def write_cloze(
     return paths
 
 
-def whole_table(items, languages):
+def whole_table(items: list[ClozeItem], languages: list[str]) -> pa.Table:
     """Put each item into one story: its prompt, then right, then wrong.
 
     This is what is translated: a translator that reads a story as context
     reads both endings with their prompt.
 
-    Arguments
-    ---------
-    items : list of ClozeItem
-        The items.
-    languages : list of str
-        The columns to write.
-
     Returns
     -------
-    pyarrow.Table
-        A stories table.
+    A stories table.
     """
     rows = []
     for item in items:
@@ -223,16 +216,8 @@ def _items(items, without_topic, languages):
     ]
 
 
-def write_ledger(path, entries):
-    """Write what was left out, a line of JSON each.
-
-    Arguments
-    ---------
-    path : Path
-        The ledger.
-    entries : iterable of dict
-        What it shall hold.
-    """
+def write_ledger(path: Path, entries: Iterable[dict]) -> None:
+    """Write what was left out, a line of JSON each."""
     with atomic_path(path) as temporary:
         lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
         temporary.write_text(

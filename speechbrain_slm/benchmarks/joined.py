@@ -36,7 +36,9 @@ logger = logging.getLogger(__name__)
 AUDIO_VERSION = 1
 
 
-def join_items(manifest, items, output_folder):
+def join_items(
+    manifest: str | Path, items: str | Path, output_folder: str | Path
+) -> dict:
     """Write each prompt, and each prompt with each of its endings, as a file.
 
     In the new manifest a prompt keeps its name and language and is one
@@ -47,18 +49,15 @@ def join_items(manifest, items, output_folder):
 
     Arguments
     ---------
-    manifest : str or Path
-        The spoken manifest that the items name.
-    items : str or Path
-        A table with the columns of ``utils.tables.ITEMS``.
-    output_folder : str or Path
+    manifest : The spoken manifest that the items name.
+    items : A table with the columns of ``utils.tables.ITEMS``.
+    output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``audio/``. Audio
         that is there already is not written again.
 
     Returns
     -------
-    dict
-        How many audio files were ``written`` and ``found``.
+    How many audio files were ``written`` and ``found``.
 
     Raises
     ------
@@ -147,7 +146,7 @@ def _row(key, parts, files):
 class _Files:
     """Audio files named by what they are made of, each made once."""
 
-    def __init__(self, folder):
+    def __init__(self, folder) -> None:
         self.folder = folder
         self.counts = Counter()
         self._checked = {}

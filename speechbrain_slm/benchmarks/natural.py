@@ -9,13 +9,12 @@ from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
 ITEMS_FILE = Path(__file__).parent / "natural_items" / "items.yaml"
 
 
-def load_natural():
+def load_natural() -> list[ClozeItem]:
     """Load the natural items.
 
     Returns
     -------
-    list of ClozeItem
-        The items, in English and French.
+    The items, in English and French.
 
     Example
     -------

@@ -32,7 +32,12 @@ BENCHMARK = "sTC"
 LEDGER = "left_out.jsonl"
 
 
-def write_topic_items(manifest, output_folder, seed=1986, max_left_out=0.2):
+def write_topic_items(
+    manifest: str | Path,
+    output_folder: str | Path,
+    seed: int = 1986,
+    max_left_out: float = 0.2,
+) -> pa.Table:
     """Write topic items of a manifest's stories, in every direction.
 
     The wrong ending is spoken by the speaker of the right one, in every
@@ -42,19 +47,15 @@ def write_topic_items(manifest, output_folder, seed=1986, max_left_out=0.2):
 
     Arguments
     ---------
-    manifest : str or Path
-        Any with the columns of ``utils.tables.MANIFEST``.
-    output_folder : str or Path
+    manifest : Any with the columns of ``utils.tables.MANIFEST``.
+    output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``left_out.jsonl``.
-    seed : int
-        Another seed draws other endings.
-    max_left_out : float
-        Share of the stories that may make no item.
+    seed : Another seed draws other endings.
+    max_left_out : Share of the stories that may make no item.
 
     Returns
     -------
-    pyarrow.Table
-        The items.
+    The items.
 
     Raises
     ------

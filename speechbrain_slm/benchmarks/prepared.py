@@ -1,5 +1,7 @@
 """What becomes of every benchmark: a manifest of its audio, and its items."""
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 from dataclasses import dataclass
@@ -52,20 +54,24 @@ class Clip:
     path: Path
 
 
-def write_prepared(output_folder, clips, items, max_seconds=None):
+def write_prepared(
+    output_folder: str | Path,
+    clips: list[Clip],
+    items: list[dict],
+    max_seconds: float | None = None,
+) -> None:
     """Write the manifest and the items of a benchmark.
 
     Arguments
     ---------
-    output_folder : str or Path
+    output_folder
         Gets ``speech.parquet`` and ``items.parquet``, and ``audio/`` if
         anything is cropped.
-    clips : list of Clip
-        All audio; one story of one sentence each.
-    items : list of dict
+    clips : All audio; one story of one sentence each.
+    items
         Rows of ``utils.tables.ITEMS``, with ``group`` and ``subset`` where
         the benchmark has them.
-    max_seconds : float, optional
+    max_seconds
         Longer files are cropped to their first so many seconds, as copies;
         the manifest's column ``note`` says which.
 
@@ -120,18 +126,16 @@ def write_prepared(output_folder, clips, items, max_seconds=None):
     )
 
 
-def publish_prepared(output_folder, manifest, items):
+def publish_prepared(
+    output_folder: Path, manifest: pa.Table, items: pa.Table
+) -> None:
     """Write a manifest and its items, both of them or neither.
 
     Arguments
     ---------
-    output_folder : Path
+    output_folder
         Gets ``speech.parquet`` and ``items.parquet``. Of two runs that write
         to it at a time, one waits: both tables are of one run.
-    manifest : pyarrow.Table
-        The manifest.
-    items : pyarrow.Table
-        The items.
 
     Raises
     ------
@@ -146,19 +150,13 @@ def publish_prepared(output_folder, manifest, items):
             write_table(new / name, marked)
 
 
-def describe_audio(path):
+def describe_audio(path: str | Path) -> dict:
     """Say what a manifest says of an audio file.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    dict
-        ``audio`` (absolute), ``num_samples``, ``sample_rate`` (Hz) and
-        ``sha256``.
+    ``audio`` (absolute), ``num_samples``, ``sample_rate`` (Hz) and
+    ``sha256``.
 
     Raises
     ------
@@ -168,20 +166,17 @@ def describe_audio(path):
     return manifest_entry(path, open_audio(path, keep=None))
 
 
-def manifest_entry(path, sound):
+def manifest_entry(path: str | Path, sound) -> dict:
     """Say what a manifest says of an audio file that was read.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
     sound : speechbrain_slm.utils.audio.Sound
         What was read of it.
 
     Returns
     -------
-    dict
-        See :func:`describe_audio`.
+    See :func:`describe_audio`.
     """
     return {
         "audio": str(Path(path).resolve()),
@@ -191,15 +186,12 @@ def manifest_entry(path, sound):
     }
 
 
-def open_audio(path, **options):
+def open_audio(path: str | Path, **options: dict):
     """Read an audio file, or refuse it by its name.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    **options : dict
-        For :func:`speechbrain_slm.utils.audio.read_audio`.
+    **options : For :func:`speechbrain_slm.utils.audio.read_audio`.
 
     Returns
     -------

@@ -43,7 +43,7 @@ _PUBLISHED = (
 _OURS = ("id", "prompt", "right", "wrong")
 
 
-def read_cloze(files):
+def read_cloze(files: dict):
     """Read the items of a benchmark and align their languages.
 
     An item that a language lacks, or with an empty sentence in one, is left
@@ -51,7 +51,7 @@ def read_cloze(files):
 
     Arguments
     ---------
-    files : dict
+    files
         Language -> path. The languages of a ``.parquet`` file name the same
         path.
 

@@ -28,20 +28,19 @@ PARTS = {
 INDEX = re.compile(r"\d+_(?=.)")
 
 
-def read_story_cloze(folders, layout, benchmark, speaker="unknown"):
+def read_story_cloze(
+    folders: dict, layout: str, benchmark: str, speaker: str = "unknown"
+) -> tuple[list[Clip], list[dict]]:
     """Read flat folders of stories, one folder a language.
 
     Arguments
     ---------
-    folders : dict
+    folders
         language -> folder. ``.wav`` and ``.flac`` files count; transcripts
         beside them do not.
-    layout : str
-        ``pairs`` or ``triples``, see above.
-    benchmark : str
-        What the items are called: ``sSC``, ``sTC``.
-    speaker : str
-        Who speaks; nothing in the layouts says it.
+    layout : ``pairs`` or ``triples``, see above.
+    benchmark : What the items are called: ``sSC``, ``sTC``.
+    speaker : Who speaks; nothing in the layouts says it.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Endings that are off a story's topic: the negatives of sTC."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -66,7 +67,7 @@ _STEM = 5  # letters
 _CAPITALS = {"de"}
 
 
-def topic_words(sentences, language):
+def topic_words(sentences: Iterable[str], language: str) -> set[str]:
     """Collect what some sentences are about: content words and names.
 
     Inflected forms are the same word if their first five letters are
@@ -74,17 +75,9 @@ def topic_words(sentences, language):
     not begin its sentence; it counts even where it is spelled like a stop
     word (*Will*).
 
-    Arguments
-    ---------
-    sentences : iterable of str
-        The text.
-    language : str
-        One with stop words.
-
     Returns
     -------
-    set of str
-        The words, in small letters and cut after five, and the names.
+    The words, in small letters and cut after five, and the names.
 
     Example
     -------
@@ -108,24 +101,21 @@ def _looks_like_a_name(number, word, language):
     return word[0].isupper() and len(word) > 1
 
 
-def draw_topics(items, languages, seed):
+def draw_topics(items, languages: list[str], seed: int) -> list:
     """Draw for each item another one whose right ending is off its topic.
 
     Arguments
     ---------
     items : list of ClozeItem
         The items.
-    languages : list of str
+    languages
         Their languages. Words are compared in those of them with stop words.
-    seed : int
-        Another seed draws others.
 
     Returns
     -------
-    list
-        For each item the index of one whose right ending shares no name and
-        no content word with the item's prompt and its right ending, in any of
-        the languages; None where there is no such one.
+    For each item the index of one whose right ending shares no name and
+    no content word with the item's prompt and its right ending, in any of
+    the languages; None where there is no such one.
 
     Raises
     ------

@@ -27,21 +27,21 @@ OPTIONAL = ("speaker", "group", "subset")
 TABLES = (".csv", ".parquet")
 
 
-def read_utterance_pairs(source, benchmark, language, speaker="unknown"):
+def read_utterance_pairs(
+    source: str | Path, benchmark: str, language: str, speaker: str = "unknown"
+) -> tuple[list[Clip], list[dict]]:
     """Read pairs of utterances from two folders or from a table.
 
     Arguments
     ---------
-    source : str or Path
+    source
         A folder with ``correct/`` and ``wrong/``, or a ``.csv`` or
         ``.parquet`` file.
-    benchmark : str
-        What the items are called.
-    language : str
+    benchmark : What the items are called.
+    language
         What the utterances are called in the store, such as ``fr-en``. A
         model with language tags needs one of its own languages here.
-    speaker : str
-        Who speaks, where no table says it.
+    speaker : Who speaks, where no table says it.
 
     Returns
     -------

@@ -50,15 +50,15 @@ LAYOUTS = {
 }
 
 
-def read_zerospeech(folder, benchmark):
+def read_zerospeech(
+    folder: str | Path, benchmark: str
+) -> tuple[list[Clip], list[dict]]:
     """Read a folder of ``gold.csv`` and WAV files.
 
     Arguments
     ---------
-    folder : str or Path
-        ``.../lexical/dev`` or the like.
-    benchmark : str
-        ``sWUGGY`` or ``sBLIMP``.
+    folder : ``.../lexical/dev`` or the like.
+    benchmark : ``sWUGGY`` or ``sBLIMP``.
 
     Returns
     -------

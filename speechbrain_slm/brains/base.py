@@ -9,6 +9,7 @@ of the step, which is why a checkpoint holds weights, optimizer and step alone.
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import speechbrain as sb
@@ -46,45 +47,44 @@ class StepBrain(UpdateBrain):
 
     Arguments
     ---------
-    modules : dict
-        Name -> module.
-    opt_class : callable
-        Takes parameters, returns an optimizer.
-    hparams : dict
+    opt_class : Takes parameters, returns an optimizer.
+    hparams
         Read here: ``output_folder``, ``seed``, ``learning_rate`` (peak),
         ``warmup`` and ``schedule`` (see :class:`LearningRate`), ``parallel``
         (``ddp`` or ``fsdp``, which matters under ``torchrun`` alone),
         ``log_interval``, ``valid_interval``, ``keep_checkpoints``,
         ``peak_tflops`` (of one device, or None) and ``tensorboard``.
-    run_opts : dict
-        See SpeechBrain.
     checkpointer : speechbrain_slm.brains.checkpoints.AtomicCheckpointer
         Optional; without it nothing is saved or resumed.
     """
 
     def __init__(
         self,
-        modules=None,
-        opt_class=None,
-        hparams=None,
-        run_opts=None,
+        modules: dict | None = None,
+        opt_class: Callable | None = None,
+        hparams: dict | None = None,
+        run_opts: dict | None = None,
         checkpointer=None,
-    ):
+    ) -> None:
         run_opts, hparams = dict(run_opts or {}), dict(hparams or {})
         check_options(run_opts, hparams)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.log = TrainLog(self.hparams.output_folder)
 
-    def fit(self, train_plan, valid_sets=None, progressbar=None):
+    def fit(
+        self,
+        train_plan,
+        valid_sets: dict | None = None,
+        progressbar: bool | None = None,
+    ) -> None:
         """Train until the plan's last step.
 
         Arguments
         ---------
         train_plan : speechbrain_slm.dataio.plan.TokenPlan
             What to train on.
-        valid_sets : dict, optional
-            Name -> rows, int64 ``[N, row_length]``.
-        progressbar : bool, optional
+        valid_sets : Name -> rows, int64 ``[N, row_length]``.
+        progressbar
             Shown on the main process unless ``--noprogressbar`` is given.
 
         Raises
@@ -159,16 +159,15 @@ class StepBrain(UpdateBrain):
         except Exception as error:
             logger.warning("%s could not be drawn: %s", path, error)
 
-    def flops_per_token(self):
+    def flops_per_token(self) -> float | None:
         """Return the operations a token costs; for subclasses.
 
         Returns
         -------
-        float or None
-            Forward and backward; None where it is not known.
+        Forward and backward; None where it is not known.
         """
 
-    def on_fit_end(self):
+    def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
 
     def _limit(self, num_steps):
@@ -179,13 +178,12 @@ class StepBrain(UpdateBrain):
             limits.append(self.debug_batches)
         return min(limits)
 
-    def identity(self):
+    def identity(self) -> dict:
         """Name what a resumed run must share with the one that was saved.
 
         Returns
         -------
-        dict
-            Compared field by field; a difference is refused.
+        Compared field by field; a difference is refused.
         """
         return {
             **self.plan.identity,
@@ -198,7 +196,7 @@ class StepBrain(UpdateBrain):
             "precision": self.precision,
         }
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         """Compile, wrap, make the optimizer, and resume if possible."""
         self._compile()
         self._wrap_distributed()

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import uuid
+from pathlib import Path
 
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
@@ -40,10 +41,7 @@ class AtomicCheckpointer(Checkpointer):
 
     Arguments
     ---------
-    checkpoints_dir : str or Path
-        Where the checkpoints stand.
-    recoverables : dict, optional
-        Name -> object; see SpeechBrain's Checkpointer.
+    recoverables : Name -> object; see SpeechBrain's Checkpointer.
 
     Example
     -------
@@ -59,20 +57,20 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
-    def __init__(self, checkpoints_dir, recoverables=None):
+    def __init__(
+        self, checkpoints_dir: str | Path, recoverables: dict | None = None
+    ) -> None:
         super().__init__(checkpoints_dir)
         for name, recoverable in (recoverables or {}).items():
             self.add_recoverable(name, recoverable)
 
-    def add_recoverable(self, name, obj, *args, **kwargs):
+    def add_recoverable(self, name: str, obj: object, *args, **kwargs) -> None:
         """Register an object; modules and optimizers get our own hooks.
 
         Arguments
         ---------
-        name : str
-            Its name, and that of its file.
-        obj : object
-            What to save and load.
+        name : Its name, and that of its file.
+        obj : What to save and load.
         *args, **kwargs
             See SpeechBrain's Checkpointer.
         """
@@ -84,25 +82,22 @@ class AtomicCheckpointer(Checkpointer):
         super().add_recoverable(name, obj, *args, **kwargs)
 
     def save_checkpoint(
-        self, meta=None, end_of_epoch=False, name=None, verbosity=logging.INFO
-    ):
+        self,
+        meta: dict | None = None,
+        end_of_epoch: bool = False,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Path:
         """Save all recoverables; every rank must call it.
 
         Arguments
         ---------
-        meta : dict, optional
-            Kept in ``CKPT.yaml``.
-        end_of_epoch : bool
-            See SpeechBrain.
-        name : str, optional
-            Put behind ``CKPT+``; a time stamp by default.
-        verbosity : int
-            Logging level.
+        meta : Kept in ``CKPT.yaml``.
+        name : Put behind ``CKPT+``; a time stamp by default.
 
         Returns
         -------
-        pathlib.Path
-            The published checkpoint, on every rank.
+        The published checkpoint, on every rank.
 
         Raises
         ------
@@ -161,7 +156,12 @@ class AtomicCheckpointer(Checkpointer):
         fsync_folder(folder)
         return target
 
-    def save_and_keep_only(self, meta=None, name=None, num_to_keep=2):
+    def save_and_keep_only(
+        self,
+        meta: dict | None = None,
+        name: str | None = None,
+        num_to_keep: int = 2,
+    ) -> None:
         """Save a checkpoint, then delete all but the newest ones.
 
         Every rank must call it. SpeechBrain's own collects sort keys in a
@@ -169,12 +169,9 @@ class AtomicCheckpointer(Checkpointer):
 
         Arguments
         ---------
-        meta : dict, optional
-            Kept in ``CKPT.yaml``.
-        name : str, optional
-            Put behind ``CKPT+``. Later checkpoints need later names.
-        num_to_keep : int
-            How many stay, at least 1.
+        meta : Kept in ``CKPT.yaml``.
+        name : Put behind ``CKPT+``. Later checkpoints need later names.
+        num_to_keep : How many stay, at least 1.
         """
         newest = self.save_checkpoint(meta=meta, name=name)
         if is_main():
@@ -194,7 +191,7 @@ class AtomicCheckpointer(Checkpointer):
                 logger.debug("Deleted checkpoint %s", path)
         barrier()
 
-    def give_up_after(self, checkpoint):
+    def give_up_after(self, checkpoint) -> None:
         """Never find again the checkpoints that were passed over for one.
 
         A fault may go away (of a network disk, say). The training log of a

@@ -1,17 +1,16 @@
 """The curves of a run as a picture."""
 
+from pathlib import Path
+
 from speechbrain_slm.utils.atomic import atomic_path
 
 
-def draw_curves(entries, path):
+def draw_curves(entries: list[dict], path: str | Path) -> None:
     """Draw losses, learning rate and gradient norm over the steps.
 
     Arguments
     ---------
-    entries : list of dict
-        Of a :class:`speechbrain_slm.brains.progress.TrainLog`.
-    path : str or Path
-        The PNG file.
+    entries : Of a :class:`speechbrain_slm.brains.progress.TrainLog`.
 
     Example
     -------

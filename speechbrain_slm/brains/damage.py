@@ -14,7 +14,7 @@ from speechbrain_slm.utils.sealing import unsealed
 _READERS = {load_weights: read_weights, load_optimizer: read_optimizer}
 
 
-def damage(path, loaders=()):
+def damage(path: str | Path, loaders: dict = ()) -> str | None:
     """Say what is wrong with a checkpoint.
 
     Every file's SHA-256 is compared, and what will be loaded is read: a sum
@@ -22,15 +22,11 @@ def damage(path, loaders=()):
 
     Arguments
     ---------
-    path : str or Path
-        The checkpoint's folder.
-    loaders : dict, optional
-        Name -> how the object is loaded, of those of ``state``.
+    loaders : Name -> how the object is loaded, of those of ``state``.
 
     Returns
     -------
-    str or None
-        The first fault; None for a whole checkpoint.
+    The first fault; None for a whole checkpoint.
     """
     path = Path(path)
     fault = unsealed(path, ["CKPT.yaml"])

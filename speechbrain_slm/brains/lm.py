@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from speechbrain.utils.distributed import ddp_broadcast
 
@@ -41,20 +42,18 @@ class LMBrain(StepBrain):
     weights) and ``run.json`` (what the run has seen).
     """
 
-    def collate(self, rows):
+    def collate(self, rows: np.ndarray) -> dict:
         """Return tokens and targets; runs in a thread.
 
         Arguments
         ---------
-        rows : numpy.ndarray
-            Symbols, int64 ``[B, T]``.
+        rows : Symbols, int64 ``[B, T]``.
 
         Returns
         -------
-        dict
-            ``labels``: the next symbols ``[B, T]``, with -100 behind the last
-            one and where the row is padded (a boundary after a boundary).
-            The rest is what the model takes.
+        ``labels``: the next symbols ``[B, T]``, with -100 behind the last
+        one and where the row is padded (a boundary after a boundary).
+        The rest is what the model takes.
         """
         rows = torch.from_numpy(rows)
         labels = torch.full_like(rows, IGNORED)
@@ -66,56 +65,49 @@ class LMBrain(StepBrain):
             batch.update(blocked_inputs(rows, boundary))
         return batch
 
-    def scored(self, batch):
+    def scored(self, batch: dict) -> int:
         """Count the positions whose next symbol is scored.
 
         Arguments
         ---------
-        batch : dict
-            What ``collate`` returned.
+        batch : What ``collate`` returned.
 
-        Returns
-        -------
-        int
         """
         return int((batch["labels"] != IGNORED).sum())
 
-    def compute_forward(self, batch, stage):
+    def compute_forward(self, batch: dict, stage) -> torch.Tensor:
         """Return next-unit scores.
 
         Arguments
         ---------
-        batch : dict
-            What ``collate`` returned.
+        batch : What ``collate`` returned.
         stage : speechbrain.Stage
             Not used.
 
         Returns
         -------
-        torch.Tensor
-            Logits, ``[B, T, symbols]``.
+        Logits, ``[B, T, symbols]``.
         """
         inputs = {name: batch[name] for name in batch if name != "labels"}
         return self.modules.model(**inputs, use_cache=False).logits
 
-    def compute_objectives(self, predictions, batch, stage):
+    def compute_objectives(
+        self, predictions: torch.Tensor, batch: dict, stage
+    ) -> torch.Tensor:
         """Return the mean negative log-likelihood in nats a scored position.
 
         The first token of a row has no context and is not scored.
 
         Arguments
         ---------
-        predictions : torch.Tensor
-            Logits, ``[B, T, symbols]``.
-        batch : dict
-            What ``collate`` returned.
+        predictions : Logits, ``[B, T, symbols]``.
+        batch : What ``collate`` returned.
         stage : speechbrain.Stage
             Not used.
 
         Returns
         -------
-        torch.Tensor
-            A scalar; 0 where nothing is scored.
+        A scalar; 0 where nothing is scored.
         """
         labels = batch["labels"].flatten()
         total = torch.nn.functional.cross_entropy(
@@ -126,16 +118,20 @@ class LMBrain(StepBrain):
         )
         return total / (labels != IGNORED).sum().clamp(min=1)
 
-    def fit(self, train_plan, valid_sets=None, progressbar=None):
+    def fit(
+        self,
+        train_plan,
+        valid_sets: dict | None = None,
+        progressbar: bool | None = None,
+    ) -> None:
         """Train until the plan's last step; see :class:`StepBrain`.
 
         Arguments
         ---------
         train_plan : speechbrain_slm.dataio.plan.TokenPlan
             What to train on.
-        valid_sets : dict, optional
-            Name -> rows, int64 ``[N, row_length]``.
-        progressbar : bool, optional
+        valid_sets : Name -> rows, int64 ``[N, row_length]``.
+        progressbar
             Shown on the main process unless ``--noprogressbar`` is given.
 
         Raises
@@ -184,22 +180,16 @@ class LMBrain(StepBrain):
                 "move it out of the way."
             )
 
-    def flops_per_token(self):
-        """Return the operations a token costs, forward and backward.
-
-        Returns
-        -------
-        float
-        """
+    def flops_per_token(self) -> float:
+        """Return the operations a token costs, forward and backward."""
         return flops_per_token(self.hparams.model, self.plan.row_length)
 
-    def identity(self):
+    def identity(self) -> dict:
         """Name what a resumed run must share, the model's shape included.
 
         Returns
         -------
-        dict
-            See :class:`StepBrain`.
+        See :class:`StepBrain`.
         """
         config = self.hparams.model.config.to_diff_dict()
         config.pop("transformers_version", None)
@@ -209,7 +199,7 @@ class LMBrain(StepBrain):
             "model": {key: str(value) for key, value in config.items()},
         }
 
-    def on_fit_end(self):
+    def on_fit_end(self) -> None:
         """Export the model and say what the run has seen."""
         if self.num_steps < self.plan.num_steps:
             logger.info("Stopped early: no model is exported.")

@@ -56,7 +56,7 @@ _WITH = (
 _WITHOUT = "What turns speech into them is not in this folder."
 
 
-def model_card(plan, model, hparams, has_tokenizer):
+def model_card(plan, model, hparams, has_tokenizer: bool) -> str:
     """Write the card of a model.
 
     Arguments
@@ -67,13 +67,11 @@ def model_card(plan, model, hparams, has_tokenizer):
         The model.
     hparams : types.SimpleNamespace
         Values of the run; ``attention`` is one.
-    has_tokenizer : bool
-        Whether the tokenizer is published with it.
+    has_tokenizer : Whether the tokenizer is published with it.
 
     Returns
     -------
-    str
-        Markdown; names no place on this machine.
+    Markdown; names no place on this machine.
     """
     counts = plan.count(plan.num_steps)
     languages = sorted(

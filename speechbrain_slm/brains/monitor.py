@@ -13,18 +13,17 @@ from speechbrain_slm.utils.distributed import world_size
 logger = logging.getLogger(__name__)
 
 
-def memory_gb(device_type):
+def memory_gb(device_type: str) -> float:
     """Return the most memory that this process has used so far.
 
     Arguments
     ---------
-    device_type : str
+    device_type
         ``"cuda"``: tensors on the GPU; else the process's resident memory.
 
     Returns
     -------
-    float
-        In units of 2**30 bytes.
+    In units of 2**30 bytes.
     """
     if device_type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
@@ -40,18 +39,14 @@ class Monitor:
     ---------
     log : speechbrain_slm.brains.progress.TrainLog
         Gets every entry; it continues where the session begins.
-    step : int
-        The optimizer step at which the session begins.
-    num_steps : int
-        The step at which it ends.
-    step_tokens : int
-        Tokens of a global batch.
-    device_type : str
-        ``"cpu"`` or ``"cuda"``.
-    flops : float, optional
+    step : The optimizer step at which the session begins.
+    num_steps : The step at which it ends.
+    step_tokens : Tokens of a global batch.
+    device_type : ``"cpu"`` or ``"cuda"``.
+    flops
         Floating point operations a token, forward and backward. Where they
         are not known, no MFU is given.
-    peak_tflops : float, optional
+    peak_tflops
         Of one device, in 10**12 operations a second. Without it no MFU (model
         FLOPs utilisation) is given.
 
@@ -68,13 +63,13 @@ class Monitor:
     def __init__(
         self,
         log,
-        step,
-        num_steps,
-        step_tokens,
-        device_type,
-        flops=None,
-        peak_tflops=None,
-    ):
+        step: int,
+        num_steps: int,
+        step_tokens: int,
+        device_type: str,
+        flops: float | None = None,
+        peak_tflops: float | None = None,
+    ) -> None:
         self.log = log
         self.first = step
         self.began = self._mark = time.time()
@@ -86,13 +81,12 @@ class Monitor:
         self._writer = None
         self._seconds, self._steps = 0.0, 0
 
-    def open(self, tensorboard):
+    def open(self, tensorboard: bool) -> None:
         """Continue the files; for the main process alone.
 
         Arguments
         ---------
-        tensorboard : bool
-            Whether to write for TensorBoard, too.
+        tensorboard : Whether to write for TensorBoard, too.
         """
         if tensorboard:
             # Its import takes a second.
@@ -103,35 +97,29 @@ class Monitor:
             self._writer = SummaryWriter(folder, purge_step=self.first + 1)
         self.log.rewind(self.first)
 
-    def close(self):
+    def close(self) -> None:
         """Flush the files."""
         if self._writer is not None:
             self._show(self._writer.close)
 
-    def after_step(self):
+    def after_step(self) -> None:
         """Count a step; the time since the last mark was spent on it."""
         now = time.time()
         self._seconds += now - self._mark
         self._mark = now
         self._steps += 1
 
-    def skip(self):
+    def skip(self) -> None:
         """Leave out of the speed what was done since the last step."""
         self._mark = time.time()
 
-    def progress(self, step):
+    def progress(self, step: int) -> dict:
         """Say how training goes, and begin to measure anew.
-
-        Arguments
-        ---------
-        step : int
-            Optimizer steps made.
 
         Returns
         -------
-        dict
-            ``tokens`` so far, ``tokens_per_second`` since the last call,
-            ``mfu``, ``memory_GB`` and ``eta``.
+        ``tokens`` so far, ``tokens_per_second`` since the last call,
+        ``mfu``, ``memory_GB`` and ``eta``.
         """
         speed = self._steps * self._step_tokens / max(self._seconds, 1e-9)
         self._seconds, self._steps = 0.0, 0
@@ -148,13 +136,12 @@ class Monitor:
         entry["eta"] = format_seconds((self._num_steps - step) * pace)
         return entry
 
-    def write(self, entry):
+    def write(self, entry: dict) -> None:
         """Write an entry; for the main process alone.
 
         Arguments
         ---------
-        entry : dict
-            See :meth:`TrainLog.write`.
+        entry : See :meth:`TrainLog.write`.
         """
         self.log.write(entry)
         if self._writer is not None:

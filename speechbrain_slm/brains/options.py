@@ -26,16 +26,15 @@ _NUMBERS = (
 _IMPLEMENTATION = ("lr", "foreach", "fused", "capturable", "differentiable")
 
 
-def check_options(run_opts, hparams):
+def check_options(run_opts: dict, hparams: dict) -> None:
     """Refuse what has no effect or makes no sense, before anything is made.
 
     Arguments
     ---------
-    run_opts : dict
+    run_opts
         SpeechBrain's run options; gets ``eval_precision`` where neither has
         it, since it would stay fp32 beside ``precision: bf16``.
-    hparams : dict
-        The YAML file's values, run options among them.
+    hparams : The YAML file's values, run options among them.
 
     Raises
     ------
@@ -71,7 +70,7 @@ def check_options(run_opts, hparams):
         run_opts["eval_precision"] = precision or "fp32"
 
 
-def describe_optimizer(optimizer):
+def describe_optimizer(optimizer) -> dict:
     """Name an optimizer and its settings, for comparing runs.
 
     Arguments
@@ -81,8 +80,7 @@ def describe_optimizer(optimizer):
 
     Returns
     -------
-    dict
-        Strings.
+    Strings.
 
     Example
     -------

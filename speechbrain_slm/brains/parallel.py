@@ -12,15 +12,13 @@ from speechbrain_slm.utils.distributed import world_size
 PARALLEL = ("ddp", "fsdp")
 
 
-def check_division(rows_per_step, factor):
+def check_division(rows_per_step: int, factor: int) -> None:
     """Refuse a global batch that ranks and micro-batches cannot divide.
 
     Arguments
     ---------
-    rows_per_step : int
-        Rows in the global batch.
-    factor : int
-        ``grad_accumulation_factor``.
+    rows_per_step : Rows in the global batch.
+    factor : ``grad_accumulation_factor``.
 
     Raises
     ------
@@ -50,34 +48,30 @@ def check_division(rows_per_step, factor):
         )
 
 
-def layers_of(module):
+def layers_of(module: torch.nn.Module) -> list[torch.nn.Module]:
     """Find the layers of a model that are compiled and sharded one by one.
 
     Arguments
     ---------
-    module : torch.nn.Module
-        Hugging Face models name the classes in ``_no_split_modules``.
+    module : Hugging Face models name the classes in ``_no_split_modules``.
 
     Returns
     -------
-    list of torch.nn.Module
-        Inner ones first; empty where the model names none.
+    Inner ones first; empty where the model names none.
     """
     classes = set(getattr(module, "_no_split_modules", None) or ())
     layers = [m for m in module.modules() if type(m).__name__ in classes]
     return layers[::-1]
 
 
-def shard(module, device_type, precision):
+def shard(module: torch.nn.Module, device_type: str, precision: str) -> None:
     """Leave each rank a slice of the parameters, the gradients and the rest.
 
     Arguments
     ---------
-    module : torch.nn.Module
-        Changed in place; its weights become those of the main process.
-    device_type : str
-        ``"cpu"`` or ``"cuda"``.
-    precision : str
+    module : Changed in place; its weights become those of the main process.
+    device_type : ``"cpu"`` or ``"cuda"``.
+    precision
         With ``"bf16"``, layers get their parameters as bf16; slices,
         gradients' sums and updates stay fp32.
     """
@@ -97,20 +91,18 @@ def shard(module, device_type, precision):
     fully_shard(module, **options)
 
 
-def clip_gradients(parameters, limit):
+def clip_gradients(parameters, limit: float) -> torch.Tensor:
     """Scale all gradients together to a norm of at most ``limit``.
 
     Arguments
     ---------
     parameters : list of torch.nn.Parameter
         Of all groups of an optimizer, sharded or not.
-    limit : float
-        Not positive: nothing is scaled.
+    limit : Not positive: nothing is scaled.
 
     Returns
     -------
-    torch.Tensor
-        The norm before, a scalar, the same on all ranks.
+    The norm before, a scalar, the same on all ranks.
 
     Example
     -------
@@ -163,13 +155,12 @@ class ParallelBrain(sb.Brain):
             shard(module, self.device_type, self.precision)
 
     @contextlib.contextmanager
-    def no_sync(self, use=True):
+    def no_sync(self, use: bool = True):
         """Keep gradients on their rank, while they are accumulated.
 
         Arguments
         ---------
-        use : bool
-            False: synchronise them all the same.
+        use : False: synchronise them all the same.
         """
         if self.sharded:
             for module in self.modules.values():
@@ -179,18 +170,16 @@ class ParallelBrain(sb.Brain):
             with super().no_sync(use):
                 yield
 
-    def share_of(self, count):
+    def share_of(self, count: int) -> float | torch.Tensor:
         """Return what one scored position weighs, before ranks average.
 
         Arguments
         ---------
-        count : int
-            Scored positions of this rank's rows.
+        count : Scored positions of this rank's rows.
 
         Returns
         -------
-        float or torch.Tensor
-            Ranks times one over the scored positions of all of them.
+        Ranks times one over the scored positions of all of them.
         """
         if world_size() == 1:
             return 1 / max(1, count)

@@ -1,5 +1,6 @@
 """Prepare the next step while this one trains."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 
@@ -11,10 +12,8 @@ class Ahead:
 
     Arguments
     ---------
-    prepare : callable
-        Takes a step; must not depend on what training changes.
-    last : int
-        The step before which to stop.
+    prepare : Takes a step; must not depend on what training changes.
+    last : The step before which to stop.
 
     Example
     -------
@@ -23,7 +22,7 @@ class Ahead:
     [0, 10, 20]
     """
 
-    def __init__(self, prepare, last):
+    def __init__(self, prepare: Callable, last: int) -> None:
         self._prepare = prepare
         self._last = last
         self._next = None
@@ -32,21 +31,19 @@ class Ahead:
         self._pool = ThreadPoolExecutor(1, "prepare-batches")
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def take(self, step):
+    def take(self, step: int) -> object:
         """Return what was prepared for a step, and begin with the next one.
 
         Arguments
         ---------
-        step : int
-            Steps must be taken in order.
+        step : Steps must be taken in order.
 
         Returns
         -------
-        object
-            What ``prepare(step)`` returned.
+        What ``prepare(step)`` returned.
         """
         waiting = self._next or self._pool.submit(self._prepare, step)
         result = waiting.result()
@@ -55,21 +52,18 @@ class Ahead:
             self._next = self._pool.submit(self._prepare, step + 1)
         return result
 
-    def call(self, function, *arguments):
+    def call(self, function: Callable, *arguments) -> object:
         """Call a function in the thread, and wait for it.
 
         What ``prepare`` uses need not be made for two threads then.
 
         Arguments
         ---------
-        function : callable
-            Anything.
         *arguments
             For it.
 
         Returns
         -------
-        object
-            What the function returned.
+        What the function returned.
         """
         return self._pool.submit(function, *arguments).result()

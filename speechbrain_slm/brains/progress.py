@@ -16,7 +16,7 @@ class TrainLog:
 
     Arguments
     ---------
-    folder : str or Path
+    folder
         Gets ``train_log.jsonl`` (for tools) and ``train_log.txt`` (in
         SpeechBrain's form).
 
@@ -30,18 +30,13 @@ class TrainLog:
     [{'step': 1, 'loss': 2.5}]
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.path = Path(folder) / "train_log.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.text_path = self.path.with_suffix(".txt")
 
-    def entries(self):
-        """Return what was written so far.
-
-        Returns
-        -------
-        list of dict
-        """
+    def entries(self) -> list[dict]:
+        """Return what was written so far."""
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")
@@ -64,13 +59,12 @@ class TrainLog:
             entries.append(entry)
         return entries
 
-    def rewind(self, step):
+    def rewind(self, step: int) -> None:
         """Drop the entries after a step, which will be trained again.
 
         Arguments
         ---------
-        step : int
-            The optimizer step from which the run goes on.
+        step : The optimizer step from which the run goes on.
         """
         kept = [entry for entry in self.entries() if entry["step"] <= step]
         lines = [json.dumps(entry) + "\n" for entry in kept]
@@ -78,7 +72,7 @@ class TrainLog:
         texts = [f"{self._text(entry)}\n" for entry in kept]
         write_atomic(self.text_path, "".join(texts))
 
-    def write(self, entry):
+    def write(self, entry: dict) -> None:
         """Append an entry to both files; it reaches the disk.
 
         The checkpoint that follows does, too: after a power failure a run
@@ -86,7 +80,7 @@ class TrainLog:
 
         Arguments
         ---------
-        entry : dict
+        entry
             ``step`` and numbers, among them ``seen``: kind -> tokens; or
             ``step`` and ``valid``: name -> loss.
         """
@@ -101,19 +95,17 @@ class TrainLog:
         logger.info(text)
 
     @staticmethod
-    def parts(entry):
+    def parts(entry: dict) -> dict:
         """Sort what an entry says by its kind.
 
         Arguments
         ---------
-        entry : dict
-            See :meth:`write`.
+        entry : See :meth:`write`.
 
         Returns
         -------
-        dict
-            Of ``"train"``, ``"seen"`` and ``"valid"`` those that are there:
-            name -> value.
+        Of ``"train"``, ``"seen"`` and ``"valid"`` those that are there:
+        name -> value.
         """
         parts = {
             "train": {k: v for k, v in entry.items() if k not in _NO_STATS},
@@ -135,17 +127,12 @@ def _short(value):
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def format_seconds(seconds):
+def format_seconds(seconds: float) -> str:
     """Write a duration the short way.
 
     Arguments
     ---------
-    seconds : float
-        Any duration; not a number where it is not known.
-
-    Returns
-    -------
-    str
+    seconds : Any duration; not a number where it is not known.
 
     Example
     -------

@@ -1,5 +1,7 @@
 """The learning rate as a function of the step."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from speechbrain.nnet.schedulers import LinearWarmupScheduler
 
@@ -13,13 +15,10 @@ class LearningRate:
 
     Arguments
     ---------
-    peak : float
-        The rate at the end of the warm-up.
-    warmup : float
-        Share of the run, or of each stage, that warms up.
-    first_steps : sequence of int
-        First step of every stage and, last, the number of steps.
-    schedule : str
+    peak : The rate at the end of the warm-up.
+    warmup : Share of the run, or of each stage, that warms up.
+    first_steps : First step of every stage and, last, the number of steps.
+    schedule
         ``"run"``: warm up and decay once. ``"stage"``: anew in each stage.
 
     Raises
@@ -37,7 +36,13 @@ class LearningRate:
     [0.5, 1.0, 0.67, 0.33, 0.5, 1.0, 0.67, 0.33]
     """
 
-    def __init__(self, peak, warmup, first_steps, schedule):
+    def __init__(
+        self,
+        peak: float,
+        warmup: float,
+        first_steps: Sequence[int],
+        schedule: str,
+    ) -> None:
         check_number("learning_rate", peak, above=0)
         check_number("warmup", warmup, at_least=0, below=1)
         if schedule not in SCHEDULES:
@@ -52,17 +57,13 @@ class LearningRate:
             for length in np.diff(self._bounds).tolist()
         ]
 
-    def at(self, step):
+    def at(self, step: int) -> float:
         """Return the rate with which a step updates the weights.
 
         Arguments
         ---------
-        step : int
-            Optimizer step, from 0.
+        step : Optimizer step, from 0.
 
-        Returns
-        -------
-        float
         """
         part = int(np.searchsorted(self._bounds, step, side="right")) - 1
         local = step - int(self._bounds[part])

@@ -7,6 +7,7 @@ without FSDP. Every rank must call each of these functions.
 """
 
 import pickle
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -35,19 +36,13 @@ def _cut(tensor, like):
     return tensor
 
 
-def whole_weights(module):
+def whole_weights(module: torch.nn.Module) -> dict:
     """Gather a module's weights.
-
-    Arguments
-    ---------
-    module : torch.nn.Module
-        Sharded or not.
 
     Returns
     -------
-    dict
-        Like ``state_dict()``, on the CPU; tied weights are one tensor. On
-        other ranks than the main one its values are None.
+    Like ``state_dict()``, on the CPU; tied weights are one tensor. On
+    other ranks than the main one its values are None.
     """
     state = module.state_dict(keep_vars=True)
     unique = {id(tensor): tensor for tensor in state.values()}
@@ -55,16 +50,14 @@ def whole_weights(module):
     return {name: whole[id(tensor)] for name, tensor in state.items()}
 
 
-def check_finite(content, name):
+def check_finite(content: object, name: str) -> None:
     """Refuse tensors that hold NaN or infinity.
 
     Arguments
     ---------
-    content : object
+    content
         Tensors in dictionaries and lists of any depth; the rest is passed
         over.
-    name : str
-        What to call it.
 
     Raises
     ------
@@ -103,15 +96,8 @@ def _not_finite(content):
     return None
 
 
-def save_weights(module, path):
+def save_weights(module: torch.nn.Module, path: Path) -> None:
     """Write a module's weights as safetensors.
-
-    Arguments
-    ---------
-    module : torch.nn.Module
-        Sharded or not.
-    path : Path
-        The file.
 
     Raises
     ------
@@ -124,18 +110,12 @@ def save_weights(module, path):
         save_model(SimpleNamespace(state_dict=lambda: weights), str(path))
 
 
-def read_weights(path):
+def read_weights(path: str | Path) -> dict:
     """Read a safetensors file whole.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    dict
-        Name -> tensor, on the CPU.
+    Name -> tensor, on the CPU.
 
     Raises
     ------
@@ -148,18 +128,12 @@ def read_weights(path):
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def read_optimizer(path):
+def read_optimizer(path: str | Path) -> dict:
     """Read an optimizer's state; what could run code is refused.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    dict
-        Its tensors on the CPU.
+    Its tensors on the CPU.
 
     Raises
     ------
@@ -172,17 +146,15 @@ def read_optimizer(path):
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def load_weights(module, path, end_of_epoch=False):
+def load_weights(
+    module: torch.nn.Module, path: str | Path, end_of_epoch: bool = False
+) -> None:
     """Read what :func:`save_weights` wrote.
 
     Arguments
     ---------
-    module : torch.nn.Module
-        Sharded or not, however it was when the file was written.
-    path : str or Path
-        The file.
-    end_of_epoch : bool
-        Not used; SpeechBrain's Checkpointer passes it.
+    module : Sharded or not, however it was when the file was written.
+    end_of_epoch : Not used; SpeechBrain's Checkpointer passes it.
 
     Raises
     ------
@@ -203,15 +175,12 @@ def load_weights(module, path, end_of_epoch=False):
     module.load_state_dict({**saved, **found})
 
 
-def save_optimizer(optimizer, path):
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     """Write an optimizer's state.
 
     Arguments
     ---------
-    optimizer : torch.optim.Optimizer
-        Of sharded parameters or not.
-    path : Path
-        The file.
+    optimizer : Of sharded parameters or not.
 
     Raises
     ------
@@ -231,17 +200,17 @@ def save_optimizer(optimizer, path):
         torch.save(content, path)
 
 
-def load_optimizer(optimizer, path, end_of_epoch=False):
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,
+    path: str | Path,
+    end_of_epoch: bool = False,
+) -> None:
     """Read what :func:`save_optimizer` wrote.
 
     Arguments
     ---------
-    optimizer : torch.optim.Optimizer
-        Of sharded parameters or not.
-    path : str or Path
-        The file.
-    end_of_epoch : bool
-        Not used; SpeechBrain's Checkpointer passes it.
+    optimizer : Of sharded parameters or not.
+    end_of_epoch : Not used; SpeechBrain's Checkpointer passes it.
     """
     content = read_optimizer(path)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]

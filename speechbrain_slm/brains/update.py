@@ -19,47 +19,35 @@ class UpdateBrain(ParallelBrain):
     step is the mean over those of the global batch, however it is divided.
     """
 
-    def collate(self, rows):
+    def collate(self, rows: np.ndarray) -> torch.Tensor | dict:
         """Make a batch of rows; runs in a thread, one step ahead.
 
         Arguments
         ---------
-        rows : numpy.ndarray
-            Of the plan, int64 ``[B, T]``.
+        rows : Of the plan, int64 ``[B, T]``.
 
         Returns
         -------
-        torch.Tensor or dict
-            What ``compute_forward`` takes, still on the CPU.
+        What ``compute_forward`` takes, still on the CPU.
         """
         return torch.from_numpy(rows)
 
-    def scored(self, batch):
+    def scored(self, batch: torch.Tensor | dict) -> int:
         """Count the positions whose mean loss ``compute_objectives`` takes.
 
         Arguments
         ---------
-        batch : torch.Tensor or dict
-            What ``collate`` returned.
+        batch : What ``collate`` returned.
 
-        Returns
-        -------
-        int
         """
         return batch.numel()
 
-    def prepare(self, step):
+    def prepare(self, step: int) -> list[tuple]:
         """Build this rank's micro-batches of a step.
-
-        Arguments
-        ---------
-        step : int
-            Optimizer step.
 
         Returns
         -------
-        list of tuple
-            Each batch, and how many of its positions are scored.
+        Each batch, and how many of its positions are scored.
         """
         rows = self.plan.rows(step, rank(), world_size())
         parts = []
@@ -71,27 +59,22 @@ class UpdateBrain(ParallelBrain):
             parts.append((batch, count))
         return parts
 
-    def to_device(self, batch):
+    def to_device(self, batch: torch.Tensor | dict) -> torch.Tensor | dict:
         """Move a batch to this rank's device.
 
         Arguments
         ---------
-        batch : torch.Tensor or dict
-            What ``collate`` returned.
+        batch : What ``collate`` returned.
 
-        Returns
-        -------
-        torch.Tensor or dict
         """
         return recursive_to(batch, self.device, non_blocking=True)
 
-    def fit_step(self, parts):
+    def fit_step(self, parts: list[tuple]) -> None:
         """Run one optimizer step over this rank's rows.
 
         Arguments
         ---------
-        parts : list of tuple
-            Micro-batches, and how many positions of each are scored.
+        parts : Micro-batches, and how many positions of each are scored.
         """
         step = self.optimizer_step
         # Dropout, too, is a function of (seed, step, rank).
@@ -110,22 +93,23 @@ class UpdateBrain(ParallelBrain):
         self._loss += loss
         self._steps += 1
 
-    def fit_batch(self, batch, weight=1.0, should_step=True):
+    def fit_batch(
+        self,
+        batch: torch.Tensor | dict,
+        weight: float | torch.Tensor = 1.0,
+        should_step: bool = True,
+    ) -> torch.Tensor:
         """Add the gradients of one micro-batch.
 
         Arguments
         ---------
-        batch : torch.Tensor or dict
-            On the device.
-        weight : float or torch.Tensor
-            Its share of the step's loss.
-        should_step : bool
+        weight : Its share of the step's loss.
+        should_step
             True for the last micro-batch of a step, where ranks synchronise.
 
         Returns
         -------
-        torch.Tensor
-            The weighted loss, on the device.
+        The weighted loss, on the device.
         """
         with self.no_sync(not should_step):
             with self.training_ctx:
@@ -135,13 +119,12 @@ class UpdateBrain(ParallelBrain):
             self.scaler.scale(loss).backward()
         return loss.detach()
 
-    def optimizers_step(self, loss):
+    def optimizers_step(self, loss: torch.Tensor) -> None:
         """Clip and update, or stop on all ranks with the weights untouched.
 
         Arguments
         ---------
-        loss : torch.Tensor
-            This rank's loss of the step.
+        loss : This rank's loss of the step.
 
         Raises
         ------

@@ -7,20 +7,18 @@ from speechbrain_slm.utils.distributed import rank, world_size
 
 
 @torch.no_grad()
-def valid_losses(brain, valid_sets):
+def valid_losses(brain, valid_sets: dict) -> dict:
     """Validate on each set; every rank must call it.
 
     Arguments
     ---------
     brain : speechbrain_slm.brains.update.UpdateBrain
         Its modules are in training mode, before and after.
-    valid_sets : dict
-        Name -> rows, int64 ``[N, row_length]``.
+    valid_sets : Name -> rows, int64 ``[N, row_length]``.
 
     Returns
     -------
-    dict
-        Name -> mean loss over the scored positions of all rows.
+    Name -> mean loss over the scored positions of all rows.
     """
     brain.modules.eval()
     losses = {name: _mean(brain, rows) for name, rows in valid_sets.items()}

@@ -17,20 +17,16 @@ import numpy as np
 from speechbrain_slm.dataio.reader import ranges
 
 
-def best_fit(lengths, row_length):
+def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
     """Assign pieces to rows so that little of the rows stays empty.
 
     Arguments
     ---------
-    lengths : numpy.ndarray
-        Tokens of each piece, 1 to ``row_length``, shape ``[N]``.
-    row_length : int
-        Tokens in a row.
+    lengths : Tokens of each piece, 1 to ``row_length``, shape ``[N]``.
 
     Returns
     -------
-    numpy.ndarray
-        The row of each piece, int64, shape ``[N]``.
+    The row of each piece, int64, shape ``[N]``.
 
     Example
     -------
@@ -67,7 +63,7 @@ def best_fit(lengths, row_length):
 class _Lengths:
     """How many pieces of each length are left."""
 
-    def __init__(self, counts):
+    def __init__(self, counts) -> None:
         self.counts = counts.tolist()
         self.row_length = len(self.counts) - 1
         # Bit k of present, and bit (row_length - k) of its mirror image, is
@@ -81,7 +77,7 @@ class _Lengths:
         self.present ^= 1 << length
         self.mirror ^= 1 << (self.row_length - length)
 
-    def take(self, length, number):
+    def take(self, length, number) -> None:
         if number:
             self.counts[length] -= number
             if not self.counts[length]:

@@ -14,7 +14,7 @@ _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
 
 
-def hash_integers(*keys):
+def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
     """Mix integers into 64 uniform bits, the same on every machine.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), applied
@@ -22,13 +22,11 @@ def hash_integers(*keys):
 
     Arguments
     ---------
-    *keys : int or numpy.ndarray
-        Non-negative integers; arrays broadcast.
+    *keys : Non-negative integers; arrays broadcast.
 
     Returns
     -------
-    numpy.ndarray
-        uint64.
+    uint64.
 
     Example
     -------
@@ -54,25 +52,29 @@ def _as_uniform(bits):
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def uniform(*keys):
+def uniform(*keys: int | np.ndarray) -> np.ndarray:
     """Return numbers in [0, 1) that depend on ``keys`` alone.
 
     Arguments
     ---------
-    *keys : int or numpy.ndarray
-        See :func:`hash_integers`.
+    *keys : See :func:`hash_integers`.
 
     Returns
     -------
-    numpy.ndarray
-        float64, of 53 random bits each.
+    float64, of 53 random bits each.
     """
     return _as_uniform(hash_integers(*keys))
 
 
 def language_paths(
-    stories, counts, num_languages, switch_probability, span, seed, epoch
-):
+    stories: np.ndarray,
+    counts: np.ndarray,
+    num_languages: int | np.ndarray,
+    switch_probability: float | np.ndarray,
+    span: int,
+    seed: int,
+    epoch: int,
+) -> np.ndarray:
     """Draw the language of every sentence of some stories.
 
     The first sentence's language is uniform. Then, every ``span`` sentences,
@@ -81,27 +83,20 @@ def language_paths(
 
     Arguments
     ---------
-    stories : numpy.ndarray
-        Story numbers, shape ``[N]``.
-    counts : numpy.ndarray
-        Sentences in each, at least 1, shape ``[N]``.
-    num_languages : int or numpy.ndarray
+    stories : Story numbers, shape ``[N]``.
+    counts : Sentences in each, at least 1, shape ``[N]``.
+    num_languages
         How many languages there are to draw from; of each story, ``[N]``.
-    switch_probability : float or numpy.ndarray
+    switch_probability
         0 keeps a story in one language, 1 switches whenever it may. For two
         languages, 0.5 draws each sentence's language uniformly. Of each
         story, ``[N]``, for a curriculum.
-    span : int
-        Sentences that a language keeps at least.
-    seed : int
-        Seed of the run.
-    epoch : int
-        Which pass over the stories.
+    span : Sentences that a language keeps at least.
+    epoch : Which pass over the stories.
 
     Returns
     -------
-    numpy.ndarray
-        Language numbers, int64, shape ``[sum(counts)]``.
+    Language numbers, int64, shape ``[sum(counts)]``.
 
     Example
     -------

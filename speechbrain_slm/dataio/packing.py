@@ -28,13 +28,10 @@ class Concatenated:
     ---------
     source : speechbrain_slm.dataio.source.Source
         The stories.
-    row_length : int
-        Tokens in a row.
-    boundary : int
-        Id of the symbol before each story.
+    boundary : Id of the symbol before each story.
     """
 
-    def __init__(self, source, row_length, boundary):
+    def __init__(self, source, row_length: int, boundary: int) -> None:
         self.source = source
         self.row_length = row_length
         self.boundary = boundary
@@ -61,33 +58,27 @@ class Concatenated:
         if edges:
             self._edges = np.append(self._edges, edges)
 
-    def rows_before(self, epoch):
+    def rows_before(self, epoch: int) -> int:
         """Return how many rows end before an epoch begins.
 
         Arguments
         ---------
-        epoch : int
-            Which pass over the stories.
+        epoch : Which pass over the stories.
 
-        Returns
-        -------
-        int
         """
         self._extend(blocks=epoch * self.num_blocks)
         return int(self._edges[epoch * self.num_blocks]) // self.row_length
 
-    def rows(self, indices):
+    def rows(self, indices: np.ndarray) -> np.ndarray:
         """Build some rows.
 
         Arguments
         ---------
-        indices : numpy.ndarray
-            Which, shape ``[N]``.
+        indices : Which, shape ``[N]``.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[N, row_length]``.
+        int64, shape ``[N, row_length]``.
         """
         out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
         begins = indices * self.row_length
@@ -109,18 +100,12 @@ class Concatenated:
             )
         return out.reshape(len(indices), self.row_length)
 
-    def count(self, num_rows):
+    def count(self, num_rows: int) -> np.ndarray:
         """Count what the first rows hold, in the source's ``columns``.
-
-        Arguments
-        ---------
-        num_rows : int
-            How many.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[len(source.columns)]``.
+        int64, shape ``[len(source.columns)]``.
         """
         position = num_rows * self.row_length
         self._extend(position)
@@ -157,10 +142,7 @@ class BestFit:
     ---------
     source : speechbrain_slm.dataio.source.Source
         The stories.
-    row_length : int
-        Tokens in a row.
-    boundary : int
-        Id of the symbol before each story.
+    boundary : Id of the symbol before each story.
 
     Raises
     ------
@@ -168,7 +150,7 @@ class BestFit:
         If a row is shorter than the longest sentence.
     """
 
-    def __init__(self, source, row_length, boundary):
+    def __init__(self, source, row_length: int, boundary: int) -> None:
         self.source = source
         self.row_length = row_length
         self.boundary = boundary
@@ -239,18 +221,16 @@ class BestFit:
         ends = stream.story_ends()[np.cumsum(counts) - 1]
         return stream, np.concatenate([[0], ends])
 
-    def rows(self, indices):
+    def rows(self, indices: np.ndarray) -> np.ndarray:
         """Build some rows; see :meth:`Concatenated.rows`.
 
         Arguments
         ---------
-        indices : numpy.ndarray
-            Which, shape ``[N]``.
+        indices : Which, shape ``[N]``.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[N, row_length]``.
+        int64, shape ``[N, row_length]``.
         """
         out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
         epochs = np.array([self._epoch_at(row) for row in indices.tolist()])
@@ -262,18 +242,12 @@ class BestFit:
             stream.write(out, edges[:-1], edges[1:], places)
         return out.reshape(len(indices), self.row_length)
 
-    def count(self, num_rows):
+    def count(self, num_rows: int) -> np.ndarray:
         """Count what the first rows hold; see :meth:`Concatenated.count`.
-
-        Arguments
-        ---------
-        num_rows : int
-            How many.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[len(source.columns)]``.
+        int64, shape ``[len(source.columns)]``.
         """
         # A run counts again and again, further and further.
         row, totals = self._counted if self._counted[0] <= num_rows else (0, 0)
@@ -297,14 +271,13 @@ class BestFit:
         return epoch + (num_rows - begin) / (end - begin)
 
 
-def _cut(stream, positions, row_length):
+def _cut(stream, positions, row_length) -> tuple[np.ndarray, ...]:
     """Cut stories that are longer than a row, between sentences.
 
     Returns
     -------
-    tuple of numpy.ndarray
-        Position, first sentence, number of sentences and tokens of each
-        piece.
+    Position, first sentence, number of sentences and tokens of each
+    piece.
     """
     heads = stream.heads
     counts = np.diff(np.append(heads, len(stream.lengths)))

@@ -14,6 +14,7 @@ one row of ``fr``, rows 0 and 0 in the first step, 1 and 1 in the second.
 
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,26 +38,21 @@ class TokenPlan:
 
     Arguments
     ---------
-    stores : dict
+    stores
         Source -> :class:`speechbrain_slm.dataio.reader.UnitStore`, the
         training stories.
-    sources : dict
+    sources
         Name -> ``{languages: [...]}`` and, optionally, other arguments of
         :class:`speechbrain_slm.dataio.source.Source`.
-    stages : list of dict
+    stages
         ``{tokens: N, mixture: {source: weight}}`` in the order of training.
         Weights are shares of the stage's tokens; they need not sum to 1. A
         budget is rounded to whole steps, or given as ``steps: N``.
-    row_length : int
-        Tokens in a row.
-    rows_per_step : int
+    rows_per_step
         Rows in the global batch of one optimizer step, over all ranks.
-    seed : int
-        Seed of the order and of the language paths.
-    packing : str
-        ``"concatenate"`` or ``"best_fit"``.
-    language_tags : sequence of str
-        Languages that get a tag of their own.
+    seed : Seed of the order and of the language paths.
+    packing : ``"concatenate"`` or ``"best_fit"``.
+    language_tags : Languages that get a tag of their own.
 
     Attributes
     ----------
@@ -86,15 +82,15 @@ class TokenPlan:
 
     def __init__(
         self,
-        stores,
-        sources,
-        stages,
-        row_length,
-        rows_per_step,
-        seed,
-        packing="concatenate",
-        language_tags=(),
-    ):
+        stores: dict,
+        sources: dict,
+        stages: list[dict],
+        row_length: int,
+        rows_per_step: int,
+        seed: int,
+        packing: str = "concatenate",
+        language_tags: Sequence[str] = (),
+    ) -> None:
         check_number("row_length", row_length, at_least=2, whole=True)
         check_number("rows_per_step", rows_per_step, at_least=1, whole=True)
         check_number("seed", seed, at_least=0, whole=True)
@@ -164,22 +160,17 @@ class TokenPlan:
         stage = int(np.searchsorted(self.first_steps, step, "right")) - 1
         return stage, step - int(self.first_steps[stage])
 
-    def rows(self, step, rank=0, world_size=1):
+    def rows(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
         """Build the rows that one rank trains on in one optimizer step.
 
         Arguments
         ---------
-        step : int
-            Optimizer step, from 0.
-        rank : int
-            Which rank.
-        world_size : int
-            How many ranks share the global batch.
+        step : Optimizer step, from 0.
+        world_size : How many ranks share the global batch.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[rows_per_step / world_size, row_length]``.
+        int64, shape ``[rows_per_step / world_size, row_length]``.
 
         Raises
         ------
@@ -205,18 +196,16 @@ class TokenPlan:
                     out[mine] = source.rows(indices[mine])
         return out
 
-    def rows_of(self, step):
+    def rows_of(self, step: int) -> dict:
         """Return how many rows of each source all steps before one take.
 
         Arguments
         ---------
-        step : int
-            Optimizer step; ``num_steps`` for the whole run.
+        step : Optimizer step; ``num_steps`` for the whole run.
 
         Returns
         -------
-        dict
-            Source -> rows.
+        Source -> rows.
         """
         if step == self.num_steps:
             rows = self._rows_before[-1]
@@ -226,20 +215,18 @@ class TokenPlan:
             rows = self._rows_before[stage] + dealt[0]
         return dict(zip(self.sources, rows.tolist(), strict=True))
 
-    def statistics(self, step):
+    def statistics(self, step: int) -> dict:
         """Say what all steps before one have seen of each source.
 
         Arguments
         ---------
-        step : int
-            Optimizer step; ``num_steps`` for the whole run.
+        step : Optimizer step; ``num_steps`` for the whole run.
 
         Returns
         -------
-        dict
-            Source -> ``rows``, ``passes`` over its stories, units of each
-            language, ``boundary``, ``tag``, ``padding`` (tokens),
-            ``sentences`` and ``switches``.
+        Source -> ``rows``, ``passes`` over its stories, units of each
+        language, ``boundary``, ``tag``, ``padding`` (tokens),
+        ``sentences`` and ``switches``.
         """
         found = {}
         for name, rows in self.rows_of(step).items():
@@ -256,18 +243,16 @@ class TokenPlan:
             }
         return found
 
-    def count(self, step):
+    def count(self, step: int) -> dict:
         """Count the tokens of all steps before one.
 
         Arguments
         ---------
-        step : int
-            Optimizer step; ``num_steps`` for the whole run.
+        step : Optimizer step; ``num_steps`` for the whole run.
 
         Returns
         -------
-        dict
-            Language -> units, and ``boundary``, ``tag`` and ``padding``.
+        Language -> units, and ``boundary``, ``tag`` and ``padding``.
         """
         languages = {
             name: 0
@@ -281,7 +266,7 @@ class TokenPlan:
                 counts[name] += found.get(name, 0)
         return counts
 
-    def valid_rows(self, stores, num_rows):
+    def valid_rows(self, stores: dict, num_rows: int) -> dict:
         """Cut fixed validation rows, a set for each source of the YAML.
 
         Sources that no stage uses are validated too, so that runs with other
@@ -289,15 +274,13 @@ class TokenPlan:
 
         Arguments
         ---------
-        stores : dict
-            Source -> stories that are not trained on.
-        num_rows : int
+        stores : Source -> stories that are not trained on.
+        num_rows
             Rows a set, at most; no more than one pass over the stories gives.
 
         Returns
         -------
-        dict
-            Source -> int64 ``[N, row_length]``.
+        Source -> int64 ``[N, row_length]``.
 
         Raises
         ------
@@ -319,7 +302,7 @@ class TokenPlan:
             rows[name] = packed.rows(np.arange(count))
         return rows
 
-    def log_summary(self):
+    def log_summary(self) -> None:
         """Log the budget of each language and what each source will give."""
         counts = self.count(self.num_steps)
         logger.info(

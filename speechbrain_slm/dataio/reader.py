@@ -1,6 +1,8 @@
 """Read a unit store: aligned stories over memory-mapped arrays."""
 
 import functools
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,20 +14,17 @@ from speechbrain_slm.utils.store_format import read_tables
 _ROWS = 1 << 16
 
 
-def ranges(starts, lengths):
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Concatenate integer ranges without a Python loop.
 
     Arguments
     ---------
-    starts : numpy.ndarray
-        First value of each range, shape ``[N]``.
-    lengths : numpy.ndarray
-        How many values each has, shape ``[N]``.
+    starts : First value of each range, shape ``[N]``.
+    lengths : How many values each has, shape ``[N]``.
 
     Returns
     -------
-    numpy.ndarray
-        int64, shape ``[sum(lengths)]``.
+    int64, shape ``[sum(lengths)]``.
 
     Example
     -------
@@ -45,8 +44,7 @@ class UnitStore:
 
     Arguments
     ---------
-    folder : str or Path
-        A complete store (see ``speechbrain_slm.utils.store_format``).
+    folder : A complete store (see ``speechbrain_slm.utils.store_format``).
 
     Attributes
     ----------
@@ -86,7 +84,7 @@ class UnitStore:
     (['en', 'fr'], [[5], [6, 7]])
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = str(folder)
         # Once a run, and as fast as the disk: a flipped bit is a unit that
         # nobody said, or one that no embedding stands for.
@@ -132,15 +130,11 @@ class UnitStore:
         """The stories, in the store's order (pyarrow.StringArray)."""
         return pc.unique(self._names)
 
-    def speakers(self):
+    def speakers(self) -> dict:
         """Return who tells what: (story, language) -> speaker.
 
         Where several speakers tell a story the store has an empty name, which
         must not pass for one voice.
-
-        Returns
-        -------
-        dict
         """
         columns = ("story_id", "language", "speaker")
         return {
@@ -203,33 +197,27 @@ class UnitStore:
         """Number of units that can occur (int)."""
         return self.info["tokenizer"]["vocabulary_size"]
 
-    def lengths(self, language):
+    def lengths(self, language: str) -> np.ndarray:
         """Return the number of units of every story in a language.
 
         Arguments
         ---------
-        language : str
-            One of ``languages``.
+        language : One of ``languages``.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[stories]``; 0 where a story is not there.
+        int64, shape ``[stories]``; 0 where a story is not there.
         """
         number = self.languages.index(language)
         return self.ends[number, self.sentence_offsets[1:] - 1].astype(np.int64)
 
-    def longest_sentence(self, languages):
+    def longest_sentence(self, languages: Sequence[str]) -> int:
         """Return the number of units of the longest sentence.
 
         Arguments
         ---------
-        languages : sequence of str
-            Some of ``languages``.
+        languages : Some of ``languages``.
 
-        Returns
-        -------
-        int
         """
         first = self.sentence_offsets[:-1]
         longest = 0
@@ -240,20 +228,23 @@ class UnitStore:
             longest = max(longest, int(lengths.max()))
         return longest
 
-    def gather(self, addresses, lengths, out, places):
+    def gather(
+        self,
+        addresses: np.ndarray,
+        lengths: np.ndarray,
+        out: np.ndarray,
+        places: np.ndarray,
+    ) -> None:
         """Copy units from any places of the store to any places of an array.
 
         Arguments
         ---------
-        addresses : numpy.ndarray
+        addresses
             Where each piece begins, int64, shape ``[N]``; no piece runs over
             the end of a story.
-        lengths : numpy.ndarray
-            Units in each piece, shape ``[N]``.
-        out : numpy.ndarray
-            Gets the units, of any integer type, one dimension.
-        places : numpy.ndarray
-            Where in ``out`` each piece goes, shape ``[N]``.
+        lengths : Units in each piece, shape ``[N]``.
+        out : Gets the units, of any integer type, one dimension.
+        places : Where in ``out`` each piece goes, shape ``[N]``.
         """
         if not len(addresses):
             return
@@ -273,20 +264,12 @@ class UnitStore:
                 ranges(local[pieces], size)
             ]
 
-    def story(self, story_id, language):
+    def story(self, story_id: str, language: str) -> list[np.ndarray]:
         """Return one story in one language.
-
-        Arguments
-        ---------
-        story_id : str
-            The story.
-        language : str
-            The language.
 
         Returns
         -------
-        list of numpy.ndarray
-            The units of each sentence, uint16.
+        The units of each sentence, uint16.
 
         Raises
         ------
@@ -313,23 +296,20 @@ class UnitStore:
         )
 
 
-def open_stores(sources, units_folder, split):
+def open_stores(sources: dict, units_folder: str | Path, split: str) -> dict:
     """Open the unit stores of a recipe's sources, each folder once.
 
     Arguments
     ---------
-    sources : dict
+    sources
         Name -> settings of a source; ``units_folder`` among them names units
         other than the recipe's own.
-    units_folder : str or Path
-        The recipe's own units, with a folder for every split.
-    split : str
-        ``"train"``, ``"valid"``, ...
+    units_folder : The recipe's own units, with a folder for every split.
+    split : ``"train"``, ``"valid"``, ...
 
     Returns
     -------
-    dict
-        Source -> :class:`UnitStore`.
+    Source -> :class:`UnitStore`.
     """
     folders = {
         name: f"{settings.get('units_folder', units_folder)}/{split}"

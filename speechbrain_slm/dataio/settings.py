@@ -1,5 +1,7 @@
 """What a recipe's ``sources`` and ``stages`` may be, and their stores."""
 
+from collections.abc import Sequence
+
 from speechbrain_slm.utils.numbers import check_number
 
 SOURCE_KEYS = (
@@ -17,8 +19,7 @@ class Sources(dict):
 
     Arguments
     ---------
-    **sources : dict
-        Name -> settings; see :func:`check_sources`.
+    **sources : Name -> settings; see :func:`check_sources`.
 
     Example
     -------
@@ -28,19 +29,17 @@ class Sources(dict):
     ValueError: Source 'en' has the keys ['languages', 'spam']; expected ...
     """
 
-    def __init__(self, **sources):
+    def __init__(self, **sources: dict) -> None:
         super().__init__(sources)
         check_sources(self)
 
 
-def check_sources(sources, language_tags=()):
+def check_sources(sources: dict, language_tags: Sequence[str] = ()) -> None:
     """Refuse sources that cannot be made.
 
     Arguments
     ---------
-    sources : dict
-        Name -> settings.
-    language_tags : sequence of str
+    language_tags
         Languages that have a tag; none, or all that the sources name.
 
     Raises
@@ -85,21 +84,18 @@ def _check_list(name, value):
         raise ValueError(f"{name} is {value!r}; expected a list, [...]")
 
 
-def check_stages(stages, sources):
+def check_stages(stages: list[dict], sources: dict) -> list[str]:
     """Refuse stages that cannot be laid out.
 
     Arguments
     ---------
-    stages : list of dict
+    stages
         ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
         ``tokens``.
-    sources : dict
-        Name -> settings.
 
     Returns
     -------
-    list of str
-        The sources that they use, sorted.
+    The sources that they use, sorted.
 
     Raises
     ------
@@ -156,13 +152,12 @@ def check_stages(stages, sources):
     return sorted(used)
 
 
-def check_tokenizers(stores, expected):
+def check_tokenizers(stores: dict, expected) -> None:
     """Refuse stores whose units come from different tokenizers.
 
     Arguments
     ---------
-    stores : dict
-        Name -> :class:`speechbrain_slm.dataio.reader.UnitStore`.
+    stores : Name -> :class:`speechbrain_slm.dataio.reader.UnitStore`.
     expected : speechbrain_slm.dataio.reader.UnitStore
         Whose tokenizer all must have.
 
@@ -181,18 +176,12 @@ def check_tokenizers(stores, expected):
             )
 
 
-def described(settings):
+def described(settings: dict) -> dict:
     """Say what a source is, for comparing runs.
-
-    Arguments
-    ---------
-    settings : dict
-        Those of a source.
 
     Returns
     -------
-    dict
-        Without where its units stand, since their store has an identity.
+    Without where its units stand, since their store has an identity.
 
     Example
     -------

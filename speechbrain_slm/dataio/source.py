@@ -1,6 +1,7 @@
 """A source of training tokens: stories of a store, in some languages."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,21 +28,18 @@ class Source:
     ---------
     store : speechbrain_slm.dataio.reader.UnitStore
         The stories.
-    languages : sequence of str
+    languages
         One language: whole stories. Several: interleaved stories; one that
         is there in some of them only is told in those.
-    switch_probability : float or dict
+    switch_probability
         See :func:`speechbrain_slm.dataio.interleaving.language_paths`. A
         dictionary is a curriculum: tokens of this source -> probability,
         linear in between.
-    span : int
-        Sentences that a language keeps at least.
-    shuffle_alignment : bool
+    span : Sentences that a language keeps at least.
+    shuffle_alignment
         For controls: each language tells another story of the same number of
         sentences, drawn for every epoch.
-    seed : int
-        Seed of the run.
-    tags : sequence of int, optional
+    tags
         Id of each language's tag, put before a story's first sentence and
         wherever the language changes.
 
@@ -62,13 +60,13 @@ class Source:
     def __init__(
         self,
         store,
-        languages,
-        switch_probability=0.5,
-        span=1,
-        shuffle_alignment=False,
-        seed=0,
-        tags=None,
-    ):
+        languages: Sequence[str],
+        switch_probability: float | dict = 0.5,
+        span: int = 1,
+        shuffle_alignment: bool = False,
+        seed: int = 0,
+        tags: Sequence[int] | None = None,
+    ) -> None:
         absent = [name for name in languages if name not in store.languages]
         if absent or not languages:
             raise ValueError(
@@ -192,16 +190,20 @@ class Source:
         paths = draw(num_languages=self._num_available[stories])
         return self._available[np.repeat(stories, counts), paths].astype(int)
 
-    def tell(self, epoch, positions, first=None, number=None):
+    def tell(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        first: np.ndarray | None = None,
+        number: np.ndarray | None = None,
+    ):
         """Lay out stories of an epoch.
 
         Arguments
         ---------
-        epoch : int
-            Which pass over the stories.
-        positions : numpy.ndarray
-            Places in the epoch's order, shape ``[N]``.
-        first, number : numpy.ndarray, optional
+        epoch : Which pass over the stories.
+        positions : Places in the epoch's order, shape ``[N]``.
+        first, number
             Of each story, take ``number`` sentences from ``first`` on.
 
         Returns

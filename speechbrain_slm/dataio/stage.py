@@ -1,5 +1,7 @@
 """A stage of a run, and how its rows are dealt out to its sources."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from speechbrain_slm.dataio.settings import check_stages
@@ -14,15 +16,11 @@ class Stage:
 
     Arguments
     ---------
-    stage : dict
+    stage
         ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
         ``tokens``.
-    names : sequence of str
-        The sources of the run, in the order of the columns.
-    row_length : int
-        Tokens in a row.
-    rows_per_step : int
-        Rows in the global batch of one optimizer step.
+    names : The sources of the run, in the order of the columns.
+    rows_per_step : Rows in the global batch of one optimizer step.
 
     Attributes
     ----------
@@ -46,7 +44,13 @@ class Stage:
     [[0, 0], [2, 1], [3, 3]]
     """
 
-    def __init__(self, stage, names, row_length, rows_per_step):
+    def __init__(
+        self,
+        stage: dict,
+        names: Sequence[str],
+        row_length: int,
+        rows_per_step: int,
+    ) -> None:
         mixture = stage["mixture"]
         used = check_stages([stage], [*names, *mixture])
         if absent := set(used) - set(names):

@@ -15,15 +15,11 @@ class Stream:
     ---------
     source : speechbrain_slm.dataio.source.Source
         Whose symbols and store it uses.
-    heads : numpy.ndarray
-        Index of the first sentence of each story, shape ``[N]``.
-    languages : numpy.ndarray
-        Number of each sentence's language in the source, shape ``[S]``.
-    addresses : numpy.ndarray
-        Where its units begin in the store, shape ``[S]``.
-    lengths : numpy.ndarray
-        Its units, shape ``[S]``.
-    changed : numpy.ndarray
+    heads : Index of the first sentence of each story, shape ``[N]``.
+    languages : Number of each sentence's language in the source, shape ``[S]``.
+    addresses : Where its units begin in the store, shape ``[S]``.
+    lengths : Its units, shape ``[S]``.
+    changed
         Whether its language is another than the sentence's before it in the
         story, bool, shape ``[S]``.
 
@@ -33,7 +29,15 @@ class Stream:
         Tokens in all.
     """
 
-    def __init__(self, source, heads, languages, addresses, lengths, changed):
+    def __init__(
+        self,
+        source,
+        heads: np.ndarray,
+        languages: np.ndarray,
+        addresses: np.ndarray,
+        lengths: np.ndarray,
+        changed: np.ndarray,
+    ) -> None:
         self.source = source
         self.heads = heads
         self.languages = languages
@@ -55,17 +59,21 @@ class Stream:
         following = np.append(self.heads[1:], len(self.lengths))
         return (self.starts + self.lengths)[following - 1]
 
-    def write(self, out, begins, ends, places):
+    def write(
+        self,
+        out: np.ndarray,
+        begins: np.ndarray,
+        ends: np.ndarray,
+        places: np.ndarray,
+    ) -> None:
         """Copy pieces of the stream into an array.
 
         Arguments
         ---------
-        out : numpy.ndarray
-            Gets the tokens; filled with boundaries before.
-        begins, ends : numpy.ndarray
+        out : Gets the tokens; filled with boundaries before.
+        begins, ends
             First token of each piece and the one after its last, ``[P]``.
-        places : numpy.ndarray
-            Where in ``out`` each piece goes, ``[P]``.
+        places : Where in ``out`` each piece goes, ``[P]``.
         """
         first = np.searchsorted(self.starts + self.lengths, begins, "right")
         last = np.searchsorted(self.starts - self.extra, ends - 1, "right")
@@ -98,18 +106,16 @@ class Stream:
         tagged[self.heads] = True
         return tagged
 
-    def totals(self, limit=None):
+    def totals(self, limit: int | None = None) -> np.ndarray:
         """Count what stands in the stream, in the source's ``columns``.
 
         Arguments
         ---------
-        limit : int, optional
-            Count the first tokens alone.
+        limit : Count the first tokens alone.
 
         Returns
         -------
-        numpy.ndarray
-            int64, shape ``[len(source.columns)]``.
+        int64, shape ``[len(source.columns)]``.
         """
         limit = self.size if limit is None else limit
         cut = np.searchsorted(self.starts - self.extra, limit, "left")

@@ -1,24 +1,24 @@
 """What is being evaluated: nothing may change while it is read."""
 
 import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import sha256_file
 
 
 @contextlib.contextmanager
-def unchanged(path):
+def unchanged(path: str | Path) -> Iterator[str]:
     """Read a file and say what it is: what is read is what is named.
 
     Arguments
     ---------
-    path : str or Path
-        A regular file; the block reads it.
+    path : A regular file; the block reads it.
 
     Yields
     ------
-    str
-        Its SHA-256.
+    Its SHA-256.
 
     Raises
     ------
@@ -35,17 +35,14 @@ def unchanged(path):
         )
 
 
-def check_tokenizer(units, store, model_folder):
+def check_tokenizer(units: dict, store, model_folder: str | Path) -> None:
     """Refuse a store whose units are not those that a model has learnt.
 
     Arguments
     ---------
-    units : dict
-        What the model says of its units.
+    units : What the model says of its units.
     store : UnitStore
         The units to be scored.
-    model_folder : str or Path
-        Named in the error.
 
     Raises
     ------

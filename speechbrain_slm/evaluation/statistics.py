@@ -5,6 +5,7 @@ between (a tie, several voices, several seeds). Groups are taken as drawn
 independently of each other; whatever is not independent belongs to one group.
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -16,7 +17,9 @@ RESAMPLES = 10_000
 ROUNDING = 1e-12
 
 
-def wilson_interval(successes, n, confidence=0.95):
+def wilson_interval(
+    successes: float, n: int, confidence: float = 0.95
+) -> tuple[float, ...]:
     """Return Wilson's score interval of a proportion.
 
     With z the normal quantile of the confidence and p = successes / n, the
@@ -35,17 +38,13 @@ def wilson_interval(successes, n, confidence=0.95):
 
     Arguments
     ---------
-    successes : float
-        The sum of the items' credits, each in [0, 1].
-    n : int
-        How many items there are.
-    confidence : float
-        The coverage, between 0 and 1.
+    successes : The sum of the items' credits, each in [0, 1].
+    n : How many items there are.
+    confidence : The coverage, between 0 and 1.
 
     Returns
     -------
-    tuple of float
-        The lower and the upper end, in [0, 1].
+    The lower and the upper end, in [0, 1].
 
     Raises
     ------
@@ -77,7 +76,9 @@ def wilson_interval(successes, n, confidence=0.95):
     return low, high
 
 
-def bootstrap_interval(credits, seed, confidence=0.95, resamples=RESAMPLES):
+def bootstrap_interval(
+    credits, seed: int, confidence: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[float, ...]:
     """Return the percentile bootstrap interval of a mean.
 
     Resampling n groups with replacement draws how often each *distinct*
@@ -92,17 +93,12 @@ def bootstrap_interval(credits, seed, confidence=0.95, resamples=RESAMPLES):
     ---------
     credits : array-like
         Floats [N], one a group.
-    seed : int
-        Of the resampling.
-    confidence : float
-        The coverage, between 0 and 1.
-    resamples : int
-        How many means are drawn.
+    confidence : The coverage, between 0 and 1.
+    resamples : How many means are drawn.
 
     Returns
     -------
-    tuple of float
-        The lower and the upper end.
+    The lower and the upper end.
 
     Raises
     ------
@@ -165,7 +161,13 @@ def mcnemar(first, second):
     return better, worse, min(1.0, 2 * float(tail))
 
 
-def paired_bootstrap(first, second, seed, confidence=0.95, resamples=RESAMPLES):
+def paired_bootstrap(
+    first,
+    second,
+    seed: int,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+):
     """Bootstrap the mean difference of two runs over the same items.
 
     Groups are resampled, and with each the credits of both runs. Unlike
@@ -181,12 +183,8 @@ def paired_bootstrap(first, second, seed, confidence=0.95, resamples=RESAMPLES):
         Floats [N], one a group.
     second : array-like
         Floats [N], of the same groups in the same order.
-    seed : int
-        Of the resampling.
-    confidence : float
-        The coverage, between 0 and 1.
-    resamples : int
-        How many means are drawn.
+    confidence : The coverage, between 0 and 1.
+    resamples : How many means are drawn.
 
     Returns
     -------
@@ -217,7 +215,7 @@ def paired_bootstrap(first, second, seed, confidence=0.95, resamples=RESAMPLES):
     return *_percentiles(means, confidence), min(1.0, p)
 
 
-def holm(p_values):
+def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for the number of tests.
 
     The k-th smallest of m is multiplied by m - k + 1, and is never below the
@@ -225,15 +223,9 @@ def holm(p_values):
     the tests with a probability of at most alpha, however the tests depend on
     each other (S. Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    Arguments
-    ---------
-    p_values : sequence of float
-        In any order.
-
     Returns
     -------
-    list of float
-        The adjusted ones, in that order.
+    The adjusted ones, in that order.
 
     Example
     -------

@@ -12,6 +12,7 @@ and 3 positions, whose positions count ``[0, 0, 1, 2, 0, 1, 2]``.
 
 import inspect
 
+import numpy as np
 import torch
 from torch.nn.attention.flex_attention import (
     create_block_mask,
@@ -38,26 +39,24 @@ NAME = "speechbrain_slm_documents"
 UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 
 
-def blocked_inputs(rows, boundary):
+def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
     """Return what a model needs beside its ``input_ids``.
 
     Arguments
     ---------
-    rows : torch.Tensor or numpy.ndarray
-        Rows of symbols, int64 ``[B, T]``.
-    boundary : int
+    rows : Rows of symbols, int64 ``[B, T]``.
+    boundary
         The story-boundary symbol. A document begins at column 0 and at each
         boundary that does not follow another one (those are padding).
 
     Returns
     -------
-    dict
-        Keyword arguments of a model that :func:`block_attention` has
-        prepared; tensors on the CPU: ``position_ids`` ``[B, T]``, which
-        restart in every document; ``cu_seq_lens_q`` int32, where documents
-        begin and end in the flattened rows, followed by empty documents up to
-        a multiple of 64; and ``attention_mask``, which keeps transformers
-        from building one.
+    Keyword arguments of a model that :func:`block_attention` has
+    prepared; tensors on the CPU: ``position_ids`` ``[B, T]``, which
+    restart in every document; ``cu_seq_lens_q`` int32, where documents
+    begin and end in the flattened rows, followed by empty documents up to
+    a multiple of 64; and ``attention_mask``, which keeps transformers
+    from building one.
 
     Example
     -------
@@ -88,7 +87,7 @@ def blocked_inputs(rows, boundary):
     }
 
 
-def block_attention(model):
+def block_attention(model) -> None:
     """Make a model attend within documents.
 
     Without :func:`blocked_inputs` it attends as by default, so that it can
@@ -113,36 +112,24 @@ def block_attention(model):
 
 
 def document_attention(
-    module,
-    query,
-    key,
-    value,
-    attention_mask,
-    scaling=None,
-    dropout=0.0,
-    cu_seq_lens_q=None,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: torch.Tensor | None = None,
     **kwargs,
-):
+) -> tuple[torch.Tensor, None]:
     """Attend within documents; called by transformers.
 
     Arguments
     ---------
-    module : torch.nn.Module
-        The attention layer.
-    query : torch.Tensor
-        ``[B, heads, T, head_dim]``.
-    key : torch.Tensor
-        ``[B, key_value_heads, T, head_dim]``.
-    value : torch.Tensor
-        Like ``key``.
-    attention_mask : torch.Tensor or None
-        Used only without documents.
-    scaling : float, optional
-        Of the scores.
-    dropout : float
-        Of the attention weights.
-    cu_seq_lens_q : torch.Tensor, optional
-        See :func:`blocked_inputs`; without it, plain attention.
+    query : ``[B, heads, T, head_dim]``.
+    key : ``[B, key_value_heads, T, head_dim]``.
+    value : Like ``key``.
+    cu_seq_lens_q : See :func:`blocked_inputs`; without it, plain attention.
     **kwargs
         Of the model's own.
 

@@ -7,6 +7,7 @@ embeddings are new (TWIST: Hassid et al., NeurIPS 2023).
 """
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,36 +23,34 @@ DERIVED = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def decoder_lm(
-    model_type,
-    vocabulary_size=None,
-    language_tags=(),
-    units_folder=None,
-    warm_start=None,
-    embedding_std=None,
-    activation_checkpointing=False,
+    model_type: str,
+    vocabulary_size: int | None = None,
+    language_tags: Sequence[str] = (),
+    units_folder: str | Path | None = None,
+    warm_start: str | Path | None = None,
+    embedding_std: float | None = None,
+    activation_checkpointing: bool = False,
     **config,
 ):
     """Make a decoder LM over units.
 
     Arguments
     ---------
-    model_type : str
+    model_type
         A decoder that transformers knows: ``"qwen2"``, ``"llama"``, ...
-    vocabulary_size : int, optional
-        Number of units; by default that of the training units.
-    language_tags : sequence of str
-        Languages that get an embedding of their own.
-    units_folder : str or Path, optional
+    vocabulary_size : Number of units; by default that of the training units.
+    language_tags : Languages that get an embedding of their own.
+    units_folder
         Where the units of all splits stand; read only where
         ``vocabulary_size`` is None.
-    warm_start : str or Path, optional
+    warm_start
         A text LM, by its name on the Hugging Face hub or its local folder.
         All its weights are taken but the embeddings and the output head.
-    embedding_std : float, optional
+    embedding_std
         Standard deviation of the new embeddings and, where it is untied, of
         the output head. By default that of the text LM's own, or, without a
         warm start, what the configuration says.
-    activation_checkpointing : bool
+    activation_checkpointing
         Recompute each layer in the backward pass, which saves memory.
     **config
         Values of the model's configuration class. A warm start refuses those

@@ -44,25 +44,29 @@ _SHAPE = {
 }
 
 
-def save_speech_lm(folder, model, units, tokenizer=(), card=None):
+def save_speech_lm(
+    folder: str | Path,
+    model,
+    units: dict,
+    tokenizer: dict = (),
+    card: str | None = None,
+) -> None:
     """Publish a model, all of it or nothing.
 
     Arguments
     ---------
-    folder : str or Path
-        A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
+    folder : A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
     model : transformers.PreTrainedModel
         The language model.
-    units : dict
+    units
         ``tokenizer_identity`` (str), ``vocabulary_size`` (int) of the units
         that the model was trained on, ``boundary`` (int), the id of the
         symbol between stories, and ``language_tags``, language -> id of the
         symbol that announces it; empty (or absent) where it has none.
-    tokenizer : dict, optional
+    tokenizer
         What makes units of speech: name -> bytes, for files in a folder
         ``tokenizer``.
-    card : str, optional
-        The text of a ``README.md``, which may be edited later.
+    card : The text of a ``README.md``, which may be edited later.
     """
     units = {"language_tags": {}, **units}
     units = {key: units[key] for key in UNITS_FIELDS}
@@ -78,13 +82,12 @@ def save_speech_lm(folder, model, units, tokenizer=(), card=None):
             write_atomic(temporary / CARD, card)
 
 
-def examine_speech_lm(folder):
+def examine_speech_lm(folder: str | Path):
     """Check the files of an exported model, and say what it is.
 
     Arguments
     ---------
-    folder : str or Path
-        The exported folder, or a copy that transformers has saved anew.
+    folder : The exported folder, or a copy that transformers has saved anew.
 
     Returns
     -------
@@ -161,13 +164,12 @@ def _refuse_elsewhere(folder):
                 )
 
 
-def refuse_foreign_model(folder):
+def refuse_foreign_model(folder: str | Path) -> None:
     """Refuse to export where something else than an export of ours stands.
 
     Arguments
     ---------
-    folder : str or Path
-        Where a model is to be, and an earlier one may be.
+    folder : Where a model is to be, and an earlier one may be.
 
     Raises
     ------
@@ -190,14 +192,12 @@ def refuse_foreign_model(folder):
             )
 
 
-def load_speech_lm(folder, identity=None):
+def load_speech_lm(folder: str | Path, identity: dict | None = None):
     """Load what :func:`save_speech_lm` wrote.
 
     Arguments
     ---------
-    folder : str or Path
-        The exported folder.
-    identity : dict, optional
+    identity
         What :func:`examine_speech_lm` has found, where the caller has asked
         before: the folder must still be that model.
 

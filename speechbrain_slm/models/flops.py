@@ -3,7 +3,7 @@
 from torch import nn
 
 
-def flops_per_token(model, row_length):
+def flops_per_token(model, row_length: int) -> float | None:
     """Count what one token costs, forward and backward.
 
     ``6 N + 12 L H D T``, the count of PaLM (Chowdhery et al., 2022,
@@ -17,14 +17,11 @@ def flops_per_token(model, row_length):
     ---------
     model : transformers.PreTrainedModel
         The model.
-    row_length : int
-        Tokens in a row.
 
     Returns
     -------
-    float or None
-        Floating-point operations a token; None where the configuration has
-        no heads or layers of attention to count.
+    Floating-point operations a token; None where the configuration has
+    no heads or layers of attention to count.
 
     Example
     -------

@@ -21,17 +21,13 @@ def linear(
 
     Arguments
     ---------
-    inputs : torch.Tensor
-        ``[..., in]``.
-    weight : torch.Tensor
-        ``[out, in]``.
-    bias : torch.Tensor, optional
-        ``[out]``.
+    inputs : ``[..., in]``.
+    weight : ``[out, in]``.
+    bias : ``[out]``.
 
     Returns
     -------
-    torch.Tensor
-        ``[..., out]``.
+    ``[..., out]``.
 
     Example
     -------
@@ -68,18 +64,16 @@ linear.register_autograd(_backward, setup_context=_save)
 class Linear(nn.Linear):
     """A linear layer like PyTorch's; see the module's docstring."""
 
-    def forward(self, inputs):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Multiply.
 
         Arguments
         ---------
-        inputs : torch.Tensor
-            ``[..., in_features]``.
+        inputs : ``[..., in_features]``.
 
         Returns
         -------
-        torch.Tensor
-            ``[..., out_features]``.
+        ``[..., out_features]``.
         """
         fast = (
             inputs.device.type == "cpu"
@@ -91,13 +85,12 @@ class Linear(nn.Linear):
         return super().forward(inputs)
 
 
-def use_onednn(model):
+def use_onednn(model: torch.nn.Module) -> None:
     """Turn all linear layers of a model into ours, where oneDNN is built in.
 
     Arguments
     ---------
-    model : torch.nn.Module
-        Changed in place; its weights and their names stay.
+    model : Changed in place; its weights and their names stay.
 
     Example
     -------

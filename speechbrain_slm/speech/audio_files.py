@@ -21,15 +21,13 @@ _GATE = 0.4  # seconds: the block of EBU R128, less cannot be measured
 _PEAK = 0.9  # of full scale, where a gain stops
 
 
-def check_kind(kind, sample_rate):
+def check_kind(kind: str, sample_rate: int) -> None:
     """Refuse a format that cannot hold the speech.
 
     Arguments
     ---------
-    kind : str
-        ``flac``, ``wav`` or ``opus``.
-    sample_rate : int
-        Hz.
+    kind : ``flac``, ``wav`` or ``opus``.
+    sample_rate : Hz.
 
     Raises
     ------
@@ -62,22 +60,17 @@ def check_kind(kind, sample_rate):
         )
 
 
-def encode(samples, sample_rate, kind):
+def encode(samples: np.ndarray, sample_rate: int, kind: str) -> bytes:
     """Make the content of an audio file.
 
     Arguments
     ---------
-    samples : numpy.ndarray
-        int16 [T].
-    sample_rate : int
-        Hz.
-    kind : str
+    samples : int16 [T].
+    sample_rate : Hz.
+    kind
         ``flac``, ``wav`` or ``opus``. Ogg puts a random number into an Opus
         file: its bytes differ from one call to the next, its samples do not.
 
-    Returns
-    -------
-    bytes
     """
     content = io.BytesIO()
     name, subtype = KINDS[kind]
@@ -97,22 +90,18 @@ def _with_sum(content):
     return content[:4] + size + content[8:] + chunk
 
 
-def check_whole(content, kind, sample_rate):
+def check_whole(
+    content: bytes, kind: str, sample_rate: int
+) -> np.ndarray | None:
     """Decode an audio file and refuse a part of one.
 
     Arguments
     ---------
-    content : bytes
-        The file.
-    kind : str
-        What it should be.
-    sample_rate : int
-        In Hz; likewise.
+    sample_rate : In Hz; likewise.
 
     Returns
     -------
-    numpy.ndarray or None
-        int16 [T]; None where the file is torn or another's.
+    int16 [T]; None where the file is torn or another's.
 
     Example
     -------
@@ -135,22 +124,20 @@ def check_whole(content, kind, sample_rate):
     return sound.samples[:, 0] if found == expected else None
 
 
-def set_loudness(samples, sample_rate, target):
+def set_loudness(
+    samples: np.ndarray, sample_rate: int, target: float
+) -> np.ndarray:
     """Amplify speech to a loudness, as far as its peak allows.
 
     Arguments
     ---------
-    samples : numpy.ndarray
-        int16 [T].
-    sample_rate : int
-        Hz.
-    target : float
-        Integrated loudness in LUFS (ITU-R BS.1770, EBU R128).
+    samples : int16 [T].
+    sample_rate : Hz.
+    target : Integrated loudness in LUFS (ITU-R BS.1770, EBU R128).
 
     Returns
     -------
-    numpy.ndarray
-        int16 [T].
+    int16 [T].
 
     Example
     -------

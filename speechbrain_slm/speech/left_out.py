@@ -17,16 +17,15 @@ from speechbrain_slm.utils.tables import MANIFEST_KEY
 MIN_SENTENCES = 2
 
 
-def leave_out(table, failures):
+def leave_out(table: pa.Table, failures: dict) -> tuple[pa.Table, list[dict]]:
     """Drop the sentences that failed, in every language of their stories.
 
     Arguments
     ---------
-    table : pyarrow.Table
+    table
         Columns ``story_id, sentence, language, speaker, audio, text``; whole
         stories, the same sentences in each language.
-    failures : dict
-        Audio file -> (reason, detail).
+    failures : Audio file -> (reason, detail).
 
     Returns
     -------

@@ -31,17 +31,18 @@ LEDGER = "left_out.jsonl"
 _NUMBER = re.compile(r"\d{5}")
 
 
-def merge_parts(identities, output_folder, max_left_out):
+def merge_parts(
+    identities: dict, output_folder: str | Path, max_left_out: float
+) -> None:
     """Write the manifests, once all parts are there.
 
     Arguments
     ---------
-    identities : dict
-        Shard -> identity of its part, for all shards of all splits.
-    output_folder : str or Path
+    identities : Shard -> identity of its part, for all shards of all splits.
+    output_folder
         Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lack a
         story are taken out of its ``items.parquet``.
-    max_left_out : float
+    max_left_out
         Share of the utterances, and of each split's rows, that may have gone.
 
     Raises

@@ -17,54 +17,40 @@ SCHEMA = pa.schema([*MANIFEST, ("text", pa.string()), ("size", pa.int64())])
 ROWS = "rows.parquet"
 
 
-def part_path(output_folder, shard):
+def part_path(output_folder: str | Path, shard) -> Path:
     """Return where the part of a shard stands.
 
     Arguments
     ---------
-    output_folder : str or Path
-        Of the synthesis.
     shard : Shard
         A shard of stories.
 
-    Returns
-    -------
-    Path
     """
     folder = Path(output_folder) / PARTS / shard.split
     return folder / f"{shard.number:05d}" / ROWS
 
 
-def write_part(path, table, facts):
+def write_part(path: Path, table: pa.Table, facts: dict) -> None:
     """Publish a part.
 
     Arguments
     ---------
-    path : Path
-        See :func:`part_path`.
-    table : pyarrow.Table
-        Columns of ``SCHEMA``.
-    facts : dict
-        ``identity``, ``utterances`` and ``failed`` (counts), ``ledger``.
+    path : See :func:`part_path`.
+    table : Columns of ``SCHEMA``.
+    facts : ``identity``, ``utterances`` and ``failed`` (counts), ``ledger``.
     """
     write_piece(path, table.select(SCHEMA.names).cast(SCHEMA), facts)
 
 
-def is_complete(path, identity, output_folder):
+def is_complete(path: Path, identity: str, output_folder: str | Path) -> bool:
     """Tell whether a part is this run's and its audio is all there.
 
     Arguments
     ---------
-    path : Path
-        See :func:`part_path`.
-    identity : str
-        What would make it now.
-    output_folder : str or Path
-        Where ``audio/`` is.
+    path : See :func:`part_path`.
+    identity : What would make it now.
+    output_folder : Where ``audio/`` is.
 
-    Returns
-    -------
-    bool
     """
     part = find_piece(path, ["audio", "size"])
     if part is None or part.facts["identity"] != identity:

@@ -22,21 +22,22 @@ class Planner:
     ---------
     tts : TextToSpeech
         The back-end.
-    speakers : dict
-        name -> {language: Voice}.
-    languages : list of str
-        The text columns to speak.
-    seed : int
-        For drawing speakers.
+    speakers : name -> {language: Voice}.
+    languages : The text columns to speak.
     shape : Shape
         What becomes of the samples.
-    speaker_per : str
-        ``story`` or ``sentence``: what a speaker is drawn for.
+    speaker_per : ``story`` or ``sentence``: what a speaker is drawn for.
     """
 
     def __init__(
-        self, tts, speakers, languages, seed, shape, speaker_per="story"
-    ):
+        self,
+        tts,
+        speakers: dict,
+        languages: list[str],
+        seed: int,
+        shape,
+        speaker_per: str = "story",
+    ) -> None:
         self.tts, self.speakers, self.shape = tts, speakers, shape
         self.languages, self.seed = languages, seed
         self.speaker_per = speaker_per
@@ -51,7 +52,7 @@ class Planner:
             self.audio["loudness"] = shape.loudness
         self._voices = {}
 
-    def read(self, shard):
+    def read(self, shard) -> pa.Table:
         """Read the rows of a shard.
 
         Its identity and what is spoken are of one read: a table may be
@@ -62,23 +63,16 @@ class Planner:
         shard : Shard
             Of a stories table.
 
-        Returns
-        -------
-        pyarrow.Table
         """
         return read_shard(shard, self.languages)
 
-    def identity(self, table):
+    def identity(self, table: pa.Table) -> str:
         """Return the identity of all that makes the part of a shard.
 
         Arguments
         ---------
-        table : pyarrow.Table
-            See :meth:`read`.
+        table : See :meth:`read`.
 
-        Returns
-        -------
-        str
         """
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -102,13 +96,12 @@ class Planner:
             content["speaker_per"] = self.speaker_per
         return identity_of(content)
 
-    def rows(self, table):
+    def rows(self, table: pa.Table) -> tuple[pa.Table, list[Utterance]]:
         """Return a row a sentence and language, and what is to be spoken.
 
         Arguments
         ---------
-        table : pyarrow.Table
-            See :meth:`read`.
+        table : See :meth:`read`.
 
         Returns
         -------

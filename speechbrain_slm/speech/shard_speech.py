@@ -3,6 +3,7 @@
 import logging
 import time
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -17,13 +18,8 @@ _CHUNK = 16  # utterances
 _LOG_INTERVAL = 5.0  # seconds
 
 
-def changed(path):
+def changed(path: str | Path):
     """Return the error of a table that changed while it was spoken.
-
-    Arguments
-    ---------
-    path : str or Path
-        The table.
 
     Returns
     -------
@@ -36,29 +32,28 @@ def changed(path):
 
 
 def speak_shard(
-    shard, identity, planner, output_folder, num_workers, max_left_out
-):
+    shard,
+    identity: str,
+    planner,
+    output_folder: Path,
+    num_workers: int,
+    max_left_out: float,
+) -> Counter:
     """Speak a shard and publish its part.
 
     Arguments
     ---------
     shard : Shard
         Of a stories table.
-    identity : str
-        Of what it was when the run began.
+    identity : Of what it was when the run began.
     planner : Planner
         Says which file each sentence has.
-    output_folder : Path
-        Gets the audio and the part.
-    num_workers : int
-        How many processes speak.
-    max_left_out : float
-        Share of the utterances that may fail.
+    output_folder : Gets the audio and the part.
+    max_left_out : Share of the utterances that may fail.
 
     Returns
     -------
-    collections.Counter
-        Of the states of utterances.
+    Of the states of utterances.
 
     Raises
     ------

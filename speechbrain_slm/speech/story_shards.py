@@ -1,7 +1,10 @@
 """Stories tables, read a part at a time: memory does not grow with them."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,17 +33,10 @@ class Shard:
     stop: int
 
 
-def groups_of(story_ids):
+def groups_of(
+    story_ids: pa.Array | pa.ChunkedArray,
+) -> pa.Array | pa.ChunkedArray:
     """Return what stays or goes together: an item's name, or the story's.
-
-    Arguments
-    ---------
-    story_ids : pyarrow.Array or pyarrow.ChunkedArray
-        Names of stories.
-
-    Returns
-    -------
-    pyarrow.Array or pyarrow.ChunkedArray
 
     Example
     -------
@@ -50,13 +46,8 @@ def groups_of(story_ids):
     return pc.replace_substring_regex(story_ids, _PART, "")
 
 
-def refuse_missing(path):
+def refuse_missing(path: str | Path) -> None:
     """Refuse a stories table that is not there.
-
-    Arguments
-    ---------
-    path : str or Path
-        The table.
 
     Raises
     ------
@@ -124,7 +115,7 @@ def _refuse_holes(path, table, first_row):
 class _Order:
     """Checks the order of the rows, from one batch to the next."""
 
-    def __init__(self, path, speakers, speaker_per):
+    def __init__(self, path, speakers, speaker_per) -> None:
         self.path, self.speakers = path, speakers
         self.speaker_per = speaker_per
         self.row, self.several = 0, False
@@ -177,7 +168,7 @@ class _Order:
                 "to its last. If it is meant so, set speaker_per to sentence."
             )
 
-    def finish(self):
+    def finish(self) -> None:
         """Refuse a story whose rows stand in two places."""
         names = np.concatenate([*self._names, np.zeros(0, "u8")])
         twice = len(names) - len(np.unique(names))
@@ -202,29 +193,24 @@ def _number(name):
 
 
 def list_shards(
-    split, path, languages, speakers, stories_per_shard, speaker_per="story"
-):
+    split: str,
+    path: str | Path,
+    languages: list[str],
+    speakers: Iterable[str],
+    stories_per_shard: int,
+    speaker_per: str = "story",
+) -> list[Shard]:
     """Check a whole stories table and cut it into shards.
 
     Arguments
     ---------
-    split : str
-        Its name.
-    path : str or Path
-        A Parquet file.
-    languages : list of str
-        The text columns that must be there, every row of them filled.
-    speakers : iterable of str
-        Who may tell a story.
-    stories_per_shard : int
+    languages : The text columns that must be there, every row of them filled.
+    speakers : Who may tell a story.
+    stories_per_shard
         Stories in a shard; the stories of a cloze item count as one.
-    speaker_per : str
+    speaker_per
         ``story``: a story of several speakers is refused. ``sentence``: it
         is not.
-
-    Returns
-    -------
-    list of Shard
 
     Raises
     ------
@@ -260,20 +246,16 @@ def list_shards(
     ]
 
 
-def read_shard(shard, languages):
+def read_shard(shard: Shard, languages: list[str]) -> pa.Table:
     """Read the rows of a shard.
 
     Arguments
     ---------
-    shard : Shard
-        Of a table that :func:`list_shards` has checked.
-    languages : list of str
-        The text columns.
+    shard : Of a table that :func:`list_shards` has checked.
 
     Returns
     -------
-    pyarrow.Table
-        story_id, sentence, the languages and, where there is one, speaker.
+    story_id, sentence, the languages and, where there is one, speaker.
     """
     file, columns = _open(shard.path, languages)
     parts, begin = [], 0

@@ -39,18 +39,12 @@ logger = logging.getLogger(__name__)
 LIMITS = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
 
 
-def name_tables(paths):
+def name_tables(paths: list[str | Path]) -> dict:
     """Name splits as their files.
-
-    Arguments
-    ---------
-    paths : list of str or Path
-        Stories tables.
 
     Returns
     -------
-    dict
-        split -> path.
+    split -> path.
 
     Raises
     ------
@@ -71,28 +65,29 @@ def name_tables(paths):
     return named
 
 
-def plan_of_speech(text, tables, tts, speakers, languages, **settings):
+def plan_of_speech(
+    text: dict | None,
+    tables: dict,
+    tts,
+    speakers: dict,
+    languages: list[str],
+    **settings: dict,
+) -> dict:
     """Say all that decides what a data folder holds; JSON can hold it.
 
     Arguments
     ---------
-    text : dict or None
-        What makes the stories tables; None where they are there already.
-    tables : dict
-        The stories tables: split -> path.
+    text : What makes the stories tables; None where they are there already.
+    tables : The stories tables: split -> path.
     tts : TextToSpeech
         The back-end.
-    speakers : dict
-        name -> {language: Voice}.
-    languages : list of str
-        The text columns to speak.
-    **settings : dict
-        Others of :func:`synthesize` that the manifests depend on.
+    speakers : name -> {language: Voice}.
+    languages : The text columns to speak.
+    **settings : Others of :func:`synthesize` that the manifests depend on.
 
     Returns
     -------
-    dict
-        See :func:`speechbrain_slm.utils.sharing.claim_data`.
+    See :func:`speechbrain_slm.utils.sharing.claim_data`.
     """
     if text is None:
         for path in tables.values():
@@ -114,73 +109,64 @@ def plan_of_speech(text, tables, tts, speakers, languages, **settings):
 
 
 def synthesize(
-    stories,
-    output_folder,
+    stories: dict,
+    output_folder: str | Path,
     tts,
-    speakers,
-    languages,
-    seed,
+    speakers: dict,
+    languages: list[str],
+    seed: int,
     trim,
-    num_workers,
-    limits=LIMITS,
-    max_left_out=0.0,
-    audio_format="flac",
-    loudness=None,
-    speaker_per="story",
-    stories_per_shard=20000,
-    job=None,
-    num_jobs=1,
-):
+    num_workers: int,
+    limits: Limits = LIMITS,
+    max_left_out: float = 0.0,
+    audio_format: str = "flac",
+    loudness: float | None = None,
+    speaker_per: str = "story",
+    stories_per_shard: int = 20000,
+    job: int | None = None,
+    num_jobs: int = 1,
+) -> dict:
     """Speak stories and write their manifests.
 
     Arguments
     ---------
-    stories : dict
+    stories
         Stories tables: split -> path. A ``speaker`` column, where there is
         one, says who speaks; else it is drawn.
-    output_folder : str or Path
+    output_folder
         Gets ``<split>.parquet``, ``audio/``, ``left_out.jsonl`` and, for
         resuming, ``parts/``. Cloze items that lose a story are taken out of
         its ``items.parquet``.
     tts : TextToSpeech
         The back-end.
-    speakers : dict
-        name -> {language: Voice}.
-    languages : list of str
-        The text columns to speak.
-    seed : int
-        For drawing speakers, see :func:`draw_speaker`.
+    speakers : name -> {language: Voice}.
+    languages : The text columns to speak.
+    seed : For drawing speakers, see :func:`draw_speaker`.
     trim : Trim
         How silence is cut at both ends.
-    num_workers : int
-        How many processes speak, for each rank.
-    limits : Limits
-        What passes for the speech of a text.
-    max_left_out : float
+    num_workers : How many processes speak, for each rank.
+    limits : What passes for the speech of a text.
+    max_left_out
         Share of the utterances that may fail, and of each split's rows that
         may be left out for it.
-    audio_format : str
-        ``flac``, ``wav`` or ``opus``.
-    loudness : float, optional
-        LUFS (EBU R128) that each utterance gets; by default its own.
-    speaker_per : str
+    audio_format : ``flac``, ``wav`` or ``opus``.
+    loudness : LUFS (EBU R128) that each utterance gets; by default its own.
+    speaker_per
         ``story``: a speaker tells a whole story. ``sentence``: each sentence
         has a speaker of its own, the same in all languages.
-    stories_per_shard : int
+    stories_per_shard
         Stories that are in memory at once, and that a rank or a job takes.
-    job : int, optional
+    job
         Speak the share of this array job alone, 0 to ``num_jobs - 1``, and
         write no manifest.
-    num_jobs : int
-        Number of array jobs, which may run at the same time.
+    num_jobs : Number of array jobs, which may run at the same time.
 
     Returns
     -------
-    dict
-        How many utterances this rank has ``spoken``, ``found`` from an
-        earlier run, found ``damaged`` and spoken again, or seen ``failed``;
-        one that several shards share counts in each. Shards that an earlier
-        run finished are not looked into.
+    How many utterances this rank has ``spoken``, ``found`` from an
+    earlier run, found ``damaged`` and spoken again, or seen ``failed``;
+    one that several shards share counts in each. Shards that an earlier
+    run finished are not looked into.
 
     Raises
     ------

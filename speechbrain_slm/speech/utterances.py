@@ -1,5 +1,7 @@
 """Utterances: one text in one voice, spoken into one audio file."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,7 +38,7 @@ class Trim:
     threshold_db: float
     margin: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.threshold_db >= 0 or self.margin < 0:
             raise ValueError(
                 f"{self}: expected threshold_db below 0 and margin of 0 or more"
@@ -71,7 +73,7 @@ class Limits:
     spare: float
     clipped: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.shortest < self.longest or self.spare < 0:
             raise ValueError(
                 f"{self}: expected 0 <= shortest < longest and spare of 0 or "
@@ -80,22 +82,19 @@ class Limits:
         if not 0 <= self.clipped <= 1:
             raise ValueError(f"{self}: expected clipped to be 0 to 1")
 
-    def failure(self, samples, sample_rate, text):
+    def failure(
+        self, samples: np.ndarray, sample_rate: int, text: str
+    ) -> tuple[str, ...] | None:
         """Say what is wrong with an utterance.
 
         Arguments
         ---------
-        samples : numpy.ndarray
-            int16 [T], trimmed.
-        sample_rate : int
-            Hz.
-        text : str
-            What they should say.
+        samples : int16 [T], trimmed.
+        sample_rate : Hz.
 
         Returns
         -------
-        tuple of str or None
-            A reason and its detail.
+        A reason and its detail.
         """
         seconds = len(samples) / sample_rate
         least = self.shortest * len(text)
@@ -173,22 +172,20 @@ class Utterance:
     audio: str
 
 
-def trim_silence(samples, sample_rate, trim):
+def trim_silence(
+    samples: np.ndarray, sample_rate: int, trim: Trim
+) -> np.ndarray:
     """Cut the silence at both ends down to a margin.
 
     Arguments
     ---------
-    samples : numpy.ndarray
-        int16 [T], not all zero.
-    sample_rate : int
-        Hz.
-    trim : Trim
-        What counts as silence, and how much of it stays.
+    samples : int16 [T], not all zero.
+    sample_rate : Hz.
+    trim : What counts as silence, and how much of it stays.
 
     Returns
     -------
-    numpy.ndarray
-        A part of the samples.
+    A part of the samples.
 
     Example
     -------
@@ -208,20 +205,16 @@ def trim_silence(samples, sample_rate, trim):
     return samples[start : (loud[-1] + 1) * size + margin]
 
 
-def speak_chunk(context, utterances):
+def speak_chunk(context: tuple, utterances: list[Utterance]) -> list[Fact]:
     """Speak utterances into files; called in worker processes.
 
     Arguments
     ---------
-    context : tuple
-        The TextToSpeech, the Shape and the output folder (Path).
-    utterances : list of Utterance
-        What to speak.
+    context : The TextToSpeech, the Shape and the output folder (Path).
 
     Returns
     -------
-    list of Fact
-        One for each.
+    One for each.
 
     Raises
     ------

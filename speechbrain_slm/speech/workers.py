@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
@@ -35,7 +36,9 @@ def _call(function, chunk):
     return function(_context, chunk)
 
 
-def run_in_workers(function, context, chunks, num_workers):
+def run_in_workers(
+    function: Callable, context: object, chunks, num_workers: int
+) -> Iterator[object]:
     """Yield ``function(context, chunk)`` for each chunk, as they finish.
 
     The processes are started afresh (``spawn``): forking a process in which
@@ -43,19 +46,14 @@ def run_in_workers(function, context, chunks, num_workers):
 
     Arguments
     ---------
-    function : callable
-        A function of a module.
-    context : object
-        Sent to each worker once.
+    function : A function of a module.
+    context : Sent to each worker once.
     chunks : iterable
         Taken as they are needed.
-    num_workers : int
-        How many processes.
 
     Yields
     ------
-    object
-        What the function returned, in no fixed order.
+    What the function returned, in no fixed order.
 
     Raises
     ------

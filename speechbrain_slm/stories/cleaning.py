@@ -38,17 +38,18 @@ class LeftOut(Exception):
 
     Arguments
     ---------
-    reason : str
-        The same words for all of a kind, so that they can be counted.
-    detail : str
-        What it was in this one.
-    sentence : int, optional
-        Which sentence, from 0.
-    language : str, optional
-        In which language.
+    reason : The same words for all of a kind, so that they can be counted.
+    detail : What it was in this one.
+    sentence : Which sentence, from 0.
     """
 
-    def __init__(self, reason, detail="", sentence=None, language=None):
+    def __init__(
+        self,
+        reason: str,
+        detail: str = "",
+        sentence: int | None = None,
+        language: str | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
         self.sentence, self.language = sentence, language
@@ -68,17 +69,15 @@ def _foreign(scripts):
     return regex.compile(rf"[^{own}\p{{M}}\p{{N}}\p{{P}}\p{{Z}}\p{{Sc}}+°\n\t]")
 
 
-def clean_text(text, rules, markup=MARKUP):
+def clean_text(text: str, rules, markup: str = MARKUP) -> tuple[str, list[str]]:
     """Mend a text, or refuse it.
 
     Arguments
     ---------
-    text : str
-        A story or a sentence.
+    text : A story or a sentence.
     rules : LanguageRules
         Those of its language.
-    markup : str
-        Characters with which it is left out.
+    markup : Characters with which it is left out.
 
     Returns
     -------
@@ -133,17 +132,16 @@ def _mend_mojibake(text, notes):
     return text
 
 
-def clean_story(text, rules, markup=MARKUP):
+def clean_story(
+    text: str, rules, markup: str = MARKUP
+) -> tuple[str, list[str]]:
     r"""Mend a story as plain text, or refuse it.
 
     Arguments
     ---------
-    text : str
-        A whole story.
     rules : LanguageRules
         Those of its language.
-    markup : str
-        Characters with which it is left out.
+    markup : Characters with which it is left out.
 
     Returns
     -------
@@ -190,17 +188,17 @@ def _paragraphs(text):
         yield paragraph
 
 
-def clean_sentences(sentences, rules, markup=MARKUP):
+def clean_sentences(
+    sentences: list[str], rules, markup: str = MARKUP
+) -> tuple[list[str], list[str]]:
     """Mend a story that is in sentences already, or refuse it.
 
     Arguments
     ---------
-    sentences : list of str
-        Its sentences in one language; they are neither joined nor cut.
+    sentences : Its sentences in one language; they are neither joined nor cut.
     rules : LanguageRules
         Those of the language.
-    markup : str
-        Characters with which it is left out.
+    markup : Characters with which it is left out.
 
     Returns
     -------
@@ -243,11 +241,11 @@ class Ledger:
         An open text file.
     """
 
-    def __init__(self, file):
+    def __init__(self, file) -> None:
         self.counts = Counter()
         self._file = file
 
-    def write(self, **entry):
+    def write(self, **entry) -> None:
         """Write a line.
 
         Arguments

@@ -9,18 +9,12 @@ _NOT_A_LETTER = re.compile(r"[\W_]+")
 _ASCII_MARKS = {n: None for n in range(128) if not chr(n).isalnum()}
 
 
-def digest(text):
+def digest(text: str) -> int:
     """Hash the letters and digits of a text, whatever their case.
-
-    Arguments
-    ---------
-    text : str
-        The text.
 
     Returns
     -------
-    int
-        64 bits.
+    64 bits.
 
     Example
     -------
@@ -47,21 +41,19 @@ class Seen:
     ([True, True, False], [False, True])
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._runs = []
 
-    def add(self, digests):
+    def add(self, digests: list[int]) -> np.ndarray:
         """Add digests and tell which of them are met for the first time.
 
         Arguments
         ---------
-        digests : list of int
-            64 bits each.
+        digests : 64 bits each.
 
         Returns
         -------
-        numpy.ndarray
-            bool, one a digest.
+        bool, one a digest.
         """
         digests = np.asarray(digests, dtype=np.uint64)
         new = np.zeros(len(digests), dtype=bool)
@@ -78,18 +70,12 @@ class Seen:
         return new
 
 
-def digest_id(*parts):
+def digest_id(*parts: object) -> int:
     """Hash names as they are.
-
-    Arguments
-    ---------
-    *parts : object
-        Strings and numbers.
 
     Returns
     -------
-    int
-        64 bits.
+    64 bits.
     """
     text = "\n".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

@@ -5,6 +5,8 @@ mend what it does not know. Too short a sentence is joined to the next one, too
 long a one is cut where a speaker would pause.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +61,7 @@ class LanguageRules:
     abbreviations: object = ()
     words: object = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < 2 * self.min_characters <= self.max_characters:
             raise ValueError(
                 f"{self.language}: min_characters is {self.min_characters}, "
@@ -83,17 +85,8 @@ class LanguageRules:
         )
 
 
-def is_closed(text):
+def is_closed(text: str) -> bool:
     """Tell whether text ends as a sentence does, quotes and brackets aside.
-
-    Arguments
-    ---------
-    text : str
-        The text.
-
-    Returns
-    -------
-    bool
 
     Example
     -------
@@ -103,19 +96,8 @@ def is_closed(text):
     return text.rstrip(CLOSING).endswith(tuple(TERMINATORS))
 
 
-def rules_of(language, rules):
+def rules_of(language: str, rules: list[LanguageRules]) -> LanguageRules:
     """Find the rules of a language.
-
-    Arguments
-    ---------
-    language : str
-        Its code.
-    rules : list of LanguageRules
-        Those that there are.
-
-    Returns
-    -------
-    LanguageRules
 
     Raises
     ------
@@ -133,20 +115,16 @@ def rules_of(language, rules):
     )
 
 
-def segment(text, rules):
+def segment(text: str, rules: LanguageRules) -> list[str]:
     """Cut text into sentences.
 
     Arguments
     ---------
-    text : str
-        Clean text; an empty line ends a paragraph, and so a sentence.
-    rules : LanguageRules
-        Those of its language.
+    text : Clean text; an empty line ends a paragraph, and so a sentence.
 
     Returns
     -------
-    list of str
-        The sentences; together they are the text, but for white space.
+    The sentences; together they are the text, but for white space.
 
     Example
     -------

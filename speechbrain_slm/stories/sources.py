@@ -47,22 +47,19 @@ class RawStory(NamedTuple):
     fault: str = ""
 
 
-def list_files(paths, pattern, kind):
+def list_files(paths, pattern: str, kind: str) -> list[Path]:
     """List files; a folder stands for those in it that match.
 
     Arguments
     ---------
     paths : str, Path or list
         Files and folders.
-    pattern : str
-        Which files of a folder to take, at any depth.
-    kind : str
-        What they are, for the errors.
+    pattern : Which files of a folder to take, at any depth.
+    kind : What they are, for the errors.
 
     Returns
     -------
-    list of Path
-        The files; those of a folder by their names, without hidden ones.
+    The files; those of a folder by their names, without hidden ones.
 
     Raises
     ------

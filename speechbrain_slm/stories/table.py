@@ -1,6 +1,10 @@
 """A stories table that is written as the stories come."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,22 +28,18 @@ class Table:
         Where it goes.
     """
 
-    def __init__(self, writer):
+    def __init__(self, writer) -> None:
         self.num_stories, self.num_sentences = 0, 0
         self._writer = writer
         self._columns = {name: [] for name in writer.schema.names}
 
-    def add(self, story_id, speaker, sentences):
+    def add(self, story_id: str, speaker: str | None, sentences: dict) -> None:
         """Add a story.
 
         Arguments
         ---------
-        story_id : str
-            Its name.
-        speaker : str or None
-            Who tells it; None where the table has no such column.
-        sentences : dict
-            language -> as many sentences as in the others.
+        speaker : Who tells it; None where the table has no such column.
+        sentences : language -> as many sentences as in the others.
         """
         length = len(next(iter(sentences.values())))
         self._columns["story_id"] += [story_id] * length
@@ -53,7 +53,7 @@ class Table:
         if len(self._columns["sentence"]) >= ROW_GROUP:
             self.flush()
 
-    def flush(self):
+    def flush(self) -> None:
         """Write the rows that wait."""
         schema = self._writer.schema
         self._writer.write_table(pa.table(self._columns, schema=schema))
@@ -62,23 +62,16 @@ class Table:
 
 
 @contextlib.contextmanager
-def open_table(path, languages, speakers, maker):
+def open_table(
+    path: Path, languages: Iterable[str], speakers: list[str] | None, maker: str
+) -> Iterator[Table]:
     """Open a stories table that appears when the block ends.
 
     Arguments
     ---------
-    path : Path
-        The file.
-    languages : iterable of str
-        Its text columns.
-    speakers : list of str or None
-        With them it has a column ``speaker``.
-    maker : str
-        Whose mark it gets, see ``utils.ownership``.
+    speakers : With them it has a column ``speaker``.
+    maker : Whose mark it gets, see ``utils.ownership``.
 
-    Yields
-    ------
-    Table
     """
     columns = [*(["speaker"] if speakers else []), *languages]
     fields = [pa.field(name, pa.string()) for name in columns]

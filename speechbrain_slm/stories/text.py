@@ -7,6 +7,8 @@ duplicates are found. Nothing of the run before is touched until this one has
 succeeded, and nothing that other recipes wrote to the folder ever is.
 """
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import logging
@@ -49,45 +51,38 @@ class Prepared(NamedTuple):
 
 
 def prepare_text(
-    output_folder,
+    output_folder: str | Path,
     source,
     rules,
-    seed=0,
-    shares=None,
-    limit=None,
-    min_sentences=2,
-    markup=MARKUP,
-    speakers=None,
-):
+    seed: int = 0,
+    shares: dict | None = None,
+    limit: int | None = None,
+    min_sentences: int = 2,
+    markup: str = MARKUP,
+    speakers: list[str] | None = None,
+) -> dict:
     """Write the stories tables of a source, and the ledger.
 
     Arguments
     ---------
-    output_folder : str or Path
-        Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
+    output_folder : Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
     source : iterable of RawStory
         See ``speechbrain_slm.stories.sources``.
     rules : list of LanguageRules
         Those of the source's languages.
-    seed : int
-        Another seed draws other splits and speakers.
-    shares : dict, optional
+    seed : Another seed draws other splits and speakers.
+    shares
         split -> its share of the stories; ``train`` gets the rest. By default
         ``{"valid": 0.01}``; 0 is none. A hash of a story's id draws its
         split, so more stories move none.
-    limit : int, optional
-        Keep the first so many stories that pass.
-    min_sentences : int
-        Stories with fewer are left out.
-    markup : str
-        Stories with one of these characters are left out.
-    speakers : list of str, optional
-        Who may tell a story; one is drawn for each (column ``speaker``).
+    limit : Keep the first so many stories that pass.
+    min_sentences : Stories with fewer are left out.
+    markup : Stories with one of these characters are left out.
+    speakers : Who may tell a story; one is drawn for each (column ``speaker``).
 
     Returns
     -------
-    dict
-        The stories tables: split -> path.
+    The stories tables: split -> path.
 
     Raises
     ------
@@ -180,27 +175,22 @@ def _report(tables, ledger, path, refused):
         )
 
 
-def prepare_story(story, name, rules, min_sentences=2, markup=MARKUP):
+def prepare_story(
+    story, name: str, rules: dict, min_sentences: int = 2, markup: str = MARKUP
+) -> Prepared:
     """Clean a story and cut it into sentences.
 
     Arguments
     ---------
     story : RawStory
         The story.
-    name : str
-        Its source's.
-    rules : dict
-        language -> LanguageRules.
-    min_sentences : int
-        A story with fewer is left out.
-    markup : str
-        A story with one of these characters is left out.
+    min_sentences : A story with fewer is left out.
+    markup : A story with one of these characters is left out.
 
     Returns
     -------
-    Prepared
-        A pure function of the arguments. Without an id of its own a story is
-        named by its text, so that a duplicate has the same id.
+    A pure function of the arguments. Without an id of its own a story is
+    named by its text, so that a duplicate has the same id.
     """
     sentences, notes, left_out = {}, [], None
     try:
@@ -284,22 +274,16 @@ def _file(story):
     return story.place.rpartition(", row ")[0]
 
 
-def draw_split(seed, story_id, shares):
+def draw_split(seed: int, story_id: str, shares: dict) -> str:
     """Draw a story's split.
 
     Arguments
     ---------
-    seed : int
-        Another seed draws others.
-    story_id : str
-        The story.
-    shares : dict
-        split -> share; the rest is ``train``.
+    shares : split -> share; the rest is ``train``.
 
     Returns
     -------
-    str
-        A pure function of the arguments.
+    A pure function of the arguments.
     """
     place = digest_id(seed, "split", story_id) / 2**64
     for split, share in shares.items():

@@ -30,25 +30,23 @@ _AT_ONCE = 2000
 
 
 def assemble_stores(
-    kept,
+    kept: dict,
     tokenizer,
-    folder,
+    folder: str | Path,
     bpe=None,
-    stories_per_shard=5000,
-):
+    stories_per_shard: int = 5000,
+) -> None:
     """Make the unit stores of all splits.
 
     Arguments
     ---------
-    kept : dict
-        What ``rejects.leave_out_rejects`` returns.
+    kept : What ``rejects.leave_out_rejects`` returns.
     tokenizer : Tokenizer
         Made its units.
-    folder : str or Path
-        Gets a store named after each split.
+    folder : Gets a store named after each split.
     bpe : UnitBPE, optional
         Turns the tokenizer's units into those of the store.
-    stories_per_shard : int
+    stories_per_shard
         Stories in a file of a store, each in all of its languages.
 
     Raises
@@ -70,7 +68,7 @@ def assemble_stores(
 class _Speech:
     """The units of sentences, by the rows of their utterances."""
 
-    def __init__(self, utterances, bpe):
+    def __init__(self, utterances, bpe) -> None:
         self.utterances = utterances
         self.bpe = bpe
 

@@ -1,6 +1,9 @@
 """Reading speech ahead of the one who encodes it."""
 
+from __future__ import annotations
+
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -32,24 +35,24 @@ class Clip(NamedTuple):
     note: str = ""
 
 
-def read_clip(utterance, sample_rate, max_seconds=MAX_SECONDS):
+def read_clip(
+    utterance: dict, sample_rate: int, max_seconds: float = MAX_SECONDS
+) -> Clip:
     """Read an audio file and compare it with its manifest.
 
     Arguments
     ---------
-    utterance : dict
+    utterance
         ``audio`` (path), ``num_samples``, ``sample_rate`` (Hz) and
         ``sha256``, as the manifest says.
-    sample_rate : int
+    sample_rate
         What the waveform shall have, in Hz. A file of another rate is
         resampled if the manifest states that rate.
-    max_seconds : float
-        A longer file is bad.
+    max_seconds : A longer file is bad.
 
     Returns
     -------
-    Clip
-        The waveform, or the reason why there is none.
+    The waveform, or the reason why there is none.
     """
     notes = []
     try:
@@ -66,24 +69,23 @@ def read_clip(utterance, sample_rate, max_seconds=MAX_SECONDS):
     return Clip(torch.from_numpy(wav), note="; ".join(notes))
 
 
-def read_clips(utterances, sample_rate, num_workers, max_seconds=MAX_SECONDS):
+def read_clips(
+    utterances: Iterable[dict],
+    sample_rate: int,
+    num_workers: int,
+    max_seconds: float = MAX_SECONDS,
+) -> Iterator[Clip]:
     """Read audio files ahead of the one who needs them.
 
     Arguments
     ---------
-    utterances : iterable of dict
-        See :func:`read_clip`.
-    sample_rate : int
-        What the waveforms shall have, in Hz.
-    num_workers : int
-        Number of threads.
-    max_seconds : float
-        See :func:`read_clip`.
+    utterances : See :func:`read_clip`.
+    sample_rate : What the waveforms shall have, in Hz.
+    max_seconds : See :func:`read_clip`.
 
     Yields
     ------
-    Clip
-        In the order of the utterances.
+    In the order of the utterances.
     """
     single = ([utterance] for utterance in utterances)
     ahead = 8 * num_workers
@@ -94,8 +96,12 @@ def read_clips(utterances, sample_rate, num_workers, max_seconds=MAX_SECONDS):
 
 
 def read_batches(
-    batches, sample_rate, num_workers, ahead=2, max_seconds=MAX_SECONDS
-):
+    batches: Iterable[list[dict]],
+    sample_rate: int,
+    num_workers: int,
+    ahead: int = 2,
+    max_seconds: float = MAX_SECONDS,
+) -> Iterator[tuple[list[dict], list[Clip]]]:
     """Read the audio of the next batches while one is worked on.
 
     Threads do: decoding and hashing run outside Python's lock. Unlike
@@ -103,16 +109,10 @@ def read_batches(
 
     Arguments
     ---------
-    batches : iterable of list of dict
-        Utterances; see :func:`read_clip`.
-    sample_rate : int
-        What the waveforms shall have, in Hz.
-    num_workers : int
-        Number of threads.
-    ahead : int
-        Batches that are read before they are asked for.
-    max_seconds : float
-        See :func:`read_clip`.
+    batches : Utterances; see :func:`read_clip`.
+    sample_rate : What the waveforms shall have, in Hz.
+    ahead : Batches that are read before they are asked for.
+    max_seconds : See :func:`read_clip`.
 
     Yields
     ------

@@ -10,6 +10,7 @@ import logging
 import os
 import time
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,39 +54,32 @@ LOG_INTERVAL = 10  # seconds between two lines on the progress
 
 
 def extract_utterances(
-    tables,
+    tables: Iterable[pa.Table],
     tokenizer,
-    folder,
-    utterances_per_shard=1000,
-    batch_seconds=60,
-    num_workers=2,
-    job=None,
-    num_jobs=1,
-    max_seconds=MAX_SECONDS,
-):
+    folder: str | Path,
+    utterances_per_shard: int = 1000,
+    batch_seconds: float = 60,
+    num_workers: int = 2,
+    job: int | None = None,
+    num_jobs: int = 1,
+    max_seconds: float = MAX_SECONDS,
+) -> None:
     """Encode the distinct audio files of manifests, resuming what is there.
 
     Arguments
     ---------
-    tables : iterable of pyarrow.Table
-        Manifests of all splits.
     tokenizer : Tokenizer
         Makes the units, on the device where it is.
-    folder : str or Path
-        Gets ``plan.json`` and ``utterances-*.arrow``.
-    utterances_per_shard : int
+    folder : Gets ``plan.json`` and ``utterances-*.arrow``.
+    utterances_per_shard
         Audio files in a shard; what a kill can lose of each rank's work.
-    batch_seconds : float
+    batch_seconds
         Speech that the tokenizer gets at once, padding included, in seconds.
         Two more such batches are read ahead.
-    num_workers : int
-        Threads that read audio ahead.
-    job : int, optional
-        Encode the share of this array job alone, 0 to ``num_jobs - 1``.
-    num_jobs : int
-        Number of array jobs, which may run at the same time.
-    max_seconds : float
-        A longer audio file is bad.
+    num_workers : Threads that read audio ahead.
+    job : Encode the share of this array job alone, 0 to ``num_jobs - 1``.
+    num_jobs : Number of array jobs, which may run at the same time.
+    max_seconds : A longer audio file is bad.
 
     Raises
     ------
@@ -202,12 +196,12 @@ def _log_rates(table, tokenizer):
 class _Progress:
     """Says now and then how far this rank is."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds) -> None:
         self.seconds = seconds
         self.done = 0.0
         self.start = self.said = time.monotonic()
 
-    def add(self, seconds):
+    def add(self, seconds) -> None:
         self.done += seconds
         now = time.monotonic()
         # The last one may miss the sum by a rounding error.

@@ -55,13 +55,13 @@ BPE_UTTERANCES = 1_000_000
 
 def fit_tokenizer(
     tokenizer,
-    manifests,
-    folder,
-    seconds,
-    seed,
-    num_workers=2,
-    batch_seconds=60,
-    max_seconds=MAX_SECONDS,
+    manifests: dict | None,
+    folder: str | Path,
+    seconds: float,
+    seed: int,
+    num_workers: int = 2,
+    batch_seconds: float = 60,
+    max_seconds: float = MAX_SECONDS,
 ):
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
@@ -73,21 +73,16 @@ def fit_tokenizer(
     tokenizer : Tokenizer
         A :class:`KMeansTokenizer` that is not fitted yet, or any tokenizer
         that can encode already.
-    manifests : dict or None
+    manifests
         A manifest (pyarrow.Table) for each split; ``train`` is what it is
         fitted on. None: the folder must hold a finished one.
-    folder : str or Path
-        Where the tokenizer is kept.
-    seconds : float
-        Speech to fit on, the same amount of each (language, speaker).
-    seed : int
-        Of the draw and of k-means.
-    num_workers : int
-        Threads that read audio ahead.
-    batch_seconds : float
+    folder : Where the tokenizer is kept.
+    seconds : Speech to fit on, the same amount of each (language, speaker).
+    seed : Of the draw and of k-means.
+    num_workers : Threads that read audio ahead.
+    batch_seconds
         Speech that the tokenizer gets at once, padding included, in seconds.
-    max_seconds : float
-        A longer audio file is bad.
+    max_seconds : A longer audio file is bad.
 
     Returns
     -------
@@ -270,7 +265,13 @@ def _wait_for(paths):
             time.sleep(0.2)
 
 
-def fit_bpe(tokenizer, manifests, utterances_folder, folder, **settings):
+def fit_bpe(
+    tokenizer,
+    manifests: dict | None,
+    utterances_folder: str | Path,
+    folder: str | Path,
+    **settings: dict,
+):
     """Fit unit BPE on the training split's utterances, or load it.
 
     Of more than ``BPE_UTTERANCES`` those whose SHA-256 come first are taken,
@@ -280,15 +281,12 @@ def fit_bpe(tokenizer, manifests, utterances_folder, folder, **settings):
     ---------
     tokenizer : Tokenizer
         Made the units.
-    manifests : dict or None
+    manifests
         A manifest (pyarrow.Table) for each split; ``train`` is what it is
         fitted on. None: the folder must hold a finished one.
-    utterances_folder : str or Path
-        What ``extract_utterances`` filled.
-    folder : str or Path
-        Where the BPE is kept.
-    **settings : dict
-        ``vocabulary_size`` and more for ``UnitBPE.fit``.
+    utterances_folder : What ``extract_utterances`` filled.
+    folder : Where the BPE is kept.
+    **settings : ``vocabulary_size`` and more for ``UnitBPE.fit``.
 
     Returns
     -------

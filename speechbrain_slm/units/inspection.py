@@ -4,6 +4,8 @@ Everything but the counts and the codebook's use is measured on stories drawn
 by a seed.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,29 +37,25 @@ SHOWN = 12  # units of a sample sentence
 
 
 def inspect_store(
-    folder, manifest=None, phones=None, num_stories=5000, seed=1986
-):
+    folder: str | Path,
+    manifest: str | Path | None = None,
+    phones: str | Path | None = None,
+    num_stories: int = 5000,
+    seed: int = 1986,
+) -> dict:
     """Verify and measure a store.
 
     Arguments
     ---------
-    folder : str or Path
-        The store.
-    manifest : str or Path, optional
-        What it was made of, with or without a ``text`` column.
-    phones : str or Path, optional
-        When each phone begins, a table of the columns ``PHONES``.
-    num_stories : int
-        Rows (a story in a language) that quality is measured on.
-    seed : int
-        Of their draw.
+    manifest : What it was made of, with or without a ``text`` column.
+    phones : When each phone begins, a table of the columns ``PHONES``.
+    num_stories : Rows (a story in a language) that quality is measured on.
 
     Returns
     -------
-    dict
-        ``store`` (its own words), ``spoken`` (counts a language and speaker),
-        ``codebook``, ``languages`` (what is measured in each) and
-        ``sample`` (a sentence of each).
+    ``store`` (its own words), ``spoken`` (counts a language and speaker),
+    ``codebook``, ``languages`` (what is measured in each) and
+    ``sample`` (a sentence of each).
 
     Raises
     ------

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pyarrow as pa
 
 from speechbrain_slm.units.rows import parts
 from speechbrain_slm.utils.scratch import changes, scratch, select
@@ -51,19 +52,17 @@ def _mix(values):
     return values ^ values >> np.uint64(31)
 
 
-def keys(batch):
+def keys(batch: pa.RecordBatch) -> np.ndarray:
     """Name what decides the units of audio files.
 
     Arguments
     ---------
-    batch : pyarrow.RecordBatch
-        With the columns ``KEY_COLUMNS``.
+    batch : With the columns ``KEY_COLUMNS``.
 
     Returns
     -------
-    numpy.ndarray
-        12 bytes a row, in the order of the SHA-256: its first 8, then 4 that
-        the rest is mixed into.
+    12 bytes a row, in the order of the SHA-256: its first 8, then 4 that
+    the rest is mixed into.
 
     Raises
     ------
@@ -92,8 +91,7 @@ class KeyIndex:
 
     Arguments
     ---------
-    table : pyarrow.Table
-        With the columns ``KEY_COLUMNS``; at most 2^32 rows.
+    table : With the columns ``KEY_COLUMNS``; at most 2^32 rows.
 
     Attributes
     ----------
@@ -102,7 +100,7 @@ class KeyIndex:
         file.
     """
 
-    def __init__(self, table):
+    def __init__(self, table: pa.Table) -> None:
         records = scratch(len(table), _RECORD)
         for part, batch in parts(table, KEY_COLUMNS):
             records["key"][part] = keys(batch)
@@ -112,28 +110,25 @@ class KeyIndex:
         records.view("S16").sort()
         self.records = records
 
-    def first(self):
+    def first(self) -> np.ndarray:
         """List the first record of each key.
 
         Returns
         -------
-        numpy.ndarray
-            Records, in a file.
+        Records, in a file.
         """
         return select(self.records, changes(self.records["key"]))
 
-    def find(self, wanted):
+    def find(self, wanted: np.ndarray) -> np.ndarray:
         """Look keys up.
 
         Arguments
         ---------
-        wanted : numpy.ndarray
-            12 bytes each.
+        wanted : 12 bytes each.
 
         Returns
         -------
-        numpy.ndarray
-            The first row of each, int64; -1 where there is none.
+        The first row of each, int64; -1 where there is none.
         """
         if not len(self.records):
             return np.full(len(wanted), -1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +28,18 @@ NO_MANIFEST = (
 )
 
 
-def read_manifest(path, languages):
+def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
     """Read a manifest and refuse one that a store cannot be made of.
 
     Arguments
     ---------
-    path : str or Path
-        A ``.parquet`` or ``.csv`` file.
-    languages : sequence of str
-        The languages that it may hold.
+    path : A ``.parquet`` or ``.csv`` file.
+    languages : The languages that it may hold.
 
     Returns
     -------
-    pyarrow.Table
-        The columns of ``MANIFEST``, audio paths absolute or relative to the
-        working directory.
+    The columns of ``MANIFEST``, audio paths absolute or relative to the
+    working directory.
 
     Raises
     ------
@@ -74,36 +72,27 @@ def read_manifest(path, languages):
     return with_paths(path, table).combine_chunks()
 
 
-def is_sha256(column):
+def is_sha256(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Tell which strings can be a SHA-256.
-
-    Arguments
-    ---------
-    column : pyarrow.ChunkedArray
-        The strings.
 
     Returns
     -------
-    pyarrow.ChunkedArray
-        bool.
+    bool.
     """
     return pc.match_substring_regex(column, "^[0-9a-f]{64}$")
 
 
-def with_paths(path, table):
+def with_paths(path: Path, table: pa.Table) -> pa.Table:
     """Write audio paths as they are seen from here.
 
     Arguments
     ---------
-    path : Path
-        The manifest that the table is of.
-    table : pyarrow.Table
-        With a column ``audio``.
+    path : The manifest that the table is of.
+    table : With a column ``audio``.
 
     Returns
     -------
-    pyarrow.Table
-        The same, ``audio`` absolute or relative to the working directory.
+    The same, ``audio`` absolute or relative to the working directory.
     """
     absolute = pc.starts_with(table["audio"], "/")
     beside = pc.binary_join_element_wise(str(path.parent), table["audio"], "/")
@@ -112,19 +101,17 @@ def with_paths(path, table):
     return table.set_column(column, MANIFEST.field("audio"), audio)
 
 
-def distinct_utterances(table):
+def distinct_utterances(table: pa.Table) -> np.ndarray:
     """Find every audio file that manifests name, once in each language.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        A manifest, or several below each other.
+    table : A manifest, or several below each other.
 
     Returns
     -------
-    numpy.ndarray
-        ``key`` and ``row``, the first row of each, in the order of their
-        SHA-256 (see :class:`speechbrain_slm.units.key_index.KeyIndex`).
+    ``key`` and ``row``, the first row of each, in the order of their
+    SHA-256 (see :class:`speechbrain_slm.units.key_index.KeyIndex`).
 
     Raises
     ------
@@ -159,13 +146,12 @@ def _refuse_contradiction(one, other):
             )
 
 
-def refuse_missing_audio(paths):
+def refuse_missing_audio(paths: Iterable[str]) -> None:
     """Stop where audio files are not there, before any work is done.
 
     Arguments
     ---------
-    paths : iterable of str
-        The audio files that manifests name.
+    paths : The audio files that manifests name.
 
     Raises
     ------
@@ -183,23 +169,22 @@ def refuse_missing_audio(paths):
         )
 
 
-def content_identity(table, columns, rows=None):
+def content_identity(
+    table: pa.Table, columns: Sequence[str], rows: np.ndarray | None = None
+) -> str:
     """Name the content of a table's columns, in the order of its rows.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Any table of numbers and strings.
-    columns : sequence of str
+    table : Any table of numbers and strings.
+    columns
         The columns that count. Leave out paths, and moving the audio changes
         nothing.
-    rows : numpy.ndarray, optional
-        The rows that count, and their order; by default all.
+    rows : The rows that count, and their order; by default all.
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    64 hexadecimal digits.
 
     Example
     -------
@@ -223,24 +208,19 @@ def content_identity(table, columns, rows=None):
     return digest.hexdigest()
 
 
-def sample_utterances(table, seconds, seed):
+def sample_utterances(table: pa.Table, seconds: float, seed: int) -> list[dict]:
     """Draw audio files, the same amount of each (language, speaker).
 
     Arguments
     ---------
-    table : pyarrow.Table
-        A manifest.
-    seconds : float
+    seconds
         Of speech in all. Each (language, speaker) gives its share, or all it
         has where that is less.
-    seed : int
-        Of the draw.
 
     Returns
     -------
-    list of dict
-        ``sha256, audio, num_samples, sample_rate, language, speaker`` of
-        each.
+    ``sha256, audio, num_samples, sample_rate, language, speaker`` of
+    each.
     """
     rows = distinct_utterances(table)["row"]
     language, languages = codes(table, "language", rows)
@@ -279,20 +259,16 @@ def _where(values, wanted):
     return positions(flags)
 
 
-def seconds_of(table, rows=None):
+def seconds_of(table: pa.Table, rows: np.ndarray | None = None) -> np.ndarray:
     """Return how long the audio of each row is.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        A manifest.
-    rows : numpy.ndarray, optional
-        Which rows; by default all.
+    rows : Which rows; by default all.
 
     Returns
     -------
-    numpy.ndarray
-        Seconds, float64, in a file.
+    Seconds, float64, in a file.
     """
     names = ["num_samples", "sample_rate"]
     found = scratch(len(table) if rows is None else len(rows), np.float64)

@@ -1,6 +1,7 @@
 """Manifests of any size: checked, copied to an Arrow file, memory-mapped."""
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +28,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COPIED_ROWS = 1 << 15
 
 
-def map_manifests(paths, languages, folder):
+def map_manifests(
+    paths: Sequence[str], languages: Sequence[str], folder: str | Path
+) -> dict:
     """Check manifests of any size, and memory-map copies of them.
 
     Arguments
     ---------
-    paths : sequence of str
-        ``.parquet`` or ``.csv`` files, each named after its split.
-    languages : sequence of str
-        The languages that they may hold.
-    folder : str or Path
-        Gets the copies.
+    paths : ``.parquet`` or ``.csv`` files, each named after its split.
+    languages : The languages that they may hold.
 
     Returns
     -------
-    dict
-        A pyarrow.Table of each split (see :func:`read_manifest`).
+    A pyarrow.Table of each split (see :func:`read_manifest`).
 
     Raises
     ------
@@ -62,7 +60,9 @@ def map_manifests(paths, languages, folder):
     }
 
 
-def map_manifest(path, languages, copy):
+def map_manifest(
+    path: str | Path, languages: Sequence[str], copy: str | Path
+) -> pa.Table:
     """Check a manifest of any size, and memory-map a copy of it.
 
     Little of a manifest stands in memory at a time: the numbers by which it
@@ -70,17 +70,13 @@ def map_manifest(path, languages, copy):
 
     Arguments
     ---------
-    path : str or Path
-        A ``.parquet`` or ``.csv`` file.
-    languages : sequence of str
-        The languages that it may hold.
-    copy : str or Path
-        The Arrow file to write, where other ranks find it.
+    path : A ``.parquet`` or ``.csv`` file.
+    languages : The languages that it may hold.
+    copy : The Arrow file to write, where other ranks find it.
 
     Returns
     -------
-    pyarrow.Table
-        See :func:`read_manifest`; zero-copy.
+    See :func:`read_manifest`; zero-copy.
 
     Raises
     ------

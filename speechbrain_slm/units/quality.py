@@ -6,6 +6,7 @@ saying one sentence give nearly the same units (:func:`voice_distance`).
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from sklearn.metrics import homogeneity_score
@@ -15,7 +16,7 @@ from speechbrain_slm.units.tokenizers.base import deduplicate
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-def codebook_use(counts):
+def codebook_use(counts: np.ndarray) -> dict:
     """Measure how evenly a codebook is used.
 
     The perplexity is ``exp(H)``, H the entropy of the units in nats
@@ -24,13 +25,11 @@ def codebook_use(counts):
 
     Arguments
     ---------
-    counts : numpy.ndarray
-        How often each unit of the vocabulary stands in the data, ``[V]``.
+    counts : How often each unit of the vocabulary stands in the data, ``[V]``.
 
     Returns
     -------
-    dict
-        ``perplexity`` (1 to V) and ``dead`` (units that never stand).
+    ``perplexity`` (1 to V) and ``dead`` (units that never stand).
 
     Raises
     ------
@@ -53,18 +52,16 @@ def codebook_use(counts):
     }
 
 
-def deduplication_ratio(sentences):
+def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
     """Return the share of units that de-duplication leaves.
 
     Arguments
     ---------
-    sentences : sequence of numpy.ndarray
-        Units, ``[U]`` each.
+    sentences : Units, ``[U]`` each.
 
     Returns
     -------
-    float
-        Units that differ from the one before in their sentence, over all.
+    Units that differ from the one before in their sentence, over all.
 
     Raises
     ------
@@ -82,7 +79,9 @@ def deduplication_ratio(sentences):
     return sum(len(deduplicate(units)) for units in sentences) / total
 
 
-def normalized_mutual_information(labels, units):
+def normalized_mutual_information(
+    labels: np.ndarray, units: np.ndarray
+) -> float:
     """Measure what share of the labels' information the units tell.
 
     ``I(labels; units) / H(labels)``. With phones as labels this is the
@@ -93,15 +92,12 @@ def normalized_mutual_information(labels, units):
 
     Arguments
     ---------
-    labels : numpy.ndarray
-        The phone, or the speaker, of each frame, ``[N]``.
-    units : numpy.ndarray
-        The unit of each frame, ``[N]``.
+    labels : The phone, or the speaker, of each frame, ``[N]``.
+    units : The unit of each frame, ``[N]``.
 
     Returns
     -------
-    float
-        0 (the units tell nothing) to 1 (each unit has one label).
+    0 (the units tell nothing) to 1 (each unit has one label).
 
     Raises
     ------
@@ -125,24 +121,23 @@ def normalized_mutual_information(labels, units):
     return max(0.0, float(homogeneity_score(labels, units)))
 
 
-def frame_labels(starts, phones, num_frames, frame_rate):
+def frame_labels(
+    starts: Sequence[float],
+    phones: Sequence[str],
+    num_frames: int,
+    frame_rate: float,
+) -> np.ndarray:
     """Give each frame the phone in whose time its middle lies.
 
     Arguments
     ---------
-    starts : sequence of float
+    starts
         When each phone begins, in seconds, rising. It lasts until the next.
-    phones : sequence of str
-        Their names.
-    num_frames : int
-        Units of the utterance, before de-duplication.
-    frame_rate : float
-        Units a second.
+    num_frames : Units of the utterance, before de-duplication.
 
     Returns
     -------
-    numpy.ndarray
-        The phone of each frame; empty before the first.
+    The phone of each frame; empty before the first.
 
     Example
     -------
@@ -154,20 +149,17 @@ def frame_labels(starts, phones, num_frames, frame_rate):
     return np.array(["", *phones])[place]
 
 
-def edit_distance(one, other):
+def edit_distance(one: np.ndarray, other: np.ndarray) -> float:
     """Return the Levenshtein distance over the longer length.
 
     Arguments
     ---------
-    one : numpy.ndarray
-        Units, ``[U]``.
-    other : numpy.ndarray
-        Units, ``[W]``.
+    one : Units, ``[U]``.
+    other : Units, ``[W]``.
 
     Returns
     -------
-    float
-        0 (equal) to 1 (nothing in common).
+    0 (equal) to 1 (nothing in common).
 
     Example
     -------
@@ -187,7 +179,11 @@ def edit_distance(one, other):
     return int(row[-1]) / longer
 
 
-def voice_distance(texts, speakers, sentences):
+def voice_distance(
+    texts: Sequence[str],
+    speakers: Sequence[str],
+    sentences: Sequence[np.ndarray],
+) -> dict:
     """Compare the units of one sentence in two voices.
 
     The unit edit distance of Gat et al. 2023
@@ -198,20 +194,14 @@ def voice_distance(texts, speakers, sentences):
 
     Arguments
     ---------
-    texts : sequence of str
-        What each sentence says.
-    speakers : sequence of str
-        Who says it.
-    sentences : sequence of numpy.ndarray
-        Its units, ``[U]`` each.
+    sentences : Its units, ``[U]`` each.
 
     Returns
     -------
-    dict
-        ``same_sentence`` and ``other_sentence`` (mean normalised edit
-        distance), their ``ratio`` (None where the latter is 0) and
-        ``pairs`` (of sentences). None of these but ``pairs``, 0, where fewer
-        than two sentences are said by two speakers.
+    ``same_sentence`` and ``other_sentence`` (mean normalised edit
+    distance), their ``ratio`` (None where the latter is 0) and
+    ``pairs`` (of sentences). None of these but ``pairs``, 0, where fewer
+    than two sentences are said by two speakers.
 
     Example
     -------
@@ -247,19 +237,13 @@ def voice_distance(texts, speakers, sentences):
     }
 
 
-def length_quantiles(lengths):
+def length_quantiles(lengths: np.ndarray) -> dict:
     """Describe the lengths of sentences.
-
-    Arguments
-    ---------
-    lengths : numpy.ndarray
-        Units in each sentence.
 
     Returns
     -------
-    dict
-        The values at 0, 5, 25, 50, 75, 95 and 100 %, by ``str`` of the
-        share.
+    The values at 0, 5, 25, 50, 75, 95 and 100 %, by ``str`` of the
+    share.
 
     Example
     -------

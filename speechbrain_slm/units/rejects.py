@@ -5,8 +5,11 @@ story, so that sentence ``i`` says the same in all of them. Whatever goes is
 written to a ledger with its reason.
 """
 
+from __future__ import annotations
+
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,17 +53,15 @@ class Kept(NamedTuple):
     speech: Utterances
 
 
-def drop_rejected(table, utterances, location):
+def drop_rejected(
+    table: pa.Table, utterances: Utterances, location: np.ndarray
+) -> tuple[Kept, Iterator[dict]]:
     """Leave out of a manifest what has no units, in every language.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        A manifest.
-    utterances : Utterances
-        The units of its audio.
-    location : numpy.ndarray
-        Where they are: ``utterances.locate(table)``.
+    utterances : The units of its audio.
+    location : Where they are: ``utterances.locate(table)``.
 
     Returns
     -------
@@ -144,24 +145,24 @@ def _ledger(table, utterances, location, dropped, listed):
             }
 
 
-def leave_out_rejects(manifests, utterances_folder, folder, max_rejects):
+def leave_out_rejects(
+    manifests: dict,
+    utterances_folder: str | Path,
+    folder: str | Path,
+    max_rejects: float,
+) -> dict:
     """Take the bad audio out of all splits and write the ledger.
 
     Arguments
     ---------
-    manifests : dict
-        A manifest (pyarrow.Table) for each split.
-    utterances_folder : str or Path
-        What ``extract_utterances`` filled for these manifests.
-    folder : str or Path
-        Gets ``rejects.jsonl``.
-    max_rejects : float
-        The share of audio files that may be bad.
+    manifests : A manifest (pyarrow.Table) for each split.
+    utterances_folder : What ``extract_utterances`` filled for these manifests.
+    folder : Gets ``rejects.jsonl``.
+    max_rejects : The share of audio files that may be bad.
 
     Returns
     -------
-    dict
-        For each split what :func:`drop_rejected` keeps.
+    For each split what :func:`drop_rejected` keeps.
 
     Raises
     ------

@@ -5,6 +5,8 @@ the numbers that sorting and joining them needs (see
 :mod:`speechbrain_slm.utils.scratch`).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
@@ -24,11 +26,6 @@ class Rows:
 
     ``pyarrow.Table.take`` copies a whole column before it takes from it.
 
-    Arguments
-    ---------
-    table : pyarrow.Table
-        Any table.
-
     Example
     -------
     >>> table = pa.concat_tables([pa.table({"a": [1, 2]})] * 2)
@@ -36,24 +33,22 @@ class Rows:
     [2, 1, 2]
     """
 
-    def __init__(self, table):
+    def __init__(self, table: pa.Table) -> None:
         self._schema = table.schema
         self._batches = table.to_batches()
         lengths = [len(batch) for batch in self._batches]
         self._ends = np.cumsum(lengths, dtype=np.int64)
 
-    def take(self, rows):
+    def take(self, rows: Sequence[int]) -> pa.RecordBatch:
         """Copy some rows.
 
         Arguments
         ---------
-        rows : sequence of int
-            Their numbers, in any order.
+        rows : Their numbers, in any order.
 
         Returns
         -------
-        pyarrow.RecordBatch
-            These rows, in this order.
+        These rows, in this order.
         """
         rows = np.asarray(rows, dtype=np.int64)
         owner = np.searchsorted(self._ends, rows, side="right")
@@ -71,17 +66,14 @@ class Rows:
         return pa.concat_batches(taken).take(pa.array(back))
 
 
-def parts(table, names, rows=None):
+def parts(
+    table: pa.Table, names: Sequence[str], rows: np.ndarray | None = None
+):
     """Read columns of a table, as many rows at once as memory has room for.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Any table.
-    names : sequence of str
-        The columns.
-    rows : numpy.ndarray, optional
-        Which rows, in their order; by default all.
+    rows : Which rows, in their order; by default all.
 
     Yields
     ------
@@ -102,24 +94,20 @@ def parts(table, names, rows=None):
         start += len(batch)
 
 
-def numbers(table, name, dtype, rows=None):
+def numbers(
+    table: pa.Table, name: str, dtype, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Copy a column of numbers out of a table.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Any table.
-    name : str
-        A column without holes.
     dtype : numpy.dtype
         What the numbers shall be.
-    rows : numpy.ndarray, optional
-        Which rows; by default all.
+    rows : Which rows; by default all.
 
     Returns
     -------
-    numpy.ndarray
-        In a file.
+    In a file.
     """
     found = scratch(len(table) if rows is None else len(rows), dtype)
     for part, batch in parts(table, [name], rows):
@@ -127,17 +115,15 @@ def numbers(table, name, dtype, rows=None):
     return found
 
 
-def codes(table, name, rows=None):
+def codes(
+    table: pa.Table, name: str, rows: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
     """Number the values of a column of few, in the order of appearance.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Any table.
-    name : str
-        A column of strings, of which there are far fewer than rows.
-    rows : numpy.ndarray, optional
-        Which rows; by default all.
+    name : A column of strings, of which there are far fewer than rows.
+    rows : Which rows; by default all.
 
     Returns
     -------
@@ -164,22 +150,18 @@ def codes(table, name, rows=None):
     return found, list(known)
 
 
-def first_rows(table, name, rows=None):
+def first_rows(
+    table: pa.Table, name: str, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Find the first row that holds the same string.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Any table.
-    name : str
-        A column of strings.
-    rows : numpy.ndarray, optional
-        Which rows; by default all.
+    rows : Which rows; by default all.
 
     Returns
     -------
-    numpy.ndarray
-        uint32, one a row, in a file: the place among ``rows``.
+    uint32, one a row, in a file: the place among ``rows``.
 
     Example
     -------
@@ -210,10 +192,7 @@ class StoryOrder:
 
     Arguments
     ---------
-    table : pyarrow.Table
-        A manifest.
-    rows : numpy.ndarray, optional
-        Which of its rows; by default all.
+    rows : Which of its rows; by default all.
 
     Attributes
     ----------
@@ -232,7 +211,7 @@ class StoryOrder:
         the end.
     """
 
-    def __init__(self, table, rows=None):
+    def __init__(self, table: pa.Table, rows: np.ndarray | None = None) -> None:
         count = len(table) if rows is None else len(rows)
         kind = [("story", ">u4"), ("language", ">u4"), ("sentence", ">u4")]
         records = scratch(count, [*kind, ("row", ">u4")])

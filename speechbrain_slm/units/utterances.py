@@ -7,6 +7,7 @@ which file says nothing: rows are found by what they are of.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,33 +40,25 @@ FILES = "utterances-*.arrow"
 _DIGITS = 32  # of a SHA-256, in a file's name
 
 
-def utterance_files(folder):
+def utterance_files(folder: str | Path) -> list[Path]:
     """List the files, those of array jobs included.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What the extraction filled.
 
     Returns
     -------
-    list of Path
-        Sorted.
+    Sorted.
     """
     # Not those of somebody else, which have other names.
     name = FILES.replace("*", "[0-9a-f]" * _DIGITS)
     return sorted(Path(folder).glob(f"**/{name}"))
 
 
-def write_utterances(folder, table):
+def write_utterances(folder: str | Path, table: pa.RecordBatch) -> None:
     """Publish one file, all of it or nothing.
 
     Arguments
     ---------
-    folder : str or Path
-        Made where it is missing.
-    table : pyarrow.RecordBatch
-        Rows of ``SCHEMA``.
+    folder : Made where it is missing.
+    table : Rows of ``SCHEMA``.
     """
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
@@ -80,14 +73,8 @@ def _is_whole(path):
     return path.name == FILES.replace("*", digest)
 
 
-def remove_damaged(folder):
-    """Remove files that are not what was written, and say so.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What the extraction filled.
-    """
+def remove_damaged(folder: str | Path) -> None:
+    """Remove files that are not what was written, and say so."""
     for path in utterance_files(folder):
         if not _is_whole(path):
             logger.warning(
@@ -98,14 +85,8 @@ def remove_damaged(folder):
             path.unlink(missing_ok=True)
 
 
-def forget_rejects(folder):
-    """Remove what is said of bad audio, so that a rerun reads it again.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What the extraction filled.
-    """
+def forget_rejects(folder: str | Path) -> None:
+    """Remove what is said of bad audio, so that a rerun reads it again."""
     for path in utterance_files(folder):
         table = map_file(path, SCHEMA).combine_chunks()
         good = table.filter(pc.equal(table["reason"], ""))
@@ -119,11 +100,6 @@ def forget_rejects(folder):
 class Utterances:
     """The units of audio files, memory-mapped and checked.
 
-    Arguments
-    ---------
-    folder : str or Path
-        What the extraction filled.
-
     Attributes
     ----------
     table : pyarrow.Table
@@ -135,7 +111,7 @@ class Utterances:
         If a file is damaged: the message names it.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         tables = [SCHEMA.empty_table()]
         for path in utterance_files(folder):
@@ -154,18 +130,12 @@ class Utterances:
     def __len__(self):
         return len(self.table)
 
-    def locate(self, table):
+    def locate(self, table: pa.Table) -> np.ndarray:
         """Find the row of each spoken sentence.
-
-        Arguments
-        ---------
-        table : pyarrow.Table
-            A manifest.
 
         Returns
         -------
-        numpy.ndarray
-            Row numbers, uint32, in a file.
+        Row numbers, uint32, in a file.
 
         Raises
         ------
@@ -186,18 +156,12 @@ class Utterances:
             found[part] = rows
         return found
 
-    def good_rows(self, table):
+    def good_rows(self, table: pa.Table) -> np.ndarray:
         """List the utterances of a manifest that have units, each once.
-
-        Arguments
-        ---------
-        table : pyarrow.Table
-            A manifest.
 
         Returns
         -------
-        numpy.ndarray
-            Row numbers, in the order of their SHA-256, in a file.
+        Row numbers, in the order of their SHA-256, in a file.
         """
         wanted, located = scratch(len(self), bool), self.locate(table)
         for part in blocks(len(located)):
@@ -210,22 +174,20 @@ class Utterances:
         self.forget_index()
         return select(rows, flags)
 
-    def forget_index(self):
+    def forget_index(self) -> None:
         """Free what :meth:`locate` needs, until it is called again."""
         self._index = None
 
-    def has_text(self, name):
+    def has_text(self, name: str) -> np.ndarray:
         """Tell which rows have a reason, or a note.
 
         Arguments
         ---------
-        name : str
-            ``reason`` or ``note``.
+        name : ``reason`` or ``note``.
 
         Returns
         -------
-        numpy.ndarray
-            bool, one a row, in a file.
+        bool, one a row, in a file.
         """
         found = scratch(len(self), bool)
         for part, batch in parts(self.table, [name]):
@@ -233,33 +195,21 @@ class Utterances:
             found[part] = told.to_numpy(zero_copy_only=False)
         return found
 
-    def texts(self, rows):
+    def texts(self, rows: Sequence[int]) -> list[dict]:
         """Read reasons and notes.
-
-        Arguments
-        ---------
-        rows : sequence of int
-            Row numbers.
 
         Returns
         -------
-        list of dict
-            ``reason`` and ``note`` of each.
+        ``reason`` and ``note`` of each.
         """
         return self._texts.take(rows).to_pylist()
 
-    def units(self, rows):
+    def units(self, rows: Sequence[int]) -> list[np.ndarray]:
         """Read units.
-
-        Arguments
-        ---------
-        rows : sequence of int
-            Row numbers.
 
         Returns
         -------
-        list of numpy.ndarray
-            Units of each, uint16.
+        Units of each, uint16.
         """
         column = self._units.take(rows)["units"]
         bounds = column.offsets.to_numpy()

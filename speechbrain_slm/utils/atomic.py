@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.regular import read_regular
@@ -26,13 +27,12 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PROBE = 1 << 16
 
 
-def fsync_folder(folder):
+def fsync_folder(folder: str | Path) -> None:
     """Force a folder's entries (new names, renames) to the disk.
 
     Arguments
     ---------
-    folder : str or Path
-        The folder whose entries changed.
+    folder : The folder whose entries changed.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -41,16 +41,11 @@ def fsync_folder(folder):
         os.close(descriptor)
 
 
-def fsync_file(path):
+def fsync_file(path: str | Path) -> None:
     """Force a file's content to the disk; others may read it as any new file.
 
     Libraries that write to a temporary file of their own (safetensors) leave
     one that its owner alone can read.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
     """
     with open(path, "rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077 == 0:
@@ -112,19 +107,17 @@ def _no_room(error, temporary):
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` if the block succeeds.
 
     Arguments
     ---------
-    path : str or Path
-        The final name of a file. Its folder is made where it is missing.
+    path : The final name of a file. Its folder is made where it is missing.
 
     Yields
     ------
-    Path
-        A name in the same folder (same file system, same suffix), for the
-        block to write to.
+    A name in the same folder (same file system, same suffix), for the
+    block to write to.
 
     Example
     -------
@@ -147,15 +140,12 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
-def write_atomic(path, content):
+def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write text or bytes to a file, all of it or nothing.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    content : str or bytes
-        What it shall hold; text is written as UTF-8.
+    content : What it shall hold; text is written as UTF-8.
     """
     if isinstance(content, str):
         content = content.encode("utf-8")
@@ -163,14 +153,12 @@ def write_atomic(path, content):
         temporary.write_bytes(content)
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: object) -> None:
     """Write an object as indented JSON, all of it or nothing.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    content : object
+    content
         Anything that JSON can hold. NaN is refused: it is not JSON, and a
         result that is not a number is no result.
     """
@@ -178,18 +166,12 @@ def write_json(path, content):
     write_atomic(path, text + "\n")
 
 
-def read_json(path):
+def read_json(path: str | Path) -> object:
     """Read a JSON file; one that is torn or damaged is named.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    object
-        Its content.
+    Its content.
 
     Raises
     ------
@@ -205,18 +187,16 @@ def read_json(path):
 
 
 @contextlib.contextmanager
-def atomic_folder(path):
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` if the block succeeds.
 
     Arguments
     ---------
-    path : str or Path
-        The final name; it must not exist yet.
+    path : The final name; it must not exist yet.
 
     Yields
     ------
-    Path
-        An empty folder beside it. Its name starts with ``.tmp-``.
+    An empty folder beside it. Its name starts with ``.tmp-``.
 
     Raises
     ------
@@ -252,15 +232,14 @@ def atomic_folder(path):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_temporary(folder):
+def remove_temporary(folder: str | Path) -> None:
     """Remove what killed processes left under temporary names.
 
     Call it only where no other process writes to the folder.
 
     Arguments
     ---------
-    folder : str or Path
-        The folder to clean; a missing one is clean.
+    folder : The folder to clean; a missing one is clean.
     """
     for path in Path(folder).glob(f"{TEMPORARY}*"):
         if not _OURS.fullmatch(path.name):

@@ -7,6 +7,8 @@ told by the one error :class:`BadAudio`; what becomes of the file (an entry of
 a ledger, the end of a run) is for the caller to say.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from math import gcd
@@ -69,12 +71,12 @@ class Sound(NamedTuple):
 
 def read_audio(
     source,
-    expected=None,
-    keep="channels",
-    dtype="float32",
-    max_seconds=MAX_SECONDS,
-    audible=False,
-):
+    expected: dict | None = None,
+    keep: str = "channels",
+    dtype: str = "float32",
+    max_seconds: float = MAX_SECONDS,
+    audible: bool = False,
+) -> Sound:
     """Read an audio file, or say why it is none.
 
     Header, samples and SHA-256 are those of one read.
@@ -83,25 +85,23 @@ def read_audio(
     ---------
     source : str, Path or bytes
         The file, or its content.
-    expected : dict, optional
+    expected
         What a manifest says: ``num_samples``, ``sample_rate`` (Hz), which
         are compared before anything is decoded, and, or not, ``sha256``.
-    keep : str, optional
+    keep
         ``channels``; ``mono``, which mixes them down; None: decode all, keep
         nothing.
-    dtype : str, optional
+    dtype
         ``float32``, ``int16`` or ``int32``, the first where ``keep`` is
         ``mono``; None: what keeps every sample as it is.
-    max_seconds : float
-        What is longer is not decoded.
-    audible : bool
+    max_seconds : What is longer is not decoded.
+    audible
         Refuse silence, and what lies beyond full scale. What is not a
         number is refused anyway.
 
     Returns
     -------
-    Sound
-        The samples and what the file is.
+    The samples and what the file is.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _pointer(source):
 def _content(path, expected, max_seconds):
     """Read a whole file, once its header is known to be that of speech."""
 
-    def look(file, size):
+    def look(file, size) -> None:
         if size > _SURE:
             with soundfile.SoundFile(file.fileno(), closefd=False) as head:
                 _check_head(head, size, expected, max_seconds)
@@ -257,22 +257,18 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
     return Sound(samples, count, rate, channels, kind, subtype, digest)
 
 
-def resampled(wav, rate, wanted):
+def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """Bring a waveform to another rate.
 
     Arguments
     ---------
-    wav : numpy.ndarray
-        float32 [T].
-    rate : int
-        What it has, in Hz.
-    wanted : int
-        What it shall have, in Hz.
+    wav : float32 [T].
+    rate : What it has, in Hz.
+    wanted : What it shall have, in Hz.
 
     Returns
     -------
-    numpy.ndarray
-        float32 [T].
+    float32 [T].
 
     Raises
     ------

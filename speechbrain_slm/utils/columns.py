@@ -6,6 +6,8 @@ and text that is text whatever it looks like.
 
 import contextlib
 import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
@@ -22,17 +24,10 @@ from speechbrain_slm.utils.files import (
 CSV_BLOCK = 1 << 22
 
 
-def check_columns(where, found, columns):
+def check_columns(
+    where: str | Path, found: Iterable[str], columns: Iterable[str]
+) -> None:
     """Refuse a table that lacks a column.
-
-    Arguments
-    ---------
-    where : str or Path
-        Named in the error.
-    found : iterable of str
-        The columns it has.
-    columns : iterable of str
-        Those it should have.
 
     Raises
     ------
@@ -55,15 +50,12 @@ def check_columns(where, found, columns):
 
 
 @contextlib.contextmanager
-def open_parquet(path, expected="a Parquet file"):
+def open_parquet(path: str | Path, expected: str = "a Parquet file"):
     """Open a Parquet file; one that is none, or half of one, is named.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    expected : str
-        What it should be, for the errors.
+    expected : What it should be, for the errors.
 
     Yields
     ------
@@ -81,13 +73,12 @@ def open_parquet(path, expected="a Parquet file"):
 
 
 @contextlib.contextmanager
-def parquet_of(held):
+def parquet_of(held: HeldFile):
     """Read a file that is held open as Parquet, see :func:`open_parquet`.
 
     Arguments
     ---------
-    held : HeldFile
-        The file. It may be read so several times.
+    held : The file. It may be read so several times.
 
     Yields
     ------
@@ -99,15 +90,12 @@ def parquet_of(held):
 
 
 @contextlib.contextmanager
-def readable(path, kind):
+def readable(path: str | Path, kind: str):
     """Name a file that Arrow cannot read.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    kind : str
-        What it is read as.
+    kind : What it is read as.
 
     Raises
     ------
@@ -127,15 +115,14 @@ def readable(path, kind):
 
 
 @contextlib.contextmanager
-def open_csv(path):
+def open_csv(path: str | Path):
     """Open a CSV file, all of whose columns are text.
 
     What a column holds is not guessed from how it looks: ``01`` is not 1.
 
     Arguments
     ---------
-    path : str or Path
-        The file. A quoted field may hold line ends.
+    path : The file. A quoted field may hold line ends.
 
     Yields
     ------
@@ -167,25 +154,20 @@ def open_csv(path):
         raise
 
 
-def parquet_batches(path, expected, columns, optional, batch):
+def parquet_batches(
+    path: Path,
+    expected: str,
+    columns: list[str],
+    optional: list[str],
+    batch: int,
+) -> Iterator[pa.RecordBatch]:
     """Read a Parquet file, some rows at a time.
 
     Arguments
     ---------
-    path : Path
-        The file.
-    expected : str
-        What it should be, for the errors.
-    columns : list of str
-        Those that it must have; no other one is read.
-    optional : list of str
-        Those that are read where it has them.
-    batch : int
-        Rows at a time.
-
-    Yields
-    ------
-    pyarrow.RecordBatch
+    expected : What it should be, for the errors.
+    columns : Those that it must have; no other one is read.
+    optional : Those that are read where it has them.
 
     Raises
     ------
@@ -201,25 +183,20 @@ def parquet_batches(path, expected, columns, optional, batch):
         yield from file.iter_batches(batch, columns=wanted)
 
 
-def arrow_batches(path, expected, columns, optional, batch):
+def arrow_batches(
+    path: Path,
+    expected: str,
+    columns: list[str],
+    optional: list[str],
+    batch: int,
+) -> Iterator[pa.RecordBatch]:
     """Read an Arrow file or stream, some rows at a time.
 
     Arguments
     ---------
-    path : Path
-        The file.
-    expected : str
-        What it should be, for the errors.
-    columns : list of str
-        Those that it must have; no other one is read.
-    optional : list of str
-        Those that are read where it has them.
-    batch : int
-        Rows at a time.
-
-    Yields
-    ------
-    pyarrow.RecordBatch
+    expected : What it should be, for the errors.
+    columns : Those that it must have; no other one is read.
+    optional : Those that are read where it has them.
 
     Raises
     ------
@@ -245,21 +222,14 @@ def arrow_batches(path, expected, columns, optional, batch):
                 yield part.select(wanted).slice(start, batch)
 
 
-def as_type(path, field, column):
+def as_type(
+    path: str | Path, field: pa.Field, column: pa.Array | pa.ChunkedArray
+) -> pa.Array | pa.ChunkedArray:
     """Give a column its type; text stays as it is, whatever it looks like.
 
     Arguments
     ---------
-    path : str or Path
-        Named in the error.
-    field : pyarrow.Field
-        What the column should be. For text, whole numbers are their digits.
-    column : pyarrow.Array or pyarrow.ChunkedArray
-        What the file has.
-
-    Returns
-    -------
-    pyarrow.Array or pyarrow.ChunkedArray
+    field : What the column should be. For text, whole numbers are their digits.
 
     Raises
     ------

@@ -50,7 +50,7 @@ UNSUPPORTED = {
 }
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     r"""Split a command line into its YAML file, run options and overrides.
 
     Run options that only a Brain reads are known where the YAML file has
@@ -59,8 +59,7 @@ def parse_arguments(arguments):
 
     Arguments
     ---------
-    arguments : list of str
-        ``[yaml_file, --key, value, --key=value, ...]``.
+    arguments : ``[yaml_file, --key, value, --key=value, ...]``.
 
     Returns
     -------

@@ -6,6 +6,7 @@ Whatever nothing reads is refused before anything is made or written; see
 """
 
 import io
+from pathlib import Path
 
 import ruamel.yaml
 import speechbrain as sb
@@ -29,20 +30,16 @@ from speechbrain_slm.utils.yaml_tree import (
 )
 
 
-def load_yaml(yaml_file, overrides=None):
+def load_yaml(yaml_file: str | Path, overrides: dict | None = None) -> dict:
     """Load a HyperPyYAML file; whatever nothing reads is refused.
 
     Arguments
     ---------
-    yaml_file : str or Path
-        The file.
-    overrides : dict, optional
-        New values for its keys.
+    overrides : New values for its keys.
 
     Returns
     -------
-    dict
-        The objects and values that the file describes.
+    The objects and values that the file describes.
 
     Raises
     ------
@@ -71,7 +68,7 @@ def _make(resolved):
         raise ConfigurationError(text) from error
 
 
-def load_recipe(arguments):
+def load_recipe(arguments: list[str]) -> tuple[dict, dict]:
     """Do what every ``train.py`` starts with.
 
     The command line is read strictly, the process group is joined when
@@ -82,8 +79,7 @@ def load_recipe(arguments):
 
     Arguments
     ---------
-    arguments : list of str
-        ``sys.argv[1:]``.
+    arguments : ``sys.argv[1:]``.
 
     Returns
     -------
@@ -140,13 +136,12 @@ def _devices(node):
         yield from _devices(child)
 
 
-def check_device(device):
+def check_device(device: str) -> None:
     """Refuse a device that this machine does not have.
 
     Arguments
     ---------
-    device : str
-        Such as ``cpu``, ``cuda`` or ``cuda:1``.
+    device : Such as ``cpu``, ``cuda`` or ``cuda:1``.
 
     Raises
     ------

@@ -20,22 +20,18 @@ _BITRATES = (
 _RATES = (44100, 48000, 32000)  # Hz of MPEG 1; halved in 2, again in 2.5
 
 
-def shortfall(content, kind):
+def shortfall(content: bytes, kind: str) -> str:
     """Say what an audio file lacks of what its header promises.
 
     A length that was left open, as in a stream, promises nothing.
 
     Arguments
     ---------
-    content : bytes
-        The whole file.
-    kind : str
-        Its format, as libsndfile calls it.
+    kind : Its format, as libsndfile calls it.
 
     Returns
     -------
-    str
-        Empty where nothing is missing, as far as the format tells.
+    Empty where nothing is missing, as far as the format tells.
 
     Example
     -------

@@ -22,47 +22,27 @@ _PATIENCE = datetime.timedelta(days=365)
 _patient = None  # the process group of barriers
 
 
-def launched_by_torchrun():
-    """Tell whether ``torchrun`` started this process.
-
-    Returns
-    -------
-    bool
-    """
+def launched_by_torchrun() -> bool:
+    """Tell whether ``torchrun`` started this process."""
     return "RANK" in os.environ and "LOCAL_RANK" in os.environ
 
 
-def rank():
-    """Return this process's number among all, 0 without ``torchrun``.
-
-    Returns
-    -------
-    int
-    """
+def rank() -> int:
+    """Return this process's number among all, 0 without ``torchrun``."""
     return int(os.environ["RANK"]) if launched_by_torchrun() else 0
 
 
-def world_size():
-    """Return the number of processes, 1 without ``torchrun``.
-
-    Returns
-    -------
-    int
-    """
+def world_size() -> int:
+    """Return the number of processes, 1 without ``torchrun``."""
     return int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else 1
 
 
-def is_main():
-    """Tell whether this process is the one that writes shared files.
-
-    Returns
-    -------
-    bool
-    """
+def is_main() -> bool:
+    """Tell whether this process is the one that writes shared files."""
     return rank() == 0
 
 
-def barrier():
+def barrier() -> None:
     """Wait for all processes; does nothing where there is only one.
 
     For as long as it takes: shares of long work never end at the same time.
@@ -73,20 +53,17 @@ def barrier():
         torch.distributed.barrier(_patient)
 
 
-def init_distributed(device, backend=None):
+def init_distributed(device: str, backend: str | None = None) -> str:
     """Join the process group when ``torchrun`` started this process.
 
     Arguments
     ---------
-    device : str
-        ``"cpu"`` or ``"cuda..."``.
-    backend : str, optional
-        By default ``nccl`` on GPUs and ``gloo`` on CPUs.
+    device : ``"cpu"`` or ``"cuda..."``.
+    backend : By default ``nccl`` on GPUs and ``gloo`` on CPUs.
 
     Returns
     -------
-    str
-        The device of this rank (``cuda:<local rank>`` on GPUs).
+    The device of this rank (``cuda:<local rank>`` on GPUs).
 
     Raises
     ------

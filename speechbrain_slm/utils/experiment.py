@@ -29,17 +29,16 @@ _locks = []
 _pending = []
 
 
-def begin_experiment(folder, yaml_file, resolved):
+def begin_experiment(
+    folder: str | Path, yaml_file: str | Path, resolved: str
+) -> None:
     """Lock a folder, log to its ``log.txt``, and describe the run in it.
 
     Arguments
     ---------
-    folder : str or Path
-        Made where it is missing.
-    yaml_file : str or Path
-        Named in ``hyperparams.yaml``.
-    resolved : str
-        What the YAML file says, references resolved.
+    folder : Made where it is missing.
+    yaml_file : Named in ``hyperparams.yaml``.
+    resolved : What the YAML file says, references resolved.
 
     Raises
     ------
@@ -69,7 +68,7 @@ def begin_experiment(folder, yaml_file, resolved):
         work_begins()
 
 
-def work_begins():
+def work_begins() -> None:
     """Describe the run in its folder: from now on results are its own."""
     while _pending:
         folder, resolved = _pending.pop()
@@ -85,13 +84,12 @@ def _end_experiment():
         work_begins()
 
 
-def environment():
+def environment() -> str:
     """Describe the Python that runs, its packages and the repository.
 
     Returns
     -------
-    str
-        Lines to read.
+    Lines to read.
     """
     # A folder on the path may name a package a second time; the first counts.
     packages = {}

@@ -38,17 +38,12 @@ _MARKS = (
 )
 
 
-def is_hidden(path):
+def is_hidden(path: str | Path) -> bool:
     """Tell whether a name is none of data: hidden, or left by a system.
 
     Arguments
     ---------
-    path : str or Path
-        Relative to the folder that was named: its folders count, too.
-
-    Returns
-    -------
-    bool
+    path : Relative to the folder that was named: its folders count, too.
 
     Example
     -------
@@ -59,23 +54,19 @@ def is_hidden(path):
     return any(p.startswith(_HIDDEN) or p in _LEFT_BEHIND for p in parts)
 
 
-def files_in(folder, pattern="*", deep=True):
+def files_in(
+    folder: str | Path, pattern: str = "*", deep: bool = True
+) -> list[Path]:
     """List the files of a folder, without hidden ones and a system's.
 
     Arguments
     ---------
-    folder : str or Path
-        The folder.
-    pattern : str
-        Which files to take.
-    deep : bool
-        Those in folders inside, too.
+    deep : Those in folders inside, too.
 
     Returns
     -------
-    list of Path
-        By name. What is no regular file is among them: see
-        :func:`check_file`.
+    By name. What is no regular file is among them: see
+    :func:`check_file`.
     """
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
@@ -86,21 +77,15 @@ def files_in(folder, pattern="*", deep=True):
     )
 
 
-def as_stored(path):
+def as_stored(path: str | Path) -> Path:
     r"""Return a path in the Unicode form in which the disk has its names.
 
     A name with an accent can be written in two ways (NFC and NFD) that look
     the same, and what one system writes another may not find.
 
-    Arguments
-    ---------
-    path : str or Path
-        A path.
-
     Returns
     -------
-    Path
-        The path itself if it is there, or nothing like it is.
+    The path itself if it is there, or nothing like it is.
 
     Example
     -------
@@ -121,35 +106,27 @@ def as_stored(path):
     return folder / path.name
 
 
-def nfc(name):
+def nfc(name: str) -> str:
     """Return a name in one Unicode form, so that equal ones are equal.
 
     Arguments
     ---------
-    name : str
-        Of a file; systems differ in how they store an accent.
+    name : Of a file; systems differ in how they store an accent.
 
-    Returns
-    -------
-    str
     """
     return unicodedata.normalize("NFC", name)
 
 
-def check_file(path, expected):
+def check_file(path: str | Path, expected: str) -> Path:
     """Refuse what is no file that can be read.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    expected : str
-        What it should be, for the errors.
+    expected : What it should be, for the errors.
 
     Returns
     -------
-    Path
-        Where it is, see :func:`as_stored`.
+    Where it is, see :func:`as_stored`.
 
     Raises
     ------
@@ -187,10 +164,7 @@ class HeldFile:
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    expected : str
-        What it should be, for the errors.
+    expected : What it should be, for the errors.
 
     Attributes
     ----------
@@ -200,7 +174,7 @@ class HeldFile:
         Where to read.
     """
 
-    def __init__(self, path, expected):
+    def __init__(self, path: str | Path, expected: str) -> None:
         self.path = check_file(path, expected)
         self.file = pa.OSFile(str(self.path))
         self._state = self._stat()
@@ -208,14 +182,14 @@ class HeldFile:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> None:
         self.file.close()
 
     def _stat(self):
         facts = os.fstat(self.file.fileno())
         return facts.st_size, facts.st_mtime_ns
 
-    def check(self):
+    def check(self) -> None:
         """Refuse a file that was written to since it was opened.
 
         Raises
@@ -229,13 +203,12 @@ class HeldFile:
                 "made of it is of two files. Run the same command again."
             )
 
-    def sha256(self):
+    def sha256(self) -> str:
         """Return the hash of its content.
 
         Returns
         -------
-        str
-            In hexadecimal digits.
+        In hexadecimal digits.
         """
         digest = hashlib.sha256()
         self.file.seek(0)
@@ -246,15 +219,12 @@ class HeldFile:
 
 
 @contextlib.contextmanager
-def open_text(path, expected):
+def open_text(path: str | Path, expected: str):
     """Open a text file in UTF-8, with or without a byte order mark.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    expected : str
-        What it should be, for the errors.
+    expected : What it should be, for the errors.
 
     Yields
     ------
@@ -278,13 +248,8 @@ def open_text(path, expected):
         refuse_encoding(path)
 
 
-def refuse_wide(path):
+def refuse_wide(path: str | Path) -> None:
     """Refuse a text file with bytes of value 0: UTF-16, or no text.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Raises
     ------
@@ -297,13 +262,8 @@ def refuse_wide(path):
         refuse_encoding(path)
 
 
-def refuse_encoding(path):
+def refuse_encoding(path: str | Path) -> None:
     """Raise the error of a text file that is not in UTF-8.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Raises
     ------

@@ -12,18 +12,12 @@ _NOTHING = object()  # a field that is not there is not None
 _SEAL = 32  # bytes of a SHA-256
 
 
-def sha256_file(path):
+def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     with open_regular(path) as file:
@@ -35,15 +29,14 @@ def sha256_file(path):
     return digest.hexdigest()
 
 
-def seal(path):
+def seal(path: str | Path) -> None:
     """Put a file's own SHA-256 behind its content.
 
     What is damaged before anyone else takes its sum is found out so.
 
     Arguments
     ---------
-    path : str or Path
-        A file of a format that does not mind what follows it.
+    path : A file of a format that does not mind what follows it.
 
     Example
     -------
@@ -60,17 +53,13 @@ def seal(path):
         file.write(digest)
 
 
-def is_sealed(path):
+def is_sealed(path: str | Path) -> bool:
     """Tell whether a file is there and as it was when it was sealed.
 
     Arguments
     ---------
-    path : str or Path
-        See :func:`seal`.
+    path : See :func:`seal`.
 
-    Returns
-    -------
-    bool
     """
     path = Path(path)
     size = path.stat().st_size - _SEAL if path.is_file() else -1
@@ -84,20 +73,14 @@ def is_sealed(path):
         return file.read() == digest.digest()
 
 
-def file_stamp(path):
+def file_stamp(path: str | Path) -> str:
     """Name the state of a file without reading it.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    str
-        Changes whenever the file is written, also to the same size, and when
-        its times are set back: nothing but the system sets ``ctime``. Empty
-        where there is none.
+    Changes whenever the file is written, also to the same size, and when
+    its times are set back: nothing but the system sets ``ctime``. Empty
+    where there is none.
     """
     try:
         facts = os.stat(path)
@@ -106,19 +89,18 @@ def file_stamp(path):
     return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ctime_ns}"
 
 
-def identity_of(content):
+def identity_of(content: object) -> str:
     """Return the SHA-256 of an object's canonical JSON.
 
     Arguments
     ---------
-    content : object
+    content
         Numbers, strings, lists and mappings with string keys. The order of a
         mapping's keys does not count.
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    64 hexadecimal digits.
 
     Example
     -------
@@ -130,22 +112,16 @@ def identity_of(content):
     return hashlib.sha256(_JSON.encode(content).encode("utf-8")).hexdigest()
 
 
-def difference(expected, found, prefix=""):
+def difference(expected: dict, found: dict, prefix: str = "") -> list[str]:
     """Name the fields in which two nested mappings differ.
 
     Arguments
     ---------
-    expected : dict
-        One side.
-    found : dict
-        The other side.
-    prefix : str
-        Put before each field's name.
+    prefix : Put before each field's name.
 
     Returns
     -------
-    list of str
-        One line a field: its name and both values.
+    One line a field: its name and both values.
 
     Example
     -------
@@ -171,7 +147,7 @@ def _shown(value):
     return "nothing" if value is _NOTHING else repr(value)
 
 
-def tensors_identity(model):
+def tensors_identity(model) -> str:
     """Name a model's weights by their content.
 
     The names and the order of the tensors do not count: libraries rename
@@ -184,8 +160,7 @@ def tensors_identity(model):
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    64 hexadecimal digits.
 
     Example
     -------

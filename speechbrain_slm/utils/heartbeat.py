@@ -16,12 +16,13 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _store = None  # the main thread's connection
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """End this process when the ``torchrun`` that started it ends.
 
     Call it first: until then, and where the kernel cannot do it, a process
@@ -43,7 +44,7 @@ def _watch(parent):
     _end("torchrun, which started this process, has ended")
 
 
-def check_store():
+def check_store() -> None:
     """Refuse to wait for the store of a ``torchrun`` that has ended.
 
     PyTorch asks for it again and again. But ``torchrun`` opens its store
@@ -88,12 +89,7 @@ class Heart:
     ---------
     store : torch.distributed.Store
         Which no dead process has written to; used from one thread.
-    rank : int
-        This process.
-    ranks : int
-        All of them.
-    limit : float
-        Seconds after which a rank that does not count is taken for dead.
+    limit : Seconds after which a rank that does not count is taken for dead.
 
     Example
     -------
@@ -106,7 +102,7 @@ class Heart:
     'Rank 1 is stopped, or its machine: it has shown no sign of life for 1.0 s'
     """
 
-    def __init__(self, store, rank, ranks, limit):
+    def __init__(self, store, rank: int, ranks: int, limit: float) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks
@@ -118,13 +114,12 @@ class Heart:
         # closed, nobody has missed any.
         self._missed = 0
 
-    def beat(self):
+    def beat(self) -> str | None:
         """Count up, and look at the next rank that has not ended.
 
         Returns
         -------
-        str or None
-            What is wrong with it.
+        What is wrong with it.
         """
         self._store.add(f"beats/{self._rank}", 1)
         while self._watched != self._rank:
@@ -144,7 +139,7 @@ class Heart:
             f"no sign of life for {self._limit} s"
         )
 
-    def run(self):
+    def run(self) -> None:
         """Beat until the process ends, or another one fails to."""
         while True:
             time.sleep(self.interval)
@@ -158,19 +153,13 @@ class Heart:
                 _end(reason)
 
 
-def start(connect, rank, ranks, limit):
+def start(connect: Callable, rank: int, ranks: int, limit: float) -> None:
     """Start to beat and to watch.
 
     Arguments
     ---------
-    connect : callable
-        Returns a new connection to the store, for one thread.
-    rank : int
-        This process.
-    ranks : int
-        All of them.
-    limit : float
-        See :class:`Heart`.
+    connect : Returns a new connection to the store, for one thread.
+    limit : See :class:`Heart`.
     """
     global _store
     heart = Heart(connect(), rank, ranks, limit)
@@ -185,20 +174,18 @@ def _end_in_peace(rank, process):
             _store.add(f"ended/{rank}", 1)
 
 
-def first_failure(line):
+def first_failure(line: str) -> str | None:
     """Tell the other ranks how this one fails, so that one of them speaks.
 
     When a rank fails, the others do, too: their connections break.
 
     Arguments
     ---------
-    line : str
-        What this rank would say.
+    line : What this rank would say.
 
     Returns
     -------
-    str or None
-        What the first that failed has said; None where it is this one.
+    What the first that failed has said; None where it is this one.
     """
     if _store is None:
         return None

@@ -18,11 +18,10 @@ class Level:
 
     Arguments
     ---------
-    dtype : str
-        Of its samples: integers are counted in steps of full scale.
+    dtype : Of its samples: integers are counted in steps of full scale.
     """
 
-    def __init__(self, dtype):
+    def __init__(self, dtype: str) -> None:
         self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
         self._loudest = self._peak = 0.0
 
@@ -42,7 +41,7 @@ class Level:
         # Not the built-in max, which may pass over what is not a number.
         return np.max([peak, -low / self._scale, high / self._scale])
 
-    def check(self, channels, audible):
+    def check(self, channels, audible) -> None:
         """Refuse what is not a number and, if asked to, what is not heard."""
         if not np.isfinite(self._loudest):
             raise BadAudio("a sample is NaN or infinite")

@@ -10,7 +10,7 @@ class FolderInUse(RuntimeError):
     """Another process is writing to the folder."""
 
 
-def lock_folder(folder):
+def lock_folder(folder: str | Path):
     """Keep other runs out of a folder for as long as a file is open.
 
     The lock is the kernel's, so a killed process leaves none behind; what
@@ -18,8 +18,7 @@ def lock_folder(folder):
 
     Arguments
     ---------
-    folder : str or Path
-        Gets a file ``.lock``; made where it is missing.
+    folder : Gets a file ``.lock``; made where it is missing.
 
     Returns
     -------

@@ -1,17 +1,10 @@
 """Tables in Markdown of what may come from somebody else's file."""
 
+from collections.abc import Iterable
 
-def markdown_row(cells):
+
+def markdown_row(cells: Iterable[str]) -> str:
     r"""Write a row; nothing in a cell can end it, or be a tag of HTML.
-
-    Arguments
-    ---------
-    cells : iterable of str
-        Any texts.
-
-    Returns
-    -------
-    str
 
     Example
     -------

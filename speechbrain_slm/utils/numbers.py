@@ -6,28 +6,24 @@ import operator
 
 
 def check_number(
-    name,
-    value,
-    at_least=None,
-    above=None,
-    at_most=None,
-    below=None,
-    whole=False,
-):
+    name: str,
+    value: object,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
     """Refuse a value that is no number, or out of its range.
 
     NaN and infinity are never in range, and True is no number.
 
     Arguments
     ---------
-    name : str
-        What the value is called where it is set.
-    value : object
-        What was set.
-    at_least, above, at_most, below : float, optional
+    name : What the value is called where it is set.
+    at_least, above, at_most, below
         The bounds: two that belong to the range, two that do not.
-    whole : bool
-        Whether it must be an integer.
+    whole : Whether it must be an integer.
 
     Raises
     ------

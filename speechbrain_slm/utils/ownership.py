@@ -6,6 +6,7 @@ by a mark inside it, never by its place alone.
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,36 +18,30 @@ logger = logging.getLogger(__name__)
 _MARK = b"made by"
 
 
-def mark_of(maker):
+def mark_of(maker: str) -> dict:
     """Return the metadata by which a Parquet file says who made it.
 
     Arguments
     ---------
-    maker : str
-        The recipe or the step.
+    maker : The recipe or the step.
 
     Returns
     -------
-    dict
-        For ``pyarrow.Schema.with_metadata``.
+    For ``pyarrow.Schema.with_metadata``.
     """
     return {_MARK: maker.encode()}
 
 
-def has_mark(path, maker):
+def has_mark(path: str | Path, maker: str) -> bool:
     """Tell whether a Parquet file carries its maker's mark.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    maker : str
-        Who should have made it.
+    maker : Who should have made it.
 
     Returns
     -------
-    bool
-        False for what cannot be read: nothing says whose it is.
+    False for what cannot be read: nothing says whose it is.
     """
     try:
         metadata = pq.read_schema(path).metadata
@@ -63,17 +58,16 @@ def _is_readable(path):
     return True
 
 
-def refuse_foreign(paths, maker, damaged=False):
+def refuse_foreign(
+    paths: Iterable[Path], maker: str, damaged: bool = False
+) -> None:
     """Refuse to write where something stands that another made.
 
     Arguments
     ---------
-    paths : iterable of Path
-        Parquet files that are to be removed or replaced.
-    maker : str
-        Who has to have made those that are there.
-    damaged : bool
-        What cannot be read may be replaced: it can say nothing of itself.
+    paths : Parquet files that are to be removed or replaced.
+    maker : Who has to have made those that are there.
+    damaged : What cannot be read may be replaced: it can say nothing of itself.
 
     Raises
     ------
@@ -92,15 +86,8 @@ def refuse_foreign(paths, maker, damaged=False):
             )
 
 
-def withdraw(paths, maker):
+def withdraw(paths: Iterable[Path], maker: str) -> None:
     """Remove Parquet files of one maker; a missing one is no matter.
-
-    Arguments
-    ---------
-    paths : iterable of Path
-        The files.
-    maker : str
-        Who made them.
 
     Raises
     ------
@@ -115,14 +102,14 @@ def withdraw(paths, maker):
         fsync_folder(folder)
 
 
-def remove_own(folder, *patterns):
+def remove_own(folder: str | Path, *patterns: str) -> None:
     """Remove the files of a folder that are ours, then the folder.
 
     Arguments
     ---------
-    folder : str or Path
+    folder
         One that the caller has found to be ours; a missing one is no matter.
-    *patterns : str
+    *patterns
         Names of the files that were written to it. What has another name
         stays, and the folder with it.
 

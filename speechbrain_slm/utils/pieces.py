@@ -6,6 +6,8 @@ that was damaged since is told from a whole one wherever it is read, and is
 read once, so that what was checked is what is used.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
@@ -40,17 +42,12 @@ class Piece(NamedTuple):
     facts: dict
 
 
-def write_piece(path, table, facts):
+def write_piece(path: str | Path, table: pa.Table, facts: dict) -> None:
     """Publish a piece, all of it or nothing.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    table : pyarrow.Table
-        Its rows.
-    facts : dict
-        What made it, and what else shall go with it; JSON can hold it.
+    facts : What made it, and what else shall go with it; JSON can hold it.
     """
     text = json.dumps(facts, ensure_ascii=False).encode()
     sink = pa.BufferOutputStream()
@@ -63,19 +60,12 @@ def write_piece(path, table, facts):
     write_atomic(path, content.replace(_BLANK, _digest(content)))
 
 
-def read_piece(path, columns=None):
+def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
     """Read a piece and check its sum.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    columns : list of str, optional
-        Those wanted; by default all.
-
-    Returns
-    -------
-    Piece
+    columns : Those wanted; by default all.
 
     Raises
     ------
@@ -113,20 +103,18 @@ def read_piece(path, columns=None):
     )
 
 
-def find_piece(path, columns=None):
+def find_piece(
+    path: str | Path, columns: list[str] | None = None
+) -> Piece | None:
     """Read a piece if it is there and whole.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    columns : list of str, optional
-        Those wanted; by default all.
+    columns : Those wanted; by default all.
 
     Returns
     -------
-    Piece or None
-        None where it has to be made (anew).
+    None where it has to be made (anew).
     """
     try:
         return read_piece(path, columns)

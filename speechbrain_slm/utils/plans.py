@@ -12,18 +12,17 @@ from speechbrain_slm.utils.hashing import difference
 PLAN_JSON = "plan.json"
 
 
-def pin_plan(folder, plan, shards, alone=False):
+def pin_plan(
+    folder: str | Path, plan: dict, shards: str, alone: bool = False
+) -> None:
     """Write down what a folder will hold, or refuse one begun otherwise.
 
     Arguments
     ---------
-    folder : str or Path
-        Made where it is missing; gets ``plan.json``.
-    plan : dict
-        All that decides the folder's content. JSON can hold it.
-    shards : str
-        Pattern of the files that need a plan to be understood.
-    alone : bool
+    folder : Made where it is missing; gets ``plan.json``.
+    plan : All that decides the folder's content. JSON can hold it.
+    shards : Pattern of the files that need a plan to be understood.
+    alone
         No other process writes to the folder: another plan of which nothing
         was made yet is replaced.
 

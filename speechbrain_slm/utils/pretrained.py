@@ -32,7 +32,7 @@ _TAG = re.compile(r"(?:new|name):([\w.]+)")
 _HARMLESS = ("ref", "copy", "tuple", "apply:speechbrain.utils.seed_everything")
 
 
-def said_by(error):
+def said_by(error) -> str:
     """Return the first line of what a library says of a failure.
 
     Arguments
@@ -42,8 +42,7 @@ def said_by(error):
 
     Returns
     -------
-    str
-        What it means, where it is that code would have to be run.
+    What it means, where it is that code would have to be run.
     """
     text = str(error).strip()
     if _CODE in text:
@@ -54,20 +53,24 @@ def said_by(error):
     return (text or type(error).__name__).splitlines()[0]
 
 
-def load_whole(kind, source, absent=None, surplus=None, **options):
+def load_whole(
+    kind,
+    source: str | Path,
+    absent: str | None = None,
+    surplus: str | None = None,
+    **options,
+):
     """Load a transformers model; refuse one that is not whole.
 
     Arguments
     ---------
     kind : type
         Has ``from_pretrained``: ``AutoModel``, ``VitsModel``, ...
-    source : str or Path
-        A hub name or a local folder.
-    absent : str, optional
+    source : A hub name or a local folder.
+    absent
         Pattern of the tensors that a file may lack, because nothing uses them
         or they are computed.
-    surplus : str, optional
-        Pattern of the tensors that a file may have and the model has not.
+    surplus : Pattern of the tensors that a file may have and the model has not.
     **options
         For ``from_pretrained``.
 
@@ -173,7 +176,7 @@ def _damaged(source):
     return f"{source}: one of its *.safetensors"
 
 
-def check_speechbrain_yaml(path, trusted=False):
+def check_speechbrain_yaml(path: str | Path, trusted: bool = False) -> None:
     """Refuse a ``hyperparams.yaml`` that names more than parts of a model.
 
     Whoever loads it runs what it names (``!apply:``, ``!new:``), so the file
@@ -181,10 +184,7 @@ def check_speechbrain_yaml(path, trusted=False):
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    trusted : bool
-        Whether the user has said that it may run what it likes.
+    trusted : Whether the user has said that it may run what it likes.
 
     Raises
     ------

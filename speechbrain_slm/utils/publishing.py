@@ -4,13 +4,14 @@ import contextlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import TEMPORARY, fsync_file, fsync_folder
 
 
 @contextlib.contextmanager
-def published_together(folder):
+def published_together(folder: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose files go to ``folder`` at the end.
 
     What stands there is not touched before the block has succeeded. Then the
@@ -20,13 +21,11 @@ def published_together(folder):
 
     Arguments
     ---------
-    folder : str or Path
-        Made where it is missing.
+    folder : Made where it is missing.
 
     Yields
     ------
-    Path
-        A folder inside it. Its name starts with ``.tmp-``.
+    A folder inside it. Its name starts with ``.tmp-``.
 
     Example
     -------

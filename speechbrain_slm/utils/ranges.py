@@ -6,6 +6,7 @@ without a YAML file check what they are given themselves.
 """
 
 import math
+from pathlib import Path
 
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.yaml_tree import (
@@ -187,17 +188,15 @@ GROUPS = {"bpe": ("vocabulary_size", "max_piece_length")}
 _OWN = "speechbrain_slm."
 
 
-def check_ranges(tree, where):
+def check_ranges(tree: dict, where: str | Path) -> None:
     """Refuse a number, a switch or a name that is none of its key's values.
 
     Arguments
     ---------
-    tree : dict
+    tree
         A YAML file without references and inclusions; see
         ``yaml_tree.resolve``. Where a whole number is expected, 1e6 becomes
         one.
-    where : str or Path
-        Named in the error.
 
     Raises
     ------
@@ -282,17 +281,13 @@ def _check_names(name, value):
                 )
 
 
-def check_value(name, value, spec, several=()):
+def check_value(name: str, value: object, spec: dict | str, several=()) -> None:
     """Refuse a value that is not of its range.
 
     Arguments
     ---------
-    name : str
-        Its key.
-    value : object
-        Null is right where :data:`NULLS` says so.
-    spec : dict or str
-        Of :data:`RANGES`.
+    value : Null is right where :data:`NULLS` says so.
+    spec : Of :data:`RANGES`.
     several : type
         What may stand for several values.
 

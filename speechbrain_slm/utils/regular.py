@@ -7,6 +7,8 @@ something that can be read to its end.
 
 import os
 import stat
+from collections.abc import Callable
+from pathlib import Path
 
 from speechbrain_slm.utils.files import as_stored
 
@@ -15,12 +17,12 @@ class NotRegular(OSError):
     """What a path leads to is no regular file."""
 
 
-def open_regular(path):
+def open_regular(path: str | Path):
     """Open a file for reading, and nothing but a file.
 
     Arguments
     ---------
-    path : str or Path
+    path
         A regular file, or a link to one. Its name may be in another Unicode
         form than the disk's.
 
@@ -56,22 +58,20 @@ def open_regular(path):
     return open(number, "rb", buffering=0)
 
 
-def read_regular(path, most=1 << 31, look=None):
+def read_regular(
+    path: str | Path, most: int = 1 << 31, look: Callable | None = None
+) -> bytes:
     """Read a whole file, of which the size is known before.
 
     Arguments
     ---------
-    path : str or Path
-        A regular file, or a link to one.
-    most : int
-        Bytes that it may have.
-    look : callable, optional
-        Called with the open file and its size before it is read; may raise.
+    path : A regular file, or a link to one.
+    most : Bytes that it may have.
+    look : Called with the open file and its size before it is read; may raise.
 
     Returns
     -------
-    bytes
-        As many as the file had when it was opened.
+    As many as the file had when it was opened.
 
     Raises
     ------

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from speechbrain_slm.utils.heartbeat import first_failure
@@ -34,7 +35,7 @@ _state = {"debug": False, "failed": False, "stop": None, "watched": False}
 _ending = threading.Lock()
 
 
-def begin_process():
+def begin_process() -> None:
     """Prepare the process of a recipe: call it first.
 
     Text is UTF-8 whatever the locale says, an error becomes one line on
@@ -47,12 +48,12 @@ def begin_process():
         _obey_signals()
 
 
-def run_script(main):
+def run_script(main: Callable) -> None:
     """Run a script's ``main`` on the command line, errors as one line.
 
     Arguments
     ---------
-    main : callable
+    main
         Takes the arguments, a list of str. A ``~`` that no shell has seen,
         as in ``--output=~/x``, has become the home folder.
     """
@@ -66,28 +67,22 @@ def run_script(main):
         sys.exit(128 + signal.SIGINT)
 
 
-def set_debug(debug):
+def set_debug(debug: bool) -> None:
     """Say whether tracebacks are printed.
 
     Arguments
     ---------
-    debug : bool
-        They stand in ``log.txt`` in any case.
+    debug : They stand in ``log.txt`` in any case.
     """
     _state["debug"] = debug
 
 
-def has_failed():
-    """Tell whether an error is ending this process.
-
-    Returns
-    -------
-    bool
-    """
+def has_failed() -> bool:
+    """Tell whether an error is ending this process."""
     return _state["failed"]
 
 
-def report_error(kind, error, trace):
+def report_error(kind, error, trace) -> None:
     """Print an error as one line on stderr, its traceback to ``log.txt``.
 
     Arguments

@@ -5,9 +5,12 @@ A shape is a :class:`Kind`, a mapping of keys to shapes (a key that ends in
 mapping whose keys are names, or ``[shape]`` for a list.
 """
 
+from __future__ import annotations
+
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_slm.utils.atomic import read_json
@@ -38,20 +41,8 @@ def _is_number(value):
     )
 
 
-def whole(low, high=None):
-    """Make the kind of an integer in a range.
-
-    Arguments
-    ---------
-    low : int
-        The least.
-    high : int, optional
-        The largest.
-
-    Returns
-    -------
-    Kind
-    """
+def whole(low: int, high: int | None = None) -> Kind:
+    """Make the kind of an integer in a range."""
     words = f"an integer of {low} or more"
     if high is not None:
         words = f"an integer from {low} to {high}"
@@ -67,19 +58,13 @@ def whole(low, high=None):
     return Kind(words, holds)
 
 
-def matching(pattern, words):
+def matching(pattern: str, words: str) -> Kind:
     """Make the kind of a text of a form.
 
     Arguments
     ---------
-    pattern : str
-        A regular expression for all of it.
-    words : str
-        What to call it.
+    pattern : A regular expression for all of it.
 
-    Returns
-    -------
-    Kind
     """
     form = re.compile(pattern)
     return Kind(
@@ -109,17 +94,14 @@ PERCENT = Kind(
 MAPPING = Kind("an object", lambda value: isinstance(value, dict))
 
 
-def check_shape(value, shape, where):
+def check_shape(value: object, shape, where: str | Path) -> None:
     """Refuse a value of another shape.
 
     Arguments
     ---------
-    value : object
-        What JSON gave.
     shape : Kind, dict or list
         See above.
-    where : str or Path
-        The file, named in the error.
+    where : The file, named in the error.
 
     Raises
     ------
@@ -141,20 +123,17 @@ def check_shape(value, shape, where):
         )
 
 
-def read_shaped(path, shape):
+def read_shaped(path: str | Path, shape) -> object:
     """Read a JSON file of a known shape.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
     shape : Kind, dict or list
         See above.
 
     Returns
     -------
-    object
-        Its content.
+    Its content.
 
     Raises
     ------

@@ -17,20 +17,17 @@ BLOCK = 1 << 16
 DIGEST = np.dtype("S12")
 
 
-def scratch(length, dtype):
+def scratch(length: int, dtype) -> np.ndarray:
     """Make an array in a file.
 
     Arguments
     ---------
-    length : int
-        How many values.
     dtype : numpy.dtype
         Of each.
 
     Returns
     -------
-    numpy.ndarray
-        Zeros. The file's room is taken when the array is dropped, too.
+    Zeros. The file's room is taken when the array is dropped, too.
 
     Raises
     ------
@@ -66,13 +63,8 @@ def scratch(length, dtype):
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype)
 
 
-def blocks(length):
+def blocks(length: int):
     """Cut a number of rows into slices of at most ``BLOCK``.
-
-    Arguments
-    ---------
-    length : int
-        Rows in all.
 
     Yields
     ------
@@ -88,7 +80,7 @@ def blocks(length):
         yield slice(start, min(start + BLOCK, length))
 
 
-def digests(strings):
+def digests(strings) -> np.ndarray:
     """Name strings of any length by 12 bytes.
 
     Arguments
@@ -98,9 +90,8 @@ def digests(strings):
 
     Returns
     -------
-    numpy.ndarray
-        ``DIGEST``, one a string: of 10^9 strings, two share one by a chance of
-        10^-11.
+    ``DIGEST``, one a string: of 10^9 strings, two share one by a chance of
+    10^-11.
 
     Example
     -------
@@ -118,18 +109,16 @@ def digests(strings):
     return np.frombuffer(found, dtype=DIGEST)[encoded.indices.to_numpy()]
 
 
-def changes(values):
+def changes(values: np.ndarray) -> np.ndarray:
     """Tell where a sorted array holds another value than just before.
 
     Arguments
     ---------
-    values : numpy.ndarray
-        Shape ``[N]``.
+    values : Shape ``[N]``.
 
     Returns
     -------
-    numpy.ndarray
-        bool ``[N]``, in a file; the first is True.
+    bool ``[N]``, in a file; the first is True.
 
     Example
     -------
@@ -144,20 +133,17 @@ def changes(values):
     return found
 
 
-def select(values, flags):
+def select(values: np.ndarray, flags: np.ndarray) -> np.ndarray:
     """Copy the values where flags are set.
 
     Arguments
     ---------
-    values : numpy.ndarray
-        Shape ``[N]``.
-    flags : numpy.ndarray
-        bool ``[N]``.
+    values : Shape ``[N]``.
+    flags : bool ``[N]``.
 
     Returns
     -------
-    numpy.ndarray
-        In a file.
+    In a file.
 
     Example
     -------
@@ -172,18 +158,16 @@ def select(values, flags):
     return found
 
 
-def positions(flags):
+def positions(flags: np.ndarray) -> np.ndarray:
     """List where flags are set, as ``numpy.flatnonzero`` does.
 
     Arguments
     ---------
-    flags : numpy.ndarray
-        bool ``[N]``.
+    flags : bool ``[N]``.
 
     Returns
     -------
-    numpy.ndarray
-        uint32, in a file, in rising order.
+    uint32, in a file, in rising order.
 
     Example
     -------

@@ -4,6 +4,7 @@ Checkpoints and exported models are such folders. What is damaged later, or
 changed by hand, is told from what was written.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import write_json
@@ -14,15 +15,13 @@ FILES_JSON = "files.json"
 _SHAPE = {str: {"bytes": COUNT, "sha256": TEXT}}
 
 
-def seal(folder, files):
+def seal(folder: str | Path, files: Iterable[Path]) -> None:
     """Write down what files of a folder are.
 
     Arguments
     ---------
-    folder : str or Path
-        Gets ``files.json``.
-    files : iterable of Path
-        Files in it, or in folders in it.
+    folder : Gets ``files.json``.
+    files : Files in it, or in folders in it.
     """
     folder = Path(folder)
     content = {
@@ -35,20 +34,16 @@ def seal(folder, files):
     write_json(folder / FILES_JSON, content)
 
 
-def unsealed(folder, needed=()):
+def unsealed(folder: str | Path, needed: Iterable[str] = ()) -> str | None:
     """Say what is wrong with a sealed folder, comparing every file's SHA-256.
 
     Arguments
     ---------
-    folder : str or Path
-        The folder.
-    needed : iterable of str
-        Files that it must list.
+    needed : Files that it must list.
 
     Returns
     -------
-    str or None
-        The first fault; None for a whole folder.
+    The first fault; None for a whole folder.
     """
     folder = Path(folder)
     try:

@@ -5,8 +5,11 @@ that, is a warning that says how much. Neither grows with what is left out: the
 ledger lists each, a message the commonest reasons, with an example of each.
 """
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
+from pathlib import Path
 
 logger = logging.getLogger(__name__)
 # A loss that a person should look at, whatever share is allowed.
@@ -34,18 +37,16 @@ class Reasons:
     '2 x no audio (the first: a.wav does not exist); 1 x silent'
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._counts, self._examples = Counter(), {}
 
-    def add(self, reason, count=1):
+    def add(self, reason: str, count: int = 1) -> None:
         """Count a reason.
 
         Arguments
         ---------
-        reason : str
-            A kind, and after a colon what it is about.
-        count : int
-            How often it was met.
+        reason : A kind, and after a colon what it is about.
+        count : How often it was met.
         """
         kind, _, example = reason.partition(": ")
         kind = kind[:_LONGEST]
@@ -64,25 +65,22 @@ class Reasons:
         return "; ".join(shown)
 
 
-def check_share(what, left_out, total, most, reasons, ledger, advice):
+def check_share(
+    what: str,
+    left_out: int,
+    total: int,
+    most: float,
+    reasons: Reasons | str,
+    ledger: str | Path,
+    advice: str,
+) -> None:
     """Stop where too much is left out, warn where much is.
 
     Arguments
     ---------
-    what : str
-        What is counted, e.g. ``rows of train``.
-    left_out : int
-        How many of them.
-    total : int
-        How many there were.
-    most : float
-        The share of them that may go: the value of ``max_left_out``.
-    reasons : Reasons or str
-        Why they went.
-    ledger : str or Path
-        What lists each.
-    advice : str
-        What to do, a sentence.
+    what : What is counted, e.g. ``rows of train``.
+    most : The share of them that may go: the value of ``max_left_out``.
+    advice : What to do, a sentence.
 
     Raises
     ------

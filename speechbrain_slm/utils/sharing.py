@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import read_json, remove_temporary, write_json
@@ -18,26 +19,25 @@ PARTS = "parts"
 
 
 @contextlib.contextmanager
-def claim(folder, job=None, num_jobs=1):
+def claim(
+    folder: str | Path, job: int | None = None, num_jobs: int = 1
+) -> Iterator[Path]:
     """Keep others out of a folder that only array jobs may share.
 
     Only the main rank asks: the others belong to it.
 
     Arguments
     ---------
-    folder : str or Path
+    folder
         Made where it is missing. What killed processes left in it under
         temporary names is removed.
-    job : int, optional
+    job
         Which array job this is, 0 to ``num_jobs - 1``: other jobs may write
         at the same time. By default nobody else may.
-    num_jobs : int
-        Number of array jobs.
 
     Yields
     ------
-    Path
-        Where this run writes: the folder, or the job's own one inside.
+    Where this run writes: the folder, or the job's own one inside.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def claim(folder, job=None, num_jobs=1):
         yield own
 
 
-def join_plan(folder, own, plan, shards):
+def join_plan(folder: str | Path, own: Path, plan: dict, shards: str) -> None:
     """Pin the plan of a folder that is claimed; array jobs share one.
 
     Jobs that start together must not both write it, and one that nothing was
@@ -80,14 +80,9 @@ def join_plan(folder, own, plan, shards):
 
     Arguments
     ---------
-    folder : str or Path
-        What is claimed.
-    own : Path
-        What :func:`claim` has yielded.
-    plan : dict
-        All that decides the folder's content. JSON can hold it.
-    shards : str
-        Pattern of the files that need a plan to be understood.
+    own : What :func:`claim` has yielded.
+    plan : All that decides the folder's content. JSON can hold it.
+    shards : Pattern of the files that need a plan to be understood.
 
     Raises
     ------
@@ -118,7 +113,9 @@ def _is_only_job(folder, own):
 
 
 @contextlib.contextmanager
-def claim_data(folder, plan, job=None, num_jobs=1):
+def claim_data(
+    folder: str | Path, plan: dict, job: int | None = None, num_jobs: int = 1
+):
     """Keep others out of a data folder, and write down what it will hold.
 
     The folder of a run's logs says nothing of it: two runs may log to two
@@ -126,16 +123,12 @@ def claim_data(folder, plan, job=None, num_jobs=1):
 
     Arguments
     ---------
-    folder : str or Path
-        The data folder; its ``parts/`` gets the lock and ``plan.json``.
-    plan : dict
-        All that decides what the folder will hold. JSON can hold it.
-    job : int, optional
+    folder : The data folder; its ``parts/`` gets the lock and ``plan.json``.
+    plan : All that decides what the folder will hold. JSON can hold it.
+    job
         Which array job this is. Jobs of one plan may write at the same time.
         By default the run is alone: where its plan is another one, the data
         becomes that of its own.
-    num_jobs : int
-        Number of array jobs.
 
     Raises
     ------
@@ -177,7 +170,7 @@ def _join_plan(place, own, plan):
 
 
 @contextlib.contextmanager
-def take_turns(folder):
+def take_turns(folder: str | Path):
     """Wait until no other run is between the same lines.
 
     Array jobs that start together need one tokenizer: the first to come fits
@@ -185,8 +178,7 @@ def take_turns(folder):
 
     Arguments
     ---------
-    folder : str or Path
-        What they share; made where it is missing.
+    folder : What they share; made where it is missing.
     """
     if not is_main():
         yield

@@ -1,28 +1,28 @@
 """Speakers: one voice a language, paired so that a story keeps its teller."""
 
+from collections.abc import Iterable
+
 from speechbrain_slm.utils.hashing import identity_of
 
 SPEAKER_PER = ("story", "sentence")
 
 
-def draw_speaker(seed, story_id, speakers, sentence=None):
+def draw_speaker(
+    seed: int,
+    story_id: str,
+    speakers: Iterable[str],
+    sentence: int | None = None,
+) -> str:
     """Draw the speaker who tells a story, or one sentence of it.
 
     Arguments
     ---------
-    seed : int
-        Another seed draws others.
-    story_id : str
-        The story.
-    speakers : iterable of str
-        Their names; the order does not count.
-    sentence : int, optional
-        Its number in the story; by default one speaker tells all.
+    speakers : Their names; the order does not count.
+    sentence : Its number in the story; by default one speaker tells all.
 
     Returns
     -------
-    str
-        A pure function of the arguments: the same in every language.
+    A pure function of the arguments: the same in every language.
 
     Example
     -------
@@ -34,13 +34,12 @@ def draw_speaker(seed, story_id, speakers, sentence=None):
     return names[int(identity_of(key), 16) % len(names)]
 
 
-def check_speaker_per(speaker_per):
+def check_speaker_per(speaker_per: str) -> None:
     """Refuse a value of ``speaker_per`` that means nothing.
 
     Arguments
     ---------
-    speaker_per : str
-        What has a speaker of its own, one of ``SPEAKER_PER``.
+    speaker_per : What has a speaker of its own, one of ``SPEAKER_PER``.
 
     Raises
     ------
@@ -54,20 +53,16 @@ def check_speaker_per(speaker_per):
         )
 
 
-def choose_speakers(catalogue, names):
+def choose_speakers(catalogue: dict, names: list[str]) -> dict:
     """Take the named speakers from a catalogue.
 
     Arguments
     ---------
-    catalogue : dict
-        Speakers: name -> {language: Voice}.
-    names : list of str
-        Those to take.
+    catalogue : Speakers: name -> {language: Voice}.
 
     Returns
     -------
-    dict
-        The speakers taken.
+    The speakers taken.
 
     Raises
     ------
@@ -83,17 +78,14 @@ def choose_speakers(catalogue, names):
     return {name: catalogue[name] for name in names}
 
 
-def check_voices(tts, speakers, languages):
+def check_voices(tts, speakers: dict, languages: list[str]) -> None:
     """Refuse speakers who cannot speak a language.
 
     Arguments
     ---------
     tts : TextToSpeech
         The back-end.
-    speakers : dict
-        name -> {language: Voice}.
-    languages : list of str
-        What each must speak.
+    speakers : name -> {language: Voice}.
 
     Raises
     ------

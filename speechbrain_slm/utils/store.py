@@ -1,5 +1,6 @@
 """Write a unit store; ``store_format.py`` says what it is."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +33,13 @@ class StoreWriter:
 
     Arguments
     ---------
-    folder : str or Path
-        The store's folder.
-    tokenizer : dict
+    tokenizer
         The tokenizer's own words: ``identity`` (str), ``vocabulary_size``
         (int, at most 65,536), ``frame_rate`` (Hz, before de-duplication),
         ``deduplicated`` (bool) and ``config`` (dict).
-    source : str
-        Identity of what is tokenized (the manifest).
-    num_shards : int
-        In how many files the store comes.
-    stories_per_shard : int, optional
+    source : Identity of what is tokenized (the manifest).
+    num_shards : In how many files the store comes.
+    stories_per_shard
         What decides which story goes to which file. Pinned with the rest:
         files of another cut would leave stories out, or hold them twice.
 
@@ -66,8 +63,13 @@ class StoreWriter:
     """
 
     def __init__(
-        self, folder, tokenizer, source, num_shards, stories_per_shard=None
-    ):
+        self,
+        folder: str | Path,
+        tokenizer: dict,
+        source: str,
+        num_shards: int,
+        stories_per_shard: int | None = None,
+    ) -> None:
         absent = [key for key in TOKENIZER_FIELDS if key not in tokenizer]
         if absent:
             raise ValueError(
@@ -107,15 +109,14 @@ class StoreWriter:
             and told.read_text("utf-8", "replace") == sha256_file(path)
         )
 
-    def missing(self):
+    def missing(self) -> list[int]:
         """Return the indexes of the shards that are not there yet.
 
         A shard that is not what was written counts as missing.
 
         Returns
         -------
-        list of int
-            In rising order.
+        In rising order.
         """
         return [
             index
@@ -123,14 +124,13 @@ class StoreWriter:
             if not self._is_whole(index)
         ]
 
-    def write(self, index, rows):
+    def write(self, index: int, rows: Iterable[tuple]) -> None:
         """Publish one shard, all of it or nothing.
 
         Arguments
         ---------
-        index : int
-            Which shard, 0 to ``num_shards - 1``.
-        rows : iterable of tuple
+        index : Which shard, 0 to ``num_shards - 1``.
+        rows
             ``(story_id, language, speaker, sentences)``, where ``sentences``
             is a list of unit sequences.
 
@@ -164,20 +164,18 @@ class StoreWriter:
         digest = write_file(self.folder / _shard_name(index), batch)
         write_atomic(self._sum(index), digest)
 
-    def finish(self, num_rows=None):
+    def finish(self, num_rows: int | None = None) -> dict:
         """Write ``store.json``, which makes the folder a store.
 
         Where there is one already, the store is checked and nothing written.
 
         Arguments
         ---------
-        num_rows : int, optional
-            How many rows, each a story in a language, must be there.
+        num_rows : How many rows, each a story in a language, must be there.
 
         Returns
         -------
-        dict
-            Its content.
+        Its content.
 
         Raises
         ------
@@ -219,17 +217,12 @@ class StoreWriter:
         return info
 
 
-def check_units(array, vocabulary_size, where):
+def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
     """Refuse units that the store's uint16 would turn into other units.
 
     Arguments
     ---------
-    array : numpy.ndarray
-        Units of one sentence.
-    vocabulary_size : int
-        They must be in ``[0, vocabulary_size)``.
-    where : str
-        Named in the error.
+    vocabulary_size : They must be in ``[0, vocabulary_size)``.
 
     Raises
     ------

@@ -5,6 +5,8 @@ writer makes: units beyond the vocabulary, sentences that end in the next story.
 Everything here works on whole arrays; none of it copies the units.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,17 +14,16 @@ import pyarrow.compute as pc
 _ROWS = 1 << 16  # at a time: sentences of so many rows are copied
 
 
-def check_content(paths, tables, info):
+def check_content(
+    paths: list[Path], tables: list[pa.Table], info: dict
+) -> None:
     """Refuse tables that no writer of unit stores has made.
 
     Arguments
     ---------
-    paths : list of Path
-        The files, for the errors.
-    tables : list of pyarrow.Table
-        What they hold, of the store's columns.
-    info : dict
-        The content of ``store.json``.
+    paths : The files, for the errors.
+    tables : What they hold, of the store's columns.
+    info : The content of ``store.json``.
 
     Raises
     ------

@@ -39,18 +39,16 @@ LEDGER = "rejects.jsonl"
 SEVERAL = ""
 
 
-def schema(longest):
+def schema(longest: int) -> pa.Schema:
     """Return the columns of a file of a store.
 
     Arguments
     ---------
-    longest : int
-        Units of its longest story.
+    longest : Units of its longest story.
 
     Returns
     -------
-    pyarrow.Schema
-        Where a sentence ends takes 2 bytes, or 4 if stories are so long.
+    Where a sentence ends takes 2 bytes, or 4 if stories are so long.
 
     Example
     -------
@@ -97,20 +95,12 @@ _SHAPE = {
 _FILE = re.compile(r"units-\d+\.arrow")
 
 
-def write_file(path, batch):
+def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
     """Write one Arrow file, all of it or nothing.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    batch : pyarrow.RecordBatch
-        What it shall hold.
 
     Returns
     -------
-    str
-        The file's SHA-256.
+    The file's SHA-256.
     """
     with atomic_path(path) as temporary:
         with (
@@ -121,20 +111,16 @@ def write_file(path, batch):
         return sha256_file(temporary)
 
 
-def map_file(path, *schemas):
+def map_file(path: str | Path, *schemas: pa.Schema) -> pa.Table:
     """Memory-map one Arrow file.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    *schemas : pyarrow.Schema
-        The columns that it should have, of one of these types.
+    *schemas : The columns that it should have, of one of these types.
 
     Returns
     -------
-    pyarrow.Table
-        Zero-copy: the arrays are views of the mapped file.
+    Zero-copy: the arrays are views of the mapped file.
 
     Raises
     ------
@@ -172,18 +158,12 @@ def _as_table(path, content, schemas):
     return table
 
 
-def read_info(folder):
+def read_info(folder: str | Path) -> dict:
     """Read what a store says of itself.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The store.
 
     Returns
     -------
-    dict
-        The content of ``store.json``.
+    The content of ``store.json``.
 
     Raises
     ------
@@ -224,7 +204,9 @@ def read_info(folder):
     return info
 
 
-def read_tables(folder, check=True):
+def read_tables(
+    folder: str | Path, check: bool = True
+) -> tuple[dict, list[pa.Table]]:
     """Memory-map the stories of a store.
 
     What is compared with its SHA-256 and looked through is the very mapping
@@ -232,10 +214,7 @@ def read_tables(folder, check=True):
 
     Arguments
     ---------
-    folder : str or Path
-        The store.
-    check : bool
-        False where another process of the run checks the same files.
+    check : False where another process of the run checks the same files.
 
     Returns
     -------
@@ -280,17 +259,11 @@ def read_tables(folder, check=True):
     return info, tables
 
 
-def verify(folder):
+def verify(folder: str | Path) -> dict:
     """Check every file of a store; see :func:`read_tables`.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The store.
 
     Returns
     -------
-    dict
-        The content of ``store.json``.
+    The content of ``store.json``.
     """
     return read_tables(folder)[0]

@@ -4,7 +4,10 @@ A manifest of stories that change is withdrawn before they do: whenever a run
 is killed, the manifests that are there fit the text and the items.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+
+import pyarrow as pa
 
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
 from speechbrain_slm.utils.tables import STORIES_KEY, read_table, write_table
@@ -14,25 +17,22 @@ ITEMS_FILE = "items.parquet"
 MARK = "synthesis"
 
 
-def write_stories(output_folder, tables, items, maker):
+def write_stories(
+    output_folder: str | Path, tables: dict, items: pa.Table, maker: str
+) -> dict:
     """Write the stories tables and the items of a recipe.
 
     Arguments
     ---------
-    output_folder : str or Path
+    output_folder
         Gets ``text/<split>.parquet`` and ``items.parquet``. Loses the
         manifest ``<split>.parquet`` of a split whose stories change.
-    tables : dict
-        Split -> stories table (pyarrow.Table).
-    items : pyarrow.Table
-        The cloze items.
-    maker : str
-        Who writes them: its mark.
+    tables : Split -> stories table (pyarrow.Table).
+    maker : Who writes them: its mark.
 
     Returns
     -------
-    dict
-        Split -> path.
+    Split -> path.
 
     Raises
     ------
@@ -50,17 +50,14 @@ def write_stories(output_folder, tables, items, maker):
     return paths
 
 
-def refuse_others(output_folder, splits, maker):
+def refuse_others(
+    output_folder: str | Path, splits: Iterable[str], maker: str
+) -> None:
     """Refuse to write where another's tables, items or manifests stand.
 
     Arguments
     ---------
-    output_folder : str or Path
-        The data folder.
-    splits : iterable of str
-        Those to be written.
-    maker : str
-        Who would write them: its mark.
+    maker : Who would write them: its mark.
 
     Raises
     ------

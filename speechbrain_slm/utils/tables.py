@@ -5,6 +5,7 @@ same columns does as well). A table is checked where it is read: the columns,
 their types, missing values and keys that stand twice.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,42 +63,40 @@ ITEMS_OPTIONAL = ("group", "subset")
 WRITTEN = "Run the stage that writes it first."
 
 
-def write_table(path, table):
+def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a Parquet file, all of it or nothing.
 
     Arguments
     ---------
-    path : str or Path
-        The file; its name ends in ``.parquet``.
-    table : pyarrow.Table
-        What it shall hold.
+    path : The file; its name ends in ``.parquet``.
     """
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def read_table(path, schema, key, may_be_empty=(), optional=(), advice=WRITTEN):
+def read_table(
+    path: str | Path,
+    schema: pa.Schema,
+    key: Sequence[str],
+    may_be_empty: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    advice: str = WRITTEN,
+) -> pa.Table:
     """Read a table and refuse one that is not what it should be.
 
     Arguments
     ---------
-    path : str or Path
-        A ``.parquet`` or ``.csv`` file.
-    schema : pyarrow.Schema
-        The columns that must be there. Further columns are kept.
-    key : sequence of str
-        The columns that name a row; no two rows may agree in all of them.
-    may_be_empty : sequence of str
-        String columns that may have holes, which are read as ``""``.
-    optional : sequence of str
+    path : A ``.parquet`` or ``.csv`` file.
+    schema : The columns that must be there. Further columns are kept.
+    key : The columns that name a row; no two rows may agree in all of them.
+    may_be_empty : String columns that may have holes, which are read as ``""``.
+    optional
         Further string columns that it may have, holes included, read alike.
-    advice : str
-        What to do where there is no such file.
+    advice : What to do where there is no such file.
 
     Returns
     -------
-    pyarrow.Table
-        The table, the columns of ``schema`` first and of its types.
+    The table, the columns of ``schema`` first and of its types.
 
     Raises
     ------
@@ -165,17 +164,14 @@ def _refuse_twice(path, table, key):
         )
 
 
-def check_alignment(path, table, languages):
+def check_alignment(
+    path: str | Path, table: pa.Table, languages: Sequence[str]
+) -> None:
     """Refuse stories whose languages differ in their number of sentences.
 
     Arguments
     ---------
-    path : str or Path
-        Named in the error.
-    table : pyarrow.Table
-        A manifest.
-    languages : sequence of str
-        The languages that the run knows.
+    languages : The languages that the run knows.
 
     Raises
     ------

@@ -1,9 +1,13 @@
 """Rows of text files: CSV, TSV and JSON lines; see ``user_tables``."""
 
+from __future__ import annotations
+
 import csv
 import itertools
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from speechbrain_slm.utils.columns import check_columns
@@ -34,23 +38,17 @@ class Row(NamedTuple):
     fault: str = ""
 
 
-def csv_rows(file, path, columns, optional):
+def csv_rows(
+    file, path: Path, columns: list[str], optional: list[str]
+) -> Iterator[Row]:
     """Read a CSV file; the caller has opened it.
 
     Arguments
     ---------
     file : file
         See ``files.open_text``.
-    path : Path
-        Named in the errors.
-    columns : list of str
-        Those that it must have.
-    optional : list of str
-        Those that are read where it has them.
-
-    Yields
-    ------
-    Row
+    columns : Those that it must have.
+    optional : Those that are read where it has them.
 
     Raises
     ------
@@ -74,19 +72,13 @@ def csv_rows(file, path, columns, optional):
         ) from error
 
 
-def tsv_fields(line, quoted=False):
+def tsv_fields(line: str, quoted: bool = False) -> list[str]:
     r"""Cut a line of a TSV file into its fields, see above.
 
     Arguments
     ---------
-    line : str
-        The line.
-    quoted : bool
+    quoted
         Whether every field may be quoted, as the names in the first line are.
-
-    Returns
-    -------
-    list of str
 
     Example
     -------
@@ -102,13 +94,8 @@ def tsv_fields(line, quoted=False):
     return fields
 
 
-def tsv_names(line):
+def tsv_names(line: str) -> tuple[list[str], bool]:
     """Return the names in the first line of a TSV file.
-
-    Arguments
-    ---------
-    line : str
-        The line.
 
     Returns
     -------
@@ -121,23 +108,17 @@ def tsv_names(line):
     return tsv_fields(line, quoted), quoted
 
 
-def tsv_rows(file, path, columns, optional):
+def tsv_rows(
+    file, path: Path, columns: list[str], optional: list[str]
+) -> Iterator[Row]:
     """Read a TSV file; the caller has opened it.
 
     Arguments
     ---------
     file : file
         See ``files.open_text``.
-    path : Path
-        Named in the errors.
-    columns : list of str
-        Those that it must have.
-    optional : list of str
-        Those that are read where it has them.
-
-    Yields
-    ------
-    Row
+    columns : Those that it must have.
+    optional : Those that are read where it has them.
 
     Raises
     ------
@@ -175,23 +156,17 @@ def _row(number, fields, names, wanted):
     return Row(number, {}, fault)
 
 
-def json_rows(file, path, columns, optional):
+def json_rows(
+    file, path: Path, columns: list[str], optional: list[str]
+) -> Iterator[Row]:
     """Read JSON lines; the caller has opened it.
 
     Arguments
     ---------
     file : file
         See ``files.open_text``.
-    path : Path
-        Named in the errors.
-    columns : list of str
-        Those that it must have.
-    optional : list of str
-        Those that are read where it has them.
-
-    Yields
-    ------
-    Row
+    columns : Those that it must have.
+    optional : Those that are read where it has them.
 
     Raises
     ------

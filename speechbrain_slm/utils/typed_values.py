@@ -5,7 +5,10 @@ Where that is a text, what was typed is the text: ``007``, ``2026-01-15``,
 a mapping and a comment.
 """
 
+from __future__ import annotations
+
 import re
+from pathlib import Path
 
 import ruamel.yaml
 
@@ -38,17 +41,12 @@ class Place:
 
     Arguments
     ---------
-    name : str
-        The node's key.
-    node : object
-        Of a tree from ``read_tree``.
-    root : dict
-        That tree.
-    path : str or Path
-        The tree's file.
+    node : Of a tree from ``read_tree``.
     """
 
-    def __init__(self, name, node, root, path):
+    def __init__(
+        self, name: str, node: object, root: dict, path: str | Path
+    ) -> None:
         self.name, self.root, self.path = name, root, path
         self.node = _followed(node, root)
         self.fragment = None
@@ -71,17 +69,13 @@ class Place:
             return NUMBER
         return ANY if node is _UNKNOWN else TEXT
 
-    def child(self, key):
+    def child(self, key: str) -> Place:
         """Return the place of a key; names of the user's are like the others.
 
         Arguments
         ---------
-        key : str
-            Where nothing says what it holds, that may be anything.
+        key : Where nothing says what it holds, that may be anything.
 
-        Returns
-        -------
-        Place
         """
         node = self.node if isinstance(self.node, dict) else {}
         if key not in node and self.fragment:
@@ -96,13 +90,8 @@ class Place:
                 found = others[0]
         return Place(key, found, self.root, self.path)
 
-    def element(self):
-        """Return the place of a list's elements.
-
-        Returns
-        -------
-        Place
-        """
+    def element(self) -> Place:
+        """Return the place of a list's elements."""
         first = self.node[0] if self.kind == LIST and self.node else ""
         return Place(self.name, first, self.root, self.path)
 
@@ -125,22 +114,14 @@ def _followed(node, root, depth=0):
 ANYTHING = Place("", _UNKNOWN, {}, "")
 
 
-def typed_value(text, place):
+def typed_value(text: str, place: Place) -> object:
     """Read a value of the command line.
-
-    Arguments
-    ---------
-    text : str
-        As it was typed.
-    place : Place
-        Where it shall stand.
 
     Returns
     -------
-    object
-        The text itself where a text stands (``null`` is null, and a text in
-        quotes is what they enclose); else what it says as YAML, the texts in
-        it as they were typed.
+    The text itself where a text stands (``null`` is null, and a text in
+    quotes is what they enclose); else what it says as YAML, the texts in
+    it as they were typed.
 
     Raises
     ------

@@ -19,6 +19,7 @@ its fault, and the caller says what that means. A file that cannot be read is
 an error with its name.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechbrain_slm.utils.columns import arrow_batches, parquet_batches
@@ -31,18 +32,16 @@ SUFFIXES = (*_COLUMNS, *_TEXT)
 BATCH = 1024  # rows held at once, of files that have them in columns
 
 
-def as_text(value):
+def as_text(value: object) -> str:
     """Return the text of an id or a name, whatever type a file gave it.
 
     Arguments
     ---------
-    value : object
-        Of a row. Whole numbers are their digits: ``1089`` is ``"1089"``.
+    value : Of a row. Whole numbers are their digits: ``1089`` is ``"1089"``.
 
     Returns
     -------
-    str
-        Empty where there is nothing.
+    Empty where there is nothing.
 
     Raises
     ------
@@ -70,26 +69,24 @@ def as_text(value):
     return text
 
 
-def iterate_rows(path, columns, optional=(), batch=BATCH, kind=None):
+def iterate_rows(
+    path: str | Path,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    batch: int = BATCH,
+    kind: str | None = None,
+) -> Iterator[Row]:
     r"""Read a table, row by row.
 
     Arguments
     ---------
-    path : str or Path
-        A file of one of the ``SUFFIXES``.
-    columns : sequence of str
+    path : A file of one of the ``SUFFIXES``.
+    columns
         Those that it must have. No other one is read. Of JSON lines, each may
         lack some.
-    optional : sequence of str
-        Those that are read where it has them.
-    batch : int
-        How many rows are held at once, of files that have them in columns.
-    kind : str, optional
-        One of the ``SUFFIXES``, where the file's name need not say it.
-
-    Yields
-    ------
-    Row
+    optional : Those that are read where it has them.
+    batch : How many rows are held at once, of files that have them in columns.
+    kind : One of the ``SUFFIXES``, where the file's name need not say it.
 
     Raises
     ------

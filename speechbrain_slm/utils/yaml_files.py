@@ -15,18 +15,12 @@ class ConfigurationError(ValueError):
     """A command line or a YAML file that does not say what to run."""
 
 
-def read_tree(path):
+def read_tree(path: str | Path) -> dict:
     """Read a YAML file without making its objects.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
 
     Returns
     -------
-    dict
-        Its content, tags kept (ruamel's round-trip tree).
+    Its content, tags kept (ruamel's round-trip tree).
 
     Raises
     ------
@@ -42,56 +36,47 @@ def read_tree(path):
     return tree
 
 
-def tag_of(node):
+def tag_of(node: object) -> str:
     """Return the tag of a YAML node.
 
     Arguments
     ---------
-    node : object
-        Of a tree from :func:`read_tree`.
+    node : Of a tree from :func:`read_tree`.
 
     Returns
     -------
-    str
-        Empty where it has none.
+    Empty where it has none.
     """
     tag = getattr(node, "tag", None)
     return (tag.value or "") if tag is not None else ""
 
 
-def children(node):
+def children(node: object) -> list[tuple]:
     """Return what stands in a mapping or a list.
 
     Arguments
     ---------
-    node : object
-        Of a tree from :func:`read_tree`.
+    node : Of a tree from :func:`read_tree`.
 
     Returns
     -------
-    list of tuple
-        (key or number, child); none for anything else.
+    (key or number, child); none for anything else.
     """
     if isinstance(node, dict):
         return list(node.items())
     return list(enumerate(node)) if isinstance(node, list) else []
 
 
-def find_fragment(path, tag):
+def find_fragment(path: str | Path, tag: str) -> Path:
     """Find the file that an ``!include`` names.
 
     Arguments
     ---------
-    path : str or Path
+    path
         The file that includes it. Of a copy of a recipe's file that was put
         elsewhere, ``hparams/...`` is looked for in the repository of the
         script that runs, and of this package.
-    tag : str
-        ``!include:<path>``, relative to the including file.
-
-    Returns
-    -------
-    Path
+    tag : ``!include:<path>``, relative to the including file.
 
     Raises
     ------

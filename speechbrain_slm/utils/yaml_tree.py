@@ -13,6 +13,7 @@ import datetime
 import difflib
 import os
 import re
+from pathlib import Path
 
 import ruamel.yaml
 from hyperpyyaml.core import recursive_resolve
@@ -30,22 +31,16 @@ from speechbrain_slm.utils.yaml_files import (
 OWN_NAMES = "!new:dict"
 
 
-def unknown_key(name, known, where):
+def unknown_key(name: str, known: set[str], where: str) -> ConfigurationError:
     """Make the error for a key that nothing reads.
 
     Arguments
     ---------
-    name : str
-        The key.
-    known : set of str
-        The keys that there are.
-    where : str
-        Named in the error.
+    known : The keys that there are.
 
     Returns
     -------
-    ConfigurationError
-        With the nearest known key, if one is near.
+    With the nearest known key, if one is near.
     """
     known = sorted(key for key in map(str, known) if not key.startswith("__"))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
@@ -55,21 +50,18 @@ def unknown_key(name, known, where):
     )
 
 
-def resolve(path, overrides=None):
+def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     """Set values in a YAML file, and put in what it includes and refers to.
 
     Arguments
     ---------
-    path : str or Path
-        The file.
-    overrides : dict, optional
+    overrides
         What the command line, or the including file, sets in it. A ``~`` at
         the start of a text becomes the home folder, here and in the files.
 
     Returns
     -------
-    dict
-        A tree without ``!ref``, ``!copy`` and ``!include``.
+    A tree without ``!ref``, ``!copy`` and ``!include``.
 
     Raises
     ------

@@ -10,6 +10,7 @@ however many there are.
 
 import itertools
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,21 +68,21 @@ PARTS = "parts"
 
 
 def evaluate_alignment(
-    model_folder,
-    units_folder,
-    output_folder,
-    languages,
-    manifest=None,
-    level="sentence",
-    voices=VOICES,
-    poolings=POOLINGS,
-    max_retrieval=1000,
-    gallery=10,
-    pairs_per_shard=256,
-    batch_tokens=4096,
-    seed=0,
-    device="cpu",
-):
+    model_folder: str | Path,
+    units_folder: str | Path,
+    output_folder: str | Path,
+    languages: Sequence[str],
+    manifest: str | Path | None = None,
+    level: str = "sentence",
+    voices: Sequence[str] = VOICES,
+    poolings: Sequence[str] = POOLINGS,
+    max_retrieval: int = 1000,
+    gallery: int = 10,
+    pairs_per_shard: int = 256,
+    batch_tokens: int = 4096,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict | None:
     """Measure the alignment of a model's states over the pairs of a store.
 
     Every rank calls it. ``pairs.parquet`` says what was compared with what,
@@ -91,44 +92,30 @@ def evaluate_alignment(
 
     Arguments
     ---------
-    model_folder : str or Path
-        An exported speech LM.
-    units_folder : str or Path
-        A unit store of aligned stories.
-    output_folder : str or Path
-        For the files.
-    languages : sequence of str
-        Two or more; each pair of them is compared.
-    manifest : str or Path, optional
+    units_folder : A unit store of aligned stories.
+    languages : Two or more; each pair of them is compared.
+    manifest
         The spoken manifest of which the store was made; its texts say which
         sentences are equal, and who says each where a story has several
         speakers. Without texts there are no pairs of another story, so
         different voices only where the speakers of a story differ.
-    level : str
-        ``sentence`` or ``story``: what is compared, read by itself.
-    voices : sequence of str
-        ``same``, ``different`` or both; see :func:`parallel_pairs`.
-    poolings : sequence of str
-        Of ``hidden_states.POOLINGS``.
-    max_retrieval : int
+    level : ``sentence`` or ``story``: what is compared, read by itself.
+    voices : ``same``, ``different`` or both; see :func:`parallel_pairs`.
+    poolings : Of ``hidden_states.POOLINGS``.
+    max_retrieval
         Pairs in the matrix of similarities, which takes 8 bytes an element;
         drawn by the seed where there are more.
-    gallery : int
+    gallery
         Candidates, the right one among them, where those of other voices and
         lengths are kept out.
-    pairs_per_shard : int
+    pairs_per_shard
         Pairs a file in ``parts/``: what a kill can lose of a rank's work.
-    batch_tokens : int
-        Positions a batch, padding included; bounds the memory.
-    seed : int
-        For choosing among equal pairs and for the draw of ``max_retrieval``.
-    device : str
-        Where the model runs.
+    batch_tokens : Positions a batch, padding included; bounds the memory.
+    seed : For choosing among equal pairs and for the draw of ``max_retrieval``.
 
     Returns
     -------
-    dict or None
-        The content of ``alignment.json``; None on ranks other than 0.
+    The content of ``alignment.json``; None on ranks other than 0.
 
     Raises
     ------

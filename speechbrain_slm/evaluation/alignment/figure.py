@@ -1,5 +1,8 @@
 """The alignment of runs as a figure."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from speechbrain_slm.evaluation.alignment.report import check_comparable, select
 from speechbrain_slm.utils.atomic import atomic_path
 
@@ -7,7 +10,9 @@ from speechbrain_slm.utils.atomic import atomic_path
 STYLES = {"different": "-", "same": "--"}
 
 
-def draw_alignment(runs, path, languages=None):
+def draw_alignment(
+    runs: dict, path: str | Path, languages: Sequence[str] | None = None
+) -> None:
     """Draw the alignment of runs over the layers.
 
     Rows are measures and columns poolings; a run has a colour, a voice a line
@@ -15,12 +20,8 @@ def draw_alignment(runs, path, languages=None):
 
     Arguments
     ---------
-    runs : dict
-        Name -> content of ``alignment.json``.
-    path : str or Path
-        The PNG file.
-    languages : sequence of str, optional
-        Source and target; by default the first two.
+    runs : Name -> content of ``alignment.json``.
+    languages : Source and target; by default the first two.
 
     Raises
     ------

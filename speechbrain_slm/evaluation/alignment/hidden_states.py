@@ -6,20 +6,20 @@ its states would make all of them alike. Layer 0 is the embeddings; the last
 layer is taken after the final norm, as Hugging Face models return it.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 POOLINGS = ("mean", "weighted", "last")
 
 
-def pooling_weights(length, pooling):
+def pooling_weights(length: int, pooling: str) -> np.ndarray:
     """Return the weight of each unit of a sequence.
 
     Arguments
     ---------
-    length : int
-        Units in the sequence.
-    pooling : str
+    pooling
         ``mean``: all alike. ``weighted``: in proportion to the position,
         counted from 1, because under a causal mask late states have seen more
         (N. Muennighoff, "SGPT", arXiv:2202.08904; the default of MEXA,
@@ -27,8 +27,7 @@ def pooling_weights(length, pooling):
 
     Returns
     -------
-    numpy.ndarray
-        float64 ``[length]``, of sum 1.
+    float64 ``[length]``, of sum 1.
 
     Raises
     ------
@@ -63,15 +62,12 @@ class StatePooler:
     ---------
     model : transformers.PreTrainedModel
         A causal LM in eval mode.
-    vocabulary_size : int
-        Units are in ``[0, vocabulary_size)``.
-    boundary : int
-        The symbol that begins a story.
-    language_tags : dict, optional
+    vocabulary_size : Units are in ``[0, vocabulary_size)``.
+    boundary : The symbol that begins a story.
+    language_tags
         Language -> its symbol, of a model that was trained with tags.
-    poolings : sequence of str
-        Of ``POOLINGS``.
-    batch_tokens : int
+    poolings : Of ``POOLINGS``.
+    batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
         of the states of all layers ``[L + 1, B, T, D]``. A longer sequence
         goes alone.
@@ -96,12 +92,12 @@ class StatePooler:
     def __init__(
         self,
         model,
-        vocabulary_size,
-        boundary,
-        language_tags=None,
-        poolings=POOLINGS,
-        batch_tokens=4096,
-    ):
+        vocabulary_size: int,
+        boundary: int,
+        language_tags: dict | None = None,
+        poolings: Sequence[str] = POOLINGS,
+        batch_tokens: int = 4096,
+    ) -> None:
         if model.training:
             raise ValueError(
                 "the model is in training mode, where dropout makes states "
@@ -118,20 +114,19 @@ class StatePooler:
         self.poolings = tuple(poolings)
         self.batch_tokens = batch_tokens
 
-    def states(self, sequences, names=None):
+    def states(
+        self, sequences: Sequence[tuple], names: Sequence[str] | None = None
+    ) -> np.ndarray:
         """Return the pooled states of sequences, each distinct one run once.
 
         Arguments
         ---------
-        sequences : sequence of tuple
-            ``(units, language)``.
-        names : sequence of str, optional
-            What to call each in an error; by default its position.
+        sequences : ``(units, language)``.
+        names : What to call each in an error; by default its position.
 
         Returns
         -------
-        numpy.ndarray
-            float32 ``[N, poolings, L + 1, D]``, in the order of the sequences.
+        float32 ``[N, poolings, L + 1, D]``, in the order of the sequences.
 
         Raises
         ------

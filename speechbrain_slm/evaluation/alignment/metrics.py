@@ -1,5 +1,6 @@
 """How alike two languages' states are: cosines, CKA, retrieval, MEXA."""
 
+from collections.abc import Sequence
 from math import sqrt
 from statistics import NormalDist
 
@@ -11,18 +12,16 @@ _Z = NormalDist().inv_cdf(0.975)
 _TINY = np.finfo(np.float64).tiny
 
 
-def unit_vectors(states):
+def unit_vectors(states: np.ndarray) -> np.ndarray:
     """Scale states to length 1; a zero vector stays zero.
 
     Arguments
     ---------
-    states : numpy.ndarray
-        ``[N, D]``.
+    states : ``[N, D]``.
 
     Returns
     -------
-    numpy.ndarray
-        float64 ``[N, D]``.
+    float64 ``[N, D]``.
     """
     states = np.asarray(states, np.float64)
     norms = np.linalg.norm(states, axis=-1, keepdims=True)
@@ -52,21 +51,20 @@ class PairSums:
     {'cosine': 1.0, 'cka': 1.0}
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
         self._scalars = np.zeros((3, 2))
 
-    def add(self, sources, targets, mismatches):
+    def add(
+        self, sources: np.ndarray, targets: np.ndarray, mismatches: np.ndarray
+    ) -> None:
         """Add pairs.
 
         Arguments
         ---------
-        sources : numpy.ndarray
-            ``[N, D]``.
-        targets : numpy.ndarray
-            Their translations, ``[N, D]``.
-        mismatches : numpy.ndarray
-            A translation of something else for each, ``[N, D]``.
+        sources : ``[N, D]``.
+        targets : Their translations, ``[N, D]``.
+        mismatches : A translation of something else for each, ``[N, D]``.
         """
         sides = [
             np.asarray(side, np.float64)
@@ -99,16 +97,15 @@ class PairSums:
         for (one, other), product in self._products.items():
             product += sides[one].T @ sides[other]
 
-    def summary(self):
+    def summary(self) -> dict:
         """Return the means with 95 % intervals, and CKA.
 
         Returns
         -------
-        dict
-            ``n``; ``cosine`` (of translations), ``mismatched`` and ``margin``
-            (their difference), each with ``_low`` and ``_high``, the ends of
-            the normal interval of a mean over pairs; ``cka`` and
-            ``cka_mismatched``, 0 where a side does not vary at all.
+        ``n``; ``cosine`` (of translations), ``mismatched`` and ``margin``
+        (their difference), each with ``_low`` and ``_high``, the ends of
+        the normal interval of a mean over pairs; ``cka`` and
+        ``cka_mismatched``, 0 where a side does not vary at all.
         """
         record = {"n": self.count}
         names = ("cosine", "mismatched", "margin")
@@ -137,26 +134,22 @@ class PairSums:
         return self._products[one, other] - means
 
 
-def matched_galleries(lengths, speakers, size, seed):
+def matched_galleries(
+    lengths: np.ndarray, speakers: Sequence[str], size: int, seed: int
+) -> np.ndarray:
     """Choose for each item the others that length and voice do not tell apart.
 
     Arguments
     ---------
-    lengths : numpy.ndarray
-        Units of each item, ``[N]``.
-    speakers : sequence of str
-        Who speaks each item.
-    size : int
-        Items in a gallery, the right one among them.
-    seed : int
-        For choosing among others of equal distance.
+    lengths : Units of each item, ``[N]``.
+    size : Items in a gallery, the right one among them.
+    seed : For choosing among others of equal distance.
 
     Returns
     -------
-    numpy.ndarray
-        bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
-        that are nearest in length to item i; all of them where there are
-        fewer.
+    bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
+    that are nearest in length to item i; all of them where there are
+    fewer.
 
     Example
     -------
@@ -176,7 +169,11 @@ def matched_galleries(lengths, speakers, size, seed):
     return galleries
 
 
-def retrieval(similarity, rows=None, columns=None):
+def retrieval(
+    similarity: np.ndarray,
+    rows: np.ndarray | None = None,
+    columns: np.ndarray | None = None,
+) -> dict:
     """Look for each item's translation among others, both ways.
 
     A translation is found where it is strictly more similar than every other
@@ -186,22 +183,21 @@ def retrieval(similarity, rows=None, columns=None):
 
     Arguments
     ---------
-    similarity : numpy.ndarray
+    similarity
         Of each source (row) to each target (column), ``[N, N]``; translations
         stand on the diagonal.
-    rows : numpy.ndarray, optional
+    rows
         bool ``[N, N]``: row i marks the targets that source i is compared
         with, beside its own; by default all others.
-    columns : numpy.ndarray, optional
+    columns
         The same for targets: row i marks the sources that target i is
         compared with.
 
     Returns
     -------
-    dict
-        ``p1_forward`` (source to target), ``p1_backward`` and ``mexa``, each
-        with ``_low`` and ``_high``, the ends of Wilson's interval; and
-        ``chance``, the P@1 of a random choice. All between 0 and 1.
+    ``p1_forward`` (source to target), ``p1_backward`` and ``mexa``, each
+    with ``_low`` and ``_high``, the ends of Wilson's interval; and
+    ``chance``, the P@1 of a random choice. All between 0 and 1.
 
     Example
     -------

@@ -3,6 +3,8 @@
 import hashlib
 import itertools
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -36,13 +38,12 @@ class Rendering(NamedTuple):
     units: int
 
 
-def read_spoken(manifest):
+def read_spoken(manifest: str | Path):
     """Read what is said where and by whom, for telling equal sentences.
 
     Arguments
     ---------
-    manifest : str or Path
-        The spoken manifest of which the store was made.
+    manifest : The spoken manifest of which the store was made.
 
     Returns
     -------
@@ -68,30 +69,30 @@ def _by_key(table, name):
     return dict(zip(keys, table[name].to_pylist(), strict=True))
 
 
-def units_of(store, story, sentence, language):
+def units_of(store, story: str, sentence: int, language: str) -> np.ndarray:
     """Return the units of a sentence or of a whole story.
 
     Arguments
     ---------
     store : UnitStore
         Holds it.
-    story : str
-        Its story.
-    sentence : int
-        Its number; ``WHOLE`` for all sentences.
-    language : str
-        Its language.
+    sentence : Its number; ``WHOLE`` for all sentences.
 
     Returns
     -------
-    numpy.ndarray
-        uint16.
+    uint16.
     """
     sentences = store.story(story, language)
     return np.concatenate(sentences) if sentence < 0 else sentences[sentence]
 
 
-def parallel_items(store, languages, level, texts, speakers=None):
+def parallel_items(
+    store,
+    languages: Sequence[str],
+    level: str,
+    texts: dict | None,
+    speakers: dict | None = None,
+) -> tuple[list[list[tuple]], int, int]:
     """Find what a store says in both of two languages.
 
     Of the translations of one text only the first counts: another one must
@@ -103,15 +104,11 @@ def parallel_items(store, languages, level, texts, speakers=None):
     ---------
     store : UnitStore
         Aligned stories.
-    languages : sequence of str
-        Two.
-    level : str
-        ``sentence`` or ``story``.
-    texts : dict or None
+    level : ``sentence`` or ``story``.
+    texts
         Of :func:`read_spoken`; None: only equal units are known to say the
         same.
-    speakers : dict, optional
-        Of :func:`read_spoken`; for stories that have several.
+    speakers : Of :func:`read_spoken`; for stories that have several.
 
     Returns
     -------

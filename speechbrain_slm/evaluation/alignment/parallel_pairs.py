@@ -9,6 +9,7 @@ voice that speaks the right one: neither length nor voice tells them apart.
 
 import itertools
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +47,13 @@ PAIRS = pa.schema(
 
 def parallel_pairs(
     store,
-    languages,
-    level="sentence",
-    voices=VOICES,
-    texts=None,
-    seed=0,
-    speakers=None,
-):
+    languages: Sequence[str],
+    level: str = "sentence",
+    voices: Sequence[str] = VOICES,
+    texts: dict | None = None,
+    seed: int = 0,
+    speakers: dict | None = None,
+) -> tuple[pa.Table, list[dict]]:
     """Pair the translations of a store.
 
     All voices have the same items in the same order, so that their numbers
@@ -63,19 +64,15 @@ def parallel_pairs(
     ---------
     store : UnitStore
         Aligned stories.
-    languages : sequence of str
-        Two or more; each pair of them is compared.
-    level : str
-        ``sentence`` or ``story``.
-    voices : sequence of str
+    languages : Two or more; each pair of them is compared.
+    level : ``sentence`` or ``story``.
+    voices
         ``same``, ``different`` or both: whether the speaker's name is the
         same in both languages.
-    texts : dict, optional
+    texts
         Of :func:`read_spoken`. Without it, nothing says that a
         sentence stands in several stories.
-    seed : int
-        For choosing among equals.
-    speakers : dict, optional
+    speakers
         Of :func:`read_spoken`. Needed where several speakers
         tell a story.
 
@@ -191,10 +188,10 @@ def _check(store, languages, level, voices):
 class _Pool:
     """What one voice says in the target language, each item once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.renderings, self._by_length = {}, {}
 
-    def add(self, item, rendering):
+    def add(self, item, rendering) -> None:
         """Take the first rendering of an item."""
         if item not in self.renderings:
             self.renderings[item] = rendering

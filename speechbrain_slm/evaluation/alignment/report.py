@@ -1,5 +1,6 @@
 """The alignment of runs as a table; ``alignment_figure`` draws it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from speechbrain_slm.utils.hashing import difference
@@ -69,18 +70,16 @@ _SHAPE = {
 }
 
 
-def read_alignment(folder):
+def read_alignment(folder: str | Path) -> dict:
     """Read the results of one evaluation.
 
     Arguments
     ---------
-    folder : str or Path
-        The output folder of the alignment recipe.
+    folder : The output folder of the alignment recipe.
 
     Returns
     -------
-    dict
-        The content of ``alignment.json``.
+    The content of ``alignment.json``.
 
     Raises
     ------
@@ -113,13 +112,12 @@ def read_alignment(folder):
     return results
 
 
-def check_comparable(runs):
+def check_comparable(runs: dict) -> None:
     """Refuse runs that were not measured on the same pairs.
 
     Arguments
     ---------
-    runs : dict
-        Name -> content of ``alignment.json``.
+    runs : Name -> content of ``alignment.json``.
 
     Raises
     ------
@@ -139,20 +137,17 @@ def check_comparable(runs):
             )
 
 
-def pairs_line(summary, level):
+def pairs_line(summary: dict, level: str) -> str:
     """Say how much of a store two languages are compared on.
 
     Arguments
     ---------
-    summary : dict
-        Of :func:`parallel_pairs`.
-    level : str
-        ``sentence`` or ``story``.
+    summary : Of :func:`parallel_pairs`.
+    level : ``sentence`` or ``story``.
 
     Returns
     -------
-    str
-        What was found, paired and left out, and why.
+    What was found, paired and left out, and why.
 
     Example
     -------
@@ -191,23 +186,20 @@ translation, too'
     )
 
 
-def alignment_table(runs, pooling, languages=None):
+def alignment_table(
+    runs: dict, pooling: str, languages: Sequence[str] | None = None
+) -> str:
     """Lay out the alignment of runs in Markdown, layer by layer.
 
     Arguments
     ---------
-    runs : dict
-        Name -> content of ``alignment.json``.
-    pooling : str
-        The pooling to show.
-    languages : sequence of str, optional
-        Source and target; by default every pair that was evaluated.
+    runs : Name -> content of ``alignment.json``.
+    languages : Source and target; by default every pair that was evaluated.
 
     Returns
     -------
-    str
-        P@1, its chance and MEXA are those of the matched galleries. Below the
-        table, a line a pair of languages: see :func:`pairs_line`.
+    P@1, its chance and MEXA are those of the matched galleries. Below the
+    table, a line a pair of languages: see :func:`pairs_line`.
 
     Raises
     ------
@@ -265,19 +257,13 @@ def alignment_table(runs, pooling, languages=None):
     return "\n".join(lines)
 
 
-def select(results, languages=None):
+def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:
     """Return the records of a pair of languages.
 
     Arguments
     ---------
-    results : dict
-        The content of ``alignment.json``.
-    languages : sequence of str, optional
-        Source and target; by default the first two.
-
-    Returns
-    -------
-    list of dict
+    results : The content of ``alignment.json``.
+    languages : Source and target; by default the first two.
 
     Raises
     ------

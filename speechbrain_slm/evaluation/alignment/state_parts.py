@@ -5,6 +5,8 @@ layer stands in one piece, which is read alone. Behind the array stands its
 SHA-256, taken before anything was written.
 """
 
+from __future__ import annotations
+
 import hashlib
 import itertools
 import logging
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from speechbrain_slm.evaluation.alignment.parallel_items import units_of
 from speechbrain_slm.evaluation.alignment.parallel_pairs import GROUP, SIDES
@@ -44,22 +47,18 @@ class Shard(NamedTuple):
     path: Path
 
 
-def cut_shards(pairs, pairs_per_shard, folder):
+def cut_shards(
+    pairs: pa.Table, pairs_per_shard: int, folder: Path
+) -> list[list[Shard]]:
     """Cut each group of pairs into shards of a fixed size.
 
     Arguments
     ---------
-    pairs : pyarrow.Table
-        Of :func:`parallel_pairs`.
-    pairs_per_shard : int
-        At most.
-    folder : Path
-        For the files.
+    pairs : Of :func:`parallel_pairs`.
 
     Returns
     -------
-    list of list of Shard
-        For each group its shards, in order.
+    For each group its shards, in order.
     """
     changes = np.zeros(len(pairs), bool)
     for name in GROUP:
@@ -82,15 +81,15 @@ def cut_shards(pairs, pairs_per_shard, folder):
     return groups
 
 
-def publish_missing(pairs, groups, store, pooler):
+def publish_missing(
+    pairs: pa.Table, groups: list[list[Shard]], store, pooler
+) -> None:
     """Compute this rank's share of the shards that are not there yet.
 
     Arguments
     ---------
-    pairs : pyarrow.Table
-        Of :func:`parallel_pairs`.
-    groups : list of list of Shard
-        What :func:`cut_shards` returns.
+    pairs : Of :func:`parallel_pairs`.
+    groups : What :func:`cut_shards` returns.
     store : UnitStore
         Holds the units of the pairs.
     pooler : StatePooler
@@ -136,15 +135,13 @@ def _states(pairs, store, pooler):
     return np.ascontiguousarray(states.transpose(2, 3, 0, 1, 4))
 
 
-def open_part(shard, check=False):
+def open_part(shard: Shard, check: bool = False):
     """Map the states of a shard.
 
     Arguments
     ---------
-    shard : Shard
-        One whose file is there.
-    check : bool
-        Compare all of it with its SHA-256.
+    shard : One whose file is there.
+    check : Compare all of it with its SHA-256.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """From the scores of items to accuracies with intervals."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.evaluation.statistics import (
@@ -14,42 +15,33 @@ CHANCE = 50.0
 CROSS_LINGUAL = "cross_lingual"
 
 
-def direction_of(prompt_language, ending_language):
+def direction_of(prompt_language: str, ending_language: str) -> str:
     """Name a direction: ``en``, or ``en>fr`` for a prompt in English.
-
-    Arguments
-    ---------
-    prompt_language : str
-        The prompt's language.
-    ending_language : str
-        The endings' language.
 
     Returns
     -------
-    str
-        The name.
+    The name.
     """
     if prompt_language == ending_language:
         return prompt_language
     return f"{prompt_language}>{ending_language}"
 
 
-def split_scores(scores):
+def split_scores(scores: pa.Table) -> dict:
     """Split a table of scores by benchmark and direction.
 
     Arguments
     ---------
-    scores : pyarrow.Table
+    scores
         One row an item, with ``benchmark``, ``prompt_language`` and
         ``ending_language``.
 
     Returns
     -------
-    dict
-        (benchmark, direction) -> table of its rows in their order. A
-        benchmark's monolingual directions come first; ``cross_lingual``, all
-        rows of the directions that change the language, comes last, and is
-        absent where there is none.
+    (benchmark, direction) -> table of its rows in their order. A
+    benchmark's monolingual directions come first; ``cross_lingual``, all
+    rows of the directions that change the language, comes last, and is
+    absent where there is none.
     """
     languages = scores["prompt_language"], scores["ending_language"]
     crosses = pc.not_equal(*languages)
@@ -75,24 +67,23 @@ def split_scores(scores):
     return cells
 
 
-def conventions_of(scores):
+def conventions_of(scores: pa.Table) -> list[str]:
     """List the conventions that a table of scores holds.
 
     Arguments
     ---------
-    scores : pyarrow.Table
+    scores
         With ``right_<convention>`` and the credit ``<convention>`` for each.
 
     Returns
     -------
-    list of str
-        In the order of the columns.
+    In the order of the columns.
     """
     names = scores.column_names
     return [name for name in names if f"right_{name}" in names]
 
 
-def group_credits(cell, convention):
+def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
     """Return what each group of items scored.
 
     Items of a group (several voices of one pair of words, say) are not
@@ -101,15 +92,11 @@ def group_credits(cell, convention):
 
     Arguments
     ---------
-    cell : pyarrow.Table
-        Rows of one benchmark, with ``group`` and the credits ``convention``.
-    convention : str
-        A scoring convention.
+    cell : Rows of one benchmark, with ``group`` and the credits ``convention``.
 
     Returns
     -------
-    np.ndarray
-        Float64 [groups], in the order of the groups' names.
+    Float64 [groups], in the order of the groups' names.
 
     Example
     -------
@@ -148,16 +135,16 @@ def _codes(column):
     return codes, len(names)
 
 
-def summarise(scores, seed):
+def summarise(scores: pa.Table, seed: int):
     """Turn the scores of items into accuracies.
 
     Arguments
     ---------
-    scores : pyarrow.Table
+    scores
         One row an item: the columns of ``utils.tables.ITEMS_KEY``, ``group``,
         ``subset`` and, for each convention, ``right_<convention>``,
         ``wrong_<convention>`` and the credit ``<convention>``.
-    seed : int
+    seed
         Of the bootstrap. Each interval is drawn anew from it, so it depends
         on nothing but its own credits.
 
@@ -217,21 +204,17 @@ def _records(metric, direction, cell, seed):
     return records
 
 
-def accuracy_of(credits, seed):
+def accuracy_of(credits: np.ndarray, seed: int) -> dict:
     """Return an accuracy and its 95 % intervals.
 
     Arguments
     ---------
-    credits : np.ndarray
-        One a group, in [0, 1].
-    seed : int
-        Of the bootstrap.
+    credits : One a group, in [0, 1].
 
     Returns
     -------
-    dict
-        ``accuracy``, ``ci_low`` and ``ci_high`` (Wilson), ``bootstrap_low``
-        and ``bootstrap_high``; percent.
+    ``accuracy``, ``ci_low`` and ``ci_high`` (Wilson), ``bootstrap_low``
+    and ``bootstrap_high``; percent.
 
     Example
     -------
@@ -249,18 +232,16 @@ def accuracy_of(credits, seed):
     }
 
 
-def results_table(results):
+def results_table(results: dict) -> str:
     """Lay out the accuracies under the main convention for a log.
 
     Arguments
     ---------
-    results : dict
-        What :func:`evaluate_cloze` returns.
+    results : What :func:`evaluate_cloze` returns.
 
     Returns
     -------
-    str
-        One line a metric and direction, then one a subset.
+    One line a metric and direction, then one a subset.
     """
     rows = [
         (record["metric"], _named(record), record)

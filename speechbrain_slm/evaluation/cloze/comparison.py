@@ -5,6 +5,8 @@ differ in their seed. Runs are compared on the same items, in the same units,
 under the same convention, or not at all.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from statistics import stdev
 
@@ -48,20 +50,19 @@ class Run:
     seeds: list
 
 
-def read_run(argument):
+def read_run(argument: str) -> Run:
     """Read a run from the command line.
 
     Arguments
     ---------
-    argument : str
+    argument
         ``NAME=DIR[+DIR...][,DIR[+DIR...]...]``: a plus joins folders with
         different benchmarks of one model, a comma separates models that
         differ in their seed.
 
     Returns
     -------
-    Run
-        What the folders hold.
+    What the folders hold.
 
     Raises
     ------
@@ -123,14 +124,12 @@ def _join(name, folders):
     return joined
 
 
-def check_comparable(runs, scoring=None):
+def check_comparable(runs: list[Run], scoring: str | None = None) -> None:
     """Refuse runs that were not scored alike on the same items.
 
     Arguments
     ---------
-    runs : list of Run
-        At least one.
-    scoring : str, optional
+    scoring
         The convention to be compared; by default the one that each
         ``results.json`` names, which then has to be the same.
 
@@ -195,7 +194,12 @@ def _columns(seed):
     )
 
 
-def compare(runs, baseline=None, scoring=None, seed=1986):
+def compare(
+    runs: list[Run],
+    baseline: str | None = None,
+    scoring: str | None = None,
+    seed: int = 1986,
+):
     """Give every run its accuracies and its differences to one of them.
 
     The seeds of a run are averaged item by item first. So intervals and
@@ -204,15 +208,10 @@ def compare(runs, baseline=None, scoring=None, seed=1986):
 
     Arguments
     ---------
-    runs : list of Run
-        At least one.
-    baseline : str, optional
+    baseline
         The name of the run that the others are compared with; by default
         the first.
-    scoring : str, optional
-        See :func:`check_comparable`.
-    seed : int
-        Of the bootstrap.
+    scoring : See :func:`check_comparable`.
 
     Returns
     -------

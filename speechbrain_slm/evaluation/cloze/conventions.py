@@ -28,19 +28,18 @@ class Likelihoods:
     ending_sum: np.ndarray
     ending_units: np.ndarray
 
-    def score(self, convention):
+    def score(self, convention: str) -> np.ndarray:
         """Return one number a sequence; the higher, the likelier.
 
         Arguments
         ---------
-        convention : str
+        convention
             ``whole_mean``, ``whole_sum``: mean or sum over the whole sequence,
             prompt included. ``ending_mean``, ``ending_sum``: over the ending.
 
         Returns
         -------
-        np.ndarray
-            Float64 [N].
+        Float64 [N].
         """
         check_convention(convention)
         part, statistic = convention.split("_")
@@ -50,13 +49,12 @@ class Likelihoods:
         return total / getattr(self, f"{part}_units")
 
 
-def check_convention(name):
+def check_convention(name: str) -> None:
     """Refuse a scoring convention that does not exist.
 
     Arguments
     ---------
-    name : str
-        One of ``CONVENTIONS``.
+    name : One of ``CONVENTIONS``.
 
     Raises
     ------

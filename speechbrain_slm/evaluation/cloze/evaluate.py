@@ -69,19 +69,19 @@ DEFAULT_CONVENTION = {
 
 
 def evaluate_cloze(
-    model_folder,
-    units_folder,
-    items,
-    output_folder,
-    convention=None,
-    endings="apart",
-    too_long="refuse",
-    share_prompts=True,
-    batch_tokens=4096,
-    pairs_per_shard=1000,
-    seed=1986,
-    device="cpu",
-):
+    model_folder: str | Path,
+    units_folder: str | Path,
+    items: str | Path,
+    output_folder: str | Path,
+    convention: dict | None = None,
+    endings: str = "apart",
+    too_long: str = "refuse",
+    share_prompts: bool = True,
+    batch_tokens: int = 4096,
+    pairs_per_shard: int = 1000,
+    seed: int = 1986,
+    device: str = "cpu",
+) -> dict:
     """Evaluate a model on items and write its results.
 
     All ranks score, a shard of the pairs at a time; a run that was stopped
@@ -92,36 +92,24 @@ def evaluate_cloze(
 
     Arguments
     ---------
-    model_folder : str or Path
-        An exported speech LM.
-    units_folder : str or Path
-        The unit store that the items name.
-    items : str or Path
-        See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
-    output_folder : str or Path
-        For the two files.
-    convention : dict, optional
+    units_folder : The unit store that the items name.
+    items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
+    convention
         ``scoring``: the likelihood that tables show, of ``CONVENTIONS`` (all
         are computed); ``start`` and ``score_end``: see
         :class:`LikelihoodScorer`; ``tie``: the credit of a tie. The defaults
         are those of ``DEFAULT_CONVENTION``.
-    endings, too_long : str
+    endings, too_long
         See :func:`speechbrain_slm.evaluation.cloze.items.make_pairs`.
-    share_prompts : bool
+    share_prompts
         Compute a prompt once for all its endings; changes no result.
-    batch_tokens : int
-        Positions a batch; bounds the memory, changes no result.
-    pairs_per_shard : int
+    batch_tokens : Positions a batch; bounds the memory, changes no result.
+    pairs_per_shard
         Sequences that a rank scores at a time, and a kill can lose.
-    seed : int
-        Of the bootstrap intervals.
-    device : str
-        Where the model runs.
 
     Returns
     -------
-    dict
-        The content of ``results.json``.
+    The content of ``results.json``.
 
     Raises
     ------
@@ -268,28 +256,28 @@ def _join(paths):
     return Likelihoods(*(table[name].to_numpy() for name in SUMS))
 
 
-def table_of_scores(items, pairs, likelihoods, scorer, tie):
+def table_of_scores(
+    items: pa.Table,
+    pairs,
+    likelihoods: Likelihoods,
+    scorer: LikelihoodScorer,
+    tie: float,
+) -> pa.Table:
     """Give every item its scores and its credit.
 
     Arguments
     ---------
-    items : pyarrow.Table
-        See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
+    items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
     pairs : Pairs
         Of these items.
-    likelihoods : Likelihoods
-        Of the pairs.
-    scorer : LikelihoodScorer
-        Counts their units.
-    tie : float
-        The credit of an item whose endings are equally likely.
+    scorer : Counts their units.
+    tie : The credit of an item whose endings are equally likely.
 
     Returns
     -------
-    pyarrow.Table
-        The items in their order, with ``prompt_units``; for each side
-        ``<side>_units`` and its log-likelihood ``<side>_<convention>`` under
-        each convention; and the item's credit ``<convention>``.
+    The items in their order, with ``prompt_units``; for each side
+    ``<side>_units`` and its log-likelihood ``<side>_<convention>`` under
+    each convention; and the item's credit ``<convention>``.
     """
     lengths = np.array(
         [[scorer.count_units(part) for part in pair] for pair in pairs.pairs]

@@ -4,6 +4,8 @@ A table of items names stories of a unit store. Here it is read and checked,
 and becomes the unit sequences that are scored, each distinct one once.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +29,12 @@ ENDINGS = ("apart", "together")
 TOO_LONG = ("refuse", "truncate")
 
 
-def read_items(path):
+def read_items(path: str | Path) -> pa.Table:
     """Read a table of items.
 
     Arguments
     ---------
-    path : str or Path
+    path
         A Parquet or CSV file with the columns of ``utils.tables.ITEMS``.
         Two more are read where they are there: ``group`` (items of one
         benchmark and direction that count once, such as the voices of a
@@ -40,9 +42,8 @@ def read_items(path):
 
     Returns
     -------
-    pyarrow.Table
-        The columns of ``ITEMS``, ``group`` (the item itself where it has
-        none) and ``subset`` (``""`` where it has none).
+    The columns of ``ITEMS``, ``group`` (the item itself where it has
+    none) and ``subset`` (``""`` where it has none).
 
     Raises
     ------
@@ -74,18 +75,16 @@ def _filled(table, name, default):
     return pc.if_else(pc.equal(table[name], ""), default, table[name])
 
 
-def name_of(row):
+def name_of(row: dict) -> str:
     """Name an item in a message.
 
     Arguments
     ---------
-    row : dict
-        Of a table of items.
+    row : Of a table of items.
 
     Returns
     -------
-    str
-        ``item 'test-1' (sSC, en>fr)``.
+    ``item 'test-1' (sSC, en>fr)``.
     """
     direction = direction_of(row["prompt_language"], row["ending_language"])
     return f"item '{row['item_id']}' ({row['benchmark']}, {direction})"
@@ -118,7 +117,13 @@ class Pairs:
     changed: np.ndarray
 
 
-def make_pairs(items, store, scorer, endings="apart", too_long="refuse"):
+def make_pairs(
+    items: pa.Table,
+    store,
+    scorer,
+    endings: str = "apart",
+    too_long: str = "refuse",
+) -> Pairs:
     """Look up what is to be scored, before anything is.
 
     Equal (prompt, ending) sequences are scored once, whatever their items are
@@ -127,27 +132,25 @@ def make_pairs(items, store, scorer, endings="apart", too_long="refuse"):
 
     Arguments
     ---------
-    items : pyarrow.Table
-        See :func:`read_items`.
+    items : See :func:`read_items`.
     store : UnitStore
         Holds the prompts and the endings.
     scorer : LikelihoodScorer
         Says which tags the model has, and how much it can read.
-    endings : str
+    endings
         ``apart``: a prompt and an ending are utterances of their own.
         ``together``: ``right`` and ``wrong`` name utterances that begin with
         the prompt, and what comes after as many units as the prompt has by
         itself is the ending. For causal tokenizers, whose first units do not
         depend on what follows.
-    too_long : str
+    too_long
         What is done with an item that exceeds the model's context:
         ``refuse``, or ``truncate``: its prompt loses its first units, the
         same number before either ending.
 
     Returns
     -------
-    Pairs
-        In an order that does not depend on that of the items.
+    In an order that does not depend on that of the items.
 
     Raises
     ------

@@ -12,6 +12,7 @@ else depends on a sequence's length: there is no penalty and no calibration.
 """
 
 import inspect
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -58,21 +59,18 @@ class LikelihoodScorer:
     model : transformers.PreTrainedModel
         In eval mode; called as ``model(input_ids, attention_mask).logits``,
         and for shared prompts with ``position_ids`` and other attention.
-    vocabulary_size : int
-        Units are in ``[0, vocabulary_size)``.
-    boundary : int
-        The symbol before and after a story.
-    batch_tokens : int
+    vocabulary_size : Units are in ``[0, vocabulary_size)``.
+    boundary : The symbol before and after a story.
+    batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
         of the logits ``[B, T, V]``. A longer sequence goes alone.
-    start : str
+    start
         ``boundary``: it is read first, and every unit is scored.
         ``first_unit``: the first unit is read first, and not scored.
-    score_end : bool
-        Whether the closing boundary is a part of the ending.
-    language_tags : dict, optional
+    score_end : Whether the closing boundary is a part of the ending.
+    language_tags
         Language -> its symbol, of a model that was trained with tags.
-    share_prompts : bool
+    share_prompts
         Compute a prompt once for all its endings, and equal pairs once. Else
         each pair goes through the model by itself.
 
@@ -103,14 +101,14 @@ class LikelihoodScorer:
     def __init__(
         self,
         model,
-        vocabulary_size,
-        boundary,
-        batch_tokens=4096,
-        start="boundary",
-        score_end=False,
-        language_tags=None,
-        share_prompts=True,
-    ):
+        vocabulary_size: int,
+        boundary: int,
+        batch_tokens: int = 4096,
+        start: str = "boundary",
+        score_end: bool = False,
+        language_tags: dict | None = None,
+        share_prompts: bool = True,
+    ) -> None:
         rows = model.get_input_embeddings().num_embeddings
         tags = dict(language_tags or {})
         symbols = [boundary, *tags.values()]
@@ -145,52 +143,48 @@ class LikelihoodScorer:
         self._selects = "logits_to_keep" in arguments
         self._checked = False  # whether the model can share prompts
 
-    def count_units(self, symbols):
+    def count_units(self, symbols: Sequence[int]) -> int:
         """Count the symbols that are not language tags.
 
         Arguments
         ---------
-        symbols : sequence of int
-            A prompt or an ending.
+        symbols : A prompt or an ending.
 
         Returns
         -------
-        int
-            How many of them are units.
+        How many of them are units.
         """
         return len(symbols) - int(np.isin(symbols, self._tags).sum())
 
-    def count_symbols(self, length):
+    def count_symbols(self, length: int) -> int:
         """Count what takes a place in the model's context.
 
         Arguments
         ---------
-        length : int
-            Units and language tags of a prompt and an ending, together.
+        length : Units and language tags of a prompt and an ending, together.
 
         Returns
         -------
-        int
-            These and the boundaries; at most ``context``.
+        These and the boundaries; at most ``context``.
         """
         return length + len(self.start) + len(self.end)
 
-    def score(self, pairs, names=None):
+    def score(
+        self, pairs: Sequence[tuple], names: Sequence[str] | None = None
+    ) -> Likelihoods:
         """Return the log-likelihoods of all pairs.
 
         Arguments
         ---------
-        pairs : sequence of tuple
+        pairs
             ``(prompt, ending)``, each a sequence of units, with language
             tags where training has them. A prompt may be empty, an ending
             not.
-        names : sequence of str
-            What to call each pair in an error; its position by default.
+        names : What to call each pair in an error; its position by default.
 
         Returns
         -------
-        Likelihoods
-            One entry a pair, in the order of ``pairs``.
+        One entry a pair, in the order of ``pairs``.
 
         Raises
         ------

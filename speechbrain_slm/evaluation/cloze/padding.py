@@ -1,5 +1,9 @@
 """Sequences that share nothing, as the rows of a padded batch."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -10,14 +14,10 @@ class PaddedBatch:
 
     Arguments
     ---------
-    indexes : sequence of int
-        Which of the caller's sequences it holds.
-    sequences : sequence of np.ndarray
-        Symbols of all of these, int64.
-    lengths : sequence of int
-        How many of them are the prompt.
-    scored : sequence of np.ndarray
-        Which of them are scored, bool.
+    indexes : Which of the caller's sequences it holds.
+    sequences : Symbols of all of these, int64.
+    lengths : How many of them are the prompt.
+    scored : Which of them are scored, bool.
 
     Attributes
     ----------
@@ -40,7 +40,13 @@ class PaddedBatch:
     ([0, 1, 2], [1, 5, 7], [0, 1, 3])
     """
 
-    def __init__(self, indexes, sequences, lengths, scored):
+    def __init__(
+        self,
+        indexes: Sequence[int],
+        sequences: Sequence[np.ndarray],
+        lengths: Sequence[int],
+        scored: Sequence[np.ndarray],
+    ) -> None:
         inputs = [torch.from_numpy(sequences[i][:-1]) for i in indexes]
         self.input_ids = pad_sequence(inputs, batch_first=True)
         widths = torch.tensor([len(ids) for ids in inputs])
@@ -60,7 +66,13 @@ class PaddedBatch:
         self.owners = 2 * rows + (columns >= ends)
 
 
-def make_padded_batches(indexes, sequences, lengths, scored, batch_tokens):
+def make_padded_batches(
+    indexes: Sequence[int],
+    sequences: Sequence[np.ndarray],
+    lengths: Sequence[int],
+    scored: Sequence[np.ndarray],
+    batch_tokens: int,
+) -> Iterator[PaddedBatch]:
     """Batch sequences by length, so that little is padded.
 
     Equal lengths are ordered by content: the same set of sequences makes the
@@ -68,21 +80,13 @@ def make_padded_batches(indexes, sequences, lengths, scored, batch_tokens):
 
     Arguments
     ---------
-    indexes : sequence of int
-        Which of the sequences; for the others see :class:`PaddedBatch`.
-    sequences : sequence of np.ndarray
-        Symbols.
-    lengths : sequence of int
-        Of the prompts.
-    scored : sequence of np.ndarray
-        Which symbols are scored.
-    batch_tokens : int
+    indexes : Which of the sequences; for the others see :class:`PaddedBatch`.
+    batch_tokens
         Positions a batch, padding included; a longer sequence goes alone.
 
     Yields
     ------
-    PaddedBatch
-        A batch.
+    A batch.
     """
     order = sorted(
         indexes, key=lambda i: (len(sequences[i]), sequences[i].tobytes())

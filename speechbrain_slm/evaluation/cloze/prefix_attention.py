@@ -27,33 +27,24 @@ _batch = ContextVar("prefixes")
 
 
 def prefix_attention(
-    module,
-    query,
-    key,
-    value,
-    attention_mask,
-    scaling=None,
-    dropout=0.0,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
     **kwargs,
-):
+) -> tuple[torch.Tensor, None]:
     """Attend within the blocks of a batch; called by transformers.
 
     Arguments
     ---------
-    module : torch.nn.Module
-        The attention layer.
-    query : torch.Tensor
-        ``[1, heads, T, head_dim]``.
-    key : torch.Tensor
-        ``[1, key_value_heads, T, head_dim]``.
-    value : torch.Tensor
-        Like ``key``.
-    attention_mask : torch.Tensor or None
-        Not used: the batch says what attends to what.
-    scaling : float, optional
-        Of the scores.
-    dropout : float
-        0 in a model that evaluates.
+    query : ``[1, heads, T, head_dim]``.
+    key : ``[1, key_value_heads, T, head_dim]``.
+    value : Like ``key``.
+    attention_mask : Not used: the batch says what attends to what.
+    dropout : 0 in a model that evaluates.
     **kwargs
         Of the model's own.
 
@@ -109,7 +100,7 @@ def prefix_attention(
 AttentionInterface.register(NAME, prefix_attention)
 
 
-def check_model(model):
+def check_model(model) -> None:
     """Refuse a model that cannot compute a prompt once for several endings.
 
     An ending behind another one must get the logits that it gets in the plain
@@ -176,15 +167,13 @@ def _trial(model):
 
 
 @torch.inference_mode()
-def run_batch(model, batch, **arguments):
+def run_batch(model, batch: Batch, **arguments):
     """Let a model compute a batch; restore its attention after.
 
     Arguments
     ---------
     model : transformers.PreTrainedModel
         That :func:`check_model` accepts.
-    batch : Batch
-        What it reads.
     **arguments
         Of the model.
 

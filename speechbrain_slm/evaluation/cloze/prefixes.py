@@ -11,6 +11,9 @@ units are both predicted at p2. The rows of a batch stand one behind the other
 in one sequence of the model, without padding.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,16 +44,16 @@ class Row:
         return len(self.prompt) + sum(len(ids) - 1 for ids in self.endings)
 
 
-def make_rows(sequences, lengths, batch_tokens):
+def make_rows(
+    sequences: Sequence[np.ndarray], lengths: Sequence[int], batch_tokens: int
+) -> tuple[list[Row], list[int]]:
     """Put the sequences that begin with one prompt into rows.
 
     Arguments
     ---------
-    sequences : sequence of np.ndarray
-        Symbols, int64.
-    lengths : sequence of int
-        How many of them are the prompt; 0 for a sequence without one.
-    batch_tokens : int
+    sequences : Symbols, int64.
+    lengths : How many of them are the prompt; 0 for a sequence without one.
+    batch_tokens
         Positions a row may have; a prompt with more endings is repeated.
 
     Returns
@@ -97,20 +100,17 @@ def make_rows(sequences, lengths, batch_tokens):
     return rows, alone
 
 
-def make_batches(rows, batch_tokens):
+def make_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """Group rows, in their order, up to a number of positions.
 
     Arguments
     ---------
-    rows : sequence of Row
-        See :func:`make_rows`.
-    batch_tokens : int
-        Positions a batch; a longer row goes alone.
+    rows : See :func:`make_rows`.
+    batch_tokens : Positions a batch; a longer row goes alone.
 
     Yields
     ------
-    list of Row
-        A batch.
+    A batch.
     """
     batch, size = [], 0
     for row in rows:
@@ -128,10 +128,7 @@ class Batch:
 
     Arguments
     ---------
-    rows : sequence of Row
-        What it holds.
-    scored : sequence of np.ndarray
-        Which symbols of each of the caller's sequences are scored, bool.
+    scored : Which symbols of each of the caller's sequences are scored, bool.
 
     Attributes
     ----------
@@ -162,7 +159,9 @@ class Batch:
     ([0, 1, 1, 2], [([0, 1, 2], 0), ([0], 1), ([1, 2], 1)])
     """
 
-    def __init__(self, rows, scored):
+    def __init__(
+        self, rows: Sequence[Row], scored: Sequence[np.ndarray]
+    ) -> None:
         ids, positions, predictions = [], [], []
         self.blocks, self.members = [], []
         begin = 0
@@ -202,22 +201,20 @@ class Batch:
         )
         self._masks = {}
 
-    def mask(self, prompt, ending, like):
+    def mask(
+        self, prompt: int, ending: int, like: torch.Tensor
+    ) -> torch.Tensor:
         """Return what an ending attends to, to be added, [E, P + E].
 
         Arguments
         ---------
-        prompt : int
-            Symbols of the prompt, P.
-        ending : int
-            Symbols of the ending that are read, E.
-        like : torch.Tensor
-            Of the dtype and on the device that the mask shall have.
+        prompt : Symbols of the prompt, P.
+        ending : Symbols of the ending that are read, E.
+        like : Of the dtype and on the device that the mask shall have.
 
         Returns
         -------
-        torch.Tensor
-            0, and minus infinity behind each symbol of the ending.
+        0, and minus infinity behind each symbol of the ending.
         """
         # Every layer asks for the same ones.
         key = prompt, ending, like.dtype, like.device

@@ -1,5 +1,7 @@
 """What an evaluation writes, read and checked."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,18 +84,16 @@ class Results:
     cells: dict
 
 
-def read_info(folder):
+def read_info(folder: str | Path) -> dict:
     """Read what an evaluation says of itself.
 
     Arguments
     ---------
-    folder : str or Path
-        The output folder of a cloze recipe.
+    folder : The output folder of a cloze recipe.
 
     Returns
     -------
-    dict
-        The content of ``results.json``.
+    The content of ``results.json``.
 
     Raises
     ------
@@ -124,18 +124,16 @@ def read_info(folder):
     return info
 
 
-def read_results(folder):
+def read_results(folder: str | Path) -> Results:
     """Read the results and the scores of an evaluation.
 
     Arguments
     ---------
-    folder : str or Path
-        The output folder of a cloze recipe.
+    folder : The output folder of a cloze recipe.
 
     Returns
     -------
-    Results
-        What it holds.
+    What it holds.
 
     Raises
     ------

@@ -7,6 +7,8 @@ import shutil
 import uuid
 import zlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,15 +33,12 @@ LEDGER = "left_out.jsonl"
 _WRITTEN = pa.schema([*MANIFEST, ("text", pa.string())])
 
 
-def refuse_others(output_folder, splits):
+def refuse_others(output_folder: Path, splits: Iterable[str]) -> None:
     """Refuse a folder whose manifests would not be those of one run.
 
     Arguments
     ---------
-    output_folder : Path
-        Where the manifests go.
-    splits : iterable of str
-        Those that this run writes.
+    splits : Those that this run writes.
 
     Raises
     ------
@@ -60,21 +59,22 @@ def refuse_others(output_folder, splits):
             )
 
 
-def assemble(folder, parts, languages, buckets, max_ratio=None):
+def assemble(
+    folder: Path,
+    parts: dict,
+    languages: list[str],
+    buckets: int,
+    max_ratio: float | None = None,
+) -> None:
     """Sort what was found by story, in buckets that the ranks share.
 
     Arguments
     ---------
-    folder : Path
-        Of the parts of a split; gets ``buckets/``.
-    parts : dict
-        Path -> identity, in order.
-    languages : list of str
-        Those that every sentence needs.
-    buckets : int
-        Into how many the stories are dealt.
-    max_ratio : float, optional
-        See :func:`align`.
+    folder : Of the parts of a split; gets ``buckets/``.
+    parts : Path -> identity, in order.
+    languages : Those that every sentence needs.
+    buckets : Into how many the stories are dealt.
+    max_ratio : See :func:`align`.
 
     Raises
     ------
@@ -139,26 +139,23 @@ def _deal(scratch, parts, own, buckets):
 
 
 def publish(
-    sources, output_folder, parts_folder, languages, buckets, max_left_out
-):
+    sources: Iterable[str],
+    output_folder: Path,
+    parts_folder: Path,
+    languages: list[str],
+    buckets: int,
+    max_left_out: float,
+) -> None:
     """Write the ledger, and the manifests if enough is left.
 
     The buckets are small enough to be copied one by one.
 
     Arguments
     ---------
-    sources : iterable of str
-        The splits.
-    output_folder : Path
-        Gets ``<split>.parquet`` and ``left_out.jsonl``.
-    parts_folder : Path
-        Holds the buckets.
-    languages : list of str
-        Those that every sentence has.
-    buckets : int
-        How many there are of a split.
-    max_left_out : float
-        Share of a split's rows that may have been left out.
+    output_folder : Gets ``<split>.parquet`` and ``left_out.jsonl``.
+    languages : Those that every sentence has.
+    buckets : How many there are of a split.
+    max_left_out : Share of a split's rows that may have been left out.
 
     Raises
     ------

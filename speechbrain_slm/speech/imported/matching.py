@@ -3,16 +3,16 @@
 from collections import Counter, defaultdict
 
 
-def align(facts, languages, max_ratio=None):
+def align(
+    facts: list[dict], languages: list[str], max_ratio: float | None = None
+) -> tuple[list[dict], list[dict]]:
     """Keep the sentences that are good in every language, numbered anew.
 
     Arguments
     ---------
-    facts : list of dict
-        All rows of some stories, with the fields of ``FACTS``.
-    languages : list of str
-        Those that every sentence needs.
-    max_ratio : float, optional
+    facts : All rows of some stories, with the fields of ``FACTS``.
+    languages : Those that every sentence needs.
+    max_ratio
         How many times as long as in another language a sentence may last.
 
     Returns

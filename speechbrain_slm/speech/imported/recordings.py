@@ -7,6 +7,7 @@ one of three ways.
 
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.files import files_in
@@ -31,30 +32,34 @@ COLUMNS = {
 _DIGITS = re.compile(r"(\d+)")
 
 
-def recording_rows(folders, stories, speaker=None, table=None):
+def recording_rows(
+    folders: dict,
+    stories: int | str,
+    speaker: str | dict | None = None,
+    table: str | Path | None = None,
+) -> Iterator[Row]:
     """List the rows of folders of recordings.
 
     Arguments
     ---------
-    folders : dict
+    folders
         Language -> folder. Two recordings are the same sentence if their
         paths in their folders are equal but for the suffix.
-    stories : int or str
+    stories
         A number N: a story is N recordings of a folder, one after the other
         by name (numbers in names count as numbers). ``folder``: all of a
         folder inside are one story. Else: the column of ``table`` that names
         the story.
-    speaker : str or dict, optional
+    speaker
         Who speaks, or language -> who. By default the speaker is ``unknown``.
-    table : str or Path, optional
+    table
         For stories by a column: a table with the columns ``name`` (a
         recording's path without its suffix) and that one, in the order of the
         sentences.
 
     Yields
     ------
-    Row
-        ``story_id, sentence, language, speaker, audio``.
+    ``story_id, sentence, language, speaker, audio``.
 
     Raises
     ------

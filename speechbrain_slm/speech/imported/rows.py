@@ -1,5 +1,7 @@
 """Rows of somebody's spoken corpus, one a spoken sentence, checked."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 from dataclasses import dataclass
@@ -67,7 +69,7 @@ class Columns:
     speaker: object = None
     text: object = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.audio, dict) == (self.language is not None):
             raise ValueError(
                 f"audio is {self.audio!r} and language is {self.language!r}; "
@@ -101,14 +103,14 @@ class Columns:
 
 def facts_of(
     row,
-    where,
-    columns,
-    languages,
-    folder,
-    output_folder,
-    names,
-    max_seconds=MAX_SECONDS,
-):
+    where: str,
+    columns: Columns,
+    languages: list[str],
+    folder: Path | None,
+    output_folder: Path,
+    names: dict,
+    max_seconds: float = MAX_SECONDS,
+) -> list[dict]:
     """Find out what a manifest says of a row's audio.
 
     Whatever is wrong with a row is a reason to leave it out, and no more.
@@ -117,26 +119,17 @@ def facts_of(
     ---------
     row : Row
         Of a source.
-    where : str
-        The source, for the ledger.
-    columns : Columns
-        What the row's columns mean.
-    languages : list of str
-        Those wanted.
-    folder : Path or None
-        What audio paths are relative to.
-    output_folder : Path
-        Where the manifest will be; gets audio that comes as bytes.
-    names : dict
-        A language's name in the source -> ours.
-    max_seconds : float
-        What is longer is left out.
+    where : The source, for the ledger.
+    columns : What the row's columns mean.
+    folder : What audio paths are relative to.
+    output_folder : Where the manifest will be; gets audio that comes as bytes.
+    names : A language's name in the source -> ours.
+    max_seconds : What is longer is left out.
 
     Returns
     -------
-    list of dict
-        With the fields of ``FACTS``; bad ones have a ``reason``, whose kind
-        stands before its first colon.
+    With the fields of ``FACTS``; bad ones have a ``reason``, whose kind
+    stands before its first colon.
     """
     where = f"{where}, row {row.number}"
     if row.fault:
@@ -241,17 +234,13 @@ def _sound(source, name, max_seconds):
         raise ValueError(f"bad audio: {name}{error}") from error
 
 
-def is_unchanged(table):
+def is_unchanged(table: pa.Table) -> bool:
     """Tell whether the audio files of a part are still what was read.
 
     Arguments
     ---------
-    table : pyarrow.Table
-        Columns ``file`` and ``stamp`` of its facts.
+    table : Columns ``file`` and ``stamp`` of its facts.
 
-    Returns
-    -------
-    bool
     """
     pairs = set(zip(*table.to_pydict().values(), strict=True))
     return all(stamp == file_stamp(file) for file, stamp in pairs if file)

@@ -7,11 +7,13 @@ an identity that changes when its rows do, so that processes can share them and
 a second run can skip those that it has.
 """
 
+from __future__ import annotations
+
 import hashlib
 import inspect
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,38 +51,31 @@ class Part(NamedTuple):
     batches: object
 
 
-def is_recordings(source):
+def is_recordings(source: str | Path | dict) -> bool:
     """Tell whether a source is folders of recordings.
 
     Arguments
     ---------
-    source : str or Path or dict
-        See :func:`iterate_parts`.
+    source : See :func:`iterate_parts`.
 
-    Returns
-    -------
-    bool
     """
     return isinstance(source, Mapping)
 
 
-def iterate_parts(source, rows, columns):
+def iterate_parts(
+    source: str | Path | dict, rows: int, columns: list[str]
+) -> Iterator[Part]:
     """Yield the parts of a source, in order.
 
     Arguments
     ---------
-    source : str or Path or dict
+    source
         A file, a folder, ``hub:<name>[:<configuration>[:<split>]]``, or what
         :func:`recording_rows` takes.
-    rows : int
+    rows
         Rows in a batch, and in a part where the format has none of its own
         (the parts of a Parquet file are its row groups).
-    columns : list of str
-        Those that it must have.
-
-    Yields
-    ------
-    Part
+    columns : Those that it must have.
 
     Raises
     ------
@@ -180,18 +175,16 @@ def _group_rows(path, stamp, group, first, rows, columns):
         )
 
 
-def source_files(source):
+def source_files(source: str | Path) -> list[Path]:
     """List the tables of a source.
 
     Arguments
     ---------
-    source : str or Path
-        A file or a folder.
+    source : A file or a folder.
 
     Returns
     -------
-    list of Path
-        Sorted by name; hidden files, and what systems leave, are none.
+    Sorted by name; hidden files, and what systems leave, are none.
 
     Raises
     ------

@@ -42,50 +42,43 @@ logger = logging.getLogger(__name__)
 
 
 def import_spoken(
-    sources,
-    output_folder,
-    columns,
-    languages,
-    language_names=None,
-    num_workers=2,
-    batch_rows=256,
-    buckets=64,
-    max_left_out=0.2,
-    max_ratio=None,
-    max_seconds=MAX_SECONDS,
-):
+    sources: dict,
+    output_folder: str | Path,
+    columns: Columns,
+    languages: list[str],
+    language_names: dict | None = None,
+    num_workers: int = 2,
+    batch_rows: int = 256,
+    buckets: int = 64,
+    max_left_out: float = 0.2,
+    max_ratio: float | None = None,
+    max_seconds: float = MAX_SECONDS,
+) -> None:
     """Write a manifest for each split of a spoken corpus.
 
     The ranks of ``torchrun`` share the work.
 
     Arguments
     ---------
-    sources : dict
-        Split -> list of sources (see :func:`iterate_parts`).
-    output_folder : str or Path
+    sources : Split -> list of sources (see :func:`iterate_parts`).
+    output_folder
         Gets ``<split>.parquet``, ``left_out.jsonl``, ``audio/`` (what came as
         bytes) and ``parts/``, which may be removed when all is done.
-    columns : Columns
-        Which columns hold what. Folders of recordings have their own.
-    languages : list of str
-        Those wanted. A story needs every sentence in each.
-    language_names : dict, optional
-        A language's name in the source -> ours.
-    num_workers : int
-        Threads that read and decode audio.
-    batch_rows : int
-        Rows held at once, audio included.
-    buckets : int
+    columns : Which columns hold what. Folders of recordings have their own.
+    languages : Those wanted. A story needs every sentence in each.
+    language_names : A language's name in the source -> ours.
+    num_workers : Threads that read and decode audio.
+    batch_rows : Rows held at once, audio included.
+    buckets
         Into how many the stories are dealt; the second pass holds one, without
         audio.
-    max_left_out : float
+    max_left_out
         Share of a split's rows that may be left out, without those in
         languages that are not wanted.
-    max_ratio : float, optional
+    max_ratio
         A sentence is left out that lasts so many times as long in one
         language as in another: recordings that do not say the same.
-    max_seconds : float
-        A recording that is longer is left out.
+    max_seconds : A recording that is longer is left out.
 
     Raises
     ------

@@ -5,6 +5,8 @@ samples whatever the process said before. Speech engines are rarely so on
 their own; each module says what makes its engine pure.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,10 +52,10 @@ class TextToSpeech(Protocol):
     #: Whatever changes the samples beside text and voice: JSON types.
     identity: dict
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Raise ValueError for a voice that the back-end cannot speak with."""
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text, voice) -> None:
         """Return int16 samples [T], a pure function of the arguments.
 
         ValueError says that this text cannot be spoken: the sentence is left
@@ -61,17 +63,10 @@ class TextToSpeech(Protocol):
         """
 
 
-def check_range(voice, pitch, speed):
+def check_range(
+    voice: Voice, pitch: tuple[float, ...], speed: tuple[float, ...]
+) -> None:
     """Refuse a pitch or a speed that a back-end would clamp silently.
-
-    Arguments
-    ---------
-    voice : Voice
-        The voice.
-    pitch : tuple of float
-        Lowest and highest.
-    speed : tuple of float
-        Lowest and highest.
 
     Raises
     ------
@@ -94,22 +89,16 @@ def check_range(voice, pitch, speed):
             )
 
 
-def check_speech(samples, text, voice):
+def check_speech(samples: np.ndarray, text: str, voice: Voice) -> np.ndarray:
     """Refuse what an engine gives for a text that it cannot say.
 
     Arguments
     ---------
-    samples : numpy.ndarray
-        int16 [T].
-    text : str
-        What it should be.
-    voice : Voice
-        Who should say it.
+    samples : int16 [T].
 
     Returns
     -------
-    numpy.ndarray
-        The samples.
+    The samples.
 
     Raises
     ------

@@ -20,8 +20,7 @@ class Combined:
 
     Arguments
     ---------
-    parts : dict
-        Name -> back-end. A voice is ``<name>:<the back-end's own name>``.
+    parts : Name -> back-end. A voice is ``<name>:<the back-end's own name>``.
 
     Example
     -------
@@ -32,7 +31,7 @@ class Combined:
     True
     """
 
-    def __init__(self, parts):
+    def __init__(self, parts: dict) -> None:
         if not parts:
             raise ValueError("parts is empty; expected {name: back-end}")
         self.parts = dict(parts)
@@ -43,7 +42,7 @@ class Combined:
             "parts": {name: part.identity for name, part in parts.items()},
         }
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse a voice that no back-end has.
 
         Arguments
@@ -59,20 +58,17 @@ class Combined:
         part, own = self._part(voice)
         part.check_voice(own)
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T].
+        int16 [T].
 
         Raises
         ------

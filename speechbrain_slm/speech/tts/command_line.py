@@ -33,24 +33,21 @@ class CommandLine:
 
     Arguments
     ---------
-    command : list of str
+    command
         The program and its arguments. ``{text}``, ``{voice}`` and ``{out}``
         (a ``.wav`` file that the program writes, mono) are filled in, so are
         ``{pitch}`` and ``{speed}``; without these two, a voice must leave
         them at 1.
-    sample_rate : int
-        Hz of what the program writes.
-    voices : list of str
-        The names that ``{voice}`` may take.
-    version : str
+    sample_rate : Hz of what the program writes.
+    voices : The names that ``{voice}`` may take.
+    version
         Whatever else decides the samples: the program's version, its model.
         Another one gives the audio files other names.
-    pure : bool
+    pure
         Whether the same text and voice always give the same samples. If so,
         the first utterance of a process is spoken twice to see. If not, an
         audio file that is lost cannot be made again as it was.
-    timeout : float
-        Seconds that an utterance may take.
+    timeout : Seconds that an utterance may take.
 
     Example
     -------
@@ -65,7 +62,15 @@ class CommandLine:
     8000
     """
 
-    def __init__(self, command, sample_rate, voices, version, pure, timeout):
+    def __init__(
+        self,
+        command: list[str],
+        sample_rate: int,
+        voices: list[str],
+        version: str,
+        pure: bool,
+        timeout: float,
+    ) -> None:
         self.command = [str(word) for word in command]
         text = " ".join(self.command)
         if "{out}" not in text:
@@ -98,7 +103,7 @@ class CommandLine:
                 self.command[0],
             )
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse a voice that the program is not said to have.
 
         Arguments
@@ -123,20 +128,17 @@ class CommandLine:
                     f"but no word of the command holds {{{name}}}"
                 )
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T].
+        int16 [T].
 
         Raises
         ------

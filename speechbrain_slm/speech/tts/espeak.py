@@ -70,7 +70,7 @@ class Espeak:
 
     sample_rate = SAMPLE_RATE
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.identity = {
             "name": "espeak",
             "espeakng-loader": importlib.metadata.version("espeakng-loader"),
@@ -80,10 +80,10 @@ class Espeak:
     def __getstate__(self):
         return {**self.__dict__, "_server": None}
 
-    def __del__(self):
+    def __del__(self) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """End the server process; it starts again when it is needed."""
         server, self._server = getattr(self, "_server", None), None
         if server is not None:
@@ -92,7 +92,7 @@ class Espeak:
             server.stdout.close()
             server.wait()
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse a voice that espeak-ng does not have.
 
         Arguments
@@ -120,20 +120,17 @@ class Espeak:
                 f"file name below {folder / 'lang'}, e.g. en-us, fr, de"
             )
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T] at 22.05 kHz.
+        int16 [T] at 22.05 kHz.
 
         Raises
         ------

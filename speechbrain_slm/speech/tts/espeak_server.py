@@ -69,7 +69,7 @@ def _answer_in_fork(library, request):
         sys.exit(f"espeak-ng crashed at the text {request['text']!r}")
 
 
-def main(library_path, data_path):
+def main(library_path, data_path) -> None:
     """Load the library and serve until stdin ends."""
     library = ctypes.CDLL(library_path)
     rate = library.espeak_Initialize(

@@ -53,7 +53,7 @@ class NanoTTS:
 
     sample_rate = 16000
 
-    def __init__(self):
+    def __init__(self) -> None:
         if platform.libc_ver()[0] != "glibc":
             raise RuntimeError(
                 "py-nanotts reads memory that it never wrote; only with the "
@@ -66,7 +66,7 @@ class NanoTTS:
             "volume": VOLUME,
         }
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse a voice that Pico does not have.
 
         Arguments
@@ -86,20 +86,17 @@ class NanoTTS:
             )
         check_range(voice, PITCH, SPEED)
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T] at 16 kHz.
+        int16 [T] at 16 kHz.
 
         Raises
         ------

@@ -9,6 +9,7 @@ kind of device or another release of torch may round otherwise.
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +23,12 @@ PITCH = (0.5, 2.0)
 SPEED = (0.5, 2.0)
 
 
-def model_folder(source, patterns):
+def model_folder(source: str, patterns: Sequence[str]) -> Path:
     """Return the folder of a model: itself, or the hub's copy of it.
 
     Arguments
     ---------
-    source : str
-        A local folder or a hub model.
-    patterns : sequence of str
-        The files to fetch.
-
-    Returns
-    -------
-    Path
+    source : A local folder or a hub model.
 
     Raises
     ------
@@ -59,17 +53,12 @@ def model_folder(source, patterns):
         ) from error
 
 
-def rank_device(device):
+def rank_device(device: str) -> str:
     """Return this process's device: under ``torchrun``, the rank's GPU.
 
     Arguments
     ---------
-    device : str
-        ``cpu`` or ``cuda``.
-
-    Returns
-    -------
-    str
+    device : ``cpu`` or ``cuda``.
 
     Example
     -------
@@ -82,24 +71,20 @@ def rank_device(device):
 
 
 @contextlib.contextmanager
-def drawing(text, voice, device, speaker=""):
+def drawing(
+    text: str, voice, device: torch.device | str, speaker: str = ""
+) -> Iterator[None]:
     """Draw the same noise whenever a text is said by a voice.
 
     Arguments
     ---------
-    text : str
-        The text.
     voice : Voice
         The voice; of its name, ``speaker`` counts alone.
-    device : torch.device or str
-        Where the model is.
-    speaker : str
-        Which of the model's speakers, if it has several.
+    speaker : Which of the model's speakers, if it has several.
 
     Yields
     ------
-    None
-        The caller's own state of random numbers comes back afterwards.
+    The caller's own state of random numbers comes back afterwards.
 
     Example
     -------
@@ -126,7 +111,7 @@ def drawing(text, voice, device, speaker=""):
             torch.set_num_threads(threads)
 
 
-def as_speech(wav, text, voice):
+def as_speech(wav: torch.Tensor, text: str, voice) -> np.ndarray:
     """Turn a model's samples into speech of the voice's pitch.
 
     Played faster by the factor of the pitch, it takes less time: a model must
@@ -134,17 +119,13 @@ def as_speech(wav, text, voice):
 
     Arguments
     ---------
-    wav : torch.Tensor
-        [T], on any device.
-    text : str
-        What it should be.
+    wav : [T], on any device.
     voice : Voice
         Who should say it.
 
     Returns
     -------
-    numpy.ndarray
-        int16 [T].
+    int16 [T].
 
     Raises
     ------

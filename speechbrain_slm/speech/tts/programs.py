@@ -1,5 +1,7 @@
 """Programs of others: run in bounds, and never given a text as code."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
@@ -58,13 +60,12 @@ class Ended(NamedTuple):
     stderr: bytes
 
 
-def refuse_code(command):
+def refuse_code(command: list[str]) -> None:
     """Refuse a command in which a text would be a program.
 
     Arguments
     ---------
-    command : list of str
-        Its words; ``{text}`` stands for the text.
+    command : Its words; ``{text}`` stands for the text.
 
     Raises
     ------
@@ -113,22 +114,15 @@ def _takes_code(words, command):
     return by_stdin and not _STDIN.isdisjoint(words)
 
 
-def run_program(words, text, timeout):
+def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
     """Run a program, in bounds of time and of what it may print.
 
     Arguments
     ---------
-    words : list of str
-        The program and its arguments; no shell is involved.
-    text : bytes
-        Its standard input.
-    timeout : float
+    words : The program and its arguments; no shell is involved.
+    timeout
         Seconds; then it is killed. Whatever it has started is killed at its
         end in any case, unless that has left its process group.
-
-    Returns
-    -------
-    Ended
 
     Raises
     ------
@@ -171,7 +165,7 @@ def run_program(words, text, timeout):
     return Ended(status, *printed)
 
 
-def kill_running():
+def kill_running() -> None:
     """Kill what :func:`run_program` has started and not ended yet."""
     for group in tuple(_running):
         with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ one that names more than SpeechBrain's own layers is refused.
 
 import functools
 
+import numpy as np
 import torch
 
 from speechbrain_slm.speech.tts import check_range
@@ -55,21 +56,17 @@ class SpeechBrainTTS:
 
     Arguments
     ---------
-    acoustic : str
+    acoustic
         A hub model or a local folder for
         ``speechbrain.inference.TTS.Tacotron2``.
-    vocoder : str
+    vocoder
         A hub model or a local folder for
         ``speechbrain.inference.vocoders.HIFIGAN``, trained on the same kind
         of spectrogram.
-    language : str
-        What the acoustic model speaks.
-    sample_rate : int
-        Hz of what the vocoder gives.
-    device : str
-        ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
-    trusted : bool
-        Load the models whatever their ``hyperparams.yaml`` name.
+    language : What the acoustic model speaks.
+    sample_rate : Hz of what the vocoder gives.
+    device : ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
+    trusted : Load the models whatever their ``hyperparams.yaml`` name.
 
     Raises
     ------
@@ -81,13 +78,13 @@ class SpeechBrainTTS:
 
     def __init__(
         self,
-        acoustic,
-        vocoder,
-        language="en",
-        sample_rate=22050,
-        device="cpu",
-        trusted=False,
-    ):
+        acoustic: str,
+        vocoder: str,
+        language: str = "en",
+        sample_rate: int = 22050,
+        device: str = "cpu",
+        trusted: bool = False,
+    ) -> None:
         self.language, self.sample_rate = language, sample_rate
         self.device = device
         self._folders = _folder(acoustic), _folder(vocoder)
@@ -113,7 +110,7 @@ class SpeechBrainTTS:
     def __getstate__(self):
         return {**self.__dict__, "_loaded": None}
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse any voice but the one there is.
 
         Arguments
@@ -136,20 +133,17 @@ class SpeechBrainTTS:
                 "(hparams/tts/speechbrain.yaml)"
             )
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T].
+        int16 [T].
 
         Raises
         ------

@@ -6,6 +6,8 @@ speakers does as well. VITS draws noise for the durations and for the sound; see
 ``neural.py`` for how the samples are nevertheless a function of text and voice.
 """
 
+import numpy as np
+
 from speechbrain_slm.speech.tts import check_range
 from speechbrain_slm.speech.tts.neural import (
     PITCH,
@@ -33,11 +35,10 @@ class Vits:
 
     Arguments
     ---------
-    models : dict
+    models
         Name -> a hub model or a local folder, as ``save_pretrained`` of
         ``VitsModel`` and ``VitsTokenizer`` writes it.
-    device : str
-        ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
+    device : ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
 
     Raises
     ------
@@ -47,7 +48,7 @@ class Vits:
         If models differ in their sample rate, or one is no VITS.
     """
 
-    def __init__(self, models, device="cpu"):
+    def __init__(self, models: dict, device: str = "cpu") -> None:
         if not models:
             raise ValueError("models is empty; expected {name: model}")
         self.device = device
@@ -84,7 +85,7 @@ class Vits:
     def __getstate__(self):
         return {**self.__dict__, "_loaded": {}}
 
-    def check_voice(self, voice):
+    def check_voice(self, voice) -> None:
         """Refuse a voice that no model has.
 
         Arguments
@@ -117,20 +118,17 @@ class Vits:
                 f"speakers; expected '{name}/0' to '{name}/{speakers - 1}'"
             )
 
-    def synthesize(self, text, voice):
+    def synthesize(self, text: str, voice) -> np.ndarray:
         """Speak a text.
 
         Arguments
         ---------
-        text : str
-            One sentence.
         voice : Voice
             Who speaks.
 
         Returns
         -------
-        numpy.ndarray
-            int16 [T].
+        int16 [T].
 
         Raises
         ------

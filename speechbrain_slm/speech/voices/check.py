@@ -7,6 +7,7 @@ Speakers who do not reach the threshold are left out (``voice_filter``).
 
 import itertools
 import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,26 +33,27 @@ _COLUMNS = ["speaker", "language", "audio", "sha256"]
 _BATCH_ROWS = 65536
 
 
-def draw_utterances(manifests, count, seed, languages=None):
+def draw_utterances(
+    manifests: Iterable[str | Path],
+    count: int,
+    seed: int,
+    languages: list[str] | None = None,
+) -> dict:
     """Draw audio files of each speaker and language from manifests.
 
     The manifests are read in batches; only what may still be drawn is held.
 
     Arguments
     ---------
-    manifests : iterable of str or Path
-        Parquet files with the columns of ``utils.tables.MANIFEST``.
-    count : int
-        Distinct files of each speaker and language, or all there are.
-    seed : int
+    manifests : Parquet files with the columns of ``utils.tables.MANIFEST``.
+    count : Distinct files of each speaker and language, or all there are.
+    seed
         Another seed draws others. The order of rows and files does not count.
-    languages : list of str, optional
-        Those that are compared; by default any.
+    languages : Those that are compared; by default any.
 
     Returns
     -------
-    dict
-        (speaker, language) -> list of (sha256, path), in drawn order.
+    (speaker, language) -> list of (sha256, path), in drawn order.
 
     Raises
     ------
@@ -85,28 +87,27 @@ def draw_utterances(manifests, count, seed, languages=None):
     return {key: list(drawn[key].items()) for key in sorted(drawn)}
 
 
-def embed_utterances(drawn, encoder, folder, num_workers=2, per_file=200):
+def embed_utterances(
+    drawn: dict,
+    encoder: object,
+    folder: str | Path,
+    num_workers: int = 2,
+    per_file: int = 200,
+) -> dict:
     """Embed drawn utterances; what an earlier run embedded is found.
 
     The ranks of ``torchrun`` share the work.
 
     Arguments
     ---------
-    drawn : dict
-        From :func:`draw_utterances`.
-    encoder : object
-        See ``speaker_encoders``.
-    folder : str or Path
-        Gets ``plan.json`` and ``*.parquet``.
-    num_workers : int
-        Threads that read audio.
-    per_file : int
-        Utterances in a file of embeddings: what a kill can lose.
+    drawn : From :func:`draw_utterances`.
+    encoder : See ``speaker_encoders``.
+    folder : Gets ``plan.json`` and ``*.parquet``.
+    per_file : Utterances in a file of embeddings: what a kill can lose.
 
     Returns
     -------
-    dict
-        (speaker, language) -> float32 [N, D].
+    (speaker, language) -> float32 [N, D].
 
     Raises
     ------
@@ -194,31 +195,33 @@ def _embed(encoder, wav, path):
     return vector.tolist()
 
 
-def compare_voices(embeddings, languages, threshold, compare="means"):
+def compare_voices(
+    embeddings: dict,
+    languages: list[str],
+    threshold: float,
+    compare: str = "means",
+) -> list[dict]:
     """Compare each speaker's languages, and different speakers.
 
     Arguments
     ---------
-    embeddings : dict
-        (speaker, language) -> [N, D].
-    languages : list of str
-        Two or more; every speaker should speak each.
-    threshold : float
+    embeddings : (speaker, language) -> [N, D].
+    languages : Two or more; every speaker should speak each.
+    threshold
         A speaker is kept whose every pair of languages reaches this cosine.
-    compare : str
+    compare
         ``means``: the cosine of the two mean embeddings. ``pairs``: the mean
         cosine of all pairs of utterances, which is lower, by what utterances
         of one voice and language differ.
 
     Returns
     -------
-    list of dict
-        One a speaker, the worst first: ``speaker``, ``utterances`` (language
-        -> count), ``cosine`` (of its worst pair of languages; None where it
-        lacks a language), ``cosines`` (``"en-fr"`` -> cosine), ``others``
-        (mean cosine with other speakers across the same languages),
-        ``nearest`` and ``nearest_cosine`` (the most similar of them),
-        ``kept`` and ``reason``.
+    One a speaker, the worst first: ``speaker``, ``utterances`` (language
+    -> count), ``cosine`` (of its worst pair of languages; None where it
+    lacks a language), ``cosines`` (``"en-fr"`` -> cosine), ``others``
+    (mean cosine with other speakers across the same languages),
+    ``nearest`` and ``nearest_cosine`` (the most similar of them),
+    ``kept`` and ``reason``.
 
     Raises
     ------

@@ -32,19 +32,18 @@ class PitchHistogram:
 
     Arguments
     ---------
-    low : float
-        The lowest pitch, in Hz.
-    high : float
-        The highest pitch, in Hz.
-    semitones : float
-        Width of a bin, which is also how far each value is spread.
+    low : The lowest pitch, in Hz.
+    high : The highest pitch, in Hz.
+    semitones : Width of a bin, which is also how far each value is spread.
     """
 
     sample_rate = 16000
     _FRAME, _HOP = 640, 160  # samples: 40 ms, 10 ms
     _VOICED = 0.5  # of the energy repeats after one period
 
-    def __init__(self, low=60.0, high=500.0, semitones=1.0):
+    def __init__(
+        self, low: float = 60.0, high: float = 500.0, semitones: float = 1.0
+    ) -> None:
         if not (0 < low < high and semitones > 0):
             raise ValueError(
                 f"low is {low}, high is {high} and semitones is {semitones}; "
@@ -63,19 +62,17 @@ class PitchHistogram:
         """Stay on the CPU."""
         return self
 
-    def pitch(self, wav):
+    def pitch(self, wav: np.ndarray) -> np.ndarray:
         """Estimate the pitch of an utterance's voiced frames.
 
         Arguments
         ---------
-        wav : numpy.ndarray
-            Waveform, ``[T]``, at 16 kHz.
+        wav : Waveform, ``[T]``, at 16 kHz.
 
         Returns
         -------
-        numpy.ndarray
-            Hz, one a voiced frame: the first strong peak of the frame's
-            normalised autocorrelation.
+        Hz, one a voiced frame: the first strong peak of the frame's
+        normalised autocorrelation.
 
         Example
         -------
@@ -129,23 +126,21 @@ class EcapaEncoder:
 
     Arguments
     ---------
-    source : str
+    source
         A hub name or a local folder for
         ``speechbrain.inference.classifiers.EncoderClassifier``.
-    savedir : str
-        Where a hub model is kept.
-    trusted : bool
-        Load it whatever its ``hyperparams.yaml`` names.
+    savedir : Where a hub model is kept.
+    trusted : Load it whatever its ``hyperparams.yaml`` names.
     """
 
     sample_rate = 16000
 
     def __init__(
         self,
-        source="speechbrain/spkrec-ecapa-voxceleb",
-        savedir="models/spkrec-ecapa-voxceleb",
-        trusted=False,
-    ):
+        source: str = "speechbrain/spkrec-ecapa-voxceleb",
+        savedir: str = "models/spkrec-ecapa-voxceleb",
+        trusted: bool = False,
+    ) -> None:
         self.source, self.savedir, self.device = source, savedir, "cpu"
         self.trusted = trusted
 
@@ -195,11 +190,10 @@ class XVectorEncoder:
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
+    source : A hub name or a local folder.
     """
 
-    def __init__(self, source="microsoft/wavlm-base-plus-sv"):
+    def __init__(self, source: str = "microsoft/wavlm-base-plus-sv") -> None:
         self.source, self.device = source, "cpu"
 
     @functools.cached_property

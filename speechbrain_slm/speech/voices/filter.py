@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,20 +28,18 @@ LEDGER = "left_out.jsonl"
 _BATCH_ROWS = 65536
 
 
-def output_tables(splits, output_folder):
+def output_tables(
+    splits: Iterable[str], output_folder: str | Path
+) -> list[Path]:
     """List what is written, and refuse to replace what another made.
 
     Arguments
     ---------
-    splits : iterable of str
-        Of the manifests.
-    output_folder : str or Path
-        Where the new ones go.
+    output_folder : Where the new ones go.
 
     Returns
     -------
-    list of Path
-        The manifests, then the items.
+    The manifests, then the items.
 
     Raises
     ------
@@ -55,8 +54,13 @@ def output_tables(splits, output_folder):
 
 
 def leave_out_voices(
-    manifests, items, output_folder, voices, max_left_out=1.0, stamps=None
-):
+    manifests: dict,
+    items: str | Path | None,
+    output_folder: str | Path,
+    voices: list[dict],
+    max_left_out: float = 1.0,
+    stamps: list[str] | None = None,
+) -> None:
     """Write manifests and items without the voices that were not kept.
 
     A story goes as a whole, in all languages, if any of its sentences is by
@@ -65,19 +69,13 @@ def leave_out_voices(
 
     Arguments
     ---------
-    manifests : dict
-        Split -> manifest (Parquet).
-    items : str or Path or None
-        The table of cloze items, if there is one.
-    output_folder : str or Path
+    items : The table of cloze items, if there is one.
+    output_folder
         Gets ``<split>.parquet``, whose audio paths lead to the old files,
         ``items.parquet`` and ``left_out.jsonl``.
-    voices : list of dict
-        From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
-    max_left_out : float
-        Share of a split's rows that may be left out.
-    stamps : list of str, optional
-        ``file_stamp`` of the manifests as they were compared.
+    voices : From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
+    max_left_out : Share of a split's rows that may be left out.
+    stamps : ``file_stamp`` of the manifests as they were compared.
 
     Raises
     ------

@@ -5,23 +5,21 @@ from pathlib import Path
 from speechbrain_slm.utils.atomic import atomic_path, write_atomic, write_json
 
 
-def write_report(folder, rows, settings):
+def write_report(
+    folder: str | Path, rows: list[dict], settings: dict
+) -> list[str]:
     """Write ``voices.json``, ``voices.md`` and ``voices.png``.
 
     Arguments
     ---------
-    folder : str or Path
-        Where to.
-    rows : list of dict
-        From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
-    settings : dict
+    rows : From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
+    settings
         What the numbers depend on: ``encoder``, ``compare``, ``threshold``,
         ``languages``, ``utterances``, ``seed``.
 
     Returns
     -------
-    list of str
-        The speakers kept, by name.
+    The speakers kept, by name.
     """
     folder = Path(folder)
     kept = sorted(row["speaker"] for row in rows if row["kept"])
@@ -32,20 +30,17 @@ def write_report(folder, rows, settings):
     return kept
 
 
-def voices_table(rows, settings):
+def voices_table(rows: list[dict], settings: dict) -> str:
     """Format the check as Markdown.
 
     Arguments
     ---------
-    rows : list of dict
-        See :func:`write_report`.
-    settings : dict
-        See :func:`write_report`.
+    rows : See :func:`write_report`.
+    settings : See :func:`write_report`.
 
     Returns
     -------
-    str
-        One row a speaker, and what was compared.
+    One row a speaker, and what was compared.
     """
     lines = [
         "| speaker | utterances | cosine, own languages | other speakers | "

@@ -44,17 +44,13 @@ class Story:
     wrong_ending: dict[str, str]
 
 
-def split_of(plot, characters, thing):
+def split_of(plot: str, characters, thing: str):
     """The split that owns a combination, whatever else the grammar holds.
 
     Arguments
     ---------
-    plot : str
-        The plot's name.
     characters : Sequence[str]
         The characters' names; their order does not matter.
-    thing : str
-        The thing's name.
 
     Returns
     -------
@@ -89,7 +85,7 @@ class StoryGrammar:
         The plots, in order.
     """
 
-    def __init__(self, lexicon, plots):
+    def __init__(self, lexicon, plots) -> None:
         self.lexicon = lexicon
         self.plots = plots
 
@@ -141,13 +137,8 @@ class StoryGrammar:
             if split_of(plot.name, cast, thing) == split
         ]
 
-    def count(self, split):
+    def count(self, split: str):
         """How many distinct stories a split has.
-
-        Arguments
-        ---------
-        split : str
-            "train", "valid" or "test".
 
         Returns
         -------
@@ -164,18 +155,17 @@ class StoryGrammar:
                 size = len(owned) * prod(plot.num_wordings(course))
                 yield plot, course, owned, size
 
-    def generate(self, num_stories, split, seed, languages=("en", "fr")):
+    def generate(
+        self, num_stories: int, split: str, seed: int, languages=("en", "fr")
+    ):
         """Draws distinct stories, evenly over plots, courses, combinations.
 
         Arguments
         ---------
-        num_stories : int
-            How many.
-        split : str
+        split
             "train", "valid" or "test"; no combination of plot, characters
             and thing stands in two of them.
-        seed : int
-            Another seed draws other stories.
+        seed : Another seed draws other stories.
         languages : Sequence[str]
             The languages to write them in.
 
@@ -257,15 +247,14 @@ def _draw(plot, course, owned, quota, rng):
             yield plot, course, *owned[place], wordings
 
 
-def topic_endings(stories, seed):
+def topic_endings(stories, seed: int):
     """Finds for each story another one whose ending is off its topic.
 
     Arguments
     ---------
     stories : Sequence[Story]
         The stories.
-    seed : int
-        Another seed chooses other stories.
+    seed : Another seed chooses other stories.
 
     Returns
     -------

@@ -161,13 +161,12 @@ LANGUAGES = {"en": English(), "fr": French()}
 _PLAIN = Language()
 
 
-def language_rules(language):
+def language_rules(language: str):
     """The rules of a language, plain substitution where there are none.
 
     Arguments
     ---------
-    language : str
-        The language's key in the data, such as "en".
+    language : The language's key in the data, such as "en".
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """The story grammar's words: characters and things, with their languages."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import yaml
 
@@ -11,19 +12,13 @@ class GrammarError(ValueError):
     """Data that is not a story grammar, or a request it cannot serve."""
 
 
-def need(condition, where, found, expected):
+def need(condition: bool, where, found: str, expected: str) -> None:
     """Raises a `GrammarError` that says what was found where.
 
     Arguments
     ---------
-    condition : bool
-        What must hold.
     where : str | Path
         The file, plot and sentence, or the argument.
-    found : str
-        What stands there.
-    expected : str
-        What should.
 
     Raises
     ------
@@ -49,13 +44,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path):
+def read_yaml(path: Path):
     """Reads a file of the grammar.
-
-    Arguments
-    ---------
-    path : Path
-        A YAML file.
 
     Returns
     -------
@@ -85,15 +75,8 @@ class Lexicon:
     things: dict[str, dict]
     _words: dict = field(default_factory=dict)
 
-    def word(self, name, language):
+    def word(self, name: str, language: str):
         """The word for a character or a thing.
-
-        Arguments
-        ---------
-        name : str
-            The entry's name.
-        language : str
-            The language's key.
 
         Returns
         -------
@@ -117,15 +100,14 @@ class Lexicon:
                 self._words[key] = rules.noun(self.things[name][language])
         return self._words[key]
 
-    def first_characters(self, number, least):
+    def first_characters(self, number, least: int):
         """Keeps the first characters.
 
         Arguments
         ---------
         number : int | None
             How many, or all.
-        least : int
-            How many a plot needs.
+        least : How many a plot needs.
 
         Returns
         -------
@@ -148,13 +130,12 @@ class Lexicon:
         )
 
 
-def read_lexicon(path):
+def read_lexicon(path: Path):
     """Reads the lexicon.
 
     Arguments
     ---------
-    path : Path
-        ``lexicon.yaml``.
+    path : ``lexicon.yaml``.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Reads a story grammar's plots (see ``mini/README.md``) and checks them."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from speechbrain_slm.stories.grammar.languages import TemplateError
 from speechbrain_slm.stories.grammar.lexicon import (
@@ -28,13 +29,8 @@ class Plot:
     languages: tuple[str, ...]
     courses: dict[str, list[list[dict[str, Template]]]]
 
-    def num_wordings(self, course):
+    def num_wordings(self, course: str):
         """How many wordings each sentence of a course has.
-
-        Arguments
-        ---------
-        course : str
-            "A" or "B".
 
         Returns
         -------
@@ -43,13 +39,12 @@ class Plot:
         return [len(wordings) for wordings in self.courses[course]]
 
 
-def read_plots(folder, lexicon):
+def read_plots(folder: Path, lexicon):
     """Reads all plots, files in the order of their names.
 
     Arguments
     ---------
-    folder : Path
-        The folder of ``*.yaml`` files, each with a list of plots.
+    folder : The folder of ``*.yaml`` files, each with a list of plots.
     lexicon : Lexicon
         What fills the slots.
 

@@ -34,10 +34,8 @@ class Template:
 
     Arguments
     ---------
-    text : str
-        The sentence, see the module's description.
-    language : str
-        The language's key, such as "fr".
+    text : The sentence, see the module's description.
+    language : The language's key, such as "fr".
     slots : Iterable[str]
         The slots that the plot has, such as ``("c1", "thing")``.
 
@@ -58,7 +56,7 @@ class Template:
     "L'ours d'Anna est tombé."
     """
 
-    def __init__(self, text, language, slots):
+    def __init__(self, text: str, language: str, slots) -> None:
         self.text = text
         self.rules = language_rules(language)
         # Literal text at even places, the inside of a slot at odd ones.

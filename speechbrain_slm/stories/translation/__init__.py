@@ -5,7 +5,10 @@ back-end answers a story with one text a sentence, or with a `TranslationError`
 that says why it cannot; a story that is answered otherwise is left out whole.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,13 +21,11 @@ class TranslationError(ValueError):
 
     Arguments
     ---------
-    reason : str
-        Why; of a sentence, what is wrong with it.
-    sentence : int, optional
-        Which, from 0, as in the tables.
+    reason : Why; of a sentence, what is wrong with it.
+    sentence : Which, from 0, as in the tables.
     """
 
-    def __init__(self, reason, sentence=None):
+    def __init__(self, reason: str, sentence: int | None = None) -> None:
         where = "" if sentence is None else f"sentence {sentence} "
         super().__init__(f"{where}{reason}")
         self.reason, self.sentence = reason, sentence
@@ -51,40 +52,38 @@ class Translator(Protocol):
     #: Whatever changes the translations: JSON types.
     identity: dict
 
-    def to(self, device):
+    def to(self, device) -> Translator:
         """Compute on a device, where there is something to compute.
 
         Returns
         -------
-        Translator
-            Itself.
+        Itself.
         """
 
-    def translate(self, shards, check):
+    def translate(
+        self, shards: Iterable[list[Story]], check: Checks
+    ) -> Iterator[list]:
         """Translate stories, shard by shard.
 
         Arguments
         ---------
-        shards : iterable of list of Story
-            Read ahead by a shard or so, and not held.
-        check : Checks
+        shards : Read ahead by a shard or so, and not held.
+        check
             What a translation is held against afterwards; a back-end that can
             mend a bad one calls it itself.
 
         Yields
         ------
-        list
-            For each story of a shard the list of its translated sentences,
-            or a `TranslationError`. It depends on the shard alone.
+        For each story of a shard the list of its translated sentences,
+        or a `TranslationError`. It depends on the shard alone.
         """
 
-    def usage(self):
+    def usage(self) -> dict:
         """Return what the work has cost up to now, empty where nothing.
 
         Returns
         -------
-        dict
-            JSON types.
+        JSON types.
         """
 
 
@@ -117,21 +116,14 @@ class Checks:
     copy_letters: int = 20
     length_ratio: float = 4.0
 
-    def __call__(self, sentences, translations, first=0):
+    def __call__(
+        self, sentences: list[str], translations: list[str], first: int = 0
+    ) -> list[str]:
         """Return the translations with plain spaces, or refuse them.
 
         Arguments
         ---------
-        sentences : list of str
-            What was translated.
-        translations : list of str
-            What came back.
-        first : int
-            The number of the first sentence, for the message.
-
-        Returns
-        -------
-        list of str
+        first : The number of the first sentence, for the message.
 
         Raises
         ------

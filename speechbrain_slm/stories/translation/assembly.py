@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,35 +35,24 @@ class TooManyRejected(ValueError):
     """More stories have no translation than the run may leave out."""
 
 
-def forget_rejected(folder):
-    """Remove the shards with rejected stories: a rerun tries them again.
-
-    Arguments
-    ---------
-    folder : Path
-        Where they are.
-    """
+def forget_rejected(folder: Path) -> None:
+    """Remove the shards with rejected stories: a rerun tries them again."""
     for path in find_parts(folder).values():
         reasons = read_part(path)[0]["reason"]
         if reasons.null_count < len(reasons):
             path.unlink()
 
 
-def output_schema(held, target_language, leave_out):
+def output_schema(
+    held, target_language: str, leave_out: Sequence[str]
+) -> pa.Schema:
     """Return the columns of the new table.
 
     Arguments
     ---------
     held : HeldFile
         The table without it.
-    target_language : str
-        The column to add.
-    leave_out : sequence of str
-        Columns that are not taken over.
-
-    Returns
-    -------
-    pyarrow.Schema
+    leave_out : Columns that are not taken over.
 
     Raises
     ------
@@ -91,30 +82,28 @@ def output_schema(held, target_language, leave_out):
     return pa.schema([*fields, added], metadata=mark_of(MAKER))
 
 
-def assemble(held, path_out, languages, folder, schema, plan, most):
+def assemble(
+    held,
+    path_out: Path,
+    languages: tuple[str, ...],
+    folder: Path,
+    schema: pa.Schema,
+    plan: dict,
+    most: float,
+) -> dict:
     """Put the table together, and write the ledger.
 
     Arguments
     ---------
     held : HeldFile
         The table without the language.
-    path_out : Path
-        The table with it.
-    languages : tuple of str
-        That which is there, and that which is added.
-    folder : Path
-        Where its shards are, all of them.
-    schema : pyarrow.Schema
-        Of the new table.
-    plan : dict
-        What is pinned there.
-    most : float
-        How many stories may be left out.
+    languages : That which is there, and that which is added.
+    folder : Where its shards are, all of them.
+    most : How many stories may be left out.
 
     Returns
     -------
-    dict
-        Numbers of ``stories`` and of those ``left_out``.
+    Numbers of ``stories`` and of those ``left_out``.
 
     Raises
     ------

@@ -10,6 +10,7 @@ import json
 import logging
 import re
 from collections import deque
+from pathlib import Path
 
 from speechbrain_slm.stories.translation import TranslationError
 from speechbrain_slm.stories.translation.replies import ReplyCache
@@ -32,55 +33,45 @@ class ChatTranslator:
     ---------
     endpoint : ChatEndpoint
         Where to ask.
-    model : str
-        The model's name there.
-    prompt : str
+    prompt
         What the model is told first. ``{source}`` and ``{target}`` stand for
         the languages' names.
-    retry_prompt : str
+    retry_prompt
         What it is told when a reply cannot be used; ``{error}`` stands for
         what is wrong with it.
-    source_name : str
-        The language of the stories, in the words of the prompt.
-    target_name : str
-        The language to translate to.
-    cache_folder : str or Path
+    source_name : The language of the stories, in the words of the prompt.
+    target_name : The language to translate to.
+    cache_folder
         Where good replies are kept, by the hash of prompt, model, settings
         and sentences. Whoever asks the same again gets them from there.
-    response_format : str
+    response_format
         ``json_schema``; for servers that do not take it ``json_object``, or
         ``text``, which asks for nothing.
-    options : dict, optional
-        Further fields of each request, such as ``temperature``.
-    sentences_per_request : int
+    options : Further fields of each request, such as ``temperature``.
+    sentences_per_request
         A longer story is sent in parts, each with those before it as context.
-    attempts : int
-        How often the model may reply before the story is left out.
-    concurrency : int
-        Requests at a time.
-    prompt_price : float, optional
-        Of a million tokens sent, for the log.
-    completion_price : float, optional
-        Of a million tokens received.
+    attempts : How often the model may reply before the story is left out.
+    prompt_price : Of a million tokens sent, for the log.
+    completion_price : Of a million tokens received.
     """
 
     def __init__(
         self,
         endpoint,
-        model,
-        prompt,
-        retry_prompt,
-        source_name,
-        target_name,
-        cache_folder,
-        response_format="json_schema",
-        options=None,
-        sentences_per_request=40,
-        attempts=3,
-        concurrency=8,
-        prompt_price=None,
-        completion_price=None,
-    ):
+        model: str,
+        prompt: str,
+        retry_prompt: str,
+        source_name: str,
+        target_name: str,
+        cache_folder: str | Path,
+        response_format: str = "json_schema",
+        options: dict | None = None,
+        sentences_per_request: int = 40,
+        attempts: int = 3,
+        concurrency: int = 8,
+        prompt_price: float | None = None,
+        completion_price: float | None = None,
+    ) -> None:
         if response_format not in RESPONSE_FORMATS:
             raise ValueError(
                 f"response_format is {response_format!r}; expected one of "

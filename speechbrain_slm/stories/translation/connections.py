@@ -11,7 +11,7 @@ import time
 import urllib.request
 
 
-def open_request(request, timeout):
+def open_request(request, timeout: float):
     """Send a request.
 
     Arguments
@@ -19,8 +19,7 @@ def open_request(request, timeout):
     request : urllib.request.Request
         Proxies of the environment are used; a redirect is an error, since it
         would carry the key to wherever it points.
-    timeout : float
-        Seconds from now in which the whole reply must have been read.
+    timeout : Seconds from now in which the whole reply must have been read.
 
     Returns
     -------
@@ -49,7 +48,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class _Reader(io.RawIOBase):
     """Reads from a socket until a moment, however little comes at a time."""
 
-    def __init__(self, sock, timeout, deadline):
+    def __init__(self, sock, timeout, deadline) -> None:
         self._socket = sock
         self._raw = sock.makefile("rb", buffering=0)
         self._timeout, self._deadline = timeout, deadline
@@ -67,13 +66,13 @@ class _Reader(io.RawIOBase):
                 pass
         raise TimeoutError(f"no whole reply within {self._timeout} s")
 
-    def close(self):
+    def close(self) -> None:
         self._raw.close()
         super().close()
 
 
 class _Response(http.client.HTTPResponse):
-    def __init__(self, sock, *arguments, limits, **options):
+    def __init__(self, sock, *arguments, limits, **options) -> None:
         super().__init__(sock, *arguments, **options)
         self.fp.close()
         self.fp = io.BufferedReader(_Reader(sock, *limits))
@@ -82,7 +81,7 @@ class _Response(http.client.HTTPResponse):
 class _Limited:
     """Gives a connection's replies its time limit."""
 
-    def __init__(self, host, timeout, **options):
+    def __init__(self, host, timeout, **options) -> None:
         super().__init__(host, timeout=timeout, **options)
         limits = timeout, time.monotonic() + timeout
         self.response_class = functools.partial(_Response, limits=limits)

@@ -45,7 +45,7 @@ class EndpointError(RuntimeError):
 class _Passing(Exception):
     """A fault that may be gone next time."""
 
-    def __init__(self, message, wait=None):
+    def __init__(self, message, wait=None) -> None:
         super().__init__(message)
         self.wait = wait
 
@@ -55,22 +55,20 @@ class ChatEndpoint:
 
     Arguments
     ---------
-    base_url : str
+    base_url
         Such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
-    api_key_variable : str, optional
+    api_key_variable
         The environment variable that holds the API key. By default none is
         sent.
-    timeout : float
-        Seconds that a reply may take, from the request to its last byte.
-    max_attempts : int
-        How often a request is sent before the run stops.
-    backoff : float
+    timeout : Seconds that a reply may take, from the request to its last byte.
+    max_attempts : How often a request is sent before the run stops.
+    backoff
         Seconds before the second attempt; doubled with each further one, up
         to a minute, and shortened at random by up to a half.
-    max_wait : float
+    max_wait
         The longest ``Retry-After`` that is obeyed, in seconds; beyond it the
         run stops.
-    requests_per_minute : float, optional
+    requests_per_minute
         The rate of all ranks together. By default there is no limit.
 
     Raises
@@ -81,14 +79,14 @@ class ChatEndpoint:
 
     def __init__(
         self,
-        base_url,
-        api_key_variable=None,
-        timeout=120.0,
-        max_attempts=8,
-        backoff=1.0,
-        max_wait=300.0,
-        requests_per_minute=None,
-    ):
+        base_url: str,
+        api_key_variable: str | None = None,
+        timeout: float = 120.0,
+        max_attempts: int = 8,
+        backoff: float = 1.0,
+        max_wait: float = 300.0,
+        requests_per_minute: float | None = None,
+    ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
@@ -139,7 +137,7 @@ class ChatEndpoint:
         self._stopped = threading.Event()
         self._fatal = ""
 
-    def begin(self):
+    def begin(self) -> None:
         """Get ready, and refuse to without the key.
 
         Raises
@@ -159,30 +157,23 @@ class ChatEndpoint:
                 self.url,
             )
 
-    def stop(self, reason="the run ends"):
+    def stop(self, reason: str = "the run ends") -> None:
         """Make all threads give up, those that wait at once.
 
         Arguments
         ---------
-        reason : str
-            What their errors say; the first one stays.
+        reason : What their errors say; the first one stays.
         """
         with self._lock:
             self._fatal = self._fatal or reason
         self._stopped.set()
 
-    def complete(self, body):
+    def complete(self, body: dict) -> dict:
         """Send a request until there is a reply.
-
-        Arguments
-        ---------
-        body : dict
-            The request, as JSON.
 
         Returns
         -------
-        dict
-            The reply: ``choices`` has at least one entry with a ``message``.
+        The reply: ``choices`` has at least one entry with a ``message``.
 
         Raises
         ------

@@ -35,13 +35,11 @@ class ParallelFile:
 
     Arguments
     ---------
-    path : str or Path
+    path
         A ``.jsonl``, ``.tsv`` or ``.parquet`` file (see ``utils.user_tables``)
         with ``story_id``, ``sentence`` (0, 1, 2, ...) and text columns;
         the rows of a story stand together, in order.
-    target_column : str
-        The translation.
-    source_column : str, optional
+    source_column
         The text that was translated: a story in which it is not that of the
         stories table is left out, since nothing says that sentence ``i`` is
         the same there. By default the numbers alone are trusted.
@@ -56,7 +54,12 @@ class ParallelFile:
     [[['Bonjour.'], TranslationError('the parallel file does not have it')]]
     """
 
-    def __init__(self, path, target_column, source_column=None):
+    def __init__(
+        self,
+        path: str | Path,
+        target_column: str,
+        source_column: str | None = None,
+    ) -> None:
         self.path = Path(path)
         self.target_column = target_column
         self.source_column = source_column
@@ -169,7 +172,7 @@ def _hash(story_id):
 class _TextRows:
     """Rows of a text file, found by the byte at which they begin."""
 
-    def __init__(self, path, columns):
+    def __init__(self, path, columns) -> None:
         self.path = path
         self.columns = columns
         self.held = HeldFile(path, "translations, a row a sentence")
@@ -244,7 +247,7 @@ def _lines(file):
 class _ParquetRows:
     """Rows of a Parquet file, found by their number; one group is held."""
 
-    def __init__(self, path, columns):
+    def __init__(self, path, columns) -> None:
         self.columns = columns
         self.held = HeldFile(path, "translations, a row a sentence")
         with parquet_of(self.held) as file:

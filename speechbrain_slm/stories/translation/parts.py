@@ -7,6 +7,8 @@ published as one file, whole or not at all.
 
 import hashlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -31,34 +33,21 @@ PART = pa.schema(
 _ROWS = 16384  # read at once
 
 
-def open_stories(path):
-    """Open a stories table, which is read several times.
-
-    Arguments
-    ---------
-    path : Path
-        The table (Parquet).
-
-    Returns
-    -------
-    HeldFile
-    """
+def open_stories(path: Path) -> HeldFile:
+    """Open a stories table, which is read several times."""
     return HeldFile(
         path, "a stories table (Parquet), as the text recipe writes"
     )
 
 
-def read_shards(held, columns, stories_per_shard):
+def read_shards(
+    held: HeldFile, columns: list[str], stories_per_shard: int
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Cut a stories table into shards of whole stories.
 
     Arguments
     ---------
-    held : HeldFile
-        A stories table.
-    columns : list of str
-        What to read, ``story_id`` and ``sentence`` among it.
-    stories_per_shard : int
-        Stories in a shard.
+    columns : What to read, ``story_id`` and ``sentence`` among it.
 
     Yields
     ------
@@ -101,22 +90,12 @@ def _starts(table):
     return np.flatnonzero(np.concatenate([[True], new.astype(bool)]))
 
 
-def survey(held, language, stories_per_shard):
+def survey(held: HeldFile, language: str, stories_per_shard: int) -> dict:
     """Read a stories table through and refuse what is not one.
-
-    Arguments
-    ---------
-    held : HeldFile
-        The table.
-    language : str
-        Its text column.
-    stories_per_shard : int
-        Stories in a shard.
 
     Returns
     -------
-    dict
-        ``stories``: their number; ``sha256``: of the file.
+    ``stories``: their number; ``sha256``: of the file.
 
     Raises
     ------
@@ -168,22 +147,10 @@ def _check_shard(path, table, starts, language, row):
         )
 
 
-def stories_of(table, starts, language):
-    """Return the stories of a shard.
-
-    Arguments
-    ---------
-    table : pyarrow.Table
-        Its rows.
-    starts : numpy.ndarray
-        Where they begin.
-    language : str
-        The text column.
-
-    Returns
-    -------
-    list of Story
-    """
+def stories_of(
+    table: pa.Table, starts: np.ndarray, language: str
+) -> list[Story]:
+    """Return the stories of a shard."""
     names = table["story_id"].take(starts).to_pylist()
     texts = table[language].to_pylist()
     ends = [*starts[1:].tolist(), len(table)]
@@ -193,54 +160,40 @@ def stories_of(table, starts, language):
     ]
 
 
-def facts_of(plan, stories):
+def facts_of(plan: dict, stories: list[Story]) -> dict:
     """Say what makes a part: the plan of its folder, and its stories.
 
     Arguments
     ---------
-    plan : dict
-        What is pinned.
-    stories : list of Story
-        What is translated, as it was read.
+    stories : What is translated, as it was read.
 
     Returns
     -------
-    dict
-        Two hashes.
+    Two hashes.
     """
     return {"plan": identity_of(plan), "stories": identity_of(stories)}
 
 
-def write_part(folder, number, rows, facts):
+def write_part(
+    folder: Path, number: int, rows: list[dict], facts: dict
+) -> None:
     """Publish a shard.
 
     Arguments
     ---------
-    folder : Path
-        Where.
-    number : int
-        Which shard it is.
-    rows : list of dict
-        A row a story, of ``PART``.
-    facts : dict
-        See :func:`facts_of`.
+    rows : A row a story, of ``PART``.
+    facts : See :func:`facts_of`.
     """
     table = pa.Table.from_pylist(rows, schema=PART)
     write_piece(folder / PARTS.replace("*", f"{number:07d}"), table, facts)
 
 
-def find_parts(folder):
+def find_parts(folder: Path) -> dict:
     """Find the shards that are done, those of array jobs too.
-
-    Arguments
-    ---------
-    folder : Path
-        Where they are published.
 
     Returns
     -------
-    dict
-        number -> path
+    number -> path
     """
     return {
         int(re.search(r"part-(\d+)", path.name)[1]): path
@@ -249,15 +202,12 @@ def find_parts(folder):
     }
 
 
-def read_part(path, plan=None):
+def read_part(path: Path, plan: dict | None = None) -> tuple[pa.Table, dict]:
     """Read a shard.
 
     Arguments
     ---------
-    path : Path
-        Its file.
-    plan : dict, optional
-        What is pinned; by default it may be that of any plan.
+    plan : What is pinned; by default it may be that of any plan.
 
     Returns
     -------

@@ -25,8 +25,7 @@ class ReplyCache:
 
     Arguments
     ---------
-    folder : str or Path
-        Made when it is first used.
+    folder : Made when it is first used.
 
     Example
     -------
@@ -38,23 +37,19 @@ class ReplyCache:
     {'gpt': {'requests': 1, 'prompt_tokens': 12, 'completion_tokens': 7}}
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._lock = threading.Lock()
         self._own = None
         self._others = []
 
-    def get(self, key):
+    def get(self, key: str) -> list[str] | None:
         """Look a reply up.
 
         Arguments
         ---------
-        key : str
-            The hash of all that makes it.
+        key : The hash of all that makes it.
 
-        Returns
-        -------
-        list of str or None
         """
         query = "SELECT sentences FROM replies WHERE key = ?"
         with self._lock:
@@ -64,21 +59,20 @@ class ReplyCache:
                     return json.loads(rows[0][0])
         return None
 
-    def add(self, model, prompt_tokens, completion_tokens, key, sentences):
+    def add(
+        self,
+        model: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        key: str,
+        sentences: list[str] | None,
+    ) -> None:
         """Count a request, and keep what came of it.
 
         Arguments
         ---------
-        model : str
-            Who was paid.
-        prompt_tokens : int
-            Tokens sent.
-        completion_tokens : int
-            Tokens received.
-        key : str
-            The hash of all that makes the reply.
-        sentences : list of str or None
-            The reply; None if it cannot be used.
+        key : The hash of all that makes the reply.
+        sentences : The reply; None if it cannot be used.
         """
         with self._lock:
             path, connection = self._open()[0]
@@ -98,13 +92,12 @@ class ReplyCache:
                     query = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
                     _run(path, connection, query, (key, text))
 
-    def totals(self):
+    def totals(self) -> dict:
         """Sum up all requests whose replies came here, of all runs.
 
         Returns
         -------
-        dict
-            model -> {requests, prompt_tokens, completion_tokens}
+        model -> {requests, prompt_tokens, completion_tokens}
         """
         query = f"SELECT model, {', '.join(COUNTS)} FROM usage ORDER BY model"
         sums = {}

@@ -26,36 +26,33 @@ class Seq2SeqTranslator:
 
     Arguments
     ---------
-    source : str
+    source
         A hub name or a local folder, such as
         ``facebook/nllb-200-distilled-600M`` or ``Helsinki-NLP/opus-mt-en-fr``.
-    source_code : str, optional
+    source_code
         The model's name for the language of the stories (``eng_Latn``,
         ``en``). None for models of one pair.
-    target_code : str, optional
+    target_code
         Its name for the language to translate to (``fra_Latn``, ``fr``; Marian
         with several targets: ``>>fra<<``).
-    num_beams : int
-        1 is greedy.
-    length_ratio : float
+    num_beams : 1 is greedy.
+    length_ratio
         A translation may have this times the tokens of its sentence, and 20;
         one that has not ended then is refused.
-    batch_tokens : int
-        Source tokens in a batch, padding included.
-    precision : str
-        ``fp32``, ``bf16`` or ``fp16``.
+    batch_tokens : Source tokens in a batch, padding included.
+    precision : ``fp32``, ``bf16`` or ``fp16``.
     """
 
     def __init__(
         self,
-        source,
-        source_code=None,
-        target_code=None,
-        num_beams=1,
-        length_ratio=2.0,
-        batch_tokens=4096,
-        precision="fp32",
-    ):
+        source: str,
+        source_code: str | None = None,
+        target_code: str | None = None,
+        num_beams: int = 1,
+        length_ratio: float = 2.0,
+        batch_tokens: int = 4096,
+        precision: str = "fp32",
+    ) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; expected one of "

@@ -10,17 +10,12 @@ import math
 import time
 
 
-def is_here(host):
+def is_here(host: str) -> bool:
     """Tell whether a host is this machine.
 
     Arguments
     ---------
-    host : str
-        A name or an address.
-
-    Returns
-    -------
-    bool
+    host : A name or an address.
 
     Example
     -------
@@ -33,13 +28,8 @@ def is_here(host):
         return host == "localhost" or host.endswith(".localhost")
 
 
-def server_error(text):
+def server_error(text: str) -> tuple[str, str]:
     """Return the code and the message of a server's error.
-
-    Arguments
-    ---------
-    text : str
-        Its reply.
 
     Returns
     -------
@@ -59,18 +49,12 @@ def server_error(text):
     return "", text[:500].strip() or "no message"
 
 
-def seconds_of(after):
+def seconds_of(after: str | None) -> float | None:
     """Read a Retry-After header.
-
-    Arguments
-    ---------
-    after : str or None
-        Seconds, or a date.
 
     Returns
     -------
-    float or None
-        Seconds, 0 or more; None if it is neither.
+    Seconds, 0 or more; None if it is neither.
 
     Example
     -------

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from speechbrain_slm.stories.translation import Checks, TranslationError
@@ -53,18 +54,12 @@ LOG_INTERVAL = 10  # seconds between two lines on the progress
 _TRIAL = 50
 
 
-def check_tables(paths):
+def check_tables(paths: list[str | Path]) -> list[Path]:
     """Refuse tables that are none, or whose names would meet.
-
-    Arguments
-    ---------
-    paths : list of str or Path
-        Stories tables.
 
     Returns
     -------
-    list of Path
-        The same, each of them there.
+    The same, each of them there.
 
     Raises
     ------
@@ -83,56 +78,47 @@ def check_tables(paths):
 
 
 def translate_table(
-    path_in,
-    path_out,
-    source_language,
-    target_language,
+    path_in: str | Path,
+    path_out: str | Path,
+    source_language: str,
+    target_language: str,
     translator,
-    folder,
-    checks=None,
-    leave_out=(),
-    stories_per_shard=100,
-    max_rejected=0.01,
-    job=None,
-    num_jobs=1,
-):
+    folder: str | Path,
+    checks: Checks | None = None,
+    leave_out: Sequence[str] = (),
+    stories_per_shard: int = 100,
+    max_rejected: float = 0.01,
+    job: int | None = None,
+    num_jobs: int = 1,
+) -> dict | None:
     """Add a language to a stories table, resuming what is there.
 
     Arguments
     ---------
-    path_in : str or Path
-        The table (Parquet); a story's rows stand together.
-    path_out : str or Path
+    path_in : The table (Parquet); a story's rows stand together.
+    path_out
         The table to write. ``<its name>.left_out.jsonl`` beside it names each
         story that is not in it.
-    source_language : str
-        The text column to translate.
-    target_language : str
-        The text column to add.
+    source_language : The text column to translate.
+    target_language : The text column to add.
     translator : Translator
         The back-end.
-    folder : str or Path
+    folder
         Gets ``plan.json``, the shards, and ``usage.json`` where there is
         something to count.
-    checks : Checks, optional
-        What translations are held against.
-    leave_out : sequence of str
-        Columns that are not taken over.
-    stories_per_shard : int
-        What a kill can lose of each rank's work.
-    max_rejected : float
-        The share of stories that may be left out.
-    job : int, optional
+    checks : What translations are held against.
+    leave_out : Columns that are not taken over.
+    stories_per_shard : What a kill can lose of each rank's work.
+    max_rejected : The share of stories that may be left out.
+    job
         Translate the share of this array job alone, 0 to ``num_jobs - 1``;
         the table is put together by a run without it.
-    num_jobs : int
-        Number of array jobs, which may run at the same time.
+    num_jobs : Number of array jobs, which may run at the same time.
 
     Returns
     -------
-    dict or None
-        Numbers of ``stories`` and of those ``left_out``; None of an array
-        job and of ranks other than the main one.
+    Numbers of ``stories`` and of those ``left_out``; None of an array
+    job and of ranks other than the main one.
 
     Raises
     ------
@@ -209,7 +195,9 @@ def translate_table(
 class _Run:
     """One rank's work."""
 
-    def __init__(self, translator, checks, own, folder, max_rejected, plan):
+    def __init__(
+        self, translator, checks, own, folder, max_rejected, plan
+    ) -> None:
         self.translator = translator
         self.checks = checks
         self.own = own
@@ -219,7 +207,7 @@ class _Run:
         self.stories = self.rejected = 0
         self.example = ""
 
-    def work(self, shards, numbers, language):
+    def work(self, shards, numbers, language) -> None:
         """Translate the shards of these numbers, and publish each."""
         if not numbers:
             return

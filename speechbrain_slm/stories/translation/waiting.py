@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 
 
@@ -14,8 +15,7 @@ class WaitingThreads:
 
     Arguments
     ---------
-    count : int
-        How many calls run at a time.
+    count : How many calls run at a time.
 
     Example
     -------
@@ -24,21 +24,14 @@ class WaitingThreads:
     32
     """
 
-    def __init__(self, count):
+    def __init__(self, count: int) -> None:
         self._calls = queue.SimpleQueue()
         self._count = count
         for _ in range(count):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def submit(self, function, *arguments):
+    def submit(self, function: Callable, *arguments: object):
         """Call a function in a thread.
-
-        Arguments
-        ---------
-        function : callable
-            The function.
-        *arguments : object
-            What it gets.
 
         Returns
         -------
@@ -51,7 +44,7 @@ class WaitingThreads:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> None:
         """Cancel what has not begun; what has is not waited for."""
         with contextlib.suppress(queue.Empty):
             while True:

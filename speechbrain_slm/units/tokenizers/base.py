@@ -1,6 +1,9 @@
 """What every tokenizer of speech offers, whatever it is made of."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +54,9 @@ class Tokenizer(Protocol):
     fitted: bool
     equal_lengths: bool
 
-    def encode(self, wavs, lengths, languages=None):
+    def encode(
+        self, wavs, lengths, languages: list[str] | None = None
+    ) -> list[np.ndarray]:
         """Turn waveforms into units.
 
         The units of an utterance must not depend on what it is batched with.
@@ -62,41 +67,37 @@ class Tokenizer(Protocol):
             Waveforms, ``[B, T]``, float32.
         lengths : torch.Tensor
             Samples of each waveform that are not padding, ``[B]``.
-        languages : list of str, optional
+        languages
             Of each utterance; needed where each language has a codebook.
 
         Returns
         -------
-        list of numpy.ndarray
-            One array of integers an utterance; empty where it is too short
-            to give a unit, None where its features are not finite numbers.
+        One array of integers an utterance; empty where it is too short
+        to give a unit, None where its features are not finite numbers.
         """
 
-    def to(self, device):
+    def to(self, device: str) -> Tokenizer:
         """Compute on another device.
 
         Arguments
         ---------
-        device : str
-            ``cpu`` or ``cuda...``.
+        device : ``cpu`` or ``cuda...``.
 
         Returns
         -------
-        Tokenizer
-            This one.
+        This one.
         """
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write what is needed to encode in the same way.
 
         Arguments
         ---------
-        folder : str or Path
-            Gets ``tokenizer.json`` and, where there is one, the codebook.
+        folder : Gets ``tokenizer.json`` and, where there is one, the codebook.
         """
 
 
-def describe(tokenizer):
+def describe(tokenizer) -> dict:
     """Return what a unit store says of its tokenizer.
 
     Arguments
@@ -106,25 +107,22 @@ def describe(tokenizer):
 
     Returns
     -------
-    dict
-        ``identity``, ``vocabulary_size``, ``frame_rate``, ``deduplicated``
-        and ``config``.
+    ``identity``, ``vocabulary_size``, ``frame_rate``, ``deduplicated``
+    and ``config``.
     """
     return {name: getattr(tokenizer, name) for name in TOKENIZER_FIELDS}
 
 
-def deduplicate(units):
+def deduplicate(units: np.ndarray) -> np.ndarray:
     """Write a unit that repeats itself once.
 
     Arguments
     ---------
-    units : numpy.ndarray
-        Units, ``[U]``.
+    units : Units, ``[U]``.
 
     Returns
     -------
-    numpy.ndarray
-        The first unit of each run.
+    The first unit of each run.
 
     Example
     -------
@@ -136,16 +134,15 @@ def deduplicate(units):
     return units[first]
 
 
-def save_description(tokenizer, folder):
+def save_description(tokenizer: Tokenizer, folder: str | Path) -> None:
     """Write what a tokenizer is; the last thing that its ``save`` does.
 
     Arguments
     ---------
-    tokenizer : Tokenizer
+    tokenizer
         A fitted one. Its ``source``, if it has one, says where its model
         came from; that does not decide its identity.
-    folder : str or Path
-        Gets ``tokenizer.json``.
+    folder : Gets ``tokenizer.json``.
     """
     description = {"config": tokenizer.config, "identity": tokenizer.identity}
     if hasattr(tokenizer, "source"):
@@ -153,17 +150,16 @@ def save_description(tokenizer, folder):
     write_json(Path(folder) / DESCRIPTION, description)
 
 
-def check_saved(config, folder, identity=None):
+def check_saved(
+    config: dict, folder: str | Path, identity: str | None = None
+) -> None:
     """Refuse a folder that another tokenizer was saved to.
 
     Arguments
     ---------
-    config : dict
-        Of the tokenizer that should be there.
-    folder : str or Path
-        What ``save`` wrote to.
-    identity : str, optional
-        Compared where it is known.
+    config : Of the tokenizer that should be there.
+    folder : What ``save`` wrote to.
+    identity : Compared where it is known.
 
     Raises
     ------
@@ -189,21 +185,18 @@ def check_saved(config, folder, identity=None):
         )
 
 
-def saved_files(folder, identity):
+def saved_files(folder: str | Path, identity: str) -> dict:
     """Read what a tokenizer has saved, to be published beside a model.
 
     Arguments
     ---------
-    folder : str or Path
-        What the units recipe has saved it to.
-    identity : str
-        Of the tokenizer, or of the BPE on top of it.
+    folder : What the units recipe has saved it to.
+    identity : Of the tokenizer, or of the BPE on top of it.
 
     Returns
     -------
-    dict
-        Name -> bytes. Empty where the folder holds no such tokenizer. The
-        place that its model came from is left out where it is a path.
+    Name -> bytes. Empty where the folder holds no such tokenizer. The
+    place that its model came from is left out where it is a path.
     """
     folder = Path(folder)
     try:
@@ -227,7 +220,7 @@ def saved_files(folder, identity):
     return files
 
 
-def interleave(codes, codebook_size):
+def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
     """Write the codes of several codebooks as one stream of units.
 
     Frame by frame, the first codebook first, each with a range of units of
@@ -236,15 +229,11 @@ def interleave(codes, codebook_size):
 
     Arguments
     ---------
-    codes : numpy.ndarray
-        ``[Q, F]``: Q codebooks, F frames.
-    codebook_size : int
-        Codes of each codebook.
+    codes : ``[Q, F]``: Q codebooks, F frames.
 
     Returns
     -------
-    numpy.ndarray
-        ``[F * Q]``, in ``[0, Q * codebook_size)``.
+    ``[F * Q]``, in ``[0, Q * codebook_size)``.
 
     Example
     -------
@@ -255,22 +244,18 @@ def interleave(codes, codebook_size):
     return (codes + offsets).T.reshape(-1)
 
 
-def separate(units, num_codebooks, codebook_size):
+def separate(
+    units: Sequence[int], num_codebooks: int, codebook_size: int
+) -> np.ndarray:
     """Undo :func:`interleave`.
 
     Arguments
     ---------
-    units : sequence of int
-        ``[F * Q]``.
-    num_codebooks : int
-        Q.
-    codebook_size : int
-        Codes of each codebook.
+    units : ``[F * Q]``.
 
     Returns
     -------
-    numpy.ndarray
-        ``[Q, F]``.
+    ``[Q, F]``.
 
     Raises
     ------

@@ -5,8 +5,11 @@ A sentence of a hundred-unit codebook is some forty units long; coded by
 tokens and of the time to learn. Works on top of any tokenizer.
 """
 
+from __future__ import annotations
+
 import io
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +44,8 @@ def _identity(base, model):
     return identity_of({"base": base["identity"], "model": model.hex()})
 
 
-def check_size(alphabet, vocabulary_size):
+def check_size(alphabet: int, vocabulary_size: int) -> None:
     """Refuse a number of pieces that cannot be, before anything is encoded.
-
-    Arguments
-    ---------
-    alphabet : int
-        Units of the tokenizer.
-    vocabulary_size : int
-        Pieces.
 
     Raises
     ------
@@ -76,12 +72,9 @@ class UnitBPE:
 
     Arguments
     ---------
-    base : dict
-        What the tokenizer of the units says of itself (``describe``).
-    model : bytes
-        A sentencepiece model over the units' characters.
-    config : dict
-        What was chosen when the model was fitted.
+    base : What the tokenizer of the units says of itself (``describe``).
+    model : A sentencepiece model over the units' characters.
+    config : What was chosen when the model was fitted.
 
     Example
     -------
@@ -93,7 +86,7 @@ class UnitBPE:
     (3, [2, 0, 1, 1])
     """
 
-    def __init__(self, base, model, config):
+    def __init__(self, base: dict, model: bytes, config: dict) -> None:
         self.base = base
         self.model = model
         self.frame_rate = base["frame_rate"]
@@ -105,7 +98,13 @@ class UnitBPE:
         self.vocabulary_size = self._processor.get_piece_size()
 
     @classmethod
-    def fit(cls, base, sentences, vocabulary_size, max_piece_length=16):
+    def fit(
+        cls,
+        base: dict,
+        sentences: Iterable[Sequence[int]],
+        vocabulary_size: int,
+        max_piece_length: int = 16,
+    ) -> UnitBPE:
         """Find the merges.
 
         Each sentence counts once, however many stories share it: pieces then
@@ -114,20 +113,16 @@ class UnitBPE:
 
         Arguments
         ---------
-        base : dict
-            What the tokenizer of the units says of itself (``describe``).
-        sentences : iterable of sequence of int
-            Units of the training split's utterances, each once.
-        vocabulary_size : int
+        base : What the tokenizer of the units says of itself (``describe``).
+        sentences : Units of the training split's utterances, each once.
+        vocabulary_size
             Number of pieces: sentencepiece's unknown piece (never used), the
             single units, and the merges.
-        max_piece_length : int
-            Units that a piece stands for, at most.
+        max_piece_length : Units that a piece stands for, at most.
 
         Returns
         -------
-        UnitBPE
-            The fitted encoder.
+        The fitted encoder.
 
         Raises
         ------
@@ -183,18 +178,12 @@ class UnitBPE:
         """Hash of the tokenizer below and of the sentencepiece model."""
         return _identity(self.base, self.model)
 
-    def encode(self, sentences):
+    def encode(self, sentences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Turn units into pieces.
-
-        Arguments
-        ---------
-        sentences : sequence of sequence of int
-            Units of each sentence.
 
         Returns
         -------
-        list of numpy.ndarray
-            Pieces of each sentence, int64.
+        Pieces of each sentence, int64.
 
         Raises
         ------
@@ -214,30 +203,23 @@ class UnitBPE:
             encoded.append(np.asarray(pieces, dtype=np.int64))
         return encoded
 
-    def decode(self, pieces):
+    def decode(self, pieces: Sequence[int]) -> np.ndarray:
         """Turn pieces into units.
-
-        Arguments
-        ---------
-        pieces : sequence of int
-            Pieces of one sentence.
 
         Returns
         -------
-        numpy.ndarray
-            Its units, int64.
+        Its units, int64.
         """
         text = self._processor.decode([int(piece) for piece in pieces])
         codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         return codes.astype(np.int64) - FIRST_CHARACTER
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write the model and, last, its description.
 
         Arguments
         ---------
-        folder : str or Path
-            Gets ``bpe.model`` and ``bpe.json``.
+        folder : Gets ``bpe.model`` and ``bpe.json``.
         """
         folder = Path(folder)
         write_atomic(folder / MODEL, self.model)
@@ -249,20 +231,18 @@ class UnitBPE:
         write_json(folder / DESCRIPTION, description)
 
     @classmethod
-    def load(cls, folder, base=None):
+    def load(cls, folder: str | Path, base=None) -> UnitBPE:
         """Read an encoder that was saved.
 
         Arguments
         ---------
-        folder : str or Path
-            What ``save`` wrote to.
+        folder : What ``save`` wrote to.
         base : Tokenizer, optional
             Makes the units; must be the one that the BPE was fitted on.
 
         Returns
         -------
-        UnitBPE
-            The same encoder.
+        The same encoder.
 
         Raises
         ------
@@ -294,7 +274,9 @@ class UnitBPE:
         return cls(description["base"], model, description["config"])
 
 
-def warn_of_rare_pieces(bpe, drawn, sentences):
+def warn_of_rare_pieces(
+    bpe: UnitBPE, drawn: list[np.ndarray], sentences: int
+) -> None:
     """Say where pieces come so rarely that nothing is learnt of them.
 
     Judged by a draw of utterances, for the number of sentences that the
@@ -302,12 +284,8 @@ def warn_of_rare_pieces(bpe, drawn, sentences):
 
     Arguments
     ---------
-    bpe : UnitBPE
-        The encoder.
-    drawn : list of numpy.ndarray
-        Units of some utterances of the training split.
-    sentences : int
-        How many the training split has.
+    drawn : Units of some utterances of the training split.
+    sentences : How many the training split has.
     """
     pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
     size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1

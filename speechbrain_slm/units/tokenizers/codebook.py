@@ -26,19 +26,13 @@ UNDECIDED = 2e-5
 _DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
 
 
-def tensor_name(kind, language):
+def tensor_name(kind: str, language: str) -> str:
     """Name a codebook's tensor as ``centroids.safetensors`` does.
 
     Arguments
     ---------
-    kind : str
-        ``centroids``, ``mean`` or ``std``.
-    language : str
-        Whose codebook it is; ``""`` where one serves all languages.
-
-    Returns
-    -------
-    str
+    kind : ``centroids``, ``mean`` or ``std``.
+    language : Whose codebook it is; ``""`` where one serves all languages.
 
     Example
     -------
@@ -48,23 +42,21 @@ def tensor_name(kind, language):
     return f"{kind}.{language}" if language else kind
 
 
-def border_distance(points, centroids, nearest):
+def border_distance(
+    points: torch.Tensor, centroids: torch.Tensor, nearest: torch.Tensor
+) -> torch.Tensor:
     """Measure how far points would have to move to get another unit.
 
     Arguments
     ---------
-    points : torch.Tensor
-        ``[N, D]``.
-    centroids : torch.Tensor
-        ``[K, D]``.
-    nearest : torch.Tensor
-        The nearest centroid of each point, ``[N]``.
+    points : ``[N, D]``.
+    centroids : ``[K, D]``.
+    nearest : The nearest centroid of each point, ``[N]``.
 
     Returns
     -------
-    torch.Tensor
-        ``[N]``: the distance to the nearest plane half-way between that
-        centroid and another.
+    ``[N]``: the distance to the nearest plane half-way between that
+    centroid and another.
 
     Example
     -------
@@ -84,12 +76,12 @@ def border_distance(points, centroids, nearest):
     return borders.min(dim=1).values
 
 
-def read_centroids(path):
+def read_centroids(path: str | Path) -> dict:
     """Read a codebook from a file; nothing in it is executed.
 
     Arguments
     ---------
-    path : str or Path
+    path
         A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file with
         the tensors that a tokenizer saves: ``centroids`` and, where features
         are scaled, ``mean`` and ``std`` (``centroids.en`` and so on where
@@ -97,8 +89,7 @@ def read_centroids(path):
 
     Returns
     -------
-    dict
-        float32 arrays.
+    float32 arrays.
 
     Raises
     ------
@@ -177,29 +168,30 @@ def _total(blocks, values):
     return total
 
 
-def fit_codebook(blocks, num_clusters, seed, scaled, scratch=None, patience=10):
+def fit_codebook(
+    blocks: list[np.ndarray],
+    num_clusters: int,
+    seed: int,
+    scaled: bool,
+    scratch: str | Path | None = None,
+    patience: int = 10,
+) -> dict:
     """Find centroids; the same frames and seed give the same bits.
 
     Arguments
     ---------
-    blocks : list of numpy.ndarray
+    blocks
         Frames, ``[N, D]`` each; memory-mapped ones are read block by block.
-    num_clusters : int
-        Size of the codebook.
-    seed : int
-        Of the initial centroids and of the order of the frames.
-    scaled : bool
-        Scale every feature to mean 0 and variance 1 first.
-    scratch : str or Path, optional
+    seed : Of the initial centroids and of the order of the frames.
+    scaled : Scale every feature to mean 0 and variance 1 first.
+    scratch
         A file for all frames in a row, through which memory does not grow
         with their number. Without it they stand in memory.
-    patience : int
-        Steps without a better inertia after which the fit ends.
+    patience : Steps without a better inertia after which the fit ends.
 
     Returns
     -------
-    dict
-        ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
+    ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
 
     Raises
     ------

@@ -1,5 +1,8 @@
 """Units of neural codecs: the first codebook, or more of them."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from speechbrain_slm.units.tokenizers import base as tokenizer
@@ -19,24 +22,25 @@ class Codec(PretrainedModel):
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
-    num_codebooks : int
+    source : A hub name or a local folder.
+    num_codebooks
         1: the semantic codebook alone. More: the acoustic ones as well, one
         stream of units frame by frame (see
         :func:`speechbrain_slm.units.tokenizers.base.interleave`).
-    deduplicate : bool
-        Write a unit that repeats itself once. For one codebook only.
-    precision : str
-        ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
+    deduplicate : Write a unit that repeats itself once. For one codebook only.
+    precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
     """
 
     fitted = True
     equal_lengths = False
 
     def __init__(
-        self, source, num_codebooks=1, deduplicate=False, precision="fp32"
-    ):
+        self,
+        source: str,
+        num_codebooks: int = 1,
+        deduplicate: bool = False,
+        precision: str = "fp32",
+    ) -> None:
         super().__init__(source, precision)
         if deduplicate and num_codebooks != 1:
             raise ValueError(
@@ -84,20 +88,18 @@ class Codec(PretrainedModel):
             encoded = [tokenizer.deduplicate(units) for units in encoded]
         return encoded
 
-    def decode(self, units):
+    def decode(self, units: Sequence[int]) -> torch.Tensor:
         """Turn units into a waveform.
 
         From the semantic codebook alone it says the words, in no good voice.
 
         Arguments
         ---------
-        units : sequence of int
-            Of one utterance, not de-duplicated.
+        units : Of one utterance, not de-duplicated.
 
         Returns
         -------
-        torch.Tensor
-            Waveform, ``[T]``, float32, of whole frames.
+        Waveform, ``[T]``, float32, of whole frames.
 
         Raises
         ------
@@ -111,12 +113,11 @@ class Codec(PretrainedModel):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
         return wav.cpu()
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write what the tokenizer is; the model stays where it is.
 
         Arguments
         ---------
-        folder : str or Path
-            Gets ``tokenizer.json``.
+        folder : Gets ``tokenizer.json``.
         """
         tokenizer.save_description(self, folder)

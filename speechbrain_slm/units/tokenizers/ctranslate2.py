@@ -34,18 +34,12 @@ class _Variable(NamedTuple):
     num_bytes: int
 
 
-def is_ctranslate2(folder):
+def is_ctranslate2(folder: str | Path) -> bool:
     """Tell whether a folder holds a CTranslate2 model.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Any path.
 
     Returns
     -------
-    bool
-        Whether there is a ``model.bin``.
+    Whether there is a ``model.bin``.
     """
     return (Path(folder) / MODEL_BIN).is_file()
 
@@ -53,18 +47,13 @@ def is_ctranslate2(folder):
 class CTranslate2File:
     """The variables of a ``model.bin``, each read when it is asked for.
 
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
     Raises
     ------
     ValueError
         If it is truncated, of another version, or not a Whisper model.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with open(path, "rb") as file:
             try:
@@ -154,13 +143,12 @@ class CTranslate2File:
         return np.frombuffer(content, kind).reshape(shape)
 
 
-def load_whisper_encoder(folder):
+def load_whisper_encoder(folder: str | Path):
     """Read the encoder of a Whisper model from a CTranslate2 folder.
 
     Arguments
     ---------
-    folder : str or Path
-        Holds ``model.bin``, e.g. what faster-whisper downloads.
+    folder : Holds ``model.bin``, e.g. what faster-whisper downloads.
 
     Returns
     -------

@@ -47,17 +47,13 @@ def one_thread():
         torch.set_num_threads(before)
 
 
-def is_finite(points):
+def is_finite(points: torch.Tensor) -> bool:
     """Tell whether features are numbers, all of them.
 
     Arguments
     ---------
-    points : torch.Tensor
-        Features of an utterance, ``[U, D]``.
+    points : Features of an utterance, ``[U, D]``.
 
-    Returns
-    -------
-    bool
     """
     # A sum is as quick as can be, and no sum of features overflows.
     return bool(torch.isfinite(points.sum(dtype=torch.float64)))
@@ -71,15 +67,12 @@ class KMeansTokenizer:
 
     Arguments
     ---------
-    num_clusters : int
-        Size of a codebook.
-    codebooks : str
+    codebooks
         ``joint``: one for all languages; ``language``: one for each, and the
         units of the second language (in alphabetical order) come after those
         of the first.
-    deduplicate : bool
-        Write a unit that repeats itself once.
-    centroids : str, optional
+    deduplicate : Write a unit that repeats itself once.
+    centroids
         A file to take the codebook from (see :func:`read_centroids`) instead
         of fitting one.
     """
@@ -92,7 +85,13 @@ class KMeansTokenizer:
     scaled = False
     patience = 10
 
-    def __init__(self, num_clusters, codebooks, deduplicate, centroids=None):
+    def __init__(
+        self,
+        num_clusters: int,
+        codebooks: str,
+        deduplicate: bool,
+        centroids: str | None = None,
+    ) -> None:
         if num_clusters < 1:
             raise ValueError(
                 f"num_clusters is {num_clusters}; expected 1 or more"
@@ -182,18 +181,18 @@ class KMeansTokenizer:
         """Hash of the configuration, the centroids and the scaling."""
         return self._identity if self.tensors else ""
 
-    def fit(self, frames, seed, scratch=None):
+    def fit(
+        self, frames: dict, seed: int, scratch: str | Path | None = None
+    ) -> None:
         """Find the centroids; the same frames and seed give the same bits.
 
         Arguments
         ---------
-        frames : dict
+        frames
             For each language a list of ``[N, D]`` arrays; the only key is
             ``""`` where one codebook serves all languages.
-        seed : int
-            Of the initial centroids and of the order of the frames.
-        scratch : str or Path, optional
-            See :func:`fit_codebook`.
+        seed : Of the initial centroids and of the order of the frames.
+        scratch : See :func:`fit_codebook`.
 
         Raises
         ------
@@ -216,21 +215,20 @@ class KMeansTokenizer:
             }
         self._set(tensors, "the fit")
 
-    def features(self, wavs, lengths):
+    def features(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Compute the points that are clustered.
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            Waveforms, ``[B, T]``, float32.
-        lengths : torch.Tensor
-            Samples of each waveform that are not padding, ``[B]``.
+        wavs : Waveforms, ``[B, T]``, float32.
+        lengths : Samples of each waveform that are not padding, ``[B]``.
 
         Returns
         -------
-        list of torch.Tensor
-            ``[U, feature_size]`` each, float32, on the tokenizer's device;
-            ``U`` is 0 where a waveform is too short.
+        ``[U, feature_size]`` each, float32, on the tokenizer's device;
+        ``U`` is 0 where a waveform is too short.
         """
         raise NotImplementedError
 
@@ -299,24 +297,22 @@ class KMeansTokenizer:
             border = border_distance(points, centroids, units)
         return units, bool((border > UNDECIDED * points.norm(dim=1)).all())
 
-    def save(self, folder):
+    def save(self, folder: str | Path) -> None:
         """Write the tokenizer; its description comes last.
 
         Arguments
         ---------
-        folder : str or Path
-            Gets ``centroids.safetensors`` and ``tokenizer.json``.
+        folder : Gets ``centroids.safetensors`` and ``tokenizer.json``.
         """
         write_atomic(Path(folder) / TENSORS, save(self.tensors))
         save_description(self, folder)
 
-    def restore(self, folder):
+    def restore(self, folder: str | Path) -> None:
         """Take over the codebook of a tokenizer that was saved.
 
         Arguments
         ---------
-        folder : str or Path
-            What ``save`` wrote to.
+        folder : What ``save`` wrote to.
 
         Raises
         ------

@@ -9,34 +9,27 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
-    layer : int
+    source : A hub name or a local folder.
+    layer
         Layer whose output is clustered, from 1. Layers above it are not kept.
-    num_clusters : int
-        Size of a codebook.
-    centroids : str, optional
-        A codebook's file (.npy, .safetensors) instead of a fit.
-    codebooks : str
-        ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
-    deduplicate : bool
-        Write a unit that repeats itself once.
-    precision : str
-        ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
+    centroids : A codebook's file (.npy, .safetensors) instead of a fit.
+    codebooks : ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
+    deduplicate : Write a unit that repeats itself once.
+    precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
     """
 
     patience = 100
 
     def __init__(
         self,
-        source,
-        layer,
-        num_clusters=500,
-        centroids=None,
-        codebooks="joint",
-        deduplicate=True,
-        precision="fp32",
-    ):
+        source: str,
+        layer: int,
+        num_clusters: int = 500,
+        centroids: str | None = None,
+        codebooks: str = "joint",
+        deduplicate: bool = True,
+        precision: str = "fp32",
+    ) -> None:
         KMeansTokenizer.__init__(
             self, num_clusters, codebooks, deduplicate, centroids
         )

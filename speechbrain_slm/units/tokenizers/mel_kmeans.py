@@ -22,27 +22,19 @@ class MelKMeans(KMeansTokenizer):
 
     Arguments
     ---------
-    num_clusters : int
-        Size of the codebook.
-    sample_rate : int
-        Of the speech, in Hz.
-    num_mels : int
-        Mel filters under the cepstrum.
-    num_mfcc : int
-        Coefficients kept, the first (energy) included.
-    frames_per_unit : int
-        10 ms frames that are stacked into one unit.
-    context_frames : int
+    sample_rate : Of the speech, in Hz.
+    num_mels : Mel filters under the cepstrum.
+    num_mfcc : Coefficients kept, the first (energy) included.
+    frames_per_unit : 10 ms frames that are stacked into one unit.
+    context_frames
         10 ms frames on either side that are stacked as well. With 4, units
         tell less of the speaker, and a little less of the phone.
-    normalization : str
+    normalization
         What is taken out of each utterance's MFCCs: ``mean`` (most of what
         the microphone and the voice add), ``mean_variance`` (more of the
         voice) or ``none``.
-    deduplicate : bool
-        Write a unit that repeats itself once.
-    codebooks : str
-        ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
+    deduplicate : Write a unit that repeats itself once.
+    codebooks : ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
 
     Example
     -------
@@ -60,16 +52,16 @@ class MelKMeans(KMeansTokenizer):
 
     def __init__(
         self,
-        num_clusters=100,
-        sample_rate=16000,
-        num_mels=40,
-        num_mfcc=13,
-        frames_per_unit=4,
-        normalization="mean_variance",
-        deduplicate=True,
-        codebooks="joint",
-        context_frames=0,
-    ):
+        num_clusters: int = 100,
+        sample_rate: int = 16000,
+        num_mels: int = 40,
+        num_mfcc: int = 13,
+        frames_per_unit: int = 4,
+        normalization: str = "mean_variance",
+        deduplicate: bool = True,
+        codebooks: str = "joint",
+        context_frames: int = 0,
+    ) -> None:
         super().__init__(num_clusters, codebooks, deduplicate)
         self.config = {
             "type": "mel_kmeans",

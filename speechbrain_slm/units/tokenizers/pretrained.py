@@ -9,6 +9,7 @@ is run.
 import contextlib
 import functools
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,17 +22,12 @@ PRECISIONS = ("fp32", "bf16")
 UNUSED = r"masked_spec_embed$"
 
 
-def require(module, package, purpose):
+def require(module: str, package: str, purpose: str):
     """Import a module, or say how to install it.
 
     Arguments
     ---------
-    module : str
-        Its name.
-    package : str
-        What ``pip install`` takes.
-    purpose : str
-        What needs it.
+    package : What ``pip install`` takes.
 
     Returns
     -------
@@ -75,15 +71,12 @@ def _missing(source, what, error):
     )
 
 
-def load_config(source, model_types):
+def load_config(source: str, model_types: Sequence[str]):
     """Read a model's configuration.
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
-    model_types : sequence of str
-        What it may be.
+    source : A hub name or a local folder.
 
     Returns
     -------
@@ -110,13 +103,12 @@ def load_config(source, model_types):
     return config
 
 
-def load_model(source, config):
+def load_model(source: str, config):
     """Load a model for inference, in float32.
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
+    source : A hub name or a local folder.
     config : transformers.PretrainedConfig
         What :func:`load_config` returned; may ask for fewer layers.
 
@@ -150,18 +142,16 @@ def load_model(source, config):
     return model.eval().requires_grad_(False)
 
 
-def preprocessor_settings(source):
+def preprocessor_settings(source: str) -> dict:
     """Read what a model's preprocessor does to waveforms.
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
+    source : A hub name or a local folder.
 
     Returns
     -------
-    dict
-        Empty where the model has no ``preprocessor_config.json``.
+    Empty where the model has no ``preprocessor_config.json``.
     """
     from transformers import FeatureExtractionMixin
 
@@ -172,7 +162,7 @@ def preprocessor_settings(source):
 
 
 @contextlib.contextmanager
-def inference(device, precision):
+def inference(device: torch.device, precision: str):
     """Compute without gradients, and in the precision that was asked for.
 
     On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
@@ -181,10 +171,7 @@ def inference(device, precision):
 
     Arguments
     ---------
-    device : torch.device
-        Where the model is.
-    precision : str
-        ``fp32`` or ``bf16``.
+    precision : ``fp32`` or ``bf16``.
     """
     matmul = torch.get_float32_matmul_precision()
     convolution = torch.backends.cudnn.allow_tf32
@@ -214,14 +201,13 @@ class PretrainedModel:
 
     Arguments
     ---------
-    source : str
-        A hub name or a local folder.
-    precision : str
+    source : A hub name or a local folder.
+    precision
         ``fp32``, or ``bf16``: faster, but then the rounding, and with it a
         unit here and there, may depend on the batch.
     """
 
-    def __init__(self, source, precision):
+    def __init__(self, source: str, precision: str) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; expected one of "

@@ -27,7 +27,7 @@ EPSILON = 1e-7  # of the models' own waveform normalization
 class _UnpaddedGroupNorm(nn.Module):
     """Group normalization over the frames that are not padding."""
 
-    def __init__(self, norm):
+    def __init__(self, norm) -> None:
         super().__init__()
         self.num_groups, self.eps = norm.num_groups, norm.eps
         self.weight, self.bias = norm.weight, norm.bias

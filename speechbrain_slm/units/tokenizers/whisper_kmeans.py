@@ -42,20 +42,15 @@ class WhisperKMeans(LayerKMeans):
 
     Arguments
     ---------
-    source : str
+    source
         A Whisper model: a hub name, a local folder of transformers, or a
         local folder of CTranslate2 (what faster-whisper uses).
-    layer : int
-        Encoder layer whose output is clustered, from 1.
-    frames_per_unit : int
-        20 ms frames whose mean is one point (2: 25 Hz).
-    silence : float
+    layer : Encoder layer whose output is clustered, from 1.
+    frames_per_unit : 20 ms frames whose mean is one point (2: 25 Hz).
+    silence
         Seconds that the encoder sees behind the speech, or what is left of
         its window; 30 is as in Whisper's training.
-    num_clusters : int
-        Size of a codebook.
-    **options : dict
-        More arguments of :class:`LayerKMeans`.
+    **options : More arguments of :class:`LayerKMeans`.
 
     Example
     -------
@@ -75,13 +70,13 @@ class WhisperKMeans(LayerKMeans):
 
     def __init__(
         self,
-        source,
-        layer,
-        frames_per_unit=2,
-        silence=1.0,
-        num_clusters=100,
-        **options,
-    ):
+        source: str,
+        layer: int,
+        frames_per_unit: int = 2,
+        silence: float = 1.0,
+        num_clusters: int = 100,
+        **options: dict,
+    ) -> None:
         super().__init__(source, layer, num_clusters, **options)
         if frames_per_unit < 1 or silence < 0:
             raise ValueError(
