@@ -5,8 +5,8 @@ import time
 
 import torch
 
-from speechbrain_slm.evaluation.alignment.evaluate import evaluate as alignment
-from speechbrain_slm.evaluation.alignment.evaluate import state_parts
+from speechbrain_slm.evaluation.alignment import evaluate as alignment
+from speechbrain_slm.evaluation.alignment import state_parts
 from speechbrain_slm.utils.distributed import init_distributed
 
 if __name__ == "__main__":

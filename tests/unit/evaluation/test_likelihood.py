@@ -3,7 +3,7 @@ import pytest
 import torch
 from cloze_example import VOCABULARY, tiny_llama, tiny_model
 
-from speechbrain_slm.evaluation.cloze.evaluate import likelihood
+from speechbrain_slm.evaluation.cloze import likelihood
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 BOUNDARY = VOCABULARY
