@@ -59,10 +59,12 @@ setup(
             "beartype",
             "datasets>=5",
             "espeakng-loader>=0.2.4",
+            "mypy>=1.15",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "speechtokenizer>=1.0.1",
+            "types-PyYAML",
         ],
     },
 )
