@@ -10,29 +10,12 @@ story, a whole one, and the closing boundary with padding: documents of 1, 3
 and 3 positions, whose positions count ``[0, 0, 1, 2, 0, 1, 2]``.
 """
 
-import inspect
-
 import numpy as np
 import torch
-from torch.nn.attention.flex_attention import (
-    create_block_mask,
-    flex_attention,
-)
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-
-try:  # since PyTorch 2.10
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None
-if varlen_attn is not None and not (
-    {"scale", "window_size"} <= {*inspect.signature(varlen_attn).parameters}
-):  # An early form of it, which lacks what we need.
-    varlen_attn = None
-
-flex_attention = torch.compile(flex_attention)
 
 NAME = "speechbrain_slm_documents"
 # Variants of attention that a configuration may ask for and that are not here.
@@ -108,6 +91,9 @@ def block_attention(model) -> None:
             f"{type(model).__name__} does not use transformers' attention "
             "interface; set attention to open"
         )
+    if torch.cuda.is_available():
+        # Now, not while a compiler traces the model.
+        import speechbrain_slm.models.cuda_attention  # noqa: F401
     model.set_attn_implementation(NAME)
 
 
@@ -159,13 +145,14 @@ def document_attention(
             "which attention within stories lacks; set attention to open"
         )
     query, key, value = _autocast(query, key, value)
-    # The two kernels know no dropout.
+    # The GPU's kernels know no dropout.
     if not query.is_cuda or dropout:
         out = each_document(query, key, value, cu_seq_lens_q, scaling, dropout)
-    elif varlen_attn is None or query.dtype == torch.float32:
-        out = flex_documents(query, key, value, cu_seq_lens_q, scaling)
     else:
-        out = varlen_documents(query, key, value, cu_seq_lens_q, scaling)
+        # Its import takes a second, which no other run need wait for.
+        from speechbrain_slm.models.cuda_attention import attend_on_cuda
+
+        out = attend_on_cuda(query, key, value, cu_seq_lens_q, scaling)
     return out, None
 
 
@@ -207,61 +194,6 @@ def each_document(query, key, value, bounds, scaling, dropout):
     # Back in the memory layout [B, T, H, D].
     out = torch.cat([part[0].transpose(0, 1) for part in out])
     return out.view(batch, length, *out.shape[1:])
-
-
-@torch.compiler.assume_constant_result
-def _asks_for_groups():
-    """Tell whether varlen takes grouped heads only where it is told so.
-
-    PyTorch 2.10 and 2.11 take them as they come, without the argument.
-    """
-    return "enable_gqa" in inspect.signature(varlen_attn).parameters
-
-
-def varlen_documents(query, key, value, bounds, scaling):
-    """Attend by FlashAttention over sequences of several lengths (CUDA).
-
-    Tests stand in for the kernel; it needs a GPU and fp16 or bf16.
-    """
-    batch, _, length, _ = query.shape
-    # [B, H, T, D] -> [B * T, H, D]
-    query, key, value = (
-        tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)
-    )
-    options = {"scale": scaling, "window_size": (-1, 0)}
-    if query.shape[1] != key.shape[1] and _asks_for_groups():
-        options["enable_gqa"] = True
-    out = varlen_attn(
-        query, key, value, bounds, bounds, length, length, **options
-    )
-    return out.view(batch, length, *out.shape[1:])
-
-
-def flex_documents(query, key, value, bounds, scaling):
-    """Attend by compiled FlexAttention, where there is no varlen (CUDA).
-
-    Tests run it uncompiled on the CPU.
-    """
-    batch, _, length, _ = query.shape
-    places = torch.arange(batch * length, device=query.device)
-    document = torch.searchsorted(bounds, places, right=True)
-    document = document.view(batch, length)
-
-    def within(row, head, at, to):
-        return (at >= to) & (document[row, at] == document[row, to])
-
-    mask = create_block_mask(
-        within, batch, None, length, length, device=query.device
-    )
-    out = flex_attention(
-        query,
-        key,
-        value,
-        block_mask=mask,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
-    return out.transpose(1, 2)
 
 
 AttentionInterface.register(NAME, document_attention)

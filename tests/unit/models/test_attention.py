@@ -3,10 +3,10 @@ import itertools
 import pytest
 import torch
 import torch._dynamo.testing
-from torch.nn.attention import flex_attention as flex
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from speechbrain_slm.models import attention
+from speechbrain_slm.models import attention, cuda_attention
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
 from speechbrain_slm.models.decoder import decoder_lm
 from speechbrain_slm.models.export import load_speech_lm, save_speech_lm
@@ -228,7 +228,7 @@ def heads(rows, number, seed):
 
 @pytest.mark.parametrize("key_heads", [2, 4])
 @pytest.mark.parametrize("scaling", [None, 0.1])
-@pytest.mark.parametrize("kernel", ["flex", "varlen", "varlen_2.10"])
+@pytest.mark.parametrize("kernel", ["flex", "varlen", "varlen 2.10", "early"])
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 def test_kernels_get_the_same_documents(
     monkeypatch, kernel, key_heads, scaling
@@ -239,15 +239,21 @@ def test_kernels_get_the_same_documents(
     tensors = [heads(rows, n, n) for n in (4, key_heads, key_heads)]
     expected = attention.each_document(*tensors, bounds, scaling, 0.0)
     assert expected.shape == (3, 40, 4, 16)
-    if kernel == "flex":
-        monkeypatch.setattr(attention, "flex_attention", flex.flex_attention)
-        found = attention.flex_documents(*tensors, bounds, scaling)
+    function = {
+        "varlen": varlen_by_definition,
+        "varlen 2.10": varlen_of_old,
+        # Before 2.10; and where there is none at all, as up to 2.9.
+        "early": lambda query, key, value, cu_q, cu_k, max_q, max_k: None,
+    }.get(kernel)
+    known = cuda_attention.varlen_options(function)
+    assert (known is None) == (kernel in ("flex", "early"))
+    monkeypatch.setattr(cuda_attention, "varlen_attn", function)
+    monkeypatch.setattr(cuda_attention, "VARLEN", known)
+    monkeypatch.setattr(cuda_attention, "flex_attention", flex_attention)
+    if known is None:
+        found = cuda_attention.attend_on_cuda(*tensors, bounds, scaling)
     else:
-        function = varlen_by_definition
-        if kernel == "varlen_2.10":
-            function = varlen_of_old
-        monkeypatch.setattr(attention, "varlen_attn", function)
-        found = attention.varlen_documents(*tensors, bounds, scaling)
+        found = cuda_attention.varlen_documents(*tensors, bounds, scaling)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 

@@ -1,0 +1,92 @@
+"""The kernels that attend within the documents of a batch, on a GPU.
+
+Which is taken where:
+
+- ``varlen_attn`` (FlashAttention) for fp16 and bf16, from torch 2.10 on. There
+  and in 2.11 it takes grouped heads as they come; later it wants to be told
+  so by ``enable_gqa``, which the older ones do not know. A form before these
+  has neither ``scale`` nor ``window_size`` and is passed over.
+- ``flex_attention``, compiled, for fp32, and for all types where the former is
+  not there.
+
+The first import takes 1.3 s (of torch.compile and of the kernels' own
+modules), so it is left to the first model that needs it.
+"""
+
+import inspect
+
+import torch
+from torch.nn.attention.flex_attention import (
+    create_block_mask,
+    flex_attention,
+)
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+
+flex_attention = torch.compile(flex_attention)
+
+
+def varlen_options(function) -> set[str] | None:
+    """Return the keywords that a ``varlen_attn`` knows, None if too old."""
+    names = {*inspect.signature(function).parameters} if function else set()
+    return names if {"scale", "window_size"} <= names else None
+
+
+# Read once: a compiled graph cannot look at signatures.
+VARLEN = varlen_options(varlen_attn)
+
+
+def attend_on_cuda(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend within documents by the kernel that torch and the type allow."""
+    usable = VARLEN is not None and query.dtype != torch.float32
+    kernel = varlen_documents if usable else flex_documents
+    return kernel(query, key, value, bounds, scaling)
+
+
+def varlen_documents(query, key, value, bounds, scaling) -> torch.Tensor:
+    """Attend by FlashAttention over sequences of several lengths."""
+    batch, _, length, _ = query.shape
+    # [B, H, T, D] -> [B * T, H, D]
+    query, key, value = (
+        tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)
+    )
+    options = {"scale": scaling, "window_size": (-1, 0)}
+    if query.shape[1] != key.shape[1] and "enable_gqa" in VARLEN:
+        options["enable_gqa"] = True
+    out = varlen_attn(
+        query, key, value, bounds, bounds, length, length, **options
+    )
+    return out.view(batch, length, *out.shape[1:])
+
+
+def flex_documents(query, key, value, bounds, scaling) -> torch.Tensor:
+    """Attend by FlexAttention, which skips blocks that no document spans."""
+    batch, _, length, _ = query.shape
+    places = torch.arange(batch * length, device=query.device)
+    document = torch.searchsorted(bounds, places, right=True)
+    document = document.view(batch, length)
+
+    def within(row, head, at, to):
+        return (at >= to) & (document[row, at] == document[row, to])
+
+    mask = create_block_mask(
+        within, batch, None, length, length, device=query.device
+    )
+    out = flex_attention(
+        query,
+        key,
+        value,
+        block_mask=mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2)
