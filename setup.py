@@ -1,14 +1,16 @@
 """Install speechbrain_slm."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+PACKAGE = (HERE / "speechbrain_slm" / "__init__.py").read_text(encoding="utf-8")
 
 setup(
     name="speechbrain_slm",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', PACKAGE)[1],
     description="Cross-lingual speech language models as SpeechBrain recipes",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
