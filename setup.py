@@ -41,10 +41,11 @@ setup(
         "soundfile>=0.12",
         "speechbrain>=1.1.2,<1.2",
         "tensorboard>=2.14",
-        # torchaudio 2.11, its last release, is built for CUDA 13.0 and does
-        # not import beside torch 2.15, which is built for CUDA 13.2.
-        "torch>=2.6,<2.15",
-        "torchaudio>=2.6,<2.12",
+        # SpeechBrain asks for torch 2.7.1. torchaudio 2.11, its last release,
+        # is built for CUDA 13.0 and does not import beside torch 2.15, which
+        # is built for CUDA 13.2.
+        "torch>=2.7.1,<2.15",
+        "torchaudio>=2.7.1,<2.12",
         "transformers>=5.0",
     ],
     extras_require={
