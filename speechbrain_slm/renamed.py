@@ -54,6 +54,8 @@ MODULES = {
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.tokenizer": "units.tokenizers.base",
+    "utils.regular": "utils.files",
+    "utils.text_rows": "utils.user_tables",
 }
 
 

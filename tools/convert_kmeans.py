@@ -27,8 +27,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.files import read_regular
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.regular import read_regular
 from speechbrain_slm.utils.running import run_script
 
 OPENERS = {

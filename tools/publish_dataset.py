@@ -31,10 +31,10 @@ from speechbrain_slm.utils.atomic import (
     remove_temporary,
     write_atomic,
 )
+from speechbrain_slm.utils.files import read_regular
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.locking import lock_folder
 from speechbrain_slm.utils.plans import pin_plan
-from speechbrain_slm.utils.regular import read_regular
 from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.tables import MANIFEST
 

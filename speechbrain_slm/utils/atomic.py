@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechbrain_slm.utils.regular import read_regular
+from speechbrain_slm.utils.files import read_regular
 
 TEMPORARY = ".tmp-"
 # Eight digits follow, so that no file of a user's is taken for one of ours.

@@ -18,9 +18,8 @@ import numpy as np
 import soundfile
 
 from speechbrain_slm.utils.containers import CHECKED, shortfall
-from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.files import check_file, read_regular
 from speechbrain_slm.utils.level import BadAudio, Level
-from speechbrain_slm.utils.regular import read_regular
 
 # Longer than any sentence, and than most stories: what a file may unpack to.
 MAX_SECONDS = 3600.0

@@ -1,19 +1,20 @@
-"""Files that somebody else wrote: which to open, and what is wrong with one.
+"""Files that somebody else made: which to open, and what is wrong with one.
 
 A folder of somebody's data holds more than data, and a file of the right name
-may be a pointer, half a download or text in an older encoding. Whoever reads
-such a file asks here first, so that the error names the file and says what it
-is.
+may be a pipe, a pointer, half a download or text in an older encoding. Whoever
+reads one asks here first, so that the error names the file and says what it is.
 """
 
+import codecs
 import contextlib
 import hashlib
+import io
 import os
 import stat
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import pyarrow as pa
+from typing import IO, NoReturn
 
 # What systems and programs leave beside data.
 _LEFT_BEHIND = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
@@ -29,13 +30,17 @@ _IMPOSTORS = {
     "save it as text",
     b"\x00\x05\x16\x07": "what macOS keeps beside a file, not the file",
 }
-# In the order in which they are looked for: one begins as another.
-_MARKS = (
-    (b"\xff\xfe\x00\x00", "UTF-32"),
-    (b"\x00\x00\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-)
+# UTF-32 first: its mark begins as that of UTF-16 (ff fe 00 00 and ff fe).
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+class NotRegular(OSError):
+    """What a path leads to is no regular file."""
 
 
 def is_hidden(path: str | Path) -> bool:
@@ -57,16 +62,13 @@ def is_hidden(path: str | Path) -> bool:
 def files_in(
     folder: str | Path, pattern: str = "*", deep: bool = True
 ) -> list[Path]:
-    """List the files of a folder, without hidden ones and a system's.
+    """List the files of a folder by name, without hidden ones and a system's.
+
+    What is neither a file nor a folder is among them: whoever opens it says so.
 
     Arguments
     ---------
     deep : Those in folders inside, too.
-
-    Returns
-    -------
-    By name. What is no regular file is among them: see
-    :func:`check_file`.
     """
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
@@ -77,15 +79,17 @@ def files_in(
     )
 
 
+def nfc(name: str) -> str:
+    """Return a name in one Unicode form, so that equal ones are equal."""
+    return unicodedata.normalize("NFC", name)
+
+
 def as_stored(path: str | Path) -> Path:
     r"""Return a path in the Unicode form in which the disk has its names.
 
     A name with an accent can be written in two ways (NFC and NFD) that look
-    the same, and what one system writes another may not find.
-
-    Returns
-    -------
-    The path itself if it is there, or nothing like it is.
+    the same, and what one system writes another may not find. A path that is
+    there, or to which nothing is alike, comes back as it is.
 
     Example
     -------
@@ -106,44 +110,30 @@ def as_stored(path: str | Path) -> Path:
     return folder / path.name
 
 
-def nfc(name: str) -> str:
-    """Return a name in one Unicode form, so that equal ones are equal.
-
-    Arguments
-    ---------
-    name : Of a file; systems differ in how they store an accent.
-
-    """
-    return unicodedata.normalize("NFC", name)
-
-
 def check_file(path: str | Path, expected: str) -> Path:
-    """Refuse what is no file that can be read.
+    """Refuse what is no file that can be read; return where it is.
 
     Arguments
     ---------
     expected : What it should be, for the errors.
-
-    Returns
-    -------
-    Where it is, see :func:`as_stored`.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing.
     ValueError
-        If it is no regular file (a pipe would be waited for), empty, or a
-        pointer to the file that is meant.
+        If it is no regular file, empty, or a pointer to the one that is meant.
     """
     path = as_stored(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
     facts = path.stat()
+    # Looked at before it is opened: a pipe would be waited for.
     if not stat.S_ISREG(facts.st_mode):
-        kind = "a folder" if path.is_dir() else "no regular file"
-        raise ValueError(f"{path} is {kind}; expected {expected}")
-    # What the system makes up (/proc) has no size; it may be waited for.
+        raise ValueError(
+            f"{path} is {_kind(facts.st_mode)}; expected {expected}"
+        )
+    # What the system makes up (/proc) has no size, and may be waited for, too.
     if not facts.st_size:
         raise ValueError(
             f"{path} is empty; expected {expected}. Fetch or write it again."
@@ -156,33 +146,104 @@ def check_file(path: str | Path, expected: str) -> Path:
     return path
 
 
+def _kind(mode):
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a pipe" if stat.S_ISFIFO(mode) else "a device"
+
+
+def open_regular(path: str | Path) -> io.FileIO:
+    """Open a file for reading, without a buffer, and nothing but a file.
+
+    A pipe without a writer keeps whoever opens it waiting for ever, and a
+    device has no end.
+
+    Raises
+    ------
+    NotRegular
+        Says what it is instead; names the path.
+
+    Example
+    -------
+    >>> open_regular("/dev/null")
+    Traceback (most recent call last):
+    ...
+    speechbrain_slm.utils.files.NotRegular: /dev/null is a device; expected a
+    regular file
+    """
+    # Opened first and looked at then: between the two, a path could come to
+    # lead elsewhere. Without O_NONBLOCK a pipe would not even open.
+    number = os.open(
+        as_stored(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    )
+    mode = os.fstat(number).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(number)
+        raise NotRegular(f"{path} is {_kind(mode)}; expected a regular file")
+    return open(number, "rb", buffering=0)
+
+
+def read_regular(
+    path: str | Path,
+    most: int = 1 << 31,
+    look: Callable[[io.FileIO, int], None] | None = None,
+) -> bytes:
+    """Read a whole file, of which the size is known before.
+
+    Arguments
+    ---------
+    most : Bytes that it may have.
+    look : Called with the open file and its size before it is read; may raise.
+
+    Raises
+    ------
+    NotRegular
+        See :func:`open_regular`.
+    OSError
+        If the file is larger, or became smaller; names it.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(f"{path} has {size} bytes; expected at most {most}")
+        if look is not None:
+            look(file, size)
+            file.seek(0)
+        # None where there is nothing yet: a file of the kernel.
+        content = file.read(size) or b""
+        # A read may give less than it was asked for.
+        while len(content) < size and (more := file.read(size - len(content))):
+            content += more
+    if len(content) < size:
+        raise OSError(
+            f"{path}: {len(content)} of its {size} bytes could be read"
+        )
+    return content
+
+
 class HeldFile:
     """A file that is read several times, and is to be the same each time.
 
     It is held open, so that a file which is put in its place is not read; one
     that is written to is told. What its hash says is what its reader gets.
 
-    Arguments
-    ---------
-    expected : What it should be, for the errors.
-
     Attributes
     ----------
-    path : Path
-        The file.
-    file : pyarrow.NativeFile
-        Where to read.
+    path : The file, where it is.
+    file : pyarrow.NativeFile, where to read.
     """
 
     def __init__(self, path: str | Path, expected: str) -> None:
+        import pyarrow as pa  # here: most who ask for a file need no tables
+
         self.path = check_file(path, expected)
         self.file = pa.OSFile(str(self.path))
         self._state = self._stat()
 
-    def __enter__(self):
+    def __enter__(self) -> "HeldFile":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         self.file.close()
 
     def _stat(self):
@@ -190,13 +251,7 @@ class HeldFile:
         return facts.st_size, facts.st_mtime_ns
 
     def check(self) -> None:
-        """Refuse a file that was written to since it was opened.
-
-        Raises
-        ------
-        ValueError
-            Names it.
-        """
+        """Refuse a file that was written to since it was opened."""
         if self._stat() != self._state:
             raise ValueError(
                 f"{self.path} was changed while it was read, so that what was "
@@ -204,12 +259,7 @@ class HeldFile:
             )
 
     def sha256(self) -> str:
-        """Return the hash of its content.
-
-        Returns
-        -------
-        In hexadecimal digits.
-        """
+        """Return the hash of its content, in hexadecimal digits."""
         digest = hashlib.sha256()
         self.file.seek(0)
         while block := self.file.read(1 << 20):
@@ -219,17 +269,14 @@ class HeldFile:
 
 
 @contextlib.contextmanager
-def open_text(path: str | Path, expected: str):
+def open_text(path: str | Path, expected: str) -> Iterator[IO[str]]:
     """Open a text file in UTF-8, with or without a byte order mark.
+
+    Line ends are as they are in the file.
 
     Arguments
     ---------
     expected : What it should be, for the errors.
-
-    Yields
-    ------
-    file
-        Line ends are as they are in the file.
 
     Raises
     ------
@@ -249,31 +296,19 @@ def open_text(path: str | Path, expected: str):
 
 
 def refuse_wide(path: str | Path) -> None:
-    """Refuse a text file with bytes of value 0: UTF-16, or no text.
-
-    Raises
-    ------
-    ValueError
-        If its first bytes hold one.
-    """
+    """Refuse a text file that begins with bytes of value 0: UTF-16, or none."""
     with open(path, "rb") as file:
         wide = b"\0" in file.read(64)
     if wide:
         refuse_encoding(path)
 
 
-def refuse_encoding(path: str | Path) -> None:
-    """Raise the error of a text file that is not in UTF-8.
-
-    Raises
-    ------
-    ValueError
-        Always. It says where the file is no UTF-8, as far as that is found.
-    """
+def refuse_encoding(path: str | Path) -> NoReturn:
+    """Raise the error of a text file that is not in UTF-8; say where."""
     where = "it holds bytes of value 0"
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            kind = next((k for m, k in _MARKS if line.startswith(m)), None)
+            kind = next((_MARKS[m] for m in _MARKS if line.startswith(m)), None)
             if number == 1 and kind:
                 where = f"it is in {kind}"
                 break

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from speechbrain_slm.utils.regular import open_regular
+from speechbrain_slm.utils.files import open_regular
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NOTHING = object()  # a field that is not there is not None

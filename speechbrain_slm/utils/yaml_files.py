@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ruamel.yaml
 
-from speechbrain_slm.utils.regular import read_regular
+from speechbrain_slm.utils.files import read_regular
 
 INCLUDE = "!include:"
 _SHARED = "hparams/"  # where the fragments stand in the repository

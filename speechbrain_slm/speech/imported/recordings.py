@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.files import files_in
-from speechbrain_slm.utils.text_rows import Row
-from speechbrain_slm.utils.user_tables import iterate_rows
+from speechbrain_slm.utils.user_tables import Row, iterate_rows
 
 KINDS = frozenset(
     f".{kind}"

@@ -21,8 +21,7 @@ from speechbrain_slm.speech.imported.recordings import recording_rows
 from speechbrain_slm.utils.columns import check_columns, open_parquet
 from speechbrain_slm.utils.files import as_stored, files_in
 from speechbrain_slm.utils.hashing import file_stamp, identity_of
-from speechbrain_slm.utils.text_rows import Row
-from speechbrain_slm.utils.user_tables import SUFFIXES, iterate_rows
+from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
 
 HUB = "hub:"
 

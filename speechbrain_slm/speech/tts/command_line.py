@@ -21,7 +21,7 @@ import soundfile
 from speechbrain_slm.speech.tts import SilentSpeech, check_speech
 from speechbrain_slm.speech.tts.programs import refuse_code, run_program
 from speechbrain_slm.utils.audio import BadAudio, read_audio
-from speechbrain_slm.utils.regular import read_regular
+from speechbrain_slm.utils.files import read_regular
 
 logger = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"\{(text|voice|out|pitch|speed)\}")

@@ -20,8 +20,7 @@ from speechbrain_slm.utils.files import (
     refuse_encoding,
     refuse_wide,
 )
-from speechbrain_slm.utils.text_rows import tsv_fields, tsv_names
-from speechbrain_slm.utils.user_tables import as_text
+from speechbrain_slm.utils.user_tables import as_text, tsv_fields, tsv_names
 
 logger = logging.getLogger(__name__)
 

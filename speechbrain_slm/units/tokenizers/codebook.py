@@ -12,7 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.regular import read_regular
+from speechbrain_slm.utils.files import read_regular
 
 logger = logging.getLogger(__name__)
 

@@ -176,7 +176,7 @@ def test_a_pipe_is_not_waited_for(folder, name):
     unseal(folder)
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(ValueError, match=rf"{name} is no regular file"):
+    with pytest.raises(ValueError, match=rf"{name} is a pipe"):
         load_speech_lm(folder)
 
 
