@@ -53,6 +53,33 @@ def said_by(error) -> str:
     return (text or type(error).__name__).splitlines()[0]
 
 
+def not_there(source: str | Path, what: str, error: Exception):
+    """Return the error of a model that is neither here nor to be had.
+
+    Arguments
+    ---------
+    what : Of the model, e.g. its weights.
+    error : What the library said.
+
+    Returns
+    -------
+    FileNotFoundError
+        Says what to fetch, and how.
+    """
+    if Path(source).exists():
+        found = f"{source}: no {what} can be read from this folder"
+    else:
+        found = (
+            f"{source} is neither a folder nor a hub model whose {what} is "
+            "downloaded or can be"
+        )
+    return FileNotFoundError(
+        f"{found} ({said_by(error)}). Where there is a network, run: "
+        f"hf download {source} --local-dir <folder>. Then give that folder; "
+        "HF_HUB_OFFLINE=1 keeps later runs off the network."
+    )
+
+
 def load_whole(
     kind,
     source: str | Path,
