@@ -1,7 +1,7 @@
-"""Print what each run of the LM recipe trains on, read from its YAML file.
+"""Print what each run of the LM recipe trains on, read from the YAML files.
 
 python tools/budget.py
-python tools/budget.py recipes/TinyStories/LM/hparams/mini_*.yaml \
+python tools/budget.py recipes/TinyStories/LM/hparams/mini.yaml \
     --units_folder results/mini/units
 
 Nothing is built or looked up: the budgets are those of the stages, rounded to
@@ -22,7 +22,7 @@ from speechbrain_slm.dataio.settings import check_sources, check_stages
 from speechbrain_slm.dataio.stage import Stage
 from speechbrain_slm.utils.ranges import check_ranges
 from speechbrain_slm.utils.running import run_script
-from speechbrain_slm.utils.yaml_tree import resolve
+from speechbrain_slm.utils.yaml_tree import resolve, tag_of
 
 HPARAMS = Path(__file__).parents[1] / "recipes/TinyStories/LM/hparams"
 KEYS = ("run", "seed", "sources", "stages", "row_length", "rows_per_step")
@@ -30,18 +30,14 @@ KEYS += ("packing", "language_tags")
 SIZES = ("mini", "360M", "1B")
 
 
-def read_run(path):
-    """Read what a YAML file says about its data.
+def read_runs(path):
+    """Read what a YAML file of the LM recipe says about its data.
 
-    Arguments
-    ---------
-    path : str or Path
-        A YAML file of the LM recipe. None of its objects is made.
-
-    Returns
-    -------
+    Yields
+    ------
     dict
-        The values of ``KEYS``, references resolved.
+        Of each run: the values of ``KEYS``, references resolved. None of the
+        file's objects is made.
 
     Raises
     ------
@@ -56,30 +52,34 @@ def read_run(path):
             f"{path} sets no {', '.join(absent)}; expected a YAML file of the "
             "LM recipe"
         )
-    return {key: tree[key] for key in KEYS}
+    # Stages of its own take the place of those in the table.
+    own = not tag_of(tree["stages"])
+    runs = {tree["run"]: tree["stages"]} if own else tree["runs"]
+    for run, stages in runs.items():
+        yield {key: tree[key] for key in KEYS} | {"run": run, "stages": stages}
 
 
-def nominal_budget(path):
+def nominal_budget(path, settings):
     """Compute the budget of a run from its YAML file alone.
 
     Arguments
     ---------
     path : str or Path
-        A YAML file of the LM recipe.
+        Names the size, and what is wrong.
+    settings : dict
+        A run of the file, of ``read_runs``.
 
     Returns
     -------
     dict
-        ``yaml``, ``run``, ``size`` (the file's name before the run's),
-        ``stages`` (their steps and mixtures), ``steps``, ``tokens`` and
-        ``languages`` (tokens of each).
+        ``run``, ``size`` (the file's name), ``stages`` (their steps and
+        mixtures), ``steps``, ``tokens`` and ``languages`` (tokens of each).
 
     Raises
     ------
     ValueError
-        If it is not the file of an LM recipe, or a stage cannot be laid out.
+        If a stage cannot be laid out.
     """
-    settings = read_run(path)
     sources, row_length = settings["sources"], settings["row_length"]
     try:
         check_sources(sources, settings["language_tags"])
@@ -95,26 +95,24 @@ def nominal_budget(path):
             for language in among:
                 tokens = rows * row_length / len(among)
                 languages[language] = languages.get(language, 0.0) + tokens
-    step_tokens = row_length * settings["rows_per_step"]
     steps = sum(stage["steps"] for stage in stages)
     return {
-        "yaml": str(path),
         "run": settings["run"],
-        "size": Path(path).stem.removesuffix(f"_{settings['run']}"),
+        "size": Path(path).stem,
         "stages": stages,
         "steps": steps,
-        "tokens": steps * step_tokens,
+        "tokens": steps * row_length * settings["rows_per_step"],
         "languages": {name: round(languages[name]) for name in languages},
     }
 
 
-def exact_counts(path, units_folder):
+def exact_counts(settings, units_folder):
     """Count what a run trains on, from the units themselves.
 
     Arguments
     ---------
-    path : str or Path
-        A YAML file of the LM recipe.
+    settings : dict
+        Of ``read_runs``.
     units_folder : str or Path
         The output folder of the units recipe. Sources that name a folder of
         their own are read from there.
@@ -125,21 +123,12 @@ def exact_counts(path, units_folder):
         ``counts`` (tokens of each language and kind, see ``TokenPlan.count``)
         and ``passes`` (units of a language by those that its stores hold).
     """
-    settings = read_run(path)
     # No other source's units need be there.
     names = check_stages(settings["stages"], settings["sources"])
     used = {name: settings["sources"][name] for name in names}
     stores = open_stores(used, units_folder, "train")
-    plan = TokenPlan(
-        stores,
-        used,
-        settings["stages"],
-        row_length=settings["row_length"],
-        rows_per_step=settings["rows_per_step"],
-        seed=settings["seed"],
-        packing=settings["packing"],
-        language_tags=settings["language_tags"],
-    )
+    settings = {key: settings[key] for key in KEYS if key != "run"}
+    plan = TokenPlan(stores, **{**settings, "sources": used})
     counts = plan.count(plan.num_steps)
     held = {}
     for name, source in used.items():
@@ -220,13 +209,6 @@ def markdown(records):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _order(record):
-    """Put the small before the large, the simple before the composite."""
-    sizes = (*SIZES, record["size"])
-    stages, languages = record["stages"], record["languages"]
-    return sizes.index(record["size"]), len(stages), len(languages)
-
-
 def main(arguments):
     """Print the budgets.
 
@@ -244,13 +226,16 @@ def main(arguments):
     parser.add_argument("--units_folder", help="count the units in it")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
-    files = options.yaml_files or sorted(HPARAMS.glob("*.yaml"))
-    records = [nominal_budget(path) for path in files]
+    records = []
+    for path in options.yaml_files or sorted(HPARAMS.glob("*.yaml")):
+        for settings in read_runs(path):
+            records.append(nominal_budget(path, settings))
+            if options.units_folder:
+                records[-1] |= exact_counts(settings, options.units_folder)
     if not options.yaml_files:
-        records.sort(key=_order)
-    if options.units_folder:
-        for record in records:
-            record |= exact_counts(record["yaml"], options.units_folder)
+        records.sort(
+            key=lambda record: (*SIZES, record["size"]).index(record["size"])
+        )
     print(json.dumps(records) if options.json else markdown(records))
 
 

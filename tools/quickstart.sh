@@ -50,8 +50,8 @@ run "$recipes/synthesis/train.py" "$recipes/synthesis/hparams/mini.yaml" \
 run "$recipes/units/train.py" "$recipes/units/hparams/mini.yaml" \
     --data_folder "$output/synthesis" --output_folder "$output/units"
 for name in en_fr interleaved_ft; do
-    run "$recipes/LM/train.py" "$recipes/LM/hparams/mini_$name.yaml" \
-        --units_folder "$output/units" --output_folder "$output/LM/$name"
+    run "$recipes/LM/train.py" "$recipes/LM/hparams/mini.yaml" \
+        --run "$name" --units_folder "$output/units" --output_folder "$output/LM/$name"
 done
 for name in en_fr interleaved_ft; do
     run "$recipes/cloze/train.py" "$recipes/cloze/hparams/mini.yaml" \

@@ -3,7 +3,7 @@
 #
 #     sbatch --nodes=2 tools/slurm.sh \
 #         recipes/TinyStories/LM/train.py \
-#         recipes/TinyStories/LM/hparams/1B_interleaved.yaml --precision bf16
+#         recipes/TinyStories/LM/hparams/1B.yaml --precision bf16
 #
 # The arguments are those of the recipe; sbatch's own options (--account,
 # --partition, --time, --gpus-per-node) go before the script's name. GPUS

@@ -152,6 +152,21 @@ def check_stages(stages: list[dict], sources: dict) -> list[str]:
     return sorted(used)
 
 
+def stages_of_run(runs: dict[str, list], run: str) -> list:
+    """Pick the stages of a run; YAML files call it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run; it names those that there are.
+    """
+    if run not in runs:
+        raise ValueError(
+            f"run is {run!r}; expected one of runs: {', '.join(map(str, runs))}"
+        )
+    return runs[run]
+
+
 def check_tokenizers(stores: dict, expected) -> None:
     """Refuse stores whose units come from different tokenizers.
 

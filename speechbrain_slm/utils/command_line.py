@@ -6,6 +6,8 @@ trains something other than what was asked for, so all are refused or read as
 what they say.
 """
 
+import os
+import sys
 import typing
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import speechbrain as sb
 from speechbrain.utils.run_opts import HELP_TEXTS
 
+from speechbrain_slm.renamed import size_and_run
 from speechbrain_slm.utils.ranges import RANGES, check_value
 from speechbrain_slm.utils.typed_values import ANYTHING, Place, typed_value
 from speechbrain_slm.utils.yaml_tree import (
@@ -93,18 +96,26 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
             "The first argument must be a YAML file: "
             "python train.py hparams/mini.yaml [--key value ...]"
         )
-    yaml_file = str(Path(arguments[0]).expanduser())
+    yaml_file, arguments = str(Path(arguments[0]).expanduser()), arguments[1:]
     if not Path(yaml_file).is_file():
-        raise ConfigurationError(
-            f"{yaml_file}: there is no such YAML file (seen from {Path.cwd()})"
-        )
+        if not (found := size_and_run(yaml_file)):
+            raise ConfigurationError(
+                f"{yaml_file}: there is no such YAML file (seen from "
+                f"{Path.cwd()})"
+            )
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"{yaml_file} is called {found[0]} --run {found[1]} now",
+                file=sys.stderr,
+            )
+        yaml_file, arguments = found[0], ["--run", found[1], *arguments]
     tree = read_tree(yaml_file)
     options = RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
     # HyperPyYAML's own keys, such as __set_seed, are not for users.
     keys = {key for key in map(str, tree) if not key.startswith("__")}
     known = (options - UNSUPPORTED.keys()) | keys
     run_options, overrides = {}, {}
-    for name, values in _grouped(arguments[1:]):
+    for name, values in _grouped(arguments):
         if name in options & UNSUPPORTED.keys():
             raise ConfigurationError(
                 f"'{name}' is not supported here: {UNSUPPORTED[name]}"

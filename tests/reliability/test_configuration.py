@@ -23,7 +23,7 @@ from speechbrain_slm.utils.config import load_yaml
 from speechbrain_slm.utils.yaml_tree import read_tree
 
 BRAINS = ROOT / "speechbrain_slm" / "brains"
-YAML = LM / "hparams" / "mini_interleaved.yaml"
+YAML = LM / "hparams" / "mini.yaml"
 RECIPES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
 FRAGMENTS = sorted((ROOT / "hparams").glob("*/*.yaml"))
 # A model of full size is neither looked up on a hub nor made here.

@@ -101,7 +101,7 @@ def stages(url):
         ),
         (
             "LM",
-            LM / "hparams" / "mini_interleaved.yaml",
+            LM / "hparams" / "mini.yaml",
             {**TINY_LM, "units_folder": "units", "vocabulary_size": VOCABULARY},
             ("save/CKPT*", 1, "model/units.json"),
         ),

@@ -11,7 +11,7 @@ from conftest import write_store
 from processes import LM, ROOT, TINY_LM, command, log_entries, run
 
 SCRIPT = ROOT / "tests" / "training.py"
-YAML = LM / "hparams" / "mini_interleaved.yaml"
+YAML = LM / "hparams" / "mini.yaml"
 RANKS = 2
 
 

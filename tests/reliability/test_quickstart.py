@@ -16,8 +16,8 @@ from processes import ROOT, start
 STAGES = (
     "synthesis/train.py",
     "units/train.py",
-    "LM/hparams/mini_en_fr.yaml",
-    "LM/hparams/mini_interleaved_ft.yaml",
+    "LM/hparams/mini.yaml --run en_fr",
+    "LM/hparams/mini.yaml --run interleaved_ft",
     "cloze/hparams/mini.yaml --run en_fr",
     "cloze/hparams/mini.yaml --run interleaved_ft",
     "tools/report.py",

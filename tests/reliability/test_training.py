@@ -18,7 +18,7 @@ from processes import (
 )
 from safetensors.torch import load_file
 
-YAML = LM / "hparams" / "mini_interleaved.yaml"
+YAML = LM / "hparams" / "mini.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def units(tmp_path_factory):
 
 def train(units, output, **overrides):
     settings = {**TINY_LM, "units_folder": units, "output_folder": output}
-    yaml_file = LM / "hparams" / "mini_interleaved.yaml"
+    yaml_file = LM / "hparams" / "mini.yaml"
     return run(
         command(LM / "train.py", yaml_file, **{**settings, **overrides}),
         timeout=300,

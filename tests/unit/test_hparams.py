@@ -1,57 +1,82 @@
-"""The YAML files of the LM recipe: one text a size, but for its stages."""
+"""The YAML files of the LM recipe: one a size, in which the runs stand."""
 
-import re
 from pathlib import Path
 
 import pytest
 
+from speechbrain_slm.renamed import size_and_run
+from speechbrain_slm.utils.command_line import parse_arguments
+from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.yaml_tree import ConfigurationError
+
 HPARAMS = Path(__file__).parents[2] / "recipes/TinyStories/LM/hparams"
-RUNS = ("en", "fr", "en_fr", "interleaved", "interleaved_ft")
+RUNS = ["en", "fr", "en_fr", "interleaved", "interleaved_ft"]
 SIZES = ("mini", "360M", "1B")
-# The comment at the top, the run's name, and the stages.
-DIFFERING = r"\A(?:#.*\n)+|^run: .*\n|^stages:\n(?: .*\n)+"
+MINE = "[{steps: 3, mixture: {en: 1, fr: 2}}]"
 
 
-def common_part(text):
-    """Leave out of a YAML file what tells the runs of a size apart."""
-    kept, count = re.subn(DIFFERING, "", text, flags=re.MULTILINE)
-    assert count == 3, text[:200]
-    return kept
+def load(folder, name, *arguments):
+    """Load what a file says of its data; the model needs a store."""
+    yaml_file, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
+    text = Path(yaml_file).read_text().split("vocabulary_size:")[0]
+    (folder / "data.yaml").write_text(text)
+    return load_yaml(folder / "data.yaml", overrides)
 
 
-def test_there_is_every_run_at_every_size():
-    there = {path.stem for path in HPARAMS.glob("*.yaml")}
-    assert there == {f"{size}_{run}" for size in SIZES for run in RUNS}
+def test_there_is_a_file_for_every_size():
+    assert {path.stem for path in HPARAMS.glob("*.yaml")} == set(SIZES)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_runs_of_a_size_differ_in_their_stages_alone(size):
-    texts = {run: (HPARAMS / f"{size}_{run}.yaml").read_text() for run in RUNS}
-    for run, text in texts.items():
-        assert f"\nrun: {run}\n" in text
-        assert common_part(text) == common_part(texts["en"]), run
-    assert len({text.split("\nstages:\n")[1] for text in texts.values()}) == 5
+def test_a_run_is_chosen_by_its_name(tmp_path, size):
+    hparams = load(tmp_path, f"{size}.yaml", "--run", "interleaved_ft")
+    assert list(hparams["runs"]) == RUNS
+    assert hparams["stages"] == hparams["runs"]["interleaved_ft"]
+    assert hparams["output_folder"].endswith("/interleaved_ft")
+    assert [set(stage["mixture"]) for stage in hparams["stages"]] == [
+        {"en"},
+        {"interleaved"},
+        {"en", "fr"},
+    ]
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_the_full_sizes_differ_in_their_model_alone(run):
-    one = (HPARAMS / f"360M_{run}.yaml").read_text()
-    two = (HPARAMS / f"1B_{run}.yaml").read_text()
+def test_a_run_of_ones_own(tmp_path):
+    mine = [{"steps": 3, "mixture": {"en": 1, "fr": 2}}]
+    for arguments in (
+        ("--runs", f"{{mine: {MINE}}}", "--run", "mine"),
+        ("--stages", MINE, "--run", "mine"),
+    ):
+        hparams = load(tmp_path, "mini.yaml", *arguments)
+        assert hparams["stages"] == mine
+        assert hparams["output_folder"] == "results/mini/LM/mine"
+    with pytest.raises(
+        ValueError, match=r"run is 'mine'; expected one of runs"
+    ):
+        load(tmp_path, "mini.yaml", "--run", "mine")
+
+
+def test_the_full_sizes_differ_in_their_model_alone():
+    one, two = ((HPARAMS / f"{size}.yaml").read_text() for size in SIZES[1:])
     one = one.replace("360M", "1B").replace("qwen2_0.5b", "llama3.2_1b")
-    # The comment at the top is wrapped anew.
-    assert one.split("\n\n", 1)[1] == two.split("\n\n", 1)[1]
+    assert one == two
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("seed: 1986", "seed: 1987"),
-        ("weight_decay: 0.1", "weight_decay: 0.2"),
-        ("vocabulary_size: null", "vocabulary_size: 400"),
-        ("thousand_steps: 16384", "thousand_steps: 16000"),
-    ],
-)
-def test_another_difference_is_found(old, new):
-    text = (HPARAMS / "mini_interleaved_ft.yaml").read_text()
-    assert text.count(old) == 1
-    assert common_part(text.replace(old, new)) != common_part(text)
+# ------------------------------------------------------------------- old names
+@pytest.mark.parametrize("run", RUNS)
+def test_the_file_of_a_run_leads_to_that_of_its_size(tmp_path, capsys, run):
+    hparams = load(tmp_path, f"360M_{run}.yaml", "--seed", "3")
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"360M_{run}.yaml is called" in told
+    assert f"360M.yaml --run {run} now" in told
+    assert (hparams["run"], hparams["seed"]) == (run, 3)
+
+
+def test_other_names_lead_nowhere(tmp_path):
+    for name in ("mini_english.yaml", "small_en.yaml", "mini.yml", "en.yaml"):
+        assert size_and_run(str(HPARAMS / name)) is None
+        with pytest.raises(ConfigurationError, match="there is no such YAML"):
+            parse_arguments([str(HPARAMS / name)])
+    # Another run than the one that its file was for.
+    with pytest.raises(ConfigurationError, match="--run is given twice"):
+        load(tmp_path, "mini_en.yaml", "--run", "en_fr")

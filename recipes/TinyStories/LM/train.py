@@ -1,7 +1,7 @@
 """Pretrain a speech LM on whole and interleaved stories.
 
-python train.py hparams/mini_interleaved.yaml
-torchrun --nproc_per_node=2 train.py hparams/mini_interleaved.yaml
+python train.py hparams/mini.yaml --run interleaved_ft
+torchrun --nproc_per_node=2 train.py hparams/mini.yaml --run en_fr
 """
 
 import sys

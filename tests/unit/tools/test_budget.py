@@ -97,16 +97,18 @@ def test_languages_are_matched_at_every_size(recipe):
 
 
 def test_table_reads_as_the_papers(capsys):
-    folder = ROOT / "recipes/TinyStories/LM/hparams"
-    files = [folder / f"1B_{run}.yaml" for run in ("interleaved_ft", "en")]
-    BUDGET["main"](list(map(str, files)))
-    # In the order in which the files are given.
-    assert capsys.readouterr().out.splitlines() == [
+    BUDGET["main"]([str(ROOT / "recipes/TinyStories/LM/hparams/1B.yaml")])
+    lines = capsys.readouterr().out.splitlines()
+    # In the order in which they stand in the file.
+    assert [line.split(" | ")[1] for line in lines[2:]] == [
+        f"`{run}`" for run in RUNS
+    ]
+    assert [*lines[:3], lines[-1]] == [
         "| size | run | stages, in steps | steps | tokens | en | fr |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        "| 1B | `en` | 75,000 en | 75,000 | 46.08 B | 46.08 B | - |",
         "| 1B | `interleaved_ft` | 50,000 en, then 20,000 interleaved, then "
         "30,000 en + fr (1:1) | 100,000 | 61.44 B | 46.08 B | 15.36 B |",
-        "| 1B | `en` | 75,000 en | 75,000 | 46.08 B | 46.08 B | - |",
     ]
 
 

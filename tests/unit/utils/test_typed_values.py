@@ -9,7 +9,7 @@ from speechbrain_slm.utils.config import load_yaml
 from speechbrain_slm.utils.yaml_tree import ConfigurationError, resolve
 
 ROOT = Path(__file__).parents[3]
-LM = ROOT / "recipes/TinyStories/LM/hparams/mini_interleaved.yaml"
+LM = ROOT / "recipes/TinyStories/LM/hparams/mini.yaml"
 YAML = """\
 run: first
 output_folder: !ref results/<run>
@@ -213,7 +213,7 @@ def test_a_folder_is_not_taken_for_an_address(yaml_file, tmp_path, monkeypatch):
 
 
 def test_a_copy_of_a_recipes_yaml_file_finds_its_fragments(tmp_path):
-    for name in ("LM/hparams/mini_en.yaml", "units/hparams/mini.yaml"):
+    for name in ("LM/hparams/mini.yaml", "units/hparams/mini.yaml"):
         original = ROOT / "recipes/TinyStories" / name
         copy = tmp_path / "mine" / "copy.yaml"
         copy.parent.mkdir(exist_ok=True)
