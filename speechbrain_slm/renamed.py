@@ -56,6 +56,7 @@ MODULES = {
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.tokenizer": "units.tokenizers.base",
+    "utils.level": "utils.audio",
     "utils.regular": "utils.files",
     "utils.text_rows": "utils.user_tables",
 }

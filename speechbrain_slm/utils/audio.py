@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 from math import gcd
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ import soundfile
 
 from speechbrain_slm.utils.containers import CHECKED, shortfall
 from speechbrain_slm.utils.files import check_file, read_regular
-from speechbrain_slm.utils.level import BadAudio, Level
 
 # Longer than any sentence, and than most stories: what a file may unpack to.
 MAX_SECONDS = 3600.0
@@ -32,9 +32,18 @@ _BLOCK = 1 << 20  # samples that are decoded at once
 _SURE = 1 << 26  # bytes that are read before the header is looked at
 # libsndfile gives a length that is not known as 2^63 - 1.
 _UNKNOWN = 1 << 62
+# The peak of what is mixed down, in dB of full scale: below it is silence.
+# A line without a voice has -96 to -85, quiet speech -40.
+SILENCE_DB = -80.0
+# Of full scale; what is decoded from MP3, or kept as floats, may pass 1.
+LOUDEST = 4.0
 # Numbers in the filter that resamples; two rates of 44,101 and 16,000 Hz
 # have no common divisor, and would take one of 6 GB.
 _MAX_FILTER = 1 << 24
+
+
+class BadAudio(ValueError):
+    """Why a file cannot be used; the caller knows its name."""
 
 
 class Sound(NamedTuple):
@@ -42,21 +51,11 @@ class Sound(NamedTuple):
 
     Attributes
     ----------
-    samples : numpy.ndarray or None
-        ``[T, channels]``, or ``[T]`` if they are mixed down; None if they
-        were not asked for.
-    num_samples : int
-        Of each channel.
-    sample_rate : int
-        Hz.
-    channels : int
-        Of the file.
-    kind : str
-        Its format, as libsndfile calls it.
-    subtype : str
-        Its encoding, likewise.
-    sha256 : str
-        Of the bytes that were decoded.
+    samples : [T, channels], or [T] if mixed down; None if not asked for.
+    num_samples : Of each channel.
+    sample_rate : Hz.
+    kind, subtype : Its format and its encoding, as libsndfile calls them.
+    sha256 : Of the bytes that were decoded.
     """
 
     samples: np.ndarray | None
@@ -69,10 +68,10 @@ class Sound(NamedTuple):
 
 
 def read_audio(
-    source,
+    source: str | Path | bytes,
     expected: dict | None = None,
-    keep: str = "channels",
-    dtype: str = "float32",
+    keep: str | None = "channels",
+    dtype: str | None = "float32",
     max_seconds: float = MAX_SECONDS,
     audible: bool = False,
 ) -> Sound:
@@ -82,8 +81,7 @@ def read_audio(
 
     Arguments
     ---------
-    source : str, Path or bytes
-        The file, or its content.
+    source : The file, or its content.
     expected
         What a manifest says: ``num_samples``, ``sample_rate`` (Hz), which
         are compared before anything is decoded, and, or not, ``sha256``.
@@ -97,10 +95,6 @@ def read_audio(
     audible
         Refuse silence, and what lies beyond full scale. What is not a
         number is refused anyway.
-
-    Returns
-    -------
-    The samples and what the file is.
 
     Raises
     ------
@@ -116,12 +110,13 @@ def read_audio(
     >>> read_audio(file.getvalue()[:-2])
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.level.BadAudio: cut short: its header promises 4
+    speechbrain_slm.utils.audio.BadAudio: cut short: its header promises 4
     bytes of sound, 2 are there
     """
     try:
-        content = source
-        if not isinstance(content, bytes):
+        if isinstance(source, bytes):
+            content = source
+        else:
             content = _content(source, expected, max_seconds)
         if not content:
             raise BadAudio("the file has 0 bytes")
@@ -132,8 +127,7 @@ def read_audio(
         raise BadAudio("it does not exist") from error
     except OSError as error:
         text = str(error).removeprefix(str(source)).lstrip(": ")
-        text = error.strerror or text
-        raise BadAudio(text) from error
+        raise BadAudio(error.strerror or text) from error
     except MemoryError as error:
         raise BadAudio("it needs more memory than there is") from error
     except Exception as error:
@@ -158,7 +152,7 @@ def _pointer(source):
 def _content(path, expected, max_seconds):
     """Read a whole file, once its header is known to be that of speech."""
 
-    def look(file, size) -> None:
+    def look(file, size):
         if size > _SURE:
             with soundfile.SoundFile(file.fileno(), closefd=False) as head:
                 _check_head(head, size, expected, max_seconds)
@@ -188,9 +182,9 @@ def _check_head(file, size, expected, max_seconds):
         if rate != expected["sample_rate"] or told not in (None, count):
             raise _other_length(told, rate, expected)
     most = int(max_seconds * rate)
-    if count is not None and count > most:
-        raise _too_long(count, rate, max_seconds)
     if count is not None:
+        if count > most:
+            raise _too_long(count, rate, max_seconds)
         most = count
     # Eight bytes a sample are the most that an encoding takes.
     if size > most * channels * 8 + _SURE:
@@ -223,7 +217,7 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         rate, channels = file.samplerate, file.channels
         kind, subtype = file.format, file.subtype
         dtype = dtype or EXACT.get(subtype, "float32")
-        level = Level(dtype)
+        level = _Level(dtype)
         if told is None:
             # soundfile seeks after each read, which FLAC cannot without an
             # end.
@@ -250,24 +244,59 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
     if expected is not None and digest != expected.get("sha256", digest):
         raise BadAudio("its SHA-256 is not the manifest's")
     level.check(channels, audible)
-    samples = None
-    if kept:
-        samples = kept[0] if len(kept) == 1 else np.concatenate(kept)
+    # One block, as speech is, is not copied.
+    samples = np.concatenate(kept) if len(kept) > 1 else None
+    samples = kept[0] if len(kept) == 1 else samples
     return Sound(samples, count, rate, channels, kind, subtype, digest)
 
 
+class _Level:
+    """How loud a file is, found while it is decoded."""
+
+    def __init__(self, dtype):
+        # Integers are counted in steps of full scale.
+        self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
+        self._loudest = self._peak = 0.0
+
+    def add(self, block):
+        """Hear samples, [T, channels], and return them mixed down, [T]."""
+        self._loudest = self._louder(self._loudest, block)
+        if block.shape[1] == 1:
+            self._peak = self._loudest
+            return block[:, 0]
+        # Channels that cancel each other are silence.
+        mono = block.mean(axis=1)
+        self._peak = self._louder(self._peak, mono)
+        return mono
+
+    def _louder(self, peak, samples):
+        low, high = float(samples.min()), float(samples.max())
+        # Not the built-in max, which may pass over what is not a number.
+        return np.max([peak, -low / self._scale, high / self._scale])
+
+    def check(self, channels, audible):
+        """Refuse what is not a number and, if asked to, what is not heard."""
+        if not np.isfinite(self._loudest):
+            raise BadAudio("a sample is NaN or infinite")
+        if not audible:
+            return
+        if self._loudest > LOUDEST:
+            raise BadAudio(
+                f"a sample is {self._loudest:.3g} times full scale; expected "
+                f"at most {LOUDEST:g}"
+            )
+        mixed = " once its channels are mixed down" if channels > 1 else ""
+        if not self._peak:
+            raise BadAudio(f"every sample is 0{mixed}")
+        if self._peak < 10 ** (SILENCE_DB / 20):
+            raise BadAudio(
+                f"silent: its peak is {20 * np.log10(self._peak):.0f} dB of "
+                f"full scale{mixed}; expected {SILENCE_DB:g} or more"
+            )
+
+
 def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Bring a waveform to another rate.
-
-    Arguments
-    ---------
-    wav : float32 [T].
-    rate : What it has, in Hz.
-    wanted : What it shall have, in Hz.
-
-    Returns
-    -------
-    float32 [T].
+    """Bring a waveform, float32 [T], to another rate (Hz).
 
     Raises
     ------

@@ -31,7 +31,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -251,7 +251,7 @@ def _field_rows(path, names, rows, columns, optional):
         yield Row(number, {}, fault)
 
 
-def _json_rows(file: IO[str], path, columns, optional):
+def _json_rows(file, path, columns, optional):
     rows = itertools.starmap(_parse, enumerate(filter(str.strip, file)))
     # A name that is misspelt is in no row.
     first = list(itertools.islice(rows, FIRST))
