@@ -29,7 +29,7 @@ _MOVED = {
     ("evaluation", "evaluation.alignment"): "hidden_states parallel_items "
     "parallel_pairs state_parts",
     ("units", "units.tokenizers"): "bpe codebook codec ctranslate2 kmeans "
-    "layer_kmeans mel_kmeans mimi pretrained speech_tokenizer ssl_kmeans "
+    "mel_kmeans mimi pretrained speech_tokenizer ssl_kmeans "
     "whisper_kmeans",
 }
 MODULES = {
@@ -55,6 +55,7 @@ MODULES = {
     "evaluation.alignment_figure": "evaluation.alignment.figure",
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.alignment_report": "evaluation.alignment.report",
+    "units.layer_kmeans": "units.tokenizers.pretrained",
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",
     "utils.regular": "utils.files",

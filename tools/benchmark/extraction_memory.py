@@ -93,7 +93,7 @@ def write_manifest(path, sentences):
             writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def fake_batches(batches, sample_rate, num_workers):
+def fake_batches(batches, sample_rate, num_workers, max_seconds):
     """Stand in for reading: every clip is a sample long."""
     clip = Clip(torch.ones(1))
     for batch in batches:

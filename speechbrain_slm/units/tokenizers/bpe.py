@@ -11,16 +11,13 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
 
-from speechbrain_slm.units.tokenizers.base import describe
-from speechbrain_slm.utils.atomic import (
-    read_json,
-    write_atomic,
-    write_json,
-)
+from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
+from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of
 
 logger = logging.getLogger(__name__)
@@ -33,14 +30,28 @@ MODEL = "bpe.model"
 DESCRIPTION = "bpe.json"
 # Times that a piece should come in the training units, in the mean.
 RECURRENCE = 20
+# Units are no language: nothing is normalized, split or added, and one thread
+# finds the same merges always.
+_SETTINGS: dict[str, Any] = {
+    "character_coverage": 1.0,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "add_dummy_prefix": False,
+    "split_by_whitespace": False,
+    "split_by_unicode_script": False,
+    "split_by_number": False,
+    **{"bos_id": -1, "eos_id": -1, "pad_id": -1},
+    "num_threads": 1,
+    "minloglevel": 2,
+}
 
 
-def _to_text(units):
+def _to_text(units: Sequence[int] | np.ndarray) -> str:
     codes = np.asarray(units, dtype=np.int64) + FIRST_CHARACTER
     return codes.astype("<u4").tobytes().decode("utf-32-le")
 
 
-def _identity(base, model):
+def _identity(base: dict[str, Any], model: bytes) -> str:
     return identity_of({"base": base["identity"], "model": model.hex()})
 
 
@@ -59,6 +70,7 @@ def check_size(alphabet: int, vocabulary_size: int) -> None:
             f"{NUM_CHARACTERS:,} of them; the tokenizer has "
             f"{alphabet:,} units. Set bpe to null."
         )
+    # Stores hold units of 16 bits.
     if not alphabet < vocabulary_size <= 2**16:
         raise ValueError(
             f"bpe: vocabulary_size is {vocabulary_size}; expected more "
@@ -86,12 +98,15 @@ class UnitBPE:
     (3, [2, 0, 1, 1])
     """
 
-    def __init__(self, base: dict, model: bytes, config: dict) -> None:
+    def __init__(
+        self, base: dict[str, Any], model: bytes, config: dict[str, Any]
+    ) -> None:
         self.base = base
         self.model = model
         self.frame_rate = base["frame_rate"]
         self.deduplicated = base["deduplicated"]
         self.config = {"base": base["config"], "bpe": config}
+        self.identity = _identity(base, model)
         self._processor = sentencepiece.SentencePieceProcessor(
             model_proto=model
         )
@@ -100,29 +115,20 @@ class UnitBPE:
     @classmethod
     def fit(
         cls,
-        base: dict,
-        sentences: Iterable[Sequence[int]],
+        base: dict[str, Any],
+        sentences: Iterable[Sequence[int] | np.ndarray],
         vocabulary_size: int,
         max_piece_length: int = 16,
     ) -> UnitBPE:
         """Find the merges.
 
-        Each sentence counts once, however many stories share it: pieces then
-        describe how the language sounds and not which sentences a corpus
-        repeats, and the fit costs the same for any number of stories.
-
         Arguments
         ---------
-        base : What the tokenizer of the units says of itself (``describe``).
         sentences : Units of the training split's utterances, each once.
         vocabulary_size
             Number of pieces: sentencepiece's unknown piece (never used), the
             single units, and the merges.
         max_piece_length : Units that a piece stands for, at most.
-
-        Returns
-        -------
-        The fitted encoder.
 
         Raises
         ------
@@ -132,6 +138,8 @@ class UnitBPE:
         """
         alphabet = base["vocabulary_size"]
         check_size(alphabet, vocabulary_size)
+        # However many stories share a sentence, it counts once: pieces then
+        # describe how the language sounds and not what a corpus repeats.
         texts = [_to_text(sentence) for sentence in sentences]
         # Each unit once more by itself: other splits may have units that the
         # training split lacks, and ``required_chars`` does not add those.
@@ -146,18 +154,7 @@ class UnitBPE:
                 max_sentencepiece_length=max_piece_length,
                 # In bytes. Longer sentences would be left out silently.
                 max_sentence_length=4 * max(map(len, texts)) + 1,
-                character_coverage=1.0,
-                normalization_rule_name="identity",
-                remove_extra_whitespaces=False,
-                add_dummy_prefix=False,
-                split_by_whitespace=False,
-                split_by_unicode_script=False,
-                split_by_number=False,
-                bos_id=-1,
-                eos_id=-1,
-                pad_id=-1,
-                num_threads=1,
-                minloglevel=2,
+                **_SETTINGS,
             )
         except RuntimeError as error:
             reason = str(error).split("] ")[-1]
@@ -173,17 +170,10 @@ class UnitBPE:
         }
         return cls(base, model.getvalue(), config)
 
-    @property
-    def identity(self):
-        """Hash of the tokenizer below and of the sentencepiece model."""
-        return _identity(self.base, self.model)
-
-    def encode(self, sentences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Turn units into pieces.
-
-        Returns
-        -------
-        Pieces of each sentence, int64.
+    def encode(
+        self, sentences: Sequence[Sequence[int] | np.ndarray]
+    ) -> list[np.ndarray]:
+        """Turn units into pieces, int64.
 
         Raises
         ------
@@ -203,24 +193,14 @@ class UnitBPE:
             encoded.append(np.asarray(pieces, dtype=np.int64))
         return encoded
 
-    def decode(self, pieces: Sequence[int]) -> np.ndarray:
-        """Turn pieces into units.
-
-        Returns
-        -------
-        Its units, int64.
-        """
+    def decode(self, pieces: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Turn pieces into units, int64."""
         text = self._processor.decode([int(piece) for piece in pieces])
         codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         return codes.astype(np.int64) - FIRST_CHARACTER
 
     def save(self, folder: str | Path) -> None:
-        """Write the model and, last, its description.
-
-        Arguments
-        ---------
-        folder : Gets ``bpe.model`` and ``bpe.json``.
-        """
+        """Write ``bpe.model`` and, last, ``bpe.json``, its description."""
         folder = Path(folder)
         write_atomic(folder / MODEL, self.model)
         description = {
@@ -231,18 +211,12 @@ class UnitBPE:
         write_json(folder / DESCRIPTION, description)
 
     @classmethod
-    def load(cls, folder: str | Path, base=None) -> UnitBPE:
+    def load(cls, folder: str | Path, base: Tokenizer | None = None) -> UnitBPE:
         """Read an encoder that was saved.
 
         Arguments
         ---------
-        folder : What ``save`` wrote to.
-        base : Tokenizer, optional
-            Makes the units; must be the one that the BPE was fitted on.
-
-        Returns
-        -------
-        The same encoder.
+        base : Makes the units; must be the one that the BPE was fitted on.
 
         Raises
         ------
@@ -257,21 +231,21 @@ class UnitBPE:
                 f"{path} does not exist; expected a fitted unit BPE. Run the "
                 "units recipe, which fits one."
             )
-        description = read_json(path)
-        if base is not None and describe(base) != description["base"]:
+        saved: dict[str, Any] = read_json(path)
+        if base is not None and describe(base) != saved["base"]:
             raise ValueError(
                 f"{folder}: the BPE belongs to the tokenizer "
-                f"{description['base']['identity'][:12]}, found "
+                f"{saved['base']['identity'][:12]}, found "
                 f"{base.identity[:12]}. Fit it again."
             )
         model = (Path(folder) / MODEL).read_bytes()
         # Before sentencepiece reads it, which does not name what is damaged.
-        if _identity(description["base"], model) != description["identity"]:
+        if _identity(saved["base"], model) != saved["identity"]:
             raise ValueError(
                 f"{Path(folder) / MODEL} is not the model that {path} names; "
                 "fit it again"
             )
-        return cls(description["base"], model, description["config"])
+        return cls(saved["base"], model, saved["config"])
 
 
 def warn_of_rare_pieces(

@@ -20,9 +20,6 @@ logger = logging.getLogger(__name__)
 # differ by some 1e-6 of their norm (measured in float32: HuBERT, WavLM). A
 # frame that is nearer than this to a border between centroids is undecided.
 UNDECIDED = 2e-5
-
-
-# Of the arrays that a codebook consists of.
 _DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
 
 
@@ -32,7 +29,7 @@ def tensor_name(kind: str, language: str) -> str:
     Arguments
     ---------
     kind : ``centroids``, ``mean`` or ``std``.
-    language : Whose codebook it is; ``""`` where one serves all languages.
+    language : ``""`` where one codebook serves all languages.
 
     Example
     -------
@@ -47,16 +44,13 @@ def border_distance(
 ) -> torch.Tensor:
     """Measure how far points would have to move to get another unit.
 
+    That is to the nearest plane half-way between two centroids.
+
     Arguments
     ---------
     points : ``[N, D]``.
     centroids : ``[K, D]``.
     nearest : The nearest centroid of each point, ``[N]``.
-
-    Returns
-    -------
-    ``[N]``: the distance to the nearest plane half-way between that
-    centroid and another.
 
     Example
     -------
@@ -76,8 +70,8 @@ def border_distance(
     return borders.min(dim=1).values
 
 
-def read_centroids(path: str | Path) -> dict:
-    """Read a codebook from a file; nothing in it is executed.
+def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a codebook from a file, as float32; nothing in it is executed.
 
     Arguments
     ---------
@@ -86,10 +80,6 @@ def read_centroids(path: str | Path) -> dict:
         the tensors that a tokenizer saves: ``centroids`` and, where features
         are scaled, ``mean`` and ``std`` (``centroids.en`` and so on where
         each language has a codebook).
-
-    Returns
-    -------
-    float32 arrays.
 
     Raises
     ------
@@ -112,11 +102,12 @@ def read_centroids(path: str | Path) -> dict:
             f"python tools/convert_kmeans.py {path} {path.stem}.safetensors"
         )
     try:
+        content = read_regular(path)
         if path.suffix == ".npy":
-            content = io.BytesIO(read_regular(path))
-            tensors = {"centroids": np.load(content, allow_pickle=False)}
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+            tensors = {"centroids": array}
         else:
-            tensors = load(read_regular(path))
+            tensors = load(content)
     # MemoryError: a header may promise any number of them.
     except (
         *(ValueError, EOFError, OSError, MemoryError),
@@ -129,30 +120,32 @@ def read_centroids(path: str | Path) -> dict:
         raise ValueError(
             f"centroids: {path} holds no array; expected centroids, [K, D]"
         )
-    found = {}
-    for name, array in tensors.items():
-        kind = name.partition(".")[0]
-        dimensions = _DIMENSIONS.get(kind)
-        if dimensions is None or array.ndim != dimensions or not array.size:
-            raise ValueError(
-                f"centroids: {path}: {name} is an array of shape "
-                f"{list(array.shape)}; expected centroids, [K, D], and with "
-                "them, or not, mean and std, [D]"
-            )
-        if array.dtype.kind == "f":
-            # What float32 cannot hold becomes infinite.
-            with np.errstate(over="ignore"):
-                found[name] = array.astype(np.float32)
-        if array.dtype.kind != "f" or not np.isfinite(found[name]).all():
-            raise ValueError(
-                f"centroids: {path}: {name} holds {array.dtype} values that "
-                "are not all finite numbers of float32"
-            )
-        if kind == "std" and not (found[name] > 0).all():
-            raise ValueError(
-                f"centroids: {path}: {name} has a value of 0 or less, by "
-                "which features would be divided"
-            )
+    return {
+        name: _sound(f"centroids: {path}: {name}", name, array)
+        for name, array in tensors.items()
+    }
+
+
+def _sound(what: str, name: str, array: np.ndarray) -> np.ndarray:
+    kind = name.partition(".")[0]
+    if array.ndim != _DIMENSIONS.get(kind) or not array.size:
+        raise ValueError(
+            f"{what} is an array of shape {list(array.shape)}; expected "
+            "centroids, [K, D], and with them, or not, mean and std, [D]"
+        )
+    # What float32 cannot hold becomes infinite; texts are no numbers at all.
+    with np.errstate(over="ignore"):
+        found = array.astype(np.float32) if array.dtype.kind == "f" else None
+    if found is None or not np.isfinite(found).all():
+        raise ValueError(
+            f"{what} holds {array.dtype} values that are not all finite "
+            "numbers of float32"
+        )
+    if kind == "std" and not (found > 0).all():
+        raise ValueError(
+            f"{what} has a value of 0 or less, by which features would be "
+            "divided"
+        )
     return found
 
 
@@ -168,6 +161,13 @@ def _total(blocks, values):
     return total
 
 
+def _scale(blocks, count):
+    mean = _total(blocks, lambda rows: rows.astype(np.float64)) / count
+    squares = _total(blocks, lambda rows: np.square(rows - mean))
+    # A feature that never changes would be divided by 0.
+    return mean, np.maximum(np.sqrt(squares / count), 1e-5)
+
+
 def fit_codebook(
     blocks: list[np.ndarray],
     num_clusters: int,
@@ -175,7 +175,7 @@ def fit_codebook(
     scaled: bool,
     scratch: str | Path | None = None,
     patience: int = 10,
-) -> dict:
+) -> dict[str, np.ndarray]:
     """Find centroids; the same frames and seed give the same bits.
 
     Arguments
@@ -197,13 +197,6 @@ def fit_codebook(
     ------
     ValueError
         If there are fewer frames than clusters.
-
-    Example
-    -------
-    >>> frames = np.repeat(np.eye(3, dtype=np.float32), 5, axis=0)
-    >>> fitted = fit_codebook([frames], 3, seed=0, scaled=False)
-    >>> sorted(fitted["centroids"].argmax(axis=1).tolist())
-    [0, 1, 2]
     """
     blocks = [block for block in blocks if len(block)]
     count = sum(map(len, blocks))
@@ -212,25 +205,20 @@ def fit_codebook(
             f"{count} frame(s) to fit {num_clusters} clusters on; give more "
             "speech, or ask for fewer clusters"
         )
-    tensors = {}
+    tensors, frames = {}, iter(blocks)
     if scaled:
-        mean = _total(blocks, lambda rows: rows.astype(np.float64)) / count
-        squares = _total(blocks, lambda rows: np.square(rows - mean))
-        std = np.maximum(np.sqrt(squares / count), 1e-5)
+        mean, std = _scale(blocks, count)
         tensors = {
             "mean": mean.astype(np.float32),
             "std": std.astype(np.float32),
         }
-    frames = (
-        ((block - mean) / std).astype(np.float32) if scaled else block
-        for block in blocks
-    )
+        frames = (((block - mean) / std).astype(np.float32) for block in blocks)
     if scratch is None:
         points = np.concatenate(list(frames))
     else:
         with atomic_path(scratch) as temporary, open(temporary, "wb") as file:
             for block in frames:
-                file.write(np.ascontiguousarray(block, np.float32))
+                file.write(np.ascontiguousarray(block, np.float32).data)
         shape = (count, blocks[0].shape[1])
         points = np.memmap(scratch, np.float32, "r", shape=shape)
     kmeans = MiniBatchKMeans(
@@ -247,8 +235,7 @@ def fit_codebook(
         "k-means: %d centroids on %d frames of %d features, inertia %.5g a "
         "frame after %d steps",
         num_clusters,
-        count,
-        points.shape[1],
+        *points.shape,
         kmeans.inertia_ / count,
         kmeans.n_steps_,
     )

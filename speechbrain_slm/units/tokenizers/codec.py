@@ -1,11 +1,16 @@
 """Units of neural codecs: the first codebook, or more of them."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 
-from speechbrain_slm.units.tokenizers import base as tokenizer
+from speechbrain_slm.units.tokenizers.base import deduplicate as _deduplicate
+from speechbrain_slm.units.tokenizers.base import save_description
 from speechbrain_slm.units.tokenizers.pretrained import (
     PretrainedModel,
     inference,
@@ -13,20 +18,70 @@ from speechbrain_slm.units.tokenizers.pretrained import (
 from speechbrain_slm.utils.hashing import identity_of
 
 
+def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
+    """Write the codes of several codebooks as one stream of units.
+
+    Frame by frame, the first codebook first, each with a range of units of
+    its own (the *flattened* pattern of MusicGen and AudioLM).
+
+    Arguments
+    ---------
+    codes : ``[Q, F]``: Q codebooks, F frames.
+
+    Returns
+    -------
+    ``[F * Q]``, in ``[0, Q * codebook_size)``.
+
+    Example
+    -------
+    >>> interleave(np.array([[1, 2], [3, 0]]), codebook_size=10).tolist()
+    [1, 13, 2, 10]
+    """
+    offsets = np.arange(len(codes))[:, None] * codebook_size
+    return (codes + offsets).T.reshape(-1)
+
+
+def separate(
+    units: Sequence[int], num_codebooks: int, codebook_size: int
+) -> np.ndarray:
+    """Undo :func:`interleave`.
+
+    Raises
+    ------
+    ValueError
+        If a unit is not where its codebook's units stand.
+
+    Example
+    -------
+    >>> separate([1, 13, 2, 10], 2, codebook_size=10).tolist()
+    [[1, 2], [3, 0]]
+    """
+    if len(units) % num_codebooks:
+        raise ValueError(
+            f"{len(units)} units are no whole number of frames of "
+            f"{num_codebooks} codebooks"
+        )
+    codes = np.asarray(units, dtype=np.int64).reshape(-1, num_codebooks).T
+    codes = codes - np.arange(num_codebooks)[:, None] * codebook_size
+    if ((codes < 0) | (codes >= codebook_size)).any():
+        raise ValueError(
+            f"units out of place: expected those of {num_codebooks} codebooks "
+            f"of {codebook_size} in turn, frame by frame"
+        )
+    return codes
+
+
 class Codec(PretrainedModel):
     """A tokenizer that needs no fit; subclasses know a codec's model.
 
-    A subclass has ``sample_rate``, ``_frames_per_second`` and
-    ``_codebook_size``, ``_codes(wavs, lengths)``, which yields the codes of
-    each utterance, ``[Q, F]``, and ``_waveform(codes)``, which undoes that.
+    A subclass has ``sample_rate`` and what raises NotImplementedError here.
 
     Arguments
     ---------
     source : A hub name or a local folder.
     num_codebooks
         1: the semantic codebook alone. More: the acoustic ones as well, one
-        stream of units frame by frame (see
-        :func:`speechbrain_slm.units.tokenizers.base.interleave`).
+        stream of units (see :func:`interleave`).
     deduplicate : Write a unit that repeats itself once. For one codebook only.
     precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
     """
@@ -36,7 +91,7 @@ class Codec(PretrainedModel):
 
     def __init__(
         self,
-        source: str,
+        source: str | Path,
         num_codebooks: int = 1,
         deduplicate: bool = False,
         precision: str = "fp32",
@@ -50,42 +105,65 @@ class Codec(PretrainedModel):
         self.num_codebooks = num_codebooks
         self.deduplicated = deduplicate
 
-    def _check_codebooks(self, there_are):
+    @property
+    def _codebook_size(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def _frames_per_second(self) -> float:
+        raise NotImplementedError
+
+    def _codes(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> Iterable[np.ndarray]:
+        """Return the codes of each utterance, ``[Q, F]``."""
+        raise NotImplementedError
+
+    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
+        """Undo :meth:`_codes` for one utterance."""
+        raise NotImplementedError
+
+    def _check_codebooks(self, there_are: int) -> None:
         if not 1 <= self.num_codebooks <= there_are:
             raise ValueError(
                 f"num_codebooks is {self.num_codebooks}; {self.source} has "
                 f"{there_are}"
             )
 
-    def _choices(self):
+    def _choices(self) -> dict[str, Any]:
         return {
             "num_codebooks": self.num_codebooks,
             "sample_rate": self.sample_rate,
         }
 
     @property
-    def identity(self):
+    def identity(self) -> str:
         """Hash of the configuration, weights included."""
         return identity_of(self.config)
 
     @property
-    def frame_rate(self):
+    def frame_rate(self) -> float:
         """Units a second of speech, of all codebooks together."""
         return float(self._frames_per_second * self.num_codebooks)
 
     @property
-    def vocabulary_size(self):
+    def vocabulary_size(self) -> int:
         """Units are in ``[0, vocabulary_size)``."""
         return self._codebook_size * self.num_codebooks
 
-    def encode(self, wavs, lengths, languages=None):
+    def encode(
+        self,
+        wavs: torch.Tensor,
+        lengths: torch.Tensor,
+        languages: list[str] | None = None,
+    ) -> list[np.ndarray]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
         encoded = [
-            tokenizer.interleave(codes, self._codebook_size)
+            interleave(codes, self._codebook_size)
             for codes in self._codes(wavs, lengths)
         ]
         if self.deduplicated:
-            encoded = [tokenizer.deduplicate(units) for units in encoded]
+            encoded = [_deduplicate(units) for units in encoded]
         return encoded
 
     def decode(self, units: Sequence[int]) -> torch.Tensor:
@@ -99,25 +177,18 @@ class Codec(PretrainedModel):
 
         Returns
         -------
-        Waveform, ``[T]``, float32, of whole frames.
+        ``[T]``, float32, of whole frames.
 
         Raises
         ------
         ValueError
             If the units are not a whole number of frames.
         """
-        codes = tokenizer.separate(
-            units, self.num_codebooks, self._codebook_size
-        )
+        codes = separate(units, self.num_codebooks, self._codebook_size)
         with inference(self.device, "fp32"):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
         return wav.cpu()
 
     def save(self, folder: str | Path) -> None:
-        """Write what the tokenizer is; the model stays where it is.
-
-        Arguments
-        ---------
-        folder : Gets ``tokenizer.json``.
-        """
-        tokenizer.save_description(self, folder)
+        """Write ``tokenizer.json``; the model stays where it is."""
+        save_description(folder, self.config, self.identity, self.source)

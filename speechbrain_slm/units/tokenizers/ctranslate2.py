@@ -10,11 +10,11 @@ bits become float32. The layout is that of CTranslate2's
 import math
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
-from transformers import WhisperConfig
+from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 MODEL_BIN = "model.bin"
@@ -26,21 +26,14 @@ _TYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")
 
 
 class _Variable(NamedTuple):
-    """Where a variable stands in the file, and what it is."""
-
-    type: str
-    shape: tuple
-    start: int
+    kind: str
+    shape: tuple[int, ...]
+    start: int  # in the file
     num_bytes: int
 
 
 def is_ctranslate2(folder: str | Path) -> bool:
-    """Tell whether a folder holds a CTranslate2 model.
-
-    Returns
-    -------
-    Whether there is a ``model.bin``.
-    """
+    """Tell whether a folder holds a CTranslate2 model."""
     return (Path(folder) / MODEL_BIN).is_file()
 
 
@@ -61,7 +54,7 @@ class CTranslate2File:
             except (struct.error, UnicodeDecodeError, IndexError) as error:
                 raise self._damaged() from error
 
-    def _read_index(self, file):
+    def _read_index(self, file: BinaryIO) -> None:
         size = self.path.stat().st_size
 
         def number(form):
@@ -84,7 +77,7 @@ class CTranslate2File:
                 "model with a recent ct2-transformers-converter."
             )
         number("<I")  # the specification's revision
-        self._variables = {}
+        self._variables: dict[str, _Variable] = {}
         for _ in range(number("<I")):
             name = text()
             rank = number("<B")
@@ -108,16 +101,16 @@ class CTranslate2File:
         if file.tell() != size:
             raise self._damaged()
 
-    def _damaged(self):
+    def _damaged(self) -> ValueError:
         return ValueError(
             f"{self.path} is truncated or damaged; expected a complete "
             f"CTranslate2 {MODEL_BIN}. Fetch it again."
         )
 
-    def __contains__(self, name):
+    def __contains__(self, name: str) -> bool:
         return name in self._variables
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> np.ndarray:
         """Read a variable as float32, its quantization undone."""
         array = self._read(name)
         if array.dtype.kind == "i" and f"{name}_scale" in self:
@@ -127,7 +120,7 @@ class CTranslate2File:
             array = array.astype(np.float32) / scale.reshape(shape)
         return array.astype(np.float32)
 
-    def _read(self, name):
+    def _read(self, name: str) -> np.ndarray:
         if name not in self._variables:
             raise ValueError(
                 f"{self.path}: it has no '{name}'; expected the encoder of a "
@@ -143,17 +136,24 @@ class CTranslate2File:
         return np.frombuffer(content, kind).reshape(shape)
 
 
-def load_whisper_encoder(folder: str | Path):
-    """Read the encoder of a Whisper model from a CTranslate2 folder.
+# Where a layer's modules stand in the file, and in transformers' model.
+_LINEAR = {
+    "self_attention/linear_1": "self_attn.out_proj",
+    "ffn/linear_0": "fc1",
+    "ffn/linear_1": "fc2",
+}
+_NORMS = {
+    "self_attention/layer_norm": "self_attn_layer_norm",
+    "ffn/layer_norm": "final_layer_norm",
+}
+
+
+def load_whisper_encoder(folder: str | Path) -> WhisperEncoder:
+    """Read the encoder of a Whisper model, in float32 and eval mode.
 
     Arguments
     ---------
     folder : Holds ``model.bin``, e.g. what faster-whisper downloads.
-
-    Returns
-    -------
-    transformers.models.whisper.modeling_whisper.WhisperEncoder
-        In evaluation mode, float32.
 
     Raises
     ------
@@ -162,14 +162,30 @@ def load_whisper_encoder(folder: str | Path):
     """
     file = CTranslate2File(Path(folder) / MODEL_BIN)
     state = {
-        "embed_positions.weight": file["encoder/position_encodings/encodings"],
-        **_normalization(file, "encoder/layer_norm", "layer_norm"),
+        "embed_positions.weight": file["encoder/position_encodings/encodings"]
     }
-    for name in ("conv1", "conv2"):
-        state |= _linear(file, f"encoder/{name}", name)
+
+    def copy(here, there, kinds=("weight", "bias")):
+        for kind, own in zip(kinds, ("weight", "bias"), strict=True):
+            state[f"{there}.{own}"] = file[f"encoder/{here}/{kind}"]
+
+    norm = ("gamma", "beta")
+    copy("layer_norm", "layer_norm", norm)
+    copy("conv1", "conv1")
+    copy("conv2", "conv2")
     num_layers = 0
     while f"encoder/layer_{num_layers}/ffn/linear_0/weight" in file:
-        state |= _layer(file, num_layers)
+        here, there = f"layer_{num_layers}/", f"layers.{num_layers}."
+        for name, own in _LINEAR.items():
+            copy(here + name, there + own)
+        for name, own in _NORMS.items():
+            copy(here + name, there + own, norm)
+        for kind in ("weight", "bias"):
+            fused = file[f"encoder/{here}self_attention/linear_0/{kind}"]
+            for name, part in zip("qkv", np.split(fused, 3), strict=True):
+                state[f"{there}self_attn.{name}_proj.{kind}"] = part
+        # Whisper's keys have no bias; CTranslate2 writes zeros.
+        del state[f"{there}self_attn.k_proj.bias"]
         num_layers += 1
     if not num_layers:
         raise ValueError(f"{file.path}: its encoder has no layers")
@@ -187,40 +203,3 @@ def load_whisper_encoder(folder: str | Path):
         {name: torch.tensor(array) for name, array in state.items()}
     )
     return encoder
-
-
-def _layer(file, index):
-    here, there = f"encoder/layer_{index}", f"layers.{index}"
-    attention = f"{here}/self_attention"
-    fused = _linear(file, f"{attention}/linear_0", "fused")
-    state = {
-        **_normalization(
-            file, f"{attention}/layer_norm", f"{there}.self_attn_layer_norm"
-        ),
-        **_linear(file, f"{attention}/linear_1", f"{there}.self_attn.out_proj"),
-        **_normalization(
-            file, f"{here}/ffn/layer_norm", f"{there}.final_layer_norm"
-        ),
-        **_linear(file, f"{here}/ffn/linear_0", f"{there}.fc1"),
-        **_linear(file, f"{here}/ffn/linear_1", f"{there}.fc2"),
-    }
-    for kind in ("weight", "bias"):
-        parts = np.split(fused[f"fused.{kind}"], 3)
-        for name, part in zip("qkv", parts, strict=True):
-            state[f"{there}.self_attn.{name}_proj.{kind}"] = part
-    # Whisper's keys have no bias; CTranslate2 writes zeros.
-    del state[f"{there}.self_attn.k_proj.bias"]
-    return state
-
-
-def _linear(file, here, there):
-    return {
-        f"{there}.{kind}": file[f"{here}/{kind}"] for kind in ("weight", "bias")
-    }
-
-
-def _normalization(file, here, there):
-    return {
-        f"{there}.weight": file[f"{here}/gamma"],
-        f"{there}.bias": file[f"{here}/beta"],
-    }

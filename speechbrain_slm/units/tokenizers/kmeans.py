@@ -4,9 +4,14 @@ What such a tokenizer is beside its features stands here: the codebook (one
 for all languages, or one a language) and the assignment of frames to it.
 """
 
-import contextlib
-from pathlib import Path
+from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 import torch
 from safetensors.numpy import save
 
@@ -25,6 +30,9 @@ from speechbrain_slm.units.tokenizers.codebook import (
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import difference, identity_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 TENSORS = "centroids.safetensors"
 CODEBOOKS = ("joint", "language")
 # The key of the only codebook where one serves all languages.
@@ -32,13 +40,11 @@ JOINT = ""
 
 
 @contextlib.contextmanager
-def one_thread():
-    """Compute with one thread inside the block.
-
-    A product that is split over threads may round differently, and a frame
-    half-way between two centroids would then change its unit with the number
-    of cores.
-    """
+def one_thread() -> Iterator[None]:
+    """Compute with one thread inside the block."""
+    # A product that is split over threads may round differently, and a frame
+    # half-way between two centroids would change its unit with the number of
+    # cores.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,13 +54,7 @@ def one_thread():
 
 
 def is_finite(points: torch.Tensor) -> bool:
-    """Tell whether features are numbers, all of them.
-
-    Arguments
-    ---------
-    points : Features of an utterance, ``[U, D]``.
-
-    """
+    """Tell whether features are numbers, all of them."""
     # A sum is as quick as can be, and no sum of features overflows.
     return bool(torch.isfinite(points.sum(dtype=torch.float64)))
 
@@ -84,13 +84,17 @@ class KMeansTokenizer:
     # Whether a fit scales features, and when it ends (see fit_codebook).
     scaled = False
     patience = 10
+    source: Any = None  # where a pretrained model came from
+    sample_rate: Any
+    feature_size: Any
+    config: Any
 
     def __init__(
         self,
         num_clusters: int,
         codebooks: str,
         deduplicate: bool,
-        centroids: str | None = None,
+        centroids: str | Path | None = None,
     ) -> None:
         if num_clusters < 1:
             raise ValueError(
@@ -105,30 +109,32 @@ class KMeansTokenizer:
         self.codebooks = codebooks
         self.deduplicated = deduplicate
         self._imported = centroids
-        self._tensors = None
+        self._tensors: dict[str, np.ndarray] | None = None
 
     @property
-    def fitted(self):
+    def fitted(self) -> bool:
         """Whether there is a codebook."""
         return self._tensors is not None or self._imported is not None
 
     @property
-    def tensors(self):
+    def tensors(self) -> dict[str, np.ndarray]:
         """The codebook's arrays by name; a file is read when first asked."""
-        if not self.fitted:
-            raise ValueError(
-                "The tokenizer has no centroids yet: fit it, or restore it "
-                "from the folder of a fitted one"
-            )
         if self._tensors is None:
+            if self._imported is None:
+                raise ValueError(
+                    "The tokenizer has no centroids yet: fit it, or restore "
+                    "it from the folder of a fitted one"
+                )
             self._set(read_centroids(self._imported), self._imported)
+        assert self._tensors is not None
         return self._tensors
 
-    def _set(self, tensors, where):
+    def _set(self, tensors: dict[str, np.ndarray], where: str | Path) -> None:
+        kinds = {name.partition(".")[0] for name in tensors}
         languages = sorted(
             name.partition(".")[2]
             for name in tensors
-            if name.partition(".")[0] == "centroids"
+            if name.startswith("centroids")
         )
         if (languages == [JOINT]) != (self.codebooks == "joint"):
             raise ValueError(
@@ -137,16 +143,17 @@ class KMeansTokenizer:
                 f"expected what codebooks: {self.codebooks} says"
             )
         size = self.feature_size
-        shapes = {"centroids": (self.num_clusters, size)}
-        if any(name.partition(".")[0] in ("mean", "std") for name in tensors):
+        shapes: dict[str, tuple] = {"centroids": (self.num_clusters, size)}
+        if kinds & {"mean", "std"}:
             shapes |= {"mean": (size,), "std": (size,)}
         expected = {
             tensor_name(kind, language): shape
             for kind, shape in shapes.items()
             for language in languages
         }
-        found = {name: array.shape for name, array in tensors.items()}
-        wrong = difference(expected, found)
+        wrong = difference(
+            expected, {name: array.shape for name, array in tensors.items()}
+        )
         if wrong:
             raise ValueError(
                 f"{where} does not fit the features or num_clusters: "
@@ -156,41 +163,39 @@ class KMeansTokenizer:
             )
         self._languages = languages
         self._tensors = tensors
-        self._on_device = {}
-        self._identity = identity_of(
-            {
-                "config": self.config,
-                "tensors": {name: a.tolist() for name, a in tensors.items()},
-            }
-        )
+        self._on_device: dict = {}
+        values = {name: array.tolist() for name, array in tensors.items()}
+        self._identity = identity_of({"config": self.config, "tensors": values})
 
     @property
-    def languages(self):
+    def languages(self) -> list[str]:
         """Whose codebooks there are, in the order of their units."""
         return self._languages if self.tensors else []
 
     @property
-    def vocabulary_size(self):
+    def vocabulary_size(self) -> int:
         """Units are in ``[0, vocabulary_size)``."""
-        if self.codebooks == "joint":
-            return self.num_clusters
-        return self.num_clusters * len(self.languages)
+        joint = self.codebooks == "joint"
+        return self.num_clusters * (1 if joint else len(self.languages))
 
     @property
-    def identity(self):
+    def identity(self) -> str:
         """Hash of the configuration, the centroids and the scaling."""
         return self._identity if self.tensors else ""
 
     def fit(
-        self, frames: dict, seed: int, scratch: str | Path | None = None
+        self,
+        frames: dict[str, list[np.ndarray]],
+        seed: int,
+        scratch: str | Path | None = None,
     ) -> None:
         """Find the centroids; the same frames and seed give the same bits.
 
         Arguments
         ---------
         frames
-            For each language a list of ``[N, D]`` arrays; the only key is
-            ``""`` where one codebook serves all languages.
+            For each language arrays ``[N, D]``; the only key is ``""`` where
+            one codebook serves all languages.
         seed : Of the initial centroids and of the order of the frames.
         scratch : See :func:`fit_codebook`.
 
@@ -199,21 +204,15 @@ class KMeansTokenizer:
         ValueError
             If there are fewer frames than clusters.
         """
-        tensors = {}
-        for language, blocks in sorted(frames.items()):
-            codebook = fit_codebook(
-                blocks,
-                self.num_clusters,
-                seed,
-                self.scaled,
-                scratch,
-                self.patience,
-            )
-            tensors |= {
+        how = (self.num_clusters, seed, self.scaled, scratch, self.patience)
+        self._set(
+            {
                 tensor_name(kind, language): array
-                for kind, array in codebook.items()
-            }
-        self._set(tensors, "the fit")
+                for language, blocks in sorted(frames.items())
+                for kind, array in fit_codebook(blocks, *how).items()
+            },
+            "the fit",
+        )
 
     def features(
         self, wavs: torch.Tensor, lengths: torch.Tensor
@@ -222,7 +221,7 @@ class KMeansTokenizer:
 
         Arguments
         ---------
-        wavs : Waveforms, ``[B, T]``, float32.
+        wavs : ``[B, T]``, float32.
         lengths : Samples of each waveform that are not padding, ``[B]``.
 
         Returns
@@ -232,11 +231,13 @@ class KMeansTokenizer:
         """
         raise NotImplementedError
 
-    def encode(self, wavs, lengths, languages=None):
+    def encode(
+        self,
+        wavs: torch.Tensor,
+        lengths: torch.Tensor,
+        languages: list[str] | None = None,
+    ) -> list[np.ndarray | None]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`.
-
-        What has a feature that is not a finite number has no units, but None:
-        the nearest centroid would always be the first.
 
         Where the rounding in a batch could decide a unit, the utterance is
         encoded again by itself, so that float32 units do not depend on what
@@ -249,17 +250,19 @@ class KMeansTokenizer:
         """
         if self.codebooks == "joint":
             languages = [JOINT] * len(wavs)
-        for language in languages or ["(not given)"]:
+        languages = languages or ["(not given)"]
+        for language in languages:
             if language not in self.languages:
                 raise ValueError(
                     f"language {language}: the tokenizer has codebooks for "
                     f"{', '.join(self.languages)} alone; fit it on speech "
                     "of every language, or set codebooks: joint"
                 )
-        encoded = []
+        encoded: list[np.ndarray | None] = []
         features = self.features(wavs, lengths)
         rounded = self.batched and self.precision == "fp32" and len(wavs) > 1
         for i, language in enumerate(languages):
+            # NaN is nearest to nothing: argmin would say the first centroid.
             if not is_finite(features[i]):
                 encoded.append(None)
                 continue
@@ -279,17 +282,21 @@ class KMeansTokenizer:
         """Return units, and whether rounding may not have decided one."""
         key = (language, points.device)
         if key not in self._on_device:
-            names = (tensor_name(kind, language) for kind in ("mean", "std"))
-            centroids = self.tensors[tensor_name("centroids", language)]
-            arrays = [self.tensors.get(name) for name in names]
-            self._on_device[key] = [
-                None if a is None else torch.from_numpy(a).to(points.device)
-                for a in (centroids, *arrays)
+            names = [
+                tensor_name(kind, language)
+                for kind in ("centroids", "mean", "std")
             ]
-        centroids, mean, std = self._on_device[key]
-        if mean is not None:
+            self._on_device[key] = [
+                torch.from_numpy(self.tensors[name]).to(points.device)
+                for name in names
+                if name in self.tensors
+            ]
+        centroids, *scale = self._on_device[key]
+        if scale:
+            mean, std = scale
             points = (points - mean) / std
         with one_thread():
+            # Without |point|^2, which is the same for all centroids.
             squares = centroids.square().sum(dim=1)
             units = (squares - 2 * points @ centroids.T).argmin(dim=1)
             if not rounded:
@@ -305,14 +312,10 @@ class KMeansTokenizer:
         folder : Gets ``centroids.safetensors`` and ``tokenizer.json``.
         """
         write_atomic(Path(folder) / TENSORS, save(self.tensors))
-        save_description(self, folder)
+        save_description(folder, self.config, self.identity, self.source)
 
     def restore(self, folder: str | Path) -> None:
         """Take over the codebook of a tokenizer that was saved.
-
-        Arguments
-        ---------
-        folder : What ``save`` wrote to.
 
         Raises
         ------
@@ -326,6 +329,6 @@ class KMeansTokenizer:
         self._set(read_centroids(path), path)
         check_saved(self.config, folder, self.identity)
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> Self:
         """Change nothing: by default, features are made on the CPU."""
         return self

@@ -6,6 +6,8 @@ but the training split, so it is the tokenizer of everything that runs
 offline.
 """
 
+from typing import Any
+
 import torch
 from speechbrain.processing.features import DCT, STFT, Filterbank
 from torch.nn.functional import pad
@@ -33,8 +35,7 @@ class MelKMeans(KMeansTokenizer):
         What is taken out of each utterance's MFCCs: ``mean`` (most of what
         the microphone and the voice add), ``mean_variance`` (more of the
         voice) or ``none``.
-    deduplicate : Write a unit that repeats itself once.
-    codebooks : ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
+    deduplicate, codebooks : See :class:`KMeansTokenizer`.
 
     Example
     -------
@@ -63,7 +64,7 @@ class MelKMeans(KMeansTokenizer):
         context_frames: int = 0,
     ) -> None:
         super().__init__(num_clusters, codebooks, deduplicate)
-        self.config = {
+        self.config: dict[str, Any] = {
             "type": "mel_kmeans",
             "num_clusters": num_clusters,
             "sample_rate": sample_rate,
@@ -108,13 +109,15 @@ class MelKMeans(KMeansTokenizer):
         )
         self._cepstrum = DCT(num_mels, num_mfcc)
 
-    def features(self, wavs, lengths):
-        """Compute the points of utterances, one by one.
+    def features(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Compute the points of utterances; see :class:`KMeansTokenizer`.
 
-        Batching saves nothing on a CPU here, and alone an utterance cannot
-        depend on its batch-mates. Frames at the end that do not fill a unit
-        are left out; see :meth:`KMeansTokenizer.features`.
+        Frames at the end that do not fill a unit are left out.
         """
+        # One by one: batching saves nothing on a CPU here, and alone an
+        # utterance cannot depend on its batch-mates.
         with one_thread(), torch.no_grad():
             return [
                 self._points(wav[: int(length)])

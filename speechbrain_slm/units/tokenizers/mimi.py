@@ -7,6 +7,7 @@ that is not full depends on what follows in the batch.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,10 @@ from speechbrain_slm.units.tokenizers.pretrained import (
 class Mimi(Codec):
     """Mimi codec: 12.5 frames a second, of which the first code is semantic.
 
-    A waveform is filled up with zeros to whole frames, as in Mimi's own code
-    (``transformers`` leaves that to each convolution). The model is causal,
-    so nothing that stands behind an utterance in a batch reaches it then. Where
-    the rounding in a batch could decide a code, the utterance is encoded again
-    by itself.
+    A waveform is filled up with zeros to whole frames, as in Mimi's own code.
+    The model is causal, so nothing that stands behind an utterance in a batch
+    reaches it then. Where the rounding in a batch could decide a code, the
+    utterance is encoded again by itself.
 
     Arguments are those of :class:`Codec`.
 
@@ -50,12 +50,12 @@ class Mimi(Codec):
     kind = "mimi"
 
     @functools.cached_property
-    def _settings(self):
+    def _settings(self) -> Any:
         config = load_config(self.source, ("mimi",))
         self._check_codebooks(config.num_quantizers)
         return config
 
-    def _load(self):
+    def _load(self) -> torch.nn.Module:
         model = load_model(self.source, self._settings)
         quantizer = model.quantizer
         layers = [
@@ -80,19 +80,21 @@ class Mimi(Codec):
         codebook.quantize = watched
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Of the waveforms that the model expects, in Hz."""
         return self._settings.sampling_rate
 
     @property
-    def _frames_per_second(self):
+    def _frames_per_second(self) -> float:
         return self._settings.frame_rate
 
     @property
-    def _codebook_size(self):
+    def _codebook_size(self) -> int:
         return self._settings.codebook_size
 
-    def _codes(self, wavs, lengths):
+    def _codes(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> list[np.ndarray]:
         samples = round(self.sample_rate / self._settings.frame_rate)
         frames = [-(-int(length) // samples) for length in lengths]
         padded = torch.zeros(len(wavs), max(frames) * samples)
@@ -126,5 +128,5 @@ class Mimi(Codec):
         undecided = undecided.view(len(codes), -1)
         return codes.cpu().numpy(), undecided.cpu().numpy()
 
-    def _waveform(self, codes):
+    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
         return self._model.decode(codes[None]).audio_values[0, 0]

@@ -1,61 +1,41 @@
 """Pretrained models by hub name or local folder, and how they compute.
 
-A model is loaded when it is first needed, so that a YAML file can be read
-without it. Nothing in its files is executed: weights are safetensors, or are
-read by ``torch.load`` with ``weights_only``, and no code of a hub repository
-is run.
+Nothing in their files is executed: weights are safetensors, or are read by
+``torch.load`` with ``weights_only``, and no code of a hub repository is run.
 """
+
+from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer
 from speechbrain_slm.utils.hashing import tensors_identity
 from speechbrain_slm.utils.pretrained import load_whole, said_by
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PRECISIONS = ("fp32", "bf16")
 # A vector for masked training, which some published checkpoints lack.
 UNUSED = r"masked_spec_embed$"
 
 
-def require(module: str, package: str, purpose: str):
-    """Import a module, or say how to install it.
+def not_found(
+    source: str | Path, what: str, error: Exception, below: str = ""
+) -> FileNotFoundError:
+    """Say what to fetch where a model's files cannot be read.
 
     Arguments
     ---------
-    package : What ``pip install`` takes.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        If it is not installed.
-
-    Example
-    -------
-    >>> require("no_such_module", "no-such-package", "This example")
-    Traceback (most recent call last):
-    ...
-    ImportError: This example needs no_such_module (No module named
-    'no_such_module'). Install it with: pip install no-such-package
+    what : The files.
+    below : Where in a downloaded folder the model stands.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} needs {module} ({error}). Install it with: pip install "
-            f"{package}"
-        ) from error
-
-
-def _missing(source, what, error):
     if Path(source).exists():
         found = f"{source}: no {what} can be read from this folder"
     else:
@@ -66,21 +46,13 @@ def _missing(source, what, error):
     return FileNotFoundError(
         f"{found} ({said_by(error)}). Where there is a "
         f"network, run: hf download {source} --local-dir <folder>. Then set "
-        "source to that folder; HF_HUB_OFFLINE=1 keeps later runs off the "
-        "network."
+        f"source to <folder>{below}; HF_HUB_OFFLINE=1 keeps later runs off "
+        "the network."
     )
 
 
-def load_config(source: str, model_types: Sequence[str]):
-    """Read a model's configuration.
-
-    Arguments
-    ---------
-    source : A hub name or a local folder.
-
-    Returns
-    -------
-    transformers.PretrainedConfig
+def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
+    """Read a model's configuration, for ``transformers``.
 
     Raises
     ------
@@ -94,7 +66,7 @@ def load_config(source: str, model_types: Sequence[str]):
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise _missing(source, "config.json", error) from error
+        raise not_found(source, "config.json", error) from error
     if config.model_type not in model_types:
         raise ValueError(
             f"{source} is a {config.model_type} model; expected "
@@ -103,19 +75,12 @@ def load_config(source: str, model_types: Sequence[str]):
     return config
 
 
-def load_model(source: str, config):
-    """Load a model for inference, in float32.
+def load_model(source: str | Path, config: Any) -> Any:
+    """Load a model of ``transformers`` in float32, in eval mode.
 
     Arguments
     ---------
-    source : A hub name or a local folder.
-    config : transformers.PretrainedConfig
-        What :func:`load_config` returned; may ask for fewer layers.
-
-    Returns
-    -------
-    transformers.PreTrainedModel
-        In eval mode, without gradients.
+    config : What :func:`load_config` returned; may ask for fewer layers.
 
     Raises
     ------
@@ -128,7 +93,7 @@ def load_model(source: str, config):
     from transformers import AutoModel
 
     try:
-        model = load_whole(
+        return load_whole(
             AutoModel,
             source,
             absent=UNUSED,
@@ -136,55 +101,25 @@ def load_model(source: str, config):
             surplus=".",
             config=config,
             dtype=torch.float32,
-        )
+        ).eval()
     except OSError as error:
-        raise _missing(source, "weights", error) from error
-    return model.eval().requires_grad_(False)
-
-
-def preprocessor_settings(source: str) -> dict:
-    """Read what a model's preprocessor does to waveforms.
-
-    Arguments
-    ---------
-    source : A hub name or a local folder.
-
-    Returns
-    -------
-    Empty where the model has no ``preprocessor_config.json``.
-    """
-    from transformers import FeatureExtractionMixin
-
-    try:
-        return FeatureExtractionMixin.get_feature_extractor_dict(source)[0]
-    except OSError:
-        return {}
+        raise not_found(source, "weights", error) from error
 
 
 @contextlib.contextmanager
-def inference(device: torch.device, precision: str):
-    """Compute without gradients, and in the precision that was asked for.
-
-    On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
-    or cuDNN's default allow it, and then depend on the size of the batch;
-    here they are float32.
-
-    Arguments
-    ---------
-    precision : ``fp32`` or ``bf16``.
-    """
+def inference(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute without gradients, in ``fp32`` or ``bf16``."""
+    # On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
+    # or cuDNN's default allow it, and then depend on the size of the batch.
     matmul = torch.get_float32_matmul_precision()
     convolution = torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
+    half = precision == "bf16"
     try:
         with (
             torch.inference_mode(),
-            torch.autocast(
-                torch.device(device).type,
-                torch.bfloat16,
-                enabled=precision == "bf16",
-            ),
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
         ):
             yield
     finally:
@@ -207,7 +142,11 @@ class PretrainedModel:
         unit here and there, may depend on the batch.
     """
 
-    def __init__(self, source: str, precision: str) -> None:
+    kind: str
+    sample_rate: Any
+    deduplicated: bool
+
+    def __init__(self, source: str | Path, precision: str) -> None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; expected one of "
@@ -217,8 +156,15 @@ class PretrainedModel:
         self.precision = precision
         self.device = torch.device("cpu")
 
+    def _load(self) -> torch.nn.Module:
+        raise NotImplementedError
+
+    def _choices(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    # When it is first needed: a YAML file can be read without the model.
     @functools.cached_property
-    def _model(self):
+    def _model(self) -> Any:
         model = self._load().requires_grad_(False)
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -230,7 +176,7 @@ class PretrainedModel:
         return model.to(self.device)
 
     @functools.cached_property
-    def config(self):
+    def config(self) -> dict[str, Any]:
         """What was chosen, and which weights it works with."""
         return {
             "type": self.kind,
@@ -240,9 +186,56 @@ class PretrainedModel:
             "precision": self.precision,
         }
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> Self:
         """Compute on another device; see :meth:`Tokenizer.to`."""
         self.device = torch.device(device)
         if "_model" in self.__dict__:
             self._model.to(self.device)
         return self
+
+
+class LayerKMeans(PretrainedModel, KMeansTokenizer):
+    """K-means over an encoder's layer; subclasses know the encoder.
+
+    Arguments
+    ---------
+    source : A hub name or a local folder.
+    layer
+        Layer whose output is clustered, from 1. Layers above it are not kept.
+    centroids : A codebook's file (.npy, .safetensors) instead of a fit.
+    codebooks : ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
+    deduplicate : Write a unit that repeats itself once.
+    precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
+    """
+
+    patience = 100
+
+    def __init__(
+        self,
+        source: str | Path,
+        layer: int,
+        num_clusters: int = 500,
+        centroids: str | Path | None = None,
+        codebooks: str = "joint",
+        deduplicate: bool = True,
+        precision: str = "fp32",
+    ) -> None:
+        KMeansTokenizer.__init__(
+            self, num_clusters, codebooks, deduplicate, centroids
+        )
+        PretrainedModel.__init__(self, source, precision)
+        self.layer = layer
+
+    def _check_layer(self, there_are: int) -> None:
+        if not 1 <= self.layer <= there_are:
+            raise ValueError(
+                f"layer is {self.layer}; {self.source} has layers 1 to "
+                f"{there_are}"
+            )
+
+    def _choices(self) -> dict[str, Any]:
+        return {
+            "layer": self.layer,
+            "num_clusters": self.num_clusters,
+            "codebooks": self.codebooks,
+        }

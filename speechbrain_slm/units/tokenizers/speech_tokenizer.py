@@ -5,16 +5,17 @@ SpeechBrain's integration; a local folder, which that does not take, through
 the package itself.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from speechbrain_slm.units.tokenizers.codec import Codec
-from speechbrain_slm.units.tokenizers.pretrained import inference, require
+from speechbrain_slm.units.tokenizers.pretrained import inference, not_found
 
-PACKAGES = "speechtokenizer beartype"
 FILES = ("config.json", "SpeechTokenizer.pt")
 # Of the model in the hub's repository.
 SUBFOLDER = "speechtokenizer_hubert_avg"
@@ -23,30 +24,35 @@ SUBFOLDER = "speechtokenizer_hubert_avg"
 class SpeechTokenizer(Codec):
     """SpeechTokenizer: 50 frames a second, whose first code is semantic.
 
-    Its encoder has convolutions and an LSTM that run backwards in time and
-    know of no padding, so utterances are encoded one by one.
-
     Arguments are those of :class:`Codec`; a local folder has ``config.json``
     and ``SpeechTokenizer.pt``.
     """
 
     kind = "speech_tokenizer"
 
-    def _load(self):
-        package = require("speechtokenizer", PACKAGES, "SpeechTokenizer")
+    def _load(self) -> torch.nn.Module:
+        try:
+            import speechtokenizer
+        except ImportError as error:
+            raise ImportError(
+                f"SpeechTokenizer needs a package ({error}). Install it with: "
+                "pip install speechtokenizer beartype"
+            ) from error
         folder = Path(self.source)
-        if folder.is_dir():
-            missing = [n for n in FILES if not (folder / n).is_file()]
-            if missing:
-                raise FileNotFoundError(
-                    f"{folder / missing[0]} does not exist; expected "
-                    f"{' and '.join(FILES)} of a SpeechTokenizer, which "
-                    f"stand in {SUBFOLDER} of the hub's repository"
-                )
-            paths = [str(folder / name) for name in FILES]
-            model = package.SpeechTokenizer.load_from_checkpoint(*paths)
-        else:
+        if not folder.is_dir():
             model = self._from_hub()
+        else:
+            paths = [folder / name for name in FILES]
+            for path in paths:
+                if not path.is_file():
+                    raise FileNotFoundError(
+                        f"{path} does not exist; expected "
+                        f"{' and '.join(FILES)} of a SpeechTokenizer, which "
+                        f"stand in {SUBFOLDER} of the hub's repository"
+                    )
+            model = speechtokenizer.SpeechTokenizer.load_from_checkpoint(
+                *map(str, paths)
+            )
         self._check_codebooks(model.n_q)
         return model.eval()
 
@@ -56,33 +62,31 @@ class SpeechTokenizer(Codec):
         )
 
         try:
-            interface = speechtokenizer_interface.SpeechTokenizer(
+            return speechtokenizer_interface.SpeechTokenizer(
                 self.source, save_path=HF_HUB_CACHE
-            )
+            ).model
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise FileNotFoundError(
-                f"{self.source} is neither a folder nor a hub model that is "
-                f"downloaded or can be ({str(error).splitlines()[0]}). Where "
-                f"there is a network, run: hf download {self.source} "
-                f"--local-dir <folder>. Then set source to "
-                f"<folder>/{SUBFOLDER}."
-            ) from error
-        return interface.model
+            what, below = FILES[1], f"/{SUBFOLDER}"
+            raise not_found(self.source, what, error, below) from error
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Of the waveforms that the model expects, in Hz."""
         return self._model.sample_rate
 
     @property
-    def _frames_per_second(self):
+    def _frames_per_second(self) -> float:
         return self.sample_rate / int(self._model.downsample_rate)
 
     @property
-    def _codebook_size(self):
+    def _codebook_size(self) -> int:
         return self._model.quantizer.bins
 
-    def _codes(self, wavs, lengths):
+    def _codes(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> Iterator[np.ndarray]:
+        # One by one: its encoder has convolutions and an LSTM that run
+        # backwards in time and know of no padding.
         for wav, length in zip(wavs, lengths, strict=True):
             codes = np.zeros((self.num_codebooks, 0), dtype=np.int64)
             if length:
@@ -92,5 +96,5 @@ class SpeechTokenizer(Codec):
                 codes = found[:, 0].cpu().numpy()
             yield codes
 
-    def _waveform(self, codes):
+    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
         return self._model.decode(codes[:, None])[0, 0]

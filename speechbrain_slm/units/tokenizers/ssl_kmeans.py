@@ -7,17 +7,17 @@ time, sees each utterance without its padding.
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import group_norm
 
-from speechbrain_slm.units.tokenizers.layer_kmeans import LayerKMeans
 from speechbrain_slm.units.tokenizers.pretrained import (
+    LayerKMeans,
     inference,
     load_config,
     load_model,
-    preprocessor_settings,
 )
 
 MODEL_TYPES = ("hubert", "wavlm", "wav2vec2")
@@ -27,12 +27,11 @@ EPSILON = 1e-7  # of the models' own waveform normalization
 class _UnpaddedGroupNorm(nn.Module):
     """Group normalization over the frames that are not padding."""
 
-    def __init__(self, norm) -> None:
+    def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.num_groups, self.eps = norm.num_groups, norm.eps
         self.weight, self.bias = norm.weight, norm.bias
-        # Set before every forward pass.
-        self.frames = None
+        self.frames: list[int] = []  # of each utterance of the batch to come
 
     def forward(self, hidden):
         # Utterance by utterance: the same operation as without a batch.
@@ -69,17 +68,23 @@ class SSLKMeans(LayerKMeans):
     kind = "ssl_kmeans"
 
     @functools.cached_property
-    def _settings(self):
+    def _settings(self) -> Any:
         config = load_config(self.source, MODEL_TYPES)
         self._check_layer(config.num_hidden_layers)
         config.num_hidden_layers = self.layer
         return config
 
     @functools.cached_property
-    def _preprocessor(self):
-        return preprocessor_settings(self.source)
+    def _preprocessor(self) -> dict[str, Any]:
+        from transformers import FeatureExtractionMixin
 
-    def _load(self):
+        get = FeatureExtractionMixin.get_feature_extractor_dict
+        try:
+            return get(self.source)[0]
+        except OSError:  # the model has no preprocessor_config.json
+            return {}
+
+    def _load(self) -> nn.Module:
         model = load_model(self.source, self._settings)
         if self._settings.do_stable_layer_norm:
             # It belongs behind the last layer of the whole model.
@@ -89,7 +94,7 @@ class SSLKMeans(LayerKMeans):
             first.layer_norm = _UnpaddedGroupNorm(first.layer_norm)
         return model
 
-    def _choices(self):
+    def _choices(self) -> dict[str, Any]:
         return {
             **super()._choices(),
             "model": self._settings.model_type,
@@ -98,24 +103,24 @@ class SSLKMeans(LayerKMeans):
         }
 
     @property
-    def _normalize(self):
+    def _normalize(self) -> bool:
         # Where the model does not say, as its authors' code (fairseq) does:
         # with layer normalization of the convolutions, and then only.
         default = self._settings.feat_extract_norm == "layer"
         return bool(self._preprocessor.get("do_normalize", default))
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Of the waveforms that the model expects, in Hz."""
         return self._preprocessor.get("sampling_rate", 16000)
 
     @property
-    def frame_rate(self):
+    def frame_rate(self) -> float:
         """Units a second of speech, before de-duplication."""
         return self.sample_rate / math.prod(self._settings.conv_stride)
 
     @property
-    def feature_size(self):
+    def feature_size(self) -> int:
         """Size of the vectors that are clustered."""
         return self._settings.hidden_size
 
@@ -131,22 +136,24 @@ class SSLKMeans(LayerKMeans):
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
-    def features(self, wavs, lengths):
+    def features(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Compute the layer's output; see :meth:`KMeansTokenizer.features`.
 
         A waveform that is shorter than the receptive field gives no frame.
         """
-        lengths = [int(length) for length in lengths]
-        frames = [self._frames(length) for length in lengths]
-        features = [torch.zeros(0, self.feature_size)] * len(lengths)
-        long = [i for i, count in enumerate(frames) if count]
+        counts = [int(length) for length in lengths]
+        frames = [self._frames(count) for count in counts]
+        features = [torch.zeros(0, self.feature_size)] * len(counts)
+        long = [i for i, number in enumerate(frames) if number]
         if not long:
             return features
         # Behind a batch normalization, an option of HuBERT, padding is no
         # longer 0, and the positional convolution would mix it in.
         single = getattr(self._settings, "conv_pos_batch_norm", False)
         for batch in [[i] for i in long] if single else [long]:
-            samples = [lengths[i] for i in batch]
+            samples = [counts[i] for i in batch]
             with inference(self.device, self.precision):
                 output = self._forward(wavs[batch, : max(samples)], samples)
             for row, i in zip(output, batch, strict=True):

@@ -12,17 +12,21 @@ window sees the others.
 """
 
 import functools
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import gelu, pad
-from transformers import WhisperFeatureExtractor
+from transformers.models.whisper.feature_extraction_whisper import (
+    WhisperFeatureExtractor,
+)
 
 from speechbrain_slm.units.tokenizers.ctranslate2 import (
     is_ctranslate2,
     load_whisper_encoder,
 )
-from speechbrain_slm.units.tokenizers.layer_kmeans import LayerKMeans
 from speechbrain_slm.units.tokenizers.pretrained import (
+    LayerKMeans,
     inference,
     load_config,
     load_model,
@@ -70,12 +74,12 @@ class WhisperKMeans(LayerKMeans):
 
     def __init__(
         self,
-        source: str,
+        source: str | Path,
         layer: int,
         frames_per_unit: int = 2,
         silence: float = 1.0,
         num_clusters: int = 100,
-        **options: dict,
+        **options: Any,
     ) -> None:
         super().__init__(source, layer, num_clusters, **options)
         if frames_per_unit < 1 or silence < 0:
@@ -87,7 +91,7 @@ class WhisperKMeans(LayerKMeans):
         self.silence = silence
         self.frame_rate = SAMPLE_RATE / HOP / frames_per_unit
 
-    def _load(self):
+    def _load(self) -> torch.nn.Module:
         if is_ctranslate2(self.source):
             encoder = load_whisper_encoder(self.source)
             self._check_layer(encoder.config.encoder_layers)
@@ -103,11 +107,11 @@ class WhisperKMeans(LayerKMeans):
         return encoder
 
     @functools.cached_property
-    def _spectrogram(self):
+    def _spectrogram(self) -> Any:
         num_mels = self._model.config.num_mel_bins
         return WhisperFeatureExtractor(feature_size=num_mels)
 
-    def _choices(self):
+    def _choices(self) -> dict[str, Any]:
         return {
             **super()._choices(),
             "frames_per_unit": self.frames_per_unit,
@@ -115,11 +119,13 @@ class WhisperKMeans(LayerKMeans):
         }
 
     @property
-    def feature_size(self):
+    def feature_size(self) -> int:
         """Size of the vectors that are clustered."""
         return self._model.config.d_model
 
-    def features(self, wavs, lengths):
+    def features(
+        self, wavs: torch.Tensor, lengths: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Compute the layer's output, ``frames_per_unit`` frames averaged.
 
         Samples at the end that do not fill a unit give none; see
@@ -128,24 +134,22 @@ class WhisperKMeans(LayerKMeans):
         window = self._model.config.max_source_positions * HOP
         windows, owners = [], []
         for owner, (wav, length) in enumerate(zip(wavs, lengths, strict=True)):
-            for start in range(0, int(length), window):
-                part = wav[start : min(start + window, int(length))]
+            for part in wav[: int(length)].split(window):
                 if len(part) >= HOP:
                     windows.append(part)
                     owners.append(owner)
+        # One by one on CPUs, where a batch would change the last bits.
         together = 1 if self.device.type == "cpu" else max(1, len(windows))
-        frames = []
+        none = torch.zeros(0, self.feature_size, device=self.device)
+        frames = [[none] for _ in wavs]
         with inference(self.device, self.precision):
             for start in range(0, len(windows), together):
-                frames += self._forward(windows[start : start + together])
+                here = slice(start, start + together)
+                found = self._forward(windows[here])
+                for owner, part in zip(owners[here], found, strict=True):
+                    frames[owner].append(part)
         features = []
-        for owner in range(len(wavs)):
-            parts = [
-                part
-                for part, other in zip(frames, owners, strict=True)
-                if other == owner
-            ]
-            parts.insert(0, torch.zeros(0, self.feature_size).to(self.device))
+        for parts in frames:
             points = torch.cat(parts)
             count = len(points) // self.frames_per_unit
             points = points[: count * self.frames_per_unit]
