@@ -16,6 +16,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from speechbrain_slm.utils.files import read_regular
 
@@ -166,7 +167,7 @@ def write_json(path: str | Path, content: object) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_json(path: str | Path) -> object:
+def read_json(path: str | Path) -> Any:
     """Read a JSON file; one that is torn or damaged is named.
 
     Returns

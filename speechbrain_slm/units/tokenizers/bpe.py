@@ -231,7 +231,7 @@ class UnitBPE:
                 f"{path} does not exist; expected a fitted unit BPE. Run the "
                 "units recipe, which fits one."
             )
-        saved: dict[str, Any] = read_json(path)
+        saved = read_json(path)
         if base is not None and describe(base) != saved["base"]:
             raise ValueError(
                 f"{folder}: the BPE belongs to the tokenizer "

@@ -93,7 +93,7 @@ class WhisperKMeans(LayerKMeans):
 
     def _load(self) -> torch.nn.Module:
         if is_ctranslate2(self.source):
-            encoder = load_whisper_encoder(self.source)
+            encoder: Any = load_whisper_encoder(self.source)
             self._check_layer(encoder.config.encoder_layers)
             encoder.layers = encoder.layers[: self.layer]
         else:
