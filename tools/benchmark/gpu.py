@@ -1,0 +1,480 @@
+"""Measure what needs a GPU; prints a line of JSON a part, then a table.
+
+    python tools/benchmark/gpu.py results/gpu
+    python tools/benchmark/gpu.py results/gpu --parts matmul blocked_360M
+    python tools/benchmark/gpu.py results/gpu --tiny     # a rehearsal, on a CPU
+
+Each part is a process of its own with a limit of its own; what a part found
+stands in the folder as ``<part>.json``, and a part that is there is not run
+again: started anew, the script goes on. On one H100 or H200 all parts take
+about ten minutes, most of it compiling (a cold cache costs a minute a model).
+
+- matmul: bf16 peak of 8192 x 8192, which says what the card gives.
+- attention: each kernel of blocked attention against one call a document, for
+  its relative error and its milliseconds.
+- open, blocked, bare, trainer of a size: the recipe with attention open or
+  blocked between stories, a bare loop and Hugging Face's Trainer, on the same
+  model and rows a step. tokens_per_second and mfu (of 989 TFLOPS) are those
+  after the first steps; first_step is from the start of the process.
+- mimi, hubert: encoders of real size with random weights, times real time
+  against the encoder alone (see ``extraction.py``) and units that changed.
+- cloze: items a second with prompts shared or not, and the largest difference
+  of a log-likelihood, in nats, to the CPU.
+- resume: whether a run that was killed ends with the same bytes.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+LM = ROOT / "recipes" / "TinyStories" / "LM"
+PEAK = 989e12  # of an H100 SXM in dense bf16
+ROWS, LENGTH, UNITS = 75, 2048, 2048  # rows of a GPU's step, as in the YAML
+SIZES = {"360M": ("qwen2_0.5b", 15), "1B": ("llama3.2_1b", 5)}  # rows at once
+STEPS, WARM = 12, 4
+
+
+def device():
+    """Return where to measure."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait():
+    """Let the card finish."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function, times):
+    """Return the seconds that a call takes, after one that warms up."""
+    function()
+    wait()
+    began = time.perf_counter()
+    for _ in range(times):
+        function()
+    wait()
+    return (time.perf_counter() - began) / times
+
+
+def matmul(options):
+    """Time a product of two large matrices."""
+    size = 256 if options.tiny else 8192
+    a, b = torch.randn(2, size, size, device=device(), dtype=torch.bfloat16)
+    return {"tflops": 2 * size**3 / seconds(lambda: a @ b, 20) / 1e12}
+
+
+def attention(options):
+    """Hold each kernel of blocked attention against one call a document."""
+    from speechbrain_slm.models.attention import blocked_inputs, each_document
+
+    torch.manual_seed(0)
+    rows = torch.randint(0, UNITS, (2, 256) if options.tiny else (5, LENGTH))
+    rows[torch.rand(rows.shape) < 1 / 440] = UNITS  # stories of 35 s
+    bounds = blocked_inputs(rows, UNITS)["cu_seq_lens_q"].to(device())
+
+    def run(function, kind):
+        torch.manual_seed(1)
+        shapes = [(len(rows), heads, rows.shape[1], 64) for heads in (14, 2, 2)]
+        inputs = [
+            torch.randn(s, device=device(), dtype=kind, requires_grad=True)
+            for s in shapes
+        ]
+        out = function(*inputs, bounds, None)
+        out.float().square().mean().backward()
+        return [out.detach().float(), *(one.grad.float() for one in inputs)]
+
+    def each(*arguments):
+        return each_document(*arguments, 0.0)
+
+    kernels = {"each": each}
+    if torch.cuda.is_available():
+        from speechbrain_slm.models import cuda_attention as cuda
+
+        kernels["flex"] = cuda.flex_documents
+        if cuda.VARLEN is not None:
+            kernels["varlen"] = cuda.varlen_documents
+    exact, found = run(each, torch.float32), {}
+    for name, kernel in kernels.items():
+        pairs = zip(run(kernel, torch.bfloat16), exact, strict=True)
+        found[name] = {
+            "error": max(float((x - y).norm() / y.norm()) for x, y in pairs),
+            "ms": 1e3 * seconds(lambda k=kernel: run(k, torch.bfloat16), 10),
+        }
+    return found
+
+
+def write_store(folder, stories):
+    """Write random stories of two languages, of Mimi's shape."""
+    from speechbrain_slm.utils.store import StoreWriter
+
+    generator = np.random.default_rng(0)
+    tokenizer = {
+        "identity": "synthetic",
+        "vocabulary_size": UNITS,
+        "frame_rate": 12.5,
+        "deduplicated": False,
+        "config": {},
+    }
+    for split, count in (("train", stories), ("valid", 60)):
+        if (folder / split / "store.json").exists():
+            continue
+        writer = StoreWriter(folder / split, tokenizer, "synthetic", 1)
+        writer.write(
+            0,
+            [
+                (
+                    f"{split}-{story:06d}",
+                    language,
+                    "voice",
+                    [
+                        generator.integers(0, UNITS, generator.integers(25, 64))
+                        for _ in range(10)
+                    ],
+                )
+                for story, language in itertools.product(
+                    range(count), ("en", "fr")
+                )
+            ],
+        )
+        writer.finish()
+
+
+def recipe(options, size, *words):
+    """Return the command of a run of the LM recipe on the synthetic store."""
+    write_store(options.folder / "units", 60 if options.tiny else 6000)
+    return [
+        *(sys.executable, LM / "train.py"),
+        LM / "hparams" / ("mini.yaml" if options.tiny else f"{size}.yaml"),
+        *("--units_folder", options.folder / "units"),
+        *words,
+    ]
+
+
+def train(options, size, attention):
+    """Train by the recipe, and read what it logged."""
+    rows, length = (8, 128) if options.tiny else (ROWS, LENGTH)
+    micro = 4 if options.tiny else SIZES[size][1]
+    tokens = STEPS * rows * length
+    own = [] if options.tiny else ["--lm", "{warm_start: null}", "--compile"]
+    with tempfile.TemporaryDirectory() as output:
+        command = recipe(
+            options,
+            size,
+            *("--run", "en", "--attention", attention),
+            *(f"--stages=[{{tokens: {tokens}, mixture: {{en: 1}}}}]",),
+            *("--rows_per_step", rows, "--row_length", length),
+            *("--grad_accumulation_factor", rows // micro),
+            *("--valid_rows", 2, "--valid_interval", 0),
+            *("--ckpt_interval_steps", 0, "--log_interval", WARM),
+            *("--output_folder", output, *own),
+        )
+        began = time.time()
+        call(command)
+        log = Path(output, "train_log.jsonl").read_text(encoding="utf-8")
+    entries = [json.loads(line) for line in log.splitlines()]
+    steps = [one for one in entries if "tokens_per_second" in one]
+    last = steps[-1]
+    return {
+        "tokens_per_second": last["tokens_per_second"],
+        "mfu": last.get("mfu"),
+        "memory_GB": last["memory_GB"],
+        "wall": round(time.time() - began, 1),
+    }
+
+
+def call(command):
+    """Run a command; what it says is shown where it fails."""
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr)[-1500:])
+
+
+def make_model(options, size):
+    """Make the model of a YAML fragment, of random weights."""
+    from hyperpyyaml import load_hyperpyyaml
+
+    name = "qwen2_mini" if options.tiny else SIZES[size][0]
+    path = ROOT / "hparams" / "lm" / f"{name}.yaml"
+    with open(path, encoding="utf-8") as file:
+        values = {"vocabulary_size": UNITS, "units_folder": None}
+        if not options.tiny:
+            values["warm_start"] = None
+        return load_hyperpyyaml(file, values)["model"]
+
+
+def bare(options, size, trainer=False):
+    """Train by the loop that a user would write, or by HF's Trainer."""
+    from speechbrain_slm.models.flops import flops_per_token
+
+    rows, length = (8, 128) if options.tiny else (ROWS, LENGTH)
+    micro = 4 if options.tiny else SIZES[size][1]
+    model = make_model(options, size)
+    data = torch.randint(0, UNITS, (rows, length))
+    marks = []
+    if trainer:
+        _train_by_trainer(model, data, micro, marks, options)
+    else:
+        _train_by_hand(model.to(device()).train(), data, micro, marks, options)
+    speed = data.numel() * (STEPS - WARM) / (marks[-1] - marks[WARM - 1])
+    used = torch.cuda.max_memory_allocated() if device() == "cuda" else 0
+    return {
+        "tokens_per_second": round(speed),
+        "mfu": speed * flops_per_token(model, length) / PEAK,
+        "memory_GB": used / 2**30,
+    }
+
+
+def _train_by_hand(model, data, micro, marks, options):
+    fast = model if options.tiny else torch.compile(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    for _ in range(STEPS):
+        for part in data.split(micro):
+            part = part.to(device(), non_blocking=True)
+            with torch.autocast(device(), torch.bfloat16):
+                logits = fast(input_ids=part, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), part[:, 1:].flatten()
+            )
+            (loss * (len(part) / len(data))).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        wait()
+        marks.append(time.perf_counter())
+
+
+def _train_by_trainer(model, data, micro, marks, options):
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    class Mark(TrainerCallback):
+        def on_step_end(self, *arguments, **others):
+            wait()
+            marks.append(time.perf_counter())
+
+    model.config.use_cache = False
+    rows = [{"input_ids": row, "labels": row} for row in data] * STEPS
+    with tempfile.TemporaryDirectory() as output:
+        arguments = TrainingArguments(
+            output_dir=output,
+            max_steps=STEPS,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=len(data) // micro,
+            bf16=True,
+            torch_compile=not options.tiny,
+            optim="adamw_torch_fused",
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=device() == "cpu",
+        )
+        Trainer(
+            model=model, args=arguments, train_dataset=rows, callbacks=[Mark()]
+        ).train()
+
+
+def extraction(options, name):
+    """Time the extraction of an encoder of real size."""
+    sys.path.insert(0, str(ROOT / "tools" / "benchmark"))
+    import extraction as benchmark
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if not options.tiny:
+        benchmark.BATCH_SECONDS = 300
+        make = {"mimi": _mimi, "hubert_kmeans": _hubert}[name]
+        benchmark.TOKENIZERS[name] = make
+    data = options.speech or options.folder / "speech"
+    if not (data / "train.parquet").exists():
+        benchmark.make_speech(data)
+    table = benchmark.read_manifest(data / "train.parquet", ("en", "fr"))
+    table = benchmark.whole_stories(table, 60 if options.tiny else 1400)
+    fit = benchmark.fit_tokenizer
+    benchmark.fit_tokenizer = lambda *a: fit(*a).to(device())
+    with tempfile.TemporaryDirectory() as folder:
+        return benchmark.measure(name, table, Path(folder), 1)
+
+
+def _mimi(folder):
+    import transformers
+
+    from speechbrain_slm.units.tokenizers.mimi import Mimi
+
+    torch.manual_seed(0)
+    model = transformers.MimiModel(transformers.MimiConfig())
+    for name, buffer in model.named_buffers():
+        if name.endswith("embed_sum"):
+            buffer.copy_(torch.randn(buffer.shape))
+    model.save_pretrained(folder)
+    return Mimi(folder).to(device())
+
+
+def _hubert(folder):
+    import transformers
+
+    from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
+
+    torch.manual_seed(0)
+    model = transformers.HubertModel(transformers.HubertConfig())
+    model.save_pretrained(folder)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
+    extractor.save_pretrained(folder)
+    return SSLKMeans(folder, layer=9, num_clusters=500).to(device())
+
+
+def cloze(options):
+    """Score items of one prompt and two endings, shared or not."""
+    from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
+
+    model = make_model(options, "360M").eval()
+    generator = np.random.default_rng(0)
+    items = 8 if options.tiny else 400
+
+    def units(low, high):
+        return generator.integers(0, UNITS, generator.integers(low, high))
+
+    pairs, names = [], []
+    for number in range(items):
+        prompt = units(150, 250)
+        for _ in range(2):
+            pairs.append((prompt, units(25, 64)))
+            names.append(f"item {number}")
+
+    def score(where, shared, count):
+        scorer = LikelihoodScorer(
+            model.to(where),
+            UNITS,
+            UNITS,
+            batch_tokens=4096 if where == "cpu" else 65536,
+            share_prompts=shared,
+        )
+        return scorer.score(pairs[:count], names[:count]).score("whole_sum")
+
+    found = {}
+    for name, shared in (("shared", True), ("independent", False)):
+        taken = seconds(lambda s=shared: score(device(), s, len(pairs)), 2)
+        found[f"{name}_items_per_second"] = items / taken
+    few = min(20, len(pairs))
+    difference = score(device(), True, few) - score("cpu", True, few)
+    return {**found, "difference_to_cpu": float(np.abs(difference).max())}
+
+
+def resume(options):
+    """Kill a run of the mini model, go on, and compare with one that ran on."""
+    steps = 40 if options.tiny else 200
+    stages = f"--stages=[{{tokens: {steps * 1024}, mixture: {{en: 1}}}}]"
+    words = ("--run", "en", stages, "--ckpt_interval_steps", 10)
+    words += ("--valid_interval", 0, "--valid_rows", 2, "--vocabulary_size")
+    words += (UNITS,)
+    tiny = argparse.Namespace(**{**vars(options), "tiny": True})
+    sums = []
+    for name in ("whole", "killed"):
+        output = options.folder / "resume" / name
+        command = recipe(tiny, "", *words, "--output_folder", output)
+        if name == "killed":
+            process = subprocess.Popen(
+                list(map(str, command)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            while not list(output.glob("save/CKPT*")) and not process.poll():
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        call(command)
+        weights = output / "model" / "model.safetensors"
+        sums.append(hashlib.sha256(weights.read_bytes()).hexdigest())
+    return {"same_bytes": sums[0] == sums[1]}
+
+
+PARTS = {
+    "matmul": (60, matmul),
+    "attention": (120, attention),
+    "resume": (150, resume),
+    "blocked_360M": (150, lambda o: train(o, "360M", "blocked")),
+    "open_360M": (150, lambda o: train(o, "360M", "open")),
+    "bare_360M": (150, lambda o: bare(o, "360M")),
+    "trainer_360M": (150, lambda o: bare(o, "360M", trainer=True)),
+    "mimi": (120, lambda o: extraction(o, "mimi")),
+    "hubert": (120, lambda o: extraction(o, "hubert_kmeans")),
+    "cloze": (90, cloze),
+    "blocked_1B": (150, lambda o: train(o, "1B", "blocked")),
+    "bare_1B": (150, lambda o: bare(o, "1B")),
+}
+
+
+def rounded(value):
+    """Round the numbers of a result for print."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def main():
+    """Run the parts that are missing, each in a process, or one here."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS))
+    parser.add_argument("--speech", type=Path, help="holds train.parquet")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.folder = options.folder.resolve()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.here:
+        found = rounded(PARTS[options.here][1](options))
+        path = options.folder / f"{options.here}.json"
+        path.write_text(json.dumps(found), encoding="utf-8")
+        return
+    lines = []
+    for part in options.parts:
+        path = options.folder / f"{part}.json"
+        began = time.time()
+        if not path.exists():
+            _run_part(part, sys.argv[1:])
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            took = round(time.time() - began, 1)
+            line = {"part": part, **found, "took": took}
+            lines.append(line)
+            print(json.dumps(line), flush=True)
+    card = torch.cuda.get_device_name() if device() == "cuda" else "CPU"
+    print(f"\n{card}, torch {torch.__version__}\n\n| part | found |\n| - | - |")
+    for line in lines:
+        text = ", ".join(f"{k} {v}" for k, v in line.items() if k != "part")
+        print(f"| {line['part']} | {text} |")
+
+
+def _run_part(part, words):
+    """Run a part in a process group that ends with its limit."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, *words, "--here", part],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=PARTS[part][0])
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        said = f"longer than {PARTS[part][0]} s"
+    if process.returncode:
+        print(json.dumps({"part": part, "failed": said[-1500:]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
