@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from speechbrain_slm.models.linear import use_onednn
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.pretrained import load_whole, said_by
 from speechbrain_slm.utils.store_format import read_info
@@ -115,7 +114,6 @@ def decoder_lm(
         # The head first: where it is tied, the embeddings' scale counts.
         for layer, std in list(zip(_ends(model), stds, strict=True))[::-1]:
             torch.nn.init.normal_(layer.weight, std=std)
-    use_onednn(model)
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
