@@ -25,7 +25,7 @@ _MOVED = {
     ("corpus", "utils"): "speakers story_tables",
     ("corpus.cloze", "benchmarks"): "natural readers topics",
     ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
-    "items likelihood padding prefix_attention prefixes results",
+    "items likelihood prefix_attention prefixes results",
     ("evaluation", "evaluation.alignment"): "hidden_states parallel_items "
     "parallel_pairs state_parts",
     ("units", "units.tokenizers"): "bpe codebook codec ctranslate2 kmeans "
@@ -54,6 +54,8 @@ MODULES = {
     "corpus.voice_report": "speech.voices.report",
     "evaluation.alignment_figure": "evaluation.alignment.figure",
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
+    "evaluation.identity": "evaluation.inputs",
+    "evaluation.padding": "evaluation.cloze.prefixes",
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.layer_kmeans": "units.tokenizers.pretrained",
     "units.tokenizer": "units.tokenizers.base",

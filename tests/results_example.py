@@ -3,11 +3,11 @@
 import numpy as np
 import pyarrow as pa
 
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.tables import write_table
 
-CONVENTIONS = ("whole_mean", "whole_sum", "ending_mean", "ending_sum")
 GRID = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
 INFO = {
     "format": "speechbrain_slm.cloze",
@@ -47,7 +47,7 @@ def scores_table(credits, groups=None, subsets=None):
             "group": (groups or {}).get(item, item),
             "subset": (subsets or {}).get(item, ""),
         }
-        for convention in CONVENTIONS:
+        for convention in LIKELIHOODS:
             value = {"whole_mean": credit, "ending_sum": 1.0}
             value = value.get(convention, 0.0)
             row[f"right_{convention}"] = value - 2.0

@@ -18,11 +18,10 @@ from cloze_example import (
     write_items,
 )
 
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.store import StoreWriter
-
-CONVENTIONS = ("whole_mean", "ending_mean", "ending_sum")
 
 
 def run(folder, model, store, table, **options):
@@ -46,7 +45,7 @@ def reference(tmp_path_factory, model_folder, store_folder):
 
 def assert_close(found, expected, order=None):
     for side in ("right", "wrong"):
-        for convention in CONVENTIONS:
+        for convention in LIKELIHOODS:
             name = f"{side}_{convention}"
             values = expected[name].to_numpy()
             np.testing.assert_allclose(
@@ -105,7 +104,7 @@ def test_swapped_choices_give_the_complement(
     found, found_scores = run(
         tmp_path, model_folder, store_folder, table.rename_columns(names)
     )
-    for convention in CONVENTIONS:
+    for convention in LIKELIHOODS:
         np.testing.assert_allclose(
             found_scores[f"right_{convention}"],
             scores[f"wrong_{convention}"],

@@ -45,9 +45,7 @@ from speechbrain_slm.evaluation.alignment.state_parts import (
     open_part,
     publish_missing,
 )
-from speechbrain_slm.evaluation.identity import (
-    check_tokenizer,
-)
+from speechbrain_slm.evaluation.inputs import check_tokenizer
 from speechbrain_slm.models.export import (
     examine_speech_lm,
     load_speech_lm,

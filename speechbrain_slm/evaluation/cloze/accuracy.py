@@ -16,69 +16,40 @@ CROSS_LINGUAL = "cross_lingual"
 
 
 def direction_of(prompt_language: str, ending_language: str) -> str:
-    """Name a direction: ``en``, or ``en>fr`` for a prompt in English.
-
-    Returns
-    -------
-    The name.
-    """
+    """Name a direction: ``en``, or ``en>fr`` for a prompt in English."""
     if prompt_language == ending_language:
         return prompt_language
     return f"{prompt_language}>{ending_language}"
 
 
-def split_scores(scores: pa.Table) -> dict:
+def split_scores(scores: pa.Table) -> dict[tuple[str, str], pa.Table]:
     """Split a table of scores by benchmark and direction.
-
-    Arguments
-    ---------
-    scores
-        One row an item, with ``benchmark``, ``prompt_language`` and
-        ``ending_language``.
 
     Returns
     -------
-    (benchmark, direction) -> table of its rows in their order. A
-    benchmark's monolingual directions come first; ``cross_lingual``, all
-    rows of the directions that change the language, comes last, and is
-    absent where there is none.
+    (benchmark, direction) -> its rows in their order. A benchmark's
+    monolingual directions come first; ``cross_lingual``, all rows of the
+    directions that change the language, comes last, and is absent where there
+    is none.
     """
-    languages = scores["prompt_language"], scores["ending_language"]
-    crosses = pc.not_equal(*languages)
-    cells = {}
-    for benchmark in sorted(set(scores["benchmark"].to_pylist())):
-        own = pc.equal(scores["benchmark"], benchmark)
-        found = {
-            (prompt != ending, prompt, ending)
-            for prompt, ending in zip(
-                *(column.filter(own).to_pylist() for column in languages),
-                strict=True,
-            )
-        }
-        for _, prompt, ending in sorted(found):
-            mask = pc.and_(
-                pc.equal(languages[0], prompt), pc.equal(languages[1], ending)
-            )
-            key = benchmark, direction_of(prompt, ending)
-            cells[key] = scores.filter(pc.and_(own, mask))
-        rows = scores.filter(pc.and_(own, crosses))
-        if len(rows):
-            cells[benchmark, CROSS_LINGUAL] = rows
-    return cells
+    names = ("benchmark", "prompt_language", "ending_language")
+    columns = (scores[name].to_pylist() for name in names)
+    places: dict[tuple, list[int]] = {}
+    for row, (benchmark, *pair) in enumerate(zip(*columns, strict=True)):
+        crosses = pair[0] != pair[1]
+        places.setdefault((benchmark, int(crosses), *pair), []).append(row)
+        if crosses:
+            places.setdefault((benchmark, 2, "", ""), []).append(row)
+    return {
+        (benchmark, CROSS_LINGUAL if kind == 2 else direction_of(*pair)): (
+            scores.take(pa.array(rows))
+        )
+        for (benchmark, kind, *pair), rows in sorted(places.items())
+    }
 
 
 def conventions_of(scores: pa.Table) -> list[str]:
-    """List the conventions that a table of scores holds.
-
-    Arguments
-    ---------
-    scores
-        With ``right_<convention>`` and the credit ``<convention>`` for each.
-
-    Returns
-    -------
-    In the order of the columns.
-    """
+    """List the conventions that a table of scores holds, as columns stand."""
     names = scores.column_names
     return [name for name in names if f"right_{name}" in names]
 
@@ -128,14 +99,16 @@ def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
     return sums.round(12)
 
 
-def _codes(column):
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
     names, codes = np.unique(
         np.asarray(column.to_pylist(), dtype=str), return_inverse=True
     )
     return codes, len(names)
 
 
-def summarise(scores: pa.Table, seed: int):
+def summarise(
+    scores: pa.Table, seed: int
+) -> tuple[list[dict], list[dict], list[dict]]:
     """Turn the scores of items into accuracies.
 
     Arguments
@@ -150,27 +123,25 @@ def summarise(scores: pa.Table, seed: int):
 
     Returns
     -------
-    records : list of dict
-        One record a metric, direction and convention (``metric``,
-        ``direction``, ``scoring``, ``n``, ``ties``, ``accuracy``; ``ci_low``
-        and ``ci_high`` by Wilson's formula, ``bootstrap_low`` and
-        ``bootstrap_high`` by resampling, both of 95 %; ``chance``; percent),
-        monolingual directions first. ``n`` counts groups; ``items`` is there
-        where it differs. ``ties`` counts items of equal scores, whatever
-        credit a tie gets.
-    cross_lingual : list of dict
+    records
+        One a metric, direction and convention (``metric``, ``direction``,
+        ``scoring``, ``n``, ``ties``, ``chance`` and what
+        :func:`accuracy_of` returns), monolingual directions first. ``n``
+        counts groups; ``items`` is there where it differs. ``ties`` counts
+        items of equal scores, whatever credit a tie gets.
+    cross_lingual
         The same over all cross-lingual directions. A group's credit is the
         mean over its directions, and it counts once, because the directions
         of an item are not independent.
-    subsets : list of dict
-        Records with ``subset``, for each that is not empty.
+    subsets : Records with ``subset``, for each that is not empty.
     """
     records, cross_lingual, subsets = [], [], []
     for (metric, direction), cell in split_scores(scores).items():
+        found = _records(metric, direction, cell, seed)
         if direction == CROSS_LINGUAL:
-            cross_lingual += _records(metric, direction, cell, seed)
+            cross_lingual += found
             continue
-        records += _records(metric, direction, cell, seed)
+        records += found
         for subset in sorted(set(cell["subset"].to_pylist()) - {""}):
             rows = cell.filter(pc.equal(cell["subset"], subset))
             subsets += [
@@ -180,8 +151,9 @@ def summarise(scores: pa.Table, seed: int):
     return records, cross_lingual, subsets
 
 
-def _records(metric, direction, cell, seed):
-    """Make one record a convention."""
+def _records(
+    metric: str, direction: str, cell: pa.Table, seed: int
+) -> list[dict]:
     items = len(pc.unique(cell["item_id"]))
     records = []
     for convention in conventions_of(cell):
@@ -204,31 +176,24 @@ def _records(metric, direction, cell, seed):
     return records
 
 
-def accuracy_of(credits: np.ndarray, seed: int) -> dict:
-    """Return an accuracy and its 95 % intervals.
+def accuracy_of(credits: np.ndarray, seed: int) -> dict[str, float]:
+    """Return an accuracy and its 95 % intervals, in percent.
+
+    ``ci_low`` and ``ci_high`` are Wilson's, ``bootstrap_low`` and
+    ``bootstrap_high`` are resampled.
 
     Arguments
     ---------
     credits : One a group, in [0, 1].
-
-    Returns
-    -------
-    ``accuracy``, ``ci_low`` and ``ci_high`` (Wilson), ``bootstrap_low``
-    and ``bootstrap_high``; percent.
-
-    Example
-    -------
-    >>> found = accuracy_of(np.array([1.0, 0.5, 1.0, 0.0]), seed=0)
-    >>> found["accuracy"], found["ci_low"] < found["bootstrap_low"]
-    (62.5, True)
     """
     wilson = wilson_interval(float(credits.sum()), len(credits))
     bootstrap = bootstrap_interval(credits, seed)
-    names = ("ci_low", "ci_high", "bootstrap_low", "bootstrap_high")
-    ends = (100 * end for end in (*wilson, *bootstrap))
     return {
         "accuracy": 100 * float(credits.sum()) / len(credits),
-        **dict(zip(names, ends, strict=True)),
+        "ci_low": 100 * wilson[0],
+        "ci_high": 100 * wilson[1],
+        "bootstrap_low": 100 * bootstrap[0],
+        "bootstrap_high": 100 * bootstrap[1],
     }
 
 
@@ -237,35 +202,33 @@ def results_table(results: dict) -> str:
 
     Arguments
     ---------
-    results : What :func:`evaluate_cloze` returns.
-
-    Returns
-    -------
-    One line a metric and direction, then one a subset.
+    results : The content of ``results.json``.
     """
     rows = [
-        (record["metric"], _named(record), record)
+        (
+            record["metric"],
+            ", ".join(
+                filter(None, (record["direction"], record.get("subset")))
+            ),
+            record,
+        )
         for kind in ("records", "cross_lingual", "subsets")
         for record in results[kind]
         if record["scoring"] == results["scoring"]
     ]
-    wide = [
+    metric_width, direction_width = (
         2 + max(len(title), *(len(row[column]) for row in rows))
         for column, title in enumerate(("metric", "direction"))
-    ]
+    )
     lines = [
-        f"{'metric':{wide[0]}}{'direction':{wide[1]}}{'n':>6}"
+        f"{'metric':{metric_width}}{'direction':{direction_width}}{'n':>6}"
         f"{'accuracy':>10}  95 % interval  "
         f"({results['scoring']}, chance {CHANCE:.0f})"
     ]
     lines += [
-        f"{metric:{wide[0]}}{direction:{wide[1]}}{record['n']:6}"
+        f"{metric:{metric_width}}{direction:{direction_width}}{record['n']:6}"
         f"{record['accuracy']:10.2f}  "
         f"[{record['ci_low']:.2f}, {record['ci_high']:.2f}]"
         for metric, direction, record in rows
     ]
     return "\n".join(lines)
-
-
-def _named(record):
-    return ", ".join(filter(None, (record["direction"], record.get("subset"))))

@@ -1,68 +1,38 @@
-"""What is compared: a sum or a mean, over all of a sequence or its ending."""
+"""Which likelihoods are compared: what each is called and how it is taken.
 
-from dataclasses import dataclass
+The one place in code that knows them. The scorer, parts on disk, tables and
+tests follow from ``LIKELIHOODS``: a further one is a line in it.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 
-CONVENTIONS = ("whole_mean", "whole_sum", "ending_mean", "ending_sum")
+
+def _sum(logs: np.ndarray) -> float:
+    # One after the other. NumPy's sum adds in pairs, which gives other last
+    # bits, and published scores are compared to the last one.
+    return float(np.cumsum(logs)[-1]) if len(logs) else 0.0
 
 
-@dataclass(frozen=True)
-class Likelihoods:
-    """Log-likelihoods (nats, base e) of N sequences, in the caller's order.
-
-    Arguments
-    ---------
-    whole_sum : np.ndarray
-        Of the prompt and the ending, float64 [N].
-    whole_units : np.ndarray
-        How many units that sum is over, int64 [N].
-    ending_sum : np.ndarray
-        Of the ending given the prompt, float64 [N].
-    ending_units : np.ndarray
-        How many units that sum is over, int64 [N].
-    """
-
-    whole_sum: np.ndarray
-    whole_units: np.ndarray
-    ending_sum: np.ndarray
-    ending_units: np.ndarray
-
-    def score(self, convention: str) -> np.ndarray:
-        """Return one number a sequence; the higher, the likelier.
-
-        Arguments
-        ---------
-        convention
-            ``whole_mean``, ``whole_sum``: mean or sum over the whole sequence,
-            prompt included. ``ending_mean``, ``ending_sum``: over the ending.
-
-        Returns
-        -------
-        Float64 [N].
-        """
-        check_convention(convention)
-        part, statistic = convention.split("_")
-        total = getattr(self, f"{part}_sum")
-        if statistic == "sum":
-            return total
-        return total / getattr(self, f"{part}_units")
+# From the log-likelihoods (nats) of the scored units of a prompt [P] and of
+# its ending [E], in their order. P may be 0, E is not. The mean over, say, the
+# ending's first 25 units would be
+#     "ending_mean_25": lambda _, ending: _sum(ending[:25]) / len(ending[:25])
+LIKELIHOODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "whole_mean": lambda prompt, ending: (
+        (_sum(prompt) + _sum(ending)) / (len(prompt) + len(ending))
+    ),
+    "whole_sum": lambda prompt, ending: _sum(prompt) + _sum(ending),
+    "ending_mean": lambda prompt, ending: _sum(ending) / len(ending),
+    "ending_sum": lambda prompt, ending: _sum(ending),
+}
 
 
 def check_convention(name: str) -> None:
-    """Refuse a scoring convention that does not exist.
-
-    Arguments
-    ---------
-    name : One of ``CONVENTIONS``.
-
-    Raises
-    ------
-    ValueError
-        If it is not.
-    """
-    if name not in CONVENTIONS:
+    """Refuse a likelihood that does not exist."""
+    if name not in LIKELIHOODS:
         raise ValueError(
             f"scoring convention '{name}' is unknown; expected one of "
-            f"{', '.join(CONVENTIONS)}"
+            f"{', '.join(LIKELIHOODS)}"
         )

@@ -14,13 +14,12 @@ import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.cloze.accuracy import summarise
-from speechbrain_slm.evaluation.cloze.items import SIDES, make_pairs, read_items
-from speechbrain_slm.evaluation.cloze.likelihood import (
-    CONVENTIONS,
-    Likelihoods,
-    LikelihoodScorer,
+from speechbrain_slm.evaluation.cloze.conventions import (
+    LIKELIHOODS,
     check_convention,
 )
+from speechbrain_slm.evaluation.cloze.items import SIDES, make_pairs, read_items
+from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.evaluation.cloze.results import (
     FORMAT,
     RESULTS_JSON,
@@ -28,10 +27,7 @@ from speechbrain_slm.evaluation.cloze.results import (
     VERSION,
     read_info,
 )
-from speechbrain_slm.evaluation.identity import (
-    check_tokenizer,
-    unchanged,
-)
+from speechbrain_slm.evaluation.inputs import check_tokenizer, unchanged
 from speechbrain_slm.models.export import (
     examine_speech_lm,
     load_speech_lm,
@@ -57,7 +53,6 @@ from speechbrain_slm.utils.tables import write_table
 logger = logging.getLogger(__name__)
 
 PARTS = "parts"
-SUMS = ("whole_sum", "whole_units", "ending_sum", "ending_units")
 
 # Of two tables, only numbers of one convention may be compared.
 DEFAULT_CONVENTION = {
@@ -95,7 +90,7 @@ def evaluate_cloze(
     units_folder : The unit store that the items name.
     items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
     convention
-        ``scoring``: the likelihood that tables show, of ``CONVENTIONS`` (all
+        ``scoring``: the likelihood that tables show, of ``LIKELIHOODS`` (all
         are computed); ``start`` and ``score_end``: see
         :class:`LikelihoodScorer`; ``tie``: the credit of a tie. The defaults
         are those of ``DEFAULT_CONVENTION``.
@@ -161,7 +156,9 @@ def evaluate_cloze(
     with claim(folder / PARTS):
         parts = _score_parts(pairs, scorer, folder, request, pairs_per_shard)
         if is_main():
-            likelihoods = _join(parts)
+            likelihoods = pa.concat_tables(
+                read_piece(path).table for path in parts
+            )
             scores = table_of_scores(
                 table, pairs, likelihoods, scorer, convention["tie"]
             )
@@ -211,9 +208,14 @@ def _finished(folder, request):
 def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     """Score what this rank has to, and list the files of all ranks.
 
-    What a part holds is fixed by the request and its number.
+    What a part holds is fixed by the request, its number, and the likelihoods
+    that there are.
     """
-    plan = {**request, "pairs_per_shard": pairs_per_shard}
+    plan = {
+        **request,
+        "pairs_per_shard": pairs_per_shard,
+        "likelihoods": list(LIKELIHOODS),
+    }
     here = folder / PARTS / identity_of(plan)[:16]
     if is_main():
         # Of another model, or of other items.
@@ -234,8 +236,7 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     for number in missing[rank() :: world_size()]:
         part = slice(begins[number], begins[number] + pairs_per_shard)
         found = scorer.score(pairs.pairs[part], pairs.names[part])
-        columns = {name: getattr(found, name) for name in SUMS}
-        write_piece(paths[number], pa.table(columns), {})
+        write_piece(paths[number], pa.table(found), {})
     barrier()
     return paths
 
@@ -251,15 +252,10 @@ def _remove_parts(folder, but=None):
             remove_own(other, "part-*.parquet", PLAN_JSON)
 
 
-def _join(paths):
-    table = pa.concat_tables(read_piece(path).table for path in paths)
-    return Likelihoods(*(table[name].to_numpy() for name in SUMS))
-
-
 def table_of_scores(
     items: pa.Table,
     pairs,
-    likelihoods: Likelihoods,
+    likelihoods: pa.Table,
     scorer: LikelihoodScorer,
     tie: float,
 ) -> pa.Table:
@@ -270,6 +266,7 @@ def table_of_scores(
     items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
     pairs : Pairs
         Of these items.
+    likelihoods : Of these pairs, a column for each of ``LIKELIHOODS``.
     scorer : Counts their units.
     tie : The credit of an item whose endings are equally likely.
 
@@ -286,8 +283,8 @@ def table_of_scores(
     columns["prompt_units"] = lengths[pairs.index["right"], 0]
     for side in SIDES:
         columns[f"{side}_units"] = lengths[pairs.index[side], 1]
-    for convention in CONVENTIONS:
-        scores = likelihoods.score(convention)
+    for convention in LIKELIHOODS:
+        scores = likelihoods[convention].to_numpy()
         right, wrong = (scores[pairs.index[side]] for side in SIDES)
         columns[f"right_{convention}"] = right
         columns[f"wrong_{convention}"] = wrong

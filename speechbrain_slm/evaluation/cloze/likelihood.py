@@ -7,38 +7,28 @@ counted. A sequence is
 
 Its first symbol is read and never scored, and neither are language tags,
 which stand in the prompt and the ending of a model that was trained with
-them. *Whole* means every scored unit, *ending* those after the prompt. Nothing
-else depends on a sequence's length: there is no penalty and no calibration.
+them. What is made of the others' log-likelihoods stands in ``conventions``;
+there is no penalty and no calibration.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from speechbrain_slm.evaluation.cloze.conventions import (
-    CONVENTIONS,
-    Likelihoods,
-    check_convention,
-)
-from speechbrain_slm.evaluation.cloze.padding import make_padded_batches
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.prefix_attention import (
     check_model,
     run_batch,
 )
 from speechbrain_slm.evaluation.cloze.prefixes import (
     Batch,
+    PaddedBatch,
     make_batches,
     make_rows,
 )
-
-__all__ = [
-    "CONVENTIONS",
-    "LikelihoodScorer",
-    "Likelihoods",
-    "check_convention",
-]
+from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
 
 # Positions whose fp32 log-softmax [POSITIONS, V] is in memory at a time.
 POSITIONS = 1024
@@ -79,12 +69,6 @@ class LikelihoodScorer:
     context : int or None
         Symbols that the model can read at most; None where it knows no limit.
 
-    Raises
-    ------
-    ValueError
-        If the model is in training mode or does not know the boundary or a
-        tag.
-
     Example
     -------
     >>> from transformers import AutoModelForCausalLM, Qwen2Config
@@ -94,8 +78,8 @@ class LikelihoodScorer:
     >>> model = AutoModelForCausalLM.from_config(config).eval()
     >>> scorer = LikelihoodScorer(model, vocabulary_size=10, boundary=10)
     >>> scores = scorer.score([([1, 2, 3], [4, 5]), ([1, 2, 3], [6])])
-    >>> scores.whole_units.tolist(), scores.ending_units.tolist()
-    ([5, 4], [2, 1])
+    >>> (scores["whole_sum"] / scores["whole_mean"]).round().tolist()
+    [5.0, 4.0]
     """
 
     def __init__(
@@ -106,7 +90,7 @@ class LikelihoodScorer:
         batch_tokens: int = 4096,
         start: str = "boundary",
         score_end: bool = False,
-        language_tags: dict | None = None,
+        language_tags: dict[str, int] | None = None,
         share_prompts: bool = True,
     ) -> None:
         rows = model.get_input_embeddings().num_embeddings
@@ -118,20 +102,13 @@ class LikelihoodScorer:
                 f"{vocabulary_size} units, the boundary {boundary} and the "
                 f"language tags {tags}"
             )
-        if model.training:
-            raise ValueError(
-                "the model is in training mode, where dropout makes scores "
-                "random; call model.eval() first"
-            )
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens is {batch_tokens}; expected >= 1")
+        check_evaluating(model, batch_tokens)
         if start not in STARTS:
             raise ValueError(
                 f"start is '{start}'; expected one of {', '.join(STARTS)}"
             )
         self.model = model
         self.vocabulary_size = vocabulary_size
-        self.boundary = boundary
         self.batch_tokens = batch_tokens
         self.start = [boundary] if start == "boundary" else []
         self.end = [boundary] if score_end else []
@@ -143,17 +120,8 @@ class LikelihoodScorer:
         self._selects = "logits_to_keep" in arguments
         self._checked = False  # whether the model can share prompts
 
-    def count_units(self, symbols: Sequence[int]) -> int:
-        """Count the symbols that are not language tags.
-
-        Arguments
-        ---------
-        symbols : A prompt or an ending.
-
-        Returns
-        -------
-        How many of them are units.
-        """
+    def count_units(self, symbols: Sequence[int] | np.ndarray) -> int:
+        """Count the symbols that are not language tags."""
         return len(symbols) - int(np.isin(symbols, self._tags).sum())
 
     def count_symbols(self, length: int) -> int:
@@ -171,8 +139,8 @@ class LikelihoodScorer:
 
     def score(
         self, pairs: Sequence[tuple], names: Sequence[str] | None = None
-    ) -> Likelihoods:
-        """Return the log-likelihoods of all pairs.
+    ) -> dict[str, np.ndarray]:
+        """Return the likelihoods of all pairs.
 
         Arguments
         ---------
@@ -184,7 +152,8 @@ class LikelihoodScorer:
 
         Returns
         -------
-        One entry a pair, in the order of ``pairs``.
+        For each name of ``LIKELIHOODS`` float64 [N], in the order of the
+        pairs; the higher, the likelier.
 
         Raises
         ------
@@ -200,34 +169,35 @@ class LikelihoodScorer:
         ids = [self._sequence(*pair, name) for pair, name in named]
         lengths = [len(self.start) + len(prompt) for prompt, _ in pairs]
         scored = [self._scored(symbols) for symbols in ids]
-        units = np.zeros((len(pairs), 2), np.int64)
-        for index, (mask, length) in enumerate(
-            zip(scored, lengths, strict=True)
-        ):
-            units[index] = mask[:length].sum(), mask[length:].sum()
-            if not units[index, 1]:
+        for mask, length, name in zip(scored, lengths, names, strict=True):
+            if not mask[length:].any():
                 raise ValueError(
-                    f"{names[index]}: the ending's only unit is the first of "
-                    "all, which is not scored; set start to boundary"
+                    f"{name}: the ending's only unit is the first of all, "
+                    "which is not scored; set start to boundary"
                 )
-        # Log-likelihoods of each prompt and of each ending.
-        sums = np.zeros((len(pairs), 2))
-        for batch in self._batches(ids, lengths, scored, units):
-            totals = self._score_batch(batch)
-            for place, total in zip(batch.members, totals, strict=True):
-                sums[place] = total
-        for name, value in zip(names, sums.sum(axis=1), strict=True):
+        # Of each pair, the log-likelihoods of its prompt and of its ending.
+        nothing = np.zeros(0)
+        logs = [[nothing, nothing] for _ in pairs]
+        for batch in self._batches(ids, lengths, scored):
+            ends = np.cumsum([count for *_, count in batch.members])
+            parts = np.split(self._score_batch(batch), ends[:-1])
+            for (same, side, _), part in zip(batch.members, parts, strict=True):
+                for index in same:
+                    logs[index][side] = part
+        scores = {
+            name: np.array([take(*parts) for parts in logs])
+            for name, take in LIKELIHOODS.items()
+        }
+        for name, value in zip(names, scores["whole_sum"], strict=True):
             if not np.isfinite(value):
                 raise ValueError(
                     f"{name}: its log-likelihood is {value}, expected a "
                     "finite number; the model's weights or activations are "
                     "broken"
                 )
-        return Likelihoods(
-            sums.sum(axis=1), units.sum(axis=1), sums[:, 1], units[:, 1]
-        )
+        return scores
 
-    def _sequence(self, prompt, ending, name):
+    def _sequence(self, prompt, ending, name: str) -> np.ndarray:
         if self.count_units(ending) == 0:
             raise ValueError(f"{name}: the ending has no units")
         units = np.concatenate([prompt, ending]).astype(np.int64)
@@ -248,31 +218,33 @@ class LikelihoodScorer:
             )
         return ids
 
-    def _scored(self, ids):
+    def _scored(self, ids: np.ndarray) -> np.ndarray:
         """Mark what is scored: all but tags and the first other symbol."""
         mask = ~np.isin(ids, self._tags)
         mask[: mask.argmax() + 1] = False
         return mask
 
-    def _batches(self, ids, lengths, scored, units):
+    def _batches(self, ids, lengths, scored) -> Iterator[Batch | PaddedBatch]:
         """Yield batches that hold each sequence once."""
-        alone = range(len(ids))
+        alone: Sequence[int] = range(len(ids))
         if self.share_prompts:
             # A prompt without a scored unit is no work that could be saved.
-            shared = np.where(units[:, 0] > 0, lengths, 0)
+            shared = [
+                length if mask[:length].any() else 0
+                for mask, length in zip(scored, lengths, strict=True)
+            ]
             rows, alone = make_rows(ids, shared, self.batch_tokens)
             if rows and not self._checked:
                 check_model(self.model)
                 self._checked = True
             for part in make_batches(rows, self.batch_tokens):
                 yield Batch(part, scored)
-        yield from make_padded_batches(
-            alone, ids, lengths, scored, self.batch_tokens
-        )
+        for indexes in by_length(ids, self.batch_tokens, alone, unread=1):
+            yield PaddedBatch(indexes, ids, lengths, scored)
 
     @torch.inference_mode()
-    def _score_batch(self, batch):
-        """Return the log-likelihoods of a batch's members, float64 [M]."""
+    def _score_batch(self, batch: Batch | PaddedBatch) -> np.ndarray:
+        """Return the log-likelihoods of a batch's targets, float64 [N]."""
         sources, keep = batch.sources, {}
         if isinstance(batch, Batch):
             if self._selects:
@@ -288,15 +260,12 @@ class LikelihoodScorer:
                 use_cache=False,
             ).logits
         logits = logits.flatten(0, 1)
-        scores = _log_probabilities(logits, sources, batch.targets)
-        return np.bincount(batch.owners, scores, minlength=len(batch.members))
-
-
-def _log_probabilities(logits, rows, targets):
-    """Return log p of targets, float64 [N], at rows of logits [T, V]."""
-    parts = logits.split(POSITIONS)
-    norms = torch.cat([part.float().logsumexp(dim=-1) for part in parts])
-    rows = torch.from_numpy(rows).to(logits.device)
-    targets = torch.from_numpy(targets).to(logits.device)
-    scores = logits[rows, targets].float() - norms[rows]
-    return scores.double().cpu().numpy()
+        # The fp32 copy of a chunk at a time: of all logits at once it would
+        # be the largest thing in memory.
+        norms = torch.cat(
+            [part.float().logsumexp(dim=-1) for part in logits.split(POSITIONS)]
+        )
+        rows = torch.from_numpy(sources).to(logits.device)
+        targets = torch.from_numpy(batch.targets).to(logits.device)
+        logs = logits[rows, targets].float() - norms[rows]
+        return logs.double().cpu().numpy()

@@ -23,7 +23,7 @@ ADVICE = "set share_prompts: False to score each ending with its own prompt"
 
 # The batch that a model is computing; not every family of models hands unknown
 # arguments on to its attention.
-_batch = ContextVar("prefixes")
+_batch: ContextVar[Batch] = ContextVar("prefixes")
 
 
 def prefix_attention(
@@ -41,19 +41,12 @@ def prefix_attention(
     Arguments
     ---------
     query : ``[1, heads, T, head_dim]``.
-    key : ``[1, key_value_heads, T, head_dim]``.
-    value : Like ``key``.
+    key, value : ``[1, key_value_heads, T, head_dim]``.
     attention_mask : Not used: the batch says what attends to what.
-    dropout : 0 in a model that evaluates.
-    **kwargs
-        Of the model's own.
 
     Returns
     -------
-    torch.Tensor
-        ``[1, T, heads, head_dim]``.
-    None
-        Attention weights are not returned.
+    ``[1, T, heads, head_dim]``, and no attention weights.
     """
     batch = _batch.get()
     window = kwargs.get("sliding_window")
@@ -69,29 +62,24 @@ def prefix_attention(
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)
         value = value.repeat_interleave(groups, dim=1)
+    how = {"dropout_p": dropout, "scale": scaling}
     out = []
     for (begin, end), endings in batch.blocks:
         prompt = [part[:, :, begin:end] for part in (query, key, value)]
-        out.append(
-            scaled_dot_product_attention(
-                *prompt, dropout_p=dropout, is_causal=True, scale=scaling
-            )
-        )
+        out.append(scaled_dot_product_attention(*prompt, is_causal=True, **how))
         for first, last in endings:
+            # An ending of one symbol is predicted by the prompt, and not read.
             if first == last:
                 continue
             keys, values = (
                 torch.cat([before, part[:, :, first:last]], dim=2)
                 for before, part in zip(prompt[1:], (key, value), strict=True)
             )
+            mask = batch.mask(end - begin, last - first, query)
+            own = query[:, :, first:last]
             out.append(
                 scaled_dot_product_attention(
-                    query[:, :, first:last],
-                    keys,
-                    values,
-                    attn_mask=batch.mask(end - begin, last - first, query),
-                    dropout_p=dropout,
-                    scale=scaling,
+                    own, keys, values, attn_mask=mask, **how
                 )
             )
     return torch.cat(out, dim=2).transpose(1, 2), None
@@ -105,11 +93,6 @@ def check_model(model) -> None:
 
     An ending behind another one must get the logits that it gets in the plain
     model directly behind the prompt; this is tried on a few symbols.
-
-    Arguments
-    ---------
-    model : transformers.PreTrainedModel
-        Any causal language model.
 
     Raises
     ------
@@ -146,7 +129,7 @@ def check_model(model) -> None:
 
 
 @torch.inference_mode()
-def _trial(model):
+def _trial(model) -> bool:
     symbols = np.arange(12) % model.get_input_embeddings().num_embeddings
     prompt, one, other = np.split(symbols, [4, 8])
     row = Row(prompt, [one, other], [[0], [0]])
@@ -156,11 +139,12 @@ def _trial(model):
         input_ids=alone.to(model.device),
         attention_mask=torch.ones_like(alone, device=model.device),
         use_cache=False,
-    )
+    ).logits
     tail = len(other) - 1
-    shared, plain = shared[0, -tail:].float(), plain.logits[0, -tail:].float()
+    shared, plain = shared[0, -tail:].float(), plain[0, -tail:].float()
     if not plain.isfinite().all():
         return True  # Nothing to compare with; the scores will show it.
+    # bf16 has 8 bits: logits of the two ways differ by some steps of it.
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.05
     scale = 1 + plain.abs().max()
     return bool(((shared - plain).abs() <= tolerance * scale).all())
@@ -174,13 +158,11 @@ def run_batch(model, batch: Batch, **arguments):
     ---------
     model : transformers.PreTrainedModel
         That :func:`check_model` accepts.
-    **arguments
-        Of the model.
+    **arguments : Of the model.
 
     Returns
     -------
-    transformers.modeling_outputs.ModelOutput
-        The model's output.
+    The model's output.
     """
     before = model.config._attn_implementation
     # transformers hands a mask of four dimensions on as it is. A layer that

@@ -1,4 +1,4 @@
-"""Prompts that are computed once for all the endings that follow them.
+"""Batches of sequences, of which a prompt is computed once for its endings.
 
 A row holds a prompt and its endings side by side:
 
@@ -8,7 +8,8 @@ A row holds a prompt and its endings side by side:
 
 So x and y are what they would be directly behind the prompt, and their first
 units are both predicted at p2. The rows of a batch stand one behind the other
-in one sequence of the model, without padding.
+in one sequence of the model, without padding. What shares no prompt goes into
+ordinary batches, padded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass
@@ -26,20 +28,17 @@ class Row:
 
     Arguments
     ---------
-    prompt : np.ndarray
-        Symbols from the first one on, int64 [P].
-    endings : list of np.ndarray
-        Symbols of each ending, int64.
-    members : list of list of int
-        Which sequences of the caller's each ending stands for.
+    prompt : Symbols from the first one on, int64 [P].
+    endings : Symbols of each ending, int64.
+    members : Which of the caller's sequences each ending stands for.
     """
 
     prompt: np.ndarray
-    endings: list = field(default_factory=list)
-    members: list = field(default_factory=list)
+    endings: list[np.ndarray] = field(default_factory=list)
+    members: list[list[int]] = field(default_factory=list)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Positions that a model computes; it reads no ending's last symbol."""
         return len(self.prompt) + sum(len(ids) - 1 for ids in self.endings)
 
@@ -58,11 +57,8 @@ def make_rows(
 
     Returns
     -------
-    list of Row
-        In an order that does not depend on that of the sequences.
-    list of int
-        Which sequences are in no row, because no other ending has their
-        prompt.
+    rows : In an order that does not depend on that of the sequences.
+    alone : Sequences in no row, because no other ending has their prompt.
 
     Example
     -------
@@ -71,7 +67,7 @@ def make_rows(
     >>> [row.prompt.tolist() for row in rows], rows[0].members, alone
     ([[9, 1]], [[0], [1]], [2])
     """
-    prompts = {}
+    prompts: dict[bytes, dict[bytes, list[int]]] = {}
     for index, (ids, length) in enumerate(zip(sequences, lengths, strict=True)):
         endings = prompts.setdefault(ids[:length].tobytes(), {})
         endings.setdefault(ids[length:].tobytes(), []).append(index)
@@ -91,11 +87,7 @@ def make_rows(
             row.endings.append(ids)
             row.members.append(same)
     rows.sort(
-        key=lambda row: (
-            row.size,
-            row.prompt.tobytes(),
-            row.endings[0].tobytes(),
-        )
+        key=lambda r: (r.size, r.prompt.tobytes(), r.endings[0].tobytes())
     )
     return rows, alone
 
@@ -105,14 +97,10 @@ def make_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
 
     Arguments
     ---------
-    rows : See :func:`make_rows`.
     batch_tokens : Positions a batch; a longer row goes alone.
-
-    Yields
-    ------
-    A batch.
     """
-    batch, size = [], 0
+    batch: list[Row] = []
+    size = 0
     for row in rows:
         if batch and size + row.size > batch_tokens:
             yield batch
@@ -132,18 +120,15 @@ class Batch:
 
     Attributes
     ----------
-    input_ids, position_ids : torch.Tensor
-        Int64 [1, T].
-    blocks : list of tuple
+    input_ids, position_ids : Int64 [1, T].
+    blocks
         A prompt's columns and those of each of its endings, as
         ``((begin, end), [(begin, end), ...])``.
-    longest : int
-        Positions from a prompt's first symbol to an ending's last.
-    sources, targets, owners : np.ndarray
-        At which column which symbol is predicted, and for which of
-        ``members``, int64 [N].
-    members : list of tuple
-        A prompt or an ending, as the sequences it stands for, and 0 or 1.
+    longest : Positions from a prompt's first symbol to an ending's last.
+    sources, targets : At which column which symbol is predicted, int64 [N].
+    members
+        Whose these are, in their order: a prompt's (side 0) or an ending's
+        (side 1), as ``(the caller's sequences, side, how many)``.
 
     Example
     -------
@@ -155,51 +140,48 @@ class Batch:
     ([[9, 1, 5]], [[0, 1, 2]], [((0, 2), [(2, 3), (3, 3)])])
     >>> batch.sources.tolist(), batch.targets.tolist()
     ([0, 1, 2, 1], [1, 5, 6, 7])
-    >>> batch.owners.tolist(), batch.members
-    ([0, 1, 1, 2], [([0, 1, 2], 0), ([0], 1), ([1, 2], 1)])
+    >>> batch.members
+    [([0, 1, 2], 0, 1), ([0], 1, 2), ([1, 2], 1, 1)]
     """
 
     def __init__(
         self, rows: Sequence[Row], scored: Sequence[np.ndarray]
     ) -> None:
-        ids, positions, predictions = [], [], []
+        ids, positions, sources, targets = [], [], [], []
         self.blocks, self.members = [], []
-        begin = 0
+
+        def predict(members, side, columns, symbols, mask) -> None:
+            sources.append(columns[mask])
+            targets.append(symbols[mask])
+            self.members.append((members, side, int(mask.sum())))
+
+        end = 0
         for row in rows:
-            length = len(row.prompt)
-            end = begin + length
+            begin, length = end, len(row.prompt)
+            end += length
+            last = end - 1  # where every ending's first symbol is predicted
             ids.append(row.prompt)
             positions.append(np.arange(length))
-            mask = scored[row.members[0][0]][1:length]
-            columns = np.arange(begin, end)
-            predictions.append((columns[:-1], row.prompt[1:], mask))
             everyone = [index for same in row.members for index in same]
-            self.members.append((everyone, 0))
-            last, endings = end - 1, []
+            mask = scored[everyone[0]][1:length]
+            predict(everyone, 0, np.arange(begin, last), row.prompt[1:], mask)
+            endings = []
             for symbols, members in zip(row.endings, row.members, strict=True):
                 read = len(symbols) - 1
                 ids.append(symbols[:-1])
                 positions.append(np.arange(length, length + read))
+                columns = np.append(last, np.arange(end, end + read))
                 mask = scored[members[0]][length:]
-                columns = np.concatenate([[last], np.arange(end, end + read)])
-                predictions.append((columns, symbols, mask))
-                self.members.append((members, 1))
+                predict(members, 1, columns, symbols, mask)
                 endings.append((end, end + read))
                 end += read
             self.blocks.append(((begin, last + 1), endings))
-            begin = end
         self.input_ids = torch.from_numpy(np.concatenate(ids))[None]
         self.position_ids = torch.from_numpy(np.concatenate(positions))[None]
         self.longest = int(self.position_ids.max()) + 1
-        self.sources, self.targets = (
-            np.concatenate([part[side][part[2]] for part in predictions])
-            for side in (0, 1)
-        )
-        self.owners = np.repeat(
-            np.arange(len(predictions)),
-            [part[2].sum() for part in predictions],
-        )
-        self._masks = {}
+        self.sources = np.concatenate(sources)
+        self.targets = np.concatenate(targets)
+        self._masks: dict[tuple, torch.Tensor] = {}
 
     def mask(
         self, prompt: int, ending: int, like: torch.Tensor
@@ -211,10 +193,6 @@ class Batch:
         prompt : Symbols of the prompt, P.
         ending : Symbols of the ending that are read, E.
         like : Of the dtype and on the device that the mask shall have.
-
-        Returns
-        -------
-        0, and minus infinity behind each symbol of the ending.
         """
         # Every layer asks for the same ones.
         key = prompt, ending, like.dtype, like.device
@@ -222,3 +200,60 @@ class Batch:
             mask = like.new_full((ending, prompt + ending), -torch.inf)
             self._masks[key] = mask.triu_(diagonal=prompt + 1)
         return self._masks[key]
+
+
+class PaddedBatch:
+    """Sequences that share nothing, one a row; see :class:`Batch`.
+
+    Arguments
+    ---------
+    indexes : Which of the caller's sequences it holds.
+    sequences : Symbols of all of these, int64.
+    lengths : How many of them are the prompt.
+
+    Attributes
+    ----------
+    input_ids, attention_mask
+        Int64 [B, T]. A row's last symbol predicts nothing and is not read.
+    sources : Positions, counted over all rows.
+
+    Example
+    -------
+    >>> ids = [np.array([9, 1, 5]), np.array([9, 7])]
+    >>> scored = [np.arange(3) > 0, np.arange(2) > 0]
+    >>> batch = PaddedBatch([0, 1], ids, [2, 1], scored)
+    >>> batch.input_ids.tolist(), batch.attention_mask.tolist()
+    ([[9, 1], [9, 0]], [[1, 1], [1, 0]])
+    >>> batch.sources.tolist(), batch.targets.tolist()
+    ([0, 1, 2], [1, 5, 7])
+    >>> batch.members
+    [([0], 0, 1), ([0], 1, 1), ([1], 0, 0), ([1], 1, 1)]
+    """
+
+    def __init__(
+        self,
+        indexes: Sequence[int],
+        sequences: Sequence[np.ndarray],
+        lengths: Sequence[int],
+        scored: Sequence[np.ndarray],
+    ) -> None:
+        inputs = [torch.from_numpy(sequences[i][:-1]) for i in indexes]
+        self.input_ids = pad_sequence(inputs, batch_first=True)
+        width = self.input_ids.shape[1]
+        widths = torch.tensor([len(ids) for ids in inputs])
+        self.attention_mask = (torch.arange(width) < widths[:, None]).long()
+        # The symbol in column c is predicted in column c - 1.
+        self.sources = np.concatenate(
+            [
+                row * width + scored[i][1:].nonzero()[0]
+                for row, i in enumerate(indexes)
+            ]
+        )
+        self.targets = np.concatenate(
+            [sequences[i][scored[i]] for i in indexes]
+        )
+        self.members = [
+            ([i], side, int(mask.sum()))
+            for i in indexes
+            for side, mask in enumerate(np.split(scored[i], [lengths[i]]))
+        ]

@@ -12,7 +12,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import (
     conventions_of,
     split_scores,
 )
-from speechbrain_slm.evaluation.identity import unchanged
+from speechbrain_slm.evaluation.inputs import unchanged
 from speechbrain_slm.utils.atomic import read_json
 from speechbrain_slm.utils.schema import (
     COUNT,

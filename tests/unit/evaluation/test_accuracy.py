@@ -1,7 +1,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from results_example import CONVENTIONS, drawn_credits, scores_table
+from results_example import drawn_credits, scores_table
 
 from speechbrain_slm.evaluation.cloze.accuracy import (
     group_credits,
@@ -9,6 +9,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import (
     split_scores,
     summarise,
 )
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.statistics import (
     bootstrap_interval,
     wilson_interval,
@@ -35,7 +36,7 @@ def by_key(records):
 def test_accuracy_by_hand():
     records, _, subsets = summarise(scores_table(CREDITS), seed=3)
     found = by_key(records)
-    assert len(found) == 3 * len(CONVENTIONS)
+    assert len(found) == 3 * len(LIKELIHOODS)
     low, high = wilson_interval(1.5, 2)
     resampled = bootstrap_interval([1.0, 0.5], seed=3)
     assert found["en>fr", "whole_mean"] == {

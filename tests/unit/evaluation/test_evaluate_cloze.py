@@ -17,6 +17,7 @@ from cloze_example import (
 )
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.utils.hashing import sha256_file
@@ -74,11 +75,11 @@ def test_scores_are_of_the_right_sequences(finished, store_folder):
             )
             scores = scorer.score([(prompt, ending)])
             assert row[f"{side}_units"] == len(ending)
-            for convention in ("whole_mean", "ending_mean", "ending_sum"):
+            for convention in LIKELIHOODS:
                 assert row[f"{side}_{convention}"] == pytest.approx(
-                    scores.score(convention)[0], abs=1e-5
+                    scores[convention][0], abs=1e-5
                 )
-        for convention in ("whole_mean", "ending_mean", "ending_sum"):
+        for convention in LIKELIHOODS:
             likelier = row[f"right_{convention}"] > row[f"wrong_{convention}"]
             assert row[convention] == float(likelier)
 
@@ -104,10 +105,10 @@ def test_tags_stand_where_training_has_them(tmp_path, store_folder):
             pair = [tags[languages[0]], *prompt], [*switch, *ending]
             score = scorer.score([pair])
             assert row[f"{side}_ending_sum"] == pytest.approx(
-                score.ending_sum[0], abs=1e-5
+                score["ending_sum"][0], abs=1e-5
             )
             assert row[f"{side}_whole_mean"] == pytest.approx(
-                score.score("whole_mean")[0], abs=1e-5
+                score["whole_mean"][0], abs=1e-5
             )
 
 
@@ -183,6 +184,54 @@ def test_parts_of_another_model_are_not_taken(
     assert len(list(tmp_path.glob("parts/*/*.parquet"))) == 1
     again = evaluate_cloze(model_folder, store_folder, items, tmp_path)
     assert again["records"] == results["records"]
+
+
+def test_a_further_likelihood_is_one_line(
+    tmp_path, finished, model_folder, store_folder, monkeypatch
+):
+    """Parts without it are not taken; it is computed when it is asked for."""
+    items = write_items(tmp_path / "items.parquet")
+    folders = model_folder, store_folder, items, tmp_path
+    original = LikelihoodScorer.score
+
+    def interrupted(self, pairs, names=None):
+        if names[0] != first[0]:
+            raise KeyboardInterrupt
+        return original(self, pairs, names)
+
+    first = []
+    monkeypatch.setattr(
+        LikelihoodScorer,
+        "score",
+        lambda self, pairs, names: (
+            first or first.append(names[0]),
+            interrupted(self, pairs, names),
+        )[1],
+    )
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_cloze(*folders, pairs_per_shard=50)
+    assert list(tmp_path.glob("parts/*/*.parquet"))
+    monkeypatch.setattr(LikelihoodScorer, "score", original)
+
+    def first_unit(prompt, ending):
+        return ending[0]
+
+    monkeypatch.setitem(LIKELIHOODS, "ending_first_1", first_unit)
+    found = evaluate_cloze(*folders, pairs_per_shard=50)
+    assert evaluate_cloze(*folders, pairs_per_shard=50) == found
+    extra = [r for r in found["records"] if r["scoring"] == "ending_first_1"]
+    assert [r for r in found["records"] if r not in extra] == (
+        finished[1]["records"]
+    )
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    for row in scores.to_pylist()[::9]:
+        assert row["right_ending_sum"] <= row["right_ending_first_1"] < 0
+    # Results that were finished before it was there.
+    old = shutil.copytree(finished[0], tmp_path / "old")
+    folders = model_folder, store_folder, old / "items.parquet", old
+    assert evaluate_cloze(*folders) == finished[1]
+    asked = evaluate_cloze(*folders, {"scoring": "ending_first_1"})
+    assert asked["records"] == found["records"]
 
 
 def test_what_is_complete_is_reused(tmp_path, finished, store_folder):

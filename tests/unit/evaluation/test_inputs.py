@@ -1,8 +1,8 @@
 import os
 
 import pytest
-
 from speechbrain_slm.evaluation.identity import unchanged
+
 from speechbrain_slm.utils.hashing import sha256_file
 
 

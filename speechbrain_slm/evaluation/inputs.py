@@ -1,0 +1,106 @@
+"""What every evaluation asks of its model, its units and its files."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_slm.utils.files import as_stored
+from speechbrain_slm.utils.hashing import sha256_file
+
+
+@contextlib.contextmanager
+def unchanged(path: str | Path) -> Iterator[str | None]:
+    """Read a file and say what it is: what is read is what is named.
+
+    Yields
+    ------
+    Its SHA-256; the block reads it.
+
+    Raises
+    ------
+    ValueError
+        If it was replaced or written to meanwhile.
+    """
+    path = as_stored(path)
+    # Whoever reads it says what is wrong with one that is no file.
+    before = sha256_file(path) if path.is_file() else None
+    yield before
+    if sha256_file(path) != before:
+        raise ValueError(
+            f"{path} was changed while it was read; run the same command again"
+        )
+
+
+def check_tokenizer(units: dict, store, model_folder: str | Path) -> None:
+    """Refuse a store whose units are not those that a model has learnt.
+
+    Arguments
+    ---------
+    units : What the model says of its units.
+    store : UnitStore
+        The units to be scored.
+    """
+    for name, expected, found in (
+        ("tokenizer", units["tokenizer_identity"], store.identity),
+        # Equal sizes prove nothing: two codebooks of 500 entries have the
+        # same units and other meanings. A size that differs is a damage.
+        ("vocabulary size", units["vocabulary_size"], store.vocabulary_size),
+    ):
+        if expected != found:
+            raise ValueError(
+                f"{model_folder} was trained on units of {name} {expected}, "
+                f"but {store.folder} holds units of {name} {found}. Extract "
+                "the units with the model's tokenizer, or choose another model."
+            )
+
+
+def check_evaluating(model, batch_tokens: int) -> None:
+    """Refuse a model in training mode, and batches of nothing."""
+    if model.training:
+        raise ValueError(
+            "the model is in training mode, where dropout makes what it "
+            "computes random; call model.eval() first"
+        )
+    if batch_tokens < 1:
+        raise ValueError(f"batch_tokens is {batch_tokens}; expected >= 1")
+
+
+def by_length(
+    sequences: Sequence[np.ndarray],
+    batch_tokens: int,
+    indexes: Sequence[int] | None = None,
+    unread: int = 0,
+) -> Iterator[list[int]]:
+    """Batch sequences by length, so that little is padded.
+
+    Arguments
+    ---------
+    sequences : int64.
+    batch_tokens
+        Positions a batch, padding included; a longer sequence goes alone.
+    indexes : Which of them; by default all.
+    unread : Symbols at the end of each that the model does not read.
+
+    Example
+    -------
+    >>> ids = [np.arange(length) for length in (3, 1, 2, 9)]
+    >>> list(by_length(ids, batch_tokens=6))
+    [[1, 2], [0], [3]]
+    """
+    batch: list[int] = []
+    # Equal lengths are ordered by content: the same set of sequences makes
+    # the same batches, so the same roundings, in whatever order it comes.
+    for index in sorted(
+        range(len(sequences)) if indexes is None else indexes,
+        key=lambda i: (len(sequences[i]), sequences[i].tobytes()),
+    ):
+        # The last of a batch is its longest.
+        width = len(sequences[index]) - unread
+        if batch and (len(batch) + 1) * width > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
