@@ -1,4 +1,4 @@
-"""A back-end that hums: quick, and it fails where it is told to."""
+"""Back-ends that hum: quick, and they fail where they are told to."""
 
 import hashlib
 
@@ -10,6 +10,23 @@ RATE = 8000
 SPEAKERS = {"hum": {"en": Voice("low"), "fr": Voice("high")}}
 FAILURES = ("silence", "empty", "refused", "clipped", "too long", "too short")
 REASONS = {"empty": "silence", "refused": "cannot be spoken"}
+# For CommandLine: a tone as long as its text; a text tells it how to fail.
+PROGRAM = """
+import array, sys, time, wave
+voice, out, text = sys.argv[1:4] if len(sys.argv) > 3 else (
+    *sys.argv[1:3], sys.stdin.read().strip())
+print("spoke", voice)
+if text == "fail":
+    sys.exit("no such word")
+if text == "sleep":
+    time.sleep(60)
+value = time.time_ns() % 9000 if text == "random" else 9000
+value = 0 if text in ("silence", "...") else value
+samples = array.array("h", [value, -value] * 100 * len(text))
+with wave.open(out, "wb") as file:
+    file.setparams((1, 2, 8000, 0, "NONE", ""))
+    file.writeframes(b"" if text == "nothing" else samples.tobytes())
+"""
 
 
 def hum(text, voice):

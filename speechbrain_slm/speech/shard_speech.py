@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from speechbrain_slm.speech.left_out import leave_out
 from speechbrain_slm.speech.parts import part_path, write_part
+from speechbrain_slm.speech.processes import run_in_workers
 from speechbrain_slm.speech.utterances import speak_chunk
-from speechbrain_slm.speech.workers import run_in_workers
 from speechbrain_slm.utils.shares import TooManyLeftOut
 
 logger = logging.getLogger(__name__)

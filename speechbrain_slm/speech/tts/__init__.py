@@ -1,9 +1,4 @@
-"""Speech synthesis: the protocol, and one module a back-end.
-
-A back-end is a pure function of (text, voice): the same call gives the same
-samples whatever the process said before. Speech engines are rarely so on
-their own; each module says what makes its engine pure.
-"""
+"""Speech synthesis: the protocol, and one module a back-end."""
 
 from __future__ import annotations
 
@@ -27,12 +22,9 @@ class Voice:
 
     Arguments
     ---------
-    name : str
-        The back-end's name of the voice, e.g. ``fr-FR``.
-    pitch : float
-        Multiplies the voice's own pitch.
-    speed : float
-        Multiplies the voice's own speaking rate.
+    name : The back-end's own, e.g. ``fr-FR``.
+    pitch : Multiplies the voice's own pitch.
+    speed : Multiplies the voice's own speaking rate.
     """
 
     name: str
@@ -43,35 +35,80 @@ class Voice:
 class TextToSpeech(Protocol):
     """What synthesis asks of a back-end.
 
-    An object is pickled to the worker processes, so whatever cannot be
-    pickled is made when it first speaks.
+    :class:`BackEnd` keeps what can be kept for all. To one of your own belong
+    a YAML file in ``hparams/tts``, a row in the table of voices of
+    ``recipes/TinyStories/synthesis/README.md`` and an entry in
+    ``tests/unit/speech/test_tts.py``, which checks these rules:
+
+    - The samples are a pure function of (text, voice): the same call gives the
+      same, whatever the process said before, in any process. Engines are
+      rarely so on their own: each module says what makes its engine pure.
+    - ``pitch`` and ``speed`` do what they say. A value that the engine would
+      clamp, or does not know, is refused by ``check_voice``, as is a name that
+      it has not; ``synthesize`` refuses them too.
+    - A text that cannot be said is a ValueError that holds ``repr(text)``:
+      an empty one, ``...``, one with a NUL, and one of which the engine would
+      pass over a part. Silence is :class:`SilentSpeech`. That sentence is left
+      out, in all languages. Any other error ends the run.
+    - An object is pickled to the worker processes, also after it has spoken:
+      what cannot be pickled is made when it first speaks.
     """
 
     #: Hz
     sample_rate: int
-    #: Whatever changes the samples beside text and voice: JSON types.
+    #: Whatever changes the samples beside text and voice: JSON types. It is
+    #: part of every audio file's name.
     identity: dict
 
-    def check_voice(self, voice) -> None:
+    def check_voice(self, voice: Voice) -> None:
         """Raise ValueError for a voice that the back-end cannot speak with."""
 
-    def synthesize(self, text, voice) -> None:
-        """Return int16 samples [T], a pure function of the arguments.
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Return int16 samples [T]."""
+        ...
 
-        ValueError says that this text cannot be spoken: the sentence is left
-        out. Any other error ends the run.
-        """
+
+class BackEnd:
+    """The protocol's rules that are the same for every engine.
+
+    A back-end sets ``sample_rate`` and ``identity``, has ``_check_name(voice)``
+    and ``_speak(text, voice)``, which gives int16 [T], and holds what cannot be
+    pickled in ``_engine``, a ``functools.cached_property``.
+    """
+
+    sample_rate: int
+    identity: dict
+    #: The ranges that an engine takes without clamping.
+    pitch: tuple[float, float] = (1.0, 1.0)
+    speed: tuple[float, float] = (1.0, 1.0)
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k != "_engine"}
+
+    def check_voice(self, voice: Voice) -> None:
+        """Refuse a voice that the engine has not, or would clamp."""
+        check_range(voice, self.pitch, self.speed)
+        self._check_name(voice)
+
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Speak a text: int16 [T]."""
+        self.check_voice(voice)
+        # Engines in C end there, and would say the half of it.
+        if "\0" in text:
+            raise ValueError(f"the text {text!r} holds a NUL; remove it")
+        return check_speech(self._speak(text, voice), text, voice)
+
+    def _check_name(self, voice: Voice) -> None:
+        raise NotImplementedError
+
+    def _speak(self, text: str, voice: Voice) -> np.ndarray:
+        raise NotImplementedError
 
 
 def check_range(
-    voice: Voice, pitch: tuple[float, ...], speed: tuple[float, ...]
+    voice: Voice, pitch: tuple[float, float], speed: tuple[float, float]
 ) -> None:
     """Refuse a pitch or a speed that a back-end would clamp silently.
-
-    Raises
-    ------
-    ValueError
-        Names the value and its range.
 
     Example
     -------
@@ -82,6 +119,7 @@ def check_range(
     """
     for name, (low, high) in (("pitch", pitch), ("speed", speed)):
         value = getattr(voice, name)
+        # So written, NaN is refused as well.
         if not low <= value <= high:
             raise ValueError(
                 f"voice '{voice.name}': {name} is {value}; expected {low} to "
@@ -90,21 +128,14 @@ def check_range(
 
 
 def check_speech(samples: np.ndarray, text: str, voice: Voice) -> np.ndarray:
-    """Refuse what an engine gives for a text that it cannot say.
-
-    Arguments
-    ---------
-    samples : int16 [T].
-
-    Returns
-    -------
-    The samples.
+    """Return int16 samples [T], unless they are none or silence.
 
     Raises
     ------
     SilentSpeech
-        If there are none, or only silence. Names the text and the voice.
+        Names the text and the voice.
     """
+    # int16 has no positive counterpart of -32768.
     peak = np.abs(samples.astype(np.int32)).max(initial=0) / 2**15
     if peak < SILENCE_PEAK:
         raise SilentSpeech(

@@ -10,13 +10,14 @@ from math import gcd
 import numpy as np
 from scipy.signal import resample_poly
 
+from speechbrain_slm.speech.tts import TextToSpeech, Voice
+
 
 class Combined:
     """Voices of several back-ends.
 
     All have the lowest of their sample rates: so no language has a band of
-    frequencies that another one lacks. It is reached by a polyphase filter,
-    whose output is a pure function of its input.
+    frequencies that another one lacks.
 
     Arguments
     ---------
@@ -24,14 +25,13 @@ class Combined:
 
     Example
     -------
-    >>> from speechbrain_slm.speech.tts import Voice
     >>> from speechbrain_slm.speech.tts.nanotts import NanoTTS
     >>> tts = Combined({"pico": NanoTTS()})
     >>> len(tts.synthesize("Anna sourit.", Voice("pico:fr-FR"))) > 8000
     True
     """
 
-    def __init__(self, parts: dict) -> None:
+    def __init__(self, parts: dict[str, TextToSpeech]) -> None:
         if not parts:
             raise ValueError("parts is empty; expected {name: back-end}")
         self.parts = dict(parts)
@@ -42,44 +42,19 @@ class Combined:
             "parts": {name: part.identity for name, part in parts.items()},
         }
 
-    def check_voice(self, voice) -> None:
-        """Refuse a voice that no back-end has.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
+    def check_voice(self, voice: Voice) -> None:
+        """Refuse a voice that no back-end has."""
         part, own = self._part(voice)
         part.check_voice(own)
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
-
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
-
-        Returns
-        -------
-        int16 [T].
-
-        Raises
-        ------
-        ValueError
-            What its back-end raises.
-        """
+    def synthesize(self, text: str, voice: Voice) -> np.ndarray:
+        """Speak a text: int16 [T]."""
         part, own = self._part(voice)
         samples = part.synthesize(text, own)
         if part.sample_rate == self.sample_rate:
             return samples
         common = gcd(self.sample_rate, part.sample_rate)
+        # A polyphase filter, whose output is a pure function of its input.
         signal = resample_poly(
             samples.astype(np.float64),
             self.sample_rate // common,
@@ -87,7 +62,7 @@ class Combined:
         )
         return np.round(signal.clip(-(2**15), 2**15 - 1)).astype(np.int16)
 
-    def _part(self, voice):
+    def _part(self, voice: Voice) -> tuple[TextToSpeech, Voice]:
         name, _, own = voice.name.partition(":")
         if name not in self.parts or not own:
             raise ValueError(

@@ -10,16 +10,17 @@ option. Without ``{text}`` the text goes to standard input.
 
 import io
 import logging
+import math
 import re
 import shutil
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import soundfile
 
-from speechbrain_slm.speech.tts import SilentSpeech, check_speech
-from speechbrain_slm.speech.tts.programs import refuse_code, run_program
+from speechbrain_slm.speech.processes import Ended, run_program
+from speechbrain_slm.speech.tts import BackEnd, SilentSpeech, Voice
 from speechbrain_slm.utils.audio import BadAudio, read_audio
 from speechbrain_slm.utils.files import read_regular
 
@@ -27,8 +28,31 @@ logger = logging.getLogger(__name__)
 _PLACEHOLDER = re.compile(r"\{(text|voice|out|pitch|speed)\}")
 _SHOWN = 500  # characters of what the program printed
 
+# What takes a word of its arguments, or of them all, for a program.
+_INTERPRETER = re.compile(
+    r"((ba|rba|da|z|k|mk|pdk|c|tc|a|fi|ya|po|tcl)?sh|ksh[\d.]+|nu|busybox|env"
+    r"|pwsh|powershell|cmd|(i?python|pypy|lua)[\d.]*|perl|ruby|node|deno|bun"
+    r"|php|R|Rscript|julia|octave(-cli)?|osascript|flock)"
+    r"(\.exe)?"
+)
+_CODE_OPTION = re.compile(
+    r"-[A-Za-z]*[ceEprS][A-Za-z]*|-[Cc]ommand|/[cCkK]"
+    r"|--(command|eval|exec|execute|print|split-string)"
+)
+_GLUED = re.compile(
+    r"-[A-Za-z]*[ceEprS][^-=]*\{text\}"
+    r"|--(command|eval|exec|execute|print|split-string)=.*\{text\}",
+    re.DOTALL,
+)
+_SHELLS_OF_OTHERS = re.compile(
+    r"ssh|su|runuser|parallel|watch|script|expect|xterm|tmux|screen|[gmn]?awk"
+    r"|sed|eval|festival"
+)
+# Where an interpreter reads its program from standard input.
+_STDIN = {"-", "-s", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}
 
-class CommandLine:
+
+class CommandLine(BackEnd):
     """Speaks by running a program once an utterance.
 
     Arguments
@@ -55,12 +79,13 @@ class CommandLine:
     >>> script += "w.setparams((1, 2, 8000, 0, 'NONE', ''));"
     >>> script += "w.writeframes(b'ab' * 8000)"
     >>> import sys
-    >>> from speechbrain_slm.speech.tts import Voice
     >>> tts = CommandLine([sys.executable, "-c", script, "{out}"], 8000,
     ...     voices=["a"], version="1", pure=True, timeout=20)
     >>> len(tts.synthesize("Anna sourit.", Voice("a")))
     8000
     """
+
+    pitch = speed = (0.0, math.inf)
 
     def __init__(
         self,
@@ -84,17 +109,15 @@ class CommandLine:
                 f"the program '{self.command[0]}' is not installed, or not on "
                 "the PATH"
             )
-        self.sample_rate = sample_rate
+        self.sample_rate, self.timeout = sample_rate, timeout
         self.voices = list(voices)
-        self.timeout = timeout
-        self.pure = pure
         self.identity = {
             "name": "command_line",
             "command": self.command,
             "version": version,
             "pure": pure,
         }
-        self._free = {name for name in ("pitch", "speed") if name in text}
+        self._fixed = {"pitch", "speed"} - set(_PLACEHOLDER.findall(text))
         self._checked = not pure
         if not pure:
             logger.warning(
@@ -103,67 +126,32 @@ class CommandLine:
                 self.command[0],
             )
 
-    def check_voice(self, voice) -> None:
-        """Refuse a voice that the program is not said to have.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
+    def _check_name(self, voice: Voice) -> None:
         if voice.name not in self.voices:
             raise ValueError(
                 f"the command has no voice '{voice.name}'; expected one of "
                 f"{', '.join(self.voices)}"
             )
-        for name in {"pitch", "speed"} - self._free:
+        for name in self._fixed:
             if getattr(voice, name) != 1:
                 raise ValueError(
                     f"voice '{voice.name}': {name} is {getattr(voice, name)}, "
                     f"but no word of the command holds {{{name}}}"
                 )
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
-
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
-
-        Returns
-        -------
-        int16 [T].
-
-        Raises
-        ------
-        ValueError
-            If the program fails, takes too long, or writes no speech: holds
-            what it printed.
-        RuntimeError
-            If it is said to be pure and is not.
-        """
-        self.check_voice(voice)
+    def _speak(self, text: str, voice: Voice) -> np.ndarray:
         samples = self._run(text, voice)
         if not self._checked:
-            again = self._run(text, voice)
-            if not np.array_equal(samples, again):
+            if not np.array_equal(samples, self._run(text, voice)):
                 raise RuntimeError(
                     f"'{self.command[0]}' spoke {text!r} twice and gave other "
                     "samples; expected the same, as it is said to be pure. "
                     "Fix its seed, or set pure to False."
                 )
             self._checked = True
-        return check_speech(samples, text, voice)
+        return samples
 
-    def _run(self, text, voice):
-        if "\0" in text:
-            raise ValueError(f"the text {text!r} holds a NUL; remove it")
+    def _run(self, text: str, voice: Voice) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.wav"
             values = {
@@ -173,6 +161,7 @@ class CommandLine:
                 "pitch": str(voice.pitch),
                 "speed": str(voice.speed),
             }
+            # In one pass: a text that holds "{voice}" is said as it stands.
             words = [
                 _PLACEHOLDER.sub(lambda found: values[found[1]], word)
                 for word in self.command
@@ -182,11 +171,8 @@ class CommandLine:
             if len(shown) > _SHOWN:
                 shown = f"{shown[:_SHOWN]}..."
             as_argument = any("{text}" in word for word in self.command)
-            done = run_program(
-                words,
-                b"" if as_argument else text.encode() + b"\n",
-                self.timeout,
-            )
+            stdin = b"" if as_argument else text.encode() + b"\n"
+            done = run_program(words, stdin, self.timeout)
             if done.status is None:
                 raise ValueError(
                     f"{shown} took more than {self.timeout} s{_printed(done)}"
@@ -197,11 +183,11 @@ class CommandLine:
                 )
             return self._read(out, shown, done)
 
-    def _read(self, out, shown, done):
+    def _read(self, out: Path, shown: str, done: Ended) -> np.ndarray:
         try:
             sound = read_audio(out, dtype="int16")
         except BadAudio as error:
-            if _num_samples(out) == 0:
+            if _is_empty(out):
                 raise SilentSpeech(f"{shown} wrote no sample") from error
             raise ValueError(
                 f"{shown} wrote no audio file that can be read ({error})"
@@ -213,21 +199,70 @@ class CommandLine:
                 f"{sound.sample_rate} Hz; expected 1 at {self.sample_rate} Hz. "
                 "Correct sample_rate, or the program's options."
             )
+        assert sound.samples is not None
         return sound.samples[:, 0]
 
 
-def _num_samples(path):
+def _is_empty(path: Path) -> bool:
+    """Tell whether it is an audio file, of no sample."""
     try:
-        return soundfile.info(io.BytesIO(read_regular(path))).frames
+        return not soundfile.info(io.BytesIO(read_regular(path))).frames
     except (OSError, soundfile.SoundFileError):
-        return None
+        return False
 
 
-def _printed(process):
-    """Show the end of what a process printed."""
+def _printed(done: Ended) -> str:
+    """Show the end of what a program printed."""
     shown = ""
-    for name in ("stdout", "stderr"):
-        text = (getattr(process, name) or b"").decode(errors="replace").strip()
-        if text:
+    for name, content in (("stdout", done.stdout), ("stderr", done.stderr)):
+        if text := content.decode(errors="replace").strip():
             shown += f"; {name}: {text[-_SHOWN:]}"
     return shown
+
+
+def refuse_code(command: list[str]) -> None:
+    """Refuse a command in which a text would be a program.
+
+    Arguments
+    ---------
+    command : Its words; ``{text}`` stands for the text.
+
+    Example
+    -------
+    >>> refuse_code(["sh", "-c", 'say "$1" -o "$2"', "x", "{text}", "{out}"])
+    >>> refuse_code(["bash", "-lc", "say '{text}' -o {out}"])
+    Traceback (most recent call last):
+    ...
+    ValueError: command ['bash', '-lc', ...
+    """
+    for place, word in enumerate(command):
+        name = PurePath(word).name
+        rest = command[place + 1 :]
+        if (_INTERPRETER.fullmatch(name) and _takes_code(rest, command)) or (
+            _SHELLS_OF_OTHERS.fullmatch(name)
+            and any("{text}" in one for one in rest)
+        ):
+            raise ValueError(
+                f"command {command}: '{name}' would take {{text}}, or the "
+                "word that holds it, for a program, and any text could run "
+                "what it likes. Give the text as a word of its own that the "
+                "program reads as data (sh -c 'say \"$1\"' x {text}), or leave "
+                "{text} out: it comes on standard input then."
+            )
+
+
+def _takes_code(words: list[str], command: list[str]) -> bool:
+    # What is no option is what it runs; env takes name=value before that.
+    run = next((w for w in words if not re.match(r"[-+]|\w+=", w)), "")
+    if "{text}" in run:
+        return True
+    for place, word in enumerate(words):
+        if _GLUED.match(word):
+            return True
+        if not _CODE_OPTION.fullmatch(word):
+            continue
+        code = [one for one in words[place + 1 :] if not one.startswith("-")]
+        if code and "{text}" in code[0]:
+            return True
+    by_stdin = not any("{text}" in word for word in command)
+    return by_stdin and not _STDIN.isdisjoint(words)

@@ -6,13 +6,10 @@ its own, ``espeak_server.py``, which also says what makes its speech
 repeatable.
 """
 
-import contextlib
 import functools
 import importlib.metadata
 import json
 import math
-import os
-import signal
 import struct
 import subprocess
 import sys
@@ -21,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.speech.tts import check_range, check_speech
+from speechbrain_slm.speech.processes import end, kill_group, start
+from speechbrain_slm.speech.tts import BackEnd, Voice
 from speechbrain_slm.speech.tts.espeak_server import SAMPLE_RATE
 
 try:
@@ -34,34 +32,21 @@ except ImportError as error:
 
 _SERVER = Path(__file__).with_name("espeak_server.py")
 _HEADER = struct.Struct("<?q")
-# espeak-ng's scales: words a minute, and 0 to 100 with 50 in the middle and
-# an octave on either side.
+# Words a minute at espeak-ng's middle speed; it goes from 80 to 450.
 _WORDS_PER_MINUTE = 175
-PITCH = (0.5, 2.0)
-SPEED = (80 / _WORDS_PER_MINUTE, 450 / _WORDS_PER_MINUTE)
-
-
 TIMEOUT = 60  # seconds for an utterance
 
 
-def _end(group, late):
-    late.set()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
 @functools.cache
-def _languages(folder):
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.name.lower() for path in files}
+def _languages(folder: Path) -> set[str]:
+    return {p.name.lower() for p in folder.rglob("*") if p.is_file()}
 
 
-class Espeak:
+class Espeak(BackEnd):
     """espeak-ng's voices, e.g. ``en-us``, ``fr``, ``sw``, ``fr+f3``.
 
     Example
     -------
-    >>> from speechbrain_slm.speech.tts import Voice
     >>> tts = Espeak()
     >>> samples = tts.synthesize("Anna sourit.", Voice("fr"))
     >>> samples.dtype, len(samples) > tts.sample_rate // 2
@@ -69,43 +54,33 @@ class Espeak:
     """
 
     sample_rate = SAMPLE_RATE
+    # Its scale goes from 0 to 100, an octave on either side of 50.
+    pitch = (0.5, 2.0)
+    speed = (80 / _WORDS_PER_MINUTE, 450 / _WORDS_PER_MINUTE)
 
     def __init__(self) -> None:
         self.identity = {
             "name": "espeak",
             "espeakng-loader": importlib.metadata.version("espeakng-loader"),
         }
-        self._server = None
 
-    def __getstate__(self):
-        return {**self.__dict__, "_server": None}
+    @functools.cached_property
+    def _engine(self) -> subprocess.Popen:
+        library = espeakng_loader.get_library_path()
+        words = [sys.executable, "-I", str(_SERVER), str(library)]
+        words.append(str(espeakng_loader.get_data_path()))
+        return start(words, stdin=subprocess.PIPE)
 
     def __del__(self) -> None:
         self.close()
 
     def close(self) -> None:
         """End the server process; it starts again when it is needed."""
-        server, self._server = getattr(self, "_server", None), None
+        server = vars(self).pop("_engine", None)
         if server is not None:
-            with contextlib.suppress(BrokenPipeError):
-                server.stdin.close()
-            server.stdout.close()
-            server.wait()
+            end(server)
 
-    def check_voice(self, voice) -> None:
-        """Refuse a voice that espeak-ng does not have.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
-        check_range(voice, PITCH, SPEED)
+    def _check_name(self, voice: Voice) -> None:
         name, _, variant = voice.name.partition("+")
         folder = Path(espeakng_loader.get_data_path())
         if variant and not (folder / "voices" / "!v" / variant).is_file():
@@ -120,81 +95,50 @@ class Espeak:
                 f"file name below {folder / 'lang'}, e.g. en-us, fr, de"
             )
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
-
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
-
-        Returns
-        -------
-        int16 [T] at 22.05 kHz.
-
-        Raises
-        ------
-        ValueError
-            If the voice is not there, or the text cannot be said.
-        RuntimeError
-            If espeak-ng crashes.
-        """
-        self.check_voice(voice)
-        if "\0" in text:
-            raise ValueError(f"the text {text!r} holds a NUL; remove it")
+    def _speak(self, text: str, voice: Voice) -> np.ndarray:
         request = {
             "text": text,
             "voice": voice.name,
             "rate": round(_WORDS_PER_MINUTE * voice.speed),
             "pitch": round(50 + 50 * math.log2(voice.pitch)),
         }
-        pcm = self._ask(json.dumps(request).encode() + b"\n")
-        return check_speech(np.frombuffer(pcm, np.int16), text, voice)
+        spoken, answer = self._ask(json.dumps(request))
+        if not spoken:
+            raise ValueError(answer.decode())
+        return np.frombuffer(answer, np.int16)
 
-    def _ask(self, request):
-        if self._server is None:
-            paths = (
-                espeakng_loader.get_library_path(),
-                espeakng_loader.get_data_path(),
-            )
-            self._server = subprocess.Popen(
-                [sys.executable, "-I", _SERVER, *paths],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,
-            )
-        # The server and the fork that speaks.
-        group, late = self._server.pid, threading.Event()
-        timer = threading.Timer(TIMEOUT, _end, (group, late))
+    def _ask(self, request: str) -> tuple[bool, bytes]:
+        server, late = self._engine, threading.Event()
+        requests, answers = server.stdin, server.stdout
+        assert requests is not None
+        assert answers is not None
+
+        def stop() -> None:
+            late.set()
+            # The server and the fork that speaks; what is read ends then.
+            kill_group(server.pid)
+
+        timer = threading.Timer(TIMEOUT, stop)
         timer.start()
         try:
-            return self._answer(request)
-        except RuntimeError:
+            requests.write(request.encode() + b"\n")
+            requests.flush()
+            header = answers.read(_HEADER.size)
+            spoken, length = _HEADER.unpack(header)
+            answer = answers.read(length)
+            if len(answer) < length:
+                raise EOFError
+            return spoken, answer
+        except (BrokenPipeError, struct.error, EOFError):
+            self.close()
+            shown = f"{request:.500}"
             if late.is_set():
                 raise ValueError(
                     f"espeak-ng took more than {TIMEOUT} s for the request "
-                    f"{request.decode().strip():.500}"
+                    f"{shown}"
                 ) from None
-            raise
+            raise RuntimeError(
+                f"espeak-ng ended at the request {shown}"
+            ) from None
         finally:
             timer.cancel()
-
-    def _answer(self, request):
-        with contextlib.suppress(BrokenPipeError):
-            self._server.stdin.write(request)
-            self._server.stdin.flush()
-        header = self._server.stdout.read(_HEADER.size)
-        whole = len(header) == _HEADER.size
-        if whole:
-            spoken, length = _HEADER.unpack(header)
-            answer = self._server.stdout.read(length)
-            whole = len(answer) == length
-        if not whole:
-            self.close()
-            raise RuntimeError(
-                "espeak-ng ended at the request "
-                f"{request.decode().strip():.500}"
-            )
-        if not spoken:
-            raise ValueError(answer.decode())
-        return answer

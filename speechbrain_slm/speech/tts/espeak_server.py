@@ -30,8 +30,7 @@ _CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-def _speak(library, request):
-    """Return the samples of a request, as bytes."""
+def _speak(library: ctypes.CDLL, request: dict) -> bytes:
     blocks = []
 
     @_CALLBACK
@@ -53,8 +52,7 @@ def _speak(library, request):
     return b"".join(blocks)
 
 
-def _answer_in_fork(library, request):
-    """Fork, speak in the child, and write its answer to stdout."""
+def _answer_in_fork(library: ctypes.CDLL, request: dict) -> None:
     child = os.fork()
     if child == 0:
         try:
@@ -69,7 +67,7 @@ def _answer_in_fork(library, request):
         sys.exit(f"espeak-ng crashed at the text {request['text']!r}")
 
 
-def main(library_path, data_path) -> None:
+def main(library_path: str, data_path: str) -> None:
     """Load the library and serve until stdin ends."""
     library = ctypes.CDLL(library_path)
     rate = library.espeak_Initialize(

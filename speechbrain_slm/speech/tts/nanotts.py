@@ -17,7 +17,7 @@ import threading
 import numpy as np
 import py_nanotts
 
-from speechbrain_slm.speech.tts import check_range, check_speech
+from speechbrain_slm.speech.tts import BackEnd, Voice
 
 # malloc.h. Memory is filled with the complement of the value: with zeros.
 _M_PERTURB = -6
@@ -26,25 +26,19 @@ _FILL_WITH_ZEROS = 255
 _LOCK = threading.Lock()
 # At the package's own volume (1.0) up to 1 % of the samples are clipped.
 VOLUME = 0.5
-PITCH = (py_nanotts.MIN_PITCH, py_nanotts.MAX_PITCH)
-SPEED = (py_nanotts.MIN_SPEED, py_nanotts.MAX_SPEED)
 VOICES = tuple(voice.value for voice in py_nanotts.Voice)
-# Pico reads "<" as the start of its own markup, and stops at a NUL.
-_RESERVED = ("<", "\0")
 
 
-class NanoTTS:
+class NanoTTS(BackEnd):
     """Pico's voices: en-US, en-GB, fr-FR, de-DE, es-ES and it-IT.
 
     Raises
     ------
     RuntimeError
-        On a system without the GNU C library, where nothing could make the
-        engine's output repeatable.
+        On a system without the GNU C library.
 
     Example
     -------
-    >>> from speechbrain_slm.speech.tts import Voice
     >>> tts = NanoTTS()
     >>> samples = tts.synthesize("Anna smiles.", Voice("en-US", pitch=1.2))
     >>> samples.dtype, len(samples) > tts.sample_rate // 2
@@ -52,6 +46,8 @@ class NanoTTS:
     """
 
     sample_rate = 16000
+    pitch = (py_nanotts.MIN_PITCH, py_nanotts.MAX_PITCH)
+    speed = (py_nanotts.MIN_SPEED, py_nanotts.MAX_SPEED)
 
     def __init__(self) -> None:
         if platform.libc_ver()[0] != "glibc":
@@ -66,50 +62,19 @@ class NanoTTS:
             "volume": VOLUME,
         }
 
-    def check_voice(self, voice) -> None:
-        """Refuse a voice that Pico does not have.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
+    def _check_name(self, voice: Voice) -> None:
         if voice.name not in VOICES:
             raise ValueError(
                 f"nanotts has no voice '{voice.name}'; expected one of "
                 f"{', '.join(VOICES)}"
             )
-        check_range(voice, PITCH, SPEED)
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
-
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
-
-        Returns
-        -------
-        int16 [T] at 16 kHz.
-
-        Raises
-        ------
-        ValueError
-            If the voice is not there, or the text cannot be said.
-        """
-        self.check_voice(voice)
-        for character in _RESERVED:
-            if character in text:
-                raise ValueError(
-                    f"the text {text!r} holds {character!r}, which Pico does "
-                    "not read as text; remove it"
-                )
+    def _speak(self, text: str, voice: Voice) -> np.ndarray:
+        if "<" in text:
+            raise ValueError(
+                f"the text {text!r} holds '<', with which Pico's own markup "
+                "begins; remove it"
+            )
         mallopt = ctypes.CDLL(None).mallopt
         with _LOCK:
             mallopt(_M_PERTURB, _FILL_WITH_ZEROS)
@@ -123,4 +88,4 @@ class NanoTTS:
                 )
             finally:
                 mallopt(_M_PERTURB, 0)
-        return check_speech(np.frombuffer(pcm, np.int16), text, voice)
+        return np.frombuffer(pcm, np.int16)

@@ -9,86 +9,82 @@ kind of device or another release of torch may round otherwise.
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torchaudio.functional import resample
 
-from speechbrain_slm.speech.tts import check_speech
-
-# Beyond these speech is no longer understood.
-PITCH = (0.5, 2.0)
-SPEED = (0.5, 2.0)
+from speechbrain_slm.speech.tts import BackEnd, Voice
+from speechbrain_slm.utils.pretrained import not_there
 
 
-def model_folder(source: str, patterns: Sequence[str]) -> Path:
-    """Return the folder of a model: itself, or the hub's copy of it.
+class NeuralVoice(BackEnd):
+    """Speaks with models, which ``_models(voice)`` loads or has loaded.
 
-    Arguments
-    ---------
-    source : A local folder or a hub model.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is neither; says what to fetch.
-    """
-    from huggingface_hub import snapshot_download
-
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    try:
-        return Path(snapshot_download(source, allow_patterns=patterns))
-    # What the hub's client raises has no common base.
-    except Exception as error:
-        raise FileNotFoundError(
-            f"{source} is neither a folder nor a hub model that is "
-            f"downloaded or can be ({str(error).splitlines()[0]}). Where "
-            f"there is a network, run: hf download {source} --local-dir "
-            "<folder>. Then give that folder; HF_HUB_OFFLINE=1 keeps later "
-            "runs off the network."
-        ) from error
-
-
-def rank_device(device: str) -> str:
-    """Return this process's device: under ``torchrun``, the rank's GPU.
+    ``_wav(models, text, voice)`` gives float samples [T], with whatever noise
+    it likes, of a voice that is ``voice.pitch`` times as slow as wanted:
+    played faster by that factor, it has the pitch and takes less time. So the
+    formants move too, as in a smaller or larger head, and one voice can serve
+    as several that a listener tells apart.
 
     Arguments
     ---------
-    device : ``cpu`` or ``cuda``.
-
-    Example
-    -------
-    >>> rank_device("cpu")
-    'cpu'
+    device : ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
     """
-    if device == "cuda":
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return device
+
+    # Beyond these speech is no longer understood.
+    pitch = (0.5, 2.0)
+    speed = (0.5, 2.0)
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+    @property
+    def _place(self) -> str:
+        if self.device == "cuda":
+            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return self.device
+
+    def _speak(self, text: str, voice: Voice) -> np.ndarray:
+        # An engine of rules gives silence then, and a model babbles.
+        if not any(sign.isalnum() for sign in text):
+            raise ValueError(
+                f"the text {text!r} has no letter; there are no words"
+            )
+        models = self._models(voice)
+        _, _, speaker = voice.name.partition("/")
+        with drawing(text, voice, self._place, speaker):
+            wav = self._wav(models, text, voice).float().cpu()
+            if voice.pitch != 1:
+                wav = resample(wav, round(100 * voice.pitch), 100)
+        pcm = np.round(wav.numpy().clip(-1, 1) * (2**15 - 1))
+        return pcm.astype(np.int16)
+
+    def _models(self, voice: Voice) -> Any:
+        raise NotImplementedError
+
+    def _wav(self, models: Any, text: str, voice: Voice) -> torch.Tensor:
+        raise NotImplementedError
 
 
 @contextlib.contextmanager
 def drawing(
-    text: str, voice, device: torch.device | str, speaker: str = ""
+    text: str, voice: Voice, device: str, speaker: str = ""
 ) -> Iterator[None]:
     """Draw the same noise whenever a text is said by a voice.
 
+    The caller's own state of random numbers comes back afterwards.
+
     Arguments
     ---------
-    voice : Voice
-        The voice; of its name, ``speaker`` counts alone.
+    voice : Of its name, ``speaker`` alone counts.
     speaker : Which of the model's speakers, if it has several.
-
-    Yields
-    ------
-    The caller's own state of random numbers comes back afterwards.
 
     Example
     -------
-    >>> from speechbrain_slm.speech.tts import Voice
     >>> drawn = []
     >>> for pitch in (1, 1.0):
     ...     with drawing("Hello.", Voice("en", pitch), "cpu"):
@@ -100,10 +96,11 @@ def drawing(
     manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
     key = f"{speaker}\0{manner}\0{text}".encode()
     seed = int.from_bytes(hashlib.sha256(key).digest()[:6], "little")
-    device, threads = torch.device(device), torch.get_num_threads()
-    devices = [device] if device.type == "cuda" else []
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    threads = torch.get_num_threads()
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(seed)
+        # How a sum is split among threads changes its last digits.
         torch.set_num_threads(1)
         try:
             yield
@@ -111,35 +108,33 @@ def drawing(
             torch.set_num_threads(threads)
 
 
-def as_speech(wav: torch.Tensor, text: str, voice) -> np.ndarray:
-    """Turn a model's samples into speech of the voice's pitch.
-
-    Played faster by the factor of the pitch, it takes less time: a model must
-    speak so much slower.
+def model_folder(source: str, fetch: list[str], needs: dict[str, str]) -> Path:
+    """Return the folder of a model: itself, or the hub's copy of it.
 
     Arguments
     ---------
-    wav : [T], on any device.
-    voice : Voice
-        Who should say it.
-
-    Returns
-    -------
-    int16 [T].
+    source : A local folder or a hub model.
+    fetch : Patterns of the files to fetch from the hub.
+    needs : Pattern of a file that must be there -> what it is called.
 
     Raises
     ------
-    SilentSpeech
-        If there are none, or only silence.
-
-    Example
-    -------
-    >>> from speechbrain_slm.speech.tts import Voice
-    >>> as_speech(torch.ones(300) / 2, "Oh!", Voice("en", pitch=1.5)).shape
-    (200,)
+    FileNotFoundError
+        If there is neither, or it lacks something; says what to do.
     """
-    wav = wav.float().cpu()
-    if voice.pitch != 1:
-        wav = resample(wav, round(100 * voice.pitch), 100)
-    pcm = np.round(wav.numpy().clip(-1, 1) * (2**15 - 1))
-    return check_speech(pcm.astype(np.int16), text, voice)
+    from huggingface_hub import snapshot_download
+
+    folder = Path(source)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(source, allow_patterns=fetch))
+        # What the hub's client raises has no common base.
+        except Exception as error:
+            raise not_there(source, "model", error) from error
+    missing = [name for one, name in needs.items() if not any(folder.glob(one))]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} has no {', '.join(missing)}; expected a model as its "
+            "hub publishes it"
+        )
+    return folder

@@ -5,28 +5,16 @@ ljspeech`` with ``tts-hifigan-ljspeech``. Other languages are spoken by another
 back-end, beside this one: see ``combined.py``. Its FastSpeech2 and its
 multi-speaker Tacotron2 are left out. They read phonemes that a third model
 guesses from the text, which passes over signs that it does not know.
-
-Tacotron2 draws dropout masks when it speaks; see ``neural.py`` for how the
-samples are nevertheless a function of text and voice.
-
-SpeechBrain loads a model by running whatever its ``hyperparams.yaml`` names;
-one that names more than SpeechBrain's own layers is refused.
 """
 
 import functools
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from speechbrain_slm.speech.tts import check_range
-from speechbrain_slm.speech.tts.neural import (
-    PITCH,
-    SPEED,
-    as_speech,
-    drawing,
-    model_folder,
-    rank_device,
-)
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder
 from speechbrain_slm.utils.hashing import (
     identity_of,
     sha256_file,
@@ -35,7 +23,6 @@ from speechbrain_slm.utils.hashing import (
 from speechbrain_slm.utils.pretrained import check_speechbrain_yaml
 
 _HPARAMS = "hyperparams.yaml"
-_FETCH = (_HPARAMS, "*.ckpt")
 # Signs of written text, in those that English models know. A quotation mark
 # says nothing.
 _PLAIN = {
@@ -46,13 +33,8 @@ _PLAIN = {
 }
 
 
-class SpeechBrainTTS:
-    """One voice: an acoustic model and a vocoder of SpeechBrain.
-
-    The voice has the name of its language. Tacotron2 knows neither pitch nor
-    speed. Another pitch is reached by resampling, which moves the formants
-    too, as in a smaller or larger head, and frames are added or left out
-    between the models for the duration. So one voice can serve as several.
+class SpeechBrainTTS(NeuralVoice):
+    """One voice, with the name of its language.
 
     Arguments
     ---------
@@ -65,8 +47,9 @@ class SpeechBrainTTS:
         of spectrogram.
     language : What the acoustic model speaks.
     sample_rate : Hz of what the vocoder gives.
-    device : ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
-    trusted : Load the models whatever their ``hyperparams.yaml`` name.
+    trusted
+        Load the models whatever their ``hyperparams.yaml`` name: SpeechBrain
+        runs it. Else more than SpeechBrain's own layers is refused.
 
     Raises
     ------
@@ -85,9 +68,12 @@ class SpeechBrainTTS:
         device: str = "cpu",
         trusted: bool = False,
     ) -> None:
+        super().__init__(device)
         self.language, self.sample_rate = language, sample_rate
-        self.device = device
-        self._folders = _folder(acoustic), _folder(vocoder)
+        fetch, needs = [_HPARAMS, "*.ckpt"], {_HPARAMS: _HPARAMS}
+        self._folders = [
+            model_folder(one, fetch, needs) for one in (acoustic, vocoder)
+        ]
         for folder in self._folders:
             check_speechbrain_yaml(folder / _HPARAMS, trusted)
         # On the CPU and for this alone: the workers load them again.
@@ -105,25 +91,8 @@ class SpeechBrainTTS:
                 for folder, model in zip(self._folders, models, strict=True)
             ],
         }
-        self._loaded = None
 
-    def __getstate__(self):
-        return {**self.__dict__, "_loaded": None}
-
-    def check_voice(self, voice) -> None:
-        """Refuse any voice but the one there is.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
-        check_range(voice, PITCH, SPEED)
+    def _check_name(self, voice: Voice) -> None:
         if voice.name != self.language:
             raise ValueError(
                 f"voice '{voice.name}': {self._folders[0]} speaks "
@@ -133,41 +102,24 @@ class SpeechBrainTTS:
                 "(hparams/tts/speechbrain.yaml)"
             )
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
+    @functools.cached_property
+    def _engine(self) -> list:
+        return self._load(self._place)
 
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
+    def _models(self, voice: Voice) -> list:
+        return self._engine
 
-        Returns
-        -------
-        int16 [T].
+    def _wav(self, models: list, text: str, voice: Voice) -> torch.Tensor:
+        acoustic, vocoder = models
+        mel = _spectrogram(acoustic, _readable(acoustic, text), text)
+        # Tacotron2 knows no speed: frames are added or left out in between.
+        stretch = voice.pitch / voice.speed
+        if stretch != 1:
+            size = max(1, round(mel.shape[-1] * stretch))
+            mel = torch.nn.functional.interpolate(mel, size=size, mode="linear")
+        return vocoder.decode_batch(mel)[0, 0]
 
-        Raises
-        ------
-        ValueError
-            If the voice is not there, the model has no sign for something in
-            the text, or its decoder does not find the end.
-        """
-        self.check_voice(voice)
-        if self._loaded is None:
-            self._loaded = self._load(rank_device(self.device))
-        acoustic, vocoder = self._loaded
-        readable = _readable(acoustic, text)
-        with drawing(text, voice, acoustic.device):
-            mel = _spectrogram(acoustic, readable, text)
-            # Played faster by the factor of the pitch, it must be slower.
-            stretch = voice.pitch / voice.speed
-            if stretch != 1:
-                size = max(1, round(mel.shape[-1] * stretch))
-                mel = torch.nn.functional.interpolate(
-                    mel, size=size, mode="linear"
-                )
-            return as_speech(vocoder.decode_batch(mel)[0, 0], text, voice)
-
-    def _load(self, device):
+    def _load(self, device: str) -> list:
         from speechbrain.inference.TTS import Tacotron2
         from speechbrain.inference.vocoders import HIFIGAN
 
@@ -190,7 +142,7 @@ class SpeechBrainTTS:
                 ) from error
         return models
 
-    def _check_weights(self, folder, model):
+    def _check_weights(self, folder: Path, model: Any) -> None:
         rate = getattr(model.hparams, "sample_rate", self.sample_rate)
         if rate != self.sample_rate:
             raise ValueError(
@@ -211,7 +163,7 @@ class SpeechBrainTTS:
                     f"random; expected the weights of {folder / _HPARAMS}"
                 )
 
-    def _check_bands(self, acoustic, vocoder):
+    def _check_bands(self, acoustic: Any, vocoder: Any) -> None:
         bands = acoustic.hparams.model.n_mel_channels
         expected = vocoder.hparams.generator.conv_pre.conv.in_channels
         if bands != expected:
@@ -222,18 +174,7 @@ class SpeechBrainTTS:
             )
 
 
-def _folder(source):
-    """Return the folder of a model that has its description."""
-    folder = model_folder(source, _FETCH)
-    if not (folder / _HPARAMS).is_file():
-        raise FileNotFoundError(
-            f"{folder} has no {_HPARAMS}; expected a model as SpeechBrain "
-            "publishes it"
-        )
-    return folder
-
-
-def _readable(acoustic, text):
+def _readable(acoustic: Any, text: str) -> str:
     """Refuse what the model would pass over: digits, and letters with accents.
 
     Other marks are written in the signs that it knows.
@@ -250,12 +191,10 @@ def _readable(acoustic, text):
             f"the model has no sign for {' '.join(unknown)} in the text "
             f"{text!r}; write it in letters of its language"
         )
-    if not any(sign.isalpha() for sign in signs):
-        raise ValueError(f"the text {text!r} has no letter; there are no words")
     return signs
 
 
-def _spectrogram(acoustic, readable, text):
+def _spectrogram(acoustic: Any, readable: str, text: str) -> torch.Tensor:
     """Return a mel spectrogram, [1, C, T]."""
     mel, lengths, _ = acoustic.encode_text(readable)
     # It counts the steps before the one at which the decoder says "the end".

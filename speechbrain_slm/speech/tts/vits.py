@@ -2,43 +2,39 @@
 
 ``facebook/mms-tts-eng``, ``mms-tts-fra`` and some 1,100 others (weights for
 non-commercial use, CC BY-NC 4.0) have one voice each; a checkpoint of several
-speakers does as well. VITS draws noise for the durations and for the sound; see
-``neural.py`` for how the samples are nevertheless a function of text and voice.
+speakers does as well.
 """
 
-import numpy as np
+import functools
+from pathlib import Path
+from typing import Any
 
-from speechbrain_slm.speech.tts import check_range
-from speechbrain_slm.speech.tts.neural import (
-    PITCH,
-    SPEED,
-    as_speech,
-    drawing,
-    model_folder,
-    rank_device,
-)
+import torch
+
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.pretrained import load_whole, said_by
 
-_NEEDED = ("config.json", "vocab.json")
-_FETCH = ("*.json", "*.txt", "*.safetensors")
+_FETCH = ["*.json", "*.txt", "*.safetensors"]
+_NEEDS = {
+    "config.json": "config.json",
+    "vocab.json": "vocab.json",
+    "*.safetensors": "model.safetensors",
+}
 
 
-class Vits:
+class Vits(NeuralVoice):
     """VITS checkpoints, e.g. one a language.
 
     A voice is a name of ``models``, or for a checkpoint of several speakers
-    ``<name>/<number>``. VITS has no pitch: another one is reached by
-    resampling, which moves the formants too, as in a smaller or larger head,
-    and the speaking rate makes good for the duration. So one voice can serve as
-    several that a listener tells apart.
+    ``<name>/<number>``.
 
     Arguments
     ---------
     models
         Name -> a hub model or a local folder, as ``save_pretrained`` of
         ``VitsModel`` and ``VitsTokenizer`` writes it.
-    device : ``cpu`` or ``cuda``; under ``torchrun``, the rank's GPU.
 
     Raises
     ------
@@ -48,12 +44,13 @@ class Vits:
         If models differ in their sample rate, or one is no VITS.
     """
 
-    def __init__(self, models: dict, device: str = "cpu") -> None:
+    def __init__(self, models: dict[str, str], device: str = "cpu") -> None:
+        super().__init__(device)
         if not models:
             raise ValueError("models is empty; expected {name: model}")
-        self.device = device
         self._folders = {
-            name: _folder(source) for name, source in models.items()
+            name: model_folder(source, _FETCH, _NEEDS)
+            for name, source in models.items()
         }
         self._configs = {
             name: _config(folder) for name, folder in self._folders.items()
@@ -80,25 +77,8 @@ class Vits:
                 for name, folder in self._folders.items()
             },
         }
-        self._loaded = {}
 
-    def __getstate__(self):
-        return {**self.__dict__, "_loaded": {}}
-
-    def check_voice(self, voice) -> None:
-        """Refuse a voice that no model has.
-
-        Arguments
-        ---------
-        voice : Voice
-            The voice.
-
-        Raises
-        ------
-        ValueError
-            Names what is wrong and what there is.
-        """
-        check_range(voice, PITCH, SPEED)
+    def _check_name(self, voice: Voice) -> None:
         name, _, speaker = voice.name.partition("/")
         if name not in self._configs:
             raise ValueError(
@@ -118,66 +98,34 @@ class Vits:
                 f"speakers; expected '{name}/0' to '{name}/{speakers - 1}'"
             )
 
-    def synthesize(self, text: str, voice) -> np.ndarray:
-        """Speak a text.
+    @functools.cached_property
+    def _engine(self) -> dict:
+        return {}
 
-        Arguments
-        ---------
-        voice : Voice
-            Who speaks.
-
-        Returns
-        -------
-        int16 [T].
-
-        Raises
-        ------
-        ValueError
-            If the voice is not there, or the model has no sign for a letter
-            or a digit of the text.
-        """
-        self.check_voice(voice)
-        name, _, speaker = voice.name.partition("/")
-        tokenizer, model = self._load(name)
-        _refuse_unknown(tokenizer, text, name)
-        inputs = tokenizer(text, return_tensors="pt").to(model.device)
-        # Played faster by the factor of the pitch, it must be spoken slower.
-        model.speaking_rate = voice.speed / voice.pitch
-        with drawing(text, voice, model.device, speaker):
-            wav = model(
-                **inputs, speaker_id=int(speaker) if speaker else None
-            ).waveform[0]
-            return as_speech(wav, text, voice)
-
-    def _load(self, name):
-        if name not in self._loaded:
+    def _models(self, voice: Voice) -> tuple[Any, Any]:
+        name = voice.name.partition("/")[0]
+        if name not in self._engine:
             from transformers import VitsModel, VitsTokenizer
 
             folder = self._folders[name]
-            model = load_whole(VitsModel, folder).eval()
-            model = model.to(rank_device(self.device))
+            model = load_whole(VitsModel, folder).eval().to(self._place)
             tokenizer = VitsTokenizer.from_pretrained(
                 folder, trust_remote_code=False
             )
-            self._loaded[name] = tokenizer, model
-        return self._loaded[name]
+            self._engine[name] = tokenizer, model
+        return self._engine[name]
+
+    def _wav(self, models: tuple, text: str, voice: Voice) -> torch.Tensor:
+        tokenizer, model = models
+        name, _, speaker = voice.name.partition("/")
+        _refuse_unknown(tokenizer, text, name)
+        inputs = tokenizer(text, return_tensors="pt").to(model.device)
+        model.speaking_rate = voice.speed / voice.pitch
+        number = int(speaker) if speaker else None
+        return model(**inputs, speaker_id=number).waveform[0]
 
 
-def _folder(source):
-    """Return the folder of a model that has all it needs."""
-    folder = model_folder(source, _FETCH)
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
-    if not list(folder.glob("*.safetensors")):
-        missing.append("model.safetensors")
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}; expected a model as "
-            "VitsModel and VitsTokenizer save it"
-        )
-    return folder
-
-
-def _config(folder):
+def _config(folder: Path) -> Any:
     from transformers import AutoConfig
 
     try:
@@ -191,8 +139,9 @@ def _config(folder):
     return config
 
 
-def _refuse_unknown(tokenizer, text, name):
+def _refuse_unknown(tokenizer: Any, text: str, name: str) -> None:
     """The tokenizer would leave out what it does not know, digits even."""
+    # These write it in signs of their own first.
     if tokenizer.phonemize or tokenizer.is_uroman:
         return
     known = set("".join(tokenizer.encoder))

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from speechbrain_voices import save_hifigan, save_tacotron2
+from neural_voices import save_hifigan, save_tacotron2
 
 from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.tts import Voice

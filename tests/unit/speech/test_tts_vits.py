@@ -1,52 +1,10 @@
-import json
-import pickle
-
 import numpy as np
 import pytest
-import torch
-from transformers import BertConfig, VitsConfig, VitsModel, VitsTokenizer
+from neural_voices import save_vits
+from transformers import BertConfig
 
 from speechbrain_slm.speech.tts import Voice
 from speechbrain_slm.speech.tts.vits import Vits
-
-LETTERS = "_abcdefghijklmnopqrstuvwxyzé' -"
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "ffn_dim": 16,
-    "flow_size": 16,
-    "spectrogram_bins": 9,
-    "upsample_initial_channel": 32,
-    "upsample_rates": [8, 8],
-    "upsample_kernel_sizes": [16, 16],
-    "resblock_kernel_sizes": [3],
-    "resblock_dilation_sizes": [[1]],
-    "duration_predictor_filter_channels": 16,
-    "duration_predictor_num_flows": 1,
-    "depth_separable_num_layers": 1,
-    "prior_encoder_num_flows": 1,
-    "prior_encoder_num_wavenet_layers": 1,
-    "posterior_encoder_num_wavenet_layers": 1,
-}
-
-
-def save_vits(folder, seed=0, **config):
-    """Save a small VITS of random weights."""
-    torch.manual_seed(seed)
-    config = VitsConfig(vocab_size=len(LETTERS) + 1, **SMALL, **config)
-    VitsModel(config).save_pretrained(folder)
-    vocabulary = {letter: n for n, letter in enumerate(LETTERS)}
-    vocabulary["<unk>"] = len(LETTERS)
-    (folder / "letters.json").write_text(json.dumps(vocabulary))
-    tokenizer = VitsTokenizer(
-        folder / "letters.json",
-        pad_token="_",
-        phonemize=False,
-        language="eng",
-    )
-    (folder / "letters.json").unlink()
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -60,33 +18,6 @@ def models(tmp_path_factory):
 
 
 TEXT = "Anna smiles at the sea, and the boat goes home."
-UTTERANCES = [
-    (TEXT, Voice("en/0")),
-    (TEXT, Voice("en/2", 1.2, 0.9)),
-    ("Tom a un très grand bateau.".replace("è", "é"), Voice("fr")),
-]
-
-
-def test_a_pure_function_of_text_and_voice(models):
-    tts = Vits(models)
-    first = [tts.synthesize(*utterance) for utterance in UTTERANCES]
-    assert first[0].dtype == np.int16
-    state = torch.get_rng_state()
-    other = pickle.loads(pickle.dumps(tts))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    for number in (2, 0, 1, 0):
-        torch.randn(7)
-        samples = other.synthesize(*UTTERANCES[number])
-        np.testing.assert_array_equal(samples, first[number])
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
-    torch.manual_seed(3)
-    before = torch.randn(3)
-    torch.manual_seed(3)
-    other.synthesize(*UTTERANCES[0])
-    assert torch.equal(torch.randn(3), before)
 
 
 def test_speakers_differ_and_speed_does_what_it_says(models):

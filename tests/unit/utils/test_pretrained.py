@@ -7,7 +7,7 @@ import torch
 from cloze_example import tiny_model
 from safetensors.torch import load_file, save_file
 from speaker_models import ECAPA
-from speechbrain_voices import HIFIGAN, TACOTRON2
+from neural_voices import HIFIGAN, TACOTRON2
 from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.utils.pretrained import (

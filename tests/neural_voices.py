@@ -1,11 +1,14 @@
-"""A small Tacotron2 and HiFi-GAN of random weights, as SpeechBrain saves them.
+"""Small Tacotron2, HiFi-GAN and VITS of random weights, as they are published.
 
-Beside their ``hyperparams.yaml``, in the layout of the published models, lie
-``model.ckpt`` and ``generator.ckpt``.
+Beside SpeechBrain's ``hyperparams.yaml`` lie ``model.ckpt`` and
+``generator.ckpt``.
 """
+
+import json
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from transformers import VitsConfig, VitsModel, VitsTokenizer
 
 # As speechbrain/tts-tacotron2-ljspeech, of a fraction of its size.
 TACOTRON2 = """\
@@ -60,6 +63,25 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
   loadables:
     generator: !ref <generator>
 """
+LETTERS = "_abcdefghijklmnopqrstuvwxyzé' -"
+VITS = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "ffn_dim": 16,
+    "flow_size": 16,
+    "spectrogram_bins": 9,
+    "upsample_initial_channel": 32,
+    "upsample_rates": [8, 8],
+    "upsample_kernel_sizes": [16, 16],
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1]],
+    "duration_predictor_filter_channels": 16,
+    "duration_predictor_num_flows": 1,
+    "depth_separable_num_layers": 1,
+    "prior_encoder_num_flows": 1,
+    "prior_encoder_num_wavenet_layers": 1,
+    "posterior_encoder_num_wavenet_layers": 1,
+}
 
 
 def save_tacotron2(folder, seed=0, text=TACOTRON2, stops=True):
@@ -95,3 +117,22 @@ def _make(folder, text, seed):
     (folder / "hyperparams.yaml").write_text(text)
     torch.manual_seed(seed)
     return load_hyperpyyaml(text)
+
+
+def save_vits(folder, seed=0, **config):
+    """Save a VITS, and return its folder."""
+    torch.manual_seed(seed)
+    config = VitsConfig(vocab_size=len(LETTERS) + 1, **VITS, **config)
+    VitsModel(config).save_pretrained(folder)
+    vocabulary = {letter: n for n, letter in enumerate(LETTERS)}
+    vocabulary["<unk>"] = len(LETTERS)
+    (folder / "letters.json").write_text(json.dumps(vocabulary))
+    tokenizer = VitsTokenizer(
+        folder / "letters.json",
+        pad_token="_",
+        phonemize=False,
+        language="eng",
+    )
+    (folder / "letters.json").unlink()
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -1,0 +1,215 @@
+"""Processes that leave nothing behind: workers of ours, programs of others."""
+
+import contextlib
+import errno
+import itertools
+import multiprocessing
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+# Chunks handed out a worker: enough that none waits, few enough that a long
+# list of work is never held in memory as futures.
+_AHEAD = 4
+_KEPT = 4096  # bytes of the end of what a program printed
+_STEP = 0.05  # seconds between two looks whether a program has ended
+
+# What the worker was given at its start. A global, since a pool pickles what
+# it calls for every chunk, and a back-end may hold a model's configuration.
+_context: Any = None
+# Groups of programs that would outlive this process.
+_groups: set[int] = set()
+
+
+def run_in_workers(
+    function: Callable, context: object, chunks: Iterable, num_workers: int
+) -> Iterator:
+    """Yield ``function(context, chunk)`` for each chunk, as they finish.
+
+    Arguments
+    ---------
+    function : A function of a module.
+    context : Sent to each worker once.
+    chunks : Taken as they are needed.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker process dies. Names what was being worked on.
+    Exception
+        What the function raised; the chunks not begun are dropped.
+    """
+    chunks = iter(chunks)
+    running: dict[Future, object] = {}
+    pool = ProcessPoolExecutor(
+        num_workers,
+        # Forking a process in which torch has started threads is unsafe.
+        multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(context,),
+    )
+    try:
+        while True:
+            free = _AHEAD * num_workers - len(running)
+            for chunk in itertools.islice(chunks, free):
+                running[pool.submit(_call, function, chunk)] = chunk
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                result = future.result()
+                del running[future]
+                yield result
+    except BrokenProcessPool as error:
+        begun = list(running.values())[: num_workers + 1]
+        raise RuntimeError(
+            "A worker process died: it crashed, or the system killed it (out "
+            "of memory?). It was working on one of "
+            + "; ".join(str(chunk) for chunk in begun)
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(context: object) -> None:
+    global _context
+    _context = context
+    # Ctrl-C reaches all processes of a terminal; the parent's answer counts.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's workers would wait for ever for a parent that was killed.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    for group in tuple(_groups):
+        kill_group(group)
+    os._exit(1)
+
+
+def _call(function: Callable, chunk: object) -> object:
+    return function(_context, chunk)
+
+
+def start(words: list[str], **options: Any) -> subprocess.Popen:
+    """Start a program as the head of a group of its own, for :func:`end`."""
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, start_new_session=True, **options
+    )
+    _groups.add(process.pid)
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a program, and whatever it has started that is in its group."""
+    # First killed, then waited for: until then its number is its own.
+    kill_group(process.pid)
+    process.wait()
+    _groups.discard(process.pid)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def kill_group(group: int) -> None:
+    """Kill a program and what it has started; :func:`end` waits for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+class Ended(NamedTuple):
+    """A program that was run: ``status`` is None where its time was up."""
+
+    status: int | None
+    stdout: bytes  # the end of what it printed
+    stderr: bytes
+
+
+def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
+    """Run a program, in bounds of time and of what it may print.
+
+    Whatever it has started is killed at its end, unless that has left its
+    process group.
+
+    Arguments
+    ---------
+    words : The program and its arguments; no shell is involved.
+    text : Its standard input.
+    timeout : Seconds; then it is killed.
+
+    Raises
+    ------
+    ValueError
+        If its arguments are longer than the system allows.
+    """
+    # A file, not a pipe: a program that never reads it blocks nobody.
+    with tempfile.TemporaryFile() as stdin:
+        stdin.write(text)
+        stdin.seek(0)
+        try:
+            process = start(words, stdin=stdin, stderr=subprocess.PIPE)
+        except OSError as error:
+            if error.errno != errno.E2BIG:
+                raise
+            longest = max(map(len, words))
+            raise ValueError(
+                f"'{words[0]}' cannot be given a word of {longest} characters: "
+                "the system allows no arguments so long. Shorten the text, or "
+                "leave {text} out of the command: it comes on standard input "
+                "then."
+            ) from error
+    try:
+        in_time, *printed = _watch(process, time.monotonic() + timeout)
+    finally:
+        end(process)
+    return Ended(process.returncode if in_time else None, *printed)
+
+
+def _watch(
+    process: subprocess.Popen, deadline: float
+) -> tuple[bool, bytes, bytes]:
+    """Wait for the end; of what is printed, keep the end.
+
+    A child that keeps the pipes open does not keep us: so it is the process
+    that is asked, not the pipes.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    pipes = process.stdout.fileno(), process.stderr.fileno()
+    printed = dict.fromkeys(pipes, b"")
+    with selectors.DefaultSelector() as selector:
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
+            selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            # Without taking its status: its number must stay its own.
+            ended = os.waitid(
+                os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+            )
+            left = deadline - time.monotonic()
+            pause = 0 if ended else max(0, min(_STEP, left))
+            # Waits for the pause, too, once both pipes are closed.
+            for key, _ in selector.select(pause):
+                block = os.read(key.fd, 1 << 16)
+                if not block:
+                    selector.unregister(key.fd)
+                printed[key.fd] = (printed[key.fd] + block)[-_KEPT:]
+            if ended or left <= 0:
+                out, err = (printed[pipe] for pipe in pipes)
+                return bool(ended), out, err
