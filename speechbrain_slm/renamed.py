@@ -62,6 +62,7 @@ MODULES = {
     "units.layer_kmeans": "units.tokenizers.pretrained",
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",
+    "utils.markdown": "utils.tables",
     "utils.regular": "utils.files",
     "utils.text_rows": "utils.user_tables",
 }

@@ -20,8 +20,8 @@ from speechbrain_slm.evaluation.cloze.accuracy import CHANCE, CROSS_LINGUAL
 from speechbrain_slm.evaluation.cloze.comparison import compare, read_run
 from speechbrain_slm.evaluation.cloze.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
-from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.tables import markdown_row
 
 LATEX = {
     "\\": r"\textbackslash{}",

@@ -20,7 +20,6 @@ from report_page import render
 from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
-from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.schema import (
     NUMBER,
@@ -29,6 +28,7 @@ from speechbrain_slm.utils.schema import (
     read_shaped,
     whole,
 )
+from speechbrain_slm.utils.tables import markdown_row
 
 # Tokens that belong to no language.
 NO_UNITS = ("boundary", "tag", "padding")

@@ -5,30 +5,20 @@ A shape is a :class:`Kind`, a mapping of keys to shapes (a key that ends in
 mapping whose keys are names, or ``[shape]`` for a list.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from speechbrain_slm.utils.atomic import read_json
 
 
 class Kind(NamedTuple):
-    """A kind of value.
-
-    Attributes
-    ----------
-    words : str
-        What to call it in an error.
-    holds : callable
-        Tells whether a value is one.
-    """
+    """What to call a kind of value in an error, and how to tell one."""
 
     words: str
-    holds: Callable
+    holds: Callable[[Any], object]
 
 
 def _is_number(value):
@@ -46,26 +36,19 @@ def whole(low: int, high: int | None = None) -> Kind:
     words = f"an integer of {low} or more"
     if high is not None:
         words = f"an integer from {low} to {high}"
-
-    def holds(value):
-        return (
+    return Kind(
+        words,
+        lambda value: (
             isinstance(value, int)
             and not isinstance(value, bool)
             and low <= value
             and (high is None or value <= high)
-        )
-
-    return Kind(words, holds)
+        ),
+    )
 
 
 def matching(pattern: str, words: str) -> Kind:
-    """Make the kind of a text of a form.
-
-    Arguments
-    ---------
-    pattern : A regular expression for all of it.
-
-    """
+    """Make the kind of a text, all of which fits a regular expression."""
     form = re.compile(pattern)
     return Kind(
         words, lambda value: isinstance(value, str) and form.fullmatch(value)
@@ -73,13 +56,7 @@ def matching(pattern: str, words: str) -> Kind:
 
 
 # Half of a surrogate pair is in JSON, and can be written nowhere.
-TEXT = Kind(
-    "text",
-    lambda value: (
-        isinstance(value, str)
-        and not any("\ud800" <= sign <= "\udfff" for sign in value)
-    ),
-)
+TEXT = matching("[^\ud800-\udfff]*", "text")
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
 NUMBER = Kind("a number", _is_number)
 POSITIVE = Kind(
@@ -94,19 +71,12 @@ PERCENT = Kind(
 MAPPING = Kind("an object", lambda value: isinstance(value, dict))
 
 
-def check_shape(value: object, shape, where: str | Path) -> None:
-    """Refuse a value of another shape.
+def check_shape(value: object, shape: object, where: str | Path) -> None:
+    """Refuse a value of another shape; name the place and what is there.
 
     Arguments
     ---------
-    shape : Kind, dict or list
-        See above.
     where : The file, named in the error.
-
-    Raises
-    ------
-    ValueError
-        Names the place, what is there and what was expected.
 
     Example
     -------
@@ -123,23 +93,8 @@ def check_shape(value: object, shape, where: str | Path) -> None:
         )
 
 
-def read_shaped(path: str | Path, shape) -> object:
-    """Read a JSON file of a known shape.
-
-    Arguments
-    ---------
-    shape : Kind, dict or list
-        See above.
-
-    Returns
-    -------
-    Its content.
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON, or of another shape.
-    """
+def read_shaped(path: str | Path, shape: object) -> Any:
+    """Read a JSON file of a known shape; ValueError if it is of another."""
     content = read_json(path)
     check_shape(content, shape, path)
     return content
@@ -147,39 +102,26 @@ def read_shaped(path: str | Path, shape) -> object:
 
 def _faults(value, shape, place):
     """Yield (place, what is there, what was expected)."""
-    if isinstance(shape, Kind):
-        if not shape.holds(value):
-            yield place, _shown(value), shape.words
+    kind = _kind(shape)
+    if not kind.holds(value):
+        text = repr(value)
+        yield place, text if len(text) <= 60 else f"{text[:57]}...", kind.words
     elif isinstance(shape, list):
-        if not isinstance(value, list):
-            yield place, _shown(value), "a list"
-            return
         for number, one in enumerate(value):
             yield from _faults(one, shape[0], f"{place}[{number}]")
-    elif not isinstance(value, dict):
-        yield place, _shown(value), "an object"
-    elif str in shape:
-        for key, one in value.items():
-            yield from _faults(one, shape[str], _inside(place, key))
-    else:
+    elif isinstance(shape, dict):
+        inside = f"{place}." if place else ""
+        if str in shape:
+            shape = dict.fromkeys(value, shape[str])
         for key, inner in shape.items():
-            name = key.removesuffix("?")
+            name = key.removesuffix("?") if key not in value else key
             if name in value:
-                yield from _faults(value[name], inner, _inside(place, name))
+                yield from _faults(value[name], inner, f"{inside}{name}")
             elif name == key:
-                yield _inside(place, name), "", _words(inner)
+                yield f"{inside}{name}", "", _kind(inner).words
 
 
-def _inside(place, key):
-    return f"{place}.{key}" if place else key
-
-
-def _words(shape):
-    if isinstance(shape, Kind):
-        return shape.words
-    return "a list" if isinstance(shape, list) else "an object"
-
-
-def _shown(value):
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _kind(shape):
+    if isinstance(shape, list):
+        return Kind("a list", lambda value: isinstance(value, list))
+    return MAPPING if isinstance(shape, dict) else shape

@@ -1,10 +1,12 @@
 """Speakers: one voice a language, paired so that a story keeps its teller."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from speechbrain_slm.utils.hashing import identity_of
 
 SPEAKER_PER = ("story", "sentence")
+_Voices = TypeVar("_Voices")  # of a speaker: language -> Voice
 
 
 def draw_speaker(
@@ -13,16 +15,12 @@ def draw_speaker(
     speakers: Iterable[str],
     sentence: int | None = None,
 ) -> str:
-    """Draw the speaker who tells a story, or one sentence of it.
+    """Draw the speaker who tells a story, the same in every language.
 
     Arguments
     ---------
     speakers : Their names; the order does not count.
-    sentence : Its number in the story; by default one speaker tells all.
-
-    Returns
-    -------
-    A pure function of the arguments: the same in every language.
+    sentence : Its number, where each has a speaker of its own.
 
     Example
     -------
@@ -35,17 +33,7 @@ def draw_speaker(
 
 
 def check_speaker_per(speaker_per: str) -> None:
-    """Refuse a value of ``speaker_per`` that means nothing.
-
-    Arguments
-    ---------
-    speaker_per : What has a speaker of its own, one of ``SPEAKER_PER``.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
-    """
+    """Refuse a value of ``speaker_per`` that is none of ``SPEAKER_PER``."""
     if speaker_per not in SPEAKER_PER:
         raise ValueError(
             f"speaker_per is {speaker_per!r}; expected one of "
@@ -53,21 +41,14 @@ def check_speaker_per(speaker_per: str) -> None:
         )
 
 
-def choose_speakers(catalogue: dict, names: list[str]) -> dict:
-    """Take the named speakers from a catalogue.
+def choose_speakers(
+    catalogue: Mapping[str, _Voices], names: list[str]
+) -> dict[str, _Voices]:
+    """Take the named speakers from a catalogue; ValueError if one is not there.
 
     Arguments
     ---------
     catalogue : Speakers: name -> {language: Voice}.
-
-    Returns
-    -------
-    The speakers taken.
-
-    Raises
-    ------
-    ValueError
-        If a name is not in the catalogue, or none is given.
     """
     unknown = [name for name in names if name not in catalogue]
     if unknown or not names:
@@ -78,19 +59,15 @@ def choose_speakers(catalogue: dict, names: list[str]) -> dict:
     return {name: catalogue[name] for name in names}
 
 
-def check_voices(tts, speakers: dict, languages: list[str]) -> None:
-    """Refuse speakers who cannot speak a language.
+def check_voices(
+    tts: Any, speakers: Mapping[str, Mapping], languages: Iterable[str]
+) -> None:
+    """Refuse speakers who cannot speak a language; name them.
 
     Arguments
     ---------
-    tts : TextToSpeech
-        The back-end.
+    tts : The back-end, a ``TextToSpeech``.
     speakers : name -> {language: Voice}.
-
-    Raises
-    ------
-    ValueError
-        Names the speaker, and the language or the voice.
     """
     for name, voices in speakers.items():
         for language in languages:

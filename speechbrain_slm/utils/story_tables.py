@@ -4,22 +4,59 @@ A manifest of stories that change is withdrawn before they do: whenever a run
 is killed, the manifests that are there fit the text and the items.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
-from speechbrain_slm.utils.tables import STORIES_KEY, read_table, write_table
+from speechbrain_slm.utils.tables import (
+    STORIES,
+    STORIES_KEY,
+    read_table,
+    write_table,
+)
 
 ITEMS_FILE = "items.parquet"
 # Of the manifests of the synthesis: what is removed or replaced carries it.
 MARK = "synthesis"
 
 
+def story_rows(
+    story_id: str, texts: Mapping[str, Sequence[str]], **others: object
+) -> list[dict]:
+    """Return a story as rows, one a sentence.
+
+    Arguments
+    ---------
+    texts : Language -> sentences, as many in each.
+    **others : Further columns, the same in each row.
+
+    Example
+    -------
+    >>> story_rows("a", {"en": ["Hi.", "Bye."], "fr": ["Salut.", "Adieu."]})[1]
+    {'story_id': 'a', 'sentence': 1, 'en': 'Bye.', 'fr': 'Adieu.'}
+    """
+    matched = zip(*texts.values(), strict=True)
+    return [
+        {"story_id": story_id, "sentence": number, **others}
+        | dict(zip(texts, sentences, strict=True))
+        for number, sentences in enumerate(matched)
+    ]
+
+
+def stories_table(rows: list[dict], columns: Iterable[str]) -> pa.Table:
+    """Make a stories table with further columns of text."""
+    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
 def write_stories(
-    output_folder: str | Path, tables: dict, items: pa.Table, maker: str
-) -> dict:
+    output_folder: str | Path,
+    tables: Mapping[str, pa.Table],
+    items: pa.Table,
+    maker: str,
+) -> dict[str, Path]:
     """Write the stories tables and the items of a recipe.
 
     Arguments
@@ -27,7 +64,7 @@ def write_stories(
     output_folder
         Gets ``text/<split>.parquet`` and ``items.parquet``. Loses the
         manifest ``<split>.parquet`` of a split whose stories change.
-    tables : Split -> stories table (pyarrow.Table).
+    tables : Split -> stories table.
     maker : Who writes them: its mark.
 
     Returns
@@ -41,12 +78,13 @@ def write_stories(
         Nothing is changed then.
     """
     refuse_others(output_folder, tables, maker)
-    paths, manifests, file = _places(output_folder, tables)
+    folder, mark, paths = Path(output_folder), mark_of(maker), {}
     for split, table in tables.items():
-        if not _is_there(paths[split], table):
-            withdraw([manifests[split]], MARK)
-        write_table(paths[split], table.replace_schema_metadata(mark_of(maker)))
-    write_table(file, items.replace_schema_metadata(mark_of(maker)))
+        path = paths[split] = folder / "text" / f"{split}.parquet"
+        if not _is_there(path, table):
+            withdraw([folder / f"{split}.parquet"], MARK)
+        write_table(path, table.replace_schema_metadata(mark))
+    write_table(folder / ITEMS_FILE, items.replace_schema_metadata(mark))
     return paths
 
 
@@ -55,25 +93,12 @@ def refuse_others(
 ) -> None:
     """Refuse to write where another's tables, items or manifests stand.
 
-    Arguments
-    ---------
-    maker : Who would write them: its mark.
-
-    Raises
-    ------
-    FileExistsError
-        Names the first.
+    FileExistsError, which names the first.
     """
-    paths, manifests, file = _places(output_folder, splits)
-    refuse_foreign([*paths.values(), file], maker, damaged=True)
-    refuse_foreign(manifests.values(), MARK)
-
-
-def _places(folder, splits):
-    folder = Path(folder)
-    paths = {split: folder / "text" / f"{split}.parquet" for split in splits}
-    manifests = {split: folder / f"{split}.parquet" for split in splits}
-    return paths, manifests, folder / ITEMS_FILE
+    folder, names = Path(output_folder), [f"{one}.parquet" for one in splits]
+    ours = [*(folder / "text" / name for name in names), folder / ITEMS_FILE]
+    refuse_foreign(ours, maker, damaged=True)
+    refuse_foreign([folder / name for name in names], MARK)
 
 
 def _is_there(path, table):

@@ -5,7 +5,7 @@ same columns does as well). A table is checked where it is read: the columns,
 their types, missing values and keys that stand twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,12 +64,7 @@ WRITTEN = "Run the stage that writes it first."
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
-    """Write a Parquet file, all of it or nothing.
-
-    Arguments
-    ---------
-    path : The file; its name ends in ``.parquet``.
-    """
+    """Write a Parquet file, all of it or nothing."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
@@ -87,16 +82,14 @@ def read_table(
     Arguments
     ---------
     path : A ``.parquet`` or ``.csv`` file.
-    schema : The columns that must be there. Further columns are kept.
+    schema
+        The columns that must be there, which come first and have these types.
+        Further columns are kept.
     key : The columns that name a row; no two rows may agree in all of them.
     may_be_empty : String columns that may have holes, which are read as ``""``.
     optional
         Further string columns that it may have, holes included, read alike.
     advice : What to do where there is no such file.
-
-    Returns
-    -------
-    The table, the columns of ``schema`` first and of its types.
 
     Raises
     ------
@@ -130,8 +123,28 @@ def read_table(
         table = table.set_column(position, field, column)
     others = [name for name in table.column_names if name not in schema.names]
     table = table.select(schema.names + others)
-    _refuse_twice(path, table, list(key))
+    key = list(key)
+    counts = table.select(key).group_by(key).aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1))
+    if len(twice):
+        first = {name: twice[name][0].as_py() for name in key}
+        raise ValueError(
+            f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
+            f"expected one row for each ({', '.join(key)})"
+        )
     return table
+
+
+def _read(path):
+    if path.suffix == ".csv":
+        with open_csv(path) as reader:
+            return reader.read_all()
+    if path.suffix != ".parquet":
+        raise ValueError(
+            f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
+        )
+    with open_parquet(path) as file:
+        return file.read()
 
 
 def _first_hole(column):
@@ -141,33 +154,10 @@ def _first_hole(column):
     return pc.index(empty, True).as_py()
 
 
-def _read(path):
-    if path.suffix not in (".parquet", ".csv"):
-        raise ValueError(
-            f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
-        )
-    if path.suffix == ".csv":
-        with open_csv(path) as reader:
-            return reader.read_all()
-    with open_parquet(path) as file:
-        return file.read()
-
-
-def _refuse_twice(path, table, key):
-    counts = table.select(key).group_by(key).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
-    if len(twice):
-        first = {name: twice[name][0].as_py() for name in key}
-        raise ValueError(
-            f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
-            f"expected one row for each ({', '.join(key)})"
-        )
-
-
 def check_alignment(
     path: str | Path, table: pa.Table, languages: Sequence[str]
 ) -> None:
-    """Refuse stories whose languages differ in their number of sentences.
+    """Refuse a manifest whose stories are not matched across languages.
 
     Arguments
     ---------
@@ -185,8 +175,7 @@ def check_alignment(
             f"{path}: no rows; expected at least one spoken sentence"
         )
     found = set(pc.unique(table["language"]).to_pylist())
-    unknown = sorted(found - set(languages))
-    if unknown:
+    if unknown := sorted(found - set(languages)):
         raise ValueError(
             f"{path}: unknown language(s) {', '.join(unknown)}; expected "
             f"{', '.join(languages)}. Add it to 'languages' or drop its rows."
@@ -194,14 +183,14 @@ def check_alignment(
     counts = table.group_by(["story_id", "language"]).aggregate(
         [("sentence", "count"), ("sentence", "min"), ("sentence", "max")]
     )
+    # No sentence stands twice (the key), so that first, last and count tell
+    # whether one is missing between.
+    last = pc.subtract(counts["sentence_count"], 1)
     numbered = pc.and_(
         pc.equal(counts["sentence_min"], 0),
-        pc.equal(
-            counts["sentence_max"], pc.subtract(counts["sentence_count"], 1)
-        ),
+        pc.equal(counts["sentence_max"], last),
     )
-    if not pc.all(numbered).as_py():
-        row = counts.filter(pc.invert(numbered)).slice(0, 1).to_pylist()[0]
+    for row in counts.filter(pc.invert(numbered)).slice(0, 1).to_pylist():
         raise ValueError(
             f"{path}: story '{row['story_id']}' has {row['sentence_count']} "
             f"sentence(s) in '{row['language']}', numbered from "
@@ -214,8 +203,7 @@ def check_alignment(
     uneven = spread.filter(
         pc.not_equal(spread["sentence_count_min"], spread["sentence_count_max"])
     )
-    if len(uneven):
-        row = uneven.slice(0, 1).to_pylist()[0]
+    for row in uneven.slice(0, 1).to_pylist():
         raise ValueError(
             f"{path}: story '{row['story_id']}' has "
             f"{row['sentence_count_min']} sentence(s) in one language and "
@@ -223,3 +211,20 @@ def check_alignment(
             "stories); aligned languages need the same number. Align the "
             "story again, or drop it."
         )
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    r"""Write a row of a table in Markdown, of what may be somebody else's.
+
+    Nothing in a cell can end it, or be a tag of HTML.
+
+    Example
+    -------
+    >>> markdown_row(["a|b", "<i>", "two\nlines"])
+    '| a\\|b | &lt;i> | two lines |'
+    """
+    escaped = (
+        " ".join(cell.split()).replace("|", r"\|").replace("<", "&lt;")
+        for cell in cells
+    )
+    return f"| {' | '.join(escaped)} |"

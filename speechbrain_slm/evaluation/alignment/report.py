@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechbrain_slm.utils.hashing import difference
-from speechbrain_slm.utils.markdown import markdown_row
 from speechbrain_slm.utils.schema import (
     COUNT,
     FLAG,
@@ -15,6 +14,7 @@ from speechbrain_slm.utils.schema import (
     read_shaped,
     whole,
 )
+from speechbrain_slm.utils.tables import markdown_row
 
 FORMAT = "speechbrain_slm.alignment"
 VERSION = 1
