@@ -65,6 +65,10 @@ MODULES = {
     "utils.markdown": "utils.tables",
     "utils.regular": "utils.files",
     "utils.text_rows": "utils.user_tables",
+    **dict.fromkeys(("utils.locking", "utils.plans"), "utils.jobs"),
+    "utils.publishing": "utils.atomic",
+    "utils.shares": "utils.ledger",
+    "utils.sharing": "utils.jobs",
 }
 
 

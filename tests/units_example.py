@@ -15,7 +15,7 @@ from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.rows import Rows
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
 RATE = 16000

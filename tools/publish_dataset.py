@@ -33,8 +33,7 @@ from speechbrain_slm.utils.atomic import (
 )
 from speechbrain_slm.utils.files import read_regular
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.locking import lock_folder
-from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.jobs import lock_folder, pin
 from speechbrain_slm.utils.running import run_script
 from speechbrain_slm.utils.tables import MANIFEST
 
@@ -188,7 +187,7 @@ def main(arguments=None):
     with lock_folder(folder):
         try:
             # Whatever is there and not ours would be uploaded with it.
-            pin_plan(folder, plan, "[!.]*")
+            pin(folder, plan, "[!.]*")
         except ValueError as error:
             sys.exit(f"error: {error}")
         for inner in folder.glob("**/"):

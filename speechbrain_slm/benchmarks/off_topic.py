@@ -18,7 +18,7 @@ from speechbrain_slm.benchmarks.prepared import publish_prepared
 from speechbrain_slm.benchmarks.topics import STOP_WORDS, draw_topics
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.shares import Reasons, check_share
+from speechbrain_slm.utils.ledger import Reasons, check_share
 from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,

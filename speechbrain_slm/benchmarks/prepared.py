@@ -10,12 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import soundfile
 
-from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.atomic import atomic_path, published_together
 from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
 from speechbrain_slm.utils.files import as_stored
+from speechbrain_slm.utils.jobs import take_turns
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign
-from speechbrain_slm.utils.publishing import published_together
-from speechbrain_slm.utils.sharing import take_turns
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_OPTIONAL,

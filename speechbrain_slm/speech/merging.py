@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.parts import ROWS, SCHEMA, part_path
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
+from speechbrain_slm.utils.ledger import Reasons, TooManyLeftOut, check_share
 from speechbrain_slm.utils.ownership import mark_of, remove_own
 from speechbrain_slm.utils.pieces import read_piece
-from speechbrain_slm.utils.shares import Reasons, TooManyLeftOut, check_share
 from speechbrain_slm.utils.story_tables import ITEMS_FILE, MARK
 from speechbrain_slm.utils.tables import (
     ITEMS,

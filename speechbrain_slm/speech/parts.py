@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from speechbrain_slm.utils.jobs import PARTS
 from speechbrain_slm.utils.pieces import find_piece, write_piece
-from speechbrain_slm.utils.sharing import PARTS
 from speechbrain_slm.utils.tables import MANIFEST
 
 SCHEMA = pa.schema([*MANIFEST, ("text", pa.string()), ("size", pa.int64())])

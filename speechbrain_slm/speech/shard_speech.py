@@ -11,7 +11,7 @@ from speechbrain_slm.speech.left_out import leave_out
 from speechbrain_slm.speech.parts import part_path, write_part
 from speechbrain_slm.speech.processes import run_in_workers
 from speechbrain_slm.speech.utterances import speak_chunk
-from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 
 logger = logging.getLogger(__name__)
 _CHUNK = 16  # utterances

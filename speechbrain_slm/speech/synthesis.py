@@ -30,7 +30,7 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
-from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
 from speechbrain_slm.utils.speakers import check_speaker_per, check_voices
 from speechbrain_slm.utils.story_tables import MARK
@@ -87,7 +87,7 @@ def plan_of_speech(
 
     Returns
     -------
-    See :func:`speechbrain_slm.utils.sharing.claim_data`.
+    See :meth:`speechbrain_slm.utils.jobs.Claim.pin`.
     """
     if text is None:
         for path in tables.values():

@@ -26,9 +26,9 @@ from speechbrain_slm.stories.cleaning import (
 from speechbrain_slm.stories.duplicates import Seen, digest, digest_id
 from speechbrain_slm.stories.segmentation import rules_of, segment
 from speechbrain_slm.stories.table import open_table
-from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.atomic import published_together
+from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
-from speechbrain_slm.utils.publishing import published_together
 from speechbrain_slm.utils.speakers import draw_speaker
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,9 @@ import pyarrow as pa
 from speechbrain_slm.units.manifest import content_identity
 from speechbrain_slm.units.rows import Rows, StoryOrder
 from speechbrain_slm.units.tokenizers.base import describe
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.jobs import claim, deal, run
 from speechbrain_slm.utils.scratch import blocks, scratch
-from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.store_format import SEVERAL
 from speechbrain_slm.utils.tables import MANIFEST
@@ -96,26 +91,25 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
         barrier()
         writer = StoreWriter(folder, *plan)
         rows = Rows(kept.table.select(["story_id", "language", "speaker"]))
-        for index in writer.missing():
-            if index % world_size() == rank():
-                first, last = np.searchsorted(
-                    story,
-                    # Of another type, all of them would be copied.
-                    np.array([index, index + 1], story.dtype)
-                    * story.dtype.type(stories_per_shard),
-                )
-                told = (
-                    sentences.bounds[here : min(here + _AT_ONCE, last) + 1]
-                    for here in range(first, last, _AT_ONCE)
-                )
-                writer.write(
-                    index,
-                    itertools.chain.from_iterable(
-                        _stories(kept, rows, speech, sentences.order, bounds)
-                        for bounds in told
-                    ),
-                )
-        barrier()
+
+        def write(index):
+            first, last = np.searchsorted(
+                story,
+                # Of another type, all of them would be copied.
+                np.array([index, index + 1], story.dtype)
+                * story.dtype.type(stories_per_shard),
+            )
+            told = (
+                sentences.bounds[here : min(here + _AT_ONCE, last) + 1]
+                for here in range(first, last, _AT_ONCE)
+            )
+            stories = (
+                _stories(kept, rows, speech, sentences.order, bounds)
+                for bounds in told
+            )
+            writer.write(index, itertools.chain.from_iterable(stories))
+
+        run(deal(writer.missing()), write, "shards of the store")
         if is_main():
             info = writer.finish(num_rows=len(story))
             logger.info("%s: %s", folder, info["counts"])

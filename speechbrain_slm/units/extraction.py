@@ -8,7 +8,6 @@ ranks or array jobs and shards of any size, encodes what is missing.
 
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -37,20 +36,20 @@ from speechbrain_slm.units.utterances import (
     write_utterances,
 )
 from speechbrain_slm.utils.audio import MAX_SECONDS
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
+from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.jobs import (
+    Progress,
+    Share,
+    claim,
+    deal,
+    together,
 )
 from speechbrain_slm.utils.scratch import blocks, positions, scratch
-from speechbrain_slm.utils.sharing import claim, join_plan
 from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = [*KEY_COLUMNS, "audio"]
-LOG_INTERVAL = 10  # seconds between two lines on the progress
 
 
 def extract_utterances(
@@ -91,41 +90,36 @@ def extract_utterances(
     ValueError
         If the folder was begun with another tokenizer.
     """
-    if not (job is None or 0 <= job < num_jobs):
-        raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")
-    with claim(folder, job, num_jobs) as own:
-        if is_main():
-            plan = {"tokenizer": describe(tokenizer)}
-            join_plan(folder, own, plan, f"**/{FILES}")
-            remove_damaged(folder)
+    share = Share(job, num_jobs)
+    with claim(folder, share) as place:
+        place.pin({"tokenizer": describe(tokenizer)}, f"**/{FILES}")
         table = pa.concat_tables(table.select(COLUMNS) for table in tables)
-        if is_main() and job is None:
+        if is_main():
+            remove_damaged(folder)
+        if share.merges:
             _forget_rejects(table, folder)
         barrier()
-        rows, seconds = _missing(table, folder, job, num_jobs)
+        rows, seconds = _missing(table, folder, share)
         utterances = Rows(table)
         for part in blocks(len(rows)):
             audio = utterances.take(rows[part])["audio"]
             refuse_missing_audio(audio.to_pylist())
         if is_main():
             _log_rates(table, tokenizer)
-        # No rank publishes before every rank has listed what is missing.
-        barrier()
         shards = (
             utterances.take(rows[begin : begin + utterances_per_shard])
             for begin in range(0, len(rows), utterances_per_shard)
         )
-        progress = _Progress(seconds)
-        _encode_shards(
-            shards,
-            tokenizer,
-            own,
-            batch_seconds,
-            num_workers,
-            max_seconds,
-            progress,
-        )
-        barrier()
+        with together():
+            _encode_shards(
+                shards,
+                tokenizer,
+                place.own,
+                batch_seconds,
+                num_workers,
+                max_seconds,
+                Progress(seconds, "h of speech", per=3600),
+            )
 
 
 def _forget_rejects(table, folder):
@@ -148,14 +142,9 @@ def _forget_rejects(table, folder):
         forget_rejects(folder)
 
 
-def _missing(table, folder, job, num_jobs):
+def _missing(table, folder, share):
     """List what this rank has to encode, the longest first."""
-    records = distinct_utterances(table)
-    if job is not None:
-        # A share is a part of the manifest, whatever has been done of it:
-        # jobs need not start at the same time.
-        bounds = np.arange(num_jobs + 1) * len(records) // num_jobs
-        records = records[bounds[job] : bounds[job + 1]]
+    records = share.of(distinct_utterances(table))
     index = KeyIndex(Utterances(folder).table)
     missing = scratch(len(records), bool)
     for part in blocks(len(records)):
@@ -175,7 +164,7 @@ def _missing(table, folder, job, num_jobs):
     # and dealt out they give every rank as much. The longest come first:
     # memory that does not do is found out at once.
     found.view("S12").sort()
-    mine = found[rank() :: world_size()]
+    mine = deal(found)
     total = sum(
         float(seconds[mine["place"][part]].sum()) for part in blocks(len(mine))
     )
@@ -190,36 +179,6 @@ def _log_rates(table, tokenizer):
             "Speech of %s Hz is resampled to the tokenizer's %d Hz",
             ", ".join(map(str, others)),
             tokenizer.sample_rate,
-        )
-
-
-class _Progress:
-    """Says now and then how far this rank is."""
-
-    def __init__(self, seconds) -> None:
-        self.seconds = seconds
-        self.done = 0.0
-        self.start = self.said = time.monotonic()
-
-    def add(self, seconds) -> None:
-        self.done += seconds
-        now = time.monotonic()
-        # The last one may miss the sum by a rounding error.
-        left = max(self.seconds - self.done, 0.0)
-        last = left <= 1e-6 * self.seconds
-        if now - self.said < LOG_INTERVAL and not last:
-            return
-        self.said = now
-        speed = self.done / (now - self.start)
-        logger.info(
-            "Rank %d of %d: %.2f of its %.2f h of speech, %.0f x real time, "
-            "%.0f s left",
-            rank(),
-            world_size(),
-            self.done / 3600,
-            self.seconds / 3600,
-            speed,
-            left / speed,
         )
 
 
@@ -271,7 +230,10 @@ def _encode_shards(
         )
         for batch, clips in read:
             encoded += _encode_batch(batch, clips, tokenizer)
-            progress.add(sum(n / rate for n, rate in map(_length, batch)))
+            progress.add(
+                sum(n / rate for n, rate in map(_length, batch)),
+                lambda: f"{progress.speed:.0f} x real time",
+            )
             if ends.popleft():
                 published.append(publisher.submit(_publish, folder, encoded))
                 encoded = []

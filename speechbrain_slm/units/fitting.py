@@ -1,14 +1,11 @@
 """Fitting tokenizers on the training split, once.
 
 Every rank makes features of its share of the speech, in shards that a rerun
-finds again; the main one fits k-means on them. The others wait for its file
-rather than in a barrier, so a fit may take longer than
-``utils.distributed.TIMEOUT``.
+finds again; the main one fits k-means on them.
 """
 
 import itertools
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +29,10 @@ from speechbrain_slm.units.tokenizers.kmeans import JOINT, is_finite
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import difference, is_sealed, seal
+from speechbrain_slm.utils.jobs import missing, pin, run
 from speechbrain_slm.utils.ownership import remove_own
-from speechbrain_slm.utils.plans import pin_plan
 from speechbrain_slm.utils.scratch import blocks
 
 logger = logging.getLogger(__name__)
@@ -128,33 +120,27 @@ def fit_tokenizer(
             # All splits: the extraction would find them out after the fit.
             for split in manifests.values():
                 _refuse_missing_audio(split)
-        pin_plan(folder, plan, DESCRIPTION)
+        pin(folder, plan, DESCRIPTION)
         for place in (folder, folder / FEATURES):
             remove_temporary(place)
     barrier()
-    fitted = (folder / DESCRIPTION).is_file()
-    shards = {} if fitted else _shards(tokenizer, table, folder, seconds, seed)
-    missing = [path for path in shards if not is_sealed(path)]
-    if is_main():
-        # A damaged one, which would be waited for in vain.
-        for path in missing:
-            path.unlink(missing_ok=True)
-    # No rank publishes before every rank has listed what is missing.
-    barrier()
-    for path in missing[rank() :: world_size()]:
-        _write_features(
-            path,
-            shards[path][1],
-            tokenizer,
-            num_workers,
-            batch_seconds,
-            max_seconds,
-        )
-        logger.info("Features for k-means: %s of %d", path.stem, len(shards))
-    if is_main() and not fitted:
-        _wait_for(shards)
-        _fit(tokenizer, shards, folder, seed)
-    _wait_for([folder / DESCRIPTION])
+    if not (folder / DESCRIPTION).is_file():
+        shards = _shards(tokenizer, table, folder, seconds, seed)
+
+        def write(path):
+            _write_features(
+                path,
+                shards[path][1],
+                tokenizer,
+                num_workers,
+                batch_seconds,
+                max_seconds,
+            )
+
+        run(missing(shards, is_sealed), write, "shards of features")
+        if is_main():
+            _fit(tokenizer, shards, folder, seed)
+    # The others wait here, however long a fit takes (utils.distributed).
     barrier()
     tokenizer.restore(folder)
     return tokenizer
@@ -180,7 +166,7 @@ def _keep(tokenizer, folder):
     """Write down a tokenizer that needs no fit."""
     if is_main():
         plan = {"config": tokenizer.config, "identity": tokenizer.identity}
-        pin_plan(folder, plan, DESCRIPTION)
+        pin(folder, plan, DESCRIPTION)
         remove_temporary(folder)
         if not (folder / DESCRIPTION).is_file():
             tokenizer.save(folder)
@@ -258,13 +244,6 @@ def _fit(tokenizer, shards, folder, seed):
     remove_own(folder / FEATURES, f"*-{'[0-9]' * 8}.npy", "frames.f32")
 
 
-def _wait_for(paths):
-    # Where the rank that makes them fails, torchrun ends this one.
-    for path in paths:
-        while not path.is_file():
-            time.sleep(0.2)
-
-
 def fit_bpe(
     tokenizer,
     manifests: dict | None,
@@ -325,7 +304,7 @@ def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
         "utterances": content_identity(utterances.table, ["sha256"], rows),
     }
     if is_main():
-        pin_plan(path.parent, plan, path.name)
+        pin(path.parent, plan, path.name)
         remove_temporary(path.parent)
         if not path.is_file():
             logger.info("Fitting BPE on %d utterances", len(rows))
@@ -338,5 +317,4 @@ def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
             drawn = utterances.units(rows[:_DRAWN])
             unit_bpe.warn_of_rare_pieces(bpe, drawn, len(table))
             bpe.save(path.parent)
-    _wait_for([path])
     barrier()

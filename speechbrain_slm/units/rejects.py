@@ -1,13 +1,12 @@
 """What is left out of the stores, and the ledger that says so.
 
 A sentence whose audio is bad in one language goes in every language of its
-story, so that sentence ``i`` says the same in all of them. Whatever goes is
-written to a ledger with its reason.
+story, so that sentence ``i`` says the same in all of them.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +17,20 @@ import pyarrow as pa
 
 from speechbrain_slm.units.rows import Rows, first_rows, numbers
 from speechbrain_slm.units.utterances import Utterances, forget_rejects
-from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.jobs import claim
+from speechbrain_slm.utils.ledger import (
+    LEDGER,
+    OTHER_LANGUAGE,
+    TOO_FEW,
+    check_share,
+    goes,
+    open_ledger,
+)
 from speechbrain_slm.utils.scratch import blocks, positions, scratch, select
-from speechbrain_slm.utils.sharing import claim
-from speechbrain_slm.utils.store_format import LEDGER
 
 logger = logging.getLogger(__name__)
-
-
-class TooManyRejects(ValueError):
-    """More audio is bad than the run may leave out."""
+OLD_LEDGER = "rejects.jsonl"  # what it was called; a link leads there
 
 
 class Kept(NamedTuple):
@@ -69,17 +71,19 @@ def drop_rejected(
         The rows that stay.
     iterator of dict
         The ledger: an entry for each row that was dropped or kept with a
-        note, then one for each story of which nothing is left, both in the
+        note, then one for each story that goes as a whole, both in the
         manifest's order.
     """
     bad = _of(location, utterances.has_text("reason"))
-    dropped = _in_all_languages(table, bad)
+    lost, dropped, short = _in_all_languages(table, bad)
     listed = _of(location, utterances.has_text("note"))
     kept = scratch(len(table), bool)
     for part in blocks(len(table)):
         listed[part] |= dropped[part]
         kept[part] = ~dropped[part]
-    ledger = _ledger(table, utterances, location, dropped, listed)
+    ledger = _entries(
+        table, utterances, location, lost, dropped, positions(listed), short
+    )
     rows = positions(kept)
     return Kept(table, rows, select(location, kept), utterances), ledger
 
@@ -92,57 +96,57 @@ def _of(location, flags):
 
 
 def _in_all_languages(table, bad):
-    """Spread what is bad to the same sentence in the other languages."""
+    """Spread what is bad: which sentences are lost, rows go, stories go.
+
+    A story is named by its first row.
+    """
     if not bad.any():
-        return bad
+        return bad, bad, np.zeros(0, np.int64)
     story = first_rows(table, "story_id")
     sentence = numbers(table, "sentence", np.int64)
-    # What is bad is little; an array of all would be sorted, too.
-    lost = [np.zeros(0, dtype=np.int64)]
+    found = []
     for part in blocks(len(bad)):
         # Both are below 2^31 or 2^32.
         sentence[part] += story[part].astype(np.int64) << 31
-        lost.append(sentence[part][bad[part]])
-    lost, dropped = np.unique(np.concatenate(lost)), scratch(len(bad), bool)
+        found.append(sentence[part][bad[part]])
+    # What is bad is little, and so are the stories that it hurts; arrays of
+    # all would be sorted, too.
+    gone = np.unique(np.concatenate(found))
+    hurt, less = np.unique(gone >> 31, return_counts=True)
+    told = [
+        sentence[part][np.isin(sentence[part] >> 31, hurt)]
+        for part in blocks(len(bad))
+    ]
+    told = np.unique(np.concatenate(told))
+    _, had = np.unique(told >> 31, return_counts=True)
+    short = hurt[goes(had, had - less)]
+    lost, dropped = scratch(len(bad), bool), scratch(len(bad), bool)
     for part in blocks(len(bad)):
-        dropped[part] = np.isin(sentence[part], lost)
-    return dropped
+        lost[part] = np.isin(sentence[part], gone)
+        dropped[part] = lost[part] | np.isin(sentence[part] >> 31, short)
+    return lost, dropped, short
 
 
-def _ledger(table, utterances, location, dropped, listed):
-    columns = ["story_id", "sentence", "language", "audio"]
-    rows = Rows(table.select(columns))
-    listed = positions(listed)
+def _entries(table, utterances, location, lost, dropped, listed, short):
+    rows = Rows(table.select(["story_id", "sentence", "language", "audio"]))
     for part in blocks(len(listed)):
         here = listed[part]
         entries = rows.take(here).to_pylist()
         texts = utterances.texts(location[here])
         for row, entry, text in zip(here, entries, texts, strict=True):
+            action, reason = "kept", text["note"]
             if dropped[row]:
-                action, reason = "dropped", text["reason"]
-                reason = (
-                    reason or "the sentence was dropped in another language"
+                action = "dropped"
+                reason = text["reason"] or (
+                    OTHER_LANGUAGE if lost[row] else TOO_FEW
                 )
-            else:
-                action, reason = "kept", text["note"]
             yield {**entry, "action": action, "reason": reason}
-    if not dropped.any():
-        return
-    story = first_rows(table, "story_id")
-    left = scratch(len(table), bool)
-    for part in blocks(len(table)):
-        left[story[part][~dropped[part]]] = True
-    for part in blocks(len(table)):
-        # A story is listed where it first appears.
-        first = story[part] == np.arange(part.start, part.stop)
-        gone = np.flatnonzero(first & ~left[part]) + part.start
-        for entry in rows.take(gone).to_pylist():
-            reason = "no sentence of the story is left"
-            yield {
-                "story_id": entry["story_id"],
-                "action": "dropped",
-                "reason": reason,
-            }
+    for entry in rows.take(short).to_pylist():
+        yield {
+            "story_id": entry["story_id"],
+            "action": "dropped",
+            "reason": TOO_FEW,
+        }
 
 
 def leave_out_rejects(
@@ -157,7 +161,7 @@ def leave_out_rejects(
     ---------
     manifests : A manifest (pyarrow.Table) for each split.
     utterances_folder : What ``extract_utterances`` filled for these manifests.
-    folder : Gets ``rejects.jsonl``.
+    folder : Gets ``left_out.jsonl``.
     max_rejects : The share of audio files that may be bad.
 
     Returns
@@ -166,7 +170,7 @@ def leave_out_rejects(
 
     Raises
     ------
-    TooManyRejects
+    TooManyLeftOut
         If more files are bad. A rerun reads them again.
     ValueError
         If nothing is left of a split, or the extraction is not complete.
@@ -180,36 +184,42 @@ def leave_out_rejects(
         found[split] = drop_rejected(table, utterances, location)
     utterances.forget_index()
     bad = select(utterances.has_text("reason"), used)
-    num_bad, num_files = np.count_nonzero(bad), len(bad)
-    logger.info("%d of %d audio files are bad", num_bad, num_files)
-    ledger = Path(folder) / LEDGER
+    path = Path(folder) / LEDGER
     if is_main():
-        _write_ledger(ledger, found)
-        if num_bad > max_rejects * num_files:
+        reasons = _write_ledger(path, found)
+
+        def forget():
             with claim(utterances_folder):
                 forget_rejects(utterances_folder)
-            raise TooManyRejects(
-                f"{num_bad} of {num_files} audio files are bad "
-                f"({num_bad / num_files:.2%}; max_rejects is "
-                f"{max_rejects:.2%}). {ledger} names each with its reason. "
-                "Mend them and run again, or raise max_rejects."
-            )
+
+        check_share(
+            "audio files",
+            int(np.count_nonzero(bad)),
+            len(bad),
+            max_rejects,
+            reasons,
+            path,
+            "Mend them and run again.",
+            forget,
+            "max_rejects",
+        )
     kept = {split: one for split, (one, _) in found.items()}
     barrier()
     empty = [split for split, one in kept.items() if not len(one.rows)]
     if empty:
         raise ValueError(
-            f"No story is left of {', '.join(empty)}; {ledger} says why"
+            f"No story is left of {', '.join(empty)}; {path} says why"
         )
     return kept
 
 
 def _write_ledger(path, found):
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
-        for split, (_, ledger) in found.items():
-            for entry in ledger:
-                line = {"split": split, **entry}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with open_ledger(path) as ledger:
+        for split, (_, entries) in found.items():
+            for entry in entries:
+                ledger.write(split=split, **entry)
+    old = path.with_name(OLD_LEDGER)
+    with contextlib.suppress(OSError):  # Not every disk has links.
+        old.unlink(missing_ok=True)
+        old.symlink_to(LEDGER)
+    return str(ledger)

@@ -233,6 +233,44 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def published_together(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder whose files go to ``folder`` at the end.
+
+    What stands there is not touched before the block has succeeded. Then the
+    files of the same names are taken away, and the new ones take their places:
+    a process that is killed in that moment leaves one out, and never files of
+    two runs beside each other.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with published_together(folder) as new:
+    ...     (new / "text").mkdir()
+    ...     _ = (new / "text" / "a.txt").write_text("whole")
+    >>> [path.name for path in folder.iterdir()]
+    ['text']
+    """
+    folder = Path(folder)
+    new = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-new"
+    new.mkdir(parents=True)
+    try:
+        yield new
+        files = sorted(path for path in new.rglob("*") if path.is_file())
+        names = [path.relative_to(new) for path in files]
+        for path in files:
+            fsync_file(path)
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(new / name, folder / name)
+        for inner in {(folder / name).parent for name in names}:
+            fsync_folder(inner)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
 def remove_temporary(folder: str | Path) -> None:
     """Remove what killed processes left under temporary names.
 

@@ -19,7 +19,7 @@ import speechbrain as sb
 import torch
 
 from speechbrain_slm.utils.atomic import write_atomic
-from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.running import has_failed
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
 from speechbrain_slm.utils.store_format import (
     FORMAT,
@@ -93,7 +93,7 @@ class StoreWriter:
             "num_shards": num_shards,
             "stories_per_shard": stories_per_shard,
         }
-        pin_plan(self.folder, self.plan, "units-*.arrow")
+        pin(self.folder, self.plan, "units-*.arrow")
 
     def _sum(self, index):
         # Beside the shard until store.json tells it.

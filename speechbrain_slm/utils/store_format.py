@@ -33,8 +33,6 @@ from speechbrain_slm.utils.store_content import check_content
 FORMAT = "speechbrain_slm.unit_store"
 VERSION = 2
 STORE_JSON = "store.json"
-# Beside the stores of all splits: what was left out of them, and why.
-LEDGER = "rejects.jsonl"
 # The speaker of a story that several tell; the manifest says who says what.
 SEVERAL = ""
 

@@ -187,7 +187,7 @@ WRITTEN = (
     "units/train/*",
     "units/valid/*",
     "units/cloze/*",
-    "units/rejects.jsonl",
+    "units/left_out.jsonl",
     "LM/model/*",
     "scores/scores.parquet",
     "scores/results.json",

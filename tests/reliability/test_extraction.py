@@ -23,10 +23,9 @@ from units_example import (
     write_manifest,
 )
 
-from speechbrain_slm.units.rejects import TooManyRejects
-from speechbrain_slm.utils.locking import lock_folder
+from speechbrain_slm.utils.jobs import lock_folder
+from speechbrain_slm.utils.ledger import LEDGER, TOO_FEW, TooManyLeftOut
 from speechbrain_slm.utils.store_format import (
-    LEDGER,
     read_info,
     read_tables,
     verify,
@@ -355,7 +354,7 @@ def test_bad_audio_goes_in_every_language(tmp_path):
         ]
         assert "another language" in here[0]["reason"]
     assert ledger[-1]["story_id"] == "lost"
-    assert ledger[-1]["reason"] == "no sentence of the story is left"
+    assert ledger[-1]["reason"] == TOO_FEW
 
     info, tables = read_tables(tmp_path / "out" / "train")
     assert info["counts"]["en"]["sentences"] == 2 * len(entries)
@@ -399,7 +398,7 @@ def test_too_many_rejects_leave_no_store(tmp_path):
     content = bad.read_bytes()
     bad.write_bytes(content[:500])
     folder = tmp_path / "out"
-    with pytest.raises(TooManyRejects, match="1 of 30 audio files"):
+    with pytest.raises(TooManyLeftOut, match="1 of 30 audio files"):
         extract(manifest, folder, LoudnessTokenizer(), max_rejects=0.01)
     assert not (folder / "train").exists()
     assert "train-003.flac" in (folder / LEDGER).read_text()

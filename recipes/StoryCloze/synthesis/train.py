@@ -14,7 +14,7 @@ if __name__ == "__main__":
     from speechbrain_slm.speech.synthesis import synthesize
     from speechbrain_slm.utils.config import load_recipe
     from speechbrain_slm.utils.distributed import world_size
-    from speechbrain_slm.utils.sharing import PARTS, claim
+    from speechbrain_slm.utils.jobs import PARTS, claim
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     from storycloze_prepare import prepare_cloze

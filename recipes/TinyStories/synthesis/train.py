@@ -18,7 +18,7 @@ if __name__ == "__main__":
     )
     from speechbrain_slm.utils.config import load_recipe
     from speechbrain_slm.utils.distributed import barrier, is_main
-    from speechbrain_slm.utils.sharing import claim_data
+    from speechbrain_slm.utils.jobs import PARTS, Share, claim
     from speechbrain_slm.utils.story_tables import refuse_others
 
     sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -57,11 +57,12 @@ if __name__ == "__main__":
         "stories_per_shard": hparams["stories_per_shard"],
     }
     plan = plan_of_speech(**speech, text=None if ready else text, tables=tables)
-    jobs = hparams["job"], hparams["num_jobs"]
+    share = Share(hparams["job"], hparams["num_jobs"])
     if not ready and is_main():
         refuse_others(folder, splits, MAKER)
     # Before anything is written: another run may log elsewhere, and write here.
-    with claim_data(folder, plan, *jobs):
+    with claim(folder / PARTS, share) as place:
+        place.pin(plan, "*/*/*.parquet", takes_over=True)
         if not ready:
             if is_main():
                 prepare_tinystories(output_folder=folder, **text)

@@ -19,7 +19,7 @@ from speechbrain_slm.units.mapping import map_manifests
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.tokenizers.bpe import check_size
 from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.sharing import claim, take_turns
+from speechbrain_slm.utils.jobs import Share, claim, take_turns
 
 
 def main(hparams, device):
@@ -73,7 +73,7 @@ def main(hparams, device):
 
 if __name__ == "__main__":
     hparams, run_options = load_recipe(sys.argv[1:])
-    jobs = hparams["job"], hparams["num_jobs"]
+    share = Share(hparams["job"], hparams["num_jobs"])
     # Not the folder of the logs alone: two runs may log to two.
-    with claim(Path(hparams["units_folder"]) / ".run", *jobs):
+    with claim(Path(hparams["units_folder"]) / ".run", share):
         main(hparams, run_options["device"])

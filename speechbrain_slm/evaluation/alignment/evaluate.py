@@ -56,7 +56,7 @@ from speechbrain_slm.utils.atomic import (
 )
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def evaluate_alignment(
     )
     if is_main():
         plan["pairs_per_shard"] = pairs_per_shard
-        pin_plan(folder / PARTS, plan, PATTERN)
+        pin(folder / PARTS, plan, PATTERN)
         remove_temporary(folder / PARTS)
         write_table(folder / PAIRS_PARQUET, pairs)
     barrier()

@@ -44,10 +44,9 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.jobs import PLAN_JSON, claim
 from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
-from speechbrain_slm.utils.plans import PLAN_JSON
-from speechbrain_slm.utils.sharing import claim
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.evaluation.cloze.accuracy import direction_of
-from speechbrain_slm.utils.store_format import LEDGER
+from speechbrain_slm.utils.ledger import LEDGER
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,

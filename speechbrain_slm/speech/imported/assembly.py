@@ -17,6 +17,7 @@ from speechbrain_slm.speech.imported.matching import align
 from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
 from speechbrain_slm.utils.atomic import TEMPORARY, atomic_path
 from speechbrain_slm.utils.distributed import rank, world_size
+from speechbrain_slm.utils.ledger import Reasons, check_share
 from speechbrain_slm.utils.ownership import (
     has_mark,
     mark_of,
@@ -24,7 +25,6 @@ from speechbrain_slm.utils.ownership import (
     withdraw,
 )
 from speechbrain_slm.utils.pieces import read_piece, write_piece
-from speechbrain_slm.utils.shares import Reasons, check_share
 from speechbrain_slm.utils.tables import MANIFEST, check_alignment
 
 logger = logging.getLogger(__name__)

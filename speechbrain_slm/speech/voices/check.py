@@ -24,8 +24,8 @@ from speechbrain_slm.utils.distributed import (
     world_size,
 )
 from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.pieces import find_piece, write_piece
-from speechbrain_slm.utils.plans import pin_plan
 
 logger = logging.getLogger(__name__)
 COMPARE = ("means", "pairs")
@@ -118,7 +118,7 @@ def embed_utterances(
     folder = Path(folder)
     if is_main():
         plan = {"encoder": encoder.identity}
-        pin_plan(folder, plan, "*.parquet", alone=True)
+        pin(folder, plan, "*.parquet", alone=True)
         remove_temporary(folder)
     barrier()
     files = dict(itertools.chain.from_iterable(drawn.values()))

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import file_stamp
+from speechbrain_slm.utils.ledger import Reasons, check_share
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
-from speechbrain_slm.utils.shares import Reasons, check_share
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,

@@ -17,9 +17,9 @@ from speechbrain_slm.stories.translation.parts import (
     read_shards,
     stories_of,
 )
+from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.columns import parquet_of
 from speechbrain_slm.utils.ownership import mark_of
-from speechbrain_slm.utils.publishing import published_together
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)

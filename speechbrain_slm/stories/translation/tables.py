@@ -9,7 +9,6 @@ reason in a ledger.
 
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,22 +33,22 @@ from speechbrain_slm.stories.translation.parts import (
     write_part,
 )
 from speechbrain_slm.utils.atomic import read_json, write_json
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import is_main
 from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.jobs import (
+    PLAN_JSON,
+    Progress,
+    Share,
+    claim,
+    missing,
+    together,
+)
 from speechbrain_slm.utils.ownership import refuse_foreign
-from speechbrain_slm.utils.plans import PLAN_JSON
-from speechbrain_slm.utils.sharing import claim, join_plan
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 
 USAGE_JSON = "usage.json"
-LOG_INTERVAL = 10  # seconds between two lines on the progress
 # A back-end that fails most of its first stories is not worth its money.
 _TRIAL = 50
 
@@ -134,12 +133,9 @@ def translate_table(
     """
     path_in, path_out, folder = Path(path_in), Path(path_out), Path(folder)
     checks = checks or Checks()
-    if not (job is None or 0 <= job < num_jobs):
-        raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")
-    with (
-        claim(folder, job, num_jobs) as own,
-        open_stories(path_in) as held,
-    ):
+    share = Share(job, num_jobs)
+    with claim(folder, share) as place, open_stories(path_in) as held:
+        plan = {}
         if is_main():
             facts = survey(held, source_language, stories_per_shard)
             output_schema(held, target_language, leave_out)
@@ -152,8 +148,8 @@ def translate_table(
                 "checks": vars(checks),
                 "translator": translator.identity,
             }
-            join_plan(folder, own, plan, f"**/{PARTS}")
-        barrier()
+        # What the main rank has found in the table, the others read here.
+        place.pin(plan, f"**/{PARTS}")
         plan = read_json(folder / PLAN_JSON)
         num_shards = -(-plan["stories"] // stories_per_shard)
         done = find_parts(folder)
@@ -161,25 +157,14 @@ def translate_table(
             # What is none of this plan is told before anything is paid for.
             for path in done.values():
                 read_part(path, plan)
-        share = [
-            number
-            for number in range(num_shards)
-            if number not in done and (job is None or number % num_jobs == job)
-        ]
-        # No rank publishes before every rank has listed what is missing.
-        barrier()
-        run = _Run(translator, checks, own, folder, max_rejected, plan)
-        run.work(
-            read_shards(
-                held, [*STORIES.names, source_language], stories_per_shard
-            ),
-            share[rank() :: world_size()],
-            source_language,
-        )
-        barrier()
-        if is_main():
-            _write_usage(translator, folder)
-        if job is not None or not is_main():
+        numbers = missing(range(num_shards), done.__contains__, share)
+        run = _Run(translator, checks, place.own, folder, max_rejected, plan)
+        columns = [*STORIES.names, source_language]
+        shards = read_shards(held, columns, stories_per_shard)
+        with together():
+            run.work(shards, numbers, source_language)
+        _write_usage(translator, folder)
+        if not share.merges:
             return None
         return assemble(
             held,
@@ -220,20 +205,15 @@ class _Run:
                     pending.append((number, shard))
                     yield shard
 
-        begin = said = time.monotonic()
-        results = self.translator.translate(stories(), self.checks)
-        for count, answers in enumerate(results, 1):
+        progress = Progress(len(numbers))
+        for answers in self.translator.translate(stories(), self.checks):
             number, shard = pending.popleft()
             rows = [
                 self._row(story, answer)
                 for story, answer in zip(shard, answers, strict=True)
             ]
             write_part(self.own, number, rows, facts_of(self.plan, shard))
-            now = time.monotonic()
-            if now - said >= LOG_INTERVAL or count == len(numbers):
-                said = now
-                left = (now - begin) / count * (len(numbers) - count)
-                self._report(count, len(numbers), left)
+            progress.add(note=self._note)
             if self.stories >= _TRIAL and (
                 self.rejected > self.most * self.stories
             ):
@@ -259,20 +239,12 @@ class _Run:
             "reason": reason,
         }
 
-    def _report(self, count, total, left):
+    def _note(self):
         usage = _write_usage(self.translator, self.folder)
-        logger.info(
-            "Rank %d of %d: %d of its %d shards, %d stories, %d left out, "
-            "%.0f s left%s",
-            rank(),
-            world_size(),
-            count,
-            total,
-            self.stories,
-            self.rejected,
-            left,
-            f"; used in all runs: {json.dumps(usage)}" if usage else "",
-        )
+        told = f"{self.stories} stories, {self.rejected} left out"
+        if usage:
+            told += f"; used in all runs: {json.dumps(usage)}"
+        return told
 
 
 def _write_usage(translator, folder):

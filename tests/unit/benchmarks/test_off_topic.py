@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from speechbrain_slm.benchmarks.off_topic import write_topic_items
-from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,

@@ -314,11 +314,11 @@ def test_a_convention_is_checked(tmp_path, convention, message):
         evaluate_cloze("no", "such", "file", tmp_path, convention)
 
 
-def test_a_missing_story_points_at_the_rejects(
+def test_a_missing_story_points_at_the_ledger(
     tmp_path, model_folder, store_folder
 ):
     items = write_items(tmp_path / "items.parquet", right="story-999")
-    ledger = str(store_folder.parent / "rejects.jsonl")
+    ledger = str(store_folder.parent / "left_out.jsonl")
     with pytest.raises(ValueError, match=rf"rejected, {re.escape(ledger)} "):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)
 

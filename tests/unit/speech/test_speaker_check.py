@@ -23,7 +23,7 @@ from speechbrain_slm.speech.voices.encoders import (
 from speechbrain_slm.speech.voices.filter import leave_out_voices
 from speechbrain_slm.speech.voices.report import voices_table, write_report
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
-from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,

@@ -20,7 +20,7 @@ from speechbrain_slm.speech.imported.rows import Columns
 from speechbrain_slm.speech.imported.sources import iterate_parts
 from speechbrain_slm.speech.imported.spoken import import_spoken
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,

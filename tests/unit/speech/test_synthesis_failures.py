@@ -17,8 +17,8 @@ from speechbrain_slm.speech.audio_files import check_whole, encode
 from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.utterances import Trim
 from speechbrain_slm.utils.distributed import init_distributed
-from speechbrain_slm.utils.locking import FolderInUse, lock_folder
-from speechbrain_slm.utils.shares import TooManyLeftOut
+from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,

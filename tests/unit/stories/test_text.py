@@ -18,7 +18,7 @@ from speechbrain_slm.stories.sources import (
 from speechbrain_slm.stories.table_sources import JSONLines
 from speechbrain_slm.stories.text import prepare_text
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
 
 RULES = [LanguageRules(key, ["Latin"], 15, 250) for key in ("en", "fr")]

@@ -16,7 +16,7 @@ from speechbrain_slm.stories.translation.tables import (
     translate_table,
 )
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.locking import FolderInUse, lock_folder
+from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 
 
 def fake(text):
@@ -206,7 +206,7 @@ def test_two_runs_on_one_folder(tmp_path):
     with lock_folder(parts):
         with pytest.raises(FolderInUse):
             translate(tmp_path, Reverser())
-        with pytest.raises(FolderInUse, match="no array job"):
+        with pytest.raises(FolderInUse):
             translate(tmp_path, Reverser(), job=0, num_jobs=2)
     with lock_folder(parts / "job-0-of-2"):
         with pytest.raises(FolderInUse):

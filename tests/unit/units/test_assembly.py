@@ -22,6 +22,7 @@ from speechbrain_slm.units.utterances import (
     Utterances,
     write_utterances,
 )
+from speechbrain_slm.utils.ledger import OTHER_LANGUAGE, TOO_FEW
 from speechbrain_slm.utils.store_format import read_tables
 
 
@@ -157,7 +158,7 @@ def test_dropped_sentences_go_in_all_languages(tmp_path):
         }
         for story in ("s", "t")
         for language in ("en", "fr", "de")
-        for sentence in (0, 1)
+        for sentence in range(3)
     ]
     bad = ("s1fr", "t0de", "t1en")
     encoded = [
@@ -172,11 +173,16 @@ def test_dropped_sentences_go_in_all_languages(tmp_path):
     table, utterances = pa.Table.from_pylist(rows), Utterances(tmp_path)
     kept, ledger = drop_rejected(table, utterances, utterances.locate(table))
     audio = kept.table["audio"].take(pa.array(kept.rows)).to_pylist()
-    assert audio == ["s0en", "s0fr", "s0de"]
+    assert audio == [f"s{n}{key}" for key in ("en", "fr", "de") for n in (0, 2)]
     assert kept.utterances.tolist() == [names.index(name) for name in audio]
     ledger = list(ledger)
-    assert len(ledger) == 3 + 6 + 1
-    assert ledger[1]["reason"] == "bad"
+    assert [entry["reason"] for entry in ledger] == [
+        *(OTHER_LANGUAGE, "bad", OTHER_LANGUAGE),
+        *(OTHER_LANGUAGE, "bad", TOO_FEW),
+        *(OTHER_LANGUAGE, OTHER_LANGUAGE, TOO_FEW),
+        *("bad", OTHER_LANGUAGE, TOO_FEW),
+        TOO_FEW,
+    ]
     assert ledger[-1]["story_id"] == "t"
 
 

@@ -15,8 +15,7 @@ from speechbrain_slm.units.utterances import (
     forget_rejects,
     utterance_files,
 )
-from speechbrain_slm.utils.locking import FolderInUse, lock_folder
-from speechbrain_slm.utils.sharing import claim
+from speechbrain_slm.utils.jobs import FolderInUse, Share, claim, lock_folder
 
 
 @pytest.fixture
@@ -245,9 +244,9 @@ def test_second_extraction_is_refused_but_for_array_jobs(table, tmp_path):
     folder = tmp_path / "out"
     with claim(folder), pytest.raises(FolderInUse, match=str(folder)):
         run(table, folder)
-    with claim(folder), pytest.raises(FolderInUse, match="no array job"):
+    with claim(folder), pytest.raises(FolderInUse, match="another process"):
         run(table, folder, job=0, num_jobs=2)
-    with claim(folder, job=0, num_jobs=2):
+    with claim(folder, Share(0, 2)):
         with pytest.raises(FolderInUse):
             run(table, folder)
         with pytest.raises(FolderInUse):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from speechbrain_slm.utils import config, experiment
-from speechbrain_slm.utils.locking import FolderInUse
+from speechbrain_slm.utils.jobs import FolderInUse
 
 
 @pytest.fixture

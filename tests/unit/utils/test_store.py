@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.utils.plans import pin_plan
+from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.store_format import read_info, read_tables, verify
 
@@ -138,20 +138,20 @@ def test_another_configuration_is_refused(tmp_path, changes, field):
 
 
 def test_plan_of_which_nothing_was_made_is_replaced_by_one_alone(tmp_path):
-    pin_plan(tmp_path, {"seed": 1}, "shard-*")
+    pin(tmp_path, {"seed": 1}, "shard-*")
     with pytest.raises(ValueError, match="seed: expected 2, found 1"):
-        pin_plan(tmp_path, {"seed": 2}, "shard-*")
-    pin_plan(tmp_path, {"seed": 2}, "shard-*", alone=True)
+        pin(tmp_path, {"seed": 2}, "shard-*")
+    pin(tmp_path, {"seed": 2}, "shard-*", alone=True)
     (tmp_path / "shard-0").touch()
     with pytest.raises(ValueError, match="seed: expected 1, found 2"):
-        pin_plan(tmp_path, {"seed": 1}, "shard-*", alone=True)
-    pin_plan(tmp_path, {"seed": 2}, "shard-*")
+        pin(tmp_path, {"seed": 1}, "shard-*", alone=True)
+    pin(tmp_path, {"seed": 2}, "shard-*")
 
 
 def test_shards_without_a_plan_are_refused(tmp_path):
     (tmp_path / "units-00000.arrow").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"no plan\.json"):
-        pin_plan(tmp_path, {}, "units-*.arrow")
+        pin(tmp_path, {}, "units-*.arrow")
 
 
 @pytest.fixture

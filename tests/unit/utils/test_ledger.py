@@ -4,7 +4,12 @@ import logging
 
 import pytest
 
-from speechbrain_slm.utils.shares import Reasons, TooManyLeftOut, check_share
+from speechbrain_slm.utils.ledger import (
+    Reasons,
+    TooManyLeftOut,
+    check_share,
+    open_ledger,
+)
 
 
 def check(left_out, most=0.2):
@@ -36,3 +41,21 @@ def test_a_message_does_not_grow_with_what_is_left_out():
     with pytest.raises(TooManyLeftOut) as error:
         check(1000)
     assert len(str(error.value)) < 1000
+
+
+def test_a_line_says_what_it_can(tmp_path):
+    path = tmp_path / "left_out.jsonl"
+    with open_ledger(path) as ledger:
+        ledger.write(
+            action="dropped", reason="silent", detail="", sentence=0, split="a"
+        )
+        ledger.write(action="kept", reason="mixed down", story_id="\ud800")
+        with pytest.raises(KeyError, match="no field source"):
+            ledger.write(source="x")
+    lines = path.read_text().splitlines()
+    assert lines[0] == (
+        '{"split": "a", "sentence": 0, "action": "dropped", "reason": "silent"}'
+    )
+    assert "\\ud800" in lines[1]
+    assert str(ledger.reasons["a"]) == "1 x silent"
+    assert ledger.counts == {"dropped: silent": 1, "kept: mixed down": 1}

@@ -1,0 +1,388 @@
+"""One runner for work that is cut into shards, shared, and resumed.
+
+A stage says what its shards are, which are done, and how one is made. Who may
+write, what the folder will hold, who makes which shard, that nobody begins
+before all have looked, and how far it is: that stands here.
+
+    with claim(folder, Share(job, num_jobs)) as place:
+        place.pin(configuration, made="part-*")
+        run(missing(shards, is_done, place.share), make)
+        if place.share.merges:
+            ...
+
+A shard is found by what it holds, never by who made it (a piece says what it
+is of, see ``utils.pieces``; other files are named by their content): whoever
+comes next may have other ranks, other array jobs, or changed input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+from speechbrain_slm.utils.atomic import read_json, remove_temporary, write_json
+from speechbrain_slm.utils.distributed import (
+    barrier,
+    is_main,
+    rank,
+    world_size,
+)
+from speechbrain_slm.utils.hashing import difference
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+# Of a data folder: holds its lock, its plan, and what a rerun goes on from.
+PARTS = "parts"
+PLAN_JSON = "plan.json"
+LOG_INTERVAL = 10  # seconds between two lines on the progress
+
+
+class FolderInUse(RuntimeError):
+    """Another process is writing to the folder."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a run does of a stage: all of it, or an array job's share.
+
+    Arguments
+    ---------
+    job : int, optional
+        0 to ``num_jobs - 1``. None: there are no array jobs.
+
+    Raises
+    ------
+    ValueError
+        If there is no such job.
+
+    Example
+    -------
+    >>> Share(1, 4).of(range(10))
+    range(1, 10, 4)
+    """
+
+    job: int | None = None
+    num_jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.job is not None and not 0 <= self.job < self.num_jobs:
+            raise ValueError(
+                f"job is {self.job}; expected 0 to {self.num_jobs - 1}, or null"
+            )
+
+    def of(self, shards: Sequence[T]) -> Sequence[T]:
+        """Return those of the share: fixed, whatever is done of them.
+
+        Array jobs need not start at the same time.
+        """
+        return shards if self.job is None else shards[self.job :: self.num_jobs]
+
+    @property
+    def merges(self) -> bool:
+        """Whether this process puts the pieces together, once all are there."""
+        return self.job is None and is_main()
+
+
+ALL = Share()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A folder that this run may write to; ``own`` is where it writes."""
+
+    folder: Path
+    own: Path
+    share: Share
+
+    def pin(self, content: dict, made: str, takes_over: bool = False) -> None:
+        """Write down what the folder will hold, or refuse one begun otherwise.
+
+        A configuration that nothing was made of yet, such as that of array
+        jobs which failed at the door, is replaced by whoever is alone.
+
+        Arguments
+        ---------
+        content : All that decides what the folder holds; JSON can hold it.
+        made : Pattern of the files that need it to be understood.
+        takes_over
+            A run without array jobs makes the folder its own, whatever was
+            made: its files are found by content, others are replaced.
+
+        Raises
+        ------
+        ValueError
+            See :func:`pin`.
+        """
+        if is_main():
+            # Jobs that start together must not both write it.
+            with take_turns(self.folder):
+                self._pin(content, made, takes_over)
+        barrier()
+
+    def _pin(self, content, made, takes_over):
+        if self.share.job is None:
+            if takes_over and (lines := _differences(self.folder, content)):
+                logger.info(
+                    "%s is made anew: %s", self.folder.parent, "; ".join(lines)
+                )
+            pin(self.folder, content, "" if takes_over else made, alone=True)
+            return
+        try:
+            pin(self.folder, content, made)
+        except ValueError as error:
+            if self._is_only_job():
+                pin(self.folder, content, made, alone=True)
+            elif takes_over:
+                raise ValueError(
+                    f"{error} A run without 'job', once the array jobs have "
+                    "ended, takes the folder over and makes what has changed."
+                ) from error
+            else:
+                raise
+
+    def _is_only_job(self):
+        for other in self.folder.glob("job-*"):
+            try:
+                if other != self.own:
+                    lock_folder(other).close()
+            except FolderInUse:
+                return False
+        return True
+
+
+@contextlib.contextmanager
+def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
+    """Keep others out of a folder that only array jobs may share.
+
+    The lock is the kernel's, so that a kill frees the folder; what else it
+    left under temporary names is removed. Only the main rank asks: the others
+    belong to it.
+
+    Raises
+    ------
+    FolderInUse
+        If another run that may not share it has it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> with claim(folder, Share(0, 2)), claim(folder, Share(1, 2)) as place:
+    ...     place.own.name
+    'job-1-of-2'
+    >>> with claim(folder), claim(folder, Share(0, 2)):
+    ...     pass
+    Traceback (most recent call last):
+    ...
+    speechbrain_slm.utils.jobs.FolderInUse: ...
+    """
+    own = folder = Path(folder)
+    if share.job is not None:
+        own = folder / f"job-{share.job}-of-{share.num_jobs}"
+    with contextlib.ExitStack() as stack:
+        if is_main():
+            if share.job is not None:
+                stack.enter_context(_lock(folder, fcntl.LOCK_SH))
+            stack.enter_context(lock_folder(own))
+            if share.job is None:
+                for other in folder.glob("job-*"):
+                    remove_temporary(other)
+        yield Claim(folder, own, share)
+
+
+def lock_folder(folder: str | Path) -> IO:
+    """Keep other runs out of a folder for as long as the file is open.
+
+    Returns
+    -------
+    Its ``.lock``. Closing it, or the end of the process, frees the folder.
+
+    Raises
+    ------
+    FolderInUse
+        If another run has it.
+    """
+    file = _lock(Path(folder), fcntl.LOCK_EX)
+    remove_temporary(folder)
+    return file
+
+
+def _lock(folder: Path, kind: int, wait: bool = False) -> IO:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115, held by the caller
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise FolderInUse(
+            f"{folder} is being written by another process; wait for it to "
+            "end, or choose another output_folder"
+        ) from None
+    return file
+
+
+@contextlib.contextmanager
+def take_turns(folder: str | Path) -> Iterator[None]:
+    """Wait until no other run is between the same lines.
+
+    Array jobs that start together need one tokenizer: the first to come fits
+    it, the others wait and load it.
+    """
+    if not is_main():
+        yield
+        return
+    with _lock(Path(folder) / ".turns", fcntl.LOCK_EX, wait=True):
+        yield
+
+
+def pin(
+    folder: str | Path, content: dict, made: str, alone: bool = False
+) -> None:
+    """Write ``plan.json``: what a folder will hold, before its first file.
+
+    Arguments
+    ---------
+    content : All that decides what the folder holds; JSON can hold it.
+    made
+        Pattern of the files that need it to be understood; none if empty.
+    alone
+        No other process writes to the folder: another configuration of which
+        nothing was made yet is replaced.
+
+    Raises
+    ------
+    ValueError
+        If the folder has another one (the message names the fields), or such
+        files but none. Nothing is changed.
+    """
+    path = Path(folder) / PLAN_JSON
+    stray = sorted(Path(folder).glob(made)) if made else []
+    if not path.is_file() and stray:
+        raise ValueError(
+            f"{folder} holds {stray[0].name} but no {PLAN_JSON}, so nothing "
+            "says what made it; choose another folder or remove this one"
+        )
+    if lines := _differences(folder, content):
+        if stray or not alone:
+            raise ValueError(
+                f"{folder} was begun with another configuration "
+                f"({'; '.join(lines)}). Choose another folder, or remove this "
+                "one to start over."
+            )
+    elif path.is_file():
+        return
+    write_json(path, content)
+
+
+def _differences(folder, content):
+    path = Path(folder) / PLAN_JSON
+    if not path.is_file():
+        return []
+    # As it will be read: JSON makes a list of a tuple.
+    return difference(json.loads(json.dumps(content)), read_json(path))
+
+
+def missing(
+    shards: Iterable[T], is_done: Callable[[T], bool], share: Share = ALL
+) -> list[T]:
+    """List what this rank has to make; :func:`run` makes it.
+
+    Every rank looks at all of the share, and takes its own of what is missing:
+    after a kill they have equally much to do again.
+    """
+    left = [shard for shard in share.of(list(shards)) if not is_done(shard)]
+    return list(deal(left))
+
+
+def deal(shards: Sequence[T]) -> Sequence[T]:
+    """Return those of this rank."""
+    return shards[rank() :: world_size()]
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Begin when all ranks have come, and end when all have.
+
+    No rank may publish before every rank has listed what is missing: one that
+    looks later would find less, and take other shards than the rest leave it.
+    """
+    barrier()
+    yield
+    barrier()
+
+
+def run(
+    shards: Sequence[T],
+    make: Callable[[T], object],
+    what: str = "shards",
+    weight: Callable[[T], float] = lambda shard: 1,
+) -> None:
+    """Make shards, all ranks at the same time, and say how far it is.
+
+    Arguments
+    ---------
+    shards : This rank's; see :func:`missing`.
+    make : Publishes one, all of it or nothing.
+    what : Their name in the log.
+    weight : How much work one is, in any unit.
+    """
+    with together():
+        progress = Progress(sum(map(weight, shards)), what)
+        for shard in shards:
+            make(shard)
+            progress.add(weight(shard))
+
+
+class Progress:
+    """Says now and then how far this rank is, and how long it will take.
+
+    Arguments
+    ---------
+    total : How much it has to do.
+    what : What is counted.
+    per : How many make one in the log: 3600 where seconds show as hours.
+    """
+
+    def __init__(
+        self, total: float, what: str = "shards", per: float = 1
+    ) -> None:
+        self.total, self.what, self.per = total, what, per
+        self.done = 0.0
+        self.start = self.said = time.monotonic()
+
+    def add(self, amount: float = 1, note: Callable[[], str] = str) -> None:
+        """Count what was done.
+
+        Arguments
+        ---------
+        note : Says more, where a line is written.
+        """
+        self.done += amount
+        # The last one may miss the sum by a rounding error.
+        left = max(self.total - self.done, 0.0)
+        now = time.monotonic()
+        if now - self.said < LOG_INTERVAL and left > 1e-6 * self.total:
+            return
+        self.said = now
+        form = ".0f" if self.per == 1 else ".2f"
+        logger.info(
+            "Rank %d of %d: %s of its %s %s, %.0f s left%s",
+            rank(),
+            world_size(),
+            format(self.done / self.per, form),
+            format(self.total / self.per, form),
+            self.what,
+            left / self.speed,
+            f"; {told}" if (told := note()) else "",
+        )
+
+    @property
+    def speed(self) -> float:
+        """How much was done a second."""
+        return max(self.done, 1e-9) / max(time.monotonic() - self.start, 1e-9)

@@ -1,0 +1,225 @@
+"""What is left out: one file, one schema, one rule, and how much may go.
+
+Whatever a stage leaves out, or keeps with a note, stands in its ledger with
+the reason. More than a share that the user sets stops the run; much, though
+less than that, is a warning. Neither message grows with what is left out: it
+gives the commonest reasons, with an example of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from speechbrain_slm.utils.atomic import atomic_path
+
+logger = logging.getLogger(__name__)
+LEDGER = "left_out.jsonl"
+# In the order of a line; what means nothing is absent.
+FIELDS = (
+    "split",
+    "story_id",
+    "sentence",  # its number in the stage's input
+    "language",
+    "speaker",
+    "item",
+    "place",  # in a source: a file and a row
+    "audio",
+    "text",
+    "action",  # dropped or kept
+    "reason",  # the same words for all of a kind
+    "detail",
+)
+# A single sentence is no story: there is nothing to continue.
+MIN_SENTENCES = 2
+TOO_FEW = f"fewer than {MIN_SENTENCES} sentences of the story are left"
+OTHER_LANGUAGE = "dropped in another language"
+# A loss that a person should look at, whatever share is allowed.
+MUCH = 0.05
+_SHOWN = 3  # reasons
+_LONGEST = 150  # characters of a reason and of an example
+
+
+class TooManyLeftOut(RuntimeError):
+    """More is left out than the run may leave out."""
+
+
+def goes(had, left):
+    """Tell whether a story goes as a whole: the one rule, wherever it is told.
+
+    One that lost sentences goes where fewer than two are left; one that never
+    had two is what the user wanted (an ending, a proverb), and stays.
+
+    Arguments
+    ---------
+    had, left : int or numpy.ndarray
+        Its sentences before and after.
+
+    Example
+    -------
+    >>> [goes(had, left) for had, left in ((5, 2), (2, 1), (1, 1), (1, 0))]
+    [False, True, False, True]
+    """
+    return (left < had) & (left < MIN_SENTENCES)
+
+
+class Reasons:
+    """Counts of what is left out, by the kind of reason.
+
+    The kind is what stands before the first colon.
+
+    Example
+    -------
+    >>> reasons = Reasons()
+    >>> reasons.add("no audio: a.wav does not exist")
+    >>> reasons.add("no audio: b.wav does not exist")
+    >>> reasons.add("silent")
+    >>> str(reasons)
+    '2 x no audio (the first: a.wav does not exist); 1 x silent'
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str, count: int = 1) -> None:
+        """Count a reason: a kind, and after a colon what it is about."""
+        kind, _, example = reason.partition(": ")
+        kind = kind[:_LONGEST]
+        self._counts[kind] += count
+        self._examples.setdefault(kind, example[:_LONGEST])
+
+    def __str__(self) -> str:
+        shown = [
+            f"{count} x {kind}"
+            + (f" (the first: {example})" if example else "")
+            for kind, count in self._counts.most_common(_SHOWN)
+            for example in [self._examples[kind]]
+        ]
+        if len(self._counts) > _SHOWN:
+            shown.append(f"{len(self._counts) - _SHOWN} other reasons")
+        return "; ".join(shown)
+
+
+class Ledger:
+    """Writes a ledger, and counts.
+
+    Attributes
+    ----------
+    reasons : dict
+        split -> Reasons of what was dropped of it.
+    counts : collections.Counter
+        Of ``"<action>: <reason>"``.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self.reasons: defaultdict[str, Reasons] = defaultdict(Reasons)
+        self.counts: Counter[str] = Counter()
+        self._file = file
+
+    def write(self, **entry: str | int | None) -> None:
+        """Write a line.
+
+        Arguments
+        ---------
+        **entry : Of ``FIELDS``; what is None or empty is absent.
+        """
+        if unknown := entry.keys() - set(FIELDS):
+            raise KeyError(f"a ledger has no field {', '.join(unknown)}")
+        line = {
+            name: entry[name]
+            for name in FIELDS
+            if entry.get(name) not in (None, "")
+        }
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        action, reason = entry["action"], entry["reason"]
+        self.counts[f"{action}: {reason}"] += 1
+        if action == "dropped":
+            detail = f": {entry['detail']}" if entry.get("detail") else ""
+            self.reasons[str(entry.get("split", ""))].add(f"{reason}{detail}")
+
+    def __str__(self) -> str:
+        """Say what was dropped of each split, and why."""
+        return "; ".join(
+            f"{split}: {reasons}" if split else str(reasons)
+            for split, reasons in self.reasons.items()
+        )
+
+
+@contextlib.contextmanager
+def open_ledger(path: str | Path) -> Iterator[Ledger]:
+    """Write a ledger, all of it or nothing.
+
+    Arguments
+    ---------
+    path
+        ``left_out.jsonl``, or beside a table that is written on its own
+        ``<table>.left_out.jsonl``.
+    """
+    with (
+        atomic_path(path) as temporary,
+        # JSON lines may hold half of a surrogate pair; so escaped, too.
+        open(
+            temporary, "w", encoding="utf-8", errors="backslashreplace"
+        ) as file,
+    ):
+        yield Ledger(file)
+
+
+def write_ledger(path: str | Path, entries: Iterable[dict]) -> Reasons:
+    """Write a ledger of one split, and return its reasons."""
+    with open_ledger(path) as ledger:
+        for entry in entries:
+            ledger.write(**entry)
+    return ledger.reasons[""]
+
+
+def check_share(
+    what: str,
+    left_out: int,
+    total: int,
+    most: float,
+    reasons: Reasons | str,
+    ledger: str | Path,
+    advice: str,
+    forget: Callable[[], object] = lambda: None,
+    key: str = "max_left_out",
+) -> None:
+    """Stop where too much is left out, warn where much is.
+
+    Arguments
+    ---------
+    what : What is counted, e.g. ``rows of train``.
+    most : The share of them that may go.
+    advice : What to do, a sentence.
+    forget
+        Called before the error: removes what says of the input that it is bad,
+        so that a rerun looks at it again. It may be mended.
+    key : What the share is called in YAML.
+
+    Raises
+    ------
+    TooManyLeftOut
+        Says the share, the value, the reasons and the ledger.
+    """
+    if not left_out:
+        return
+    share = left_out / total
+    shown = (
+        f"{left_out} of {total} {what} are left out ({share:.2%}): {reasons}. "
+        f"{ledger} names each with its reason"
+    )
+    if share > most:
+        forget()
+        raise TooManyLeftOut(
+            f"{shown}; {key} allows {most:.2%}. {advice} Or raise {key}."
+        )
+    if share > MUCH:
+        logger.warning("Warning: %s.", shown)
+    else:
+        logger.info("%s.", shown)
