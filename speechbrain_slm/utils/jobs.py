@@ -10,9 +10,8 @@ before all have looked, and how far it is: that stands here.
         if place.share.merges:
             ...
 
-A shard is found by what it holds, never by who made it (a piece says what it
-is of, see ``utils.pieces``; other files are named by their content): whoever
-comes next may have other ranks, other array jobs, or changed input.
+What is done is told by what a file holds (a piece says what it is of), never
+by who made it: the next run may have other ranks, jobs, or changed input.
 """
 
 from __future__ import annotations
@@ -55,12 +54,7 @@ class Share:
     Arguments
     ---------
     job : int, optional
-        0 to ``num_jobs - 1``. None: there are no array jobs.
-
-    Raises
-    ------
-    ValueError
-        If there is no such job.
+        0 to ``num_jobs - 1``, else a ValueError. None: no array jobs.
 
     Example
     -------
@@ -78,10 +72,8 @@ class Share:
             )
 
     def of(self, shards: Sequence[T]) -> Sequence[T]:
-        """Return those of the share: fixed, whatever is done of them.
-
-        Array jobs need not start at the same time.
-        """
+        """Return those of the share."""
+        # Whatever is done of them: jobs need not start at the same time.
         return shards if self.job is None else shards[self.job :: self.num_jobs]
 
     @property
@@ -104,21 +96,14 @@ class Claim:
     def pin(self, content: dict, made: str, takes_over: bool = False) -> None:
         """Write down what the folder will hold, or refuse one begun otherwise.
 
-        A configuration that nothing was made of yet, such as that of array
-        jobs which failed at the door, is replaced by whoever is alone.
+        As :func:`pin` does; one that nothing was made of yet, such as that of
+        array jobs which failed at the door, gives way to whoever is alone.
 
         Arguments
         ---------
-        content : All that decides what the folder holds; JSON can hold it.
-        made : Pattern of the files that need it to be understood.
         takes_over
             A run without array jobs makes the folder its own, whatever was
             made: its files are found by content, others are replaced.
-
-        Raises
-        ------
-        ValueError
-            See :func:`pin`.
         """
         if is_main():
             # Jobs that start together must not both write it.
@@ -137,15 +122,11 @@ class Claim:
         try:
             pin(self.folder, content, made)
         except ValueError as error:
-            if self._is_only_job():
-                pin(self.folder, content, made, alone=True)
-            elif takes_over:
-                raise ValueError(
-                    f"{error} A run without 'job', once the array jobs have "
-                    "ended, takes the folder over and makes what has changed."
-                ) from error
-            else:
-                raise
+            # Asked last: it locks the folders of the others for a moment.
+            if not self._is_only_job():
+                way = " A run without 'job' takes it over." * takes_over
+                raise ValueError(f"{error}{way}") from error
+            pin(self.folder, content, made, alone=True)
 
     def _is_only_job(self):
         for other in self.folder.glob("job-*"):
@@ -161,14 +142,9 @@ class Claim:
 def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
     """Keep others out of a folder that only array jobs may share.
 
-    The lock is the kernel's, so that a kill frees the folder; what else it
-    left under temporary names is removed. Only the main rank asks: the others
+    The lock is the kernel's, so that a kill frees the folder; what it left
+    under temporary names is removed. Only the main rank asks: the others
     belong to it.
-
-    Raises
-    ------
-    FolderInUse
-        If another run that may not share it has it.
 
     Example
     -------
@@ -197,16 +173,9 @@ def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
 
 
 def lock_folder(folder: str | Path) -> IO:
-    """Keep other runs out of a folder for as long as the file is open.
+    """Keep other runs out of a folder for as long as its ``.lock`` is open.
 
-    Returns
-    -------
-    Its ``.lock``. Closing it, or the end of the process, frees the folder.
-
-    Raises
-    ------
-    FolderInUse
-        If another run has it.
+    What killed processes left under temporary names is removed.
     """
     file = _lock(Path(folder), fcntl.LOCK_EX)
     remove_temporary(folder)
@@ -231,8 +200,7 @@ def _lock(folder: Path, kind: int, wait: bool = False) -> IO:
 def take_turns(folder: str | Path) -> Iterator[None]:
     """Wait until no other run is between the same lines.
 
-    Array jobs that start together need one tokenizer: the first to come fits
-    it, the others wait and load it.
+    Of array jobs that start together, the first fits the tokenizer.
     """
     if not is_main():
         yield
@@ -293,8 +261,8 @@ def missing(
 ) -> list[T]:
     """List what this rank has to make; :func:`run` makes it.
 
-    Every rank looks at all of the share, and takes its own of what is missing:
-    after a kill they have equally much to do again.
+    Every rank looks at all of the share and takes its own of what is missing:
+    after a kill they have equally much to do.
     """
     left = [shard for shard in share.of(list(shards)) if not is_done(shard)]
     return list(deal(left))
@@ -309,9 +277,9 @@ def deal(shards: Sequence[T]) -> Sequence[T]:
 def together() -> Iterator[None]:
     """Begin when all ranks have come, and end when all have.
 
-    No rank may publish before every rank has listed what is missing: one that
-    looks later would find less, and take other shards than the rest leave it.
+    So none publishes before every rank has listed what is missing.
     """
+    # One that looks later would find less, and deal it out otherwise.
     barrier()
     yield
     barrier()
@@ -321,7 +289,6 @@ def run(
     shards: Sequence[T],
     make: Callable[[T], object],
     what: str = "shards",
-    weight: Callable[[T], float] = lambda shard: 1,
 ) -> None:
     """Make shards, all ranks at the same time, and say how far it is.
 
@@ -330,13 +297,12 @@ def run(
     shards : This rank's; see :func:`missing`.
     make : Publishes one, all of it or nothing.
     what : Their name in the log.
-    weight : How much work one is, in any unit.
     """
     with together():
-        progress = Progress(sum(map(weight, shards)), what)
+        progress = Progress(len(shards), what)
         for shard in shards:
             make(shard)
-            progress.add(weight(shard))
+            progress.add()
 
 
 class Progress:
@@ -357,12 +323,7 @@ class Progress:
         self.start = self.said = time.monotonic()
 
     def add(self, amount: float = 1, note: Callable[[], str] = str) -> None:
-        """Count what was done.
-
-        Arguments
-        ---------
-        note : Says more, where a line is written.
-        """
+        """Count what was done; ``note`` says more, where a line is written."""
         self.done += amount
         # The last one may miss the sum by a rounding error.
         left = max(self.total - self.done, 0.0)
