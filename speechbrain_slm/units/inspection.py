@@ -4,7 +4,10 @@ Everything but the counts and the codebook's use is measured on stories drawn
 by a seed.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +17,6 @@ from speechbrain_slm.units.quality import (
     codebook_use,
     deduplication_ratio,
     frame_labels,
-    length_quantiles,
     normalized_mutual_information,
     voice_distance,
 )
@@ -33,6 +35,7 @@ PHONES = pa.schema(
 )
 PHONES_KEY = ("story_id", "sentence", "language", "start")
 SPOKEN = ["language", "speaker"]
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SHOWN = 12  # units of a sample sentence
 
 
@@ -42,7 +45,7 @@ def inspect_store(
     phones: str | Path | None = None,
     num_stories: int = 5000,
     seed: int = 1986,
-) -> dict:
+) -> dict[str, Any]:
     """Verify and measure a store.
 
     Arguments
@@ -62,21 +65,6 @@ def inspect_store(
     ValueError
         If a file is damaged (the message names it), the manifest is of other
         stories, or phones cannot be laid beside the units.
-
-    Example
-    -------
-    >>> from speechbrain_slm.utils.store import StoreWriter
-    >>> tokenizer = dict(identity="1a", vocabulary_size=5, frame_rate=25.0,
-    ...                  deduplicated=False, config={})
-    >>> folder = getfixture("tmp_path")
-    >>> writer = StoreWriter(folder, tokenizer, source="2b", num_shards=1)
-    >>> writer.write(0, [("s0", "en", "alto", [[1, 1], [4, 4]])])
-    >>> _ = writer.finish()
-    >>> found = inspect_store(folder)
-    >>> found["codebook"]["dead"]
-    3
-    >>> found["languages"]["en"]["deduplication_ratio"]
-    0.5
     """
     info, tables = read_tables(folder)
     tokenizer = info["tokenizer"]
@@ -86,22 +74,24 @@ def inspect_store(
             "no place in time; phones need a unit a frame. Extract with "
             "deduplicate: False and bpe: null, or leave out --phones."
         )
-    rows = pa.concat_tables(_index(table) for table in tables)
+    rows = pa.concat_tables(_lengths(table) for table in tables)
     spoken = _count(rows)
+    drawn = _draw(tables, num_stories, seed)
+    texts: dict = {}
     if manifest:
         table = read_table(manifest, MANIFEST, MANIFEST_KEY)
         _add_seconds(spoken, rows, table, manifest)
-    drawn = _draw(tables, num_stories, seed)
-    texts = _texts(table, drawn) if manifest else {}
+        texts = _texts(table, drawn)
     starts = _phones(phones, drawn) if phones else {}
     languages = {}
     for language in info["counts"]:
         stories = [story for story in drawn if story["language"] == language]
-        languages[language] = _measure(stories, texts, starts, tokenizer)
+        found = _measure(stories, texts, starts, tokenizer)
         if manifest:
-            languages[language]["units_per_frame"] = _units_per_frame(
+            found["units_per_frame"] = _units_per_frame(
                 spoken, language, tokenizer["frame_rate"]
             )
+        languages[language] = found
     return {
         "folder": str(folder),
         "store": info,
@@ -112,13 +102,12 @@ def inspect_store(
     }
 
 
-def _index(table):
-    """Return what a file says beside its units; lengths in their place."""
+def _lengths(table):
     return pa.table(
         {
             **{name: table[name] for name in ("story_id", *SPOKEN)},
-            "units": pc.list_value_length(table["units"]),
             "sentences": pc.list_value_length(table["sentence_ends"]),
+            "units": pc.list_value_length(table["units"]),
         }
     )
 
@@ -128,26 +117,19 @@ def _count(rows):
         [("story_id", "count"), ("sentences", "sum"), ("units", "sum")]
     )
     grouped = grouped.sort_by([(name, "ascending") for name in SPOKEN])
-    names = {"story_id_count": "stories"}
-    names |= {f"{name}_sum": name for name in ("sentences", "units")}
-    return [
-        {names.get(name, name): value for name, value in row.items()}
-        for row in grouped.to_pylist()
-    ]
+    names = [*SPOKEN, "stories", "sentences", "units"]
+    return grouped.rename_columns(names).to_pylist()
 
 
 def _add_seconds(spoken, rows, table, path):
     """Add the speech of the stories that are whole in the store."""
-    table = table.append_column(
-        "seconds",
-        pc.divide(
-            table["num_samples"].cast(pa.float64()),
-            table["sample_rate"].cast(pa.float64()),
-        ),
-    )
+    samples, rates = table["num_samples"], table["sample_rate"]
+    seconds = pc.divide(samples.cast(pa.float64()), rates.cast(pa.float64()))
     keys = ["story_id", "language"]
-    lengths = table.group_by(keys).aggregate(
-        [("seconds", "sum"), ("sentence", "count")]
+    lengths = (
+        table.append_column("seconds", seconds)
+        .group_by(keys)
+        .aggregate([("seconds", "sum"), ("sentence", "count")])
     )
     joined = rows.join(lengths, keys, join_type="inner")
     # Sentences that were dropped for bad audio are in the manifest still.
@@ -165,23 +147,20 @@ def _add_seconds(spoken, rows, table, path):
     for entry in spoken:
         row = found.get((entry["language"], entry["speaker"]))
         if row:
-            entry["hours"] = row["seconds_sum_sum"] / 3600
-            entry["units_per_second"] = (
-                row["units_sum"] / row["seconds_sum_sum"]
-            )
+            seconds = row["seconds_sum_sum"]
+            entry["hours"] = seconds / 3600
+            entry["units_per_second"] = row["units_sum"] / seconds
 
 
 def _units_per_frame(spoken, language, frame_rate):
-    here = [
-        entry
+    told = [
+        (entry["hours"] * 3600, entry["units_per_second"])
         for entry in spoken
         if entry["language"] == language and "hours" in entry
     ]
-    hours = sum(entry["hours"] for entry in here)
-    units = sum(
-        entry["hours"] * 3600 * entry["units_per_second"] for entry in here
-    )
-    return units / (hours * 3600 * frame_rate) if hours else None
+    frames = sum(seconds for seconds, _ in told) * frame_rate
+    units = sum(seconds * rate for seconds, rate in told)
+    return units / frames if frames else None
 
 
 def _codebook(tables, info):
@@ -207,6 +186,7 @@ def _draw(tables, num_stories, seed):
     generator = np.random.default_rng(seed)
     places = generator.permutation(total)[:num_stories]
     drawn, first = [], 0
+    # File by file: taken from all at once, a column would be copied whole.
     for table in tables:
         here = (places >= first) & (places < first + len(table))
         rows = table.take(pa.array(np.sort(places[here] - first)))
@@ -223,32 +203,26 @@ def _draw(tables, num_stories, seed):
     return drawn
 
 
-def _of_stories(table, drawn):
-    """Keep the rows of a table that speak of the drawn stories."""
+def _rows_of(table, drawn):
     names = pa.array({story["story_id"] for story in drawn})
     return table.filter(pc.is_in(table["story_id"], names))
 
 
 def _texts(table, drawn):
-    """Return the texts of the drawn stories that are whole."""
-    if "text" not in table.column_names:
-        return {}
-    table = _of_stories(table, drawn).sort_by("sentence")
-    texts = {}
-    for name, language, text in zip(
-        *(table[name].to_pylist() for name in ("story_id", "language", "text")),
-        strict=True,
-    ):
-        texts.setdefault((name, language), []).append(text)
+    """Return the texts of the drawn stories, by story and language."""
+    texts: dict = {}
+    if "text" in table.column_names:
+        for row in _rows_of(table, drawn).sort_by("sentence").to_pylist():
+            key = (row["story_id"], row["language"])
+            texts.setdefault(key, []).append(row["text"])
     return texts
 
 
 def _phones(path, drawn):
     """Return (starts, phones) of each sentence of the drawn stories."""
-    table = _of_stories(read_table(path, PHONES, PHONES_KEY), drawn)
-    table = table.sort_by("start")
-    found = {}
-    for row in table.to_pylist():
+    table = _rows_of(read_table(path, PHONES, PHONES_KEY), drawn)
+    found: dict = {}
+    for row in table.sort_by("start").to_pylist():
         key = (row["story_id"], row["language"], row["sentence"])
         starts, phones = found.setdefault(key, ([], []))
         starts.append(row["start"])
@@ -259,33 +233,30 @@ def _phones(path, drawn):
 def _measure(stories, texts, starts, tokenizer):
     """Measure the drawn stories of one language."""
     sentences = [units for story in stories for units in story["sentences"]]
-    result = {"stories": len(stories)}
+    result: dict[str, Any] = {"stories": len(stories)}
     if not sentences:
         return result
-    lengths = np.array([len(units) for units in sentences])
-    result["sentence_lengths"] = length_quantiles(lengths)
+    lengths = np.quantile([len(units) for units in sentences], QUANTILES)
+    result["sentence_lengths"] = dict(
+        zip(map(str, QUANTILES), lengths.tolist(), strict=True)
+    )
     if not tokenizer["deduplicated"]:
         result["deduplication_ratio"] = deduplication_ratio(sentences)
-    # Of a story that several tell, who says which sentence is not known.
-    told = [story for story in stories if story["speaker"] != SEVERAL]
-    spoken = [units for story in told for units in story["sentences"]]
-    speakers = np.repeat(
-        [story["speaker"] for story in told],
-        [sum(map(len, story["sentences"])) for story in told],
-    )
+    speakers, spoken, said = [], [], []
+    for story in stories:
+        speaker, units = story["speaker"], story["sentences"]
+        # Of a story that several tell, who says which is not known.
+        if speaker == SEVERAL:
+            continue
+        spoken += units
+        speakers += [speaker] * sum(map(len, units))
+        told = texts.get((story["story_id"], story["language"]), [])
+        if len(told) == len(units):  # the story is whole
+            said += [(told[i], speaker, one) for i, one in enumerate(units)]
     if len(set(speakers)) > 1:
         result["speaker_nmi"] = normalized_mutual_information(
-            speakers, np.concatenate(spoken)
+            np.array(speakers), np.concatenate(spoken)
         )
-    said = [
-        (text, story["speaker"], units)
-        for story, found in (
-            (story, texts.get((story["story_id"], story["language"]), []))
-            for story in told
-        )
-        if len(found) == len(story["sentences"])
-        for text, units in zip(found, story["sentences"], strict=True)
-    ]
     if said:
         result["voices"] = voice_distance(*zip(*said, strict=True))
     labels, labelled = [], []
@@ -306,13 +277,13 @@ def _measure(stories, texts, starts, tokenizer):
 def _sample(drawn, texts, language):
     for story in drawn:
         if story["language"] == language:
-            key = (story["story_id"], language)
             units = story["sentences"][0]
+            text = texts.get((story["story_id"], language), [None])[0]
             return {
                 "story_id": story["story_id"],
                 **{name: story[name] for name in SPOKEN},
                 "units": units[:SHOWN].tolist(),
                 "more": max(0, len(units) - SHOWN),
-                "text": texts.get(key, [None])[0],
+                "text": text,
             }
     return None

@@ -7,16 +7,16 @@ saying one sentence give nearly the same units (:func:`voice_distance`).
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy.stats import entropy
 from sklearn.metrics import homogeneity_score
 
 from speechbrain_slm.units.tokenizers.base import deduplicate
 
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
-
-def codebook_use(counts: np.ndarray) -> dict:
+def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     """Measure how evenly a codebook is used.
 
     The perplexity is ``exp(H)``, H the entropy of the units in nats
@@ -42,26 +42,16 @@ def codebook_use(counts: np.ndarray) -> dict:
     >>> round(use["perplexity"], 6), use["dead"]
     (4.0, 2)
     """
-    total = counts.sum()
-    if not total:
+    if not counts.any():
         raise ValueError("There are no units to measure; expected one or more")
-    shares = counts[counts > 0] / total
     return {
-        "perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+        "perplexity": float(np.exp(entropy(counts))),
         "dead": int((counts == 0).sum()),
     }
 
 
 def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
     """Return the share of units that de-duplication leaves.
-
-    Arguments
-    ---------
-    sentences : Units, ``[U]`` each.
-
-    Returns
-    -------
-    Units that differ from the one before in their sentence, over all.
 
     Raises
     ------
@@ -93,7 +83,7 @@ def normalized_mutual_information(
     Arguments
     ---------
     labels : The phone, or the speaker, of each frame, ``[N]``.
-    units : The unit of each frame, ``[N]``.
+    units : ``[N]``.
 
     Returns
     -------
@@ -107,8 +97,6 @@ def normalized_mutual_information(
     Example
     -------
     >>> phones = np.array(["a", "a", "b", "b"])
-    >>> round(normalized_mutual_information(phones, np.array([3, 4, 5, 5])), 6)
-    1.0
     >>> normalized_mutual_information(phones, np.array([3, 5, 3, 5]))
     0.0
     """
@@ -137,7 +125,7 @@ def frame_labels(
 
     Returns
     -------
-    The phone of each frame; empty before the first.
+    ``[num_frames]``; empty before the first phone.
 
     Example
     -------
@@ -150,16 +138,7 @@ def frame_labels(
 
 
 def edit_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Levenshtein distance over the longer length.
-
-    Arguments
-    ---------
-    one : Units, ``[U]``.
-    other : Units, ``[W]``.
-
-    Returns
-    -------
-    0 (equal) to 1 (nothing in common).
+    """Return the Levenshtein distance over the longer length, 0 to 1.
 
     Example
     -------
@@ -169,6 +148,7 @@ def edit_distance(one: np.ndarray, other: np.ndarray) -> float:
     longer = max(len(one), len(other))
     if not longer:
         return 0.0
+    # SpeechBrain's loops in Python over both: 4 times as long for 100 units.
     places = np.arange(len(other) + 1)
     row = places
     for number, unit in enumerate(one, start=1):
@@ -183,7 +163,7 @@ def voice_distance(
     texts: Sequence[str],
     speakers: Sequence[str],
     sentences: Sequence[np.ndarray],
-) -> dict:
+) -> dict[str, Any]:
     """Compare the units of one sentence in two voices.
 
     The unit edit distance of Gat et al. 2023
@@ -191,10 +171,6 @@ def voice_distance(
     change nothing, and over the longer sentence's length. A codebook of one
     unit has a distance of 0, so the same voices are compared on different
     sentences as well; the ratio of the two tells good units.
-
-    Arguments
-    ---------
-    sentences : Its units, ``[U]`` each.
 
     Returns
     -------
@@ -209,23 +185,20 @@ def voice_distance(
     >>> voice_distance(["a", "a", "b", "b"], ["x", "y", "x", "y"], units)
     {'same_sentence': 0.5, 'other_sentence': 1.0, 'ratio': 0.5, 'pairs': 2}
     """
-    said = {}
+    said: dict[str, dict[str, np.ndarray]] = {}
     for text, speaker, units in zip(texts, speakers, sentences, strict=True):
         said.setdefault(text, {}).setdefault(speaker, units)
-    voices = {}
+    voices: dict[tuple[str, str], list[str]] = {}
     for text, spoken in said.items():
         for pair in itertools.combinations(sorted(spoken), 2):
             voices.setdefault(pair, []).append(text)
     same, different = [], []
     for (one, other), shared in voices.items():
-        if len(shared) < 2:
-            continue
-        for text, next_text in zip(
-            shared, shared[1:] + shared[:1], strict=True
-        ):
-            units = said[text][one]
-            same.append(edit_distance(units, said[text][other]))
-            different.append(edit_distance(units, said[next_text][other]))
+        if len(shared) > 1:
+            for text, next_text in itertools.pairwise([*shared, shared[0]]):
+                units = said[text][one]
+                same.append(edit_distance(units, said[text][other]))
+                different.append(edit_distance(units, said[next_text][other]))
     if not same:
         return {"pairs": 0}
     near, far = float(np.mean(same)), float(np.mean(different))
@@ -235,20 +208,3 @@ def voice_distance(
         "ratio": near / far if far else None,
         "pairs": len(same),
     }
-
-
-def length_quantiles(lengths: np.ndarray) -> dict:
-    """Describe the lengths of sentences.
-
-    Returns
-    -------
-    The values at 0, 5, 25, 50, 75, 95 and 100 %, by ``str`` of the
-    share.
-
-    Example
-    -------
-    >>> length_quantiles(np.arange(101))["0.95"]
-    95.0
-    """
-    values = np.quantile(lengths, QUANTILES).tolist()
-    return dict(zip(map(str, QUANTILES), values, strict=True))

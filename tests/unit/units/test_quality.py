@@ -7,7 +7,6 @@ from speechbrain_slm.units.quality import (
     deduplication_ratio,
     edit_distance,
     frame_labels,
-    length_quantiles,
     normalized_mutual_information,
     voice_distance,
 )
@@ -99,7 +98,3 @@ def test_every_two_voices_of_a_sentence_are_compared():
 def test_where_there_is_nothing_to_compare(texts, speakers):
     units = draw(len(texts), 4)
     assert voice_distance(texts, speakers, units) == {"pairs": 0}
-
-
-def test_quantiles():
-    assert length_quantiles(np.array([2, 4]))["0.5"] == 3.0
