@@ -11,6 +11,7 @@ from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
+from speechbrain_slm.utils.store_content import counts_of
 from speechbrain_slm.utils.store_format import (
     FORMAT,
     SCHEMAS,
@@ -201,9 +202,10 @@ class StoreWriter:
                 f"story in a language; expected {num_rows}. Remove the folder "
                 "and run the units recipe again."
             )
+        _refuse_twice(tables, self.folder)
         info = {
             **self.plan,
-            "counts": _counts(tables, self.folder),
+            "counts": counts_of(tables),
             # Of what was written, not of what became of it.
             "files": {
                 name: self._sum(index).read_text("utf-8")
@@ -241,32 +243,14 @@ def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
         )
 
 
-def _counts(tables, folder):
-    batches = [batch for table in tables for batch in table.to_batches()]
-    pairs, start, counts = scratch(sum(map(len, batches)), DIGEST), 0, {}
-    # File by file, and lengths alone: the units stay on the disk.
-    for batch in batches:
+def _refuse_twice(tables, folder):
+    """Refuse a (story, language) that stands twice, in flat memory."""
+    pairs, start = scratch(sum(map(len, tables)), DIGEST), 0
+    for batch in (batch for table in tables for batch in table.to_batches()):
         names = batch["story_id"], batch["language"]
         pair = pc.binary_join_element_wise(*names, "\0")
         pairs[start : start + len(batch)] = digests(pair)
         start += len(batch)
-        lengths = pa.table(
-            {
-                "language": batch["language"],
-                "sentences": pc.list_value_length(batch["sentence_ends"]),
-                "units": pc.list_value_length(batch["units"]),
-            }
-        )
-        sums = lengths.group_by("language").aggregate(
-            [([], "count_all"), ("sentences", "sum"), ("units", "sum")]
-        )
-        for row in sums.to_pylist():
-            count = counts.setdefault(
-                row["language"], {"stories": 0, "sentences": 0, "units": 0}
-            )
-            count["stories"] += row["count_all"]
-            count["sentences"] += row["sentences_sum"]
-            count["units"] += row["units_sum"]
     pairs.sort()
     twice = len(pairs) - np.count_nonzero(changes(pairs))
     if twice:
@@ -274,4 +258,3 @@ def _counts(tables, folder):
             f"{folder}: {twice} (story, language) pair(s) stand more than "
             "once; expected one row each"
         )
-    return dict(sorted(counts.items()))

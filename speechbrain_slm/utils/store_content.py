@@ -22,7 +22,6 @@ def check_content(
     Arguments
     ---------
     paths : The files, for the errors.
-    tables : What they hold, of the store's columns.
     info : The content of ``store.json``.
 
     Raises
@@ -34,28 +33,50 @@ def check_content(
         unit is outside the vocabulary, a story stands twice in a language, or
         the counts are not those of ``store.json``.
     """
-    languages = sorted(info["counts"])
-    counts = np.zeros((len(languages), 3), np.int64)
+    languages = pa.array(sorted(info["counts"]), pa.string())
     for path, table in zip(paths, tables, strict=True):
         for batch in table.to_batches():
             _check_arrays(path, batch)
-            code = _language_codes(path, batch, languages)
-            sentences = _check_lists(path, batch, info)
-            units = np.diff(batch["units"].offsets.to_numpy())
-            for column, values in enumerate((None, sentences, units)):
-                counts[:, column] += np.bincount(
-                    code, values, len(languages)
-                ).astype(np.int64)
-    found = {
-        name: dict(zip(("stories", "sentences", "units"), row, strict=True))
-        for name, row in zip(languages, counts.tolist(), strict=True)
-    }
-    if found != info["counts"]:
+            found = pc.index_in(batch["language"], languages)
+            if found.null_count:
+                row = pc.index(pc.is_null(found), True).as_py()
+                raise ValueError(
+                    f"{path}: {_name(batch, row)} is in no language that "
+                    f"store.json counts ({', '.join(info['counts'])})"
+                )
+            _check_lists(path, batch, info["tokenizer"]["vocabulary_size"])
+    if (found := counts_of(tables)) != info["counts"]:
         raise ValueError(
             f"{paths[0].parent}: its files hold {found}, but store.json counts "
             f"{info['counts']}. Extract the units again."
         )
     _refuse_twice(paths[0].parent, tables, languages)
+
+
+def counts_of(tables: list[pa.Table]) -> dict[str, dict[str, int]]:
+    """Count the stories, sentences and units of each language."""
+    # Lengths alone: the units stay on the disk.
+    lengths = pa.concat_tables(
+        pa.table(
+            {
+                "language": table["language"],
+                "sentences": pc.list_value_length(table["sentence_ends"]),
+                "units": pc.list_value_length(table["units"]),
+            }
+        )
+        for table in tables
+    )
+    sums = lengths.group_by("language").aggregate(
+        [([], "count_all"), ("sentences", "sum"), ("units", "sum")]
+    )
+    return {
+        row["language"]: {
+            "stories": row["count_all"],
+            "sentences": row["sentences_sum"],
+            "units": row["units_sum"],
+        }
+        for row in sums.sort_by("language").to_pylist()
+    }
 
 
 def _check_arrays(path, batch):
@@ -74,20 +95,7 @@ def _check_arrays(path, batch):
             )
 
 
-def _language_codes(path, batch, languages):
-    found = pc.index_in(batch["language"], pa.array(languages, pa.string()))
-    if found.null_count:
-        row = pc.index(pc.is_null(found), True).as_py()
-        raise ValueError(
-            f"{path}: {_name(batch, row)} is in no language that store.json "
-            f"counts ({', '.join(languages)})"
-        )
-    return found.to_numpy()
-
-
-def _check_lists(path, batch, info):
-    """Return how many sentences each row has."""
-    size = info["tokenizer"]["vocabulary_size"]
+def _check_lists(path, batch, size):
     offsets = batch["units"].offsets.to_numpy()
     values = batch["units"].values.to_numpy()
     # The largest of uint16: nothing is copied.
@@ -121,7 +129,6 @@ def _check_lists(path, batch, info):
             "the story",
             begin,
         )
-    return counts
 
 
 def _refuse(path, batch, wrong, what, begin=0):
@@ -143,7 +150,7 @@ def _refuse_twice(folder, tables, languages):
     )
     encoded = names.dictionary_encode().chunks
     story = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
-    code = pc.index_in(spoken, pa.array(languages, pa.string())).to_numpy()
+    code = pc.index_in(spoken, languages).to_numpy()
     key = story.astype(np.int64) * len(languages) + code
     twice = np.bincount(key) > 1
     if twice.any():

@@ -10,6 +10,7 @@ The format stands here because its writer (``units``) and its reader
 (``dataio``) both need it; ``store.py`` writes it.
 """
 
+import contextlib
 import hashlib
 import re
 from pathlib import Path
@@ -38,14 +39,8 @@ SEVERAL = ""
 
 
 def schema(longest: int) -> pa.Schema:
-    """Return the columns of a file of a store.
+    """Return the columns of a file whose longest story has so many units.
 
-    Arguments
-    ---------
-    longest : Units of its longest story.
-
-    Returns
-    -------
     Where a sentence ends takes 2 bytes, or 4 if stories are so long.
 
     Example
@@ -66,15 +61,7 @@ def schema(longest: int) -> pa.Schema:
 
 
 SCHEMAS = schema(0), schema(1 << 16)
-# What a tokenizer must say of itself for a store to be made with it.
-TOKENIZER_FIELDS = (
-    "identity",
-    "vocabulary_size",
-    "frame_rate",
-    "deduplicated",
-    "config",
-)
-_SHAPE = {
+_SHAPE: dict = {
     "tokenizer": {
         "identity": TEXT,
         "vocabulary_size": whole(1, 1 << 16),
@@ -90,16 +77,13 @@ _SHAPE = {
     "files": {str: matching("[0-9a-f]{64}", "a SHA-256")},
     "identity": TEXT,
 }
+# What a tokenizer must say of itself for a store to be made with it.
+TOKENIZER_FIELDS = tuple(_SHAPE["tokenizer"])
 _FILE = re.compile(r"units-\d+\.arrow")
 
 
 def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
-    """Write one Arrow file, all of it or nothing.
-
-    Returns
-    -------
-    The file's SHA-256.
-    """
+    """Write one Arrow file, all of it or nothing; return its SHA-256."""
     with atomic_path(path) as temporary:
         with (
             pa.OSFile(str(temporary), "wb") as sink,
@@ -110,44 +94,39 @@ def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
 
 
 def map_file(path: str | Path, *schemas: pa.Schema) -> pa.Table:
-    """Memory-map one Arrow file.
+    """Memory-map one Arrow file: zero-copy.
 
     Arguments
     ---------
     *schemas : The columns that it should have, of one of these types.
-
-    Returns
-    -------
-    Zero-copy: the arrays are views of the mapped file.
 
     Raises
     ------
     ValueError
         If it is not readable as an Arrow file of these columns.
     """
-    return _as_table(path, _map(path), schemas)
+    with _undamaged(path):
+        return _as_table(path, _map(path), schemas)
+
+
+@contextlib.contextmanager
+def _undamaged(path):
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Remove it and run the units recipe "
+            "again; it writes what is missing."
+        ) from error
 
 
 def _map(path):
-    try:
-        with pa.memory_map(str(path)) as source:
-            return source.read_buffer()
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path, error):
-    return ValueError(
-        f"{path} is damaged ({error}). Remove it and run the units recipe "
-        "again; it writes what is missing."
-    )
+    with pa.memory_map(str(path)) as source:
+        return source.read_buffer()
 
 
 def _as_table(path, content, schemas):
-    try:
-        table = pa.ipc.open_file(content).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, error) from error
+    table = pa.ipc.open_file(content).read_all()
     if not any(table.schema.equals(schema) for schema in schemas):
         raise ValueError(
             f"{path}: its columns are {table.schema.names}, expected "
@@ -157,11 +136,7 @@ def _as_table(path, content, schemas):
 
 
 def read_info(folder: str | Path) -> dict:
-    """Read what a store says of itself.
-
-    Returns
-    -------
-    The content of ``store.json``.
+    """Read what a store says of itself: the content of ``store.json``.
 
     Raises
     ------
@@ -205,10 +180,7 @@ def read_info(folder: str | Path) -> dict:
 def read_tables(
     folder: str | Path, check: bool = True
 ) -> tuple[dict, list[pa.Table]]:
-    """Memory-map the stories of a store.
-
-    What is compared with its SHA-256 and looked through is the very mapping
-    that is returned.
+    """Memory-map the stories of a store, zero-copy.
 
     Arguments
     ---------
@@ -219,7 +191,7 @@ def read_tables(
     dict
         The content of ``store.json``.
     list of pyarrow.Table
-        One a file, in the order of their names; zero-copy.
+        One a file, in the order of their names.
 
     Raises
     ------
@@ -233,9 +205,14 @@ def read_tables(
     folder = Path(folder)
     info = read_info(folder)
     paths = [folder / name for name in info["files"]]
-    mapped = {path: _map(path) for path in paths if path.is_file()}
+    mapped = {}
+    for path in filter(Path.is_file, paths):
+        with _undamaged(path):
+            mapped[path] = _map(path)
     wrong = [f"{path.name} is missing" for path in paths if path not in mapped]
     if check:
+        # Of the very mapping that is returned: what takes the file's place
+        # meanwhile is neither checked nor used.
         wrong += [
             f"{path.name} differs from its SHA-256"
             for path, content in mapped.items()
@@ -251,17 +228,15 @@ def read_tables(
             f"{folder} is damaged: {'; '.join(wrong)}. Remove the folder and "
             "run the units recipe again."
         )
-    tables = [_as_table(path, mapped[path], SCHEMAS) for path in paths]
+    tables = []
+    for path, content in mapped.items():
+        with _undamaged(path):
+            tables.append(_as_table(path, content, SCHEMAS))
     if check:
         check_content(paths, tables, info)
     return info, tables
 
 
 def verify(folder: str | Path) -> dict:
-    """Check every file of a store; see :func:`read_tables`.
-
-    Returns
-    -------
-    The content of ``store.json``.
-    """
+    """Check every file of a store, see :func:`read_tables`; return its info."""
     return read_tables(folder)[0]

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from cloze_example import tiny_model
+from neural_voices import HIFIGAN, TACOTRON2
 from safetensors.torch import load_file, save_file
 from speaker_models import ECAPA
-from neural_voices import HIFIGAN, TACOTRON2
 from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.utils.pretrained import (
