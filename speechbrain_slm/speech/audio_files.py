@@ -1,7 +1,8 @@
-"""The formats of spoken sentences, and their loudness."""
+"""The formats of spoken sentences, their ends, and their loudness."""
 
 import hashlib
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import soundfile
@@ -17,22 +18,13 @@ KINDS = {
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 # Head of the chunk of a WAV file with its sum: a name and a length.
 _SUM = b"sum " + (32).to_bytes(4, "little")
+_FRAME = 0.01  # seconds
 _GATE = 0.4  # seconds: the block of EBU R128, less cannot be measured
 _PEAK = 0.9  # of full scale, where a gain stops
 
 
 def check_kind(kind: str, sample_rate: int) -> None:
     """Refuse a format that cannot hold the speech.
-
-    Arguments
-    ---------
-    kind : ``flac``, ``wav`` or ``opus``.
-    sample_rate : Hz.
-
-    Raises
-    ------
-    ValueError
-        Names what is possible.
 
     Example
     -------
@@ -46,8 +38,7 @@ def check_kind(kind: str, sample_rate: int) -> None:
         raise ValueError(
             f"audio_format is '{kind}'; expected {', '.join(KINDS)}"
         )
-    name, subtype = KINDS[kind]
-    if not soundfile.check_format(name, subtype):
+    if not soundfile.check_format(*KINDS[kind]):
         raise ValueError(
             f"audio_format is {kind}, which this libsndfile "
             f"({soundfile.__libsndfile_version__}) cannot write; choose flac"
@@ -61,30 +52,20 @@ def check_kind(kind: str, sample_rate: int) -> None:
 
 
 def encode(samples: np.ndarray, sample_rate: int, kind: str) -> bytes:
-    """Make the content of an audio file.
+    """Make the content of an audio file of int16 samples [T].
 
-    Arguments
-    ---------
-    samples : int16 [T].
-    sample_rate : Hz.
-    kind
-        ``flac``, ``wav`` or ``opus``. Ogg puts a random number into an Opus
-        file: its bytes differ from one call to the next, its samples do not.
-
+    Ogg puts a random number into an Opus file: its bytes differ from one call
+    to the next, its samples do not.
     """
-    content = io.BytesIO()
+    file = io.BytesIO()
     name, subtype = KINDS[kind]
-    soundfile.write(content, samples, sample_rate, format=name, subtype=subtype)
-    content = content.getvalue()
-    return _with_sum(content) if kind == "wav" else content
-
-
-def _with_sum(content):
-    """Put a chunk behind a WAV file's sound that holds the SHA-256 of it.
-
-    FLAC and Ogg hold sums of their own. Of a WAV file that a killed run left,
-    nothing else would tell whether it is still what was spoken.
-    """
+    soundfile.write(file, samples, sample_rate, format=name, subtype=subtype)
+    content = file.getvalue()
+    if kind != "wav":
+        return content
+    # FLAC and Ogg hold sums of their own. Of a WAV file that a killed run
+    # left, nothing would tell whether it is still what was spoken: so a chunk
+    # behind the sound holds the SHA-256 of what stands before it.
     chunk = _SUM + hashlib.sha256(content[8:]).digest()
     size = (len(content) + len(chunk) - 8).to_bytes(4, "little")
     return content[:4] + size + content[8:] + chunk
@@ -93,11 +74,7 @@ def _with_sum(content):
 def check_whole(
     content: bytes, kind: str, sample_rate: int
 ) -> np.ndarray | None:
-    """Decode an audio file and refuse a part of one.
-
-    Arguments
-    ---------
-    sample_rate : In Hz; likewise.
+    """Decode an audio file that :func:`encode` has made.
 
     Returns
     -------
@@ -120,24 +97,65 @@ def check_whole(
     except BadAudio:
         return None
     expected = (KINDS[kind][0], sample_rate, 1)
-    found = (sound.kind, sound.sample_rate, sound.channels)
-    return sound.samples[:, 0] if found == expected else None
+    if (sound.kind, sound.sample_rate, sound.channels) != expected:
+        return None
+    assert sound.samples is not None
+    return sound.samples[:, 0]
+
+
+@dataclass(frozen=True)
+class Trim:
+    """Where an utterance begins and ends.
+
+    Arguments
+    ---------
+    threshold_db
+        Frames of 10 ms whose RMS is below this level, relative to the
+        utterance's peak, count as silence at either end.
+    margin : Seconds of it that are kept.
+    """
+
+    threshold_db: float
+    margin: float
+
+    def __post_init__(self) -> None:
+        if self.threshold_db >= 0 or self.margin < 0:
+            raise ValueError(
+                f"{self}: expected threshold_db below 0 and margin of 0 or more"
+            )
+
+
+def trim_silence(
+    samples: np.ndarray, sample_rate: int, trim: Trim
+) -> np.ndarray:
+    """Cut the silence at both ends of int16 samples [T], not all zero.
+
+    Example
+    -------
+    >>> samples = np.array([0] * 50 + [900] * 20 + [0] * 90, np.int16)
+    >>> len(trim_silence(samples, 1000, Trim(-40.0, 0.015)))
+    50
+    """
+    # Frames, not samples: Pico ends some sentences with half a second of
+    # silence and a click whose peak is that of a soft consonant.
+    size = round(_FRAME * sample_rate)
+    signal = np.pad(samples.astype(np.float64), (0, -len(samples) % size))
+    rms = np.sqrt(np.mean(signal.reshape(-1, size) ** 2, axis=1))
+    threshold = np.abs(signal).max() * 10 ** (trim.threshold_db / 20)
+    loud = np.flatnonzero(rms >= threshold)
+    margin = round(trim.margin * sample_rate)
+    start = max(0, loud[0] * size - margin)
+    return samples[start : (loud[-1] + 1) * size + margin]
 
 
 def set_loudness(
     samples: np.ndarray, sample_rate: int, target: float
 ) -> np.ndarray:
-    """Amplify speech to a loudness, as far as its peak allows.
+    """Amplify int16 samples [T] to a loudness, as far as their peak allows.
 
     Arguments
     ---------
-    samples : int16 [T].
-    sample_rate : Hz.
     target : Integrated loudness in LUFS (ITU-R BS.1770, EBU R128).
-
-    Returns
-    -------
-    int16 [T].
 
     Example
     -------
@@ -156,6 +174,7 @@ def set_loudness(
     times = -(-round(_GATE * sample_rate) // len(signal))
     whole = torch.from_numpy(np.tile(signal, times))[None]
     found = float(loudness(whole, sample_rate))
+    # -inf: all of it is below the gate.
     if not np.isfinite(found):
         return samples
     gain = 10 ** ((target - found) / 20)

@@ -1,13 +1,15 @@
 """What is to be spoken, and into which files."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.speech.story_shards import read_shard
-from speechbrain_slm.speech.utterances import AUDIO_VERSION, Utterance
+from speechbrain_slm.speech.story_shards import Shard, read_shard
+from speechbrain_slm.speech.tts import TextToSpeech, Voice
+from speechbrain_slm.speech.utterances import AUDIO_VERSION, Shape, Utterance
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.speakers import draw_speaker
 from speechbrain_slm.utils.tables import STORIES_KEY
@@ -20,22 +22,19 @@ class Planner:
 
     Arguments
     ---------
-    tts : TextToSpeech
-        The back-end.
-    speakers : name -> {language: Voice}.
+    speakers : Name -> {language: Voice}.
     languages : The text columns to speak.
-    shape : Shape
-        What becomes of the samples.
+    seed : For drawing speakers.
     speaker_per : ``story`` or ``sentence``: what a speaker is drawn for.
     """
 
     def __init__(
         self,
-        tts,
-        speakers: dict,
+        tts: TextToSpeech,
+        speakers: Mapping[str, Mapping[str, Voice]],
         languages: list[str],
         seed: int,
-        shape,
+        shape: Shape,
         speaker_per: str = "story",
     ) -> None:
         self.tts, self.speakers, self.shape = tts, speakers, shape
@@ -50,43 +49,28 @@ class Planner:
         }
         if shape.loudness is not None:
             self.audio["loudness"] = shape.loudness
-        self._voices = {}
 
-    def read(self, shard) -> pa.Table:
-        """Read the rows of a shard.
+    def read(self, shard: Shard) -> pa.Table:
+        """Read the rows of a shard, for :meth:`identity` and :meth:`rows`.
 
-        Its identity and what is spoken are of one read: a table may be
-        replaced from one to the next.
-
-        Arguments
-        ---------
-        shard : Shard
-            Of a stories table.
-
+        Both are of one read: a table may be replaced from one to the next.
         """
         return read_shard(shard, self.languages)
 
     def identity(self, table: pa.Table) -> str:
-        """Return the identity of all that makes the part of a shard.
-
-        Arguments
-        ---------
-        table : See :meth:`read`.
-
-        """
+        """Return the identity of all that makes the part of a shard."""
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        speakers = {
-            name: {key: asdict(voices[key]) for key in self.languages}
-            for name, voices in self.speakers.items()
-        }
         content = {
             "text": hashlib.sha256(sink.getvalue()).hexdigest(),
             "audio": self.audio,
             "kind": self.shape.kind,
             "limits": asdict(self.shape.limits),
-            "speakers": speakers,
+            "speakers": {
+                name: {key: asdict(voices[key]) for key in self.languages}
+                for name, voices in self.speakers.items()
+            },
             "languages": list(self.languages),
             "seed": self.seed,
         }
@@ -99,50 +83,42 @@ class Planner:
     def rows(self, table: pa.Table) -> tuple[pa.Table, list[Utterance]]:
         """Return a row a sentence and language, and what is to be spoken.
 
-        Arguments
-        ---------
-        table : See :meth:`read`.
-
         Returns
         -------
         pyarrow.Table
-            story_id, sentence, language, speaker, text and audio.
+            story_id, sentence, speaker, language, text and audio.
         list of Utterance
             Each text in each voice once.
         """
         if "speaker" not in table.column_names:
             table = table.append_column("speaker", self._draw(table))
-        parts = []
+        speakers = table["speaker"].to_pylist()
+        # By voice, not by speaker, since two speakers may share one.
+        files: dict[Voice, dict[str, str]] = {}
+        parts, utterances = [], []
         for language in self.languages:
-            part = table.select([*STORIES_KEY, "speaker"])
-            part = part.append_column(
-                "language", pa.repeat(language, len(part))
-            )
-            texts = pc.utf8_trim_whitespace(table[language])
-            parts.append(part.append_column("text", texts))
-        rows = pa.concat_tables(parts)
-        # By voice, since two speakers may share one.
-        spoken, utterances, audio = {}, [], []
-        for part, language in zip(parts, self.languages, strict=True):
-            voices = {
-                name: (own[language], spoken.setdefault(own[language], {}))
+            told = {
+                name: (own[language], files.setdefault(own[language], {}))
                 for name, own in self.speakers.items()
             }
-            for name, text in zip(
-                part["speaker"].to_pylist(),
-                part["text"].to_pylist(),
-                strict=True,
+            texts, audio = pc.utf8_trim_whitespace(table[language]), []
+            for speaker, text in zip(speakers, texts.to_pylist(), strict=True):
+                voice, known = told[speaker]
+                if text not in known:
+                    known[text] = self._file(text, voice)
+                    utterances.append(Utterance(text, voice, known[text]))
+                audio.append(known[text])
+            part = table.select([*STORIES_KEY, "speaker"])
+            for name, column in (
+                ("language", pa.repeat(language, len(part))),
+                ("text", texts),
+                ("audio", pa.array(audio, pa.string())),
             ):
-                voice, files = voices[name]
-                file = files.get(text)
-                if file is None:
-                    file = files[text] = self._audio(text, voice)
-                    utterances.append(Utterance(text, voice, file))
-                audio.append(file)
-        rows = rows.append_column("audio", pa.array(audio, pa.string()))
-        return rows, utterances
+                part = part.append_column(name, column)
+            parts.append(part)
+        return pa.concat_tables(parts), utterances
 
-    def _draw(self, table):
+    def _draw(self, table: pa.Table) -> pa.Array:
         """Draw who says each row; the languages of a row have one speaker."""
         if self.speaker_per == "sentence":
             keys = [table[key].to_pylist() for key in STORIES_KEY]
@@ -157,8 +133,7 @@ class Planner:
         ]
         return pa.array(names).take(stories.indices)
 
-    def _audio(self, text, voice):
-        if voice not in self._voices:
-            self._voices[voice] = {**self.audio, "voice": asdict(voice)}
-        key = identity_of({**self._voices[voice], "text": text})[:32]
+    def _file(self, text: str, voice: Voice) -> str:
+        made_of = {**self.audio, "voice": asdict(voice), "text": text}
+        key = identity_of(made_of)[:32]
         return f"{AUDIO}/{key[:2]}/{key}.{self.shape.kind}"

@@ -1,48 +1,30 @@
 """Utterances: one text in one voice, spoken into one audio file."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from speechbrain_slm.speech.audio_files import (
+    Trim,
     check_whole,
     encode,
     set_loudness,
+    trim_silence,
 )
-from speechbrain_slm.speech.tts import SilentSpeech, Voice, check_speech
+from speechbrain_slm.speech.tts import (
+    SilentSpeech,
+    TextToSpeech,
+    Voice,
+    check_speech,
+)
 from speechbrain_slm.utils.atomic import write_atomic
 
 # Part of every audio file's name: raise it when the code below gives other
 # samples or another format, or files of an earlier version would be reused.
 AUDIO_VERSION = 1
-_FRAME = 0.01  # seconds
-
-
-@dataclass(frozen=True)
-class Trim:
-    """Where an utterance begins and ends.
-
-    Arguments
-    ---------
-    threshold_db : float
-        Frames of 10 ms whose RMS is below this level, relative to the
-        utterance's peak, count as silence at either end.
-    margin : float
-        Seconds of it that are kept.
-    """
-
-    threshold_db: float
-    margin: float
-
-    def __post_init__(self) -> None:
-        if self.threshold_db >= 0 or self.margin < 0:
-            raise ValueError(
-                f"{self}: expected threshold_db below 0 and margin of 0 or more"
-            )
 
 
 @dataclass(frozen=True)
@@ -51,14 +33,10 @@ class Limits:
 
     Arguments
     ---------
-    shortest : float
-        Seconds a character that it lasts at least.
-    longest : float
-        Seconds a character that it lasts at most, beyond ``spare``.
-    spare : float
-        Seconds that a text of any length may take.
-    clipped : float
-        Share of the samples that may stand at full scale.
+    shortest : Seconds a character that it lasts at least.
+    longest : Seconds a character that it lasts at most, beyond ``spare``.
+    spare : Seconds that a text of any length may take.
+    clipped : Share of the samples that may stand at full scale.
 
     Example
     -------
@@ -84,26 +62,19 @@ class Limits:
 
     def failure(
         self, samples: np.ndarray, sample_rate: int, text: str
-    ) -> tuple[str, ...] | None:
-        """Say what is wrong with an utterance.
-
-        Arguments
-        ---------
-        samples : int16 [T], trimmed.
-        sample_rate : Hz.
-
-        Returns
-        -------
-        A reason and its detail.
-        """
-        seconds = len(samples) / sample_rate
-        least = self.shortest * len(text)
-        most = self.longest * len(text) + self.spare
-        found = f"{seconds:.2f} s for {len(text)} characters; expected"
-        if seconds < least:
-            return "too short", f"{found} at least {least:.2f} s"
-        if seconds > most:
-            return "too long", f"{found} at most {most:.2f} s"
+    ) -> tuple[str, str] | None:
+        """Say what is wrong with trimmed int16 samples [T]: reason, detail."""
+        # Whole samples are compared: 0.02 * 35 is more than 0.7, by which
+        # 0.70 s of 35 characters were once "expected at least 0.70 s".
+        least = round(self.shortest * len(text) * sample_rate)
+        most = round((self.longest * len(text) + self.spare) * sample_rate)
+        found = f"{len(samples) / sample_rate:.2f} s for {len(text)} characters"
+        if len(samples) < least:
+            expected = f"at least {least / sample_rate:.2f} s"
+            return "too short", f"{found}; expected {expected}"
+        if len(samples) > most:
+            expected = f"at most {most / sample_rate:.2f} s"
+            return "too long", f"{found}; expected {expected}"
         # -32768 has no positive counterpart, so that abs() would overflow.
         full = np.mean((samples == 32767) | (samples <= -32767))
         if full > self.clipped:
@@ -120,14 +91,8 @@ class Shape:
 
     Arguments
     ---------
-    trim : Trim
-        How silence is cut at both ends.
-    limits : Limits
-        What is left out.
-    kind : str
-        ``flac``, ``wav`` or ``opus``.
-    loudness : float, optional
-        Loudness to set, in LUFS (EBU R128); by default what the voice gives.
+    kind : ``flac``, ``wav`` or ``opus``.
+    loudness : LUFS (EBU R128); None leaves what the voice gives.
     """
 
     trim: Trim
@@ -137,30 +102,14 @@ class Shape:
 
 
 class Fact(NamedTuple):
-    """What is known of an utterance once it is spoken.
-
-    Attributes
-    ----------
-    audio : str
-        Its file.
-    num_samples : int
-        0 where it failed.
-    size : int
-        Bytes of the file.
-    sha256 : str
-        Of the file.
-    state : str
-        ``spoken``, ``found``, found ``damaged`` and spoken again, ``failed``.
-    failure : tuple of str or None
-        Reason and detail.
-    """
+    """What is known of an utterance once it is spoken."""
 
     audio: str
-    num_samples: int
-    size: int
-    sha256: str
-    state: str
-    failure: tuple | None = None
+    num_samples: int  # 0 where it failed
+    size: int  # bytes of the file
+    sha256: str  # of the file
+    state: str  # spoken, found, damaged (found so, spoken again), failed
+    failure: tuple[str, str] | None = None  # reason, detail
 
 
 @dataclass(frozen=True)
@@ -172,49 +121,10 @@ class Utterance:
     audio: str
 
 
-def trim_silence(
-    samples: np.ndarray, sample_rate: int, trim: Trim
-) -> np.ndarray:
-    """Cut the silence at both ends down to a margin.
-
-    Arguments
-    ---------
-    samples : int16 [T], not all zero.
-    sample_rate : Hz.
-    trim : What counts as silence, and how much of it stays.
-
-    Returns
-    -------
-    A part of the samples.
-
-    Example
-    -------
-    >>> samples = np.array([0] * 50 + [900] * 20 + [0] * 90, np.int16)
-    >>> len(trim_silence(samples, 1000, Trim(-40.0, 0.015)))
-    50
-    """
-    # Frames, not samples: Pico ends some sentences with half a second of
-    # silence and a click whose peak is that of a soft consonant.
-    size = round(_FRAME * sample_rate)
-    signal = np.pad(samples.astype(np.float64), (0, -len(samples) % size))
-    rms = np.sqrt(np.mean(signal.reshape(-1, size) ** 2, axis=1))
-    threshold = np.abs(signal).max() * 10 ** (trim.threshold_db / 20)
-    loud = np.flatnonzero(rms >= threshold)
-    margin = round(trim.margin * sample_rate)
-    start = max(0, loud[0] * size - margin)
-    return samples[start : (loud[-1] + 1) * size + margin]
-
-
-def speak_chunk(context: tuple, utterances: list[Utterance]) -> list[Fact]:
-    """Speak utterances into files; called in worker processes.
-
-    Arguments
-    ---------
-    context : The TextToSpeech, the Shape and the output folder (Path).
-
-    Returns
-    -------
-    One for each.
+def speak_chunk(
+    context: tuple[TextToSpeech, Shape, Path], utterances: list[Utterance]
+) -> list[Fact]:
+    """Speak utterances into files of a folder; called in worker processes.
 
     Raises
     ------
@@ -234,23 +144,27 @@ def speak_chunk(context: tuple, utterances: list[Utterance]) -> list[Fact]:
     return facts
 
 
-def _speak(utterance, tts, shape, output_folder):
+def _speak(
+    utterance: Utterance, tts: TextToSpeech, shape: Shape, output_folder: Path
+) -> Fact:
     path = output_folder / utterance.audio
-    state = "spoken"
+    samples, state = None, "spoken"
     if path.is_file():
         # A file that a power cut tore, or that someone changed, shall not
         # pass for the real one.
         content = path.read_bytes()
         samples = check_whole(content, shape.kind, tts.sample_rate)
         state = "damaged" if samples is None else "found"
-    if state != "found":
+    if samples is None:
         try:
             samples = tts.synthesize(utterance.text, utterance.voice)
             check_speech(samples, utterance.text, utterance.voice)
         except ValueError as error:
             silent = isinstance(error, SilentSpeech)
             reason = "silence" if silent else "cannot be spoken"
-            return _failed(utterance, (reason, str(error)))
+            return Fact(
+                utterance.audio, 0, 0, "", "failed", (reason, str(error))
+            )
         samples = trim_silence(samples, tts.sample_rate, shape.trim)
         if shape.loudness is not None:
             samples = set_loudness(samples, tts.sample_rate, shape.loudness)
@@ -258,14 +172,12 @@ def _speak(utterance, tts, shape, output_folder):
         if shape.kind == "opus":
             # Judged by what is heard, now as when it is found again.
             samples = check_whole(content, shape.kind, tts.sample_rate)
+            assert samples is not None
+    # Limits are not in a file's name: what is found is judged anew.
     failure = shape.limits.failure(samples, tts.sample_rate, utterance.text)
     if failure:
-        return _failed(utterance, failure)
+        return Fact(utterance.audio, 0, 0, "", "failed", failure)
     if state != "found":
         write_atomic(path, content)
     digest = hashlib.sha256(content).hexdigest()
     return Fact(utterance.audio, len(samples), len(content), digest, state)
-
-
-def _failed(utterance, failure):
-    return Fact(utterance.audio, 0, 0, "", "failed", failure)
