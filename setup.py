@@ -49,6 +49,8 @@ setup(
         "transformers>=5.0",
     ],
     extras_require={
+        # Translation by a chat model; recent versions of transformers bring it.
+        "chat": ["httpx2>=2"],
         # Datasets of the hub, and publishing one.
         "datasets": ["datasets>=5"],
         # espeak-ng is GPL-3.0; nothing imports it unless its YAML asks for it.
@@ -62,6 +64,7 @@ setup(
             "beartype",
             "datasets>=5",
             "espeakng-loader>=0.2.4",
+            "httpx2>=2",
             "mypy>=1.15",
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -145,6 +145,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, reply[: len(reply) // 2], total=len(reply))
         if fault == "slow":  # a byte now and then, for ever
             return self._trickle(reply)
+        if fault == "endless":  # faster than any time limit
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(200):
+                self.wfile.write(b" " * 2**20)
+            self.server.faulty.outlasted = True
+            return None
         if fault == "headers":  # the same before the reply begins
             self.send_response(200)
             self.flush_headers()

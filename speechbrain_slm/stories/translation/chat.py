@@ -6,15 +6,21 @@ server that takes a JSON schema cannot answer otherwise. A reply that is not
 so is sent back to the model with what is wrong with it, a few times.
 """
 
+from __future__ import annotations
+
+import asyncio
 import json
 import logging
 import re
+import threading
 from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
-from speechbrain_slm.stories.translation import TranslationError
+from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation.endpoint import ChatEndpoint
 from speechbrain_slm.stories.translation.replies import ReplyCache
-from speechbrain_slm.stories.translation.waiting import WaitingThreads
 from speechbrain_slm.utils.hashing import identity_of
 
 logger = logging.getLogger(__name__)
@@ -31,16 +37,13 @@ class ChatTranslator:
 
     Arguments
     ---------
-    endpoint : ChatEndpoint
-        Where to ask.
     prompt
         What the model is told first. ``{source}`` and ``{target}`` stand for
         the languages' names.
     retry_prompt
         What it is told when a reply cannot be used; ``{error}`` stands for
         what is wrong with it.
-    source_name : The language of the stories, in the words of the prompt.
-    target_name : The language to translate to.
+    source_name, target_name : The languages, in the words of the prompt.
     cache_folder
         Where good replies are kept, by the hash of prompt, model, settings
         and sentences. Whoever asks the same again gets them from there.
@@ -51,13 +54,13 @@ class ChatTranslator:
     sentences_per_request
         A longer story is sent in parts, each with those before it as context.
     attempts : How often the model may reply before the story is left out.
-    prompt_price : Of a million tokens sent, for the log.
-    completion_price : Of a million tokens received.
+    concurrency : Requests at a time, of each rank.
+    prompt_price, completion_price : Of a million tokens, for the log.
     """
 
     def __init__(
         self,
-        endpoint,
+        endpoint: ChatEndpoint,
         model: str,
         prompt: str,
         retry_prompt: str,
@@ -112,61 +115,86 @@ class ChatTranslator:
             "attempts": attempts,
         }
 
-    def to(self, device):
+    def to(self, device: object) -> ChatTranslator:
         """Return itself: the server computes."""
         return self
 
-    def usage(self):
+    def usage(self) -> dict:
         """Return tokens, and money where prices are set, by model.
 
         They are those of all runs with this cache folder.
         """
         totals = self.cache.totals()
-        for counts in totals.values():
-            if None not in self.prices:
+        if None not in self.prices:
+            for counts in totals.values():
                 tokens = counts["prompt_tokens"], counts["completion_tokens"]
                 pairs = zip(tokens, self.prices, strict=True)
                 cost = sum(count * price for count, price in pairs)
                 counts["cost"] = round(cost / 1e6, 6)
         return totals
 
-    def translate(self, shards, check):
-        """See :meth:`Translator.translate`. Two shards are under way."""
-        self.endpoint.begin()
-        pending = deque()
-        with WaitingThreads(self.concurrency) as pool:
-            try:
-                for shard in shards:
-                    pending.append(
-                        [pool.submit(self._story, one, check) for one in shard]
-                    )
-                    if len(pending) > 1:
-                        yield [_outcome(one) for one in pending.popleft()]
-                while pending:
-                    yield [_outcome(one) for one in pending.popleft()]
-            finally:
-                self.endpoint.stop()
-
-    def _story(self, story, check):
-        messages = [{"role": "system", "content": self.prompt}]
-        translations, step = [], self.sentences_per_request
+    def translate(
+        self, shards: Iterable[list[Story]], check: Checks
+    ) -> Iterator[list]:
+        """See :meth:`Translator.translate`."""
+        self.endpoint.open()
+        loop = asyncio.new_event_loop()
+        # A thread, so that requests go on while the driver writes; a daemon,
+        # so that who presses Ctrl-C does not wait for a slow server.
+        threading.Thread(target=_serve, args=(loop,), daemon=True).start()
+        slots = asyncio.Semaphore(self.concurrency)
+        pending: deque[Future[list]] = deque()
         try:
+            for shard in shards:
+                work = self._shard(shard, check, slots)
+                pending.append(asyncio.run_coroutine_threadsafe(work, loop))
+                # Two are under way: the last stories of a shard would be
+                # waited for with few of the slots in use.
+                if len(pending) > 1:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            asyncio.run_coroutine_threadsafe(self._end(loop), loop)
+
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel what is under way: it would go on paying for nothing."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.endpoint.close()
+        loop.stop()
+
+    async def _shard(
+        self, shard: list[Story], check: Checks, slots: asyncio.Semaphore
+    ) -> list:
+        # What no story can mend ends the shard at once.
+        stories = (self._story(story, check, slots) for story in shard)
+        return await asyncio.gather(*stories)
+
+    async def _story(
+        self, story: Story, check: Checks, slots: asyncio.Semaphore
+    ) -> list[str] | TranslationError:
+        messages = [{"role": "system", "content": self.prompt}]
+        translations: list[str] = []
+        step = self.sentences_per_request
+        async with slots:
             for start in range(0, len(story.sentences), step):
                 part = story.sentences[start : start + step]
                 first = start + 1
                 messages.append(_message("user", part, first))
-                found = self._part(messages, part, first, check)
+                try:
+                    found = await self._part(messages, part, first, check)
+                except TranslationError as error:
+                    return error
                 messages.append(_message("assistant", found, first))
                 translations += found
-        except TranslationError:
-            raise
-        except Exception as error:
-            # The other threads would go on paying for nothing.
-            self.endpoint.stop(str(error))
-            raise
         return translations
 
-    def _part(self, messages, sentences, first, check):
+    async def _part(
+        self, messages: list, sentences: list[str], first: int, check: Checks
+    ) -> list[str]:
         keys = [str(first + n) for n in range(len(sentences))]
         request = {
             **self.options,
@@ -179,8 +207,8 @@ class ChatTranslator:
         if found is not None:
             return check(sentences, found, first - 1)
         for _ in range(self.attempts):
-            reply = self.endpoint.complete(request)
-            content, found, fault = _content(reply), None, ""
+            reply = await self.endpoint.complete(request)
+            content, fault = _content(reply), ""
             try:
                 told = _read(reply, content, keys)
                 found = check(sentences, told, first - 1)
@@ -189,7 +217,7 @@ class ChatTranslator:
                 fault = str(error)[:LONGEST_FAULT]
                 said = error.reason[:LONGEST_FAULT]
                 if error.sentence is not None:
-                    # Its keys count from 1.
+                    # Tables count sentences from 0, the request's keys from 1.
                     said = f'"{error.sentence + 1}" {said}'
             self.cache.add(self.model, *_tokens(reply), name, found)
             if found is not None:
@@ -206,20 +234,18 @@ class ChatTranslator:
         )
 
 
-def _outcome(future):
-    try:
-        return future.result()
-    except TranslationError as error:
-        return error
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
-def _message(role, sentences, first):
+def _message(role: str, sentences: list[str], first: int) -> dict:
     texts = {str(number): s for number, s in enumerate(sentences, first)}
     content = json.dumps(texts, ensure_ascii=False, indent=0)
     return {"role": role, "content": content}
 
 
-def _format(kind, keys):
+def _format(kind: str, keys: list[str]) -> dict:
     """Return the request's field that shapes the reply."""
     if kind == "text":
         return {}
@@ -235,12 +261,12 @@ def _format(kind, keys):
     return {"response_format": {"type": kind, "json_schema": described}}
 
 
-def _content(reply):
+def _content(reply: dict) -> str:
     content = reply["choices"][0]["message"].get("content")
     return content if isinstance(content, str) else ""
 
 
-def _tokens(reply):
+def _tokens(reply: dict) -> list[int]:
     """Return the tokens that a reply says it cost; none if it says nonsense."""
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -260,7 +286,7 @@ def _tokens(reply):
     return found
 
 
-def _read(reply, content, keys):
+def _read(reply: dict, content: str, keys: list[str]) -> list:
     """Return the texts of a reply in the order of the keys."""
     choice = reply["choices"][0]
     if choice.get("finish_reason") == "length":
@@ -290,7 +316,7 @@ def _read(reply, content, keys):
     return [texts[key] for key in keys]
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple]) -> dict:
     texts = dict(pairs)
     if len(texts) < len(pairs):
         raise TranslationError("a key stands twice in the reply")

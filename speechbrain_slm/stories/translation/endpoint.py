@@ -2,35 +2,34 @@
 
 What passes (429, 5xx, timeouts, refused connections, torn replies) is tried
 again, later and later; what does not pass stops the run, which goes on from
-there when it is mended. The API key is read from the environment for each
-request, kept nowhere, and blotted out of whatever the server says.
+there when it is mended.
 """
 
-import http.client
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import ipaddress
 import json
 import logging
+import math
 import os
 import random
 import re
-import ssl
-import threading
 import time
-import urllib.error
-import urllib.request
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from speechbrain_slm.stories.translation import TranslationError
-from speechbrain_slm.stories.translation.connections import open_request
-from speechbrain_slm.stories.translation.servers import (
-    is_here,
-    seconds_of,
-    server_error,
-)
 from speechbrain_slm.utils.distributed import world_size
+
+if TYPE_CHECKING:
+    import httpx2
 
 logger = logging.getLogger(__name__)
 
 LONGEST_DELAY = 60.0  # seconds between two attempts, unless the server asks
+LONGEST_TIME = 1e6  # seconds that a setting may say
 LARGEST_REPLY = 16 * 2**20  # bytes
 _PASSING = {408, 409, 425, 429}
 # A story's own fault, not that of the endpoint.
@@ -45,21 +44,20 @@ class EndpointError(RuntimeError):
 class _Passing(Exception):
     """A fault that may be gone next time."""
 
-    def __init__(self, message, wait=None) -> None:
+    def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
 
 
 class ChatEndpoint:
-    """Sends chat requests, from any number of threads.
+    """Sends chat requests, any number at a time, in one event loop.
 
     Arguments
     ---------
     base_url
         Such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
     api_key_variable
-        The environment variable that holds the API key. By default none is
-        sent.
+        The environment variable that holds the API key; None sends none.
     timeout : Seconds that a reply may take, from the request to its last byte.
     max_attempts : How often a request is sent before the run stops.
     backoff
@@ -68,8 +66,7 @@ class ChatEndpoint:
     max_wait
         The longest ``Retry-After`` that is obeyed, in seconds; beyond it the
         run stops.
-    requests_per_minute
-        The rate of all ranks together. By default there is no limit.
+    requests_per_minute : Of all ranks together; None is no limit.
 
     Raises
     ------
@@ -106,23 +103,21 @@ class ChatEndpoint:
                 "(capitals, digits, _), such as OPENAI_API_KEY. The key itself "
                 "must not stand in a YAML file or on a command line."
             )
-        if max_attempts < 1:
-            raise ValueError(f"max_attempts is {max_attempts}; expected 1 up")
-        for name, value in (
-            ("timeout", timeout),
-            ("backoff", backoff),
-            ("max_wait", max_wait),
+        rate = requests_per_minute
+        for name, value, good, expected in (
+            ("max_attempts", max_attempts, max_attempts >= 1, "1 or more"),
+            ("timeout", timeout, 0 < timeout < LONGEST_TIME, "seconds above 0"),
+            ("backoff", backoff, 0 <= backoff < LONGEST_TIME, "seconds from 0"),
+            ("max_wait", max_wait, 0 <= max_wait < LONGEST_TIME, "seconds"),
+            (
+                "requests_per_minute",
+                rate,
+                rate is None or rate > 0,
+                "more than 0, or null for no limit",
+            ),
         ):
-            if not (0 <= value < threading.TIMEOUT_MAX) or not timeout:
-                raise ValueError(
-                    f"{name} is {value}; expected seconds, 0 or more, and a "
-                    "timeout above 0"
-                )
-        if requests_per_minute is not None and requests_per_minute <= 0:
-            raise ValueError(
-                f"requests_per_minute is {requests_per_minute}; expected more "
-                "than 0, or null for no limit"
-            )
+            if not good:
+                raise ValueError(f"{name} is {value}; expected {expected}")
         self.url = base_url.rstrip("/") + "/chat/completions"
         self.api_key_variable = api_key_variable
         self.timeout = timeout
@@ -130,14 +125,11 @@ class ChatEndpoint:
         self.backoff = backoff
         self.max_wait = max_wait
         self.requests_per_minute = requests_per_minute
-        host = parts.hostname
-        self._is_open = parts.scheme == "http" and not is_here(host)
-        self._lock = threading.Lock()
+        self._is_open = parts.scheme == "http" and not _is_here(parts.hostname)
         self._next = 0.0
-        self._stopped = threading.Event()
-        self._fatal = ""
+        self._client: httpx2.AsyncClient
 
-    def begin(self) -> None:
+    def open(self) -> None:
         """Get ready, and refuse to without the key.
 
         Raises
@@ -145,8 +137,15 @@ class ChatEndpoint:
         EndpointError
             If the key's variable is not set.
         """
-        self._stopped.clear()
-        self._fatal = ""
+        try:
+            import httpx2
+        except ImportError:
+            raise ImportError(
+                "translation by a chat model needs the package 'httpx2': pip "
+                "install 'speechbrain_slm[chat]'"
+            ) from None
+        # It tells of each request, at the level of our progress.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         if self._key() and self._is_open:
             self._is_open = False  # said once
             logger.warning(
@@ -156,19 +155,18 @@ class ChatEndpoint:
                 self.api_key_variable,
                 self.url,
             )
+        # Its own time limit holds for each piece that arrives: a server that
+        # sends a letter now and then would be waited for without end. A
+        # redirect is an error: it would carry the key to wherever it points.
+        self._client = httpx2.AsyncClient(
+            timeout=None, limits=httpx2.Limits(), follow_redirects=False
+        )
 
-    def stop(self, reason: str = "the run ends") -> None:
-        """Make all threads give up, those that wait at once.
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
 
-        Arguments
-        ---------
-        reason : What their errors say; the first one stays.
-        """
-        with self._lock:
-            self._fatal = self._fatal or reason
-        self._stopped.set()
-
-    def complete(self, body: dict) -> dict:
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request until there is a reply.
 
         Returns
@@ -183,10 +181,12 @@ class ChatEndpoint:
             If the server refuses this text.
         """
         data = json.dumps(body).encode("utf-8")
-        for attempt in range(1, self.max_attempts + 1):
-            self._wait_for_turn()
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._wait_for_turn()
             try:
-                return self._send(data)
+                return await self._send(data)
             except _Passing as error:
                 if attempt == self.max_attempts:
                     raise EndpointError(
@@ -200,14 +200,14 @@ class ChatEndpoint:
                 delay *= random.uniform(0.5, 1.0)
                 logger.info("Attempt %d: %s", attempt, error)
                 if error.wait is not None:
-                    # The server's limit is one for all threads.
+                    # The server's limit is one for all requests.
                     delay = max(delay, error.wait)
-                    with self._lock:
-                        later = time.monotonic() + error.wait
-                        self._next = max(self._next, later)
-                self._sleep(delay)
+                    later = time.monotonic() + error.wait
+                    self._next = max(self._next, later)
+                await asyncio.sleep(delay)
 
-    def _key(self):
+    def _key(self) -> str | None:
+        """Read the key anew for each request: it is kept nowhere."""
         if self.api_key_variable is None:
             return None
         key = os.environ.get(self.api_key_variable, "").strip()
@@ -219,67 +219,63 @@ class ChatEndpoint:
             )
         return key
 
-    def _wait_for_turn(self):
-        with self._lock:
-            turn = max(self._next, time.monotonic())
-            self._next = turn
-            if self.requests_per_minute is not None:
-                share = self.requests_per_minute / world_size()
-                self._next = turn + 60.0 / share
-        self._sleep(turn - time.monotonic())
+    async def _wait_for_turn(self) -> None:
+        now = time.monotonic()
+        turn = self._next = max(self._next, now)
+        if self.requests_per_minute is not None:
+            self._next += 60.0 * world_size() / self.requests_per_minute
+        await asyncio.sleep(turn - now)
 
-    def _sleep(self, seconds):
-        seconds = min(max(seconds, 0.0), threading.TIMEOUT_MAX)
-        if self._stopped.wait(seconds):
-            raise EndpointError(self._fatal)
+    async def _send(self, data: bytes) -> dict[str, Any]:
+        import httpx2
 
-    def _send(self, data):
-        key = self._key()
-        headers = {"Content-Type": "application/json"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(self.url, data, headers)
-        status, after = 200, None
+        key, problem = self._key(), ""
         try:
-            try:
-                reply = open_request(request, self.timeout)
-            except urllib.error.HTTPError as error:
-                reply, status = error, error.code
-                after = error.headers.get("Retry-After")
-            with reply:
-                text = self._read(reply)
-        except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "reason", error)
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                raise EndpointError(f"{self.url}: {cause}") from None
-            name = type(cause).__name__
-            raise _Passing(_blot(f"{name}: {cause}", key)) from None
+            status, after, text = await asyncio.wait_for(
+                self._exchange(data, key), self.timeout
+            )
+        except asyncio.TimeoutError:
+            problem = f"no whole reply within {self.timeout} s"
+        except (httpx2.HTTPError, OSError) as error:
+            problem = _cause(error)
+        if "CERTIFICATE_VERIFY_FAILED" in problem:
+            raise EndpointError(f"{self.url}: {problem}")
+        if problem:
+            # Not from the error, whose frames hold the key.
+            raise _Passing(_blot(problem, key))
         text = _blot(text, key)
         if status != 200:
             raise self._judge(status, after, text)
         return _parse(text)
 
-    def _read(self, reply):
-        """Read a reply that may be without end."""
+    async def _exchange(
+        self, data: bytes, key: str | None
+    ) -> tuple[int, str | None, str]:
+        """Return a reply's status, its Retry-After and its text."""
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         blocks, size = [], 0
-        while block := reply.read1(1 << 16):
-            blocks.append(block)
-            size += len(block)
-            if size > LARGEST_REPLY:
-                raise _Passing(f"a reply of more than {LARGEST_REPLY} bytes")
-        expected = reply.headers.get("Content-Length")
-        if expected is not None and expected != str(size):
-            raise _Passing(f"{size} of a reply's {expected} bytes")
-        return b"".join(blocks).decode("utf-8", "replace")
+        async with self._client.stream(
+            "POST", self.url, content=data, headers=headers
+        ) as reply:
+            async for block in reply.aiter_bytes():
+                blocks.append(block)
+                size += len(block)
+                if size > LARGEST_REPLY:
+                    limit = f"a reply of more than {LARGEST_REPLY} bytes"
+                    raise _Passing(limit)
+        text = b"".join(blocks).decode("utf-8", "replace")
+        return reply.status_code, reply.headers.get("Retry-After"), text
 
-    def _judge(self, status, after, text):
+    def _judge(self, status: int, after: str | None, text: str) -> Exception:
         """Return the error that a status stands for."""
-        code, message = server_error(text)
+        code, message = _server_error(text)
         said = f"HTTP {status}: {message}"
         if code == "insufficient_quota":
             return EndpointError(f"{self.url}: {said}")
         if status in _PASSING or status >= 500:
-            wait = seconds_of(after)
+            wait = _seconds_of(after)
             if wait is not None and wait > self.max_wait:
                 return EndpointError(
                     f"{self.url}: {said}. It asks to wait for {wait:.0f} s; "
@@ -299,16 +295,66 @@ class ChatEndpoint:
         return EndpointError(f"{self.url}: {said}. {hint}")
 
 
-def _blot(text, key):
+def _cause(error: BaseException | None) -> str:
+    """Say what lies beneath: the top says "All connection attempts failed"."""
+    said = ""
+    while error is not None:
+        if str(error):
+            said = f"{type(error).__name__}: {error}"
+        error = error.__cause__ or error.__context__
+    return said
+
+
+def _blot(text: str, key: str | None) -> str:
     return text.replace(key, "[API key]") if key else text
 
 
-def _parse(text):
+def _parse(text: str) -> dict[str, Any]:
     try:
         reply = json.loads(text)
         message = reply["choices"][0]["message"]
+    # RecursionError: "[[[[..." is short of the largest reply, too.
     except (ValueError, LookupError, TypeError, RecursionError):
         message = None
     if not isinstance(message, dict):
         raise _Passing(f"a reply that is no chat completion: {text[:200]!r}")
     return reply
+
+
+def _server_error(text: str) -> tuple[str, str]:
+    """Return the code (empty if there is none) and message of an error."""
+    try:
+        found = json.loads(text)
+        # vLLM's has no "error" around it.
+        found = found.get("error", found)
+        if isinstance(found, dict) and found.get("message"):
+            return str(found.get("code")), str(found["message"])[:500]
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    return "", text[:500].strip() or "no message"
+
+
+def _seconds_of(after: str | None) -> float | None:
+    """Read a Retry-After header: seconds, or a date; None if it is neither.
+
+    >>> [_seconds_of(text) for text in ("3", "-3", "nan", "1e999", "soon")]
+    [3.0, 0.0, None, None, None]
+    """
+    if after is None:
+        return None
+    try:
+        seconds = float(after)
+    except ValueError:
+        try:
+            date = email.utils.parsedate_to_datetime(after)
+            seconds = date.timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,10 +1,13 @@
 """Chat translation against a real server on loopback that misbehaves."""
 
+import asyncio
 import logging
 import random
 import resource
 import socket
+import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import chat_server as chat_server_module
@@ -21,11 +24,8 @@ from speechbrain_slm.stories.translation.chat import ChatTranslator, _tokens
 from speechbrain_slm.stories.translation.endpoint import (
     ChatEndpoint,
     EndpointError,
-    _parse,
 )
 from speechbrain_slm.stories.translation.replies import ReplyCache
-from speechbrain_slm.stories.translation.servers import server_error
-from speechbrain_slm.stories.translation.waiting import WaitingThreads
 
 KEY = "sk-Secret0123456789"
 STORY = Story(
@@ -107,10 +107,12 @@ def test_what_passes_is_tried_again(tmp_path, fault):
     assert all(r == asked.requests[0] for r in asked.requests)
 
 
-@pytest.mark.parametrize("fault", ["silent", "slow", "headers"])
+@pytest.mark.parametrize("fault", ["silent", "slow", "headers", "endless"])
 def test_a_reply_that_never_ends_is_given_up(tmp_path, fault):
+    # A server that is fast enough fills the memory before any time limit.
+    timeout = 30 if fault == "endless" else 0.3
     with chat_server(once(fault)) as (url, asked):
-        one = translator(url, tmp_path, {"timeout": 0.3})
+        one = translator(url, tmp_path, {"timeout": timeout})
         assert translate(one) == [EXPECTED]
         assert not asked.outlasted
     assert len(asked.requests) == 2
@@ -185,7 +187,7 @@ def test_a_refused_connection_stops_the_run(tmp_path):
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     one = translator(url, tmp_path, {"max_attempts": 3})
     stories = [Story(str(n), ["One story."]) for n in range(50)]
-    with pytest.raises(EndpointError, match=r"in 3 attempt.*refused"):
+    with pytest.raises(EndpointError, match=r"in 3 attempt.*Refused"):
         translate(one, stories)
 
 
@@ -194,35 +196,36 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        self.lock = threading.Lock()
         for place, name, value in (
-            (endpoint, "time", SimpleNamespace(monotonic=lambda: self.now)),
-            (ChatEndpoint, "_sleep", lambda _, seconds: self.sleep(seconds)),
+            ("time", "monotonic", lambda: self.now),
+            ("asyncio", "sleep", self.sleep),
         ):
-            monkeypatch.setattr(place, name, value)
+            module = SimpleNamespace(**vars(getattr(endpoint, place)))
+            setattr(module, name, value)
+            monkeypatch.setattr(endpoint, place, module)
 
-    def sleep(self, seconds):
-        with self.lock:
-            self.now += max(seconds, 0.0)
+    async def sleep(self, seconds):
+        self.now += max(seconds, 0.0)
+        await asyncio.sleep(0)
 
 
-def test_leaving_waits_for_no_reply():
+def test_leaving_waits_for_no_reply(tmp_path):
     """Who presses Ctrl-C does not wait for a slow server."""
-    answer, began = threading.Event(), threading.Event()
-    before = set(threading.enumerate())
+    with chat_server(lambda number, body: "silent") as (url, asked):
+        one = translator(url, tmp_path, {"timeout": 30}, concurrency=1)
 
-    def wait():
-        began.set()
-        return answer.wait()
+        def shards():
+            yield [STORY, STORY]
+            while not asked.requests:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
 
-    with WaitingThreads(1) as threads:
-        waiting, pending = threads.submit(wait), threads.submit(wait)
-        assert began.wait(20)
-    assert not waiting.done()
-    assert pending.cancelled()
-    assert all(one.daemon for one in set(threading.enumerate()) - before)
-    answer.set()
-    assert waiting.result(20)
+        begin = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            list(one.translate(shards(), Checks()))
+        assert time.monotonic() - begin < 10
+        assert not asked.outlasted
+    assert len(asked.requests) == 1
 
 
 @pytest.mark.parametrize("count", [-1, True, 10**30, "7", 1.5, [1]])
@@ -244,11 +247,11 @@ def test_a_server_cannot_ask_for_nonsense(tmp_path, monkeypatch, after):
     assert len(asked.requests) == 2
 
 
-def test_json_without_end_is_no_reply():
-    for text in ("[" * 100_000, '{"error": ' * 100_000):
-        with pytest.raises(Exception, match="no chat completion"):
-            _parse(text)
-        assert server_error(text)[0] == ""
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"error": ' * 100_000])
+def test_json_without_end_is_no_reply(text):
+    with pytest.raises(Exception, match="no chat completion"):
+        endpoint._parse(text)
+    assert endpoint._server_error(text)[0] == ""
 
 
 @pytest.mark.parametrize(
@@ -265,11 +268,11 @@ def test_json_without_end_is_no_reply():
 def test_a_key_over_plain_http_is_warned_of_once(caplog, url, warns):
     one = ChatEndpoint(url, "TEST_API_KEY")
     for _ in range(2):
-        one.begin()
+        one.open()
     said = [r for r in caplog.records if "over plain http" in r.message]
     assert len(said) == warns
     caplog.clear()
-    ChatEndpoint(url).begin()
+    ChatEndpoint(url).open()
     assert not caplog.records
 
 
@@ -398,6 +401,12 @@ def test_the_key_is_written_nowhere(tmp_path, caplog):
     for path in tmp_path.rglob("*"):
         assert KEY.encode() not in path.read_bytes()
     assert KEY in asked.headers[-1]["Authorization"]
+
+
+def test_no_package_no_request(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(ImportError, match=r"speechbrain_slm\[chat\]"):
+        translate(translator("http://127.0.0.1:1/v1", tmp_path))
 
 
 def test_no_key_no_request(tmp_path, monkeypatch):
