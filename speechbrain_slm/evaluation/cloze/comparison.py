@@ -1,11 +1,9 @@
-"""Compare evaluated runs, item by item.
+"""Compare evaluated models, item by item.
 
-A run is what one or several evaluations found of a model, or of several that
-differ in their seed. Runs are compared on the same items, in the same units,
-under the same convention, or not at all.
+A row of a table is what one or several evaluations found of a model, or of
+several that differ in their seed. Rows are compared on the same items, in the
+same units, under the same convention, or not at all.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import stdev
@@ -21,6 +19,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import (
 from speechbrain_slm.evaluation.cloze.results import (
     COMPARABLE,
     SCORES,
+    Results,
     read_results,
 )
 from speechbrain_slm.evaluation.statistics import (
@@ -36,22 +35,14 @@ FIRST = ("sSC", "sTC")
 
 @dataclass(frozen=True)
 class Run:
-    """A row of a table.
-
-    Arguments
-    ---------
-    name : str
-        What the table calls it.
-    seeds : list of dict
-        One a model trained: metric -> its :class:`Results`.
-    """
+    """A row of a table: its name, and metric -> results for each seed."""
 
     name: str
-    seeds: list
+    seeds: list[dict[str, Results]]
 
 
 def read_run(argument: str) -> Run:
-    """Read a run from the command line.
+    """Read a row from the command line.
 
     Arguments
     ---------
@@ -59,10 +50,6 @@ def read_run(argument: str) -> Run:
         ``NAME=DIR[+DIR...][,DIR[+DIR...]...]``: a plus joins folders with
         different benchmarks of one model, a comma separates models that
         differ in their seed.
-
-    Returns
-    -------
-    What the folders hold.
 
     Raises
     ------
@@ -79,7 +66,7 @@ def read_run(argument: str) -> Run:
             "benchmarks of one model and DIR,DIR for further seeds"
         )
     run = Run(name, [_join(name, seed) for seed in seeds])
-    models = {}
+    models: dict[tuple, Results] = {}
     for seed in run.seeds:
         results = next(iter(seed.values()))
         other = models.setdefault(_model(results), results)
@@ -98,23 +85,22 @@ def read_run(argument: str) -> Run:
     return run
 
 
-def _model(results):
-    """Name a model: its weights, and what decides its scores beside them."""
+def _model(results: Results) -> tuple:
+    # The same weights, read otherwise, are another model.
     return results.info["model"], results.info.get("configuration")
 
 
-def _join(name, folders):
-    joined, first = {}, None
-    for folder in folders:
-        results = read_results(folder)
-        first = first or results
-        if _model(results) != _model(first):
+def _join(name: str, folders: list[str]) -> dict[str, Results]:
+    joined: dict[str, Results] = {}
+    found = [read_results(folder) for folder in folders]
+    for results in found:
+        if _model(results) != _model(found[0]):
             raise ValueError(
-                f"run '{name}': {first.folder} and {results.folder} are of "
+                f"run '{name}': {found[0].folder} and {results.folder} are of "
                 "different models; DIR+DIR joins benchmarks of one model "
                 "(seeds are separated by commas)"
             )
-        for metric in dict.fromkeys(metric for metric, _ in results.cells):
+        for metric, _ in results.cells:
             other = joined.setdefault(metric, results)
             if other is not results:
                 raise ValueError(
@@ -125,7 +111,7 @@ def _join(name, folders):
 
 
 def check_comparable(runs: list[Run], scoring: str | None = None) -> None:
-    """Refuse runs that were not scored alike on the same items.
+    """Refuse rows that were not scored alike on the same items.
 
     Arguments
     ---------
@@ -143,33 +129,33 @@ def check_comparable(runs: list[Run], scoring: str | None = None) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"a name stands twice in {', '.join(names)}")
     keys = [key for key in COMPARABLE if key != "scoring" or not scoring]
-    firsts = {}
-    for run in runs:
-        for metric, results in (
-            pair for seed in run.seeds for pair in seed.items()
-        ):
-            first = firsts.setdefault(metric, results)
-            expected, found = (
-                {key: one.info[key] for key in keys} for one in (first, results)
+    firsts: dict[str, Results] = {}
+    every = (
+        pair for run in runs for seed in run.seeds for pair in seed.items()
+    )
+    for metric, results in every:
+        first = firsts.setdefault(metric, results)
+        lines = difference(
+            {key: first.info[key] for key in keys},
+            {key: results.info[key] for key in keys},
+        )
+        if not lines and _items(first, metric) != _items(results, metric):
+            lines = ["the rows of scores.parquet name other items"]
+        if lines:
+            raise ValueError(
+                f"{metric} of {first.folder} and of {results.folder} "
+                f"cannot be compared ({'; '.join(lines)}); evaluate both "
+                "on the same units and items by the same convention"
             )
-            lines = difference(expected, found)
-            if not lines and _items(first, metric) != _items(results, metric):
-                lines = ["the rows of scores.parquet name other items"]
-            if lines:
-                raise ValueError(
-                    f"{metric} of {first.folder} and of {results.folder} "
-                    f"cannot be compared ({'; '.join(lines)}); evaluate both "
-                    "on the same units and items by the same convention"
-                )
-            known = conventions_of(next(iter(results.cells.values())))
-            if scoring and scoring not in known:
-                raise ValueError(
-                    f"{results.folder} has no scores of '{scoring}'; "
-                    f"expected one of {', '.join(known)}"
-                )
+        known = conventions_of(next(iter(results.cells.values())))
+        if scoring and scoring not in known:
+            raise ValueError(
+                f"{results.folder} has no scores of '{scoring}'; expected one "
+                f"of {', '.join(known)}, or evaluate with 'scoring' set to it"
+            )
 
 
-def _items(results, metric):
+def _items(results: Results, metric: str) -> dict:
     return {
         key: cell.select(SCORES.names)
         for key, cell in results.cells.items()
@@ -177,7 +163,7 @@ def _items(results, metric):
     }
 
 
-def _columns(seed):
+def _columns(seed: dict[str, Results]) -> list[tuple[str, str]]:
     """Order the columns as the paper does."""
     cells = {key for results in seed.values() for key in results.cells}
     crosses = [metric for metric, direction in cells if ">" in direction]
@@ -199,98 +185,90 @@ def compare(
     baseline: str | None = None,
     scoring: str | None = None,
     seed: int = 1986,
-):
-    """Give every run its accuracies and its differences to one of them.
-
-    The seeds of a run are averaged item by item first. So intervals and
-    tests say what other items would change, not what other seeds would;
-    ``deviation`` says the latter.
+) -> tuple[list[dict], list[dict]]:
+    """Give every row its accuracies and its differences to one of them.
 
     Arguments
     ---------
-    baseline
-        The name of the run that the others are compared with; by default
-        the first.
+    baseline : The name of one; by default the first.
     scoring : See :func:`check_comparable`.
 
     Returns
     -------
-    accuracies : list of dict
-        One a run, metric and direction, in the order of a table: ``run``,
+    accuracies
+        One a row, metric and direction, in the order of a table: ``run``,
         ``metric``, ``direction``, ``scoring``, ``n``, ``seeds``, what
         :func:`accuracy_of` returns, and ``deviation`` (the sample deviation
         of the seeds' accuracies; None where there is one seed).
-    differences : list of dict
-        One a run but the baseline, metric and direction that both have:
+    differences
+        One a row but the baseline, metric and direction that both have:
         ``difference`` and its paired bootstrap ``bootstrap_low``,
         ``bootstrap_high`` (95 %; percentage points) and ``bootstrap_p``;
         ``better``, ``worse`` (groups) and ``mcnemar_p``; ``holm_p``, which
         is ``mcnemar_p`` adjusted for all tests in the list.
-
-    Raises
-    ------
-    ValueError
-        If there is no such baseline, or the runs are not comparable.
     """
     check_comparable(runs, scoring)
     names = [run.name for run in runs]
-    if baseline is not None and baseline not in names:
+    base = names[0] if baseline is None else baseline
+    if base not in names:
         raise ValueError(
             f"baseline '{baseline}' is no run; expected one of "
             f"{', '.join(names)}"
         )
-    base = runs[names.index(baseline) if baseline is not None else 0]
-    credits = {run.name: _credits(run, scoring) for run in runs}
-    accuracies, differences = [], []
+    accuracies: list[dict] = []
+    means: dict[str, dict[tuple, np.ndarray]] = {name: {} for name in names}
     for run in runs:
-        for key, (convention, found) in credits[run.name].items():
-            mean = found.mean(axis=0).round(12)
-            record = {
-                "run": run.name,
-                "metric": key[0],
-                "direction": key[1],
-                "scoring": convention,
-                "n": len(mean),
-            }
-            by_seed = (100 * found.mean(axis=1)).tolist()
+        for key in _columns(run.seeds[0]):
+            results = [by_metric[key[0]] for by_metric in run.seeds]
+            convention = scoring or results[0].info["scoring"]
+            credits = np.stack(
+                [group_credits(one.cells[key], convention) for one in results]
+            )
+            # Averaged item by item: intervals and tests say what other items
+            # would change, not what other seeds would; deviation says that.
+            mean = means[run.name][key] = credits.mean(axis=0).round(12)
+            by_seed = (100 * credits.mean(axis=1)).tolist()
             accuracies.append(
                 {
-                    **record,
-                    "seeds": len(found),
+                    "run": run.name,
+                    "metric": key[0],
+                    "direction": key[1],
+                    "scoring": convention,
+                    "n": len(mean),
+                    "seeds": len(credits),
                     **accuracy_of(mean, seed),
-                    "deviation": stdev(by_seed) if len(found) > 1 else None,
+                    "deviation": stdev(by_seed) if len(by_seed) > 1 else None,
                 }
             )
-            if run is not base and key in credits[base.name]:
-                other = credits[base.name][key][1].mean(axis=0).round(12)
-                tests = _tests(mean, other, seed)
-                differences.append({**record, "baseline": base.name, **tests})
+    return accuracies, _differences(accuracies, means, base, seed)
+
+
+def _differences(
+    accuracies: list[dict], means: dict[str, dict], base: str, seed: int
+) -> list[dict]:
+    differences = []
+    for record in accuracies:
+        key = record["metric"], record["direction"]
+        if record["run"] == base or key not in means[base]:
+            continue
+        credits, other = means[record["run"]][key], means[base][key]
+        low, high, p = paired_bootstrap(credits, other, seed)
+        better, worse, mcnemar_p = mcnemar(credits, other)
+        shared = ("run", "metric", "direction", "scoring", "n")
+        differences.append(
+            {
+                **{name: record[name] for name in shared},
+                "baseline": base,
+                "difference": 100 * float((credits - other).mean()),
+                "bootstrap_low": 100 * low,
+                "bootstrap_high": 100 * high,
+                "bootstrap_p": p,
+                "better": better,
+                "worse": worse,
+                "mcnemar_p": mcnemar_p,
+            }
+        )
     adjusted = holm([record["mcnemar_p"] for record in differences])
-    for record, p in zip(differences, adjusted, strict=True):
-        record["holm_p"] = p
-    return accuracies, differences
-
-
-def _credits(run, scoring):
-    """(metric, direction) -> its convention, credits [seeds, groups]."""
-    found = {}
-    for key in _columns(run.seeds[0]):
-        results = [seed[key[0]] for seed in run.seeds]
-        convention = scoring or results[0].info["scoring"]
-        arrays = [group_credits(one.cells[key], convention) for one in results]
-        found[key] = convention, np.stack(arrays)
-    return found
-
-
-def _tests(credits, baseline, seed):
-    low, high, p = paired_bootstrap(credits, baseline, seed)
-    better, worse, mcnemar_p = mcnemar(credits, baseline)
-    return {
-        "difference": 100 * float((credits - baseline).mean()),
-        "bootstrap_low": 100 * low,
-        "bootstrap_high": 100 * high,
-        "bootstrap_p": p,
-        "better": better,
-        "worse": worse,
-        "mcnemar_p": mcnemar_p,
-    }
+    for record, holm_p in zip(differences, adjusted, strict=True):
+        record["holm_p"] = holm_p
+    return differences

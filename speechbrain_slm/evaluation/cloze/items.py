@@ -6,8 +6,10 @@ and becomes the unit sequences that are scored, each distinct one once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,10 @@ from speechbrain_slm.utils.tables import (
     ITEMS_OPTIONAL,
     read_table,
 )
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.reader import UnitStore
+    from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 SIDES = ("right", "wrong")
 # What an option may say.
@@ -64,28 +70,17 @@ def read_items(path: str | Path) -> pa.Table:
             f"'{row['right']}'; expected two different stories"
         )
     columns = {name: table[name] for name in ITEMS.names}
-    columns["group"] = _filled(table, "group", table["item_id"])
-    columns["subset"] = _filled(table, "subset", pa.array([""] * len(table)))
+    for name, default in (
+        ("group", table["item_id"]),
+        ("subset", pa.array([""] * len(table))),
+    ):
+        own = table[name] if name in table.column_names else default
+        columns[name] = pc.if_else(pc.equal(own, ""), default, own)
     return pa.table(columns)
 
 
-def _filled(table, name, default):
-    if name not in table.column_names:
-        return default
-    return pc.if_else(pc.equal(table[name], ""), default, table[name])
-
-
 def name_of(row: dict) -> str:
-    """Name an item in a message.
-
-    Arguments
-    ---------
-    row : Of a table of items.
-
-    Returns
-    -------
-    ``item 'test-1' (sSC, en>fr)``.
-    """
+    """Name an item in a message: ``item 'test-1' (sSC, en>fr)``."""
     direction = direction_of(row["prompt_language"], row["ending_language"])
     return f"item '{row['item_id']}' ({row['benchmark']}, {direction})"
 
@@ -96,47 +91,38 @@ class Pairs:
 
     Arguments
     ---------
-    pairs : list of tuple
+    pairs
         ``(prompt, ending)``, integer arrays with language tags where the
         model has them; pairs of one prompt stand together.
-    names : list of str
-        What to call each in a message: the first item that has it.
-    index : dict
-        ``right`` and ``wrong`` -> which pair each item has, int64 [N].
-    truncated : numpy.ndarray
-        Whether an item's prompt was cut at its beginning, bool [N].
-    changed : numpy.ndarray
+    names : What to call each in a message: the first item that has it.
+    index : ``right`` and ``wrong`` -> which pair each item has, int64 [N].
+    truncated : Whether an item's prompt was cut at its beginning, bool [N].
+    changed
         Whether a prompt's own units differ from those that it has together
         with an ending, bool [N]; False where endings are units of their own.
     """
 
-    pairs: list
-    names: list
-    index: dict
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+    names: list[str]
+    index: dict[str, np.ndarray]
     truncated: np.ndarray
     changed: np.ndarray
 
 
 def make_pairs(
     items: pa.Table,
-    store,
-    scorer,
+    store: UnitStore,
+    scorer: LikelihoodScorer,
     endings: str = "apart",
     too_long: str = "refuse",
 ) -> Pairs:
     """Look up what is to be scored, before anything is.
 
-    Equal (prompt, ending) sequences are scored once, whatever their items are
-    called: the right ending, which stands in several items, costs one pass,
-    and endings of equal units tie exactly.
-
     Arguments
     ---------
     items : See :func:`read_items`.
-    store : UnitStore
-        Holds the prompts and the endings.
-    scorer : LikelihoodScorer
-        Says which tags the model has, and how much it can read.
+    store : Holds the prompts and the endings.
+    scorer : Says which tags the model has, and how much it can read.
     endings
         ``apart``: a prompt and an ending are utterances of their own.
         ``together``: ``right`` and ``wrong`` name utterances that begin with
@@ -169,8 +155,12 @@ def make_pairs(
             )
     if endings == "together":
         _check_joined(store)
-    stories, found = {}, {}
-    index = {side: [] for side in SIDES}
+    stories: dict[tuple, np.ndarray] = {}
+    # Equal sequences are scored once, whatever their items are called: the
+    # right ending, which stands in several items, costs one pass, and endings
+    # of equal units tie to the last bit.
+    found: dict[tuple, tuple] = {}
+    keys: dict[str, list] = {side: [] for side in SIDES}
     truncated, changed = np.zeros((2, len(items)), dtype=bool)
     for number, row in enumerate(items.to_pylist()):
         prompt, *after = _units(row, store, stories)
@@ -180,28 +170,24 @@ def make_pairs(
             changed[number] = any(
                 not np.array_equal(begin, prompt) for begin in prompts
             )
-        cut = _excess(row, prompts[0], after, scorer)
-        if cut:
-            _refuse(row, cut, prompts[0], scorer, too_long)
-            prompts = [begin[cut:] for begin in prompts]
-            truncated[number] = True
+        cut = _excess(row, prompts[0], after, scorer, too_long)
+        truncated[number] = cut > 0
         for side, begin, ending in zip(SIDES, prompts, after, strict=True):
-            pair = _tagged(row, begin, ending, scorer.language_tags)
+            pair = _tagged(row, begin[cut:], ending, scorer.language_tags)
             key = tuple(units.tobytes() for units in pair)
             found.setdefault(key, (pair, f"{name_of(row)}, {side} ending"))
-            index[side].append(key)
+            keys[side].append(key)
     order = {key: place for place, key in enumerate(sorted(found))}
-    pairs, names = zip(*(found[key] for key in order), strict=True)
     return Pairs(
-        list(pairs),
-        list(names),
-        {side: np.array([order[key] for key in index[side]]) for side in SIDES},
+        [found[key][0] for key in order],
+        [found[key][1] for key in order],
+        {side: np.array([order[key] for key in keys[side]]) for side in SIDES},
         truncated,
         changed,
     )
 
 
-def _check_joined(store):
+def _check_joined(store: UnitStore) -> None:
     tokenizer = store.info["tokenizer"]
     if tokenizer["deduplicated"] or "bpe" in tokenizer["config"]:
         raise ValueError(
@@ -211,15 +197,14 @@ def _check_joined(store):
         )
 
 
-def _units(row, store, stories):
+def _units(row: dict, store: UnitStore, stories: dict) -> list[np.ndarray]:
     """Return the units of a prompt (none: no units) and of both endings."""
     units = []
     for role in ("prompt", *SIDES):
         kind = "prompt" if role == "prompt" else "ending"
         key = row[role], row[f"{kind}_language"]
         if not row[role]:
-            units.append(np.zeros(0, dtype=np.int64))
-            continue
+            stories[key] = np.zeros(0, dtype=np.int64)
         if key not in stories:
             try:
                 story = store.story(*key)
@@ -235,7 +220,9 @@ def _units(row, store, stories):
     return units
 
 
-def _split(row, prompt, joined):
+def _split(
+    row: dict, prompt: np.ndarray, joined: list[np.ndarray]
+) -> Iterable[tuple]:
     """Cut what was encoded as one where the prompt ends."""
     for side, units in zip(SIDES, joined, strict=True):
         if len(units) <= len(prompt):
@@ -245,28 +232,32 @@ def _split(row, prompt, joined):
                 "begins with the prompt and goes on (endings is 'together')"
             )
     return zip(
-        *((units[: len(prompt)], units[len(prompt) :]) for units in joined),
-        strict=True,
+        *(np.split(units, [len(prompt)]) for units in joined), strict=True
     )
 
 
-def _excess(row, prompt, endings, scorer):
-    """Count the units that the model cannot read."""
+def _excess(
+    row: dict,
+    prompt: np.ndarray,
+    endings: Iterable[np.ndarray],
+    scorer: LikelihoodScorer,
+    too_long: str,
+) -> int:
+    """Return how many of its units a prompt loses, or refuse its item."""
     if scorer.context is None:
         return 0
     crossed = row["prompt_language"] != row["ending_language"]
     tags = (1 + crossed) if scorer.language_tags else 0
     longest = max(len(ending) for ending in endings)
     symbols = scorer.count_symbols(len(prompt) + longest + tags)
-    return max(symbols - scorer.context, 0)
-
-
-def _refuse(row, excess, prompt, scorer, too_long):
-    if too_long == "truncate" and excess < len(prompt):
-        return
+    excess = max(symbols - scorer.context, 0)
+    # A prompt that is cut away wholly would make another item of it.
+    enough = excess < len(prompt)
+    if not excess or (too_long == "truncate" and enough):
+        return excess
     advice = (
         "set too_long to 'truncate', which cuts the prompt at its beginning"
-        if excess < len(prompt)
+        if enough
         else "its endings alone are too long"
     )
     raise ValueError(
@@ -276,7 +267,9 @@ def _refuse(row, excess, prompt, scorer, too_long):
     )
 
 
-def _tagged(row, prompt, ending, tags):
+def _tagged(
+    row: dict, prompt: np.ndarray, ending: np.ndarray, tags: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Put a tag where training has one: where a language begins."""
     if not tags:
         return prompt, ending

@@ -1,7 +1,5 @@
 """What an evaluation writes, read and checked."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +35,11 @@ COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
 NEEDED = (*COMPARABLE, "model", "scores", "truncated", "records")
 
 _RECORD = {
-    "metric": TEXT,
-    "direction": TEXT,
-    "scoring": TEXT,
-    "n": whole(1),
-    "items?": whole(1),
+    **dict.fromkeys(("metric", "direction", "scoring", "subset?"), TEXT),
+    **dict.fromkeys(("n", "items?"), whole(1)),
     "ties": COUNT,
-    "subset?": TEXT,
-    **dict.fromkeys(
-        ("accuracy", "ci_low", "ci_high", "chance", "bootstrap_low?"), PERCENT
-    ),
-    "bootstrap_high?": PERCENT,
+    **dict.fromkeys(("accuracy", "ci_low", "ci_high", "chance"), PERCENT),
+    **dict.fromkeys(("bootstrap_low?", "bootstrap_high?"), PERCENT),
 }
 _SHAPE = {
     **dict.fromkeys(("scoring", "start", "endings", "too_long"), TEXT),
@@ -56,9 +48,7 @@ _SHAPE = {
     **dict.fromkeys(("tokenizer", "units", "items", "model", "scores"), TEXT),
     "configuration?": TEXT,
     "truncated": COUNT,
-    "records": [_RECORD],
-    "cross_lingual?": [_RECORD],
-    "subsets?": [_RECORD],
+    **{key: [_RECORD] for key in ("records", "cross_lingual?", "subsets?")},
 }
 
 SCORES = pa.schema([(name, pa.string()) for name in (*ITEMS_KEY, "group")])
@@ -70,30 +60,23 @@ class Results:
 
     Arguments
     ---------
-    folder : Path
-        Where it stands.
-    info : dict
-        The content of ``results.json``.
-    cells : dict
+    info : The content of ``results.json``.
+    cells
         (metric, direction) -> table of scores, the rows in an order that
         depends on the items alone; see :func:`split_scores`.
     """
 
     folder: Path
     info: dict
-    cells: dict
+    cells: dict[tuple[str, str], pa.Table]
 
 
 def read_info(folder: str | Path) -> dict:
-    """Read what an evaluation says of itself.
+    """Return the content of ``results.json``.
 
     Arguments
     ---------
     folder : The output folder of a cloze recipe.
-
-    Returns
-    -------
-    The content of ``results.json``.
 
     Raises
     ------
@@ -131,10 +114,6 @@ def read_results(folder: str | Path) -> Results:
     ---------
     folder : The output folder of a cloze recipe.
 
-    Returns
-    -------
-    What it holds.
-
     Raises
     ------
     FileNotFoundError, ValueError
@@ -161,7 +140,7 @@ def read_results(folder: str | Path) -> Results:
     return Results(folder, info, split_scores(scores))
 
 
-def _check_credits(path, scores, scoring):
+def _check_credits(path: Path, scores: pa.Table, scoring: str) -> None:
     known = conventions_of(scores)
     if scoring not in known:
         raise ValueError(
@@ -175,12 +154,11 @@ def _check_credits(path, scores, scoring):
                 f"{path}: column '{name}' is {column.type} with "
                 f"{column.null_count} holes; expected a number in each row"
             )
-        # NaN is in no range.
-        wrong = np.flatnonzero(
-            ~((column.to_numpy() >= 0) & (column.to_numpy() <= 1))
-        )
+        credits = column.to_numpy()
+        # Said so that NaN, which is in no range, is found.
+        wrong = np.flatnonzero(~((credits >= 0) & (credits <= 1)))
         if len(wrong):
             raise ValueError(
-                f"{path}, row {wrong[0]}: '{name}' is "
-                f"{column[int(wrong[0])]}; expected a credit from 0 to 1"
+                f"{path}, row {wrong[0]}: '{name}' is {credits[wrong[0]]}; "
+                "expected a credit from 0 to 1"
             )
