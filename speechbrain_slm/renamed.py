@@ -26,8 +26,7 @@ _MOVED = {
     ("corpus.cloze", "benchmarks"): "natural readers topics",
     ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
     "items likelihood prefix_attention prefixes results",
-    ("evaluation", "evaluation.alignment"): "hidden_states parallel_items "
-    "parallel_pairs state_parts",
+    ("evaluation", "evaluation.alignment"): "hidden_states state_parts",
     ("units", "units.tokenizers"): "bpe codebook codec ctranslate2 kmeans "
     "mel_kmeans mimi pretrained speech_tokenizer ssl_kmeans "
     "whisper_kmeans",
@@ -57,6 +56,8 @@ MODULES = {
     "evaluation.alignment_figure": "evaluation.alignment.figure",
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.identity": "evaluation.inputs",
+    "evaluation.parallel_items": "evaluation.alignment.matches",
+    "evaluation.parallel_pairs": "evaluation.alignment.pairs",
     "evaluation.padding": "evaluation.cloze.prefixes",
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.layer_kmeans": "units.tokenizers.pretrained",

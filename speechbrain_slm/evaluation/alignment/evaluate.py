@@ -21,14 +21,14 @@ from speechbrain_slm.evaluation.alignment.hidden_states import (
     POOLINGS,
     StatePooler,
 )
+from speechbrain_slm.evaluation.alignment.matches import read_spoken
 from speechbrain_slm.evaluation.alignment.metrics import (
     PairSums,
     matched_galleries,
     retrieval,
     unit_vectors,
 )
-from speechbrain_slm.evaluation.alignment.parallel_items import read_spoken
-from speechbrain_slm.evaluation.alignment.parallel_pairs import (
+from speechbrain_slm.evaluation.alignment.pairs import (
     VOICES,
     parallel_pairs,
 )

@@ -1,6 +1,7 @@
 """The alignment of runs as a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from speechbrain_slm.evaluation.alignment.report import check_comparable, select
@@ -8,10 +9,13 @@ from speechbrain_slm.utils.atomic import atomic_path
 
 # The stricter comparison is the solid line.
 STYLES = {"different": "-", "same": "--"}
+MATCHED = "retrieval_matched"
 
 
 def draw_alignment(
-    runs: dict, path: str | Path, languages: Sequence[str] | None = None
+    runs: dict[str, dict],
+    path: str | Path,
+    languages: Sequence[str] | None = None,
 ) -> None:
     """Draw the alignment of runs over the layers.
 
@@ -54,110 +58,94 @@ def draw_alignment(
             if isinstance(baseline, float):
                 axis.axhline(baseline, color="0.5", linestyle=":")
             for number, records in enumerate(chosen.values()):
-                for voice in voices:
-                    points = [
-                        record
-                        for record in records
-                        if (record["pooling"], record["voice"])
-                        == (pooling, voice)
-                    ]
-                    points.sort(key=lambda record: record["layer"])
-                    _draw(axis, points, curve, f"C{number}", STYLES[voice])
-                    # Of one voice alone: those of both lie together.
-                    if callable(baseline) and voice == voices[0]:
-                        _draw(axis, points, baseline, f"C{number}", ":")
+                own = [r for r in records if r["pooling"] == pooling]
+                _draw_run(axis, own, voices, curve, baseline, f"C{number}")
     for axis, pooling in zip(grid[0], poolings, strict=True):
         axis.set_title(_plain(f"pooling: {pooling}"))
     for axis in grid[-1]:
         axis.set_xlabel("layer (0: embeddings)")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    _describe(figure, first, next(iter(runs.values())), list(runs), voices)
+    _describe(figure, first[0], next(iter(runs.values())), list(runs), voices)
     with atomic_path(path) as temporary:
         canvas.print_png(temporary)
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     """Keep matplotlib from reading a name as a formula."""
     return text.replace("$", r"\$")
 
 
-def _rows(record):
+Curve = Callable[[dict], tuple]
+
+
+def _rows(record: dict) -> list[tuple[str, Curve, Curve | float | None]]:
     """Return (label, curve, baseline) of each row of the figure.
 
     A curve gives value, low and high of a record. A baseline is a curve, a
     constant or None.
     """
-    chance = record["retrieval_matched"]["chance"]
 
-    def plain(name):
-        return lambda r: (r[name], None, None)
+    def plain(name, record):
+        return record[name], None, None
 
-    def bounded(name, nested=None):
-        def values(record):
-            inside = record[nested] if nested else record
-            return tuple(
-                inside[f"{name}{end}"] for end in ("", "_low", "_high")
-            )
+    def bounded(name, record):
+        return tuple(record[f"{name}{end}"] for end in ("", "_low", "_high"))
 
-        return values
+    def matched(name, record):
+        return bounded(name, record[MATCHED])
 
     direction = f"{record['source_language']} to {record['target_language']}"
-    direction = _plain(direction)
-    matched = "retrieval_matched"
     return [
-        ("cosine", bounded("cosine"), plain("mismatched")),
-        ("margin of cosines", bounded("margin"), None),
+        ("cosine", partial(bounded, "cosine"), partial(plain, "mismatched")),
+        ("margin of cosines", partial(bounded, "margin"), None),
         (
-            f"P@1, {direction}\n(share; matched gallery)",
-            bounded("p1_forward", matched),
-            chance,
+            f"P@1, {_plain(direction)}\n(share; matched gallery)",
+            partial(matched, "p1_forward"),
+            record[MATCHED]["chance"],
         ),
-        ("MEXA\n(share; matched gallery)", bounded("mexa", matched), None),
-        ("linear CKA", plain("cka"), plain("cka_mismatched")),
+        ("MEXA\n(share; matched gallery)", partial(matched, "mexa"), None),
+        ("linear CKA", partial(plain, "cka"), partial(plain, "cka_mismatched")),
     ]
 
 
-def _draw(axis, points, curve, colour, style):
-    layers = [record["layer"] for record in points]
-    values, low, high = zip(*map(curve, points), strict=True)
-    main = style != ":"
-    axis.plot(
-        layers,
-        values,
-        style,
-        color=colour,
-        linewidth=1.6 if main else 1.2,
-        marker="." if main else None,
-    )
-    if low[0] is not None:
-        axis.fill_between(layers, low, high, color=colour, alpha=0.12, lw=0)
+def _draw_run(axis, records, voices, curve, baseline, colour):
+    for voice in voices:
+        points = [record for record in records if record["voice"] == voice]
+        points.sort(key=lambda record: record["layer"])
+        layers = [record["layer"] for record in points]
+        values, low, high = zip(*map(curve, points), strict=True)
+        how = {"color": colour, "linewidth": 1.6, "marker": "."}
+        axis.plot(layers, values, STYLES[voice], **how)
+        if low[0] is not None:
+            axis.fill_between(layers, low, high, color=colour, alpha=0.12, lw=0)
+        # Of one voice alone: those of both lie together.
+        if callable(baseline) and voice == voices[0]:
+            values = [baseline(record)[0] for record in points]
+            axis.plot(layers, values, ":", color=colour, linewidth=1.2)
 
 
-def _describe(figure, records, results, names, voices):
+def _describe(figure, record, results, names, voices):
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=f"C{number}", linewidth=3, label=_plain(name))
         for number, name in enumerate(names)
     ]
-    handles += [
-        Line2D([], [], color="0.3", linestyle=STYLES[voice], label=label)
-        for voice, label in (
-            ("different", "translation by another voice"),
-            ("same", "translation by the same voice"),
-        )
+    labels = {
+        STYLES[voice]: f"translation by {whose} voice"
+        for voice, whose in (("different", "another"), ("same", "the same"))
         if voice in voices
+    }
+    labels[":"] = "mismatch of its length and voice; grey: chance"
+    handles += [
+        Line2D([], [], color="0.3", linestyle=style, label=label)
+        for style, label in labels.items()
     ]
-    label = "mismatch of its length and voice; grey: chance"
-    handles += [Line2D([], [], color="0.3", linestyle=":", label=label)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    one = records[0]
+    pair = f"{record['source_language']} and {record['target_language']}"
     figure.suptitle(
-        _plain(
-            f"Alignment of {one['source_language']} and "
-            f"{one['target_language']}: "
-        )
-        + f"{one['n']} pairs a curve (level: {results['level']}), galleries of "
-        f"{results['gallery']}; bands: 95 %",
+        f"{_plain(f'Alignment of {pair}: ')}{record['n']} pairs a curve "
+        f"(level: {results['level']}), galleries of {results['gallery']}; "
+        "bands: 95 %",
         fontsize="medium",
     )

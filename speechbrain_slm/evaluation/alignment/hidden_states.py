@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+
 POOLINGS = ("mean", "weighted", "last")
 
 
 def pooling_weights(length: int, pooling: str) -> np.ndarray:
-    """Return the weight of each unit of a sequence.
+    """Return the weight of each unit of a sequence, float64 ``[length]``.
 
     Arguments
     ---------
@@ -24,15 +26,6 @@ def pooling_weights(length: int, pooling: str) -> np.ndarray:
         counted from 1, because under a causal mask late states have seen more
         (N. Muennighoff, "SGPT", arXiv:2202.08904; the default of MEXA,
         arXiv:2410.05873). ``last``: the last unit alone.
-
-    Returns
-    -------
-    float64 ``[length]``, of sum 1.
-
-    Raises
-    ------
-    ValueError
-        If there is no such pooling.
 
     Example
     -------
@@ -72,11 +65,6 @@ class StatePooler:
         of the states of all layers ``[L + 1, B, T, D]``. A longer sequence
         goes alone.
 
-    Raises
-    ------
-    ValueError
-        If the model is in training mode, or a setting is out of its range.
-
     Example
     -------
     >>> from transformers import AutoModelForCausalLM, Qwen2Config
@@ -94,17 +82,11 @@ class StatePooler:
         model,
         vocabulary_size: int,
         boundary: int,
-        language_tags: dict | None = None,
+        language_tags: dict[str, int] | None = None,
         poolings: Sequence[str] = POOLINGS,
         batch_tokens: int = 4096,
     ) -> None:
-        if model.training:
-            raise ValueError(
-                "the model is in training mode, where dropout makes states "
-                "random; call model.eval() first"
-            )
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens is {batch_tokens}; expected >= 1")
+        check_evaluating(model, batch_tokens)
         for pooling in poolings:
             pooling_weights(1, pooling)
         self.model = model
@@ -137,31 +119,29 @@ class StatePooler:
         """
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]
-        distinct, index, labels = {}, [], []
+        places: dict[bytes, int] = {}
+        index, rows, labels = [], [], []
         for (units, language), name in zip(sequences, names, strict=True):
-            ids, first = self._symbols(units, language, name)
-            key = ids.tobytes()
-            if key not in distinct:
-                distinct[key] = (len(distinct), ids, first)
+            ids = self._symbols(units, language, name)
+            place = places.setdefault(ids.tobytes(), len(rows))
+            if place == len(rows):
+                rows.append(ids)
                 labels.append(name)
-            index.append(distinct[key][0])
-        rows = list(distinct.values())
-        pooled = None
-        for batch in self._batches(rows):
-            found = self._pool([rows[n][1:] for n in batch])
-            if pooled is None:
-                pooled = np.empty((len(rows), *found.shape[1:]), np.float32)
-            pooled[batch] = found
-            for n in batch:
-                if not np.isfinite(pooled[n]).all():
+            index.append(place)
+        pooled: list = [None] * len(rows)
+        for batch in by_length(rows, self.batch_tokens):
+            found = self._pool([rows[n] for n in batch])
+            for n, states in zip(batch, found, strict=True):
+                if not np.isfinite(states).all():
                     raise ValueError(
                         f"{labels[n]}: its hidden states are not finite; the "
                         "model's weights or activations are broken"
                     )
-        return pooled[index]
+                pooled[n] = states
+        return np.stack([pooled[n] for n in index])
 
     def _symbols(self, units, language, name):
-        """Return what the model reads, and where the units begin in it."""
+        """Return what the model reads."""
         units = np.asarray(units, np.int64)
         if not len(units):
             raise ValueError(f"{name}: no units; expected at least one")
@@ -188,37 +168,22 @@ class StatePooler:
                 f"{context}; compare sentences (level: sentence), or use a "
                 "model of a longer context"
             )
-        return ids, len(head)
-
-    def _batches(self, rows):
-        """Group rows by length; the same set makes the same batches."""
-        order = sorted(
-            range(len(rows)),
-            key=lambda n: (len(rows[n][1]), rows[n][1].tobytes()),
-        )
-        batch = []
-        for n in order:
-            # The last of a batch is its longest.
-            if batch and (len(batch) + 1) * len(rows[n][1]) > self.batch_tokens:
-                yield batch
-                batch = []
-            batch.append(n)
-        if batch:
-            yield batch
+        return ids
 
     @torch.inference_mode()
     def _pool(self, rows):
-        width = max(len(ids) for ids, _ in rows)
+        """Return states of a batch, float32 [B, poolings, L + 1, D]."""
+        width = max(map(len, rows))
         tokens = np.full((len(rows), width), self.boundary, np.int64)
         real = np.zeros((len(rows), width), np.int64)
         weights = np.zeros((len(self.poolings), len(rows), width))
-        for n, (ids, first) in enumerate(rows):
+        first = 2 if self.language_tags else 1  # where the units begin
+        for n, ids in enumerate(rows):
             tokens[n, : len(ids)] = ids
             real[n, : len(ids)] = 1
             for p, pooling in enumerate(self.poolings):
-                weights[p, n, first : len(ids)] = pooling_weights(
-                    len(ids) - first, pooling
-                )
+                own = pooling_weights(len(ids) - first, pooling)
+                weights[p, n, first : len(ids)] = own
         device = self.model.device
         # The decoder alone: logits [B, T, V] would be thrown away.
         layers = self.model.base_model(
@@ -227,9 +192,10 @@ class StatePooler:
             use_cache=False,
             output_hidden_states=True,
         ).hidden_states
-        weights = torch.from_numpy(weights).to(device)
+        # In fp64: a padded row must add up to what it does alone.
+        weighted = torch.from_numpy(weights).to(device)
         pooled = [
-            torch.einsum("pbt,btd->bpd", weights, layer.double())
+            torch.einsum("pbt,btd->bpd", weighted, layer.double())
             for layer in layers
         ]
         return torch.stack(pooled, dim=2).float().cpu().numpy()

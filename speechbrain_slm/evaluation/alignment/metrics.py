@@ -13,16 +13,7 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def unit_vectors(states: np.ndarray) -> np.ndarray:
-    """Scale states to length 1; a zero vector stays zero.
-
-    Arguments
-    ---------
-    states : ``[N, D]``.
-
-    Returns
-    -------
-    float64 ``[N, D]``.
-    """
+    """Scale states ``[N, D]`` to length 1, in float64; zero stays zero."""
     states = np.asarray(states, np.float64)
     norms = np.linalg.norm(states, axis=-1, keepdims=True)
     return states / np.maximum(norms, _TINY)
@@ -58,14 +49,7 @@ class PairSums:
     def add(
         self, sources: np.ndarray, targets: np.ndarray, mismatches: np.ndarray
     ) -> None:
-        """Add pairs.
-
-        Arguments
-        ---------
-        sources : ``[N, D]``.
-        targets : Their translations, ``[N, D]``.
-        mismatches : A translation of something else for each, ``[N, D]``.
-        """
+        """Add pairs, and a translation of something else; each ``[N, D]``."""
         sides = [
             np.asarray(side, np.float64)
             for side in (sources, targets, mismatches)
@@ -84,30 +68,23 @@ class PairSums:
         source, target, mismatch = map(unit_vectors, sides)
         right = np.einsum("nd,nd->n", source, target)
         wrong = np.einsum("nd,nd->n", source, mismatch)
-        for sums, values in zip(
-            self._scalars, (right, wrong, right - wrong), strict=True
-        ):
-            sums += values.sum(), values @ values
-        sides = [
-            side - shift
-            for side, shift in zip(sides, self._shifts, strict=True)
-        ]
-        for sums, side in zip(self._sums, sides, strict=True):
-            sums += side.sum(axis=0)
+        for row, values in enumerate((right, wrong, right - wrong)):
+            self._scalars[row] += values.sum(), values @ values
+        for n, shift in enumerate(self._shifts):
+            sides[n] = sides[n] - shift
+            self._sums[n] += sides[n].sum(axis=0)
         for (one, other), product in self._products.items():
             product += sides[one].T @ sides[other]
 
     def summary(self) -> dict:
         """Return the means with 95 % intervals, and CKA.
 
-        Returns
-        -------
         ``n``; ``cosine`` (of translations), ``mismatched`` and ``margin``
         (their difference), each with ``_low`` and ``_high``, the ends of
         the normal interval of a mean over pairs; ``cka`` and
         ``cka_mismatched``, 0 where a side does not vary at all.
         """
-        record = {"n": self.count}
+        record: dict = {"n": self.count}
         names = ("cosine", "mismatched", "margin")
         for name, (total, squares) in zip(names, self._scalars, strict=True):
             mean = total / self.count
@@ -137,18 +114,18 @@ class PairSums:
 def matched_galleries(
     lengths: np.ndarray, speakers: Sequence[str], size: int, seed: int
 ) -> np.ndarray:
-    """Choose for each item the others that length and voice do not tell apart.
+    """Choose for each text the others that length and voice do not tell apart.
 
     Arguments
     ---------
-    lengths : Units of each item, ``[N]``.
-    size : Items in a gallery, the right one among them.
+    lengths : Units of each, ``[N]``.
+    size : Texts in a gallery, the right one among them.
     seed : For choosing among others of equal distance.
 
     Returns
     -------
     bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
-    that are nearest in length to item i; all of them where there are
+    that are nearest in length to text i; all of them where there are
     fewer.
 
     Example
@@ -174,7 +151,7 @@ def retrieval(
     rows: np.ndarray | None = None,
     columns: np.ndarray | None = None,
 ) -> dict:
-    """Look for each item's translation among others, both ways.
+    """Look for each text's translation among others, both ways.
 
     A translation is found where it is strictly more similar than every other
     candidate. P@1 is the share that is found; MEXA (A. H. Kargaran et al.,
@@ -186,12 +163,9 @@ def retrieval(
     similarity
         Of each source (row) to each target (column), ``[N, N]``; translations
         stand on the diagonal.
-    rows
-        bool ``[N, N]``: row i marks the targets that source i is compared
-        with, beside its own; by default all others.
-    columns
-        The same for targets: row i marks the sources that target i is
-        compared with.
+    rows, columns
+        bool ``[N, N]``: row i marks the targets that source i, and the sources
+        that target i is compared with, beside its own; by default all others.
 
     Returns
     -------
@@ -209,10 +183,11 @@ def retrieval(
     found, chance = [], []
     for values, mask in ((similarity, rows), (similarity.T, columns)):
         mask = others if mask is None else mask & others
+        # Strictly above: a model whose states are all alike finds nothing.
         rivals = np.where(mask, values, -np.inf).max(axis=1)
         found.append(np.diagonal(values) > rivals)
         chance.append((1 / (1 + mask.sum(axis=1))).mean())
-    record = {}
+    record: dict[str, float] = {}
     for name, hits in (
         ("p1_forward", found[0]),
         ("p1_backward", found[1]),

@@ -1,4 +1,4 @@
-"""The alignment of runs as a table; ``alignment_figure`` draws it."""
+"""The alignment of runs, read and laid out as a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,20 +20,15 @@ FORMAT = "speechbrain_slm.alignment"
 VERSION = 1
 ALIGNMENT_JSON = "alignment.json"
 # Runs that differ in one of these do not belong in one table or figure.
-COMPARABLE = (
-    "tokenizer",
-    "units",
-    "pairs",
-    "level",
-    "max_retrieval",
-    "gallery",
-    "seed",
-)
+COMPARABLE = ("tokenizer", "units", "pairs", "level")
+COMPARABLE += ("max_retrieval", "gallery", "seed")
 _RETRIEVAL = {
     name: NUMBER
     for name in ("p1_forward", "p1_backward", "mexa")
     for name in (name, f"{name}_low", f"{name}_high")
 }
+_MEASURES = ("cosine", "cosine_low", "cosine_high", "mismatched", "margin")
+_MEASURES += ("margin_low", "margin_high", "cka", "cka_mismatched")
 _SHAPE = {
     "level": TEXT,
     "gallery": whole(2),
@@ -56,44 +51,36 @@ _SHAPE = {
             ),
             "layer": COUNT,
             "n": COUNT,
-            **dict.fromkeys(
-                (
-                    *("cosine", "cosine_low", "cosine_high", "mismatched"),
-                    *("margin", "margin_low", "margin_high"),
-                    *("cka", "cka_mismatched"),
-                ),
-                NUMBER,
-            ),
+            **dict.fromkeys(_MEASURES, NUMBER),
             "retrieval_matched": {**_RETRIEVAL, "chance": NUMBER},
         }
     ],
 }
+_REASONS = {
+    "left_out": "because not every voice says them",
+    "ambiguous": "because a text has another translation, too",
+    "shortened": "whole stories because they lack sentences",
+}
 
 
 def read_alignment(folder: str | Path) -> dict:
-    """Read the results of one evaluation.
+    """Return the content of ``alignment.json``.
 
     Arguments
     ---------
     folder : The output folder of the alignment recipe.
 
-    Returns
-    -------
-    The content of ``alignment.json``.
-
     Raises
     ------
-    FileNotFoundError
-        If it is not there.
-    ValueError
-        If it is damaged, or of another format, version or shape.
+    FileNotFoundError, ValueError
+        If it is not there, damaged, or of another format, version or shape.
     """
     path = Path(folder) / ALIGNMENT_JSON
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; run the alignment recipe to its end first"
         )
-    results = read_shaped(path, MAPPING)
+    results: dict = read_shaped(path, MAPPING)
     found = (results.get("format"), results.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(
@@ -101,28 +88,21 @@ def read_alignment(folder: str | Path) -> dict:
             f"{(FORMAT, VERSION)}; evaluate again"
         )
     check_shape(results, _SHAPE, path)
-    if not results["records"] or any(
-        len(pair["languages"]) != 2 for pair in results["languages"]
-    ):
+    pairs = [pair["languages"] for pair in results["languages"]]
+    if not results["records"] or any(len(pair) != 2 for pair in pairs):
         raise ValueError(
-            f"{path} has {len(results['records'])} records of "
-            f"{[pair['languages'] for pair in results['languages']]}; expected "
-            "one or more, of pairs of languages. Evaluate again."
+            f"{path} has {len(results['records'])} records of {pairs}; "
+            "expected one or more, of pairs of languages. Evaluate again."
         )
     return results
 
 
-def check_comparable(runs: dict) -> None:
+def check_comparable(runs: dict[str, dict]) -> None:
     """Refuse runs that were not measured on the same pairs.
 
     Arguments
     ---------
     runs : Name -> content of ``alignment.json``.
-
-    Raises
-    ------
-    ValueError
-        Names the first run that differs from the first of all, and how.
     """
     (first, expected), *others = runs.items()
     for name, results in others:
@@ -145,10 +125,6 @@ def pairs_line(summary: dict, level: str) -> str:
     summary : Of :func:`parallel_pairs`.
     level : ``sentence`` or ``story``.
 
-    Returns
-    -------
-    What was found, paired and left out, and why.
-
     Example
     -------
     >>> pairs_line({"languages": ["en", "fr"], "items": 9, "paired": 4,
@@ -165,41 +141,28 @@ translation, too'
         f"({', '.join(summary['voices'])} voice)"
     )
     reasons = [
-        f"{summary.get(key, 0)} {why}"
-        for key, why in (
-            ("left_out", "because not every voice says them"),
-            (
-                "ambiguous",
-                "because a text has another translation, too",
-            ),
-            (
-                "shortened",
-                "whole stories because they lack sentences",
-            ),
-        )
+        f"{summary[key]} {why}"
+        for key, why in _REASONS.items()
         if summary.get(key)
     ]
     if not reasons:
         return f"{line}; none is left out"
-    return f"{line}; {reasons[0].replace(' ', ' are left out ', 1)}" + "".join(
-        f", {reason}" for reason in reasons[1:]
-    )
+    reasons[0] = reasons[0].replace(" ", " are left out ", 1)
+    return f"{line}; {', '.join(reasons)}"
 
 
 def alignment_table(
-    runs: dict, pooling: str, languages: Sequence[str] | None = None
+    runs: dict[str, dict], pooling: str, languages: Sequence[str] | None = None
 ) -> str:
     """Lay out the alignment of runs in Markdown, layer by layer.
+
+    P@1, its chance and MEXA are those of the matched galleries. Below the
+    table, a line a pair of languages: see :func:`pairs_line`.
 
     Arguments
     ---------
     runs : Name -> content of ``alignment.json``.
     languages : Source and target; by default every pair that was evaluated.
-
-    Returns
-    -------
-    P@1, its chance and MEXA are those of the matched galleries. Below the
-    table, a line a pair of languages: see :func:`pairs_line`.
 
     Raises
     ------
@@ -220,26 +183,32 @@ def alignment_table(
         for summary in first["languages"]
         if languages is None or summary["languages"] == list(languages)
     ]
-    pairs = [summary["languages"] for summary in summaries]
-    chosen = {
-        (number, record["voice"], record["layer"], name): record
-        for number, pair in enumerate(pairs or [languages])
-        for name, results in runs.items()
+    chosen = [
+        (number, record["voice"], record["layer"], place, name, record)
+        # A pair that there is not: select names those that there are.
+        for number, pair in enumerate(
+            [summary["languages"] for summary in summaries] or [languages]
+        )
+        for place, (name, results) in enumerate(runs.items())
         for record in select(results, pair)
         if record["pooling"] == pooling
-    }
+    ]
     if not chosen:
         raise ValueError(f"no records of pooling '{pooling}'")
-    order = list(runs)
-    for number, voice, layer, name in sorted(
-        chosen, key=lambda key: (*key[:3], order.index(key[3]))
-    ):
-        record = chosen[number, voice, layer, name]
-        found = record["retrieval_matched"]
-        cells = (
-            " to ".join(pairs[number]),
-            voice,
-            str(layer),
+    for number, *_, name, record in sorted(chosen, key=lambda row: row[:4]):
+        pair = summaries[number]["languages"]
+        lines.append(_row(" to ".join(pair), name, record))
+    lines += ["", *(pairs_line(one, first["level"]) for one in summaries)]
+    return "\n".join(lines)
+
+
+def _row(languages: str, name: str, record: dict) -> str:
+    found = record["retrieval_matched"]
+    return markdown_row(
+        (
+            languages,
+            record["voice"],
+            str(record["layer"]),
             name,
             str(record["n"]),
             f"{record['cosine']:.3f}",
@@ -252,9 +221,7 @@ def alignment_table(
             f"{record['cka']:.2f}",
             f"{record['cka_mismatched']:.2f}",
         )
-        lines.append(markdown_row(cells))
-    lines += ["", *(pairs_line(one, first["level"]) for one in summaries)]
-    return "\n".join(lines)
+    )
 
 
 def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:
@@ -264,13 +231,9 @@ def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:
     ---------
     results : The content of ``alignment.json``.
     languages : Source and target; by default the first two.
-
-    Raises
-    ------
-    ValueError
-        If there is none: names the pairs that there are.
     """
-    pair = list(languages or results["languages"][0]["languages"])
+    pairs = [summary["languages"] for summary in results["languages"]]
+    pair = list(languages or pairs[0])
     chosen = [
         record
         for record in results["records"]
@@ -279,9 +242,6 @@ def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:
     if not chosen:
         raise ValueError(
             f"no records of {' and '.join(pair)}; there are "
-            + ", ".join(
-                " and ".join(summary["languages"])
-                for summary in results["languages"]
-            )
+            + ", ".join(map(" and ".join, pairs))
         )
     return chosen

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.evaluation.alignment.parallel_items import units_of
-from speechbrain_slm.evaluation.alignment.parallel_pairs import GROUP, SIDES
+from speechbrain_slm.evaluation.alignment.matches import units_of
+from speechbrain_slm.evaluation.alignment.pairs import GROUP, SIDES
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.distributed import barrier, rank, world_size
 

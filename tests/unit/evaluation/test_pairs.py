@@ -10,11 +10,11 @@ from alignment_example import (
 )
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.alignment.parallel_items import (
+from speechbrain_slm.evaluation.alignment.matches import (
     read_spoken,
     units_of,
 )
-from speechbrain_slm.evaluation.alignment.parallel_pairs import (
+from speechbrain_slm.evaluation.alignment.pairs import (
     PAIRS,
     SIDES,
     parallel_pairs,

@@ -1,45 +1,49 @@
-"""The parallel sentences or stories of a unit store, each text once."""
+"""The sentences or stories that a unit store holds in two languages.
+
+A *match* is a sentence (or a whole story) in both: a text, or, where no text
+is known, a unit sequence, counted once however often the store holds it.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.reader import UnitStore
+
 logger = logging.getLogger(__name__)
+
+# (story_id, sentence, language) -> its text or its speaker.
+Spoken = dict[tuple[str, int, str], str]
 
 LEVELS = ("sentence", "story")
 WHOLE = -1  # in place of the number of a sentence
 
 
 class Rendering(NamedTuple):
-    """A sentence or a story as the store holds it in one language.
-
-    Arguments
-    ---------
-    story : str
-        The story.
-    sentence : int
-        Its number, or ``WHOLE``.
-    speaker : str
-        Who speaks it, never more than one.
-    units : int
-        How many units it has.
-    """
+    """A sentence or a story as the store holds it in one language."""
 
     story: str
-    sentence: int
-    speaker: str
-    units: int
+    sentence: int  # or WHOLE
+    speaker: str  # never more than one
+    units: int  # how many
 
 
-def read_spoken(manifest: str | Path):
-    """Read what is said where and by whom, for telling equal sentences.
+# Its renderings in every story that holds it, by the stories' names.
+Match = list[tuple[Rendering, Rendering]]
+
+
+def read_spoken(manifest: str | Path) -> tuple[Spoken | None, Spoken]:
+    """Read what is said where, and by whom, for telling equal sentences.
 
     Arguments
     ---------
@@ -47,93 +51,63 @@ def read_spoken(manifest: str | Path):
 
     Returns
     -------
-    texts : dict or None
-        (story_id, sentence, language) -> text, ``""`` where there is none;
-        None where the manifest has no text at all: no column ``text``, or an
-        empty one.
-    speakers : dict
-        (story_id, sentence, language) -> speaker.
+    texts
+        ``""`` where there is none; None where the manifest has no text at
+        all: no column ``text``, or an empty one.
+    speakers
     """
     table = read_table(manifest, MANIFEST, MANIFEST_KEY, optional=("text",))
-    speakers, texts = _by_key(table, "speaker"), None
-    if "text" in table.column_names:
-        texts = {
-            key: (text or "").strip()
-            for key, text in _by_key(table, "text").items()
-        }
-    return texts if texts and any(texts.values()) else None, speakers
+    key = (table[name].to_pylist() for name in MANIFEST_KEY)
+    keys = list(zip(*key, strict=True))
+    speakers = dict(zip(keys, table["speaker"].to_pylist(), strict=True))
+    if "text" not in table.column_names:
+        return None, speakers
+    texts = [(text or "").strip() for text in table["text"].to_pylist()]
+    return dict(zip(keys, texts, strict=True)) if any(texts) else None, speakers
 
 
-def _by_key(table, name):
-    keys = zip(*(table[key].to_pylist() for key in MANIFEST_KEY), strict=True)
-    return dict(zip(keys, table[name].to_pylist(), strict=True))
-
-
-def units_of(store, story: str, sentence: int, language: str) -> np.ndarray:
-    """Return the units of a sentence or of a whole story.
-
-    Arguments
-    ---------
-    store : UnitStore
-        Holds it.
-    sentence : Its number; ``WHOLE`` for all sentences.
-
-    Returns
-    -------
-    uint16.
-    """
+def units_of(
+    store: UnitStore, story: str, sentence: int, language: str
+) -> np.ndarray:
+    """Return the units of a sentence, or of a story (``WHOLE``); uint16."""
     sentences = store.story(story, language)
     return np.concatenate(sentences) if sentence < 0 else sentences[sentence]
 
 
-def parallel_items(
-    store,
+def find_matches(
+    store: UnitStore,
     languages: Sequence[str],
     level: str,
-    texts: dict | None,
-    speakers: dict | None = None,
-) -> tuple[list[list[tuple]], int, int]:
+    texts: Spoken | None,
+    speakers: Spoken | None = None,
+) -> tuple[list[Match], int, int]:
     """Find what a store says in both of two languages.
 
     Of the translations of one text only the first counts: another one must
-    never be its mismatch or its rival. A story of which the store holds fewer
-    sentences than the manifest is left out, with a warning: what was rejected
-    has moved the others up, so the manifest's numbers are not theirs.
+    never be its mismatch or its rival.
 
     Arguments
     ---------
-    store : UnitStore
-        Aligned stories.
-    level : ``sentence`` or ``story``.
-    texts
-        Of :func:`read_spoken`; None: only equal units are known to say the
-        same.
-    speakers : Of :func:`read_spoken`; for stories that have several.
+    texts, speakers : Of :func:`read_spoken`; see :func:`parallel_pairs`.
 
     Returns
     -------
-    list of list of tuple
-        For each item the (:class:`Rendering`, :class:`Rendering`) of every
-        story that holds it, by the names of the stories.
-    int
-        How many items were left out for their ambiguity.
-    int
-        How many stories were left out because sentences of them are missing.
-
-    Raises
-    ------
-    ValueError
-        If ``texts`` or ``speakers`` lack a sentence of the store, or several
-        speakers tell what should have one voice.
+    matches
+    ambiguous : How many were left out because a text has two translations.
+    shortened : How many stories were left out because sentences are missing.
     """
     tellers = store.speakers()
     rows = [store.languages.index(name) for name in languages]
     there = (store.bases[rows] >= 0).all(axis=0)
-    items, ambiguous, partners = {}, set(), ({}, {})
+    found: dict[tuple, Match] = {}
+    ambiguous: set[tuple] = set()
+    partners: tuple[dict, dict] = ({}, {})
     spoken, shortened = texts or speakers or {}, 0
     # In the order of names, not of the store, which its shards decide.
     names = store.story_ids.to_pylist()
     for story in sorted(itertools.compress(names, there)):
+        # What was rejected has moved the others up: a sentence's number in
+        # the store is no longer the manifest's.
         count = len(store.story(story, languages[0]))
         if (story, count, languages[0]) in spoken:
             shortened += 1
@@ -147,26 +121,23 @@ def parallel_items(
             )
             # Texts may be whole stories: their hash is enough.
             key = tuple(hashlib.sha256(own).digest()[:16] for own in key)
-            if any(
-                side.get(own, key) != key
-                for side, own in zip(partners, key, strict=True)
-            ):
+            both = list(zip(partners, key, strict=True))
+            if any(side.get(own, key) != key for side, own in both):
                 ambiguous.add(key)
                 continue
-            for side, own in zip(partners, key, strict=True):
+            for side, own in both:
                 side[own] = key
-            items.setdefault(key, []).append(
-                tuple(
-                    Rendering(
-                        story,
-                        sentence,
-                        tellers[story, name]
-                        or _speaker(speakers, story, numbers, name, store),
-                        len(units),
-                    )
-                    for name, units in zip(languages, sides, strict=True)
+            renderings = (
+                Rendering(
+                    story,
+                    sentence,
+                    tellers[story, name]
+                    or _speaker(speakers, story, numbers, name, store),
+                    len(units),
                 )
+                for name, units in zip(languages, sides, strict=True)
             )
+            found.setdefault(key, []).append(tuple(renderings))
     if shortened:
         logger.warning(
             "%s: %d stories have fewer sentences than in the manifest and are "
@@ -174,7 +145,7 @@ def parallel_items(
             store.folder,
             shortened,
         )
-    return list(items.values()), len(ambiguous), shortened
+    return list(found.values()), len(ambiguous), shortened
 
 
 def _speaker(speakers, story, numbers, language, store):
@@ -185,8 +156,8 @@ def _speaker(speakers, story, numbers, language, store):
             f"{where} in '{language}'; give the manifest that the store was "
             "made of ('manifest'), which says who says which sentence"
         )
-    names = {speakers.get((story, number, language)) for number in numbers}
-    if None in names:
+    names = {speakers.get((story, number, language), "") for number in numbers}
+    if "" in names:
         raise ValueError(
             f"{where}, and the manifest does not name that of a sentence in "
             f"'{language}'; give the manifest that the store was made of"
@@ -212,15 +183,13 @@ def _parts(store, story, languages, level):
 
 
 def _text(texts, story, numbers, language, store):
-    lines = []
-    for number in numbers:
-        text = texts.get((story, number, language))
-        if not text:
+    lines = [texts.get((story, number, language), "") for number in numbers]
+    for number, line in zip(numbers, lines, strict=True):
+        if not line:
             raise ValueError(
                 f"the manifest has no text for story '{story}', sentence "
                 f"{number}, '{language}', which {store.folder} holds; give "
                 "the manifest that the store was made of, with a text for "
                 "each sentence or for none, or no manifest"
             )
-        lines.append(text)
     return "\n".join(lines).encode()

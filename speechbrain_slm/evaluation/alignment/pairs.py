@@ -1,0 +1,248 @@
+"""Pairs of translations in a unit store, and what each is compared with.
+
+A match gives a pair told by one voice and one told by two. A pair's
+*mismatch* is the translation of another match, of nearest length, by the very
+voice that speaks the right one: neither length nor voice tells them apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from speechbrain_slm.evaluation.alignment.matches import (
+    LEVELS,
+    Match,
+    Rendering,
+    Spoken,
+    find_matches,
+)
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.reader import UnitStore
+
+logger = logging.getLogger(__name__)
+
+VOICES = ("same", "different")
+SIDES = ("source", "target", "mismatch")
+# Rows that agree in these are compared with each other.
+GROUP = ("source_language", "target_language", "same_voice")
+_RENDERING = (pa.string(), pa.int32(), pa.string(), pa.int32())
+PAIRS = pa.schema(
+    [
+        ("source_language", pa.string()),
+        ("target_language", pa.string()),
+        ("same_voice", pa.bool_()),
+        ("item", pa.int32()),
+        *(
+            (f"{side}_{name}", kind)
+            for side in SIDES
+            for name, kind in zip(Rendering._fields, _RENDERING, strict=True)
+        ),
+    ]
+)
+
+
+def parallel_pairs(
+    store: UnitStore,
+    languages: Sequence[str],
+    level: str = "sentence",
+    voices: Sequence[str] = VOICES,
+    texts: Spoken | None = None,
+    seed: int = 0,
+    speakers: Spoken | None = None,
+) -> tuple[pa.Table, list[dict]]:
+    """Pair the translations of a store.
+
+    All voices have the same matches in the same order, so that their numbers
+    can stand side by side: a match that lacks one is left out. A voice that
+    fewer than two matches have is itself left out, with a warning.
+
+    Arguments
+    ---------
+    store : Aligned stories.
+    languages : Two or more; each pair of them is compared.
+    level : ``sentence`` or ``story``.
+    voices
+        ``same``, ``different`` or both: whether the speaker's name is the
+        same in both languages.
+    texts
+        Of :func:`read_spoken`; None: only equal units are known to say the
+        same, and nothing says that a sentence stands in several stories.
+    speakers : Of :func:`read_spoken`; for stories that have several.
+
+    Returns
+    -------
+    pairs
+        The columns ``PAIRS``; the rows of a group (see ``GROUP``) follow each
+        other.
+    summaries
+        For each pair of languages: the number of ``items`` (matches), how
+        many are ``paired``, in which ``voices``, how many are ``left_out``
+        because they lack one of these, or as ``ambiguous``, because one of
+        their texts has another translation too.
+
+    Raises
+    ------
+    ValueError
+        If the store lacks a language, ``texts`` or ``speakers`` a sentence of
+        the store, a whole story has several speakers, or fewer than two
+        matches can be paired.
+    """
+    _check(store, languages, level, voices)
+    generator = np.random.default_rng(seed)
+    rows, summaries = [], []
+    for pair in itertools.combinations(languages, 2):
+        found, ambiguous, shortened = find_matches(
+            store, pair, level, texts, speakers
+        )
+        for places in found:
+            generator.shuffle(places)
+        where = f"{store.folder}, {' and '.join(pair)}"
+        pools = _pools(found)
+        kept, chosen = _choose_voices(where, found, pools, level, voices, texts)
+        for voice, number in itertools.product(kept, chosen):
+            source, targets = chosen[number]
+            target = targets[voice]
+            pool = pools[target.speaker]
+            mismatch = pool.nearest(number, target.units, generator)
+            sides = (source, target, mismatch)
+            rows.append(
+                (*pair, voice == "same", number, *itertools.chain(*sides))
+            )
+        summaries.append(
+            {
+                "languages": list(pair),
+                "texts_known": texts is not None,
+                "items": len(found),
+                "paired": len(chosen),
+                "voices": kept,
+                "left_out": len(found) - len(chosen),
+                "ambiguous": ambiguous,
+                "shortened": shortened,
+            }
+        )
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return pa.table(columns, schema=PAIRS), summaries
+
+
+def _check(store, languages, level, voices):
+    if len(languages) < 2 or len(set(languages)) < len(languages):
+        raise ValueError(
+            f"languages are {list(languages)}; expected two or more, all "
+            "different"
+        )
+    absent = [name for name in languages if name not in store.languages]
+    if absent:
+        raise ValueError(
+            f"{store.folder} holds nothing in '{absent[0]}', only "
+            f"{', '.join(store.languages)}; set 'languages' to some of these"
+        )
+    if level not in LEVELS:
+        raise ValueError(f"level is '{level}'; expected sentence or story")
+    if not voices or not set(voices) <= set(VOICES):
+        raise ValueError(
+            f"voices are {list(voices)}; expected [same], [different] or "
+            "[same, different]"
+        )
+
+
+class _Pool:
+    """What one voice says in the target language, each match once."""
+
+    def __init__(self) -> None:
+        self.renderings: dict[int, Rendering] = {}
+        self._by_length: dict[int, list[int]] = {}
+
+    def add(self, match: int, rendering: Rendering) -> None:
+        """Take the first rendering of a match."""
+        if match not in self.renderings:
+            self.renderings[match] = rendering
+            self._by_length.setdefault(rendering.units, []).append(match)
+
+    def nearest(
+        self, match: int, units: int, generator: np.random.Generator
+    ) -> Rendering:
+        """Draw one of the other matches' renderings of nearest length."""
+        distance = min(
+            abs(length - units)
+            for length, same in self._by_length.items()
+            if same != [match]
+        )
+        others = [*self._by_length.get(units - distance, [])]
+        if distance:
+            others += self._by_length.get(units + distance, [])
+        # At distance 0 the match itself is among them: drawn again.
+        while (other := others[generator.integers(len(others))]) == match:
+            continue
+        return self.renderings[other]
+
+
+def _pools(found: list[Match]) -> dict[str, _Pool]:
+    pools: dict[str, _Pool] = {}
+    for number, places in enumerate(found):
+        for _, target in places:
+            pools.setdefault(target.speaker, _Pool()).add(number, target)
+    # Who says but one match has no mismatch for it.
+    return {
+        speaker: pool
+        for speaker, pool in pools.items()
+        if len(pool.renderings) > 1
+    }
+
+
+def _choose_voices(where, found, pools, level, voices, texts):
+    """Return the voices that have pairs, and each match's choice in all."""
+    counts = {
+        voice: sum(_choose(one, pools, [voice]) is not None for one in found)
+        for voice in VOICES
+        if voice in voices
+    }
+    for voice, count in counts.items():
+        if count < 2:
+            logger.warning(
+                "%s: %d pair(s) in %s voice, which is left out%s",
+                where,
+                count,
+                voice,
+                ""
+                if texts
+                else ": without texts, nothing says which "
+                "sentences of two stories are one",
+            )
+    kept = [voice for voice, count in counts.items() if count > 1]
+    choices = [_choose(one, pools, kept) if kept else None for one in found]
+    chosen = {n: one for n, one in enumerate(choices) if one is not None}
+    if len(chosen) < 2:
+        told = ", ".join(f"{n} in {voice} voice" for voice, n in counts.items())
+        raise ValueError(
+            f"{where}: of {len(found)} parallel items (level: {level}) "
+            f"{len(chosen)} can be paired in all voices asked for ({told}); "
+            "expected at least 2. Take a larger store, or other 'voices'."
+        )
+    return kept, chosen
+
+
+def _choose(places, pools, voices):
+    """Return a source and its target in each voice, or None."""
+    first: dict[str, Rendering] = {}
+    for _, target in places:
+        if target.speaker in pools:
+            first.setdefault(target.speaker, target)
+    for source, own in places:
+        targets = {}
+        for voice in voices:
+            # Its own story's translation goes before another story's.
+            for target in (own, *first.values()):
+                same = target.speaker == source.speaker
+                if target.speaker in pools and same == (voice == "same"):
+                    targets[voice] = target
+                    break
+        if len(targets) == len(voices):
+            return source, targets
+    return None
