@@ -12,7 +12,6 @@ the units that each language really gets are counted, and how often that
 passes over the stores.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.dataio.settings import check_sources, check_stages
 from speechbrain_slm.dataio.stage import Stage
 from speechbrain_slm.utils.ranges import check_ranges
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.yaml_tree import resolve, tag_of
 
 HPARAMS = Path(__file__).parents[1] / "recipes/TinyStories/LM/hparams"
@@ -217,11 +216,7 @@ def main(arguments):
     arguments : list of str
         The command line.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("yaml_files", nargs="*", help="default: all there are")
     parser.add_argument("--units_folder", help="count the units in it")
     parser.add_argument("--json", action="store_true", help="for programs")

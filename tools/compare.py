@@ -11,7 +11,6 @@ refused. Markdown and LaTeX hold the table, the differences and, for runs of
 several seeds, mean and deviation; CSV holds all numbers, a line each.
 """
 
-import argparse
 import csv
 import io
 from pathlib import Path
@@ -20,7 +19,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import CHANCE, CROSS_LINGUAL
 from speechbrain_slm.evaluation.cloze.comparison import compare, read_run
 from speechbrain_slm.evaluation.cloze.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.tables import markdown_row
 
 LATEX = {
@@ -240,11 +239,7 @@ def main(arguments):
     arguments : list of str
         The command line.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--baseline", help="a NAME; the first by default")
     parser.add_argument(

@@ -13,11 +13,10 @@ stores that have a unit a frame. Everything but the counts and the codebook's
 use is measured on stories drawn by a seed.
 """
 
-import argparse
 import json
 
 from speechbrain_slm.units.inspection import inspect_store
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 
 
 def report(record):
@@ -112,11 +111,7 @@ def main(arguments):
     arguments : list of str
         The command line.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("store", help="a folder with a store.json")
     parser.add_argument("--manifest", help="what the store was made of")
     parser.add_argument("--phones", help="when each phone begins")

@@ -6,14 +6,12 @@ A run is NAME=DIR, where DIR is the output folder of the alignment recipe. The
 table, of one pooling, goes to the standard output as Markdown.
 """
 
-import argparse
-
 from speechbrain_slm.evaluation.alignment.figure import draw_alignment
 from speechbrain_slm.evaluation.alignment.report import (
     alignment_table,
     read_alignment,
 )
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 
 
 def read_run(argument):
@@ -45,11 +43,7 @@ def main(arguments):
     arguments : list of str
         The command line.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--output", required=True, help="the PNG file")
     parser.add_argument(

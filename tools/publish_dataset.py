@@ -15,7 +15,6 @@ distinct file once into `audio/`, which is smaller where stories share
 sentences. Upload it with: hf upload <name> <folder> --repo-type dataset
 """
 
-import argparse
 import hashlib
 import itertools
 import sys
@@ -34,7 +33,7 @@ from speechbrain_slm.utils.atomic import (
 from speechbrain_slm.utils.files import read_regular
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.jobs import lock_folder, pin
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.tables import MANIFEST
 
 GROUP = 200  # rows in a row group, the hub's unit of reading
@@ -42,11 +41,7 @@ GROUP = 200  # rows in a row group, the hub's unit of reading
 
 def parse_arguments(arguments):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("folder", type=Path, help="gets the dataset")
     parser.add_argument(
         "--manifests", nargs="+", required=True, metavar="SPLIT=FILE"

@@ -9,7 +9,6 @@ A run is NAME=LM_FOLDER:CLOZE_FOLDER. The table goes to the standard output as
 Markdown, too.
 """
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from report_page import render
 from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.schema import (
     NUMBER,
     Kind,
@@ -281,11 +280,7 @@ def main(arguments):
     arguments : list of str
         The command line.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True)
     parser.add_argument("--manifest", help="spoken manifest to listen to")
     parser.add_argument("--stories", type=int, default=2, help="to listen to")

@@ -6,7 +6,6 @@ translation recipe can give further languages:
     python storycloze_prepare.py whole --files en=val.csv --output whole.parquet
 """
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from speechbrain_slm.benchmarks.cloze_texts import (
 )
 from speechbrain_slm.benchmarks.natural import load_natural
 from speechbrain_slm.benchmarks.readers import read_cloze
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.tables import write_table
 
 NATURAL = ("en", "fr")
@@ -114,11 +113,7 @@ def main(arguments):
     arguments : list of str
         ``sys.argv[1:]``.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     whole = commands.add_parser("whole", allow_abbrev=False)
     whole.add_argument(

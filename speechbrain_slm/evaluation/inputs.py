@@ -1,13 +1,21 @@
 """What every evaluation asks of its model, its units and its files."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import sha256_file
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from speechbrain_slm.dataio.reader import UnitStore
 
 
 @contextlib.contextmanager
@@ -33,14 +41,15 @@ def unchanged(path: str | Path) -> Iterator[str | None]:
         )
 
 
-def check_tokenizer(units: dict, store, model_folder: str | Path) -> None:
+def check_tokenizer(
+    units: dict, store: UnitStore, model_folder: str | Path
+) -> None:
     """Refuse a store whose units are not those that a model has learnt.
 
     Arguments
     ---------
     units : What the model says of its units.
-    store : UnitStore
-        The units to be scored.
+    store : Holds those that are to be scored.
     """
     for name, expected, found in (
         ("tokenizer", units["tokenizer_identity"], store.identity),
@@ -56,7 +65,7 @@ def check_tokenizer(units: dict, store, model_folder: str | Path) -> None:
             )
 
 
-def check_evaluating(model, batch_tokens: int) -> None:
+def check_evaluating(model: PreTrainedModel, batch_tokens: int) -> None:
     """Refuse a model in training mode, and batches of nothing."""
     if model.training:
         raise ValueError(

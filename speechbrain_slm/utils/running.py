@@ -4,6 +4,7 @@ Everything here is for the process as a whole; scripts call it once, before
 anything else is done.
 """
 
+import argparse
 import codecs
 import locale
 import logging
@@ -65,6 +66,16 @@ def run_script(main: Callable) -> None:
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def script_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a script whose docstring says how it is called."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # --run would become --runs today and mean something else tomorrow.
+        allow_abbrev=False,
+    )
 
 
 def set_debug(debug: bool) -> None:

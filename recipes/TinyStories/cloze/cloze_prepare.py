@@ -25,7 +25,6 @@ All write ``speech.parquet`` and ``items.parquet``: the units recipe turns
 the first into a store, which the cloze recipe scores by the second.
 """
 
-import argparse
 import logging
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from speechbrain_slm.benchmarks.story_cloze import (
     read_story_cloze,
 )
 from speechbrain_slm.utils.ranges import RANGES, check_value
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 
 
 def parse(arguments):
@@ -53,11 +52,7 @@ def parse(arguments):
     argparse.Namespace
         The options.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     read = commands.add_parser("read", allow_abbrev=False)
     read.add_argument("benchmark", help="what the items are called")

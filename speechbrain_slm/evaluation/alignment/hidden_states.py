@@ -6,12 +6,18 @@ its states would make all of them alike. Layer 0 is the embeddings; the last
 layer is taken after the final norm, as Hugging Face models return it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 POOLINGS = ("mean", "weighted", "last")
 
@@ -53,8 +59,7 @@ class StatePooler:
 
     Arguments
     ---------
-    model : transformers.PreTrainedModel
-        A causal LM in eval mode.
+    model : A causal LM in eval mode.
     vocabulary_size : Units are in ``[0, vocabulary_size)``.
     boundary : The symbol that begins a story.
     language_tags
@@ -79,7 +84,7 @@ class StatePooler:
 
     def __init__(
         self,
-        model,
+        model: PreTrainedModel,
         vocabulary_size: int,
         boundary: int,
         language_tags: dict[str, int] | None = None,
@@ -120,7 +125,8 @@ class StatePooler:
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]
         places: dict[bytes, int] = {}
-        index, rows, labels = [], [], []
+        rows: list[np.ndarray] = []
+        index, labels = [], []
         for (units, language), name in zip(sequences, names, strict=True):
             ids = self._symbols(units, language, name)
             place = places.setdefault(ids.tobytes(), len(rows))

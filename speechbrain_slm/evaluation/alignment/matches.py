@@ -98,7 +98,7 @@ def find_matches(
     """
     tellers = store.speakers()
     rows = [store.languages.index(name) for name in languages]
-    there = (store.bases[rows] >= 0).all(axis=0)
+    there = np.all(store.bases[rows] >= 0, axis=0).tolist()
     found: dict[tuple, Match] = {}
     ambiguous: set[tuple] = set()
     partners: tuple[dict, dict] = ({}, {})
@@ -127,7 +127,7 @@ def find_matches(
                 continue
             for side, own in both:
                 side[own] = key
-            renderings = (
+            source, target = (
                 Rendering(
                     story,
                     sentence,
@@ -137,7 +137,7 @@ def find_matches(
                 )
                 for name, units in zip(languages, sides, strict=True)
             )
-            found.setdefault(key, []).append(tuple(renderings))
+            found.setdefault(key, []).append((source, target))
     if shortened:
         logger.warning(
             "%s: %d stories have fewer sentences than in the manifest and are "

@@ -20,16 +20,20 @@ FORMAT = "speechbrain_slm.alignment"
 VERSION = 1
 ALIGNMENT_JSON = "alignment.json"
 # Runs that differ in one of these do not belong in one table or figure.
-COMPARABLE = ("tokenizer", "units", "pairs", "level")
-COMPARABLE += ("max_retrieval", "gallery", "seed")
+COMPARABLE = (
+    *("tokenizer", "units", "pairs", "level"),
+    *("max_retrieval", "gallery", "seed"),
+)
 _RETRIEVAL = {
     name: NUMBER
     for name in ("p1_forward", "p1_backward", "mexa")
     for name in (name, f"{name}_low", f"{name}_high")
 }
-_MEASURES = ("cosine", "cosine_low", "cosine_high", "mismatched", "margin")
-_MEASURES += ("margin_low", "margin_high", "cka", "cka_mismatched")
-_SHAPE = {
+_MEASURES = (
+    *("cosine", "cosine_low", "cosine_high", "mismatched"),
+    *("margin", "margin_low", "margin_high", "cka", "cka_mismatched"),
+)
+_SHAPE: dict = {
     "level": TEXT,
     "gallery": whole(2),
     "languages": [

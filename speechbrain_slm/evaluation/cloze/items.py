@@ -6,7 +6,6 @@ and becomes the unit sequences that are scored, each distinct one once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,7 +196,7 @@ def _check_joined(store: UnitStore) -> None:
         )
 
 
-def _units(row: dict, store: UnitStore, stories: dict) -> list[np.ndarray]:
+def _units(row, store, stories):
     """Return the units of a prompt (none: no units) and of both endings."""
     units = []
     for role in ("prompt", *SIDES):
@@ -220,9 +219,7 @@ def _units(row: dict, store: UnitStore, stories: dict) -> list[np.ndarray]:
     return units
 
 
-def _split(
-    row: dict, prompt: np.ndarray, joined: list[np.ndarray]
-) -> Iterable[tuple]:
+def _split(row, prompt, joined):
     """Cut what was encoded as one where the prompt ends."""
     for side, units in zip(SIDES, joined, strict=True):
         if len(units) <= len(prompt):
@@ -231,18 +228,13 @@ def _split(
                 f"its prompt alone {len(prompt)}; expected an utterance that "
                 "begins with the prompt and goes on (endings is 'together')"
             )
-    return zip(
-        *(np.split(units, [len(prompt)]) for units in joined), strict=True
+    return (
+        [units[: len(prompt)] for units in joined],
+        [units[len(prompt) :] for units in joined],
     )
 
 
-def _excess(
-    row: dict,
-    prompt: np.ndarray,
-    endings: Iterable[np.ndarray],
-    scorer: LikelihoodScorer,
-    too_long: str,
-) -> int:
+def _excess(row, prompt, endings, scorer, too_long):
     """Return how many of its units a prompt loses, or refuse its item."""
     if scorer.context is None:
         return 0
@@ -267,9 +259,7 @@ def _excess(
     )
 
 
-def _tagged(
-    row: dict, prompt: np.ndarray, ending: np.ndarray, tags: dict[str, int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _tagged(row, prompt, ending, tags):
     """Put a tag where training has one: where a language begins."""
     if not tags:
         return prompt, ending

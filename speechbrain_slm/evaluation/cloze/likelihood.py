@@ -11,8 +11,11 @@ them. What is made of the others' log-likelihoods stands in ``conventions``;
 there is no penalty and no calibration.
 """
 
+from __future__ import annotations
+
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +33,9 @@ from speechbrain_slm.evaluation.cloze.prefixes import (
 )
 from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 # Positions whose fp32 log-softmax [POSITIONS, V] is in memory at a time.
 POSITIONS = 1024
 
@@ -46,7 +52,7 @@ class LikelihoodScorer:
 
     Arguments
     ---------
-    model : transformers.PreTrainedModel
+    model
         In eval mode; called as ``model(input_ids, attention_mask).logits``,
         and for shared prompts with ``position_ids`` and other attention.
     vocabulary_size : Units are in ``[0, vocabulary_size)``.
@@ -84,7 +90,7 @@ class LikelihoodScorer:
 
     def __init__(
         self,
-        model,
+        model: PreTrainedModel,
         vocabulary_size: int,
         boundary: int,
         batch_tokens: int = 4096,
@@ -93,7 +99,7 @@ class LikelihoodScorer:
         language_tags: dict[str, int] | None = None,
         share_prompts: bool = True,
     ) -> None:
-        rows = model.get_input_embeddings().num_embeddings
+        rows: Any = model.get_input_embeddings().num_embeddings
         tags = dict(language_tags or {})
         symbols = [boundary, *tags.values()]
         if min(symbols) < 0 or max(*symbols, vocabulary_size - 1) >= rows:
@@ -165,8 +171,10 @@ class LikelihoodScorer:
         """
         if names is None:
             names = [f"pair {index}" for index in range(len(pairs))]
-        named = zip(pairs, names, strict=True)
-        ids = [self._sequence(*pair, name) for pair, name in named]
+        ids = [
+            self._sequence(prompt, ending, name)
+            for (prompt, ending), name in zip(pairs, names, strict=True)
+        ]
         lengths = [len(self.start) + len(prompt) for prompt, _ in pairs]
         scored = [self._scored(symbols) for symbols in ids]
         for mask, length, name in zip(scored, lengths, names, strict=True):
@@ -197,7 +205,7 @@ class LikelihoodScorer:
                 )
         return scores
 
-    def _sequence(self, prompt, ending, name: str) -> np.ndarray:
+    def _sequence(self, prompt, ending, name):
         if self.count_units(ending) == 0:
             raise ValueError(f"{name}: the ending has no units")
         units = np.concatenate([prompt, ending]).astype(np.int64)
@@ -224,7 +232,7 @@ class LikelihoodScorer:
         mask[: mask.argmax() + 1] = False
         return mask
 
-    def _batches(self, ids, lengths, scored) -> Iterator[Batch | PaddedBatch]:
+    def _batches(self, ids, lengths, scored):
         """Yield batches that hold each sequence once."""
         alone: Sequence[int] = range(len(ids))
         if self.share_prompts:
@@ -250,8 +258,8 @@ class LikelihoodScorer:
             if self._selects:
                 # Other positions need not go through the output head.
                 columns, sources = np.unique(sources, return_inverse=True)
-                columns = torch.from_numpy(columns).to(self.model.device)
-                keep = {"logits_to_keep": columns}
+                kept = torch.from_numpy(columns).to(self.model.device)
+                keep = {"logits_to_keep": kept}
             logits = run_batch(self.model, batch, **keep).logits
         else:
             logits = self.model(

@@ -5,8 +5,11 @@ one for each of its endings. No mask of a row squared is made, and what an
 ending does not attend to cannot touch it, be it NaN.
 """
 
+from __future__ import annotations
+
 import inspect
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +17,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from speechbrain_slm.evaluation.cloze.prefixes import Batch, Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "speechbrain_slm_prefixes"
 # Variants of attention that a configuration may ask for and that are not here.
@@ -34,7 +40,7 @@ def prefix_attention(
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within the blocks of a batch; called by transformers.
 
@@ -62,24 +68,22 @@ def prefix_attention(
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)
         value = value.repeat_interleave(groups, dim=1)
-    how = {"dropout_p": dropout, "scale": scaling}
+    how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
     out = []
     for (begin, end), endings in batch.blocks:
-        prompt = [part[:, :, begin:end] for part in (query, key, value)]
-        out.append(scaled_dot_product_attention(*prompt, is_causal=True, **how))
+        q, k, v = (part[:, :, begin:end] for part in (query, key, value))
+        out.append(scaled_dot_product_attention(q, k, v, is_causal=True, **how))
         for first, last in endings:
             # An ending of one symbol is predicted by the prompt, and not read.
             if first == last:
                 continue
-            keys, values = (
-                torch.cat([before, part[:, :, first:last]], dim=2)
-                for before, part in zip(prompt[1:], (key, value), strict=True)
-            )
+            keys = torch.cat([k, key[:, :, first:last]], dim=2)
+            values = torch.cat([v, value[:, :, first:last]], dim=2)
             mask = batch.mask(end - begin, last - first, query)
-            own = query[:, :, first:last]
+            q = query[:, :, first:last]
             out.append(
                 scaled_dot_product_attention(
-                    own, keys, values, attn_mask=mask, **how
+                    q, keys, values, attn_mask=mask, **how
                 )
             )
     return torch.cat(out, dim=2).transpose(1, 2), None
@@ -88,7 +92,7 @@ def prefix_attention(
 AttentionInterface.register(NAME, prefix_attention)
 
 
-def check_model(model) -> None:
+def check_model(model: PreTrainedModel) -> None:
     """Refuse a model that cannot compute a prompt once for several endings.
 
     An ending behind another one must get the logits that it gets in the plain
@@ -129,7 +133,7 @@ def check_model(model) -> None:
 
 
 @torch.inference_mode()
-def _trial(model) -> bool:
+def _trial(model):
     symbols = np.arange(12) % model.get_input_embeddings().num_embeddings
     prompt, one, other = np.split(symbols, [4, 8])
     row = Row(prompt, [one, other], [[0], [0]])
@@ -151,18 +155,13 @@ def _trial(model) -> bool:
 
 
 @torch.inference_mode()
-def run_batch(model, batch: Batch, **arguments):
+def run_batch(model: PreTrainedModel, batch: Batch, **arguments: Any) -> Any:
     """Let a model compute a batch; restore its attention after.
 
     Arguments
     ---------
-    model : transformers.PreTrainedModel
-        That :func:`check_model` accepts.
-    **arguments : Of the model.
-
-    Returns
-    -------
-    The model's output.
+    model : One that :func:`check_model` accepts.
+    **arguments : Of the model, whose output is returned.
     """
     before = model.config._attn_implementation
     # transformers hands a mask of four dimensions on as it is. A layer that

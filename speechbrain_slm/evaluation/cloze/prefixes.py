@@ -148,9 +148,10 @@ class Batch:
         self, rows: Sequence[Row], scored: Sequence[np.ndarray]
     ) -> None:
         ids, positions, sources, targets = [], [], [], []
-        self.blocks, self.members = [], []
+        self.blocks: list[tuple] = []
+        self.members: list[tuple[list[int], int, int]] = []
 
-        def predict(members, side, columns, symbols, mask) -> None:
+        def predict(members, side, columns, symbols, mask):
             sources.append(columns[mask])
             targets.append(symbols[mask])
             self.members.append((members, side, int(mask.sum())))
