@@ -8,7 +8,10 @@ ending alone does not tell whether it is the right one. How a sentence is
 written: ``speechbrain_slm.stories.grammar.templates``.
 """
 
+from __future__ import annotations
+
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
@@ -16,9 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.stories.grammar.lexicon import need, read_lexicon
+from speechbrain_slm.stories.grammar.lexicon import (
+    Lexicon,
+    need,
+    read_lexicon,
+)
 from speechbrain_slm.stories.grammar.plots import (
     COURSES,
+    Plot,
     read_plots,
     select_plots,
 )
@@ -29,6 +37,7 @@ VALID_SHARE, TEST_SHARE = 0.05, 0.15
 # With this seed each of the first eight plots is in every split even if there
 # are but six characters and four things. Another one moves every story.
 SPLIT_SEED = 2844
+Combination = tuple[tuple[str, ...], str]  # characters, thing
 
 
 @dataclass(frozen=True)
@@ -44,18 +53,12 @@ class Story:
     wrong_ending: dict[str, str]
 
 
-def split_of(plot: str, characters, thing: str):
-    """The split that owns a combination, whatever else the grammar holds.
+def split_of(plot: str, characters: Sequence[str], thing: str) -> str:
+    """Return the split that owns a combination, whatever else there is.
 
     Arguments
     ---------
-    characters : Sequence[str]
-        The characters' names; their order does not matter.
-
-    Returns
-    -------
-    split : str
-        "train", "valid" or "test".
+    characters : Their order does not matter.
 
     Example
     -------
@@ -68,46 +71,37 @@ def split_of(plot: str, characters, thing: str):
     return "test" if place < VALID_SHARE + TEST_SHARE else "train"
 
 
-def _digest(*names):
+def _digest(*names: object) -> int:
     """64 bits of a hash of names, the same in every process."""
     text = "\n".join(map(str, names)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
 class StoryGrammar:
-    """Plots, characters and things; made by `load`.
+    """Plots in order, and the characters and things that may be drawn."""
 
-    Arguments
-    ---------
-    lexicon : Lexicon
-        The characters that may be drawn, and the things.
-    plots : list[Plot]
-        The plots, in order.
-    """
-
-    def __init__(self, lexicon, plots) -> None:
+    def __init__(self, lexicon: Lexicon, plots: list[Plot]) -> None:
         self.lexicon = lexicon
         self.plots = plots
 
     @classmethod
-    def load(cls, folder=None, plots=None, characters=None, things=None):
-        """Reads a grammar and checks all of it.
+    def load(
+        cls,
+        folder: str | Path | None = None,
+        plots: int | list[str] | None = None,
+        characters: int | None = None,
+        things: int | None = None,
+    ) -> StoryGrammar:
+        """Read a grammar and check all of it.
 
         Arguments
         ---------
-        folder : str | Path | None
-            The data: ``lexicon.yaml`` and ``plots/*.yaml``; the bundled
-            grammar by default.
-        plots : int | list[str] | None
-            The first so many plots, the plots of these names, or all.
-        characters : int | None
-            The first so many characters, or all.
-        things : int | None
-            At most so many things a plot, the first that fit; or all.
-
-        Returns
-        -------
-        grammar : StoryGrammar
+        folder
+            With ``lexicon.yaml`` and ``plots/*.yaml``; None is the bundled
+            grammar.
+        plots : The first so many, the plots of these names, or all.
+        characters : The first so many, or all.
+        things : At most so many a plot, the first that fit; or all.
 
         Raises
         ------
@@ -126,39 +120,46 @@ class StoryGrammar:
         known = read_plots(folder / "plots", lexicon)
         chosen = select_plots(known, plots, things)
         least = max(plot.num_characters for plot in chosen)
-        return cls(lexicon.first_characters(characters, least), chosen)
+        everybody = lexicon.characters
+        need(
+            characters is None or least <= characters <= len(everybody),
+            "the grammar",
+            f"characters={characters}",
+            f"{least} to {len(everybody)}, or None for all",
+        )
+        kept = dict(list(everybody.items())[:characters])
+        return cls(Lexicon(kept, lexicon.things), chosen)
 
-    def _combinations(self, plot, split):
-        """The (characters, thing) of a plot that a split owns."""
-        casts = permutations(self.lexicon.characters, plot.num_characters)
-        return [
-            (cast, thing)
-            for cast, thing in product(casts, plot.things)
-            if split_of(plot.name, cast, thing) == split
-        ]
-
-    def count(self, split: str):
-        """How many distinct stories a split has.
-
-        Returns
-        -------
-        num_stories : int
-        """
+    def count(self, split: str) -> int:
+        """Return how many distinct stories a split has."""
         return sum(size for *_, size in self._cells(split))
 
-    def _cells(self, split):
+    def _cells(
+        self, split: str
+    ) -> Iterator[tuple[Plot, str, list[Combination], int]]:
         """Each course of each plot, its combinations, its number of stories."""
         need(split in SPLITS, "split", f"'{split}'", f"one of {SPLITS}")
         for plot in self.plots:
-            owned = self._combinations(plot, split)
+            casts = permutations(self.lexicon.characters, plot.num_characters)
+            owned = [
+                (cast, thing)
+                for cast, thing in product(casts, plot.things)
+                if split_of(plot.name, cast, thing) == split
+            ]
             for course in COURSES:
                 size = len(owned) * prod(plot.num_wordings(course))
                 yield plot, course, owned, size
 
     def generate(
-        self, num_stories: int, split: str, seed: int, languages=("en", "fr")
-    ):
-        """Draws distinct stories, evenly over plots, courses, combinations.
+        self,
+        num_stories: int,
+        split: str,
+        seed: int,
+        languages: Sequence[str] = ("en", "fr"),
+    ) -> list[Story]:
+        """Draw distinct stories, evenly over plots, courses, combinations.
+
+        A pure function of the grammar and the arguments.
 
         Arguments
         ---------
@@ -166,13 +167,6 @@ class StoryGrammar:
             "train", "valid" or "test"; no combination of plot, characters
             and thing stands in two of them.
         seed : Another seed draws other stories.
-        languages : Sequence[str]
-            The languages to write them in.
-
-        Returns
-        -------
-        stories : list[Story]
-            A pure function of the grammar and the arguments.
 
         Raises
         ------
@@ -201,7 +195,8 @@ class StoryGrammar:
             f"{num_stories} stories asked for, {total} distinct ones exist",
             "1 to what exists (more plots, characters, things give more)",
         )
-        drawn, left = [], num_stories
+        drawn: list[tuple] = []
+        left = num_stories
         # The smallest first: what they cannot give, the others make up for.
         for index, (plot, course, owned, size) in enumerate(cells):
             quota = min(size, left // (len(cells) - index))
@@ -214,22 +209,29 @@ class StoryGrammar:
             for number, index in enumerate(order.permutation(len(drawn)))
         ]
 
-    def _tell(self, story_id, languages, plot, course, cast, thing, wordings):
-        """Writes a story out."""
+    def _tell(
+        self,
+        story_id: str,
+        languages: Sequence[str],
+        plot: Plot,
+        course: str,
+        cast: tuple[str, ...],
+        thing: str,
+        wordings: Sequence[int],
+    ) -> Story:
+        """Write a story out."""
         slots = dict(zip(("c1", "c2"), cast, strict=False)) | {"thing": thing}
         told = plot.courses[course]
         wrong = plot.courses[COURSES[1 - COURSES.index(course)]]
         sentences, wrong_ending = {}, {}
         for language in languages:
-            words = {
-                slot: self.lexicon.word(name, language)
-                for slot, name in slots.items()
-            }
+            words = self.lexicon.words(slots, language)
             sentences[language] = tuple(
                 choices[wording][language].render(words)
                 for choices, wording in zip(told, wordings, strict=True)
             )
-            # The endings of A and B are written in pairs of similar length.
+            # The endings of A and B are written in pairs of similar length:
+            # else the longer one would tell which is right.
             ending = wrong[-1][wordings[-1]][language]
             wrong_ending[language] = ending.render(words)
         return Story(
@@ -237,30 +239,30 @@ class StoryGrammar:
         )
 
 
-def _draw(plot, course, owned, quota, rng):
-    """Draws `quota` distinct (plot, course, characters, thing, wordings)."""
+def _draw(
+    plot: Plot,
+    course: str,
+    owned: list[Combination],
+    quota: int,
+    rng: np.random.Generator,
+) -> Iterator[tuple]:
+    """Draw `quota` distinct (plot, course, characters, thing, wordings)."""
     num_wordings = plot.num_wordings(course)
     for index, place in enumerate(rng.permutation(len(owned))):
+        # 7 stories of 3 combinations: 3, 2 and 2.
         share = len(range(index, quota, len(owned)))
         for choice in rng.choice(prod(num_wordings), share, replace=False):
             wordings = np.unravel_index(choice, num_wordings)
             yield plot, course, *owned[place], wordings
 
 
-def topic_endings(stories, seed: int):
-    """Finds for each story another one whose ending is off its topic.
-
-    Arguments
-    ---------
-    stories : Sequence[Story]
-        The stories.
-    seed : Another seed chooses other stories.
+def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
+    """Find for each story another one whose ending is off its topic.
 
     Returns
     -------
-    indices : list[int]
-        For each story the index of one that shares neither a character nor
-        the thing, nor, where there is such a one, the plot.
+    For each story the index of one that shares neither a character nor the
+    thing, nor, where there is such a one, the plot.
 
     Raises
     ------
@@ -279,7 +281,7 @@ def topic_endings(stories, seed: int):
     one_plot = len({story.plot for story in stories}) == 1
     indices = []
     for story in stories:
-        found = None
+        found = -1
         # A walk through all stories in random order from a random place.
         for index in np.roll(order, rng.integers(len(stories))):
             other = stories[index]
@@ -290,7 +292,7 @@ def topic_endings(stories, seed: int):
             if one_plot or story.plot != other.plot:
                 break
         need(
-            found is not None,
+            found >= 0,
             story.story_id,
             "each other story shares a character or the thing",
             "more stories, characters or things",

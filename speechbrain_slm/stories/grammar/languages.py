@@ -6,16 +6,16 @@ rules, add a class with the methods of `Language` and an entry there.
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 
 class TemplateError(ValueError):
     """A sentence or a noun that the template language cannot read."""
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """What a slot is filled with: its text, and how its neighbours see it."""
 
     text: str
@@ -23,28 +23,35 @@ class Word:
     vowel: bool = False
 
 
-def _begins_with(letters, text):
-    """Whether a text's first letter, accents aside, is one of `letters`."""
-    return bool(text) and unicodedata.normalize("NFD", text.lower())[0] in (
-        letters
-    )
+def _begins_with(letters: str, text: str) -> bool:
+    # Accents aside: "école" begins with an e.
+    return unicodedata.normalize("NFD", text.lower())[:1] in tuple(letters)
+
+
+def _noun(text: str, articles: tuple[str, str], examples: str) -> list[str]:
+    """Cut "a ball" into its article, one of two, and its noun."""
+    article, _, noun = text.partition(" ")
+    if article not in articles or not noun:
+        raise TemplateError(f"'{text}': expected {examples}, with its article")
+    return [article, noun]
 
 
 class Language:
     """Plain substitution: the rules of a language that has none."""
 
-    pronouns = MappingProxyType({})
+    #: Slots that are short for a choice by the first character's gender.
+    pronouns: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
-    def noun(self, text):
-        """Reads a thing's entry in the lexicon."""
+    def noun(self, text: str) -> Word:
+        """Read a thing's entry in the lexicon."""
         return self.word(text)
 
-    def word(self, text, gender=None):
-        """Makes the word that a name, a choice or a noun puts into a slot."""
+    def word(self, text: str, gender: str | None = None) -> Word:
+        """Make the word that a name, a choice or a noun puts into a slot."""
         return Word(text, gender)
 
-    def adjust(self, before, word):
-        """Makes the text in front of a slot agree with the slot's word."""
+    def adjust(self, before: str, word: Word) -> str:
+        """Make the text in front of a slot agree with the slot's word."""
         return before
 
 
@@ -60,22 +67,19 @@ class English(Language):
         }
     )
 
-    def noun(self, text):
-        """Reads "a ball" or "an apple"."""
-        article, _, noun = text.partition(" ")
-        if article not in ("a", "an") or not noun:
-            raise TemplateError(
-                f"'{text}': expected an English noun with its article, "
-                f"such as 'a ball' or 'an apple'"
-            )
+    def noun(self, text: str) -> Word:
+        """Read "a ball" or "an apple"."""
+        example = "an English noun such as 'a ball' or 'an apple'"
+        article, noun = _noun(text, ("a", "an"), example)
+        # Not by the spelling: "an hour", "a unicorn".
         return Word(noun, None, article == "an")
 
-    def word(self, text, gender=None):
-        """Goes by the spelling of the first letter."""
+    def word(self, text: str, gender: str | None = None) -> Word:
+        """Go by the spelling of the first letter."""
         return Word(text, gender, _begins_with("aeiou", text))
 
-    def adjust(self, before, word):
-        """Chooses between "a" and "an"."""
+    def adjust(self, before: str, word: Word) -> str:
+        """Choose between "a" and "an"."""
         article = "an " if word.vowel else "a "
         return re.sub(r"\b(an?) $", _in_case_of(article), before, flags=re.I)
 
@@ -104,6 +108,7 @@ _FRENCH_SYNONYMS = {
     "à la": "au",
 }
 _FRENCH_ELIDED = ("de", "que", "lorsque", "puisque", "je", "me", "te", "se")
+# Synonyms first: of "de la " the whole is found, not "la " alone.
 _FRENCH_BEFORE_SLOT = re.compile(
     rf"\b({'|'.join([*_FRENCH_SYNONYMS, *_FRENCH_FORMS, *_FRENCH_ELIDED])}"
     r"|ne|si) $",
@@ -120,24 +125,20 @@ class French(Language):
 
     pronouns = MappingProxyType({"il": ("il", "elle")})
 
-    def noun(self, text):
-        """Reads "un ballon" or "une poupée"."""
-        article, _, noun = text.partition(" ")
-        if article not in ("un", "une") or not noun:
-            raise TemplateError(
-                f"'{text}': expected a French noun with its article, such as "
-                f"'un ballon' or 'une poupée'"
-            )
+    def noun(self, text: str) -> Word:
+        """Read "un ballon" or "une poupée"."""
+        example = "a French noun such as 'un ballon' or 'une poupée'"
+        article, noun = _noun(text, ("un", "une"), example)
         return self.word(noun, "m" if article == "un" else "f")
 
-    def word(self, text, gender=None):
-        """Goes by the spelling of the first letter; an h is mute."""
+    def word(self, text: str, gender: str | None = None) -> Word:
+        """Go by the spelling of the first letter; an h is mute."""
         if text.startswith("*"):
             return Word(text[1:], gender)
         return Word(text, gender, _begins_with("aeiouhœæ", text))
 
-    def adjust(self, before, word):
-        """Gives the word before the slot the form that the slot asks for."""
+    def adjust(self, before: str, word: Word) -> str:
+        """Give the word before the slot the form that the slot asks for."""
         found = _FRENCH_BEFORE_SLOT.search(before)
         if found is None or not word.text:
             return before
@@ -145,31 +146,21 @@ class French(Language):
         key = _FRENCH_SYNONYMS.get(old, old)
         if key in _FRENCH_FORMS:
             new = _FRENCH_FORMS[key][(word.gender == "f") + 2 * word.vowel]
-        elif key == "si":
+        elif key == "si":  # "s'il", but "si elle"
             new = "s'" if word.text in ("il", "ils") else "si "
         else:
             new = key[:-1] + "'" if word.vowel else key + " "
         return before[: found.start()] + _in_case_of(new)(found)
 
 
-def _in_case_of(new):
-    """A replacement that begins with a capital where the old text did."""
+def _in_case_of(new: str) -> Callable[[re.Match], str]:
+    """Replace by what begins with a capital where the old text did."""
     return lambda old: new.capitalize() if old[1][0].isupper() else new
 
 
 LANGUAGES = {"en": English(), "fr": French()}
-_PLAIN = Language()
 
 
-def language_rules(language: str):
-    """The rules of a language, plain substitution where there are none.
-
-    Arguments
-    ---------
-    language : The language's key in the data, such as "en".
-
-    Returns
-    -------
-    rules : Language
-    """
-    return LANGUAGES.get(language, _PLAIN)
+def language_rules(language: str) -> Language:
+    """Return the rules of a language: plain substitution by default."""
+    return LANGUAGES.get(language, Language())

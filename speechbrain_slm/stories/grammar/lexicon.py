@@ -1,29 +1,25 @@
 """The story grammar's words: characters and things, with their languages."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from speechbrain_slm.stories.grammar.languages import language_rules
+from speechbrain_slm.stories.grammar.languages import Word, language_rules
 
 
 class GrammarError(ValueError):
     """Data that is not a story grammar, or a request it cannot serve."""
 
 
-def need(condition: bool, where, found: str, expected: str) -> None:
-    """Raises a `GrammarError` that says what was found where.
+def need(condition: object, where: object, found: str, expected: str) -> None:
+    """Raise a `GrammarError` that says what was found where, unless it holds.
 
     Arguments
     ---------
-    where : str | Path
-        The file, plot and sentence, or the argument.
-
-    Raises
-    ------
-    GrammarError
-        If the condition does not hold.
+    where : The file, plot and sentence, or the argument.
     """
     if not condition:
         raise GrammarError(f"{where}: {found}; expected {expected}")
@@ -32,7 +28,9 @@ def need(condition: bool, where, found: str, expected: str) -> None:
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key given twice: the first of the two would be lost."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         need(
@@ -44,12 +42,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path):
-    """Reads a file of the grammar.
-
-    Returns
-    -------
-    data : object
+def read_yaml(path: Path) -> Any:
+    """Read a file of the grammar.
 
     Raises
     ------
@@ -73,14 +67,10 @@ class Lexicon:
 
     characters: dict[str, dict]
     things: dict[str, dict]
-    _words: dict = field(default_factory=dict)
+    _words: dict[tuple[str, str], Word] = field(default_factory=dict)
 
-    def word(self, name: str, language: str):
-        """The word for a character or a thing.
-
-        Returns
-        -------
-        word : Word
+    def word(self, name: str, language: str) -> Word:
+        """Return the word for a character or a thing.
 
         Raises
         ------
@@ -100,52 +90,13 @@ class Lexicon:
                 self._words[key] = rules.noun(self.things[name][language])
         return self._words[key]
 
-    def first_characters(self, number, least: int):
-        """Keeps the first characters.
-
-        Arguments
-        ---------
-        number : int | None
-            How many, or all.
-        least : How many a plot needs.
-
-        Returns
-        -------
-        lexicon : Lexicon
-
-        Raises
-        ------
-        GrammarError
-            If there are fewer, or a plot needs more.
-        """
-        need(
-            number is None or least <= number <= len(self.characters),
-            "the grammar",
-            f"characters={number}",
-            f"{least} to {len(self.characters)}, or None for all",
-        )
-        names = list(self.characters)[:number]
-        return Lexicon(
-            {name: self.characters[name] for name in names}, self.things
-        )
+    def words(self, names: dict[str, str], language: str) -> dict[str, Word]:
+        """Return slot -> word for slot -> name; see :meth:`word`."""
+        return {s: self.word(name, language) for s, name in names.items()}
 
 
-def read_lexicon(path: Path):
-    """Reads the lexicon.
-
-    Arguments
-    ---------
-    path : ``lexicon.yaml``.
-
-    Returns
-    -------
-    lexicon : Lexicon
-
-    Raises
-    ------
-    GrammarError
-        If an entry is not one.
-    """
+def read_lexicon(path: Path) -> Lexicon:
+    """Read ``lexicon.yaml``; a `GrammarError` names an entry that is none."""
     data = read_yaml(path)
     need(
         isinstance(data, dict)
@@ -163,15 +114,16 @@ def read_lexicon(path: Path):
             "{gender: m} or {gender: f}",
         )
     for name, entry in data["things"].items():
+        where = f"{path}: thing '{name}'"
         need(
             isinstance(entry, dict) and isinstance(entry.get("tags"), list),
-            f"{path}: thing '{name}'",
+            where,
             f"{entry}",
             "{tags: [...], <language>: <noun>, ...}",
         )
         need(
             name not in data["characters"],
-            f"{path}: thing '{name}'",
+            where,
             "a character has the same name",
             "another name",
         )

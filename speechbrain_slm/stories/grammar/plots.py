@@ -1,18 +1,26 @@
 """Reads a story grammar's plots (see ``mini/README.md``) and checks them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from speechbrain_slm.stories.grammar.languages import TemplateError
 from speechbrain_slm.stories.grammar.lexicon import (
     GrammarError,
+    Lexicon,
     need,
     read_yaml,
 )
 from speechbrain_slm.stories.grammar.templates import Template
 
 COURSES = ("A", "B")
-PLOT_KEYS = ("plot", "characters", "things", "opening", *COURSES)
+PARTS = ("opening", *COURSES)
+PLOT_KEYS = ("plot", "characters", "things", *PARTS)
+# A text a language; the wordings of a sentence; the sentences of a part.
+Wording = dict[str, Template]
+Part = list[list[Wording]]
 
 
 @dataclass(frozen=True)
@@ -27,30 +35,19 @@ class Plot:
     num_characters: int
     things: tuple[str, ...]
     languages: tuple[str, ...]
-    courses: dict[str, list[list[dict[str, Template]]]]
+    courses: dict[str, Part]
 
-    def num_wordings(self, course: str):
-        """How many wordings each sentence of a course has.
-
-        Returns
-        -------
-        num_wordings : list[int]
-        """
+    def num_wordings(self, course: str) -> list[int]:
+        """Return how many wordings each sentence of a course has."""
         return [len(wordings) for wordings in self.courses[course]]
 
 
-def read_plots(folder: Path, lexicon):
-    """Reads all plots, files in the order of their names.
+def read_plots(folder: Path, lexicon: Lexicon) -> list[Plot]:
+    """Read all plots, files in the order of their names.
 
     Arguments
     ---------
-    folder : The folder of ``*.yaml`` files, each with a list of plots.
-    lexicon : Lexicon
-        What fills the slots.
-
-    Returns
-    -------
-    plots : list[Plot]
+    folder : With ``*.yaml`` files, each a list of plots.
 
     Raises
     ------
@@ -58,7 +55,7 @@ def read_plots(folder: Path, lexicon):
         With the file, the plot, the sentence, what stands there and what was
         expected.
     """
-    plots = {}
+    plots: dict[str, Plot] = {}
     for path in sorted(folder.glob("*.yaml")):
         entries = read_yaml(path)
         need(isinstance(entries, list), path, "no plots", "a list of plots")
@@ -75,27 +72,10 @@ def read_plots(folder: Path, lexicon):
     return list(plots.values())
 
 
-def select_plots(known, plots, things):
-    """Picks plots by number or by name.
-
-    Arguments
-    ---------
-    known : list[Plot]
-        The plots to pick from.
-    plots : int | list[str] | None
-        The first so many, those of these names, or all.
-    things : int | None
-        At most so many things a plot, the first that fit; or all.
-
-    Returns
-    -------
-    plots : list[Plot]
-
-    Raises
-    ------
-    GrammarError
-        If there are fewer, or a name is unknown or stands twice.
-    """
+def select_plots(
+    known: list[Plot], plots: int | list[str] | None, things: int | None
+) -> list[Plot]:
+    """Pick plots; see ``StoryGrammar.load`` for the arguments."""
     by_name = {plot.name: plot for plot in known}
     names = plots if isinstance(plots, list) else list(by_name)[:plots]
     need(
@@ -119,7 +99,7 @@ def select_plots(known, plots, things):
     ]
 
 
-def _read_plot(entry, where, lexicon):
+def _read_plot(entry: Any, where: str, lexicon: Lexicon) -> Plot:
     need(
         isinstance(entry, dict)
         and set(entry) | {"characters"} == set(PLOT_KEYS)
@@ -129,52 +109,53 @@ def _read_plot(entry, where, lexicon):
         f"{', '.join(PLOT_KEYS)} ('characters' may be left out)",
     )
     where = f"{where} '{entry['plot']}'"
-    num_characters = entry.get("characters", 1)
-    need(
-        num_characters in (1, 2), where, f"characters: {num_characters}", "1, 2"
-    )
-    known = {tag for thing in lexicon.things.values() for tag in thing["tags"]}
+    count = entry.get("characters", 1)
+    need(count in (1, 2), where, f"characters: {count}", "1, 2")
     tags = entry["things"]
+    known = {tag for thing in lexicon.things.values() for tag in thing["tags"]}
     need(
         isinstance(tags, list) and tags and known.issuperset(tags),
         f"{where}, things",
         f"{tags}",
         f"a list of tags out of {', '.join(sorted(known))}",
     )
-    things = [
-        name
-        for name, thing in lexicon.things.items()
-        if not set(tags).isdisjoint(thing["tags"])
-    ]
-    slots = [*["c1", "c2"][:num_characters], "thing"]
-    parts = {}
-    for part in ("opening", *COURSES):
-        sentences = entry[part]
-        need(
-            isinstance(sentences, list) and sentences,
-            f"{where}, {part}",
-            f"{sentences}",
-            "a list of sentences, each a list of wordings",
-        )
-        parts[part] = [
-            _read_sentence(
-                wordings, f"{where}, {part}, sentence {number}", slots
-            )
-            for number, wordings in enumerate(sentences, start=1)
-        ]
+    slots = [*["c1", "c2"][:count], "thing"]
+    parts = {
+        part: _read_part(entry[part], f"{where}, {part}", slots)
+        for part in PARTS
+    }
     plot = Plot(
         entry["plot"],
         where,
-        num_characters,
-        tuple(things),
+        count,
+        tuple(
+            name
+            for name, thing in lexicon.things.items()
+            if not set(tags).isdisjoint(thing["tags"])
+        ),
         tuple(parts["opening"][0][0]),
         {course: parts["opening"] + parts[course] for course in COURSES},
     )
-    _check_plot(plot, parts, slots, lexicon)
+    _check_languages(plot, parts)
+    _try_out(plot, parts, lexicon)
+    _check_names(plot, parts, slots)
     return plot
 
 
-def _read_sentence(wordings, where, slots):
+def _read_part(sentences: Any, where: str, slots: list[str]) -> Part:
+    need(
+        isinstance(sentences, list) and sentences,
+        where,
+        f"{sentences}",
+        "a list of sentences, each a list of wordings",
+    )
+    return [
+        _read_sentence(wordings, f"{where}, sentence {number}", slots)
+        for number, wordings in enumerate(sentences, start=1)
+    ]
+
+
+def _read_sentence(wordings: Any, where: str, slots: list[str]) -> list:
     need(
         isinstance(wordings, list) and wordings,
         where,
@@ -194,37 +175,69 @@ def _read_sentence(wordings, where, slots):
         )
         try:
             read.append(
-                {
-                    language: Template(text, language, slots)
-                    for language, text in texts.items()
-                }
+                {key: Template(text, key, slots) for key, text in texts.items()}
             )
         except TemplateError as error:
             raise GrammarError(f"{here}: {error}") from None
     return read
 
 
-def _check_plot(plot, parts, slots, lexicon):
-    """What no sentence can tell alone: languages, names, genders, endings."""
-    cast = list(lexicon.characters)[: plot.num_characters]
+def _sentences(
+    plot: Plot, parts: dict[str, Part]
+) -> Iterator[tuple[str, list[Wording]]]:
     for part, sentences in parts.items():
         for number, wordings in enumerate(sentences, start=1):
-            where = f"{plot.where}, {part}, sentence {number}"
-            _check_wordings(plot, wordings, where)
-            for wording in wordings:
-                for language, template in wording.items():
-                    for thing in plot.things:
-                        _try_out(
-                            template, where, language, [*cast, thing], lexicon
-                        )
+            yield f"{plot.where}, {part}, sentence {number}", wordings
+
+
+def _check_languages(plot: Plot, parts: dict[str, Part]) -> None:
+    for where, wordings in _sentences(plot, parts):
+        for number, wording in enumerate(wordings, start=1):
+            need(
+                set(wording) == set(plot.languages),
+                f"{where}, wording {number}",
+                f"languages {', '.join(wording)}",
+                f"{', '.join(plot.languages)}, as in the plot's first sentence",
+            )
+        for language in plot.languages:
+            texts = [wording[language].text for wording in wordings]
+            need(
+                len(set(texts)) == len(texts),
+                f"{where} ({language})",
+                f"the same text twice: {texts}",
+                "wordings that differ",
+            )
+
+
+def _try_out(plot: Plot, parts: dict[str, Part], lexicon: Lexicon) -> None:
+    """Fill each sentence with each thing, that no error waits for a rare one.
+
+    Two characters do for all: names have a gender and a word in any language.
+    """
+    cast = dict(zip(("c1", "c2"), lexicon.characters, strict=False))
+    for where, wordings in _sentences(plot, parts):
+        for wording, thing in product(wordings, plot.things):
+            for language, template in wording.items():
+                try:
+                    names = {**cast, "thing": thing}
+                    template.render(lexicon.words(names, language))
+                except TemplateError as error:
+                    where = f"{where} ({language})"
+                    raise GrammarError(f"{where}: {error}") from None
+                except KeyError:
+                    raise GrammarError(
+                        f"{where}: the thing '{thing}' has no word in "
+                        f"'{language}'; expected one in the lexicon, or tags "
+                        "that leave it out"
+                    ) from None
+
+
+def _check_names(plot: Plot, parts: dict[str, Part], slots: list[str]) -> None:
+    """A story must tell who and what it is about, and so must an ending."""
     for slot in slots:
         need(
             any(
-                all(
-                    slot in text.names()
-                    for w in wordings
-                    for text in w.values()
-                )
+                all(slot in t.names() for w in wordings for t in w.values())
                 for wordings in parts["opening"]
             ),
             f"{plot.where}, opening",
@@ -246,40 +259,3 @@ def _check_plot(plot, parts, slots, lexicon):
                 f"'{template.text}' names neither a character nor the thing",
                 f"one of {', '.join(slots)}, to tell it from other stories'",
             )
-
-
-def _check_wordings(plot, wordings, where):
-    for number, wording in enumerate(wordings, start=1):
-        need(
-            set(wording) == set(plot.languages),
-            f"{where}, wording {number}",
-            f"languages {', '.join(wording)}",
-            f"{', '.join(plot.languages)}, as in the plot's first sentence",
-        )
-    for language in plot.languages:
-        texts = [wording[language].text for wording in wordings]
-        need(
-            len(set(texts)) == len(texts),
-            f"{where} ({language})",
-            f"the same text twice: {texts}",
-            "wordings that differ",
-        )
-
-
-def _try_out(template, where, language, names, lexicon):
-    """Fills a sentence once, so that no error waits for a rare story."""
-    slots = [f"c{number}" for number in range(1, len(names))] + ["thing"]
-    try:
-        template.render(
-            {
-                slot: lexicon.word(name, language)
-                for slot, name in zip(slots, names, strict=True)
-            }
-        )
-    except TemplateError as error:
-        raise GrammarError(f"{where} ({language}): {error}") from None
-    except KeyError:
-        raise GrammarError(
-            f"{where}: the thing '{names[-1]}' has no word in '{language}'; "
-            f"expected one in the lexicon, or tags that leave it out"
-        ) from None

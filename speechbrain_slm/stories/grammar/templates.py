@@ -22,9 +22,11 @@ by a character's gender work, words beside a slot stay as they are.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 
 from speechbrain_slm.stories.grammar.languages import (
     TemplateError,
+    Word,
     language_rules,
 )
 
@@ -35,9 +37,7 @@ class Template:
     Arguments
     ---------
     text : The sentence, see the module's description.
-    language : The language's key, such as "fr".
-    slots : Iterable[str]
-        The slots that the plot has, such as ``("c1", "thing")``.
+    slots : Those that the plot has, such as ``("c1", "thing")``.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class Template:
     "L'ours d'Anna est tombé."
     """
 
-    def __init__(self, text: str, language: str, slots) -> None:
+    def __init__(self, text: str, language: str, slots: Iterable[str]) -> None:
         self.text = text
         self.rules = language_rules(language)
         # Literal text at even places, the inside of a slot at odd ones.
@@ -68,51 +68,38 @@ class Template:
                 f"'{stray[0].strip()}'; expected {{slot}} or {{slot:m|f}}"
             )
         self.literals = pieces[::2]
-        self.fillers = [self._read(slot, slots) for slot in pieces[1::2]]
+        self.fillers = [self._read(slot, [*slots]) for slot in pieces[1::2]]
 
-    def _read(self, slot, slots):
-        """Reads the inside of a brace: the slots' names, and the forms."""
+    def _read(
+        self, slot: str, slots: list[str]
+    ) -> tuple[list[str], tuple[str, ...] | None]:
+        """Read the inside of a brace: the slots' names, and the forms."""
         if slot in self.rules.pronouns:
-            return ("c1",), self.rules.pronouns[slot]
-        name, colon, forms = slot.partition(":")
-        names = tuple(name.split("+"))
-        unknown = [part for part in names if part not in slots]
-        if unknown or (len(names) > 1 and not colon):
-            known = [*slots, *self.rules.pronouns]
+            return ["c1"], self.rules.pronouns[slot]
+        name, colon, choice = slot.partition(":")
+        names = name.split("+")
+        if not set(names) <= set(slots) or (len(names) > 1 and not colon):
             raise TemplateError(
                 f"'{self.text}': unknown slot '{{{slot}}}'; expected one of "
-                f"{', '.join(known)}, or a choice such as {{c1:m|f}}"
+                f"{', '.join([*slots, *self.rules.pronouns])}, or a choice "
+                "such as {c1:m|f}"
             )
         if not colon:
             return names, None
-        forms = tuple(forms.split("|"))
+        forms = tuple(choice.split("|"))
         if len(forms) != 2:
             raise TemplateError(
                 f"'{self.text}': '{{{slot}}}' gives {len(forms)} form(s); "
-                f"expected two, {{slot:masculine|feminine}}"
+                "expected two, {slot:masculine|feminine}"
             )
         return names, forms
 
-    def names(self):
-        """The slots that stand in the sentence as a name or a noun.
-
-        Returns
-        -------
-        names : set[str]
-        """
+    def names(self) -> set[str]:
+        """Return the slots that stand in it as a name or a noun."""
         return {slots[0] for slots, forms in self.fillers if forms is None}
 
-    def render(self, words):
-        """Fills the slots.
-
-        Arguments
-        ---------
-        words : dict[str, Word]
-            What to put into each slot.
-
-        Returns
-        -------
-        sentence : str
+    def render(self, words: Mapping[str, Word]) -> str:
+        """Fill the slots.
 
         Raises
         ------
@@ -127,16 +114,20 @@ class Template:
             if forms is not None:
                 word = self._choose(slots, forms, words)
             done = self.rules.adjust(done, word) + word.text + literal
-        start = re.search(r"\w", done)
-        at = start.start() if start else 0
-        return done[:at] + done[at : at + 1].upper() + done[at + 1 :]
+        # The first letter, behind a quote or a dash.
+        return re.sub(r"\w", lambda first: first[0].upper(), done, count=1)
 
-    def _choose(self, slots, forms, words):
-        genders = [words[slot].gender for slot in slots]
+    def _choose(
+        self,
+        slots: list[str],
+        forms: tuple[str, ...],
+        words: Mapping[str, Word],
+    ) -> Word:
+        genders = {words[slot].gender for slot in slots}
         if None in genders:
             raise TemplateError(
                 f"'{self.text}': a choice by the gender of "
                 f"'{words[slots[0]].text}', which has none in this language"
             )
-        gender = "f" if set(genders) == {"f"} else "m"
-        return self.rules.word(forms[gender == "f"], gender)
+        feminine = genders == {"f"}
+        return self.rules.word(forms[feminine], "f" if feminine else "m")
