@@ -59,26 +59,7 @@ def read_runs(path):
 
 
 def nominal_budget(path, settings):
-    """Compute the budget of a run from its YAML file alone.
-
-    Arguments
-    ---------
-    path : str or Path
-        Names the size, and what is wrong.
-    settings : dict
-        A run of the file, of ``read_runs``.
-
-    Returns
-    -------
-    dict
-        ``run``, ``size`` (the file's name), ``stages`` (their steps and
-        mixtures), ``steps``, ``tokens`` and ``languages`` (tokens of each).
-
-    Raises
-    ------
-    ValueError
-        If a stage cannot be laid out.
-    """
+    """Compute the budget of a run from its YAML file alone."""
     sources, row_length = settings["sources"], settings["row_length"]
     try:
         check_sources(sources, settings["language_tags"])
@@ -106,22 +87,7 @@ def nominal_budget(path, settings):
 
 
 def exact_counts(settings, units_folder):
-    """Count what a run trains on, from the units themselves.
-
-    Arguments
-    ---------
-    settings : dict
-        Of ``read_runs``.
-    units_folder : str or Path
-        The output folder of the units recipe. Sources that name a folder of
-        their own are read from there.
-
-    Returns
-    -------
-    dict
-        ``counts`` (tokens of each language and kind, see ``TokenPlan.count``)
-        and ``passes`` (units of a language by those that its stores hold).
-    """
+    """Count what a run trains on, from the units themselves."""
     # No other source's units need be there.
     names = check_stages(settings["stages"], settings["sources"])
     used = {name: settings["sources"][name] for name in names}
@@ -143,18 +109,7 @@ def exact_counts(settings, units_folder):
 
 
 def quantity(tokens):
-    """Write a number of tokens in billions or millions.
-
-    Arguments
-    ---------
-    tokens : int
-        How many.
-
-    Returns
-    -------
-    str
-        ``46.08 B``, ``0.82 M``, or ``-`` for none.
-    """
+    """Write a number of tokens in billions or millions."""
     if not tokens:
         return "-"
     if tokens >= 1e9:
@@ -172,18 +127,7 @@ def describe(stage):
 
 
 def markdown(records):
-    """Lay out the budgets as a Markdown table.
-
-    Arguments
-    ---------
-    records : list of dict
-        From :func:`nominal_budget`, with ``counts`` and ``passes`` of
-        :func:`exact_counts` in all or in none.
-
-    Returns
-    -------
-    str
-    """
+    """Lay out the budgets as a Markdown table."""
     languages = sorted({name for r in records for name in r["languages"]})
     header = ["size", "run", "stages, in steps", "steps", "tokens", *languages]
     exact = "counts" in records[0]
@@ -209,13 +153,7 @@ def markdown(records):
 
 
 def main(arguments):
-    """Print the budgets.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line.
-    """
+    """Print the budgets."""
     parser = script_parser(__doc__)
     parser.add_argument("yaml_files", nargs="*", help="default: all there are")
     parser.add_argument("--units_folder", help="count the units in it")

@@ -32,17 +32,6 @@ LATEX = {
     "±": r"$\pm$",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
-PER_DIFFERENCE = (
-    "run",
-    "on",
-    "n",
-    "difference",
-    "95 % interval",
-    "p",
-    "better:worse",
-    "McNemar p",
-    "Holm p",
-)
 
 
 def _heading(record):
@@ -69,45 +58,28 @@ def _wide_table(records, cell):
 
 
 def tables(accuracies, differences):
-    """Lay out what was found as tables.
-
-    Arguments
-    ---------
-    accuracies, differences : list of dict
-        See :func:`speechbrain_slm.evaluation.cloze.comparison.compare`.
-
-    Returns
-    -------
-    list of tuple
-        (notes, rows): lines of text, and a header with its rows of strings.
-    """
-    found = [
-        (
-            [
-                "Accuracy in % [95 % interval by Wilson's formula]; n items "
-                f"(groups, where items form them), chance {CHANCE:.0f}."
-            ],
-            _wide_table(
-                accuracies,
-                "{accuracy:.2f} [{ci_low:.1f}, {ci_high:.1f}]".format_map,
-            ),
-        )
-    ]
+    """Lay out what ``compare`` found as (lines of text, rows of strings)."""
+    note = (
+        "Accuracy in % [95 % interval by Wilson's formula]; n items (groups, "
+        f"where items form them), chance {CHANCE:.0f}."
+    )
+    cell = "{accuracy:.2f} [{ci_low:.1f}, {ci_high:.1f}]".format_map
+    found = [([note], _wide_table(accuracies, cell))]
     if differences:
+        cells = {
+            "run": "{run}",
+            "on": "{on}",
+            "n": "{n}",
+            "difference": "{difference:+.2f}",
+            "95 % interval": "[{bootstrap_low:+.1f}, {bootstrap_high:+.1f}]",
+            "p": "{bootstrap_p:.2g}",
+            "better:worse": "{better}:{worse}",
+            "McNemar p": "{mcnemar_p:.2g}",
+            "Holm p": "{holm_p:.2g}",
+        }
         rows = [
-            [
-                record["run"],
-                _heading(record),
-                str(record["n"]),
-                f"{record['difference']:+.2f}",
-                f"[{record['bootstrap_low']:+.1f}, "
-                f"{record['bootstrap_high']:+.1f}]",
-                f"{record['bootstrap_p']:.2g}",
-                f"{record['better']}:{record['worse']}",
-                f"{record['mcnemar_p']:.2g}",
-                f"{record['holm_p']:.2g}",
-            ]
-            for record in differences
+            [cell.format(on=_heading(one), **one) for cell in cells.values()]
+            for one in differences
         ]
         notes = [
             f"Differences to {differences[0]['baseline']} on the same items, "
@@ -117,19 +89,15 @@ def tables(accuracies, differences):
             f"{len(differences)} McNemar test(s) were made; Holm p is "
             "adjusted for that number.",
         ]
-        found.append((notes, [list(PER_DIFFERENCE), *rows]))
+        found.append((notes, [list(cells), *rows]))
     several = [record for record in accuracies if record["seeds"] > 1]
     if several:
+        seeds = {record["run"]: record["seeds"] for record in several}
         notes = [
             "Mean ± sample deviation over seeds. Elsewhere an item's credit "
             "is its mean over a run's seeds: intervals and tests are over "
             "items, for the models at hand.",
-            *(
-                f"{name}: {seeds} seeds."
-                for name, seeds in {
-                    record["run"]: record["seeds"] for record in several
-                }.items()
-            ),
+            *(f"{name}: {count} seeds." for name, count in seeds.items()),
         ]
         cell = "{accuracy:.2f} ± {deviation:.2f}".format_map
         found.append((notes, _wide_table(several, cell)))
@@ -156,20 +124,7 @@ def _conventions(runs, accuracies):
 
 
 def markdown(found, notes):
-    """Write tables as Markdown.
-
-    Arguments
-    ---------
-    found : list of tuple
-        See :func:`tables`.
-    notes : list of str
-        Put at the end.
-
-    Returns
-    -------
-    str
-        The text.
-    """
+    """Write tables as Markdown, and notes at the end."""
     blocks = []
     for lines, (header, *rows) in found:
         ruler = ["---", *("---:" for _ in header[1:])]
@@ -179,20 +134,7 @@ def markdown(found, notes):
 
 
 def latex(found, notes):
-    """Write tables as LaTeX, one ``tabular`` each.
-
-    Arguments
-    ---------
-    found : list of tuple
-        See :func:`tables`.
-    notes : list of str
-        Put at the end, as comments like the tables' own.
-
-    Returns
-    -------
-    str
-        The text; needs no package.
-    """
+    """Write tables as LaTeX, a ``tabular`` each; needs no package."""
     blocks = []
     for lines, (header, *rows) in found:
         body = [
@@ -208,18 +150,9 @@ def latex(found, notes):
 
 
 def comma_separated(accuracies, differences):
-    """Write every number, a line a run, metric and direction.
+    """Write every number as CSV, a line a run, metric and direction.
 
-    Arguments
-    ---------
-    accuracies, differences : list of dict
-        See :func:`speechbrain_slm.evaluation.cloze.comparison.compare`.
-
-    Returns
-    -------
-    str
-        CSV with a header; ``table`` is ``accuracy`` or ``difference``, and
-        what the other table has is empty.
+    ``table`` is ``accuracy`` or ``difference``; what the other has is empty.
     """
     lines = [{"table": "accuracy", **record} for record in accuracies]
     lines += [{"table": "difference", **record} for record in differences]
@@ -232,13 +165,7 @@ def comma_separated(accuracies, differences):
 
 
 def main(arguments):
-    """Print the tables, or write them to a file.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line.
-    """
+    """Print the tables, or write them to a file."""
     parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--baseline", help="a NAME; the first by default")

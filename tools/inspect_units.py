@@ -20,18 +20,7 @@ from speechbrain_slm.utils.running import run_script, script_parser
 
 
 def report(record):
-    """Write what was found for people.
-
-    Arguments
-    ---------
-    record : dict
-        From :func:`inspect_store`.
-
-    Returns
-    -------
-    str
-        Several lines.
-    """
+    """Write what was found for people."""
     info, codebook = record["store"], record["codebook"]
     tokenizer = info["tokenizer"]
     config = tokenizer["config"]
@@ -104,13 +93,7 @@ def _quality(found):
 
 
 def main(arguments):
-    """Print what is in a store.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line.
-    """
+    """Print what is in a store."""
     parser = script_parser(__doc__)
     parser.add_argument("store", help="a folder with a store.json")
     parser.add_argument("--manifest", help="what the store was made of")
@@ -124,11 +107,8 @@ def main(arguments):
     if options.stories < 1:
         raise ValueError(f"--stories is {options.stories}; expected 1 or more")
     record = inspect_store(
-        options.store,
-        options.manifest,
-        options.phones,
-        options.stories,
-        options.seed,
+        *(options.store, options.manifest, options.phones),
+        *(options.stories, options.seed),
     )
     print(json.dumps(record) if options.json else report(record))
 

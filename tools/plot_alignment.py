@@ -14,35 +14,8 @@ from speechbrain_slm.evaluation.alignment.report import (
 from speechbrain_slm.utils.running import run_script, script_parser
 
 
-def read_run(argument):
-    """Read one NAME=DIR.
-
-    Arguments
-    ---------
-    argument : str
-        From the command line.
-
-    Returns
-    -------
-    str
-        The run's name.
-    dict
-        Its results.
-    """
-    name, equals, folder = argument.partition("=")
-    if not (name and equals and folder):
-        raise ValueError(f"'{argument}' is not a run; expected NAME=DIR")
-    return name, read_alignment(folder)
-
-
-def main(arguments):
-    """Draw the figure and print the table.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line.
-    """
+def main(arguments: list[str]) -> None:
+    """Draw the figure and print the table."""
     parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--output", required=True, help="the PNG file")
@@ -56,10 +29,14 @@ def main(arguments):
         help="by default a table of all pairs, a figure of the first",
     )
     options = parser.parse_args(arguments)
-    pairs = [read_run(argument) for argument in options.runs]
-    runs = dict(pairs)
-    if len(runs) < len(pairs):
-        raise ValueError("two runs have one name; give each its own")
+    runs = {}
+    for argument in options.runs:
+        name, _, folder = argument.partition("=")
+        if not (name and folder):
+            raise ValueError(f"'{argument}' is not a run; expected NAME=DIR")
+        if name in runs:
+            raise ValueError("two runs have one name; give each its own")
+        runs[name] = read_alignment(folder)
     table = alignment_table(runs, options.pooling, options.languages)
     draw_alignment(runs, options.output, options.languages)
     print(table)

@@ -1,4 +1,4 @@
-"""Collect the scores and losses of runs into results.json and report.html.
+"""Collect the scores and losses of models into results.json and report.html.
 
 python tools/report.py \
     --runs en_fr=DIR/LM/en_fr:DIR/cloze/en_fr \
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from report_audio import spoken_examples
 from report_page import render
+from speechbrain_slm.utils.tables import markdown_row
 
 from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import write_atomic, write_json
@@ -27,56 +28,35 @@ from speechbrain_slm.utils.schema import (
     read_shaped,
     whole,
 )
-from speechbrain_slm.utils.tables import markdown_row
 
 # Tokens that belong to no language.
 NO_UNITS = ("boundary", "tag", "padding")
 
 
-class ReportError(ValueError):
-    """Inputs that no honest table can be made of."""
-
-
 @dataclass(frozen=True)
-class Run:
-    """One trained and evaluated model.
+class Model:
+    """One trained and evaluated model: a column of the table.
 
     Arguments
     ---------
-    name : str
-        What tables call it.
-    log : list of dict
-        The lines of ``train_log.jsonl``.
-    training : dict
-        The content of ``run.json``.
-    results : dict
-        The content of the cloze recipe's ``results.json``.
+    log : The lines of ``train_log.jsonl``.
+    training : The content of ``run.json``.
+    results : The content of the cloze recipe's ``results.json``.
     """
 
     name: str
-    log: list
+    log: list[dict]
     training: dict
     results: dict
 
     @property
-    def tokens(self):
-        """Units seen in training, by language (dict)."""
+    def tokens(self) -> dict[str, int]:
+        """Units seen in training, by language."""
         counts = self.training["tokens"]
         return {name: counts[name] for name in counts if name not in NO_UNITS}
 
-    def records(self, kind="records"):
-        """Return the records under the main convention.
-
-        Arguments
-        ---------
-        kind : str
-            ``records`` (one a direction) or ``cross_lingual`` (their mean).
-
-        Returns
-        -------
-        dict
-            (metric, direction) -> record.
-        """
+    def records(self, kind: str = "records") -> dict[tuple[str, str], dict]:
+        """Return (metric, direction) -> record under the main convention."""
         return {
             (record["metric"], record["direction"]): record
             for record in self.results.get(kind, ())
@@ -100,25 +80,15 @@ _TRAINING = {
 }
 
 
-def _read_json(path):
-    if not path.is_file():
-        raise ReportError(
-            f"{path} does not exist. Run the LM recipe to the end; it writes "
-            "it."
-        )
-    return read_shaped(path, _TRAINING)
-
-
-def _read_log(path):
-    if not path.is_file():
-        raise ReportError(f"{path} does not exist; the LM recipe writes it.")
+def read_log(path: Path) -> list[dict]:
+    """Read a training log, each line checked."""
     entries = []
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             entries.append(json.loads(line))
         except ValueError as error:
-            raise ReportError(
+            raise ValueError(
                 f"{path}, line {number}: expected a JSON object, found "
                 f"{line[:40]!r} ({error})"
             ) from None
@@ -126,141 +96,82 @@ def _read_log(path):
     return entries
 
 
-def read_run(argument):
-    """Read one run.
-
-    Arguments
-    ---------
-    argument : str
-        ``NAME=LM_FOLDER:CLOZE_FOLDER``.
-
-    Returns
-    -------
-    Run
-        What the two folders say.
-
-    Raises
-    ------
-    ValueError
-        If the argument or a file is not as it should be.
-    """
+def read_model(argument: str) -> Model:
+    """Read what the folders of ``NAME=LM_FOLDER:CLOZE_FOLDER`` say."""
     name, _, folders = argument.partition("=")
     lm_folder, _, cloze_folder = folders.partition(":")
     if not (name and lm_folder and cloze_folder) or ":" in cloze_folder:
-        raise ReportError(
+        raise ValueError(
             f"--runs {argument!r}: expected NAME=LM_FOLDER:CLOZE_FOLDER"
         )
-    run = Run(
-        name=name,
-        results=read_info(cloze_folder),
-        log=_read_log(Path(lm_folder) / "train_log.jsonl"),
-        training=_read_json(Path(lm_folder) / "run.json"),
+    results = read_info(cloze_folder)
+    log, training = (
+        Path(lm_folder) / file for file in ("train_log.jsonl", "run.json")
     )
-    if not run.records():
-        raise ReportError(
+    for path in (log, training):
+        if not path.is_file():
+            raise ValueError(
+                f"{path} does not exist. Run the LM recipe to the end; it "
+                "writes it."
+            )
+    model = Model(
+        name, read_log(log), read_shaped(training, _TRAINING), results
+    )
+    if not model.records():
+        raise ValueError(
             f"{cloze_folder} has no record of the scoring "
-            f"'{run.results['scoring']}', which its results.json names; "
-            "evaluate again"
+            f"'{results['scoring']}', which its results.json names; evaluate "
+            "again"
         )
-    return run
+    return model
 
 
-def check_comparable(runs):
-    """Refuse runs that were not scored alike.
-
-    Arguments
-    ---------
-    runs : list of Run
-        At least one.
-
-    Raises
-    ------
-    ReportError
-        If two have one name, or differ in their convention, units or items.
-    """
-    names = [run.name for run in runs]
+def check_comparable(models: list[Model]) -> None:
+    """Refuse models that were not scored alike."""
+    names = [model.name for model in models]
     if len(set(names)) < len(names):
-        raise ReportError(f"--runs: a name stands twice in {', '.join(names)}")
-    first, *others = runs
-    expected = {key: first.results[key] for key in COMPARABLE}
-    for run in others:
-        found = {key: run.results[key] for key in COMPARABLE}
-        lines = difference(expected, found)
+        raise ValueError(f"--runs: a name stands twice in {', '.join(names)}")
+    expected, *found = (
+        {key: model.results[key] for key in COMPARABLE} for model in models
+    )
+    for name, other in zip(names[1:], found, strict=True):
+        lines = difference(expected, other)
         if lines:
-            raise ReportError(
-                f"runs '{first.name}' and '{run.name}' were not scored alike "
+            raise ValueError(
+                f"runs '{names[0]}' and '{name}' were not scored alike "
                 f"({'; '.join(lines)}); evaluate both on the same units and "
                 "items"
             )
 
 
-def collect(runs):
-    """Flatten the runs into records.
+def table_rows(models: list[Model]) -> list[tuple[str, str, dict]]:
+    """Order the rows: (metric, direction, {name: record}).
 
-    Arguments
-    ---------
-    runs : list of Run
-        What was read.
-
-    Returns
-    -------
-    list of dict
-        One a run, metric and direction.
+    The mean of the cross-lingual directions ends each metric.
     """
-    return [
-        {"run": run.name, **record, "tokens": run.tokens}
-        for run in runs
-        for record in run.records().values()
-    ]
-
-
-def table_rows(runs):
-    """Order the rows of the table.
-
-    Arguments
-    ---------
-    runs : list of Run
-        The columns.
-
-    Returns
-    -------
-    list of tuple
-        (metric, direction, {run name: record}); the mean of the
-        cross-lingual directions ends each metric.
-    """
-    rows = {}
-    for run in runs:
+    rows: dict[tuple, dict] = {}
+    for model in models:
         for kind in ("records", "cross_lingual"):
-            for key, record in run.records(kind).items():
-                rows.setdefault(key, {})[run.name] = record
-    metrics = dict.fromkeys(metric for metric, _ in rows)
+            for key, record in model.records(kind).items():
+                rows.setdefault(key, {})[model.name] = record
+    # Stable: within a metric, directions stay in their order.
+    place = list(dict.fromkeys(metric for metric, _ in rows)).index
     return [
         (metric, direction.replace("cross_lingual", "cross-lingual"), found)
-        for wanted in metrics
-        for (metric, direction), found in rows.items()
-        if metric == wanted
+        for (metric, direction), found in sorted(
+            rows.items(), key=lambda row: place(row[0][0])
+        )
     ]
 
 
-def markdown(runs):
-    """Lay out the table as Markdown.
-
-    Arguments
-    ---------
-    runs : list of Run
-        The columns.
-
-    Returns
-    -------
-    str
-        Accuracy and interval in percent.
-    """
-    names = [run.name for run in runs]
+def markdown(models: list[Model]) -> str:
+    """Lay out accuracies and intervals, in percent."""
+    names = [model.name for model in models]
     lines = [
         markdown_row(["metric", "direction", "n", *names]),
         f"| --- | --- | ---: |{' --- |' * len(names)}",
     ]
-    for metric, direction, found in table_rows(runs):
+    for metric, direction, found in table_rows(models):
         cells = [
             "{accuracy:.1f} [{ci_low:.1f}, {ci_high:.1f}]".format(**found[name])
             if name in found
@@ -272,30 +183,29 @@ def markdown(runs):
     return "\n".join(lines)
 
 
-def main(arguments):
-    """Write both files and print the table.
-
-    Arguments
-    ---------
-    arguments : list of str
-        The command line.
-    """
+def main(arguments: list[str]) -> None:
+    """Write both files and print the table."""
     parser = script_parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True)
     parser.add_argument("--manifest", help="spoken manifest to listen to")
     parser.add_argument("--stories", type=int, default=2, help="to listen to")
     parser.add_argument("--output_folder", type=Path, required=True)
     options = parser.parse_args(arguments)
-    runs = [read_run(argument) for argument in options.runs]
-    check_comparable(runs)
+    models = [read_model(argument) for argument in options.runs]
+    check_comparable(models)
     examples = []
     if options.manifest:
         examples = spoken_examples(options.manifest, options.stories)
+    records = [
+        {"run": model.name, **record, "tokens": model.tokens}
+        for model in models
+        for record in model.records().values()
+    ]
     # The page first: where there is a results.json, there is a report.
     page = options.output_folder / "report.html"
-    write_atomic(page, render(runs, table_rows(runs), examples))
-    write_json(options.output_folder / "results.json", collect(runs))
-    print(markdown(runs))
+    write_atomic(page, render(models, table_rows(models), examples))
+    write_json(options.output_folder / "results.json", records)
+    print(markdown(models))
     print(f"\nReport: {page}")
 
 

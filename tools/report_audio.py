@@ -16,57 +16,23 @@ PAUSE = 0.25  # seconds between two sentences
 
 @dataclass(frozen=True)
 class Clip:
-    """One part of a story in one language.
+    """One part of a story in one language."""
 
-    Arguments
-    ---------
-    story : str
-        The story, without its part.
-    part : str
-        ``prompt``, ``right``, ...; empty where stories have no parts.
-    language : str
-        Its language.
-    speaker : str
-        Its voice; several in the order in which they begin, with commas.
-    text : str
-        What is said; empty where the manifest has no text.
-    flac : str
-        The sound, FLAC in base64.
-    """
-
-    story: str
-    part: str
+    story: str  # without its part
+    part: str  # prompt, right, ...; empty where stories have no parts
     language: str
-    speaker: str
-    text: str
-    flac: str
+    speaker: str  # several in the order in which they begin, with commas
+    text: str  # empty where the manifest has no text
+    flac: str  # in base64
 
 
-def spoken_examples(manifest, stories):
-    """Read a few stories, spread evenly over a manifest.
+def spoken_examples(manifest: str | Path, stories: int) -> list[Clip]:
+    """Read a few stories at most, spread evenly over a manifest.
 
     The parts of a cloze story (``test-000012.prompt``, ``.right``, ...) come
     together, in every language; the sentences of a part become one clip.
-
-    Arguments
-    ---------
-    manifest : str or Path
-        With the columns of ``utils.tables.MANIFEST``, and ``text`` or not.
-    stories : int
-        How many to take, at most.
-
-    Returns
-    -------
-    list of Clip
-        In the manifest's order of stories, parts and languages.
-
-    Raises
-    ------
-    ValueError
-        If an audio file cannot be read, or the sample rate changes within a
-        part. The message names the file.
     """
-    parts = {}
+    parts: dict[str, dict] = {}
     for row in read_table(manifest, MANIFEST, MANIFEST_KEY).to_pylist():
         story, _, part = row["story_id"].partition(".")
         clips = parts.setdefault(story, {})

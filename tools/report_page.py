@@ -19,32 +19,17 @@ PART_NAMES = {
 }
 
 
-def render(runs, rows, examples):
-    """Make the page.
-
-    Arguments
-    ---------
-    runs : list of Run
-        See ``report.py``.
-    rows : list of tuple
-        (metric, direction, {run name: record}).
-    examples : list of Clip
-        Stories to listen to; may be empty.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
-    names = [run.name for run in runs]
+def render(models, rows, examples):
+    """Make the page of ``report.Model`` columns, rows and clips; HTML."""
+    names = [model.name for model in models]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         legend=_legend(names),
         scores=_scores(names, rows),
-        scoring=escape(runs[0].results["scoring"]),
-        charts="".join(_charts(runs)),
-        training=_training(runs),
+        scoring=escape(models[0].results["scoring"]),
+        charts="".join(_charts(models)),
+        training=_training(models),
         listen=_listen(examples),
-        identities=_identities(runs),
+        identities=_identities(models),
     )
 
 
@@ -62,15 +47,9 @@ def _scores(names, rows):
     high = max(max(r["ci_high"], r["chance"]) for r in records)
     low = 10 * floor(min(max(low, 0), 99) / 10)
     high = min(100, 10 * (floor(high / 10) + 1))
-    head = "".join(
-        f'<th scope="col">{_label(*item)}</th>' for item in enumerate(names)
-    )
-    lines = [
-        '<thead><tr><th scope="col">Metric</th><th scope="col">Direction</th>'
-        f'<th scope="col">n</th>{head}<th scope="col" class="strip">'
-        f"<span>{low} %</span><span>{high} %</span></th></tr></thead><tbody>"
-    ]
-    before = None
+    head = ["Metric", "Direction", "n"]
+    head += [_label(*item) for item in enumerate(names)]
+    lines, before = [], None
     for metric, direction, found in rows:
         kind = "mean" if direction == "cross-lingual" else ""
         first = "first" if metric != before else ""
@@ -84,7 +63,14 @@ def _scores(names, rows):
             f'<td class="n">{escape(str(n))}</td>{cells}'
             f'<td class="strip">{strip}</td></tr>'
         )
-    return f"<table>{''.join(lines)}</tbody></table>"
+    scale = f"<span>{low} %</span><span>{high} %</span>"
+    strip = f'<th scope="col" class="strip">{scale}</th>'
+    return f"<table>{_head(head, strip)}{''.join(lines)}</tbody></table>"
+
+
+def _head(cells, more=""):
+    columns = "".join(f'<th scope="col">{cell}</th>' for cell in cells)
+    return f"<thead><tr>{columns}{more}</tr></thead><tbody>"
 
 
 def _cell(record):
@@ -126,25 +112,28 @@ def _strip(records, low, high):
     )
 
 
-def _charts(runs):
+def _charts(models):
     losses = [
-        _binned([(e["step"], e["loss"]) for e in run.log if "loss" in e])
-        for run in runs
+        _binned([(e["step"], e["loss"]) for e in model.log if "loss" in e])
+        for model in models
     ]
-    yield _chart("Training loss", losses, runs)
+    yield _chart("Training loss", losses, models)
     sources = dict.fromkeys(
-        name for run in runs for e in run.log for name in e.get("valid", ())
+        name
+        for model in models
+        for e in model.log
+        for name in e.get("valid", ())
     )
     for name in sources:
         curves = [
             [
                 (entry["step"], entry["valid"][name])
-                for entry in run.log
+                for entry in model.log
                 if name in entry.get("valid", ())
             ]
-            for run in runs
+            for model in models
         ]
-        yield _chart(f"Validation loss: {name}", curves, runs)
+        yield _chart(f"Validation loss: {name}", curves, models)
 
 
 def _binned(points):
@@ -157,7 +146,7 @@ def _binned(points):
     ]
 
 
-def _chart(title, curves, runs):
+def _chart(title, curves, models):
     points = [point for curve in curves for point in curve]
     if not points:
         return ""
@@ -167,7 +156,9 @@ def _chart(title, curves, runs):
         across = (point[0] - xs[0]) / (xs[-1] - xs[0])
         up = (point[1] - ys[0]) / (ys[-1] - ys[0])
         x = LEFT + across * (WIDTH - LEFT - RIGHT)
-        return round(x, 1), round(HEIGHT - BOTTOM - up * _plot_height(), 1)
+        return round(x, 1), round(
+            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
+        )
 
     parts = [f"<title>{escape(title)}</title>"]
     for tick in ys:
@@ -183,12 +174,12 @@ def _chart(title, curves, runs):
         parts.append(
             f'<text x="{x}" y="{y + 17}" text-anchor="{anchor}">{tick:g}</text>'
         )
-    for index, (run, curve) in enumerate(zip(runs, curves, strict=True)):
+    for index, (model, curve) in enumerate(zip(models, curves, strict=True)):
         if not curve:
             continue
         path = " ".join(f"{x},{y}" for x, y in map(place, curve))
         x, y = place(curve[-1])
-        last = f"{run.name}: {curve[-1][1]:.3f} at the end"
+        last = f"{model.name}: {curve[-1][1]:.3f} at the end"
         parts.append(
             f'<g class="run{index % COLOURS}"><polyline points="{path}"/>'
             f'<circle cx="{x}" cy="{y}" r="3.5"><title>{escape(last)}</title>'
@@ -199,10 +190,6 @@ def _chart(title, curves, runs):
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}'
         "</svg></figure>"
     )
-
-
-def _plot_height():
-    return HEIGHT - TOP - BOTTOM
 
 
 def _ticks(values):
@@ -218,27 +205,22 @@ def _ticks(values):
     return [round(step * k, 10) for k in range(first, last + 1)]
 
 
-def _training(runs):
-    languages = dict.fromkeys(name for run in runs for name in run.tokens)
-    head = "".join(
-        f'<th scope="col">Tokens, {escape(name)}</th>' for name in languages
-    )
-    lines = [
-        '<thead><tr><th scope="col">Run</th><th scope="col">Parameters</th>'
-        f'<th scope="col">Steps</th>{head}<th scope="col">Seconds</th></tr>'
-        "</thead><tbody>"
-    ]
-    for run in runs:
+def _training(models):
+    languages = dict.fromkeys(name for model in models for name in model.tokens)
+    head = ["Run", "Parameters", "Steps"]
+    head += [f"Tokens, {escape(name)}" for name in languages]
+    lines = [_head([*head, "Seconds"])]
+    for model in models:
         tokens = "".join(
-            f"<td>{run.tokens.get(name, 0):,}</td>" for name in languages
+            f"<td>{model.tokens.get(name, 0):,}</td>" for name in languages
         )
-        began = run.training.get("seconds_from_step")
+        began = model.training.get("seconds_from_step")
         note = f" <small>(from step {began:,})</small>" if began else ""
         lines.append(
-            f'<tr><th scope="row">{escape(run.name)}</th>'
-            f"<td>{run.training['parameters']:,}</td>"
-            f"<td>{run.training['steps']:,}</td>{tokens}"
-            f"<td>{run.training['seconds']:,.0f}{note}</td></tr>"
+            f'<tr><th scope="row">{escape(model.name)}</th>'
+            f"<td>{model.training['parameters']:,}</td>"
+            f"<td>{model.training['steps']:,}</td>{tokens}"
+            f"<td>{model.training['seconds']:,.0f}{note}</td></tr>"
         )
     return f'<table class="numbers">{"".join(lines)}</tbody></table>'
 
@@ -270,9 +252,11 @@ def _part(part, clips):
     return f"<h4>{escape(title)}</h4><div class='pair'>{figures}</div>"
 
 
-def _identities(runs):
-    shared = runs[0].results
-    lines = [(f"model {run.name}", run.results["model"]) for run in runs]
+def _identities(models):
+    shared = models[0].results
+    lines = [
+        (f"model {model.name}", model.results["model"]) for model in models
+    ]
     lines += [(key, shared[key]) for key in ("tokenizer", "units", "items")]
     return "".join(
         f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>"
