@@ -60,6 +60,7 @@ MODULES = {
     "evaluation.parallel_pairs": "evaluation.alignment.pairs",
     "evaluation.padding": "evaluation.cloze.prefixes",
     "evaluation.alignment_report": "evaluation.alignment.report",
+    "units.key_index": "units.rows",
     "units.layer_kmeans": "units.tokenizers.pretrained",
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",

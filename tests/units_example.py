@@ -9,10 +9,9 @@ import soundfile
 
 from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
-from speechbrain_slm.units.key_index import KeyIndex
 from speechbrain_slm.units.mapping import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
-from speechbrain_slm.units.rows import Rows
+from speechbrain_slm.units.rows import KeyIndex, Rows
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import lock_folder

@@ -2,17 +2,21 @@
 
 import itertools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.units.manifest import content_identity
+from speechbrain_slm.units.rejects import Kept
 from speechbrain_slm.units.rows import Rows, StoryOrder
-from speechbrain_slm.units.tokenizers.base import describe
+from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
+from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import claim, deal, run
-from speechbrain_slm.utils.scratch import blocks, scratch
+from speechbrain_slm.utils.scratch import changes, fill, positions
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.store_format import SEVERAL
 from speechbrain_slm.utils.tables import MANIFEST
@@ -25,22 +29,18 @@ _AT_ONCE = 2000
 
 
 def assemble_stores(
-    kept: dict,
-    tokenizer,
+    kept: dict[str, Kept],
+    tokenizer: Tokenizer,
     folder: str | Path,
-    bpe=None,
+    bpe: UnitBPE | None = None,
     stories_per_shard: int = 5000,
 ) -> None:
     """Make the unit stores of all splits.
 
     Arguments
     ---------
-    kept : What ``rejects.leave_out_rejects`` returns.
-    tokenizer : Tokenizer
-        Made its units.
     folder : Gets a store named after each split.
-    bpe : UnitBPE, optional
-        Turns the tokenizer's units into those of the store.
+    bpe : Turns the tokenizer's units into those of the store.
     stories_per_shard
         Stories in a file of a store, each in all of its languages.
 
@@ -50,39 +50,29 @@ def assemble_stores(
         If a store was begun with another configuration, or one that is there
         already is damaged.
     """
+    described = describe(bpe or tokenizer)
     for split, one in kept.items():
         _write_store(
-            one,
-            _Speech(one.speech, bpe),
-            Path(folder) / split,
-            describe(bpe or tokenizer),
-            stories_per_shard,
+            one, bpe, Path(folder) / split, described, stories_per_shard
         )
 
 
-class _Speech:
-    """The units of sentences, by the rows of their utterances."""
-
-    def __init__(self, utterances, bpe) -> None:
-        self.utterances = utterances
-        self.bpe = bpe
-
-    def sentences(self, rows):
-        # Stories share utterances; BPE would be made of each again.
-        distinct, place = np.unique(rows, return_inverse=True)
-        units = self.utterances.units(distinct)
-        if self.bpe is not None:
-            units = self.bpe.encode(units)
-        return [units[number] for number in place]
-
-
-def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
+def _write_store(
+    kept: Kept,
+    bpe: UnitBPE | None,
+    folder: Path,
+    tokenizer: dict[str, Any],
+    stories_per_shard: int,
+) -> None:
     # Without the paths: audio may move. What was dropped is not in it.
     names = [name for name in MANIFEST.names if name != "audio"]
     source = content_identity(kept.table, names, kept.rows)
     sentences = StoryOrder(kept.table, kept.rows)
-    story = _story_numbers(sentences)
-    num_shards = -(-(int(story[-1]) + 1) // stories_per_shard)
+    bounds, count = sentences.bounds, len(sentences.bounds) - 1
+    # Which of the stories in a language is the first of its story.
+    story = fill(count, np.uint32, lambda part: sentences.story[bounds[part]])
+    starts = positions(changes(story))
+    num_shards = -(-len(starts) // stories_per_shard)
     plan = (tokenizer, source, num_shards, stories_per_shard)
     with claim(folder):
         if is_main():
@@ -93,47 +83,41 @@ def _write_store(kept, speech, folder, tokenizer, stories_per_shard):
         rows = Rows(kept.table.select(["story_id", "language", "speaker"]))
 
         def write(index):
-            first, last = np.searchsorted(
-                story,
-                # Of another type, all of them would be copied.
-                np.array([index, index + 1], story.dtype)
-                * story.dtype.type(stories_per_shard),
-            )
+            end = (index + 1) * stories_per_shard
+            first = int(starts[index * stories_per_shard])
+            last = int(starts[end]) if end < len(starts) else count
             told = (
-                sentences.bounds[here : min(here + _AT_ONCE, last) + 1]
+                bounds[here : min(here + _AT_ONCE, last) + 1]
                 for here in range(first, last, _AT_ONCE)
             )
             stories = (
-                _stories(kept, rows, speech, sentences.order, bounds)
-                for bounds in told
+                _stories(kept, rows, bpe, sentences.order, one) for one in told
             )
             writer.write(index, itertools.chain.from_iterable(stories))
 
         run(deal(writer.missing()), write, "shards of the store")
         if is_main():
-            info = writer.finish(num_rows=len(story))
+            info = writer.finish(num_rows=count)
             logger.info("%s: %s", folder, info["counts"])
         barrier()
 
 
-def _story_numbers(sentences):
-    """Number the story of each story in a language: 0, 0, 1, 1, ..."""
-    bounds = sentences.bounds
-    found = scratch(len(bounds) - 1, np.uint32)
-    number, before = -1, -1
-    for part in blocks(len(found)):
-        story = sentences.story[bounds[part]].astype(np.int64)
-        change = np.diff(story, prepend=before) != 0
-        found[part] = number + np.cumsum(change)
-        number, before = int(found[part.stop - 1]), story[-1]
-    return found
-
-
-def _stories(kept, rows, speech, order, bounds):
+def _stories(
+    kept: Kept,
+    rows: Rows,
+    bpe: UnitBPE | None,
+    order: np.ndarray,
+    bounds: np.ndarray,
+) -> Iterator[tuple]:
     """Yield some rows of a store's shard."""
     order = order[bounds[0] : bounds[-1]]
     bounds = bounds.astype(np.int64) - bounds[0]
-    sentences = speech.sentences(kept.utterances[order])
+    # Stories share utterances; BPE would be made of each again.
+    distinct, place = np.unique(kept.utterances[order], return_inverse=True)
+    units = kept.speech.units(distinct)
+    if bpe is not None:
+        units = bpe.encode(units)
+    sentences = [units[number] for number in place]
     told = rows.take(kept.rows[order])
     # A story that several tell has no one's name.
     names = told["speaker"].dictionary_encode()

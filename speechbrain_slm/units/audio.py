@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from speechbrain_slm.utils.audio import (
@@ -18,42 +19,16 @@ from speechbrain_slm.utils.audio import (
 
 
 class Clip(NamedTuple):
-    """What came of reading an audio file.
+    """What came of reading an audio file."""
 
-    Attributes
-    ----------
-    wav : torch.Tensor or None
-        Waveform, ``[T]``, float32; None where the file is bad.
-    reason : str
-        Why it is bad; empty where it is not.
-    note : str
-        What was done to it beside decoding; empty for nothing.
-    """
-
-    wav: torch.Tensor | None
-    reason: str = ""
-    note: str = ""
+    wav: torch.Tensor | None  # [T], float32; None where the file is bad
+    reason: str = ""  # why it is bad
+    note: str = ""  # what was done to it beside decoding
 
 
-def read_clip(
-    utterance: dict, sample_rate: int, max_seconds: float = MAX_SECONDS
+def _read(
+    utterance: dict[str, Any], sample_rate: int, max_seconds: float
 ) -> Clip:
-    """Read an audio file and compare it with its manifest.
-
-    Arguments
-    ---------
-    utterance
-        ``audio`` (path), ``num_samples``, ``sample_rate`` (Hz) and
-        ``sha256``, as the manifest says.
-    sample_rate
-        What the waveform shall have, in Hz. A file of another rate is
-        resampled if the manifest states that rate.
-    max_seconds : A longer file is bad.
-
-    Returns
-    -------
-    The waveform, or the reason why there is none.
-    """
     notes = []
     try:
         sound = read_audio(
@@ -63,70 +38,45 @@ def read_clip(
             notes.append(f"{sound.channels} channels mixed down")
         if sound.sample_rate != sample_rate:
             notes.append(f"resampled from {sound.sample_rate} Hz")
-        wav = resampled(sound.samples, sound.sample_rate, sample_rate)
+        samples = np.asarray(sound.samples)
+        wav = resampled(samples, sound.sample_rate, sample_rate)
     except BadAudio as error:
         return Clip(None, str(error))
     return Clip(torch.from_numpy(wav), note="; ".join(notes))
 
 
-def read_clips(
-    utterances: Iterable[dict],
-    sample_rate: int,
-    num_workers: int,
-    max_seconds: float = MAX_SECONDS,
-) -> Iterator[Clip]:
-    """Read audio files ahead of the one who needs them.
-
-    Arguments
-    ---------
-    utterances : See :func:`read_clip`.
-    sample_rate : What the waveforms shall have, in Hz.
-    max_seconds : See :func:`read_clip`.
-
-    Yields
-    ------
-    In the order of the utterances.
-    """
-    single = ([utterance] for utterance in utterances)
-    ahead = 8 * num_workers
-    for _, clips in read_batches(
-        single, sample_rate, num_workers, ahead, max_seconds
-    ):
-        yield clips[0]
-
-
 def read_batches(
-    batches: Iterable[list[dict]],
+    batches: Iterable[list[dict[str, Any]]],
     sample_rate: int,
     num_workers: int,
-    ahead: int = 2,
     max_seconds: float = MAX_SECONDS,
-) -> Iterator[tuple[list[dict], list[Clip]]]:
+    ahead: int = 2,
+) -> Iterator[tuple[list[dict[str, Any]], list[Clip]]]:
     """Read the audio of the next batches while one is worked on.
 
-    Threads do: decoding and hashing run outside Python's lock. Unlike
-    processes, they end with the one that started them, however it ends.
-
     Arguments
     ---------
-    batches : Utterances; see :func:`read_clip`.
-    sample_rate : What the waveforms shall have, in Hz.
+    batches
+        Lists of utterances: ``audio`` (path), ``num_samples``,
+        ``sample_rate`` (Hz) and ``sha256``, as the manifest says.
+    sample_rate
+        What the waveforms shall have, in Hz. A file of another rate is
+        resampled if the manifest states that rate.
+    max_seconds : A longer file is bad.
     ahead : Batches that are read before they are asked for.
-    max_seconds : See :func:`read_clip`.
 
     Yields
     ------
-    list of dict
-        A batch.
-    list of Clip
-        What was read of each of its utterances.
+    A batch, and what was read of each of its utterances.
     """
+    # Threads: decoding and hashing run outside Python's lock, and unlike
+    # processes they end with the one that started them, however it ends.
     pool = ThreadPoolExecutor(num_workers)
-    waiting = deque()
+    waiting: deque = deque()
     try:
         for batch in batches:
             clips = [
-                pool.submit(read_clip, one, sample_rate, max_seconds)
+                pool.submit(_read, one, sample_rate, max_seconds)
                 for one in batch
             ]
             waiting.append((batch, clips))
@@ -139,3 +89,29 @@ def read_batches(
     finally:
         # Whoever stops half-way need not wait for what nobody reads.
         pool.shutdown(cancel_futures=True)
+
+
+def read_clips(
+    utterances: Iterable[dict[str, Any]],
+    sample_rate: int,
+    num_workers: int,
+    max_seconds: float = MAX_SECONDS,
+) -> Iterator[Clip]:
+    """Read audio files one by one, ahead of the one who needs them."""
+    single = ([utterance] for utterance in utterances)
+    ahead = 8 * num_workers
+    for _, clips in read_batches(
+        single, sample_rate, num_workers, max_seconds, ahead
+    ):
+        yield clips[0]
+
+
+def pad(wavs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch: waveforms, ``[B, T]``, and their lengths, ``[B]``."""
+    lengths = torch.tensor([len(wav) for wav in wavs])
+    # By NumPy: torch would start threads for it, which then spin against
+    # those that read (10 ms a batch where 1 ms does).
+    padded = np.zeros((len(wavs), int(lengths.max())), dtype=np.float32)
+    for row, wav in zip(padded, wavs, strict=True):
+        row[: len(wav)] = wav
+    return torch.from_numpy(padded), lengths

@@ -6,12 +6,14 @@ finds again; the main one fits k-means on them.
 
 import itertools
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import torch
+import pyarrow as pa
 
-from speechbrain_slm.units.audio import read_clips
+from speechbrain_slm.units.audio import Clip, pad, read_clips
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
@@ -22,10 +24,15 @@ from speechbrain_slm.units.rows import Rows
 from speechbrain_slm.units.tokenizers import bpe as unit_bpe
 from speechbrain_slm.units.tokenizers.base import (
     DESCRIPTION,
+    Tokenizer,
     check_saved,
     describe,
 )
-from speechbrain_slm.units.tokenizers.kmeans import JOINT, is_finite
+from speechbrain_slm.units.tokenizers.kmeans import (
+    JOINT,
+    KMeansTokenizer,
+    is_finite,
+)
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
@@ -46,15 +53,15 @@ BPE_UTTERANCES = 1_000_000
 
 
 def fit_tokenizer(
-    tokenizer,
-    manifests: dict | None,
+    tokenizer: Tokenizer,
+    manifests: dict[str, pa.Table] | None,
     folder: str | Path,
-    seconds: float,
-    seed: int,
+    seconds: float | None,
+    seed: int | None,
     num_workers: int = 2,
     batch_seconds: float = 60,
     max_seconds: float = MAX_SECONDS,
-):
+) -> Tokenizer:
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
     A tokenizer that needs no fit (a codec, or a codebook from a file) is
@@ -62,24 +69,15 @@ def fit_tokenizer(
 
     Arguments
     ---------
-    tokenizer : Tokenizer
-        A :class:`KMeansTokenizer` that is not fitted yet, or any tokenizer
-        that can encode already.
     manifests
-        A manifest (pyarrow.Table) for each split; ``train`` is what it is
-        fitted on. None: the folder must hold a finished one.
-    folder : Where the tokenizer is kept.
+        By split; ``train`` is what it is fitted on. None: the folder must
+        hold a finished one.
     seconds : Speech to fit on, the same amount of each (language, speaker).
     seed : Of the draw and of k-means.
     num_workers : Threads that read audio ahead.
     batch_seconds
         Speech that the tokenizer gets at once, padding included, in seconds.
     max_seconds : A longer audio file is bad.
-
-    Returns
-    -------
-    Tokenizer
-        The same, fitted.
 
     Raises
     ------
@@ -91,14 +89,16 @@ def fit_tokenizer(
         message names the field), or if there is no training split.
     """
     folder = Path(folder)
-    if manifests is None:
-        if tokenizer.fitted:
+    if tokenizer.fitted:
+        if manifests is None:
             check_saved(tokenizer.config, folder, tokenizer.identity)
         else:
-            tokenizer.restore(folder)
+            _keep(tokenizer, folder)
         return tokenizer
-    if tokenizer.fitted:
-        return _keep(tokenizer, folder)
+    kmeans = cast(KMeansTokenizer, tokenizer)
+    if manifests is None:
+        kmeans.restore(folder)
+        return tokenizer
     if seconds is None:
         raise ValueError(
             "fit_seconds is null; expected seconds of speech, since this "
@@ -106,47 +106,27 @@ def fit_tokenizer(
         )
     table = _training_split(manifests)
     if is_main():
-        plan = {
-            "config": tokenizer.config,
-            "seconds": seconds,
-            "seed": seed,
-            "speech": content_identity(
-                table,
-                ["sha256", "language", "speaker"],
-                distinct_utterances(table)["row"],
-            ),
-        }
-        if not (folder / DESCRIPTION).is_file():
-            # All splits: the extraction would find them out after the fit.
-            for split in manifests.values():
-                _refuse_missing_audio(split)
-        pin(folder, plan, DESCRIPTION)
-        for place in (folder, folder / FEATURES):
-            remove_temporary(place)
+        _pin_fit(kmeans, manifests, folder, seconds, seed)
     barrier()
     if not (folder / DESCRIPTION).is_file():
-        shards = _shards(tokenizer, table, folder, seconds, seed)
+        shards = _shards(kmeans, table, folder, seconds, seed)
 
         def write(path):
-            _write_features(
-                path,
-                shards[path][1],
-                tokenizer,
-                num_workers,
-                batch_seconds,
-                max_seconds,
+            clips = read_clips(
+                shards[path][1], kmeans.sample_rate, num_workers, max_seconds
             )
+            _write_features(path, clips, kmeans, batch_seconds)
 
         run(missing(shards, is_sealed), write, "shards of features")
         if is_main():
-            _fit(tokenizer, shards, folder, seed)
+            _fit(kmeans, shards, folder, seed)
     # The others wait here, however long a fit takes (utils.distributed).
     barrier()
-    tokenizer.restore(folder)
+    kmeans.restore(folder)
     return tokenizer
 
 
-def _training_split(manifests):
+def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
     if "train" not in manifests:
         raise ValueError(
             f"The manifests are those of {', '.join(manifests)}; expected one "
@@ -156,13 +136,29 @@ def _training_split(manifests):
     return manifests["train"]
 
 
-def _refuse_missing_audio(table):
-    rows, audio = distinct_utterances(table)["row"], Rows(table)
-    for part in blocks(len(rows)):
-        refuse_missing_audio(audio.take(rows[part])["audio"].to_pylist())
+def _pin_fit(tokenizer, manifests, folder, seconds, seed):
+    table = manifests["train"]
+    speech = distinct_utterances(table)["row"]
+    columns = ["sha256", "language", "speaker"]
+    plan = {
+        "config": tokenizer.config,
+        "seconds": seconds,
+        "seed": seed,
+        "speech": content_identity(table, columns, speech),
+    }
+    if not (folder / DESCRIPTION).is_file():
+        # All splits: the extraction would find them out after the fit.
+        for split in manifests.values():
+            rows, audio = distinct_utterances(split)["row"], Rows(split)
+            for part in blocks(len(rows)):
+                paths = audio.take(rows[part])["audio"]
+                refuse_missing_audio(paths.to_pylist())
+    pin(folder, plan, DESCRIPTION)
+    for place in (folder, folder / FEATURES):
+        remove_temporary(place)
 
 
-def _keep(tokenizer, folder):
+def _keep(tokenizer: Tokenizer, folder: Path) -> None:
     """Write down a tokenizer that needs no fit."""
     if is_main():
         plan = {"config": tokenizer.config, "identity": tokenizer.identity}
@@ -171,12 +167,11 @@ def _keep(tokenizer, folder):
         if not (folder / DESCRIPTION).is_file():
             tokenizer.save(folder)
     barrier()
-    return tokenizer
 
 
 def _shards(tokenizer, table, folder, seconds, seed):
     """Return the language and the utterances of each shard of features."""
-    drawn = {}
+    drawn: dict[str, list] = {}
     for utterance in sample_utterances(table, seconds, seed):
         joint = tokenizer.codebooks == "joint"
         language = JOINT if joint else utterance["language"]
@@ -192,33 +187,30 @@ def _shards(tokenizer, table, folder, seconds, seed):
 
 
 def _write_features(
-    path, utterances, tokenizer, num_workers, batch_seconds, max_seconds
-):
-    clips = read_clips(
-        utterances, tokenizer.sample_rate, num_workers, max_seconds
-    )
-    empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
+    path: Path,
+    clips: Iterator[Clip],
+    tokenizer: KMeansTokenizer,
+    batch_seconds: float,
+) -> None:
     # Bad audio is told when the utterances are extracted, and likewise
     # features that are not finite.
-    wavs = [clip.wav for clip in clips if not clip.reason]
-    rows = [None] * len(wavs)
+    wavs = [clip.wav for clip in clips if clip.wav is not None]
+    empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
+    rows = [empty] * len(wavs)
     limit = batch_seconds * tokenizer.sample_rate
     for batch in _batches([len(wav) for wav in wavs], limit):
-        lengths = torch.tensor([len(wavs[i]) for i in batch])
-        padded = torch.zeros(len(batch), int(lengths.max()))
-        for row, i in zip(padded, batch, strict=True):
-            row[: len(wavs[i])] = wavs[i]
-        features = tokenizer.features(padded, lengths)
+        features = tokenizer.features(*pad([wavs[i] for i in batch]))
         for i, points in zip(batch, features, strict=True):
-            rows[i] = points.cpu().numpy() if is_finite(points) else empty
+            if is_finite(points):
+                rows[i] = points.cpu().numpy()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([empty, *rows]))
         seal(temporary)
 
 
-def _batches(lengths, limit):
+def _batches(lengths: list[int], limit: float) -> Iterator[list[int]]:
     """Yield the numbers of the utterances that are batched, by length."""
-    batch = []
+    batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and lengths[i] * (len(batch) + 1) > limit:
             yield batch
@@ -229,7 +221,7 @@ def _batches(lengths, limit):
 
 
 def _fit(tokenizer, shards, folder, seed):
-    frames = {}
+    frames: dict[str, list] = {}
     for path, (language, _) in shards.items():
         if not is_sealed(path):
             raise ValueError(
@@ -245,12 +237,12 @@ def _fit(tokenizer, shards, folder, seed):
 
 
 def fit_bpe(
-    tokenizer,
-    manifests: dict | None,
+    tokenizer: Tokenizer,
+    manifests: dict[str, pa.Table] | None,
     utterances_folder: str | Path,
     folder: str | Path,
-    **settings: dict,
-):
+    **settings: Any,
+) -> unit_bpe.UnitBPE:
     """Fit unit BPE on the training split's utterances, or load it.
 
     Of more than ``BPE_UTTERANCES`` those whose SHA-256 come first are taken,
@@ -258,19 +250,11 @@ def fit_bpe(
 
     Arguments
     ---------
-    tokenizer : Tokenizer
-        Made the units.
     manifests
-        A manifest (pyarrow.Table) for each split; ``train`` is what it is
-        fitted on. None: the folder must hold a finished one.
+        By split; ``train`` is what it is fitted on. None: the folder must
+        hold a finished one.
     utterances_folder : What ``extract_utterances`` filled.
-    folder : Where the BPE is kept.
     **settings : ``vocabulary_size`` and more for ``UnitBPE.fit``.
-
-    Returns
-    -------
-    UnitBPE
-        The fitted encoder.
 
     Raises
     ------
@@ -296,10 +280,10 @@ def fit_bpe(
 
 
 def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
-    utterances = Utterances(utterances_folder)
+    utterances, base = Utterances(utterances_folder), describe(tokenizer)
     rows = utterances.good_rows(table)[:BPE_UTTERANCES]
     plan = {
-        "tokenizer": describe(tokenizer),
+        "tokenizer": base,
         "settings": settings,
         "utterances": content_identity(utterances.table, ["sha256"], rows),
     }
@@ -311,9 +295,7 @@ def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
             sentences = itertools.chain.from_iterable(
                 utterances.units(rows[part]) for part in blocks(len(rows))
             )
-            bpe = unit_bpe.UnitBPE.fit(
-                describe(tokenizer), sentences, **settings
-            )
+            bpe = unit_bpe.UnitBPE.fit(base, sentences, **settings)
             drawn = utterances.units(rows[:_DRAWN])
             unit_bpe.warn_of_rare_pieces(bpe, drawn, len(table))
             bpe.save(path.parent)

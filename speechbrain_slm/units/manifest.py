@@ -4,13 +4,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex
-from speechbrain_slm.units.rows import Rows, codes, parts
+from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, codes, parts
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.scratch import blocks, positions, scratch
 from speechbrain_slm.utils.tables import (
@@ -21,7 +21,7 @@ from speechbrain_slm.utils.tables import (
 )
 
 # Neither can be 0: something that fills what is missing wrote it.
-COUNTED = ("num_samples", "sample_rate")
+_COUNTED = ("num_samples", "sample_rate")
 NO_MANIFEST = (
     "Run the recipe that writes it (synthesis), or make one of recordings that "
     "you have: recipes/TinyStories/spoken does, from folders or tables."
@@ -53,7 +53,19 @@ def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
     if not len(table):
         raise ValueError(f"{path} has no row; expected a spoken sentence a row")
     check_alignment(path, table, languages)
-    for name in COUNTED:
+    check_rows(path, table)
+    return with_paths(path, table).combine_chunks()
+
+
+def check_rows(path: Path, table: pa.Table) -> None:
+    """Refuse what a manifest says of an audio file and no file can have.
+
+    Raises
+    ------
+    ValueError
+        Names the first row.
+    """
+    for name in _COUNTED:
         row = pc.index(pc.less(table[name], 1), True).as_py()
         if row >= 0:
             raise ValueError(
@@ -61,7 +73,7 @@ def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
                 f"1 or more, as the audio file {table['audio'][row]} has it. "
                 "Make the manifest again, or drop the row."
             )
-    sound = is_sha256(table["sha256"])
+    sound = pc.match_substring_regex(table["sha256"], "^[0-9a-f]{64}$")
     row = pc.index(sound, False).as_py()
     if row >= 0:
         raise ValueError(
@@ -69,30 +81,14 @@ def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
             "the 64 hexadecimal digits, in lower case, of the audio file's "
             "SHA-256"
         )
-    return with_paths(path, table).combine_chunks()
-
-
-def is_sha256(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Tell which strings can be a SHA-256.
-
-    Returns
-    -------
-    bool.
-    """
-    return pc.match_substring_regex(column, "^[0-9a-f]{64}$")
 
 
 def with_paths(path: Path, table: pa.Table) -> pa.Table:
-    """Write audio paths as they are seen from here.
+    """Write audio paths absolute or relative to the working directory.
 
     Arguments
     ---------
     path : The manifest that the table is of.
-    table : With a column ``audio``.
-
-    Returns
-    -------
-    The same, ``audio`` absolute or relative to the working directory.
     """
     absolute = pc.starts_with(table["audio"], "/")
     beside = pc.binary_join_element_wise(str(path.parent), table["audio"], "/")
@@ -111,7 +107,7 @@ def distinct_utterances(table: pa.Table) -> np.ndarray:
     Returns
     -------
     ``key`` and ``row``, the first row of each, in the order of their
-    SHA-256 (see :class:`speechbrain_slm.units.key_index.KeyIndex`).
+    SHA-256 (see :class:`speechbrain_slm.units.rows.KeyIndex`).
 
     Raises
     ------
@@ -122,6 +118,7 @@ def distinct_utterances(table: pa.Table) -> np.ndarray:
     rows = Rows(table.select([*KEY_COLUMNS, "audio"]))
     for part in blocks(len(records) - 1):
         here = records[part.start : part.stop + 1]
+        # Those of one SHA-256 stand together, and so do a few others.
         digest = np.ascontiguousarray(here["key"]).astype("S8")
         alike = np.flatnonzero(digest[1:] == digest[:-1])
         pairs = zip(
@@ -130,28 +127,21 @@ def distinct_utterances(table: pa.Table) -> np.ndarray:
             strict=True,
         )
         for one, other in pairs:
-            _refuse_contradiction(one, other)
+            if one["sha256"] != other["sha256"]:
+                continue
+            for name in _COUNTED:
+                if one[name] != other[name]:
+                    low, high = sorted((one[name], other[name]))
+                    raise ValueError(
+                        f"{one['audio']}: rows of the manifests give its "
+                        f"{name} as {low} and {high} under one sha256; "
+                        "expected one value"
+                    )
     return records
-
-
-def _refuse_contradiction(one, other):
-    if one["sha256"] != other["sha256"]:
-        return
-    for name in ("num_samples", "sample_rate"):
-        if one[name] != other[name]:
-            low, high = sorted((one[name], other[name]))
-            raise ValueError(
-                f"{one['audio']}: rows of the manifests give its {name} as "
-                f"{low} and {high} under one sha256; expected one value"
-            )
 
 
 def refuse_missing_audio(paths: Iterable[str]) -> None:
     """Stop where audio files are not there, before any work is done.
-
-    Arguments
-    ---------
-    paths : The audio files that manifests name.
 
     Raises
     ------
@@ -176,7 +166,6 @@ def content_identity(
 
     Arguments
     ---------
-    table : Any table of numbers and strings.
     columns
         The columns that count. Leave out paths, and moving the audio changes
         nothing.
@@ -200,15 +189,17 @@ def content_identity(
         for _, batch in parts(table, [name], rows):
             texts = batch[name].cast(pa.string())
             one = pa.ListArray.from_arrays([0, len(texts)], texts)
-            joined = pc.binary_join(one, "\n")[0].as_buffer()
             digest.update(between)
-            digest.update(joined)
+            # By Arrow: no Python object a row.
+            digest.update(pc.binary_join(one, "\n")[0].as_buffer())
             between = b"\n"
         digest.update(b"\n")
     return digest.hexdigest()
 
 
-def sample_utterances(table: pa.Table, seconds: float, seed: int) -> list[dict]:
+def sample_utterances(
+    table: pa.Table, seconds: float, seed: int
+) -> list[dict[str, Any]]:
     """Draw audio files, the same amount of each (language, speaker).
 
     Arguments
@@ -223,56 +214,45 @@ def sample_utterances(table: pa.Table, seconds: float, seed: int) -> list[dict]:
     each.
     """
     rows = distinct_utterances(table)["row"]
-    language, languages = codes(table, "language", rows)
+    stratum, languages = codes(table, "language", rows)
     speaker, speakers = codes(table, "speaker", rows)
     lengths = seconds_of(table, rows)
-    strata = set()
+    found = set()
     for part in blocks(len(rows)):
-        language[part] *= len(speakers)
-        language[part] += speaker[part]
-        strata.update(np.unique(language[part]).tolist())
-    names = {
-        (languages[one // len(speakers)], speakers[one % len(speakers)]): one
-        for one in strata
-    }
+        stratum[part] = stratum[part] * len(speakers) + speaker[part]
+        found.update(np.unique(stratum[part]).tolist())
+
+    def name(one):
+        return languages[one // len(speakers)], speakers[one % len(speakers)]
+
     columns = ["sha256", "audio", "num_samples", "sample_rate"]
     spoken = Rows(table.select([*columns, "language", "speaker"]))
     drawn = []
-    for number, name in enumerate(sorted(names)):
-        here = _where(language, names[name])
+    for number, one in enumerate(sorted(found, key=name)):
+        flags = scratch(len(rows), bool)
+        for part in blocks(len(rows)):
+            flags[part] = stratum[part] == one
+        here = positions(flags)
         np.random.default_rng([seed, number]).shuffle(here)
         end = 0.0
         for part in blocks(len(here)):
             length = lengths[here[part]]
             ends = np.cumsum([end, *length])[1:]
-            chosen = ends - length < seconds / len(names)
+            chosen = ends - length < seconds / len(found)
             end = ends[-1]
             drawn += spoken.take(rows[here[part][chosen]]).to_pylist()
     return drawn
 
 
-def _where(values, wanted):
-    """List where an array holds a value."""
-    flags = scratch(len(values), bool)
-    for part in blocks(len(values)):
-        flags[part] = values[part] == wanted
-    return positions(flags)
-
-
 def seconds_of(table: pa.Table, rows: np.ndarray | None = None) -> np.ndarray:
-    """Return how long the audio of each row is.
+    """Return how long the audio of each row is: seconds, float64, in a file.
 
     Arguments
     ---------
     rows : Which rows; by default all.
-
-    Returns
-    -------
-    Seconds, float64, in a file.
     """
-    names = ["num_samples", "sample_rate"]
     found = scratch(len(table) if rows is None else len(rows), np.float64)
-    for part, batch in parts(table, names, rows):
-        samples, rates = (batch[name].to_numpy() for name in names)
+    for part, batch in parts(table, _COUNTED, rows):
+        samples, rates = (batch[name].to_numpy() for name in _COUNTED)
         found[part] = samples / rates
     return found

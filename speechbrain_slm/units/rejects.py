@@ -27,31 +27,26 @@ from speechbrain_slm.utils.ledger import (
     goes,
     open_ledger,
 )
-from speechbrain_slm.utils.scratch import blocks, positions, scratch, select
+from speechbrain_slm.utils.scratch import (
+    blocks,
+    fill,
+    positions,
+    scratch,
+    select,
+)
 
 logger = logging.getLogger(__name__)
 OLD_LEDGER = "rejects.jsonl"  # what it was called; a link leads there
 
 
 class Kept(NamedTuple):
-    """What is left of a manifest.
+    """What is left of a manifest; the arrays are uint32, in files."""
 
-    Attributes
-    ----------
-    table : pyarrow.Table
-        The whole manifest.
-    rows : numpy.ndarray
-        The rows that stay, uint32.
-    utterances : numpy.ndarray
-        For each of them its row in ``speech``, uint32. Both in files.
-    speech : Utterances
-        What these rows are of. Opened again, the folder may hold more files,
-        and a row's number would lead to another utterance.
-    """
-
-    table: pa.Table
-    rows: np.ndarray
-    utterances: np.ndarray
+    table: pa.Table  # the whole manifest
+    rows: np.ndarray  # of it, those that stay
+    utterances: np.ndarray  # for each of them its row in ``speech``
+    # Opened again, the folder may hold more files, and a row's number would
+    # lead to another utterance.
     speech: Utterances
 
 
@@ -62,37 +57,25 @@ def drop_rejected(
 
     Arguments
     ---------
-    utterances : The units of its audio.
-    location : Where they are: ``utterances.locate(table)``.
+    location : ``utterances.locate(table)``.
 
     Returns
     -------
-    Kept
-        The rows that stay.
-    iterator of dict
-        The ledger: an entry for each row that was dropped or kept with a
-        note, then one for each story that goes as a whole, both in the
-        manifest's order.
+    The rows that stay, and the ledger: an entry for each row that was dropped
+    or kept with a note, then one for each story that goes as a whole, both in
+    the manifest's order.
     """
-    bad = _of(location, utterances.has_text("reason"))
+    rejected, noted = (utterances.has_text(one) for one in ("reason", "note"))
+    count = len(table)
+    bad = fill(count, bool, lambda part: rejected[location[part]])
     lost, dropped, short = _in_all_languages(table, bad)
-    listed = _of(location, utterances.has_text("note"))
-    kept = scratch(len(table), bool)
-    for part in blocks(len(table)):
-        listed[part] |= dropped[part]
-        kept[part] = ~dropped[part]
-    ledger = _entries(
-        table, utterances, location, lost, dropped, positions(listed), short
+    listed = positions(
+        fill(count, bool, lambda part: noted[location[part]] | dropped[part])
     )
+    kept = fill(count, bool, lambda part: ~dropped[part])
+    ledger = _entries(table, utterances, location, lost, dropped, listed, short)
     rows = positions(kept)
     return Kept(table, rows, select(location, kept), utterances), ledger
-
-
-def _of(location, flags):
-    found = scratch(len(location), bool)
-    for part in blocks(len(location)):
-        found[part] = flags[location[part]]
-    return found
 
 
 def _in_all_languages(table, bad):
@@ -120,10 +103,12 @@ def _in_all_languages(table, bad):
     told = np.unique(np.concatenate(told))
     _, had = np.unique(told >> 31, return_counts=True)
     short = hurt[goes(had, had - less)]
-    lost, dropped = scratch(len(bad), bool), scratch(len(bad), bool)
-    for part in blocks(len(bad)):
-        lost[part] = np.isin(sentence[part], gone)
-        dropped[part] = lost[part] | np.isin(sentence[part] >> 31, short)
+    lost = fill(len(bad), bool, lambda part: np.isin(sentence[part], gone))
+    dropped = fill(
+        len(bad),
+        bool,
+        lambda part: lost[part] | np.isin(sentence[part] >> 31, short),
+    )
     return lost, dropped, short
 
 
@@ -150,23 +135,18 @@ def _entries(table, utterances, location, lost, dropped, listed, short):
 
 
 def leave_out_rejects(
-    manifests: dict,
+    manifests: dict[str, pa.Table],
     utterances_folder: str | Path,
     folder: str | Path,
     max_rejects: float,
-) -> dict:
+) -> dict[str, Kept]:
     """Take the bad audio out of all splits and write the ledger.
 
     Arguments
     ---------
-    manifests : A manifest (pyarrow.Table) for each split.
     utterances_folder : What ``extract_utterances`` filled for these manifests.
     folder : Gets ``left_out.jsonl``.
     max_rejects : The share of audio files that may be bad.
-
-    Returns
-    -------
-    For each split what :func:`drop_rejected` keeps.
 
     Raises
     ------

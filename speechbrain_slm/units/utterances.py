@@ -9,16 +9,16 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.units.key_index import KEY_COLUMNS, KeyIndex, keys
-from speechbrain_slm.units.rows import Rows, parts
+from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, keys, parts
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.scratch import blocks, scratch, select
+from speechbrain_slm.utils.scratch import blocks, fill, scratch, select
 from speechbrain_slm.utils.store_format import map_file
 
 logger = logging.getLogger(__name__)
@@ -41,25 +41,14 @@ _DIGITS = 32  # of a SHA-256, in a file's name
 
 
 def utterance_files(folder: str | Path) -> list[Path]:
-    """List the files, those of array jobs included.
-
-    Returns
-    -------
-    Sorted.
-    """
+    """List the files, sorted, those of array jobs included."""
     # Not those of somebody else, which have other names.
     name = FILES.replace("*", "[0-9a-f]" * _DIGITS)
     return sorted(Path(folder).glob(f"**/{name}"))
 
 
 def write_utterances(folder: str | Path, table: pa.RecordBatch) -> None:
-    """Publish one file, all of it or nothing.
-
-    Arguments
-    ---------
-    folder : Made where it is missing.
-    table : Rows of ``SCHEMA``.
-    """
+    """Publish one file of rows of ``SCHEMA``, all of it or nothing."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write(table)
@@ -68,7 +57,7 @@ def write_utterances(folder: str | Path, table: pa.RecordBatch) -> None:
     write_atomic(Path(folder) / FILES.replace("*", name), content)
 
 
-def _is_whole(path):
+def _is_whole(path: Path) -> bool:
     digest = sha256_file(path)[:_DIGITS]
     return path.name == FILES.replace("*", digest)
 
@@ -125,28 +114,33 @@ class Utterances:
         self.table = pa.concat_tables(tables)
         self._units = Rows(self.table.select(["units"]))
         self._texts = Rows(self.table.select(["reason", "note"]))
-        self._index = None
+        self._kept: KeyIndex | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.table)
 
-    def locate(self, table: pa.Table) -> np.ndarray:
-        """Find the row of each spoken sentence.
+    @property
+    def index(self) -> KeyIndex:
+        """Finds its rows, until :meth:`forget_index` frees its file."""
+        if self._kept is None:
+            self._kept = KeyIndex(self.table)
+        return self._kept
 
-        Returns
-        -------
-        Row numbers, uint32, in a file.
+    def forget_index(self) -> None:
+        """Free what finding rows needs, until one is looked for again."""
+        self._kept = None
+
+    def locate(self, table: pa.Table) -> np.ndarray:
+        """Find the row of each spoken sentence: uint32, in a file.
 
         Raises
         ------
         ValueError
             If a sentence's audio was not encoded.
         """
-        if self._index is None:
-            self._index = KeyIndex(self.table)
         found = scratch(len(table), np.uint32)
         for part, batch in parts(table, [*KEY_COLUMNS, "audio"]):
-            rows = self._index.find(keys(batch))
+            rows = self.index.find(keys(batch))
             if (rows < 0).any():
                 audio = batch["audio"][int(rows.argmin())]
                 raise ValueError(
@@ -166,51 +160,29 @@ class Utterances:
         wanted, located = scratch(len(self), bool), self.locate(table)
         for part in blocks(len(located)):
             wanted[located[part]] = True
-        bad = self.has_text("reason")
-        flags, rows = scratch(len(self), bool), self._index.records["row"]
-        for part in blocks(len(flags)):
-            here = rows[part]
-            flags[part] = wanted[here] & ~bad[here]
+        bad, rows = self.has_text("reason"), self.index.records["row"]
+
+        def is_good(part):
+            return wanted[rows[part]] & ~bad[rows[part]]
+
+        flags = fill(len(rows), bool, is_good)
         self.forget_index()
         return select(rows, flags)
 
-    def forget_index(self) -> None:
-        """Free what :meth:`locate` needs, until it is called again."""
-        self._index = None
-
     def has_text(self, name: str) -> np.ndarray:
-        """Tell which rows have a reason, or a note.
-
-        Arguments
-        ---------
-        name : ``reason`` or ``note``.
-
-        Returns
-        -------
-        bool, one a row, in a file.
-        """
+        """Tell which rows have a ``reason``, or a ``note``: bool, in a file."""
         found = scratch(len(self), bool)
         for part, batch in parts(self.table, [name]):
             told = pc.not_equal(batch[name], "")
             found[part] = told.to_numpy(zero_copy_only=False)
         return found
 
-    def texts(self, rows: Sequence[int]) -> list[dict]:
-        """Read reasons and notes.
-
-        Returns
-        -------
-        ``reason`` and ``note`` of each.
-        """
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Read the ``reason`` and ``note`` of rows."""
         return self._texts.take(rows).to_pylist()
 
-    def units(self, rows: Sequence[int]) -> list[np.ndarray]:
-        """Read units.
-
-        Returns
-        -------
-        Units of each, uint16.
-        """
+    def units(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
+        """Read the units of rows, uint16."""
         column = self._units.take(rows)["units"]
         bounds = column.offsets.to_numpy()
         flat = column.flatten().to_numpy()

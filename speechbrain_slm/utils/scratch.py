@@ -9,32 +9,25 @@ import hashlib
 import mmap
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import DTypeLike
 
 # Rows that are worked on at once.
 BLOCK = 1 << 16
+# Of 10^9 strings, two share a name of 12 bytes by a chance of 10^-11.
 DIGEST = np.dtype("S12")
 
 
-def scratch(length: int, dtype) -> np.ndarray:
-    """Make an array in a file.
-
-    Arguments
-    ---------
-    dtype : numpy.dtype
-        Of each.
-
-    Returns
-    -------
-    Zeros. The file's room is taken when the array is dropped, too.
+def scratch(length: int, dtype: DTypeLike) -> np.ndarray:
+    """Make an array of zeros in a file, whose room is freed with the array.
 
     Raises
     ------
     OSError
-        If the disk has no room for it: it would end the process later, where
-        a page is first written. If ``TMPDIR`` cannot be written: another
-        folder may be memory.
+        If the disk has no room for it, or ``TMPDIR`` cannot be written.
 
     Example
     -------
@@ -45,6 +38,7 @@ def scratch(length: int, dtype) -> np.ndarray:
     if not length:
         return np.zeros(0, dtype=dtype)
     size, wanted = length * dtype.itemsize, os.environ.get("TMPDIR")
+    # Python would take another folder without a word, which may be memory.
     if wanted and not os.access(wanted, os.W_OK | os.X_OK):
         raise OSError(
             f"TMPDIR is '{wanted}', which is no folder that can be written; "
@@ -52,6 +46,7 @@ def scratch(length: int, dtype) -> np.ndarray:
         )
     with tempfile.TemporaryFile() as file:
         try:
+            # A full disk would end the process where a page is first written.
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise OSError(
@@ -63,13 +58,8 @@ def scratch(length: int, dtype) -> np.ndarray:
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype)
 
 
-def blocks(length: int):
+def blocks(length: int) -> Iterator[slice]:
     """Cut a number of rows into slices of at most ``BLOCK``.
-
-    Yields
-    ------
-    slice
-        One after the other.
 
     Example
     -------
@@ -80,22 +70,27 @@ def blocks(length: int):
         yield slice(start, min(start + BLOCK, length))
 
 
-def digests(strings) -> np.ndarray:
-    """Name strings of any length by 12 bytes.
-
-    Arguments
-    ---------
-    strings : pyarrow.StringArray
-        Any.
-
-    Returns
-    -------
-    ``DIGEST``, one a string: of 10^9 strings, two share one by a chance of
-    10^-11.
+def fill(
+    length: int, dtype: DTypeLike, values: Callable[[slice], np.ndarray]
+) -> np.ndarray:
+    """Make an array in a file of what a function says of each block.
 
     Example
     -------
-    >>> import pyarrow as pa
+    >>> fill(3, bool, lambda part: np.arange(part.start, part.stop) == 1)
+    array([False,  True, False])
+    """
+    found = scratch(length, dtype)
+    for part in blocks(length):
+        found[part] = values(part)
+    return found
+
+
+def digests(strings: pa.StringArray) -> np.ndarray:
+    """Name strings of any length by 12 bytes (``DIGEST``).
+
+    Example
+    -------
     >>> one, other, again = digests(pa.array(["s0", "s1", "s0"]))
     >>> one == again, one == other
     (True, False)
@@ -110,15 +105,7 @@ def digests(strings) -> np.ndarray:
 
 
 def changes(values: np.ndarray) -> np.ndarray:
-    """Tell where a sorted array holds another value than just before.
-
-    Arguments
-    ---------
-    values : Shape ``[N]``.
-
-    Returns
-    -------
-    bool ``[N]``, in a file; the first is True.
+    """Tell where an array holds another value than just before.
 
     Example
     -------
@@ -134,23 +121,8 @@ def changes(values: np.ndarray) -> np.ndarray:
 
 
 def select(values: np.ndarray, flags: np.ndarray) -> np.ndarray:
-    """Copy the values where flags are set.
-
-    Arguments
-    ---------
-    values : Shape ``[N]``.
-    flags : bool ``[N]``.
-
-    Returns
-    -------
-    In a file.
-
-    Example
-    -------
-    >>> select(np.array([4, 5, 6]), np.array([True, False, True])).tolist()
-    [4, 6]
-    """
-    found, end = scratch(np.count_nonzero(flags), values.dtype), 0
+    """Do ``values[flags]``, into a file."""
+    found, end = scratch(int(np.count_nonzero(flags)), values.dtype), 0
     for part in blocks(len(flags)):
         here = values[part][flags[part]]
         found[end : end + len(here)] = here
@@ -159,22 +131,8 @@ def select(values: np.ndarray, flags: np.ndarray) -> np.ndarray:
 
 
 def positions(flags: np.ndarray) -> np.ndarray:
-    """List where flags are set, as ``numpy.flatnonzero`` does.
-
-    Arguments
-    ---------
-    flags : bool ``[N]``.
-
-    Returns
-    -------
-    uint32, in a file, in rising order.
-
-    Example
-    -------
-    >>> positions(np.array([True, False, True])).tolist()
-    [0, 2]
-    """
-    found, end = scratch(np.count_nonzero(flags), np.uint32), 0
+    """Do ``numpy.flatnonzero(flags)``, uint32, into a file."""
+    found, end = scratch(int(np.count_nonzero(flags)), np.uint32), 0
     for part in blocks(len(flags)):
         here = np.flatnonzero(flags[part])
         found[end : end + len(here)] = here + part.start
