@@ -7,20 +7,16 @@ one of three ways.
 
 import itertools
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.utils.files import files_in
 from speechbrain_slm.utils.user_tables import Row, iterate_rows
 
-KINDS = frozenset(
-    f".{kind}"
-    for kind in (
-        *("aif", "aifc", "aiff", "au", "caf", "flac", "m4a", "mp3", "oga"),
-        *("ogg", "opus", "snd", "w64", "wav", "webm"),
-    )
-)
-# Of the rows, as arguments of ``spoken_rows.Columns``.
+_KINDS = "aif aifc aiff au caf flac m4a mp3 oga ogg opus snd w64 wav webm"
+KINDS = frozenset(f".{kind}" for kind in _KINDS.split())
+# Of the rows, as arguments of ``rows.Columns``.
 COLUMNS = {
     "story": "story_id",
     "sentence": "sentence",
@@ -28,13 +24,12 @@ COLUMNS = {
     "speaker": "speaker",
     "audio": "audio",
 }
-_DIGITS = re.compile(r"(\d+)")
 
 
 def recording_rows(
-    folders: dict,
+    folders: dict[str, str],
     stories: int | str,
-    speaker: str | dict | None = None,
+    speaker: str | dict[str, str] | None = None,
     table: str | Path | None = None,
 ) -> Iterator[Row]:
     """List the rows of folders of recordings.
@@ -56,10 +51,6 @@ def recording_rows(
         recording's path without its suffix) and that one, in the order of the
         sentences.
 
-    Yields
-    ------
-    ``story_id, sentence, language, speaker, audio``.
-
     Raises
     ------
     FileNotFoundError
@@ -68,43 +59,44 @@ def recording_rows(
         If ``stories`` is none of the three, or a name stands twice.
     """
     names = {
-        language: _recordings(language, folder)
+        language: _recordings(language, Path(folder))
         for language, folder in folders.items()
     }
     every = sorted({name for one in names.values() for name in one}, key=_key)
+    if table is not None:
+        told = _told_by_table(every, str(stories), table)
+    else:
+        told = _told_by_folders(every, stories)
     numbers = itertools.count()
-    for story, members in _stories(every, stories, table):
+    for story, members in told.items():
         for sentence, name in enumerate(members):
             for language, found in names.items():
                 # What one language lacks is told by the row of the others.
-                if name in found:
-                    values = {
-                        "story_id": story,
-                        "sentence": sentence,
-                        "language": language,
-                        "speaker": _speaker(speaker, language),
-                        "audio": str(found[name]),
-                    }
-                    yield Row(next(numbers), values)
+                if name not in found:
+                    continue
+                who = speaker
+                if isinstance(who, dict):
+                    who = who[language]
+                values = {
+                    "story_id": story,
+                    "sentence": sentence,
+                    "language": language,
+                    "speaker": who or "unknown",
+                    "audio": str(found[name]),
+                }
+                yield Row(next(numbers), values)
 
 
-def _speaker(speaker, language):
-    if isinstance(speaker, dict):
-        return speaker[language]
-    return speaker or "unknown"
-
-
-def _key(name):
+def _key(name: str) -> list[tuple[int, str]]:
     """Sort ``2`` before ``10``."""
-    parts = _DIGITS.split(name)
     return [
         (int(part), part) if number % 2 else (0, part)
-        for number, part in enumerate(parts)
+        for number, part in enumerate(re.split(r"(\d+)", name))
     ]
 
 
-def _recordings(language, folder):
-    folder, found = Path(folder), {}
+def _recordings(language: str, folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
     for path in files_in(folder):
         if path.suffix.lower() not in KINDS:
             continue
@@ -123,47 +115,50 @@ def _recordings(language, folder):
     return found
 
 
-def _stories(names, stories, table):
-    """Yield a story's name and the names of its recordings, in order."""
-    if table is not None:
-        found, seen = {}, set()
-        for number, values, fault in iterate_rows(table, ["name", stories]):
-            name = str(values.get("name") or "")
-            if fault or not name or not values[stories] or name in seen:
-                raise ValueError(
-                    f"{table}, row {number}: {fault or values}; expected the "
-                    f"name of a recording, which no other row has, and its "
-                    f"{stories}"
-                )
-            seen.add(name)
-            found.setdefault(str(values[stories]), []).append(name)
-        if unknown := sorted(set(names) - seen):
+def _told_by_table(
+    names: list[str], column: str, table: str | Path
+) -> dict[str, list[str]]:
+    """Return the recordings of each story, as a table has them."""
+    found, seen = defaultdict(list), set()
+    for number, values, fault in iterate_rows(table, ["name", column]):
+        name = str(values.get("name") or "")
+        if fault or not name or not values[column] or name in seen:
             raise ValueError(
-                f"{table} lacks {len(unknown)} of {len(names)} recordings, "
-                f"{unknown[0]} the first; expected a row for each"
+                f"{table}, row {number}: {fault or values}; expected the "
+                f"name of a recording, which no other row has, and its "
+                f"{column}"
             )
-        yield from found.items()
-        return
-    by_folder = {}
+        seen.add(name)
+        found[str(values[column])].append(name)
+    if unknown := sorted(set(names) - seen):
+        raise ValueError(
+            f"{table} lacks {len(unknown)} of {len(names)} recordings, "
+            f"{unknown[0]} the first; expected a row for each"
+        )
+    return found
+
+
+def _told_by_folders(
+    names: list[str], stories: int | str
+) -> dict[str, list[str]]:
+    """Return the recordings of each story: a folder, or so many of one."""
+    folders = defaultdict(list)
     for name in names:
-        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+        folders[name.rpartition("/")[0]].append(name)
     if stories == "folder":
-        if "" in by_folder:
+        if "" in folders:
             raise ValueError(
-                f"stories is 'folder', but {by_folder[''][0]} stands in none; "
+                f"stories is 'folder', but {folders[''][0]} stands in none; "
                 "expected a folder a story inside the folder of a language"
             )
-        yield from by_folder.items()
-        return
+        return folders
     if not isinstance(stories, int) or stories < 2:
         raise ValueError(
             f"stories is {stories!r}; expected how many recordings make one "
             "(2 or more), 'folder', or the column of a table"
         )
-    for folder, members in by_folder.items():
-        for number, start in enumerate(range(0, len(members), stories)):
-            name = f"{number:06d}"
-            yield (
-                f"{folder}/{name}" if folder else name,
-                members[start : start + stories],
-            )
+    return {
+        f"{folder}/{number:06d}".lstrip("/"): members[start : start + stories]
+        for folder, members in folders.items()
+        for number, start in enumerate(range(0, len(members), stories))
+    }

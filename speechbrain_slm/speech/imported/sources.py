@@ -1,19 +1,17 @@
-"""Spoken corpora as others lay them out, read a part at a time.
+"""Where a spoken corpus comes from, in parts that processes can share.
 
-A source is a table (Parquet, Arrow, CSV, TSV or JSON lines), a folder of such
-tables (one with ``metadata.csv`` beside its audio among them), folders of
-recordings (see ``recordings``), or a hub dataset. Rows come in parts, each with
-an identity that changes when its rows do, so that processes can share them and
-a second run can skip those that it has.
+A source is a table, a folder of tables, a dataset of the hub or folders of
+recordings. Its parts are the row groups of Parquet files, and as many rows of
+whatever else as are held in memory. A part has an identity that changes when
+its rows do, so that a second run can skip those that it has.
 """
 
-from __future__ import annotations
-
+import functools
 import hashlib
 import inspect
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,42 +25,22 @@ HUB = "hub:"
 
 
 class Part(NamedTuple):
-    """Some rows of a source.
+    """Some rows of a source."""
 
-    Attributes
-    ----------
-    name : str
-        Tells it from the others of its source.
-    where : str
-        The file, for the ledger.
-    folder : Path or None
-        What audio paths are relative to.
-    identity : str
-        Another one if the rows are others.
-    batches : callable
-        Returns an iterator of lists of ``Row``.
-    """
-
-    name: str
-    where: str
-    folder: Path | None
-    identity: str
-    batches: object
+    name: str  # tells it from the others of its source
+    where: str  # the file, for the ledger
+    folder: Path | None  # what audio paths are relative to
+    identity: str  # another one if the rows are others
+    batches: Callable[[], Iterator[list[Row]]]
 
 
-def is_recordings(source: str | Path | dict) -> bool:
-    """Tell whether a source is folders of recordings.
-
-    Arguments
-    ---------
-    source : See :func:`iterate_parts`.
-
-    """
+def is_recordings(source: str | Path | Mapping) -> bool:
+    """Tell whether a source is folders of recordings."""
     return isinstance(source, Mapping)
 
 
 def iterate_parts(
-    source: str | Path | dict, rows: int, columns: list[str]
+    source: str | Path | Mapping, rows: int, columns: list[str]
 ) -> Iterator[Part]:
     """Yield the parts of a source, in order.
 
@@ -83,85 +61,90 @@ def iterate_parts(
     ValueError
         If the file is of another format, or lacks a column.
     """
-    if is_recordings(source):
-        found = recording_rows(**_known(source))
+    if isinstance(source, Mapping):
+        _check_keys(source)
+        found = recording_rows(**source)
         yield from _chunks("", str(dict(source["folders"])), None, found, rows)
-        return
-    if str(source).startswith(HUB):
+    elif str(source).startswith(HUB):
         name = str(source)
-        found = _hub_rows(name[len(HUB) :], rows, columns)
+        found = _hub_rows(name.removeprefix(HUB), rows, columns)
         yield from _chunks("", name, None, found, rows)
-        return
-    for number, path in enumerate(source_files(source)):
-        name = f"{number:05d}-"
-        if path.suffix == ".parquet":
-            yield from _row_groups(name, path, rows, columns)
-        else:
-            found = iterate_rows(path, columns, batch=rows)
-            yield from _chunks(name, str(path), path.parent, found, rows)
+    else:
+        for number, path in enumerate(source_files(source)):
+            name = f"{number:05d}-"
+            if path.suffix == ".parquet":
+                yield from _row_groups(name, path, rows, columns)
+            else:
+                found = iterate_rows(path, columns, batch=rows)
+                yield from _chunks(name, str(path), path.parent, found, rows)
 
 
-def _known(source):
+def _check_keys(source: Mapping) -> None:
     known = list(inspect.signature(recording_rows).parameters)
-    wrong = [key for key in source if key not in known]
     lacking = [key for key in ("folders", "stories") if not source.get(key)]
-    if wrong or lacking:
+    if lacking or not source.keys() <= set(known):
         raise ValueError(
             f"sources: found {dict(source)}; expected a mapping with the keys "
             f"folders and stories, and no others but {', '.join(known[2:])}"
         )
-    return source
 
 
-def _chunks(name, where, folder, found, rows):
+def _chunks(
+    name: str, where: str, folder: Path | None, found: Iterator[Row], rows: int
+) -> Iterator[Part]:
     """Cut rows that are read one after the other: each part is its text."""
     for index in itertools.count():
         chunk = list(itertools.islice(found, rows))
         if not chunk:
             return
         text = json.dumps(chunk, sort_keys=True, default=_short)
-        identity = hashlib.sha256(text.encode()).hexdigest()
         yield Part(
             f"{name}{index:05d}",
             where,
             folder,
-            identity,
-            lambda chunk=chunk: iter([chunk]),
+            hashlib.sha256(text.encode()).hexdigest(),
+            functools.partial(iter, [chunk]),
         )
 
 
-def _short(value):
+def _short(value: object) -> str:
     if isinstance(value, bytes):
         return hashlib.sha256(value).hexdigest()
     return repr(value)
 
 
-def _row_groups(name, path, rows, columns):
-    """Cut a Parquet file, whose rows may hold audio: it is not read for that.
-
-    What tells one state of the file from another is what the system says of
-    it: its size, and when it was last written or changed.
-    """
+def _row_groups(
+    name: str, path: Path, rows: int, columns: list[str]
+) -> Iterator[Part]:
+    # Its rows may hold audio: it is not read to find out whether it is as it
+    # was. The system's word is taken: its size, and when it was written.
+    stamp = file_stamp(path)
     with open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, columns)
         counts = [
             file.metadata.row_group(group).num_rows
             for group in range(file.num_row_groups)
         ]
-    stamp = file_stamp(path)
     for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
         yield Part(
             f"{name}{group:05d}",
             str(path),
             path.parent,
             identity_of([stamp, group]),
-            lambda group=group, first=first: _group_rows(
-                path, stamp, group, first, rows, columns
+            functools.partial(
+                _group_rows, path, stamp, group, first, rows, columns
             ),
         )
 
 
-def _group_rows(path, stamp, group, first, rows, columns):
+def _group_rows(
+    path: Path,
+    stamp: str,
+    group: int,
+    first: int,
+    rows: int,
+    columns: list[str],
+) -> Iterator[list[Row]]:
     with open_parquet(path) as file:
         batches = file.iter_batches(rows, row_groups=[group], columns=columns)
         for batch in batches:
@@ -175,15 +158,9 @@ def _group_rows(path, stamp, group, first, rows, columns):
 
 
 def source_files(source: str | Path) -> list[Path]:
-    """List the tables of a source.
+    """List the tables of a file or folder, by name.
 
-    Arguments
-    ---------
-    source : A file or a folder.
-
-    Returns
-    -------
-    Sorted by name; hidden files, and what systems leave, are none.
+    Hidden files, and what systems leave, are none.
 
     Raises
     ------
@@ -219,7 +196,7 @@ def source_files(source: str | Path) -> list[Path]:
     return files
 
 
-def _hub_rows(name, rows, columns):
+def _hub_rows(name: str, rows: int, columns: list[str]) -> Iterator[Row]:
     try:
         import datasets
     except ImportError as error:

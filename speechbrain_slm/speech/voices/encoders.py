@@ -1,14 +1,10 @@
-"""What tells voices apart: an utterance in, a vector of unit length out.
+"""What tells voices apart: an utterance in, a vector of unit length out."""
 
-An encoder has ``sample_rate`` (Hz), ``identity`` (JSON: whatever changes its
-vectors), ``to(device)``, which returns itself, and ``embed(wav)``, which gives
-a float32 vector for a float32 waveform ``[T]``. Utterances are embedded one
-by one, so a vector does not depend on what stands beside it in a batch.
-Pretrained models are loaded when they are first needed.
-"""
+from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +13,37 @@ from speechbrain_slm.utils.hashing import tensors_identity
 from speechbrain_slm.utils.pretrained import (
     check_speechbrain_yaml,
     load_whole,
-    said_by,
+    not_there,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Encoder(Protocol):
+    """What the speaker check asks of an encoder.
+
+    Utterances are embedded one by one, so that a vector does not depend on
+    what stands beside it in a batch.
+    """
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of what it embeds."""
+        ...
+
+    @property
+    def identity(self) -> dict:
+        """Whatever changes its vectors: JSON types."""
+        ...
+
+    def to(self, device: str | torch.device) -> Self:
+        """Compute on another device; return itself."""
+        ...
+
+    def embed(self, wav: np.ndarray) -> np.ndarray:
+        """Return float32 [D] for a waveform, float32 [T]."""
+        ...
 
 
 class PitchHistogram:
@@ -32,8 +57,7 @@ class PitchHistogram:
 
     Arguments
     ---------
-    low : The lowest pitch, in Hz.
-    high : The highest pitch, in Hz.
+    low, high : The pitch's range, in Hz.
     semitones : Width of a bin, which is also how far each value is spread.
     """
 
@@ -50,29 +74,16 @@ class PitchHistogram:
                 "expected 0 < low < high, and a positive width"
             )
         self.low, self.high, self.semitones = low, high, semitones
-        self.identity = {
-            "type": "pitch",
-            "low": low,
-            "high": high,
-            "semitones": semitones,
-            "version": 1,
-        }
+        self.identity = {"type": "pitch", **vars(self), "version": 1}
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> Self:
         """Stay on the CPU."""
         return self
 
     def pitch(self, wav: np.ndarray) -> np.ndarray:
-        """Estimate the pitch of an utterance's voiced frames.
+        """Estimate the pitch, in Hz, of a waveform's voiced frames.
 
-        Arguments
-        ---------
-        wav : Waveform, ``[T]``, at 16 kHz.
-
-        Returns
-        -------
-        Hz, one a voiced frame: the first strong peak of the frame's
-        normalised autocorrelation.
+        It is the first strong peak of a frame's normalised autocorrelation.
 
         Example
         -------
@@ -108,7 +119,7 @@ class PitchHistogram:
         lag = np.argmax(height >= 0.9 * best, axis=1)[voiced] + first
         return self.sample_rate / lag
 
-    def embed(self, wav):
+    def embed(self, wav: np.ndarray) -> np.ndarray:
         """Return the square root of the histogram; zeros without a pitch."""
         count = 12 * np.log2(self.high / self.low) / self.semitones
         centres = np.arange(int(count) + 1)
@@ -118,7 +129,42 @@ class PitchHistogram:
         return np.sqrt(histogram / max(histogram.sum(), 1e-12)).astype("f4")
 
 
-class EcapaEncoder:
+class _Pretrained:
+    """A model of a hub or a local folder, loaded when it is first needed."""
+
+    def __init__(self, source: str, kind: str) -> None:
+        self.source, self.kind, self.device = source, kind, "cpu"
+
+    @functools.cached_property
+    def identity(self) -> dict[str, str]:
+        """Which weights: the model is loaded for it."""
+        weights = tensors_identity(self._network)
+        return {"type": self.kind, "source": self.source, "weights": weights}
+
+    def to(self, device: str | torch.device) -> Self:
+        """Compute on another device."""
+        self.device = str(device)
+        return self
+
+    def embed(self, wav: np.ndarray) -> np.ndarray:
+        """Return the model's embedding, of unit length."""
+        with torch.inference_mode():
+            vector = self._embed(np.asarray(wav)).flatten().float()
+            vector = torch.nn.functional.normalize(vector, dim=0)
+        return vector.cpu().numpy()
+
+    @functools.cached_property
+    def _network(self) -> torch.nn.Module:
+        raise NotImplementedError
+
+    def _embed(self, wav: np.ndarray) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _missing(self, error: Exception) -> FileNotFoundError:
+        return not_there(self.source, "speaker encoder", error)
+
+
+class EcapaEncoder(_Pretrained):
     """A SpeechBrain speaker encoder, ECAPA-TDNN by default.
 
     Its ``hyperparams.yaml`` is HyperPyYAML, which can run code: one that names
@@ -126,9 +172,7 @@ class EcapaEncoder:
 
     Arguments
     ---------
-    source
-        A hub name or a local folder for
-        ``speechbrain.inference.classifiers.EncoderClassifier``.
+    source : For ``speechbrain.inference.classifiers.EncoderClassifier``.
     savedir : Where a hub model is kept.
     trusted : Load it whatever its ``hyperparams.yaml`` names.
     """
@@ -141,74 +185,49 @@ class EcapaEncoder:
         savedir: str = "models/spkrec-ecapa-voxceleb",
         trusted: bool = False,
     ) -> None:
-        self.source, self.savedir, self.device = source, savedir, "cpu"
+        super().__init__(source, "ecapa")
+        # A folder is read where it is.
+        self.savedir = None if Path(source).is_dir() else savedir
         self.trusted = trusted
 
     @functools.cached_property
-    def identity(self):
-        """Which weights: the model is loaded for it."""
-        weights = tensors_identity(self._model.mods.embedding_model)
-        return {"type": "ecapa", "source": self.source, "weights": weights}
-
-    def to(self, device):
-        """Compute on another device."""
-        self.device = str(device)
-        return self
-
-    @functools.cached_property
-    def _model(self):
+    def _model(self) -> Any:
         from speechbrain.inference.classifiers import EncoderClassifier
         from speechbrain.utils.fetching import fetch
 
-        # A folder is read where it is.
-        savedir = None if Path(self.source).is_dir() else self.savedir
         try:
-            hparams = fetch("hyperparams.yaml", self.source, savedir)
+            hparams = fetch("hyperparams.yaml", self.source, self.savedir)
         except (OSError, ValueError) as error:
-            raise _missing(self.source, error) from error
+            raise self._missing(error) from error
         if not Path(hparams).is_file():
-            raise _missing(self.source, OSError("no hyperparams.yaml"))
+            raise self._missing(OSError("no hyperparams.yaml"))
         check_speechbrain_yaml(hparams, self.trusted)
         try:
             return EncoderClassifier.from_hparams(
                 source=self.source,
-                savedir=savedir,
+                savedir=self.savedir,
                 run_opts={"device": self.device},
             )
         except (OSError, ValueError) as error:
-            raise _missing(self.source, error) from error
+            raise self._missing(error) from error
 
-    def embed(self, wav):
-        """Return ECAPA's embedding."""
-        with torch.inference_mode():
-            batch = torch.as_tensor(wav, device=self.device)[None]
-            return _unit(self._model.encode_batch(batch).flatten())
+    @functools.cached_property
+    def _network(self) -> torch.nn.Module:
+        return self._model.mods.embedding_model
+
+    def _embed(self, wav: np.ndarray) -> torch.Tensor:
+        batch = torch.as_tensor(wav, device=self.device)[None]
+        return self._model.encode_batch(batch)
 
 
-class XVectorEncoder:
-    """An x-vector model of transformers: ``WavLMForXVector``.
-
-    Arguments
-    ---------
-    source : A hub name or a local folder.
-    """
+class XVectorEncoder(_Pretrained):
+    """An x-vector model of transformers: ``WavLMForXVector``."""
 
     def __init__(self, source: str = "microsoft/wavlm-base-plus-sv") -> None:
-        self.source, self.device = source, "cpu"
+        super().__init__(source, "x-vector")
 
     @functools.cached_property
-    def identity(self):
-        """Which weights: the model is loaded for it."""
-        weights = tensors_identity(self._model)
-        return {"type": "x-vector", "source": self.source, "weights": weights}
-
-    def to(self, device):
-        """Compute on another device."""
-        self.device = str(device)
-        return self
-
-    @functools.cached_property
-    def _extractor(self):
+    def _extractor(self) -> Any:
         from transformers import AutoFeatureExtractor
 
         try:
@@ -216,49 +235,35 @@ class XVectorEncoder:
                 self.source, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
-            raise _missing(self.source, error) from error
+            raise self._missing(error) from error
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> int:
         """Hz, as the model's preprocessor says."""
         return self._extractor.sampling_rate
 
     @functools.cached_property
-    def _model(self):
+    def _network(self) -> torch.nn.Module:
         from transformers import WavLMForXVector
 
+        # The loss's class weights are not used, nor in every file.
+        unused = r"^objective\.|masked_spec_embed$"
         try:
             model = load_whole(
                 WavLMForXVector,
                 self.source,
-                # The loss's class weights are not used, nor in every file.
-                absent=r"^objective\.|masked_spec_embed$",
-                surplus=r"^objective\.|masked_spec_embed$",
+                absent=unused,
+                surplus=unused,
                 dtype=torch.float32,
             )
         except OSError as error:
-            raise _missing(self.source, error) from error
+            raise self._missing(error) from error
         return model.eval().to(self.device)
 
-    def embed(self, wav):
-        """Return the model's x-vector."""
+    def _embed(self, wav: np.ndarray) -> torch.Tensor:
         features = self._extractor(
-            np.asarray(wav), sampling_rate=self.sample_rate, return_tensors="pt"
+            wav, sampling_rate=self.sample_rate, return_tensors="pt"
         )
-        with torch.inference_mode():
-            output = self._model(features["input_values"].to(self.device))
-            return _unit(output.embeddings.flatten())
-
-
-def _unit(vector):
-    vector = torch.nn.functional.normalize(vector.float(), dim=0)
-    return vector.cpu().numpy()
-
-
-def _missing(source, error):
-    return FileNotFoundError(
-        f"{source} is neither a folder with a speaker encoder nor a hub model "
-        f"that is downloaded or can be ({said_by(error)}). Where there is a "
-        f"network, run: hf download {source} --local-dir <folder>. Then set "
-        "source to that folder."
-    )
+        return self._network(
+            features["input_values"].to(self.device)
+        ).embeddings

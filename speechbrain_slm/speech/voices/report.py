@@ -31,17 +31,7 @@ def write_report(
 
 
 def voices_table(rows: list[dict], settings: dict) -> str:
-    """Format the check as Markdown.
-
-    Arguments
-    ---------
-    rows : See :func:`write_report`.
-    settings : See :func:`write_report`.
-
-    Returns
-    -------
-    One row a speaker, and what was compared.
-    """
+    """Format the check as Markdown; see :func:`write_report`."""
     lines = [
         "| speaker | utterances | cosine, own languages | other speakers | "
         "nearest other | kept |",
@@ -49,13 +39,17 @@ def voices_table(rows: list[dict], settings: dict) -> str:
     ]
     for row in rows:
         counts = ", ".join(f"{k} {n}" for k, n in row["utterances"].items())
-        nearest = row["nearest"] or "-"
+        own, others = (
+            "-" if row[name] is None else f"{row[name]:.3f}"
+            for name in ("cosine", "others")
+        )
+        nearest = "-"
         if row["nearest"]:
-            nearest += f" ({row['nearest_cosine']:.3f})"
+            nearest = f"{row['nearest']} ({row['nearest_cosine']:.3f})"
         verdict = "yes" if row["kept"] else f"no: {row['reason']}"
         lines.append(
-            f"| {row['speaker']} | {counts} | {_number(row['cosine'])} | "
-            f"{_number(row['others'])} | {nearest} | {verdict} |"
+            f"| {row['speaker']} | {counts} | {own} | {others} | {nearest} | "
+            f"{verdict} |"
         )
     kept = sum(row["kept"] for row in rows)
     lines += [
@@ -68,11 +62,7 @@ def voices_table(rows: list[dict], settings: dict) -> str:
     return "\n".join(lines)
 
 
-def _number(value):
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _draw(path, rows, settings):
+def _draw(path: Path, rows: list[dict], settings: dict) -> None:
     # Not pyplot: it would keep figures, and look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,11 +74,8 @@ def _draw(path, rows, settings):
         ("nearest other speaker", "nearest_cosine", "x"),
         ("other speakers (mean)", "others", "|"),
     ):
-        shown = [
-            (row[name], number)
-            for number, row in enumerate(rows)
-            if row[name] is not None
-        ]
+        shown = [(row[name], number) for number, row in enumerate(rows)]
+        shown = [point for point in shown if point[0] is not None]
         if shown:
             axis.plot(*zip(*shown, strict=True), marker, label=label)
     axis.axvline(
