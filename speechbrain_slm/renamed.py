@@ -19,7 +19,7 @@ _MOVED = {
     ("corpus", "stories"): "cleaning duplicates segmentation sources "
     "table_sources text translation",
     ("corpus", "stories.grammar"): "grammar languages lexicon plots templates",
-    ("corpus", "speech"): "audio_files left_out merging parts planning "
+    ("corpus", "speech"): "audio_files left_out merging planning "
     "shard_speech story_shards synthesis tts utterances",
     ("corpus", "speech.imported"): "recordings spoken",
     ("corpus", "utils"): "speakers story_tables",
@@ -42,6 +42,7 @@ MODULES = {
     "corpus.cloze": None,
     "corpus.benchmarks": "benchmarks",
     "corpus.cloze.items": "benchmarks.cloze_texts",
+    "corpus.parts": "speech.shard_speech",
     "corpus.speaker_check": "speech.voices.check",
     "corpus.speaker_encoders": "speech.voices.encoders",
     "corpus.spoken_alignment": "speech.imported.matching",
@@ -62,6 +63,7 @@ MODULES = {
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.key_index": "units.rows",
     "units.layer_kmeans": "units.tokenizers.pretrained",
+    "speech.parts": "speech.shard_speech",
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",
     "utils.markdown": "utils.tables",

@@ -6,15 +6,15 @@ of which fewer than two sentences are left goes as a whole, and a cloze item
 goes with all its parts. All of it is listed in a ledger.
 """
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.speech.story_shards import groups_of
+from speechbrain_slm.utils.ledger import ELSEWHERE, TOO_FEW, goes
 from speechbrain_slm.utils.tables import MANIFEST_KEY
-
-# A single sentence is no story: there is nothing to continue.
-MIN_SENTENCES = 2
 
 
 def leave_out(table: pa.Table, failures: dict) -> tuple[pa.Table, list[dict]]:
@@ -95,13 +95,12 @@ def _whole_stories(keys, groups, lost):
         for story, group in group_of.items()
         if group in items
     }
-    left = dict.fromkeys(hurt - whole.keys(), 0)
-    for key in set(keys) - lost:
-        if key[0] in left:
-            left[key[0]] += 1
-    reason = f"fewer than {MIN_SENTENCES} sentences are left"
-    few = {story for story, count in left.items() if count < MIN_SENTENCES}
-    return whole | dict.fromkeys(few, reason)
+    had = Counter(story for story, _ in set(keys))
+    less = Counter(story for story, _ in lost)
+    few = {
+        story for story in hurt if goes(had[story], had[story] - less[story])
+    }
+    return dict.fromkeys(few, TOO_FEW) | whole
 
 
 def _reason(row, lost, whole, failures):
@@ -109,7 +108,7 @@ def _reason(row, lost, whole, failures):
         reason, detail = failures[row["audio"]]
         return {"reason": reason, "detail": detail}
     if (row["story_id"], row["sentence"]) in lost:
-        return {"reason": "dropped in another language"}
+        return {"reason": ELSEWHERE}
     return {"reason": whole[row["story_id"]]}
 
 

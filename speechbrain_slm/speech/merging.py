@@ -1,6 +1,5 @@
 """From parts to manifests, the ledger and the items that can be asked."""
 
-import json
 import logging
 import re
 from collections import Counter
@@ -11,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speechbrain_slm.speech.parts import ROWS, SCHEMA, part_path
-from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
-from speechbrain_slm.utils.ledger import Reasons, TooManyLeftOut, check_share
+from speechbrain_slm.speech.shard_speech import ROWS, SCHEMA, part_path
+from speechbrain_slm.utils.atomic import remove_temporary
+from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, remove_own
-from speechbrain_slm.utils.pieces import read_piece
+from speechbrain_slm.utils.pieces import join_tables, read_piece
 from speechbrain_slm.utils.story_tables import ITEMS_FILE, MARK
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -27,7 +26,6 @@ from speechbrain_slm.utils.tables import (
 )
 
 logger = logging.getLogger(__name__)
-LEDGER = "left_out.jsonl"
 _NUMBER = re.compile(r"\d{5}")
 
 
@@ -81,78 +79,49 @@ def _read(path, identity, columns=None):
     return part
 
 
-def _check_shares(splits, ledger, max_left_out):
+def _check_shares(splits, path, most):
     """Write the ledger and refuse too long a one."""
-    counts, bad = Counter(), []
-    reasons = {split: Reasons() for split in splits}
-    with (
-        atomic_path(ledger) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
+    counts: Counter = Counter()
+    bad = []
+    with open_ledger(path) as ledger:
         for split, parts in splits.items():
-            for path, identity in parts.items():
-                table, facts = _read(path, identity, ["audio"])
+            for part, identity in parts.items():
+                table, facts = _read(part, identity, ["audio"])
                 counts["utterances"] += facts["utterances"]
                 counts["failed"] += facts["failed"]
                 counts[split, "rows"] += len(table)
                 if facts["failed"]:
-                    bad.append(path)
+                    bad.append(part)
                 for entry in facts["ledger"]:
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                    if "sentence" in entry:
-                        counts[split, "lost"] += 1
-                        detail = entry.get("detail")
-                        reasons[split].add(
-                            f"{entry['reason']}: {detail}"
-                            if detail
-                            else entry["reason"]
-                        )
-    advice = "Mend the texts or the voices and run again."
+                    ledger.write(**entry)
+                    counts[split, "lost"] += "sentence" in entry
     checks = [
-        (f"rows of {split}", counts[split, "lost"], counts[split, "rows"])
-        for split in splits
+        ("utterances", counts["failed"], counts["utterances"], str(ledger))
     ]
-    try:
-        whole = "; ".join(f"{split}: {reasons[split]}" for split in splits)
+    for split in splits:
+        lost = counts[split, "lost"]
+        total, why = lost + counts[split, "rows"], str(ledger.reasons[split])
+        checks.append((f"rows of {split}", lost, total, why))
+    for what, lost, total, why in checks:
         check_share(
-            "utterances",
-            counts["failed"],
-            counts["utterances"],
-            max_left_out,
-            whole,
-            ledger,
-            advice,
+            what,
+            lost,
+            total,
+            most,
+            why,
+            path,
+            "Mend the texts or the voices and run again.",
+            forget=lambda: [part.unlink() for part in bad],
         )
-        for (what, lost, kept), split in zip(checks, splits, strict=True):
-            check_share(
-                what,
-                lost,
-                lost + kept,
-                max_left_out,
-                reasons[split],
-                ledger,
-                advice,
-            )
-    except TooManyLeftOut:
-        for path in bad:
-            path.unlink()
-        raise
 
 
 def _write_manifest(path, parts):
     columns = [*MANIFEST.names, "text"]
     schema = pa.schema([SCHEMA.field(name) for name in columns])
-    schema = schema.with_metadata(mark_of(MARK))
-    rows = 0
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
-        for part, identity in parts.items():
-            table = _read(part, identity, columns).table
-            if len(table):
-                writer.write_table(table)
-            rows += len(table)
+    tables = (
+        _read(part, identity, columns).table for part, identity in parts.items()
+    )
+    with join_tables(path, schema.with_metadata(mark_of(MARK)), tables) as rows:
         if not rows:
             raise ValueError(
                 f"No story is left for {path}; {path.parent / LEDGER} says why"

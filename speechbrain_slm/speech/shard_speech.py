@@ -1,21 +1,28 @@
-"""A shard of stories, spoken: its utterances, then its part."""
+"""A shard of stories, spoken: its utterances, then its part.
+
+A part is a piece (see ``utils.pieces``) of manifest rows; its facts say what
+made it and hold the ledger. The parts that are there are what a run that was
+killed has done.
+"""
 
 import logging
-import time
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 
 from speechbrain_slm.speech.left_out import leave_out
-from speechbrain_slm.speech.parts import part_path, write_part
 from speechbrain_slm.speech.processes import run_in_workers
 from speechbrain_slm.speech.utterances import speak_chunk
+from speechbrain_slm.utils.jobs import PARTS, Progress
 from speechbrain_slm.utils.ledger import TooManyLeftOut
+from speechbrain_slm.utils.pieces import find_piece, write_piece
+from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
+SCHEMA = pa.schema([*MANIFEST, ("text", pa.string()), ("size", pa.int64())])
+ROWS = "rows.parquet"
 _CHUNK = 16  # utterances
-_LOG_INTERVAL = 5.0  # seconds
 
 
 def changed(path: str | Path):
@@ -105,7 +112,7 @@ def _speak_all(utterances, output_folder, planner, num_workers, max_left_out):
     context = (planner.tts, planner.shape, output_folder)
     texts = {one.audio: one for one in utterances}
     facts, counts = {}, Counter()
-    begin = logged = time.monotonic()
+    progress = Progress(len(utterances), "utterances")
     for results in run_in_workers(speak_chunk, context, chunks, num_workers):
         for fact in results:
             facts[fact.audio] = fact
@@ -121,25 +128,14 @@ def _speak_all(utterances, output_folder, planner, num_workers, max_left_out):
                     "the voices, or raise max_left_out: what fails is then "
                     "left out in every language and listed in left_out.jsonl."
                 )
-        now = time.monotonic()
-        if now - logged >= _LOG_INTERVAL:
-            logged = now
-            left = (now - begin) / len(facts) * (len(utterances) - len(facts))
-            logger.info(
-                "%d of %d utterances, %.0f s left",
-                len(facts),
-                len(utterances),
-                left,
-            )
-    wall = time.monotonic() - begin
+        progress.add(len(results))
     seconds = sum(fact.num_samples for fact in facts.values())
     seconds /= planner.tts.sample_rate
     logger.info(
-        "%d utterances, %.0f s of speech, in %.0f s (%.0f x real time): %s",
+        "%d utterances, %.0f s of speech (%.0f x real time): %s",
         len(facts),
         seconds,
-        wall,
-        seconds / wall,
+        seconds / len(facts) * progress.speed if facts else 0,
         ", ".join(f"{count} {state}" for state, count in counts.items()),
     )
     return facts, counts
@@ -148,3 +144,52 @@ def _speak_all(utterances, output_folder, planner, num_workers, max_left_out):
 def _most(max_left_out, utterances):
     """How many may fail in a shard: a small one may have its bad luck."""
     return max(max_left_out * utterances, 100 if max_left_out else 0)
+
+
+def part_path(output_folder: str | Path, shard) -> Path:
+    """Return where the part of a shard stands.
+
+    Arguments
+    ---------
+    shard : Shard
+        A shard of stories.
+
+    """
+    folder = Path(output_folder) / PARTS / shard.split
+    return folder / f"{shard.number:05d}" / ROWS
+
+
+def write_part(path: Path, table: pa.Table, facts: dict) -> None:
+    """Publish a part.
+
+    Arguments
+    ---------
+    path : See :func:`part_path`.
+    table : Columns of ``SCHEMA``.
+    facts : ``identity``, ``utterances`` and ``failed`` (counts), ``ledger``.
+    """
+    write_piece(path, table.select(SCHEMA.names).cast(SCHEMA), facts)
+
+
+def is_complete(path: Path, identity: str, output_folder: str | Path) -> bool:
+    """Tell whether a part is this run's and its audio is all there.
+
+    Arguments
+    ---------
+    path : See :func:`part_path`.
+    identity : What would make it now.
+    output_folder : Where ``audio/`` is.
+
+    """
+    part = find_piece(path, ["audio", "size"])
+    if part is None or part.facts["identity"] != identity:
+        return False
+    try:
+        for name, size in set(
+            zip(*part.table.to_pydict().values(), strict=True)
+        ):
+            if (Path(output_folder) / name).stat().st_size != size:
+                return False
+    except OSError:
+        return False
+    return True

@@ -15,22 +15,20 @@ from pathlib import Path
 
 from speechbrain_slm.speech.audio_files import check_kind
 from speechbrain_slm.speech.merging import merge_parts
-from speechbrain_slm.speech.parts import is_complete, part_path
 from speechbrain_slm.speech.planning import Planner
-from speechbrain_slm.speech.shard_speech import changed, speak_shard
+from speechbrain_slm.speech.shard_speech import (
+    changed,
+    is_complete,
+    part_path,
+    speak_shard,
+)
 from speechbrain_slm.speech.story_shards import list_shards, refuse_missing
 from speechbrain_slm.speech.utterances import (
     Limits,
     Shape,
 )
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
-from speechbrain_slm.utils.jobs import lock_folder
+from speechbrain_slm.utils.jobs import Share, deal, lock_folder, run
 from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
 from speechbrain_slm.utils.speakers import check_speaker_per, check_voices
 from speechbrain_slm.utils.story_tables import MARK
@@ -183,8 +181,8 @@ def synthesize(
         If a file cannot be written, or a back-end breaks down. Names the
         text, the voice and the file; no manifest is written then.
     """
-    output_folder = Path(output_folder)
-    _check_numbers(max_left_out, stories_per_shard, num_workers, job, num_jobs)
+    output_folder, share = Path(output_folder), Share(job, num_jobs)
+    _check_numbers(max_left_out, stories_per_shard, num_workers)
     check_speaker_per(speaker_per)
     check_voices(tts, speakers, languages)
     check_kind(audio_format, tts.sample_rate)
@@ -204,10 +202,10 @@ def synthesize(
     stamps = [file_stamp(path) for path in stories.values()]
     shards = list_all()
     planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
-    share = shards[slice(job, None, num_jobs if job is not None else 1)]
+    # Dealt out before anybody looks: what a shard is takes reading it.
     identities = {
         shard: planner.identity(planner.read(shard))
-        for shard in share[rank() :: world_size()]
+        for shard in deal(share.of(shards))
     }
     mine = [
         shard
@@ -217,30 +215,25 @@ def synthesize(
         )
     ]
     counts = Counter(spoken=0, found=0, damaged=0, failed=0)
-    logger.info("%d of %d shards are to be spoken", len(mine), len(share))
     # The next stage must not take an older manifest for this run's.
     stale = {output_folder / f"{shard.split}.parquet" for shard in mine}
     withdraw(sorted(stale), MARK)
-    for number, shard in enumerate(mine):
-        logger.info(
-            "Shard %d of the %d to speak: stories of %s, rows %d to %d",
-            number + 1,
-            len(mine),
-            shard.split,
-            shard.start,
-            shard.stop,
-        )
+
+    def speak(shard):
         with lock_folder(part_path(output_folder, shard).parent):
-            counts += speak_shard(
-                shard,
-                identities[shard],
-                planner,
-                output_folder,
-                num_workers,
-                max_left_out,
+            counts.update(
+                speak_shard(
+                    shard,
+                    identities[shard],
+                    planner,
+                    output_folder,
+                    num_workers,
+                    max_left_out,
+                )
             )
-    barrier()
-    if job is None and is_main():
+
+    run(mine, speak, "shards to speak")
+    if share.merges:
         if [file_stamp(path) for path in stories.values()] != stamps:
             # Written anew; with the same content, that is no matter.
             if list_all() != shards:
@@ -258,7 +251,7 @@ def synthesize(
     }
 
 
-def _check_numbers(max_left_out, stories_per_shard, num_workers, job, num_jobs):
+def _check_numbers(max_left_out, stories_per_shard, num_workers):
     if not 0 <= max_left_out < 1:
         raise ValueError(
             f"max_left_out is {max_left_out}; expected 0 or more and below 1"
@@ -269,5 +262,3 @@ def _check_numbers(max_left_out, stories_per_shard, num_workers, job, num_jobs):
     ):
         if value < 1:
             raise ValueError(f"{name} is {value}; expected 1 or more")
-    if not (job is None or 0 <= job < num_jobs):
-        raise ValueError(f"job is {job}; expected 0 to {num_jobs - 1}, or null")

@@ -20,8 +20,8 @@ from speechbrain_slm.units.utterances import Utterances, forget_rejects
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import claim
 from speechbrain_slm.utils.ledger import (
+    ELSEWHERE,
     LEDGER,
-    OTHER_LANGUAGE,
     TOO_FEW,
     check_share,
     goes,
@@ -122,9 +122,7 @@ def _entries(table, utterances, location, lost, dropped, listed, short):
             action, reason = "kept", text["note"]
             if dropped[row]:
                 action = "dropped"
-                reason = text["reason"] or (
-                    OTHER_LANGUAGE if lost[row] else TOO_FEW
-                )
+                reason = text["reason"] or (ELSEWHERE if lost[row] else TOO_FEW)
             yield {**entry, "action": action, "reason": reason}
     for entry in rows.take(short).to_pylist():
         yield {

@@ -38,7 +38,7 @@ FIELDS = (
 # A single sentence is no story: there is nothing to continue.
 MIN_SENTENCES = 2
 TOO_FEW = f"fewer than {MIN_SENTENCES} sentences of the story are left"
-OTHER_LANGUAGE = "dropped in another language"
+ELSEWHERE = "dropped in another language"
 # A loss that a person should look at, whatever share is allowed.
 MUCH = 0.05
 _SHOWN = 3  # reasons

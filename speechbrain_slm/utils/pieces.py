@@ -8,15 +8,17 @@ read once, so that what was checked is what is used.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.atomic import atomic_path, write_atomic
 
 _FACTS, _SUM = b"facts", b"sum"
 # What stands for the sum while it is taken; nothing else holds it.
@@ -120,6 +122,26 @@ def find_piece(
         return read_piece(path, columns)
     except (OSError, DamagedPiece):
         return None
+
+
+@contextlib.contextmanager
+def join_tables(
+    path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]
+) -> Iterator[int]:
+    """Write tables one after the other as one Parquet file.
+
+    Yields
+    ------
+    The number of rows. The file takes its name when the block succeeds.
+    """
+    rows = 0
+    with atomic_path(path) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for table in tables:
+                if len(table):  # or there would be an empty row group
+                    writer.write_table(table)
+                    rows += len(table)
+        yield rows
 
 
 def _digest(content):

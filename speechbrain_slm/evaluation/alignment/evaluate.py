@@ -50,13 +50,10 @@ from speechbrain_slm.models.export import (
     examine_speech_lm,
     load_speech_lm,
 )
-from speechbrain_slm.utils.atomic import (
-    remove_temporary,
-    write_json,
-)
+from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.jobs import pin
+from speechbrain_slm.utils.jobs import claim
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -175,14 +172,12 @@ def evaluate_alignment(
         poolings,
         batch_tokens,
     )
-    if is_main():
-        plan["pairs_per_shard"] = pairs_per_shard
-        pin(folder / PARTS, plan, PATTERN)
-        remove_temporary(folder / PARTS)
-        write_table(folder / PAIRS_PARQUET, pairs)
-    barrier()
     groups = cut_shards(pairs, pairs_per_shard, folder / PARTS)
-    publish_missing(pairs, groups, store, pooler)
+    with claim(folder / PARTS) as place:
+        place.pin({**plan, "pairs_per_shard": pairs_per_shard}, PATTERN)
+        if is_main():
+            write_table(folder / PAIRS_PARQUET, pairs)
+        publish_missing(pairs, groups, store, pooler)
     if not is_main():
         return None
     records = [

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import logging
 import os
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +19,9 @@ import pyarrow as pa
 from speechbrain_slm.evaluation.alignment.matches import units_of
 from speechbrain_slm.evaluation.alignment.pairs import GROUP, SIDES
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.distributed import barrier, rank, world_size
-
-logger = logging.getLogger(__name__)
+from speechbrain_slm.utils.jobs import missing, run
 
 PATTERN = "states-*.npy"
-LOG_INTERVAL = 10  # seconds between two lines on the progress
 
 
 class Shard(NamedTuple):
@@ -95,30 +90,16 @@ def publish_missing(
     pooler : StatePooler
         Of the model.
     """
-    shards = list(itertools.chain(*groups))
-    missing = [shard for shard in shards if not shard.path.is_file()]
-    # No rank publishes before every rank has listed what is missing.
-    barrier()
-    begin = logged = time.monotonic()
-    mine = missing[rank() :: world_size()]
-    for done, (start, end, path) in enumerate(mine, start=1):
+
+    def publish(shard):
+        start, end, path = shard
         states = _states(pairs.slice(start, end - start), store, pooler)
-        with atomic_path(path) as temporary:
-            np.save(temporary, states)
-            with open(temporary, "ab") as file:
-                file.write(hashlib.sha256(states).digest())
-        now = time.monotonic()
-        if now - logged >= LOG_INTERVAL or done == len(mine):
-            logged = now
-            logger.info(
-                "Rank %d of %d: %d of its %d shards, %.0f s left",
-                rank(),
-                world_size(),
-                done,
-                len(mine),
-                (now - begin) / done * (len(mine) - done),
-            )
-    barrier()
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, states)
+            file.write(hashlib.sha256(states).digest())
+
+    shards = itertools.chain(*groups)
+    run(missing(shards, lambda shard: shard.path.is_file()), publish)
 
 
 def _states(pairs, store, pooler):

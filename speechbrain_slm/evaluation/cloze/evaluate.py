@@ -37,14 +37,9 @@ from speechbrain_slm.utils.atomic import (
     read_json,
     write_json,
 )
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.jobs import PLAN_JSON, claim
+from speechbrain_slm.utils.jobs import PLAN_JSON, claim, missing, run
 from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
 from speechbrain_slm.utils.tables import write_table
@@ -223,20 +218,16 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     barrier()
     begins = range(0, len(pairs.pairs), pairs_per_shard)
     paths = [here / f"part-{begin:08d}.parquet" for begin in begins]
-    missing = [n for n, path in enumerate(paths) if find_piece(path) is None]
-    # All have listed what is missing before one of them adds to it.
-    barrier()
-    logger.info(
-        "%d sequences in %d parts, of which %d are to be scored",
-        len(pairs.pairs),
-        len(paths),
-        len(missing),
-    )
-    for number in missing[rank() :: world_size()]:
+
+    def score(number):
         part = slice(begins[number], begins[number] + pairs_per_shard)
         found = scorer.score(pairs.pairs[part], pairs.names[part])
         write_piece(paths[number], pa.table(found), {})
-    barrier()
+
+    left = missing(
+        range(len(paths)), lambda n: find_piece(paths[n]) is not None
+    )
+    run(left, score, "parts")
     return paths
 
 

@@ -1,7 +1,6 @@
 """From what was found of a spoken corpus to its manifests and its ledger."""
 
 import contextlib
-import json
 import logging
 import shutil
 import uuid
@@ -15,21 +14,21 @@ import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.imported.matching import align
 from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
-from speechbrain_slm.utils.atomic import TEMPORARY, atomic_path
-from speechbrain_slm.utils.distributed import rank, world_size
-from speechbrain_slm.utils.ledger import Reasons, check_share
+from speechbrain_slm.utils.atomic import TEMPORARY
+from speechbrain_slm.utils.distributed import rank
+from speechbrain_slm.utils.jobs import deal
+from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import (
     has_mark,
     mark_of,
     refuse_foreign,
     withdraw,
 )
-from speechbrain_slm.utils.pieces import read_piece, write_piece
+from speechbrain_slm.utils.pieces import join_tables, read_piece, write_piece
 from speechbrain_slm.utils.tables import MANIFEST, check_alignment
 
 logger = logging.getLogger(__name__)
 MARK = "spoken"
-LEDGER = "left_out.jsonl"
 _WRITTEN = pa.schema([*MANIFEST, ("text", pa.string())])
 
 
@@ -81,7 +80,7 @@ def assemble(
     ValueError
         If a part is damaged, or not of the source as this rank read it.
     """
-    own = range(rank(), buckets, world_size())
+    own = deal(range(buckets))
     scratch = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-rank-{rank()}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -200,29 +199,17 @@ def publish(
 
 def _write_ledger(path, buckets):
     counts = {split: Counter() for split in buckets}
-    reasons = {split: Reasons() for split in buckets}
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
+    with open_ledger(path) as ledger:
         for split, paths in buckets.items():
             for bucket in paths:
                 facts = read_piece(bucket, []).facts
                 for entry in facts["ledger"]:
-                    entry = {"split": split, **entry}
-                    reasons[split].add(entry["reason"])
-                    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    ledger.write(split=split, **entry)
                 counts[split].update(lost=facts["lost"], total=facts["total"])
-    return counts, reasons
+    return counts, ledger.reasons
 
 
 def _write_manifest(path, buckets):
-    schema = _WRITTEN.with_metadata(mark_of(MARK))
-    with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
-    ):
-        for bucket in buckets:
-            table = read_piece(bucket).table
-            if len(table):
-                writer.write_table(table)
+    tables = (read_piece(bucket).table for bucket in buckets)
+    with join_tables(path, _WRITTEN.with_metadata(mark_of(MARK)), tables):
+        pass

@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 
+from speechbrain_slm.utils.ledger import ELSEWHERE, TOO_FEW, goes
+
 
 def align(
     facts: list[dict], languages: list[str], max_ratio: float | None = None
@@ -21,39 +23,38 @@ def align(
         Rows of a manifest, a story's languages one after the other.
     list of dict
         The ledger: an entry for each row that was dropped, in the numbers of
-        the source, and one for each story of which nothing is left.
+        the source, and one for each story that goes as a whole.
     """
     stories, kept, ledger = defaultdict(lambda: defaultdict(list)), [], []
     for fact in facts:
         stories[fact["story_id"]][fact["sentence"]].append(fact)
     for story in sorted(stories):
-        whole = []
+        whole, had = [], 0
         order = sorted(stories[story], key=lambda n: -1 if n is None else n)
         for number in order:
             rows = stories[story][number]
             reasons = _reasons(rows, languages, max_ratio)
             # Of a language that is not wanted: that hurts no other.
             others = [row for row in rows if row["language"] not in languages]
+            had += len(others) < len(rows)
             if len(others) < len(rows) and sum(map(bool, reasons)) == len(
                 others
             ):
                 whole.append({row["language"]: row for row in rows})
                 rows, reasons = others, [row["reason"] for row in others]
             ledger += [
-                {
-                    "story_id": story,
-                    "sentence": number,
-                    "language": row["language"],
-                    "action": "dropped",
-                    "reason": reason
-                    or "the sentence was dropped in another language",
-                    "source": row["source"],
-                }
+                _entry(story, row, reason or ELSEWHERE)
                 for row, reason in zip(rows, reasons, strict=True)
             ]
+        if goes(had, len(whole)):
+            ledger += [
+                _entry(story, sentence[language], TOO_FEW)
+                for sentence in whole
+                for language in languages
+            ]
+            whole = []
         if not whole:
-            reason = "no sentence of the story is left"
-            entry = {"story_id": story, "action": "dropped", "reason": reason}
+            entry = {"story_id": story, "action": "dropped", "reason": TOO_FEW}
             ledger.append(entry)
         kept += [
             {**sentence[language], "sentence": number}
@@ -61,6 +62,17 @@ def align(
             for number, sentence in enumerate(whole)
         ]
     return kept, ledger
+
+
+def _entry(story, row, reason):
+    return {
+        "story_id": story,
+        "sentence": row["sentence"],
+        "language": row["language"],
+        "place": row["source"],
+        "action": "dropped",
+        "reason": reason,
+    }
 
 
 def _reasons(rows, languages, max_ratio):

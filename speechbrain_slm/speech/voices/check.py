@@ -15,16 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.jobs import pin
+from speechbrain_slm.utils.jobs import claim, missing, run
 from speechbrain_slm.utils.pieces import find_piece, write_piece
 
 logger = logging.getLogger(__name__)
@@ -116,38 +109,26 @@ def embed_utterances(
         cannot be read or gives an embedding that is not finite or is zero.
     """
     folder = Path(folder)
-    if is_main():
-        plan = {"encoder": encoder.identity}
-        pin(folder, plan, "*.parquet", alone=True)
-        remove_temporary(folder)
-    barrier()
     files = dict(itertools.chain.from_iterable(drawn.values()))
-    known = _known(folder)
-    missing = sorted(files.keys() - known.keys())
-    # No rank writes before every rank has listed what is missing.
-    barrier()
     rate = encoder.sample_rate
-    with ThreadPoolExecutor(num_workers) as pool:
-        own = missing[rank() :: world_size()]
-        for begin in range(0, len(own), per_file):
-            names = own[begin : begin + per_file]
-            wavs = pool.map(lambda name: _read(files[name], name, rate), names)
-            vectors = [
-                _embed(encoder, wav, files[name])
-                for name, wav in zip(names, wavs, strict=True)
-            ]
-            table = pa.table({"sha256": names, "embedding": vectors})
-            path = folder / f"{identity_of(names)[:16]}.parquet"
-            write_piece(path, table, {"encoder": encoder.identity})
-            logger.info(
-                "Rank %d of %d: %d of its %d utterances embedded",
-                rank(),
-                world_size(),
-                begin + len(names),
-                len(own),
-            )
-    barrier()
-    known = _known(folder)
+
+    def embed(names):
+        wavs = pool.map(lambda name: _read(files[name], name, rate), names)
+        vectors = [
+            _embed(encoder, wav, files[name])
+            for name, wav in zip(names, wavs, strict=True)
+        ]
+        table = pa.table({"sha256": names, "embedding": vectors})
+        path = folder / f"{identity_of(names)[:16]}.parquet"
+        write_piece(path, table, {"encoder": encoder.identity})
+
+    with claim(folder) as place, ThreadPoolExecutor(num_workers) as pool:
+        place.pin({"encoder": encoder.identity}, "*.parquet")
+        own = missing(sorted(files), _known(folder).__contains__)
+        starts = range(0, len(own), per_file)
+        shards = [own[start : start + per_file] for start in starts]
+        run(shards, embed, "files of embeddings")
+        known = _known(folder)
     return {
         key: np.stack([known[digest] for digest, _ in pairs])
         for key, pairs in drawn.items()

@@ -1,6 +1,5 @@
 """Leave out the stories of some speakers, and the items made of them."""
 
-import json
 import logging
 import os
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import file_stamp
-from speechbrain_slm.utils.ledger import Reasons, check_share
+from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -24,7 +23,6 @@ from speechbrain_slm.utils.tables import (
 
 logger = logging.getLogger(__name__)
 MARK = "speaker_check"
-LEDGER = "left_out.jsonl"
 _BATCH_ROWS = 65536
 
 
@@ -103,17 +101,13 @@ def leave_out_voices(
             f"{output_folder}; lower the threshold, or take other voices. No "
             "manifest was written."
         )
-    gone, reasons = {}, {split: Reasons() for split in manifests}
-    ledger = output_folder / LEDGER
-    with (
-        atomic_path(ledger) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
+    gone, path_out = {}, output_folder / LEDGER
+    with open_ledger(path_out) as ledger:
         for split, path in manifests.items():
-            gone[split] = _stories_of_others(path, kept, file, reasons[split])
+            gone[split] = _stories_of_others(split, path, kept, ledger)
         if items is not None:
-            left = _left_items(items, gone.values(), file)
-    _check_rows(manifests, gone, reasons, ledger, max_left_out, kept)
+            left = _left_items(items, gone.values(), ledger)
+    _check_rows(manifests, gone, ledger.reasons, path_out, max_left_out, kept)
     for split, path in manifests.items():
         _write(path, output_folder / f"{split}.parquet", gone[split])
     if items is not None:
@@ -175,7 +169,7 @@ def _write(path, output, gone):
                 writer.write_table(_moved(table, beside))
 
 
-def _stories_of_others(path, kept, ledger, counted):
+def _stories_of_others(split, path, kept, ledger):
     """Return the stories that go; say of each whose voice it is."""
     speakers = pa.array([name for name in kept if not kept[name]], pa.string())
     gone, columns = {}, ["story_id", "speaker"]
@@ -192,15 +186,12 @@ def _stories_of_others(path, kept, ledger, counted):
             f"speaker '{name}': {kept.get(name, 'the check does not know it')}"
             for name in sorted(found)
         ]
-        for reason in reasons:
-            counted.add(reason)
-        entry = {
-            "split": path.stem,
-            "story_id": story_id,
-            "action": "dropped",
-            "reason": "; ".join(reasons),
-        }
-        ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        ledger.write(
+            split=split,
+            story_id=story_id,
+            action="dropped",
+            reason="; ".join(reasons),
+        )
     return pa.array(list(gone), pa.string())
 
 
@@ -223,6 +214,10 @@ def _left_items(path, gone, ledger):
     for name in ("prompt", "right", "wrong"):
         lost = pc.or_(lost, pc.is_in(items[name], value_set=gone))
     for row in items.filter(lost).select(list(ITEMS_KEY)).to_pylist():
-        entry = {**row, "action": "dropped", "reason": "a story of it is gone"}
-        ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        ledger.write(
+            item=row["item_id"],
+            action="dropped",
+            reason="a story of it is gone",
+            detail=", ".join(row[name] for name in ITEMS_KEY[1:]),
+        )
     return items.filter(pc.invert(lost))

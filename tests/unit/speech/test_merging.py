@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.merging import merge_parts
-from speechbrain_slm.speech.parts import SCHEMA, part_path, write_part
+from speechbrain_slm.speech.shard_speech import SCHEMA, part_path, write_part
 from speechbrain_slm.speech.story_shards import Shard
 from speechbrain_slm.utils.tables import ITEMS, write_table
 

@@ -22,7 +22,7 @@ from speechbrain_slm.units.utterances import (
     Utterances,
     write_utterances,
 )
-from speechbrain_slm.utils.ledger import OTHER_LANGUAGE, TOO_FEW
+from speechbrain_slm.utils.ledger import ELSEWHERE, TOO_FEW
 from speechbrain_slm.utils.store_format import read_tables
 
 
@@ -177,10 +177,10 @@ def test_dropped_sentences_go_in_all_languages(tmp_path):
     assert kept.utterances.tolist() == [names.index(name) for name in audio]
     ledger = list(ledger)
     assert [entry["reason"] for entry in ledger] == [
-        *(OTHER_LANGUAGE, "bad", OTHER_LANGUAGE),
-        *(OTHER_LANGUAGE, "bad", TOO_FEW),
-        *(OTHER_LANGUAGE, OTHER_LANGUAGE, TOO_FEW),
-        *("bad", OTHER_LANGUAGE, TOO_FEW),
+        *(ELSEWHERE, "bad", ELSEWHERE),
+        *(ELSEWHERE, "bad", TOO_FEW),
+        *(ELSEWHERE, ELSEWHERE, TOO_FEW),
+        *("bad", ELSEWHERE, TOO_FEW),
         TOO_FEW,
     ]
     assert ledger[-1]["story_id"] == "t"
