@@ -18,7 +18,7 @@ MINE = "[{steps: 3, mixture: {en: 1, fr: 2}}]"
 def load(folder, name, *arguments):
     """Load what a file says of its data; the model needs a store."""
     yaml_file, _, overrides = parse_arguments([str(HPARAMS / name), *arguments])
-    text = Path(yaml_file).read_text().split("vocabulary_size:")[0]
+    text = Path(yaml_file).read_text("utf-8").split("vocabulary_size:")[0]
     (folder / "data.yaml").write_text(text)
     return load_yaml(folder / "data.yaml", overrides)
 
@@ -56,7 +56,7 @@ def test_a_run_of_ones_own(tmp_path):
 
 
 def test_the_full_sizes_differ_in_their_model_alone():
-    one, two = ((HPARAMS / f"{size}.yaml").read_text() for size in SIZES[1:])
+    one, two = ((HPARAMS / f"{size}.yaml").read_text("utf-8") for size in SIZES[1:])
     one = one.replace("360M", "1B").replace("qwen2_0.5b", "llama3.2_1b")
     assert one == two
 
