@@ -67,6 +67,7 @@ MODULES = {
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",
     "utils.markdown": "utils.tables",
+    "utils.yaml_files": "utils.yaml_tree",
     "utils.regular": "utils.files",
     "utils.text_rows": "utils.user_tables",
     **dict.fromkeys(("utils.locking", "utils.plans"), "utils.jobs"),
@@ -116,7 +117,7 @@ def size_and_run(path: str) -> tuple[str, str] | None:
     -------
     That file and the run; None where there is no such file or run.
     """
-    from speechbrain_slm.utils.yaml_files import read_tree
+    from speechbrain_slm.utils.yaml_tree import read_tree
 
     parts = Path(path).stem.split("_")
     for number in range(1, len(parts)):

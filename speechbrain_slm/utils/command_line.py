@@ -6,14 +6,13 @@ trains something other than what was asked for, so all are refused or read as
 what they say.
 """
 
+import importlib.util
 import os
+import runpy
 import sys
 import typing
 from dataclasses import fields
 from pathlib import Path
-
-import speechbrain as sb
-from speechbrain.utils.run_opts import HELP_TEXTS
 
 from speechbrain_slm.renamed import size_and_run
 from speechbrain_slm.utils.ranges import RANGES, check_value
@@ -24,11 +23,18 @@ from speechbrain_slm.utils.yaml_tree import (
     unknown_key,
 )
 
+# Read from its file: importing the package imports torch, which takes seconds,
+# and a typo is answered without.
+_PACKAGE = importlib.util.find_spec("speechbrain").submodule_search_locations[0]
+_RUN_OPTS = runpy.run_path(str(Path(_PACKAGE) / "utils" / "run_opts.py"))
+HELP = _RUN_OPTS["HELP_TEXTS"] | {
+    "compile_module_keys": "Those of modules to compile, in place of all"
+}
 _LISTS = {"jit_module_keys", "compile_module_keys"}
 _FIELDS = {
     field.name: field
-    for field in fields(sb.RunOptions)
-    if field.name in HELP_TEXTS or field.name in _LISTS
+    for field in fields(_RUN_OPTS["RunOptions"])
+    if field.name in HELP.keys() | _LISTS
 }
 RUN_OPTIONS = frozenset(_FIELDS)
 # What a recipe without a Brain reads (or need not read to obey).
@@ -53,11 +59,15 @@ UNSUPPORTED = {
 }
 
 
+def options_of(tree: dict) -> frozenset[str]:
+    """Return the run options of a recipe: a Brain, which has modules, reads all."""
+    return RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
+
+
 def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     r"""Split a command line into its YAML file, run options and overrides.
 
-    Run options that only a Brain reads are known where the YAML file has
-    ``modules``. Values are typed by what the YAML file has in their place; see
+    Values are typed by what the YAML file has in their place; see
     :mod:`speechbrain_slm.utils.typed_values`.
 
     Arguments
@@ -66,12 +76,8 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
 
     Returns
     -------
-    str
-        The YAML file.
-    dict
-        SpeechBrain run options (``device``, ``precision``, ...).
-    dict
-        Overrides of the YAML file's root keys.
+    The YAML file, SpeechBrain run options (``device``, ``precision``, ...), and
+    overrides of the YAML file's root keys.
 
     Raises
     ------
@@ -88,33 +94,17 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     >>> parse_arguments([str(path), "--sed", "3"])
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.yaml_files.ConfigurationError: command line: nothing
+    speechbrain_slm.utils.yaml_tree.ConfigurationError: command line: nothing
     reads 'sed'. Did you mean 'seed'? Known: ...
     """
-    if not arguments or arguments[0].startswith("--"):
-        raise ConfigurationError(
-            "The first argument must be a YAML file: "
-            "python train.py hparams/mini.yaml [--key value ...]"
-        )
-    yaml_file, arguments = str(Path(arguments[0]).expanduser()), arguments[1:]
-    if not Path(yaml_file).is_file():
-        if not (found := size_and_run(yaml_file)):
-            raise ConfigurationError(
-                f"{yaml_file}: there is no such YAML file (seen from "
-                f"{Path.cwd()})"
-            )
-        if os.environ.get("RANK", "0") == "0":
-            print(
-                f"{yaml_file} is called {found[0]} --run {found[1]} now",
-                file=sys.stderr,
-            )
-        yaml_file, arguments = found[0], ["--run", found[1], *arguments]
+    yaml_file, arguments = _yaml_file(arguments)
     tree = read_tree(yaml_file)
-    options = RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
+    options = options_of(tree)
     # HyperPyYAML's own keys, such as __set_seed, are not for users.
     keys = {key for key in map(str, tree) if not key.startswith("__")}
     known = (options - UNSUPPORTED.keys()) | keys
-    run_options, overrides = {}, {}
+    run_options: dict = {}
+    overrides: dict = {}
     for name, values in _grouped(arguments):
         if name in options & UNSUPPORTED.keys():
             raise ConfigurationError(
@@ -134,6 +124,27 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
         except ConfigurationError as error:
             raise ConfigurationError(f"--{name} {text!r}: {error}") from None
     return yaml_file, run_options, overrides
+
+
+def _yaml_file(arguments):
+    """Find the file, under its new name where it has one; return the rest."""
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigurationError(
+            "The first argument must be a YAML file: "
+            "python train.py hparams/mini.yaml [--key value ...], or --help"
+        )
+    yaml_file, rest = str(Path(arguments[0]).expanduser()), arguments[1:]
+    if Path(yaml_file).is_file():
+        return yaml_file, rest
+    found = size_and_run(yaml_file)
+    if found is None:
+        raise ConfigurationError(
+            f"{yaml_file}: there is no such YAML file (seen from {Path.cwd()})"
+        )
+    new, run = found
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{yaml_file} is called {new} --run {run} now", file=sys.stderr)
+    return new, ["--run", run, *rest]
 
 
 def _grouped(tokens):
@@ -187,10 +198,8 @@ def _run_option(name, values):
         return value
     if expected is float and type(value) is int:
         value = float(value)
-    # A boolean is an int to isinstance.
-    if not isinstance(value, expected) or (
-        isinstance(value, bool) and expected is not bool
-    ):
+    # Not isinstance: True is an int to it.
+    if type(value) is not expected:
         raise ConfigurationError(
             f"--{name} {value!r}: expected {expected.__name__}"
         )

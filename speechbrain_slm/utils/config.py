@@ -1,26 +1,24 @@
 """Load a recipe: its command line, its YAML file, its experiment folder.
 
-Whatever nothing reads is refused before anything is made or written; see
-``command_line`` and ``yaml_tree``. So is a number out of its range; see
-``ranges``.
+Whatever nothing reads is refused before anything is made or written, and so is
+a number out of its range. Until then nothing is imported that takes seconds:
+``--help`` and a typo are answered at once.
 """
 
+import inspect
 import io
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
-import speechbrain as sb
-import torch
 from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_slm.utils.command_line import parse_arguments
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    init_distributed,
-    is_main,
-)
-from speechbrain_slm.utils.experiment import begin_experiment
 from speechbrain_slm.utils.ranges import check_ranges
+from speechbrain_slm.utils.recipe_help import recipe_help
 from speechbrain_slm.utils.running import begin_process, set_debug
 from speechbrain_slm.utils.yaml_tree import (
     ConfigurationError,
@@ -68,26 +66,27 @@ def _make(resolved):
         raise ConfigurationError(text) from error
 
 
-def load_recipe(arguments: list[str]) -> tuple[dict, dict]:
+def load_recipe(
+    arguments: list[str], alone: str | None = None
+) -> tuple[dict, dict]:
     """Do what every ``train.py`` starts with.
 
     The command line is read strictly, the process group is joined when
     ``torchrun`` started the process, the YAML file is loaded, and the
     experiment folder (``output_folder``) gets ``hyperparams.yaml``, ``log.txt``
     and ``env.log``; see ``experiment``. From here on an error is one line on
-    stderr; see ``running``.
+    stderr; see ``running``. ``--help`` prints the script's docstring and its
+    keys, and ends the process.
 
     Arguments
     ---------
     arguments : ``sys.argv[1:]``.
+    alone : Why the recipe does not run with ``torchrun``, if so.
 
     Returns
     -------
-    dict
-        The YAML file's objects and values, run options included.
-    dict
-        Run options for a Brain's ``run_opts``: those of the command line, the
-        device and the backend.
+    The YAML file's objects and values, run options included; and a Brain's
+    ``run_opts``: those of the command line, the device and the backend.
 
     Raises
     ------
@@ -99,7 +98,12 @@ def load_recipe(arguments: list[str]) -> tuple[dict, dict]:
         For a folder that another run is writing.
     """
     begin_process()
+    if {"-h", "--help"} & set(arguments):
+        print(recipe_help(arguments))
+        sys.exit()
     set_debug("--debug" in arguments)
+    if alone and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError(f"run this without torchrun; {alone}")
     yaml_file, run_options, overrides = parse_arguments(arguments)
     set_debug(bool(run_options.get("debug")))
     tree = read_tree(yaml_file)
@@ -111,8 +115,18 @@ def load_recipe(arguments: list[str]) -> tuple[dict, dict]:
             f"{yaml_file}: output_folder is {folder!r}; expected a folder "
             "(a name that looks like a number needs quotes)"
         )
+    # What follows imports torch and SpeechBrain: some seconds.
+    from speechbrain.utils.distributed import infer_device
+
+    from speechbrain_slm.utils.distributed import (
+        barrier,
+        init_distributed,
+        is_main,
+    )
+    from speechbrain_slm.utils.experiment import begin_experiment
+
     device = run_options.get("device") or tree.get("device")
-    device = str(device or sb.utils.distributed.infer_device())
+    device = str(device or infer_device())
     for name in {device, *_devices(tree)}:
         check_device(name)
     backend = run_options.get("distributed_backend")
@@ -128,7 +142,43 @@ def load_recipe(arguments: list[str]) -> tuple[dict, dict]:
     return hparams, run_options
 
 
-def _devices(node):
+def call_with(hparams: dict, function: Callable, **given: Any) -> Any:
+    """Call a function with the values of a YAML file that its signature names.
+
+    Arguments
+    ---------
+    hparams : The YAML file's values; those with other names stay out.
+    function : Or a class.
+    **given : What the YAML file does not say, or says under another name.
+
+    Raises
+    ------
+    ConfigurationError
+        If neither gives what the function needs.
+
+    Example
+    -------
+    >>> hparams = {"row_length": 4, "seed": 1}
+    >>> call_with(hparams, lambda rows, row_length: rows * row_length, rows=3)
+    12
+    """
+    signature = inspect.signature(function)
+    named = (
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    )
+    values = {name: hparams[name] for name in named if name in hparams} | given
+    try:
+        signature.bind(**values)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"the YAML file: {error}, which {function.__qualname__} needs"
+        ) from None
+    return function(**values)
+
+
+def _devices(node: object) -> Iterator[str]:
     """Yield the devices that the arguments of objects name."""
     for key, child in children(node):
         if key == "device" and isinstance(child, str):
@@ -156,11 +206,13 @@ def check_device(device: str) -> None:
     ...
     ValueError: device is 'gpu'; expected cpu or cuda (also cuda:<number>)...
     """
+    import torch
+
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
         kind, number = torch.device(device).type, torch.device(device).index
     except RuntimeError:
-        kind, number = None, None
+        kind, number = "", None
     if kind not in ("cpu", "cuda", "mps"):
         raise ValueError(
             f"device is {device!r}; expected cpu or cuda (also cuda:<number>)"

@@ -208,7 +208,7 @@ def check_ranges(tree: dict, where: str | Path) -> None:
     >>> check_ranges({"learning_rate": -0.1}, "a.yaml")
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.yaml_files.ConfigurationError: a.yaml: learning_rate
+    speechbrain_slm.utils.yaml_tree.ConfigurationError: a.yaml: learning_rate
     is -0.1; expected a number above 0
     """
     try:

@@ -3,74 +3,124 @@
 HyperPyYAML loads a file whose keys nothing reads: a misspelt key given to an
 included fragment is simply without effect. Here each key that is set must be
 there already, and an error names the nearest one.
-
-A mapping changes the values that it names and leaves the others. Only where
-the YAML file has ``!new:dict``, a mapping whose names are the user's, does one
-take the place of all that stood there.
 """
 
 import datetime
 import difflib
 import os
 import re
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import ruamel.yaml
 from hyperpyyaml.core import recursive_resolve
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from speechbrain_slm.utils.yaml_files import (
-    INCLUDE,
-    ConfigurationError,
-    children,
-    find_fragment,
-    read_tree,
-    tag_of,
-)
+from speechbrain_slm.utils.files import read_regular
 
+INCLUDE = "!include:"
+# A mapping whose names are the user's: another takes the place of all of it,
+# where elsewhere one changes what it names and leaves the rest.
 OWN_NAMES = "!new:dict"
+_SHARED = "hparams/"  # where the fragments stand in the repository
 
 
-def unknown_key(name: str, known: set[str], where: str) -> ConfigurationError:
-    """Make the error for a key that nothing reads.
+class ConfigurationError(ValueError):
+    """A command line or a YAML file that does not say what to run."""
 
-    Arguments
-    ---------
-    known : The keys that there are.
 
-    Returns
-    -------
-    With the nearest known key, if one is near.
-    """
-    known = sorted(key for key in map(str, known) if not key.startswith("__"))
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+def unknown_key(name: str, known: Iterable, where: str) -> ConfigurationError:
+    """Return the error for a key that nothing reads; it names the nearest."""
+    there = sorted(key for key in map(str, known) if not key.startswith("__"))
+    close = difflib.get_close_matches(str(name), there, n=1, cutoff=0.6)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return ConfigurationError(
-        f"{where}: nothing reads '{name}'.{hint} Known: {', '.join(known)}"
+        f"{where}: nothing reads '{name}'.{hint} Known: {', '.join(there)}"
     )
 
 
+# ------------------------------------------------------ files as they stand
+def read_tree(path: str | Path) -> dict:
+    """Read a YAML file without making its objects, tags kept.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is not YAML in UTF-8, or no mapping.
+    """
+    try:
+        tree = ruamel.yaml.YAML().load(read_regular(path).decode("utf-8"))
+    except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigurationError(f"{path}: expected a mapping at the root")
+    return tree
+
+
+def tag_of(node: object) -> str:
+    """Return the tag of a node, empty where it has none."""
+    tag = getattr(node, "tag", None)
+    return (tag.value or "") if tag is not None else ""
+
+
+def children(node: object) -> list[tuple]:
+    """Return (key or number, child) of a mapping or a list, else nothing."""
+    if isinstance(node, dict):
+        return list(node.items())
+    return list(enumerate(node)) if isinstance(node, list) else []
+
+
+def find_fragment(path: str | Path, tag: str) -> Path:
+    """Find the file that an ``!include`` names.
+
+    Arguments
+    ---------
+    path : The file that includes it.
+    tag : ``!include:<path>``, relative to the including file.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such file.
+    """
+    name = tag[len(INCLUDE) :]
+    fragment = Path(path).parent / name
+    if fragment.is_file():
+        return fragment
+    # A copy of a recipe's file may stand anywhere: hparams/... is that of the
+    # script that runs, or of this package.
+    _, shared, inside = name.rpartition(_SHARED)
+    roots = [*Path(sys.argv[0]).resolve().parents, *Path(__file__).parents]
+    for root in roots if shared else ():
+        if (root / _SHARED / inside).is_file():
+            return root / _SHARED / inside
+    raise ConfigurationError(
+        f"{path} includes {fragment}, which does not exist. In a copy of a "
+        "YAML file, give the fragment's path as seen from the copy, or its "
+        "absolute path"
+    )
+
+
+# ----------------------------------------------------------- one whole tree
 def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     """Set values in a YAML file, and put in what it includes and refers to.
 
     Arguments
     ---------
-    overrides
-        What the command line, or the including file, sets in it. A ``~`` at
-        the start of a text becomes the home folder, here and in the files.
+    overrides : What the command line, or the including file, sets in it.
 
     Returns
     -------
-    A tree without ``!ref``, ``!copy`` and ``!include``.
+    A tree without ``!ref``, ``!copy`` and ``!include``, paths written out.
 
     Raises
     ------
     ConfigurationError
-        If an override names a key that is not there, gives a mapping where
-        there is none (or the reverse) or a list where there is one value (or
-        the reverse); likewise for what is given to an ``!include``. If a
-        fragment does not exist, a reference leads nowhere, or a placeholder
-        was not filled.
+        If an override names a key that is not there or is of another shape
+        (mapping, list, one value) than what it replaces, here or in a
+        fragment; if a fragment does not exist, a reference leads nowhere, or a
+        placeholder was not filled.
     """
     try:
         return _expand(_resolve_file(path, _quoted(overrides or {})))
@@ -118,7 +168,7 @@ def _merge(where, tree, overrides):
     """Set values in a mapping; refuse what has no place in it."""
     for name, value in overrides.items():
         if name not in tree:
-            raise unknown_key(name, set(tree), where)
+            raise unknown_key(name, tree, where)
         _check_shape(where, name, tree[name], value)
         both = isinstance(value, dict) and isinstance(tree[name], dict)
         if both and not tag_of(tree[name]):
@@ -128,10 +178,8 @@ def _merge(where, tree, overrides):
 
 
 def _set(tree, name, value):
-    """Set a value; the arguments of an object are checked by its class.
-
-    Those of a fragment are where it is read.
-    """
+    # New names may be given to an object, whose class checks its arguments, and
+    # to a fragment, which is checked where it is read.
     old, tag = tree.get(name), tag_of(tree.get(name))
     if not isinstance(value, dict) or tag_of(value):
         tree[name] = value
@@ -145,25 +193,22 @@ def _set(tree, name, value):
 
 
 def _check_shape(where, name, old, value):
-    new, tag = isinstance(value, dict), tag_of(old)
-    # Null may stand for a group that is switched off (on the command line
-    # ``ranges.GROUPS`` says which), a reference for a group.
-    if new and not isinstance(old, dict) and not tag and old is not None:
-        raise ConfigurationError(
-            f"{where}: '{name}' is not a mapping, found {dict(value)}"
-        )
-    # Null switches a group of settings off, and a reference may stand for
-    # one; but others refer to what a fragment makes.
+    tag = tag_of(old)
+    # Null may stand for a group of settings that is switched off (on the
+    # command line ``ranges.GROUPS`` says which), and a reference for any. But a
+    # fragment stays: others refer to what it makes.
     plain = value is not None and not tag_of(value)
-    if (
-        isinstance(old, dict)
-        and not new
-        and (tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain))
-    ):
-        raise ConfigurationError(
-            f"{where}: '{name}' is a mapping, found {value!r}; give it as "
-            "'{key: value}'"
-        )
+    if isinstance(value, dict):
+        if not isinstance(old, dict) and not tag and old is not None:
+            raise ConfigurationError(
+                f"{where}: '{name}' is not a mapping, found {dict(value)}"
+            )
+    elif isinstance(old, dict):
+        if tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain):
+            raise ConfigurationError(
+                f"{where}: '{name}' is a mapping, found {value!r}; give it as "
+                "'{key: value}'"
+            )
     if isinstance(old, list) and not (tag or isinstance(value, list)) and plain:
         raise ConfigurationError(
             f"{where}: '{name}' is a list, found {value!r}; give it as "
@@ -183,17 +228,15 @@ def _quoted(value):
 
 
 def _expand(node, key="", seen=None):
-    """Write paths out, whichever file or command line they are from.
-
-    ``~`` is the home folder. Arrow takes ``lm:v2/x`` for an address; so a
-    folder of that name is given its absolute path.
-    """
+    """Write out ``~``, whichever file or command line it is from."""
+    # A node that several refer to is one object: visited once.
     seen = set() if seen is None else seen
     if isinstance(node, str):
         path = os.path.expanduser(node)
+        # Arrow takes lm:v2/x for an address; a folder of that name is given
+        # its absolute path.
         address = re.match(r"[A-Za-z][\w+.-]*:(?!//)", path)
-        folder = str(key).endswith("_folder")
-        if address and (folder or os.path.exists(path)):
+        if address and (str(key).endswith("_folder") or os.path.exists(path)):
             path = os.path.abspath(path)
         return node if path == node else DoubleQuotedScalarString(path)
     if isinstance(node, dict | list) and id(node) not in seen:
