@@ -1,9 +1,8 @@
 """Names that version 0.1 had, and what they are called now.
 
-Modules moved when the package got its rooms, and the YAML files of a size
-became one. Scripts, YAML files and command lines of users that have an old name
-go on working, with a warning that says the new one. Nothing in this repository
-uses an old name.
+Modules moved when the package got its rooms. Scripts and YAML files of users
+that name one by its old place go on working, with a warning that says the new
+one. Nothing in this repository uses an old name.
 """
 
 import importlib
@@ -11,7 +10,6 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from pathlib import Path
 
 _PACKAGE = "speechbrain_slm."
 # (old room, new room): the modules that moved.
@@ -108,21 +106,3 @@ def install() -> None:
     """Let old names be imported, ahead of the files of their new rooms."""
     if not any(isinstance(one, _Finder) for one in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-
-
-def size_and_run(path: str) -> tuple[str, str] | None:
-    """Read ``<size>_<run>.yaml``, which stands in ``<size>.yaml`` now.
-
-    Returns
-    -------
-    That file and the run; None where there is no such file or run.
-    """
-    from speechbrain_slm.utils.yaml_tree import read_tree
-
-    parts = Path(path).stem.split("_")
-    for number in range(1, len(parts)):
-        size = Path(path).with_name(f"{'_'.join(parts[:number])}.yaml")
-        run = "_".join(parts[number:])
-        if size.is_file() and run in (read_tree(size).get("runs") or ()):
-            return str(size), run
-    return None

@@ -1,27 +1,23 @@
 """Which keys of the YAML files are read, and by whom."""
 
 import ast
+import importlib
+import inspect
 import re
+import sys
 from pathlib import Path
 
 from speechbrain_slm.utils.command_line import RUN_OPTIONS
-from speechbrain_slm.utils.yaml_tree import INCLUDE, read_tree
+from speechbrain_slm.utils.yaml_tree import (
+    INCLUDE,
+    children,
+    read_tree,
+    tag_of,
+)
 
+ALL = "*"
 # What speechbrain_slm.utils.config.load_recipe reads itself.
 LOADER = {("output_folder",), ("device",)}
-
-
-def tag_of(node):
-    """Return the tag of a YAML node, or an empty string."""
-    tag = getattr(node, "tag", None)
-    return (tag.value or "") if tag is not None else ""
-
-
-def children(node):
-    """Return the (key, value) pairs of a mapping or a list."""
-    if isinstance(node, dict):
-        return list(node.items())
-    return list(enumerate(node)) if isinstance(node, list) else []
 
 
 def references(node):
@@ -42,10 +38,37 @@ def _subscripts(node):
     return None
 
 
+def _called_with(tree, folder):
+    """Yield the names in the signatures that ``call_with`` fills in."""
+    modules = {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id == "call_with":
+            name = node.args[1].id
+            # A recipe's own modules stand in the folder above its train.py.
+            sys.path.insert(0, str(folder))
+            function = getattr(importlib.import_module(modules[name]), name)
+            sys.path.remove(str(folder))
+            given = {keyword.arg for keyword in node.keywords}
+            yield from inspect.signature(function).parameters.keys() - given
+
+
 def read_by_script(script):
-    """Collect the paths that a train.py reads from ``hparams``."""
-    nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-    return {path for node in nodes if (path := _subscripts(node))}
+    """Collect the paths that a train.py reads from ``hparams``.
+
+    What a signature names is read whole: ``("convention", ALL)``.
+    """
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    paths = {path for node in ast.walk(tree) if (path := _subscripts(node))}
+    for name in _called_with(tree, script.parents[1]):
+        paths |= {(name,), (name, ALL)}
+    return paths
 
 
 def read_by_brains(folder):
@@ -73,6 +96,8 @@ def unread(yaml_file, outside):
     """List the root keys of a YAML file that nothing reads."""
     tree = read_tree(yaml_file)
     read = {path[0] for path in outside | references(tree)}
+    if ALL in read:
+        return []
     # HyperPyYAML runs __set_seed and leaves it out.
     return [key for key in tree if key not in read | {"__set_seed"}]
 

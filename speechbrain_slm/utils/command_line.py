@@ -14,7 +14,6 @@ import typing
 from dataclasses import fields
 from pathlib import Path
 
-from speechbrain_slm.renamed import size_and_run
 from speechbrain_slm.utils.ranges import RANGES, check_value
 from speechbrain_slm.utils.typed_values import ANYTHING, Place, typed_value
 from speechbrain_slm.utils.yaml_tree import (
@@ -60,7 +59,7 @@ UNSUPPORTED = {
 
 
 def options_of(tree: dict) -> frozenset[str]:
-    """Return the run options of a recipe: a Brain, which has modules, reads all."""
+    """Return a recipe's run options; a Brain, which has modules, reads all."""
     return RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
 
 
@@ -136,15 +135,19 @@ def _yaml_file(arguments):
     yaml_file, rest = str(Path(arguments[0]).expanduser()), arguments[1:]
     if Path(yaml_file).is_file():
         return yaml_file, rest
-    found = size_and_run(yaml_file)
-    if found is None:
-        raise ConfigurationError(
-            f"{yaml_file}: there is no such YAML file (seen from {Path.cwd()})"
-        )
-    new, run = found
-    if os.environ.get("RANK", "0") == "0":
-        print(f"{yaml_file} is called {new} --run {run} now", file=sys.stderr)
-    return new, ["--run", run, *rest]
+    # Version 0.1 had a file a run, <size>_<run>.yaml.
+    parts = Path(yaml_file).stem.split("_")
+    for number in range(1, len(parts)):
+        size = Path(yaml_file).with_name(f"{'_'.join(parts[:number])}.yaml")
+        run = "_".join(parts[number:])
+        if size.is_file() and run in (read_tree(size).get("runs") or ()):
+            if os.environ.get("RANK", "0") == "0":
+                now = f"{yaml_file} is called {size} --run {run} now"
+                print(now, file=sys.stderr)
+            return str(size), ["--run", run, *rest]
+    raise ConfigurationError(
+        f"{yaml_file}: there is no such YAML file (seen from {Path.cwd()})"
+    )
 
 
 def _grouped(tokens):

@@ -71,10 +71,10 @@ def _keys(path: Path) -> Iterator[str]:
         if key[2].startswith(INCLUDE):
             tag = key[2].split()[0]
             fragment = find_fragment(path, tag).read_text(encoding="utf-8")
-            for line in fragment.splitlines():
-                key = _KEY.match(line)
-                # What the recipe sets stands above; objects are made of keys.
-                objects = ("!new:", "!apply:", "!name:")
-                if key and not key[2].startswith(objects):
-                    if not any(f" {key[1]}:" in line for line in below):
-                        yield from _entry(f"      {key[1]}: {key[2]}", key[3])
+            for key in map(_KEY.match, fragment.splitlines()):
+                # Objects are made of keys; what the recipe sets stands above.
+                made = ("!new:", "!apply:", "!name:")
+                if not key or key[2].startswith(made):
+                    continue
+                if not any(f" {key[1]}:" in line for line in below):
+                    yield from _entry(f"      {key[1]}: {key[2]}", key[3])

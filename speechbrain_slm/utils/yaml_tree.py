@@ -199,16 +199,14 @@ def _check_shape(where, name, old, value):
     # fragment stays: others refer to what it makes.
     plain = value is not None and not tag_of(value)
     if isinstance(value, dict):
-        if not isinstance(old, dict) and not tag and old is not None:
-            raise ConfigurationError(
-                f"{where}: '{name}' is not a mapping, found {dict(value)}"
-            )
-    elif isinstance(old, dict):
-        if tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain):
-            raise ConfigurationError(
-                f"{where}: '{name}' is a mapping, found {value!r}; give it as "
-                "'{key: value}'"
-            )
+        wrong = not (isinstance(old, dict) or tag or old is None)
+        found = f"is not a mapping, found {dict(value)}"
+    else:
+        group = tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain)
+        wrong = isinstance(old, dict) and group
+        found = f"is a mapping, found {value!r}; give it as '{{key: value}}'"
+    if wrong:
+        raise ConfigurationError(f"{where}: '{name}' {found}")
     if isinstance(old, list) and not (tag or isinstance(value, list)) and plain:
         raise ConfigurationError(
             f"{where}: '{name}' is a list, found {value!r}; give it as "

@@ -212,9 +212,15 @@ def test_planted_keys_that_nothing_reads_are_found(planted):
     assert unread(used, paths) == ["num_head"]
     # Without a reader, keys that are read are not.
     script = recipe.parents[1] / "train.py"
-    script.write_text(script.read_text().replace('["valid_rows"]', '["x"]'))
+    text = script.read_text().replace('["valid_rows"]', '["x"]')
+    script.write_text(
+        text.replace("hparams, TokenPlan", "hparams, open_stores")
+    )
     outside = read_from_outside(recipe, BRAINS)
-    assert unread(recipe, outside) == ["valid_rows", "warm_up"]
+    assert unread(recipe, outside) == [
+        *("stages", "row_length", "rows_per_step", "packing", "valid_rows"),
+        "warm_up",
+    ]
 
 
 def test_planted_run_options_and_late_seeds_are_found(planted):
