@@ -3,12 +3,13 @@
 from collections import Counter
 from pathlib import Path
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-_SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"))
-_SIZES += ((1e6, "100K<n<1M"), (1e7, "1M<n<10M"), (1e8, "10M<n<100M"))
+_SIZES = {
+    **{1e3: "n<1K", 1e4: "1K<n<10K", 1e5: "10K<n<100K"},
+    **{1e6: "100K<n<1M", 1e7: "1M<n<10M", 1e8: "10M<n<100M"},
+}
 
 
 def corpus_hours(splits):
@@ -21,18 +22,14 @@ def corpus_hours(splits):
     for split, path in splits.items():
         seconds, rates, rows = Counter(), set(), 0
         for batch in pq.ParquetFile(path).iter_batches(65536, columns=names):
-            table = pc.divide(
-                pc.cast(batch.column("num_samples"), "float64"),
-                batch.column("sample_rate"),
+            language, speaker, samples, rate = (
+                batch.column(name).to_pylist() for name in names
             )
-            for language, speaker, length in zip(
-                batch.column("language").to_pylist(),
-                batch.column("speaker").to_pylist(),
-                table.to_pylist(),
-                strict=True,
+            for one, voice, *length in zip(
+                language, speaker, samples, rate, strict=True
             ):
-                seconds[language, speaker] += length
-            rates |= set(pc.unique(batch.column("sample_rate")).to_pylist())
+                seconds[one, voice] += length[0] / length[1]
+            rates |= set(rate)
             rows += len(batch)
         found[split] = {"rows": rows, "seconds": seconds, "rates": rates}
     return found
@@ -52,7 +49,9 @@ def dataset_card(options, hours, plan, features):
         if len(languages) > 1
         else "monolingual",
         "size_categories": [
-            next((name for top, name in _SIZES if total < top), "n>100M")
+            next(
+                (name for top, name in _SIZES.items() if total < top), "n>100M"
+            )
         ],
         "tags": ["speech", "stories", "sentence-aligned"],
         "configs": [
@@ -108,27 +107,24 @@ def _sizes(folder, hours):
 
 
 def _hours_table(hours, languages):
-    lines = [
-        "## Hours\n",
-        f"| split | rows | {' | '.join(languages)} |",
-        "| --- | --- |" + " --- |" * len(languages),
-    ]
-    sums = Counter()
+    splits, speakers = {}, {}
     for split, one in hours.items():
-        by_language = Counter()
+        row = f"{split} | {one['rows']}"
         for (language, speaker), seconds in one["seconds"].items():
-            by_language[language] += seconds / 3600
-            sums[speaker, language] += seconds / 3600
-        cells = [f"{by_language[language]:.2f}" for language in languages]
-        lines.append(f"| {split} | {one['rows']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"| speaker | {' | '.join(languages)} |",
-        "| --- |" + " --- |" * len(languages),
-    ]
-    for speaker in sorted({key[0] for key in sums}):
-        cells = [f"{sums[speaker, language]:.2f}" for language in languages]
-        lines.append(f"| {speaker} | {' | '.join(cells)} |")
+            for table, name in ((splits, row), (speakers, speaker)):
+                cells = table.setdefault(name, Counter())
+                cells[language] += seconds / 3600
+    lines = ["## Hours"]
+    for head, table, names in (
+        ("split | rows", splits, splits),
+        ("speaker", speakers, sorted(speakers)),
+    ):
+        width = head.count("|") + 1 + len(languages)
+        lines += ["", f"| {head} | {' | '.join(languages)} |"]
+        lines.append("|" + " --- |" * width)
+        for name in names:
+            cells = [f"{table[name][language]:.2f}" for language in languages]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 

@@ -42,32 +42,27 @@ GROUP = 200  # rows in a row group, the hub's unit of reading
 def parse_arguments(arguments):
     """Read the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="gets the dataset")
-    parser.add_argument(
-        "--manifests", nargs="+", required=True, metavar="SPLIT=FILE"
-    )
-    parser.add_argument("--name", required=True, help="title of the card")
-    parser.add_argument(
-        "--license", required=True, help="the hub's name, such as cc-by-4.0"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", type=Path, help="gets the dataset")
+    add("--manifests", nargs="+", required=True, metavar="SPLIT=FILE")
+    add("--name", required=True, help="title of the card")
+    add("--license", required=True, help="the hub's name, such as cc-by-4.0")
+    add(
         "--sources",
         type=Path,
         required=True,
         help="Markdown for the card: texts and voices, and their licences",
     )
-    parser.add_argument(
+    add(
         "--made_by",
         type=Path,
         nargs="*",
         default=[],
         help="hyperparams.yaml, plan.json, voices.json: what made the corpus",
     )
-    parser.add_argument("--audio", choices=("bytes", "paths"), default="bytes")
-    parser.add_argument("--rows_per_shard", type=int, default=5000)
-    parser.add_argument(
-        "--check", type=int, default=100, help="audio files compared a split"
-    )
+    add("--audio", choices=("bytes", "paths"), default="bytes")
+    add("--rows_per_shard", type=int, default=5000)
+    add("--check", type=int, default=100, help="audio files compared a split")
     return parser.parse_args(arguments)
 
 
@@ -94,14 +89,10 @@ def make_features(path, audio, rate):
     """Say what the hub shall take the columns for."""
     import datasets
 
-    kinds = {"sentence": "int32", "num_samples": "int64"}
-    kinds["sample_rate"] = "int32"
-    names = [*MANIFEST.names]
+    kinds = {field.name: str(field.type) for field in MANIFEST}
     if "text" in pq.read_schema(path).names:
-        names.append("text")
-    features = {
-        name: datasets.Value(kinds.get(name, "string")) for name in names
-    }
+        kinds["text"] = "string"
+    features = {name: datasets.Value(kind) for name, kind in kinds.items()}
     if audio == "bytes":
         features["audio"] = datasets.Audio(sampling_rate=rate, decode=True)
     return datasets.Features(features)
@@ -140,14 +131,13 @@ def with_audio(rows, manifest, folder, audio):
     return rows
 
 
-def write_shards(split, manifest, folder, schema, audio, rows_per_shard):
+def write_shards(split, manifest, schema, options):
     """Write the shards of a split that are not there yet."""
     total = pq.ParquetFile(manifest).metadata.num_rows
-    count = -(-total // rows_per_shard)
-    parts = itertools.groupby(
-        cut(manifest, rows_per_shard), key=lambda one: one[0]
-    )
-    for shard, batches in parts:
+    folder, size = options.folder, options.rows_per_shard
+    count = -(-total // size)
+    parts = cut(manifest, size)
+    for shard, batches in itertools.groupby(parts, key=lambda one: one[0]):
         path = folder / "data" / f"{split}-{shard:05d}-of-{count:05d}.parquet"
         if path.is_file():
             continue
@@ -157,7 +147,7 @@ def write_shards(split, manifest, folder, schema, audio, rows_per_shard):
         ):
             for _, batch in batches:
                 rows = batch.select(schema.names).to_pylist()
-                rows = with_audio(rows, manifest, folder, audio)
+                rows = with_audio(rows, manifest, folder, options.audio)
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         print(path)
 
@@ -189,18 +179,10 @@ def main(arguments=None):
             remove_temporary(inner)
         rates = {rate for one in hours.values() for rate in one["rates"]}
         rate = rates.pop() if len(rates) == 1 else None
-        features = make_features(
-            next(iter(splits.values())), options.audio, rate
-        )
+        first = next(iter(splits.values()))
+        features = make_features(first, options.audio, rate)
         for split, manifest in splits.items():
-            write_shards(
-                split,
-                manifest,
-                folder,
-                features.arrow_schema,
-                options.audio,
-                options.rows_per_shard,
-            )
+            write_shards(split, manifest, features.arrow_schema, options)
         card = dataset_card(options, hours, plan, features)
         write_atomic(folder / "README.md", card)
         print(check_dataset(folder, splits, options.audio, options.check))

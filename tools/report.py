@@ -15,7 +15,6 @@ from pathlib import Path
 
 from report_audio import spoken_examples
 from report_page import render
-from speechbrain_slm.utils.tables import markdown_row
 
 from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
 from speechbrain_slm.utils.atomic import write_atomic, write_json
@@ -28,6 +27,7 @@ from speechbrain_slm.utils.schema import (
     read_shaped,
     whole,
 )
+from speechbrain_slm.utils.tables import markdown_row
 
 # Tokens that belong to no language.
 NO_UNITS = ("boundary", "tag", "padding")
