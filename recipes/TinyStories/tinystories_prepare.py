@@ -6,15 +6,16 @@ that change is withdrawn before they do: whenever a run is killed, the manifests
 that are there fit the text and the items.
 """
 
-import itertools
 import logging
 
-import pyarrow as pa
-
+from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
 from speechbrain_slm.utils.speakers import check_speaker_per, draw_speaker
-from speechbrain_slm.utils.story_tables import write_stories
-from speechbrain_slm.utils.tables import ITEMS, STORIES
+from speechbrain_slm.utils.story_tables import (
+    stories_table,
+    story_rows,
+    write_stories,
+)
 
 logger = logging.getLogger(__name__)
 SOURCES = ("mini",)
@@ -96,12 +97,22 @@ def prepare_tinystories(
         for split, number in (("train", num_train), ("valid", num_valid))
     }
     tests = grammar.generate(num_cloze, "test", seed, languages)
-    rows["cloze"] = _cloze_stories(tests, seed, speakers)
     tables = {
-        split: _stories_table(content, languages)
+        split: stories_table(content, ["speaker", *languages])
         for split, content in rows.items()
     }
-    items = pa.Table.from_pylist(_items(tests, languages), schema=ITEMS)
+    items = [
+        ClozeItem(
+            story.story_id,
+            {key: text[:-1] for key, text in story.sentences.items()},
+            {key: text[-1] for key, text in story.sentences.items()},
+            story.wrong_ending,
+        )
+        for story in tests
+    ]
+    tables["cloze"], items = cloze_tables(
+        items, topic_endings(tests, seed), languages, seed, speakers
+    )
     paths = write_stories(output_folder, tables, items, MAKER)
     logger.info(
         "%d training, %d validation and %d cloze stories; %d cloze items",
@@ -113,73 +124,15 @@ def prepare_tinystories(
     return paths
 
 
-def _rows(story_id, speaker, sentences):
-    """One row a sentence, from {language: sentences}."""
-    return [
-        {"story_id": story_id, "sentence": number, "speaker": speaker, **texts}
-        for number, texts in enumerate(
-            dict(zip(sentences, aligned, strict=True))
-            for aligned in zip(*sentences.values(), strict=True)
-        )
-    ]
-
-
 def _whole_stories(stories, seed, speakers, speaker_per):
     rows = []
     for story in stories:
         name = story.story_id
-        told = _rows(name, draw_speaker(seed, name, speakers), story.sentences)
+        speaker = draw_speaker(seed, name, speakers)
+        told = story_rows(name, story.sentences, speaker=speaker)
         if speaker_per == "sentence":
             for row in told:
                 number = row["sentence"]
                 row["speaker"] = draw_speaker(seed, name, speakers, number)
         rows += told
     return rows
-
-
-def _cloze_stories(stories, seed, speakers):
-    """Prompts and endings; all of an item by the same speaker.
-
-    A voice of its own would tell the ending of another story from the right
-    one.
-    """
-    rows = []
-    others = topic_endings(stories, seed)
-    for story, other in zip(stories, others, strict=True):
-        off_topic = stories[other].sentences
-        parts = {
-            "prompt": {key: s[:-1] for key, s in story.sentences.items()},
-            "right": {key: s[-1:] for key, s in story.sentences.items()},
-            "wrong": {key: (s,) for key, s in story.wrong_ending.items()},
-            "topic": {key: s[-1:] for key, s in off_topic.items()},
-        }
-        speaker = draw_speaker(seed, story.story_id, speakers)
-        for part, sentences in parts.items():
-            rows += _rows(f"{story.story_id}.{part}", speaker, sentences)
-    return rows
-
-
-def _stories_table(rows, languages):
-    columns = ["speaker", *languages]
-    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
-
-
-def _items(stories, languages):
-    """One item a story, benchmark and direction."""
-    return [
-        {
-            "item_id": story.story_id,
-            "benchmark": benchmark,
-            "prompt_language": prompt_language,
-            "ending_language": ending_language,
-            "prompt": f"{story.story_id}.prompt",
-            "right": f"{story.story_id}.right",
-            "wrong": f"{story.story_id}.{wrong}",
-        }
-        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
-        for prompt_language, ending_language in itertools.product(
-            languages, repeat=2
-        )
-        for story in stories
-    ]

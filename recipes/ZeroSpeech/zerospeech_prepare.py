@@ -6,7 +6,7 @@ and what is written can then never be that of other folders.
 
 from pathlib import Path
 
-from speechbrain_slm.benchmarks.prepared import write_prepared
+from speechbrain_slm.benchmarks.spoken_items import write_prepared
 from speechbrain_slm.benchmarks.utterance_pairs import (
     read_utterance_pairs,
 )

@@ -1,21 +1,24 @@
-"""Cloze items, and the tables in which they are spoken and scored."""
+"""Cloze items of text, and the tables in which they are spoken and scored."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from speechbrain_slm.benchmarks.spoken_items import Item, item_table
 from speechbrain_slm.benchmarks.topics import draw_topics
-from speechbrain_slm.utils.atomic import atomic_path
+from speechbrain_slm.utils.ledger import write_ledger
 from speechbrain_slm.utils.speakers import draw_speaker
-from speechbrain_slm.utils.story_tables import write_stories
-from speechbrain_slm.utils.tables import ITEMS, STORIES
+from speechbrain_slm.utils.story_tables import (
+    stories_table,
+    story_rows,
+    write_stories,
+)
 
 logger = logging.getLogger(__name__)
 # Beside the table: ``left_out.jsonl`` is that of the speech.
@@ -28,37 +31,30 @@ class ClozeItem(NamedTuple):
 
     Attributes
     ----------
-    item_id : str
-        Its name; no other item has it.
-    prompt : dict
-        The beginning: language -> sentences, as many in each language.
-    right : dict
-        The ending that follows: language -> sentence.
-    wrong : dict
-        The ending that does not.
+    item_id : Its name; no other item has it.
+    prompt : The beginning: language -> sentences, as many in each language.
+    right : The ending that follows: language -> sentence.
+    wrong : The ending that does not.
     """
 
     item_id: str
-    prompt: dict
-    right: dict
-    wrong: dict
+    prompt: dict[str, tuple[str, ...]]
+    right: dict[str, str]
+    wrong: dict[str, str]
 
 
 def write_cloze(
     output_folder: str | Path,
-    items: list[ClozeItem],
-    languages: list[str],
+    items: Sequence[ClozeItem],
+    languages: Sequence[str],
     seed: int,
-    speakers: list[str],
+    speakers: Sequence[str],
     ledger: Iterable[dict] = (),
-    sources: Iterable[str] = (),
-) -> dict:
+    sources: Iterable[str | Path] = (),
+) -> dict[str, Path]:
     """Write the stories table and the items table of a benchmark.
 
-    Story ``X.prompt`` holds an item's beginning, ``X.right`` and ``X.wrong``
-    its endings, and ``X.topic`` the right ending of another item. All are told
-    by one speaker, so that a voice cannot give the answer. An item for which
-    no other one is off its topic has no ``X.topic`` and is none of sTC.
+    An item for which no other one is off its topic is none of sTC.
 
     Arguments
     ---------
@@ -82,15 +78,6 @@ def write_cloze(
         If there is no item, or no off-topic ending for any.
     FileExistsError
         If a file is in the way that another made; nothing is changed then.
-
-    Example
-    -------
-    >>> from speechbrain_slm.benchmarks.natural import load_natural
-    >>> from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
-    >>> folder = getfixture("tmp_path")
-    >>> paths = write_cloze(folder, load_natural(), ["fr"], 0, ["anna"])
-    >>> len(read_table(folder / "items.parquet", ITEMS, ITEMS_KEY))
-    240
     """
     ledger = list(ledger)
     if not items:
@@ -101,7 +88,12 @@ def write_cloze(
         )
     topics = draw_topics(items, languages, seed)
     without = [
-        item.item_id
+        {
+            "story_id": item.item_id,
+            "action": "dropped",
+            "reason": "no ending of another item is off its topic",
+            "detail": "not in sTC",
+        }
         for item, other in zip(items, topics, strict=True)
         if other is None
     ]
@@ -110,116 +102,81 @@ def write_cloze(
             f"each of the {len(items)} items shares a name or a word with the "
             "endings of all others, so none is off its topic; add items"
         )
-    ledger += [
-        {
-            "story_id": name,
-            "action": "dropped",
-            "reason": "no ending of another item is off its topic: not in sTC",
-        }
-        for name in without
-    ]
-    output_folder = Path(output_folder)
-    rows = _items(items, set(without), languages)
-    paths = write_stories(
-        output_folder,
-        {"cloze": _stories(items, topics, languages, seed, speakers)},
-        pa.Table.from_pylist(rows, schema=ITEMS),
-        MAKER,
-    )
-    write_ledger(output_folder / LEDGER, ledger)
+    stories, table = cloze_tables(items, topics, languages, seed, speakers)
+    paths = write_stories(output_folder, {"cloze": stories}, table, MAKER)
+    write_ledger(Path(output_folder) / LEDGER, ledger + without)
     logger.info(
         "%d cloze items, %d with an off-topic ending; %s has %d line(s)",
         len(items),
         len(items) - len(without),
         LEDGER,
-        len(ledger),
+        len(ledger) + len(without),
     )
     return paths
 
 
-def whole_table(items: list[ClozeItem], languages: list[str]) -> pa.Table:
+def cloze_tables(
+    items: Sequence[ClozeItem],
+    topics: Sequence[int | None],
+    languages: Sequence[str],
+    seed: int,
+    speakers: Sequence[str],
+) -> tuple[pa.Table, pa.Table]:
+    """Make the stories of items, and sSC and sTC in every direction.
+
+    Story ``X.prompt`` holds an item's beginning, ``X.right`` and ``X.wrong``
+    its endings, and ``X.topic`` the right ending of another item.
+
+    Arguments
+    ---------
+    topics : Of each item the other's index; None: it is none of sTC.
+    """
+    rows = []
+    for item, other in zip(items, topics, strict=True):
+        endings = {"right": item.right, "wrong": item.wrong}
+        if other is not None:
+            endings["topic"] = items[other].right
+        # One speaker tells all: a voice cannot give the answer.
+        speaker = draw_speaker(seed, item.item_id, speakers)
+        told = {"prompt": item.prompt} | {
+            part: {key: (text,) for key, text in ending.items()}
+            for part, ending in endings.items()
+        }
+        for part, texts in told.items():
+            name = f"{item.item_id}.{part}"
+            texts = {key: texts[key] for key in languages}
+            rows += story_rows(name, texts, speaker=speaker)
+    table = item_table(
+        Item(
+            item_id=item.item_id,
+            benchmark=benchmark,
+            prompt_language=one,
+            ending_language=two,
+            prompt=f"{item.item_id}.prompt",
+            right=f"{item.item_id}.right",
+            wrong=f"{item.item_id}.{wrong}",
+        )
+        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
+        for one, two in itertools.product(languages, repeat=2)
+        for item, other in zip(items, topics, strict=True)
+        if benchmark == "sSC" or other is not None
+    )
+    return stories_table(rows, ["speaker", *languages]), table
+
+
+def whole_table(
+    items: Iterable[ClozeItem], languages: Sequence[str]
+) -> pa.Table:
     """Put each item into one story: its prompt, then right, then wrong.
 
     This is what is translated: a translator that reads a story as context
     reads both endings with their prompt.
-
-    Returns
-    -------
-    A stories table.
     """
     rows = []
     for item in items:
-        sentences = {
-            language: (
-                *item.prompt[language],
-                item.right[language],
-                item.wrong[language],
-            )
-            for language in languages
+        texts = {
+            key: (*item.prompt[key], item.right[key], item.wrong[key])
+            for key in languages
         }
-        rows += _rows(item.item_id, sentences)
-    return _table(rows, languages)
-
-
-def _stories(items, topics, languages, seed, speakers):
-    rows = []
-    for item, other in zip(items, topics, strict=True):
-        parts = {
-            "prompt": item.prompt,
-            "right": {key: (item.right[key],) for key in languages},
-            "wrong": {key: (item.wrong[key],) for key in languages},
-        }
-        if other is not None:
-            ending = items[other].right
-            parts["topic"] = {key: (ending[key],) for key in languages}
-        speaker = draw_speaker(seed, item.item_id, speakers)
-        for part, texts in parts.items():
-            texts = {key: texts[key] for key in languages}
-            rows += _rows(f"{item.item_id}.{part}", texts, speaker=speaker)
-    return _table(rows, ["speaker", *languages])
-
-
-def _rows(story_id, texts, **others):
-    return [
-        {
-            "story_id": story_id,
-            "sentence": number,
-            **others,
-            **dict(zip(texts, aligned, strict=True)),
-        }
-        for number, aligned in enumerate(zip(*texts.values(), strict=True))
-    ]
-
-
-def _table(rows, columns):
-    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
-    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
-
-
-def _items(items, without_topic, languages):
-    return [
-        {
-            "item_id": item.item_id,
-            "benchmark": benchmark,
-            "prompt_language": prompt_language,
-            "ending_language": ending_language,
-            "prompt": f"{item.item_id}.prompt",
-            "right": f"{item.item_id}.right",
-            "wrong": f"{item.item_id}.{wrong}",
-        }
-        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
-        for prompt_language, ending_language in itertools.product(
-            languages, repeat=2
-        )
-        for item in items
-        if benchmark == "sSC" or item.item_id not in without_topic
-    ]
-
-
-def write_ledger(path: Path, entries: Iterable[dict]) -> None:
-    """Write what was left out, a line of JSON each."""
-    with atomic_path(path) as temporary:
-        lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
-        temporary.write_text(
-            "".join(f"{line}\n" for line in lines), encoding="utf-8"
-        )
+        rows += story_rows(item.item_id, texts)
+    return stories_table(rows, languages)

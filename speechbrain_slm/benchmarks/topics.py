@@ -1,11 +1,17 @@
 """Endings that are off a story's topic: the negatives of sTC."""
 
+from __future__ import annotations
+
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from speechbrain_slm.utils.hashing import identity_of
+
+if TYPE_CHECKING:
+    from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
 
 # Words that two stories may share without being about the same things.
 STOP_WORDS = {
@@ -70,14 +76,11 @@ _CAPITALS = {"de"}
 def topic_words(sentences: Iterable[str], language: str) -> set[str]:
     """Collect what some sentences are about: content words and names.
 
+    The words are in small letters and cut after five, the names as they are.
     Inflected forms are the same word if their first five letters are
     (*plant*, *planted*, *plantes*). A name is a word with a capital that does
     not begin its sentence; it counts even where it is spelled like a stop
     word (*Will*).
-
-    Returns
-    -------
-    The words, in small letters and cut after five, and the names.
 
     Example
     -------
@@ -88,26 +91,21 @@ def topic_words(sentences: Iterable[str], language: str) -> set[str]:
     for sentence in sentences:
         words = _WORD.findall(sentence)
         for number, word in enumerate(words):
+            capital = number and len(word) > 1 and word[0].isupper()
             if word.lower() not in _STOP_WORDS[language]:
                 found.add(word.lower()[:_STEM])
-            elif _looks_like_a_name(number, word, language):
+            elif capital and language not in _CAPITALS:
                 found.add(word)
     return found
 
 
-def _looks_like_a_name(number, word, language):
-    if language in _CAPITALS or number == 0:
-        return False
-    return word[0].isupper() and len(word) > 1
-
-
-def draw_topics(items, languages: list[str], seed: int) -> list:
+def draw_topics(
+    items: Sequence[ClozeItem], languages: Sequence[str], seed: int
+) -> list[int | None]:
     """Draw for each item another one whose right ending is off its topic.
 
     Arguments
     ---------
-    items : list of ClozeItem
-        The items.
     languages
         Their languages. Words are compared in those of them with stop words.
 
@@ -130,17 +128,23 @@ def draw_topics(items, languages: list[str], seed: int) -> list:
             f"{', '.join(_STOP_WORDS)}. Add one, or its stop words to "
             "STOP_WORDS in speechbrain_slm/benchmarks/topics.py."
         )
-    endings, stories = [], []
-    for item in items:
-        ending, story = set(), set()
-        for language in compared:
-            # The same spelling in two languages need not be one word.
-            words = topic_words([item.right[language]], language)
-            ending |= {(language, word) for word in words}
-            words = topic_words(item.prompt[language], language)
-            story |= {(language, word) for word in words}
-        endings.append(ending)
-        stories.append(story | ending)
+
+    def words(texts):
+        # The same spelling in two languages need not be one word.
+        return {
+            (language, word)
+            for language in compared
+            for word in topic_words(texts[language], language)
+        }
+
+    endings = [
+        words({key: [text] for key, text in item.right.items()})
+        for item in items
+    ]
+    stories = [
+        words(item.prompt) | ending
+        for item, ending in zip(items, endings, strict=True)
+    ]
     digest = identity_of([seed, "off-topic endings"])
     rng = np.random.default_rng(int(digest, 16))
     order = rng.permutation(len(items))

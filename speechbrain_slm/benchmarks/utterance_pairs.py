@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.prepared import AUDIO, Clip
-from speechbrain_slm.utils.files import as_stored, files_in, nfc
+from speechbrain_slm.benchmarks.spoken_items import Clip, Item, audio_in
+from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.tables import read_table
 
 FOLDERS = {"right": "correct", "wrong": "wrong"}
@@ -29,8 +29,8 @@ TABLES = (".csv", ".parquet")
 
 def read_utterance_pairs(
     source: str | Path, benchmark: str, language: str, speaker: str = "unknown"
-) -> tuple[list[Clip], list[dict]]:
-    """Read pairs of utterances from two folders or from a table.
+) -> tuple[list[Clip], list[Item]]:
+    """Read pairs of utterances, which have no prompt.
 
     Arguments
     ---------
@@ -43,13 +43,6 @@ def read_utterance_pairs(
         model with language tags needs one of its own languages here.
     speaker : Who speaks, where no table says it.
 
-    Returns
-    -------
-    list of Clip
-        All audio.
-    list of dict
-        The items, without a prompt.
-
     Raises
     ------
     FileNotFoundError
@@ -59,65 +52,49 @@ def read_utterance_pairs(
         ``utils.tables.read_table``).
     """
     source = Path(source)
-    if source.suffix in TABLES:
-        rows = _read_table(source)
-    else:
-        rows = _read_folders(source)
+    read = _read_table if source.suffix in TABLES else _read_folders
     clips, items = [], []
-    for row in rows:
+    for row in read(source):
         names = {side: f"{benchmark}.{row['pair']}.{side}" for side in FOLDERS}
-        clips += [
-            Clip(
-                names[side],
-                language,
-                row.get("speaker") or speaker,
-                row[side],
-            )
-            for side in FOLDERS
-        ]
+        teller = row.get("speaker") or speaker
+        clips += [Clip(names[s], language, teller, row[s]) for s in FOLDERS]
         items.append(
-            {
-                "item_id": row["pair"],
-                "benchmark": benchmark,
-                "prompt_language": language,
-                "ending_language": language,
-                "prompt": "",
+            Item(
+                item_id=row["pair"],
+                benchmark=benchmark,
+                prompt_language=language,
+                ending_language=language,
+                prompt="",
                 **names,
-                "group": row.get("group") or "",
-                "subset": row.get("subset") or "",
-            }
+                group=row.get("group") or "",
+                subset=row.get("subset") or "",
+            )
         )
     return clips, items
 
 
 def _read_folders(source):
-    sides = {}
-    for side, name in FOLDERS.items():
-        folder = source / name
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder} is no folder; expected {source} to hold "
-                f"{' and '.join(FOLDERS.values())}, or to be a table "
-                f"({' or '.join(TABLES)})"
-            )
-        sides[side] = {}
-        for path in files_in(folder, deep=False):
-            if path.suffix.lower() not in AUDIO:
-                continue
-            name = nfc(path.stem)
+    expected = (
+        f"{source} to hold {' and '.join(FOLDERS.values())}, or to be a table "
+        f"({' or '.join(TABLES)})"
+    )
+    sides = {side: {} for side in FOLDERS}
+    for side, folder in FOLDERS.items():
+        for name, path in audio_in(source / folder, expected):
             other = sides[side].setdefault(name, path)
             if other != path:
                 raise ValueError(
-                    f"{folder}: '{name}' stands twice: {other.name} and "
-                    f"{path.name}. Remove one of them."
+                    f"{source / folder}: '{name}' stands twice: {other.name} "
+                    f"and {path.name}. Remove one of them."
                 )
     alone = sorted(sides["right"].keys() ^ sides["wrong"].keys())
     if alone:
-        side = "right" if alone[0] in sides["right"] else "wrong"
-        other = "wrong" if side == "right" else "right"
+        here, there = sorted(
+            FOLDERS, key=lambda one: alone[0] not in sides[one]
+        )
         raise ValueError(
-            f"{sides[side][alone[0]]} has no partner in "
-            f"{source / FOLDERS[other]} ({len(alone)} such file(s)); expected "
+            f"{sides[here][alone[0]]} has no partner in "
+            f"{source / FOLDERS[there]} ({len(alone)} such file(s)); expected "
             "a file of the same name in both. Unpack the benchmark again, or "
             "remove what is alone."
         )
@@ -132,9 +109,6 @@ def _read_table(source):
     table = read_table(source, schema, ("pair",), optional=OPTIONAL, advice="")
     # A path that is absolute stays as it is.
     return [
-        {
-            **row,
-            **{side: as_stored(source.parent / row[side]) for side in FOLDERS},
-        }
+        row | {side: as_stored(source.parent / row[side]) for side in FOLDERS}
         for row in table.to_pylist()
     ]

@@ -20,12 +20,12 @@ keys, and what has no partner is an error.
 """
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.prepared import Clip
+from speechbrain_slm.benchmarks.spoken_items import Clip, Item
 from speechbrain_slm.utils.files import as_stored, files_in, nfc
 from speechbrain_slm.utils.tables import read_table
 
@@ -36,12 +36,11 @@ OUT_OF_VOCABULARY = "out-of-vocabulary"
 COLUMNS = ("id", "filename", "voice", "correct")
 
 
-@dataclass(frozen=True)
-class _Layout:
+class _Layout(NamedTuple):
     """Which columns a benchmark adds, and those that name a pair."""
 
-    columns: tuple
-    pair: tuple
+    columns: tuple[str, ...]
+    pair: tuple[str, ...]
 
 
 LAYOUTS = {
@@ -52,23 +51,18 @@ LAYOUTS = {
 
 def read_zerospeech(
     folder: str | Path, benchmark: str
-) -> tuple[list[Clip], list[dict]]:
+) -> tuple[list[Clip], list[Item]]:
     """Read a folder of ``gold.csv`` and WAV files.
+
+    The items have no prompt. Their ``group`` is the pair, whose voices count
+    once; ``subset`` says for sWUGGY whether the word is ``in-vocabulary`` or
+    ``out-of-vocabulary`` (empty where the table has no frequency), and for
+    sBLIMP the phenomenon.
 
     Arguments
     ---------
     folder : ``.../lexical/dev`` or the like.
     benchmark : ``sWUGGY`` or ``sBLIMP``.
-
-    Returns
-    -------
-    list of Clip
-        All audio, in English.
-    list of dict
-        The items, without a prompt. ``group`` is the pair, whose voices count
-        once; ``subset`` says for sWUGGY whether the word is
-        ``in-vocabulary`` or ``out-of-vocabulary`` (empty where the table has
-        no frequency), and for sBLIMP the phenomenon.
 
     Raises
     ------
@@ -87,17 +81,12 @@ def read_zerospeech(
     gold = folder / GOLD
     rows = _read_gold(gold, layout)
     _refuse_surplus(folder, rows)
-    clips = [
-        Clip(
-            f"{benchmark}.{row['filename']}",
-            LANGUAGE,
-            row["voice"],
-            as_stored(folder / f"{row['filename']}.wav"),
-        )
-        for row in rows
-    ]
-    sides = {}
+    clips = []
+    sides: dict[tuple, dict[str, list[dict]]] = {}
     for row in rows:
+        path = as_stored(folder / f"{row['filename']}.wav")
+        name = f"{benchmark}.{row['filename']}"
+        clips.append(Clip(name, LANGUAGE, row["voice"], path))
         key = (*(row[name] for name in layout.pair), row["voice"])
         sides.setdefault(key, {"1": [], "0": []})[row["correct"]].append(row)
     items = []
@@ -105,17 +94,17 @@ def read_zerospeech(
         _refuse_single(gold, layout, key, side)
         # As a rule one each; the official score, too, compares each with each.
         items += [
-            {
-                "item_id": f"{right['filename']}+{wrong['filename']}",
-                "benchmark": benchmark,
-                "prompt_language": LANGUAGE,
-                "ending_language": LANGUAGE,
-                "prompt": "",
-                "right": f"{benchmark}.{right['filename']}",
-                "wrong": f"{benchmark}.{wrong['filename']}",
-                "group": "/".join(key[:-1]),
-                "subset": _subset(benchmark, right),
-            }
+            Item(
+                item_id=f"{right['filename']}+{wrong['filename']}",
+                benchmark=benchmark,
+                prompt_language=LANGUAGE,
+                ending_language=LANGUAGE,
+                prompt="",
+                right=f"{benchmark}.{right['filename']}",
+                wrong=f"{benchmark}.{wrong['filename']}",
+                group="/".join(key[:-1]),
+                subset=_subset(benchmark, right),
+            )
             for right in side["1"]
             for wrong in side["0"]
         ]
@@ -125,11 +114,11 @@ def read_zerospeech(
 def _read_gold(gold, layout):
     columns = (*COLUMNS, *layout.columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
-    # Non-words have no frequency.
     advice = (
         f"It comes with the benchmark's audio: name the folder that holds "
         f"{GOLD} and the WAV files, such as lexical/dev"
     )
+    # Non-words have no frequency.
     table = read_table(
         gold, schema, ("filename",), ("frequency",), advice=advice
     )

@@ -14,7 +14,7 @@ from chat_server import chat_server, fake_translation
 from processes import LM, ROOT, TINY_LM, command, kill, run, start, wait_until
 from tinystories_example import write_tinystories
 
-from speechbrain_slm.benchmarks.natural import load_natural
+from speechbrain_slm.benchmarks.cloze_files import load_natural
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.hashing import sha256_file
 

@@ -1,7 +1,7 @@
 """Prepare cloze items: spoken stories of others, and endings with prompts.
 
 A flat folder of spoken StoryCloze, whole stories or prompts and endings (see
-``speechbrain_slm/benchmarks/story_cloze.py``):
+``speechbrain_slm/benchmarks/spoken_story_cloze.py``):
 
     python cloze_prepare.py read sSC --layout pairs --folders en=data/sSC \
         --output_folder results/sSC
@@ -28,13 +28,13 @@ the first into a store, which the cloze recipe scores by the second.
 import logging
 from pathlib import Path
 
-from speechbrain_slm.benchmarks.joined import join_items
-from speechbrain_slm.benchmarks.off_topic import write_topic_items
-from speechbrain_slm.benchmarks.prepared import write_prepared
-from speechbrain_slm.benchmarks.story_cloze import (
+from speechbrain_slm.benchmarks.joined_endings import join_items
+from speechbrain_slm.benchmarks.spoken_items import write_prepared
+from speechbrain_slm.benchmarks.spoken_story_cloze import (
     PARTS,
     read_story_cloze,
 )
+from speechbrain_slm.benchmarks.topic_items import write_topic_items
 from speechbrain_slm.utils.ranges import RANGES, check_value
 from speechbrain_slm.utils.running import run_script, script_parser
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from speechbrain_slm.benchmarks.natural import load_natural
+from speechbrain_slm.benchmarks.cloze_files import load_natural
 
 ITEMS = load_natural()
 LANGUAGES = ("en", "fr")

@@ -10,14 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from speechbrain_slm.benchmarks.cloze_files import load_natural, read_cloze
 from speechbrain_slm.benchmarks.cloze_texts import (
     LEDGER,
     ClozeItem,
     whole_table,
     write_cloze,
 )
-from speechbrain_slm.benchmarks.natural import load_natural
-from speechbrain_slm.benchmarks.readers import read_cloze
 from speechbrain_slm.benchmarks.topics import draw_topics, topic_words
 from speechbrain_slm.speech import merging
 from speechbrain_slm.utils.ownership import mark_of

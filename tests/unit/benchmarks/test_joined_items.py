@@ -18,7 +18,7 @@ from units_example import (
     write_manifest,
 )
 
-from speechbrain_slm.benchmarks.joined import join_items
+from speechbrain_slm.benchmarks.joined_endings import join_items
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.utils.tables import ITEMS, write_table

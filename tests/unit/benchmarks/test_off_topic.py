@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speechbrain_slm.benchmarks.off_topic import write_topic_items
+from speechbrain_slm.benchmarks.topic_items import write_topic_items
 from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     ITEMS,

@@ -1,7 +1,6 @@
 """Layouts of published benchmarks, made small, and every way to break one."""
 
 import csv
-import dataclasses
 import shutil
 from unicodedata import normalize
 
@@ -10,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from speechbrain_slm.benchmarks import prepared as prepared_module
-from speechbrain_slm.benchmarks.prepared import Clip, write_prepared
-from speechbrain_slm.benchmarks.story_cloze import read_story_cloze
+from speechbrain_slm.benchmarks import spoken_items
+from speechbrain_slm.benchmarks.spoken_items import Clip, write_prepared
+from speechbrain_slm.benchmarks.spoken_story_cloze import read_story_cloze
 from speechbrain_slm.benchmarks.utterance_pairs import (
     read_utterance_pairs,
 )
@@ -205,15 +204,15 @@ def test_manifest_and_items_are_of_one_run(tmp_path, monkeypatch):
     write_prepared(out, *found)
     before = {path: path.read_bytes() for path in out.glob("*.parquet")}
     assert len(before) == 2
-    clips = [dataclasses.replace(c, speaker="tim") for c in found[0]]
-    real = prepared_module.write_table
+    clips = [c._replace(speaker="tim") for c in found[0]]
+    real = spoken_items.write_table
 
     def fails(path, table):
         if path.name == "items.parquet":
             raise OSError("the disk is gone")
         real(path, table)
 
-    monkeypatch.setattr(prepared_module, "write_table", fails)
+    monkeypatch.setattr(spoken_items, "write_table", fails)
     with pytest.raises(OSError, match="the disk is gone"):
         write_prepared(out, clips, found[1])
     assert {path: path.read_bytes() for path in before} == before
@@ -358,7 +357,7 @@ def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
     text = (folder / "gold.csv").read_text()
     (folder / "gold.csv").write_text(text.replace("B,0,tapir", "B,,tapir"))
     _, items = read_zerospeech(folder, "sWUGGY")
-    subsets = {item["right"]: item["subset"] for item in items}
+    subsets = {item.right: item.subset for item in items}
     assert subsets["sWUGGY.hh"] == ""
     assert subsets["sWUGGY.bb"] == "out-of-vocabulary"
 
@@ -464,8 +463,8 @@ def test_names_that_look_like_numbers_in_a_table_of_pairs(code_switched):
     )
     clips, items = read_utterance_pairs(table, "mine", "fr")
     assert [clip.speaker for clip in clips] == ["1089"] * 2 + ["1221"] * 2
-    assert [item["group"] for item in items] == ["01", "1"]
-    assert [item["subset"] for item in items] == ["007", "7"]
+    assert [item.group for item in items] == ["01", "1"]
+    assert [item.subset for item in items] == ["007", "7"]
 
 
 def test_pairs_that_are_none(tmp_path, code_switched):

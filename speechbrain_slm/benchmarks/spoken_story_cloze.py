@@ -16,10 +16,10 @@ identifiers agree give items in every direction.
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from speechbrain_slm.benchmarks.prepared import AUDIO, Clip
-from speechbrain_slm.utils.files import files_in, nfc
+from speechbrain_slm.benchmarks.spoken_items import AUDIO, Clip, Item, audio_in
 
 PARTS = {
     "pairs": ("correct", "incorrect"),
@@ -29,26 +29,21 @@ INDEX = re.compile(r"\d+_(?=.)")
 
 
 def read_story_cloze(
-    folders: dict, layout: str, benchmark: str, speaker: str = "unknown"
-) -> tuple[list[Clip], list[dict]]:
+    folders: Mapping[str, str | Path],
+    layout: str,
+    benchmark: str,
+    speaker: str = "unknown",
+) -> tuple[list[Clip], list[Item]]:
     """Read flat folders of stories, one folder a language.
+
+    ``pairs`` give items of each language, ``triples`` of each pair of them.
 
     Arguments
     ---------
-    folders
-        language -> folder. ``.wav`` and ``.flac`` files count; transcripts
-        beside them do not.
+    folders : Language -> folder.
     layout : ``pairs`` or ``triples``, see above.
     benchmark : What the items are called: ``sSC``, ``sTC``.
     speaker : Who speaks; nothing in the layouts says it.
-
-    Returns
-    -------
-    list of Clip
-        All audio.
-    list of dict
-        The items: for ``pairs`` of each language, for ``triples`` of each
-        pair of languages.
 
     Raises
     ------
@@ -66,7 +61,7 @@ def read_story_cloze(
     >>> clips, items = read_story_cloze({"en": folder}, "pairs", "sSC")
     >>> [clip.story_id for clip in clips]
     ['sSC.tom.correct', 'sSC.tom.incorrect']
-    >>> items[0]["prompt"], items[0]["right"]
+    >>> items[0].prompt, items[0].right
     ('', 'sSC.tom.correct')
     """
     if layout not in PARTS:
@@ -77,49 +72,39 @@ def read_story_cloze(
         language: _read_folder(Path(folder), layout)
         for language, folder in folders.items()
     }
-    if layout == "triples":
+    has_prompt = "mutual" in PARTS[layout]
+    if has_prompt:
         _refuse_other_stories(folders, stories)
+        directions = list(itertools.product(stories, repeat=2))
+    else:
+        directions = [(language, language) for language in stories]
     clips = [
         Clip(f"{benchmark}.{story}.{part}", language, speaker, path)
         for language, found in stories.items()
         for story, files in sorted(found.items())
         for part, path in sorted(files.items())
     ]
-    directions = (
-        itertools.product(stories, repeat=2)
-        if layout == "triples"
-        else zip(stories, stories, strict=True)
-    )
     items = [
-        {
-            "item_id": story,
-            "benchmark": benchmark,
-            "prompt_language": prompt_language,
-            "ending_language": ending_language,
-            "prompt": (
-                f"{benchmark}.{story}.mutual" if layout == "triples" else ""
-            ),
-            "right": f"{benchmark}.{story}.correct",
-            "wrong": f"{benchmark}.{story}.incorrect",
-        }
-        for prompt_language, ending_language in directions
-        for story in sorted(stories[ending_language])
+        Item(
+            item_id=story,
+            benchmark=benchmark,
+            prompt_language=one,
+            ending_language=two,
+            prompt=f"{benchmark}.{story}.mutual" if has_prompt else "",
+            right=f"{benchmark}.{story}.correct",
+            wrong=f"{benchmark}.{story}.incorrect",
+        )
+        for one, two in directions
+        for story in sorted(stories[two])
     ]
     return clips, items
 
 
 def _read_folder(folder, layout):
     """Return story -> part -> file."""
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} is no folder; expected one of audio files"
-        )
-    parts = PARTS[layout]
-    stories = {}
-    for path in files_in(folder, deep=False):
-        if path.suffix.lower() not in AUDIO:
-            continue
-        story, _, part = nfc(path.stem).rpartition("_")
+    parts, stories = PARTS[layout], {}
+    for name, path in audio_in(folder, "one of audio files"):
+        story, _, part = name.rpartition("_")
         if layout == "pairs":
             story = INDEX.sub("", story, count=1)
         if not story or part not in parts:
@@ -128,25 +113,23 @@ def _read_folder(folder, layout):
                 f"{path} is of no story; the layout '{layout}' has "
                 f"{names}. Remove the file, or choose the other layout."
             )
-        files = stories.setdefault(story, {})
-        if part in files:
+        other = stories.setdefault(story, {}).setdefault(part, path)
+        if other != path:
             raise ValueError(
-                f"{folder}: story '{story}' stands twice: "
-                f"{files[part].name} and {path.name}. Remove one of them."
+                f"{folder}: story '{story}' stands twice: {other.name} and "
+                f"{path.name}. Remove one of them."
             )
-        files[part] = path
     if not stories:
         raise FileNotFoundError(
             f"{folder} holds no {' or '.join(AUDIO)} file; expected the "
             f"layout '{layout}'"
         )
     for story, files in sorted(stories.items()):
-        missing = [part for part in parts if part not in files]
-        if missing:
+        for part in (part for part in parts if part not in files):
             there = ", ".join(path.name for path in files.values())
             raise ValueError(
                 f"{folder}: story '{story}' has {there} but no file that "
-                f"ends in _{missing[0]}; expected {' and '.join(parts)}. Add "
+                f"ends in _{part}; expected {' and '.join(parts)}. Add "
                 "what is missing, or remove the story."
             )
     return stories

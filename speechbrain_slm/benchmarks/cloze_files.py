@@ -15,13 +15,20 @@ of names:
 Such a file holds one language. A ``.parquet`` file may be a stories table
 instead, which holds them all: an item is a story whose last two sentences are
 the right and the wrong ending (see ``whole_table``).
+
+The natural items come with the package.
 """
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
 from speechbrain_slm.utils.columns import check_columns
 from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
-from speechbrain_slm.utils.user_tables import SUFFIXES, as_text, iterate_rows
+from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 # Name, prompt, endings and answer, as they are published.
 _PUBLISHED = (
@@ -41,10 +48,37 @@ _PUBLISHED = (
     ),
 )
 _OURS = ("id", "prompt", "right", "wrong")
+NATURAL = Path(__file__).parent / "natural_items" / "items.yaml"
 
 
-def read_cloze(files: dict):
-    """Read the items of a benchmark and align their languages.
+def load_natural() -> list[ClozeItem]:
+    """Load the natural items, in English and French.
+
+    Example
+    -------
+    >>> items = load_natural()
+    >>> len(items), items[0].item_id
+    (120, 'natural-001-toothache')
+    """
+    text = NATURAL.read_text(encoding="utf-8")
+    return [
+        ClozeItem(
+            f"natural-{number:03d}-{entry['item']}",
+            {
+                language: tuple(line[language] for line in entry["prompt"])
+                for language in entry["right"]
+            },
+            entry["right"],
+            entry["wrong"],
+        )
+        for number, entry in enumerate(yaml.safe_load(text), start=1)
+    ]
+
+
+def read_cloze(
+    files: Mapping[str, str | Path],
+) -> tuple[list[ClozeItem], list[dict]]:
+    """Read the items of a benchmark and match their languages.
 
     An item that a language lacks, or with an empty sentence in one, is left
     out in all, with a line in the ledger.
@@ -88,26 +122,22 @@ def read_cloze(files: dict):
         path = check_file(path, f"cloze items in '{language}'")
         read[language] = _read(path, language)
     first = next(iter(read))
-    names = dict.fromkeys(name for one in read.values() for name in one)
     items, ledger = [], []
-    for name in names:
+    for name in dict.fromkeys(name for one in read.values() for name in one):
         if entry := _fault(name, read):
             ledger.append(entry)
             continue
-        one = {language: rows[name] for language, rows in read.items()}
-        for language, (prompt, *_, answer) in one.items():
-            expected = len(one[first][0]), one[first][-1]
+        rows = {language: found[name] for language, found in read.items()}
+        expected = len(rows[first][0]), rows[first][-1]
+        for language, (prompt, *_, answer) in rows.items():
             if (len(prompt), answer) != expected:
                 raise ValueError(
                     f"{files[language]}: item '{name}' has {len(prompt)} "
                     f"sentences and right ending {answer}; expected "
                     f"{expected[0]} and {expected[1]} as in {files[first]}"
                 )
-        parts = (
-            {language: row[part] for language, row in one.items()}
-            for part in range(3)
-        )
-        items.append(ClozeItem(name, *parts))
+        told = [{key: row[n] for key, row in rows.items()} for n in range(3)]
+        items.append(ClozeItem(name, *told))
     return items, ledger
 
 
@@ -131,11 +161,6 @@ def _fault(name, read):
 
 def _read(path, language):
     """Return an item's prompt, right, wrong and answer by its name."""
-    if path.suffix not in SUFFIXES:
-        raise ValueError(
-            f"{path}: expected one of {', '.join(SUFFIXES)}, found "
-            f"'{path.suffix}'"
-        )
     columns = _columns(path)
     if columns is None:
         rows = _read_stories(path, language)

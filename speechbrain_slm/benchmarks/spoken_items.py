@@ -1,18 +1,23 @@
-"""What becomes of every benchmark: a manifest of its audio, and its items."""
+"""What becomes of every spoken benchmark: a manifest of its audio, and items.
+
+Readers return clips (audio files under the names that they shall have in a
+unit store) and items (which of them is the right one); both are written here.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.utils.atomic import atomic_path, published_together
-from speechbrain_slm.utils.audio import EXACT, BadAudio, read_audio
-from speechbrain_slm.utils.files import as_stored
+from speechbrain_slm.utils.audio import EXACT, BadAudio, Sound, read_audio
+from speechbrain_slm.utils.files import as_stored, files_in, nfc
 from speechbrain_slm.utils.jobs import take_turns
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign
 from speechbrain_slm.utils.tables import (
@@ -31,32 +36,60 @@ MARK = "benchmark"
 AUDIO = (".wav", ".flac")
 
 
-@dataclass(frozen=True)
-class Clip:
-    """An audio file, and what a unit store shall call it.
+class Clip(NamedTuple):
+    """An audio file, and what a unit store shall call it."""
 
-    Arguments
-    ---------
-    story_id : str
-        Names it, together with its language.
-    language : str
-        What is spoken.
-    speaker : str
-        Who speaks.
-    path : Path
-        The file.
-    """
-
-    story_id: str
+    story_id: str  # names it, together with its language
     language: str
     speaker: str
     path: Path
 
 
+class Item(NamedTuple):
+    """A comparison, see ``utils.tables.ITEMS``: names of stories."""
+
+    item_id: str
+    benchmark: str
+    prompt_language: str
+    ending_language: str
+    prompt: str  # empty: none
+    right: str
+    wrong: str
+    group: str = ""
+    subset: str = ""
+
+
+def item_table(items: Iterable[Item]) -> pa.Table:
+    """Make the table of items, with the optional columns that one uses."""
+    rows = [item._asdict() for item in items]
+    optional = [
+        pa.field(name, pa.string())
+        for name in ITEMS_OPTIONAL
+        if any(row[name] for row in rows)
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema([*ITEMS, *optional]))
+
+
+def audio_in(folder: Path, expected: str) -> Iterator[tuple[str, Path]]:
+    """Yield a folder's audio files by their names, without the suffix.
+
+    Transcripts beside them, and what a system leaves, do not count.
+
+    Arguments
+    ---------
+    expected : What the folder should be, for the error.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; expected {expected}")
+    for path in files_in(folder, deep=False):
+        if path.suffix.lower() in AUDIO:
+            yield nfc(path.stem), path
+
+
 def write_prepared(
     output_folder: str | Path,
     clips: list[Clip],
-    items: list[dict],
+    items: list[Item],
     max_seconds: float | None = None,
 ) -> None:
     """Write the manifest and the items of a benchmark.
@@ -67,9 +100,6 @@ def write_prepared(
         Gets ``speech.parquet`` and ``items.parquet``, and ``audio/`` if
         anything is cropped.
     clips : All audio; one story of one sentence each.
-    items
-        Rows of ``utils.tables.ITEMS``, with ``group`` and ``subset`` where
-        the benchmark has them.
     max_seconds
         Longer files are cropped to their first so many seconds, as copies;
         the manifest's column ``note`` says which.
@@ -85,16 +115,11 @@ def write_prepared(
     output_folder = Path(output_folder)
     if not items:
         raise ValueError("the benchmark has no item; expected at least one")
-    counts = Counter((clip.story_id, clip.language) for clip in clips)
-    twice = [key for key, count in counts.items() if count > 1]
-    if twice:
-        paths = [
-            str(clip.path)
-            for clip in clips
-            if (clip.story_id, clip.language) == twice[0]
-        ]
+    counts = Counter(clip[:2] for clip in clips)
+    for name in (name for name in counts if counts[name] > 1):
+        paths = [str(clip.path) for clip in clips if clip[:2] == name]
         raise ValueError(
-            f"'{twice[0][0]}' ({twice[0][1]}) stands {len(paths)} times: "
+            f"'{name[0]}' ({name[1]}) stands {len(paths)} times: "
             f"{', '.join(paths)}; expected one audio file for each name"
         )
     missing = [clip.path for clip in clips if not as_stored(clip.path).exists()]
@@ -108,14 +133,7 @@ def write_prepared(
     cropped = sum(bool(row["note"]) for row in rows)
     note = [pa.field("note", pa.string())] if cropped else []
     manifest = pa.Table.from_pylist(rows, schema=pa.schema([*MANIFEST, *note]))
-    optional = [
-        pa.field(name, pa.string())
-        for name in ITEMS_OPTIONAL
-        if any(row.get(name) for row in items)
-    ]
-    schema = pa.schema([*ITEMS, *optional])
-    table = pa.Table.from_pylist(items, schema=schema)
-    publish_prepared(output_folder, manifest, table)
+    publish_prepared(output_folder, manifest, item_table(items))
     logger.info(
         "%s: %d audio files (%d cropped), %d items",
         output_folder,
@@ -128,13 +146,10 @@ def write_prepared(
 def publish_prepared(
     output_folder: Path, manifest: pa.Table, items: pa.Table
 ) -> None:
-    """Write a manifest and its items, both of them or neither.
+    """Write ``speech.parquet`` and ``items.parquet``, both or neither.
 
-    Arguments
-    ---------
-    output_folder
-        Gets ``speech.parquet`` and ``items.parquet``. Of two runs that write
-        to it at a time, one waits: both tables are of one run.
+    Of two runs that write to a folder at a time, one waits: both tables are of
+    one run.
 
     Raises
     ------
@@ -149,58 +164,12 @@ def publish_prepared(
             write_table(new / name, marked)
 
 
-def describe_audio(path: str | Path) -> dict:
-    """Say what a manifest says of an audio file.
-
-    Returns
-    -------
-    ``audio`` (absolute), ``num_samples``, ``sample_rate`` (Hz) and
-    ``sha256``.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read as audio to its end, or holds no sample.
-    """
-    return manifest_entry(path, open_audio(path, keep=None))
-
-
-def manifest_entry(path: str | Path, sound) -> dict:
-    """Say what a manifest says of an audio file that was read.
-
-    Arguments
-    ---------
-    sound : speechbrain_slm.utils.audio.Sound
-        What was read of it.
-
-    Returns
-    -------
-    See :func:`describe_audio`.
-    """
-    return {
-        "audio": str(Path(path).resolve()),
-        "num_samples": sound.num_samples,
-        "sample_rate": sound.sample_rate,
-        "sha256": sound.sha256,
-    }
-
-
-def open_audio(path: str | Path, **options: dict):
-    """Read an audio file, or refuse it by its name.
+def open_audio(path: str | Path, **options: Any) -> Sound:
+    """Read an audio file, or refuse it by its name: ValueError.
 
     Arguments
     ---------
     **options : For :func:`speechbrain_slm.utils.audio.read_audio`.
-
-    Returns
-    -------
-    speechbrain_slm.utils.audio.Sound
-        What was read of it.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read as audio to its end, or holds no sample.
     """
     try:
         return read_audio(path, **options)
@@ -211,14 +180,32 @@ def open_audio(path: str | Path, **options: dict):
         ) from error
 
 
+def manifest_entry(path: str | Path, sound: Sound | None = None) -> dict:
+    """Say what a manifest says of an audio file.
+
+    Arguments
+    ---------
+    sound : What was read of it; None: it is read.
+    """
+    if sound is None:
+        sound = open_audio(path, keep=None)
+    return {
+        "audio": str(Path(path).resolve()),
+        "num_samples": sound.num_samples,
+        "sample_rate": sound.sample_rate,
+        "sha256": sound.sha256,
+    }
+
+
 def _manifest_row(clip, output_folder, max_seconds):
+    entry = manifest_entry(clip.path)
     row = {
         "story_id": clip.story_id,
         "sentence": 0,
         "language": clip.language,
         "speaker": clip.speaker,
         "note": "",
-        **describe_audio(clip.path),
+        **entry,
     }
     if max_seconds is None:
         return row
@@ -233,18 +220,10 @@ def _manifest_row(clip, output_folder, max_seconds):
     # Named by what it is made of: two files of one name cannot meet.
     name = f"{row['sha256'][:32]}-{most}.wav"
     copy = output_folder / "audio" / name[:2] / name
-    _crop(clip.path, copy, most, row)
-    note = f"the first {most} of {row['num_samples']} samples of {row['audio']}"
-    return {**row, **describe_audio(copy), "note": note}
-
-
-def _crop(path, copy, count, row):
-    sound = open_audio(path, expected=row, dtype=None)
+    sound = open_audio(clip.path, expected=entry, dtype=None)
     subtype = sound.subtype if sound.subtype in EXACT else "FLOAT"
     with atomic_path(copy) as temporary:
-        soundfile.write(
-            temporary,
-            sound.samples[:count],
-            sound.sample_rate,
-            subtype=subtype,
-        )
+        wav = sound.samples[:most]
+        soundfile.write(temporary, wav, sound.sample_rate, subtype=subtype)
+    note = f"the first {most} of {row['num_samples']} samples of {row['audio']}"
+    return {**row, **manifest_entry(copy), "note": note}

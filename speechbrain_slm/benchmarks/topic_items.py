@@ -6,7 +6,6 @@ text, so that recordings of one's own can be scored.
 """
 
 import itertools
-import json
 import logging
 from pathlib import Path
 
@@ -14,13 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
-from speechbrain_slm.benchmarks.prepared import publish_prepared
+from speechbrain_slm.benchmarks.spoken_items import (
+    Item,
+    item_table,
+    publish_prepared,
+)
 from speechbrain_slm.benchmarks.topics import STOP_WORDS, draw_topics
-from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.ledger import Reasons, check_share
+from speechbrain_slm.utils.ledger import LEDGER, check_share, write_ledger
 from speechbrain_slm.utils.tables import (
-    ITEMS,
     MANIFEST,
     MANIFEST_KEY,
     check_alignment,
@@ -29,7 +30,6 @@ from speechbrain_slm.utils.tables import (
 
 logger = logging.getLogger(__name__)
 BENCHMARK = "sTC"
-LEDGER = "left_out.jsonl"
 
 
 def write_topic_items(
@@ -60,7 +60,7 @@ def write_topic_items(
     Raises
     ------
     ValueError
-        If the manifest's languages are not aligned, or no story makes an
+        If the manifest's languages are not matched, or no story makes an
         item.
     TooManyLeftOut
         If more stories than ``max_left_out`` make none.
@@ -70,24 +70,24 @@ def write_topic_items(
     languages = sorted(set(table["language"].to_pylist()))
     check_alignment(manifest, table, languages)
     stories = _stories(table)
-    drawn, reasons = _draw(stories, languages, seed)
-    ledger, counted = output_folder / LEDGER, Reasons()
-    with (
-        atomic_path(ledger) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
-        for name, reason in reasons.items():
-            counted.add(reason)
-            entry = {"story_id": name, "action": "dropped", "reason": reason}
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    drawn, left_out = _draw(stories, languages, seed)
+    ledger = output_folder / LEDGER
+    reasons = write_ledger(
+        ledger,
+        (
+            {"story_id": name, "action": "dropped"}
+            | {"reason": reason, "detail": detail}
+            for name, (reason, detail) in left_out.items()
+        ),
+    )
     if not drawn:
-        raise ValueError(f"{manifest}: no story makes an item: {counted}")
+        raise ValueError(f"{manifest}: no story makes an item: {reasons}")
     check_share(
         "stories",
-        len(reasons),
+        len(left_out),
         len(stories),
         max_left_out,
-        counted,
+        reasons,
         ledger,
         "Add stories, longer ones or of the same speakers.",
     )
@@ -97,7 +97,19 @@ def write_topic_items(
         for row in _rows(name, stories[name], stories[other], manifest.parent)
     ]
     speech = pa.Table.from_pylist(rows, schema=MANIFEST)
-    items = pa.Table.from_pylist(list(_items(drawn, languages)), schema=ITEMS)
+    items = item_table(
+        Item(
+            item_id=name,
+            benchmark=BENCHMARK,
+            prompt_language=one,
+            ending_language=two,
+            prompt=f"{name}.prompt",
+            right=f"{name}.right",
+            wrong=f"{name}.topic",
+        )
+        for one, two in itertools.product(languages, repeat=2)
+        for name in drawn
+    )
     publish_prepared(output_folder, speech, items)
     logger.info(
         "%s: %d items of %d stories", output_folder, len(items), len(drawn)
@@ -116,31 +128,30 @@ def _stories(table):
 
 def _draw(stories, languages, seed):
     """Draw for each story another one; say why some have none."""
-    reasons, groups = {}, {}
+    left_out, groups = {}, {}
     for name, story in stories.items():
         if missing := [one for one in languages if one not in story]:
-            reasons[name] = f"a language is missing: {missing[0]}"
-            continue
-        if len(story[languages[0]]) < 2:
-            reasons[name] = "a single sentence: no prompt is left"
-            continue
-        ending = tuple(story[language][-1]["speaker"] for language in languages)
-        groups.setdefault(ending, []).append(name)
+            left_out[name] = "a language is missing", missing[0]
+        elif len(story[languages[0]]) < 2:
+            left_out[name] = "a single sentence", "no prompt is left"
+        else:
+            speakers = tuple(story[one][-1]["speaker"] for one in languages)
+            groups.setdefault(speakers, []).append(name)
     drawn = {}
     for speakers, names in sorted(groups.items()):
-        if _has_text(stories, names, languages):
-            others = _by_topic(stories, names, languages, seed)
-        else:
-            others = _by_chance(stories, names, languages, seed)
+        by_topic = _has_text(stories, names, languages)
+        draw = _by_topic if by_topic else _by_chance
+        others = draw(stories, names, languages, seed)
         for name, other in zip(names, others, strict=True):
             if other is None:
-                reasons[name] = (
-                    "no other story: none of the same speaker has an ending "
-                    f"that would do ({', '.join(dict.fromkeys(speakers))})"
+                left_out[name] = (
+                    "no other story",
+                    "none of the same speaker has an ending that would do "
+                    f"({', '.join(dict.fromkeys(speakers))})",
                 )
             else:
                 drawn[name] = other
-    return dict(sorted(drawn.items())), reasons
+    return dict(sorted(drawn.items())), left_out
 
 
 def _has_text(stories, names, languages):
@@ -159,14 +170,9 @@ def _by_topic(stories, names, languages, seed):
             language: [row["text"] for row in stories[name][language]]
             for language in languages
         }
-        items.append(
-            ClozeItem(
-                name,
-                {key: tuple(text[:-1]) for key, text in texts.items()},
-                {key: text[-1] for key, text in texts.items()},
-                {},
-            )
-        )
+        prompt = {key: tuple(text[:-1]) for key, text in texts.items()}
+        right = {key: text[-1] for key, text in texts.items()}
+        items.append(ClozeItem(name, prompt, right, wrong={}))
     drawn = draw_topics(items, languages, seed)
     return [None if other is None else names[other] for other in drawn]
 
@@ -178,22 +184,17 @@ def _by_chance(stories, names, languages, seed):
     drawn = []
     for name in names:
         start = int(generator.integers(len(order)))
-        walk = itertools.chain(order[start:], order[:start])
         own = {row["sha256"] for rows in stories[name].values() for row in rows}
-        drawn.append(
-            next(
-                (
-                    other
-                    for other in walk
-                    if other != name
-                    and own.isdisjoint(
-                        stories[other][language][-1]["sha256"]
-                        for language in languages
-                    )
-                ),
-                None,
+        # Stories may share a recording, which would be right and wrong.
+        free = (
+            other
+            for other in itertools.chain(order[start:], order[:start])
+            if other != name
+            and own.isdisjoint(
+                stories[other][language][-1]["sha256"] for language in languages
             )
         )
+        drawn.append(next(free, None))
     return drawn
 
 
@@ -212,17 +213,3 @@ def _rows(name, story, other, folder):
                     "sentence": sentence,
                     "audio": str((folder / row["audio"]).resolve()),
                 }
-
-
-def _items(drawn, languages):
-    for one, two in itertools.product(languages, repeat=2):
-        for name in drawn:
-            yield {
-                "item_id": name,
-                "benchmark": BENCHMARK,
-                "prompt_language": one,
-                "ending_language": two,
-                "prompt": f"{name}.prompt",
-                "right": f"{name}.right",
-                "wrong": f"{name}.topic",
-            }

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from speechbrain_slm.benchmarks.prepared import (
-    describe_audio,
+from speechbrain_slm.benchmarks.spoken_items import (
     manifest_entry,
     open_audio,
     publish_prepared,
@@ -38,7 +37,7 @@ AUDIO_VERSION = 1
 
 def join_items(
     manifest: str | Path, items: str | Path, output_folder: str | Path
-) -> dict:
+) -> dict[str, int]:
     """Write each prompt, and each prompt with each of its endings, as a file.
 
     In the new manifest a prompt keeps its name and language and is one
@@ -50,7 +49,6 @@ def join_items(
     Arguments
     ---------
     manifest : The spoken manifest that the items name.
-    items : A table with the columns of ``utils.tables.ITEMS``.
     output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``audio/``. Audio
         that is there already is not written again.
@@ -64,12 +62,12 @@ def join_items(
     ValueError
         If an item has no prompt or names a story that the manifest lacks, a
         story's sentences have gaps, audio is not what the manifest says, or
-        parts differ in sample rate or channels.
+        what is to be joined differs in sample rate or channels.
     """
-    output_folder = Path(output_folder)
+    output_folder, manifest = Path(output_folder), Path(manifest)
     table = read_table(items, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
-    stories = _read_stories(Path(manifest))
-    files = _Files(output_folder / "audio")
+    stories = _read_stories(manifest)
+    audio = _JoinedAudio(output_folder / "audio")
     rows, joined = {}, []
     for item in table.to_pylist():
         name = f"{items}: item '{item['item_id']}' ({item['benchmark']})"
@@ -81,15 +79,15 @@ def join_items(
         key = item["prompt"], item["prompt_language"]
         prompt = _story(stories, key, f"{name}: its prompt", manifest)
         if key not in rows:
-            rows[key] = _row(key, prompt, files)
+            rows[key] = _row(key, prompt, audio)
         names = {}
         for side in ("right", "wrong"):
             ending = item[side], item["ending_language"]
-            parts = _story(stories, ending, f"{name}: its {side}", manifest)
+            spoken = _story(stories, ending, f"{name}: its {side}", manifest)
             names[side] = f"{key[0]}@{key[1]}+{ending[0]}"
             whole = names[side], ending[1]
             if whole not in rows:
-                rows[whole] = _row(whole, prompt + parts, files)
+                rows[whole] = _row(whole, prompt + spoken, audio)
         joined.append({**item, **names})
     publish_prepared(
         output_folder,
@@ -100,10 +98,10 @@ def join_items(
         "%s: %d prompts and prompts with endings; %d files written, %d found",
         output_folder,
         len(rows),
-        files.counts["written"],
-        files.counts["found"],
+        audio.counts["written"],
+        audio.counts["found"],
     )
-    return {name: files.counts[name] for name in ("written", "found")}
+    return {name: audio.counts[name] for name in ("written", "found")}
 
 
 def _read_stories(manifest):
@@ -132,72 +130,69 @@ def _story(stories, key, what, manifest):
     return [sentences[number] for number in range(len(sentences))]
 
 
-def _row(key, parts, files):
-    speakers = dict.fromkeys(part["speaker"] for part in parts)
+def _row(key, spoken, audio):
+    speakers = dict.fromkeys(row["speaker"] for row in spoken)
     return {
         "story_id": key[0],
         "sentence": 0,
         "language": key[1],
         "speaker": "+".join(speakers),
-        **files.join(parts),
+        **audio.join(spoken),
     }
 
 
-class _Files:
+class _JoinedAudio:
     """Audio files named by what they are made of, each made once."""
 
-    def __init__(self, folder) -> None:
+    def __init__(self, folder):
         self.folder = folder
         self.counts = Counter()
-        self._checked = {}
+        self._sounds = {}  # path -> what is known of it, all but its samples
         self._made = {}
 
-    def join(self, parts):
-        """Return the manifest's entries of the parts behind one another."""
-        sounds = [self._check(part) for part in parts]
-        key = tuple(part["sha256"] for part in parts)
+    def join(self, rows):
+        """Return the manifest's entries of rows behind one another."""
+        for row in rows:
+            path = row["audio"]
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{path} does not exist; the manifest names it as story "
+                    f"'{row['story_id']}'"
+                )
+            if path not in self._sounds:
+                self._sounds[path] = open_audio(path, expected=row, keep=None)
+        key = tuple(row["sha256"] for row in rows)
         if key not in self._made:
-            self._made[key] = self._make(key, parts, sounds)
+            self._made[key] = self._make(key, rows)
         return self._made[key]
 
-    def _check(self, part):
-        """Return what is known of a file, all but its samples."""
-        path = part["audio"]
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} does not exist; the manifest names it as story "
-                f"'{part['story_id']}'"
-            )
-        if path not in self._checked:
-            self._checked[path] = open_audio(path, expected=part, keep=None)
-        return self._checked[path]
-
-    def _make(self, key, parts, sounds):
-        if len(parts) == 1:
-            return manifest_entry(parts[0]["audio"], sounds[0])
-        name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
-        _refuse_mixture(parts, sounds)
+    def _make(self, key, rows):
+        sounds = [self._sounds[row["audio"]] for row in rows]
+        if len(rows) == 1:
+            return manifest_entry(rows[0]["audio"], sounds[0])
+        _refuse_mixture(rows, sounds)
         exact = all(sound.subtype == "PCM_16" for sound in sounds)
         dtype = "int16" if exact else "float32"
         # What is read now is compared anew with what the manifest says.
-        pieces = [
-            open_audio(part["audio"], expected=part, dtype=dtype).samples
-            for part in parts
-        ]
-        whole = np.concatenate(pieces)
+        whole = np.concatenate(
+            [
+                open_audio(row["audio"], expected=row, dtype=dtype).samples
+                for row in rows
+            ]
+        )
         # FLAC has no floating point, and keeps 16 bits as they are.
         suffix, subtype = (".flac", "PCM_16") if exact else (".wav", "FLOAT")
+        name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
         path = self.folder / name[:2] / f"{name}{suffix}"
         # Its name says what was meant, not what became of it since.
         if path.is_file() and _holds(path, whole):
             self.counts["found"] += 1
-            return describe_audio(path)
+            return manifest_entry(path)
         with atomic_path(path) as temporary:
-            soundfile.write(
-                temporary, whole, sounds[0].sample_rate, subtype=subtype
-            )
+            rate = sounds[0].sample_rate
+            soundfile.write(temporary, whole, rate, subtype=subtype)
         self.counts["written"] += 1
-        return describe_audio(path)
+        return manifest_entry(path)
 
 
 def _holds(path, samples):
@@ -208,13 +203,13 @@ def _holds(path, samples):
     return np.array_equal(found, samples)
 
 
-def _refuse_mixture(parts, sounds):
-    for part, sound in zip(parts, sounds, strict=True):
+def _refuse_mixture(rows, sounds):
+    for row, sound in zip(rows, sounds, strict=True):
         for name, unit in (("sample_rate", "Hz"), ("channels", "channel(s)")):
             one, other = getattr(sounds[0], name), getattr(sound, name)
             if one != other:
                 raise ValueError(
-                    f"{part['audio']} has {other} {unit} and "
-                    f"{parts[0]['audio']}, which it should be joined to, "
+                    f"{row['audio']} has {other} {unit} and "
+                    f"{rows[0]['audio']}, which it should be joined to, "
                     f"{one}; convert them to the same"
                 )
