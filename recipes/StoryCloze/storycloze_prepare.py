@@ -10,11 +10,8 @@ import logging
 from pathlib import Path
 
 from speechbrain_slm.benchmarks.cloze_files import load_natural, read_cloze
-from speechbrain_slm.benchmarks.cloze_texts import (
-    whole_table,
-    write_cloze,
-    write_ledger,
-)
+from speechbrain_slm.benchmarks.cloze_texts import whole_table, write_cloze
+from speechbrain_slm.utils.ledger import write_ledger
 from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.tables import write_table
 
