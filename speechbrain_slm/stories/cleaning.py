@@ -5,10 +5,8 @@ stories, stories that stop in the middle, code, other scripts, and the same
 story twice. Each is mended with a note, or left out with a reason.
 """
 
-import json
 import re
 import unicodedata
-from collections import Counter
 from functools import lru_cache
 
 import ftfy
@@ -230,29 +228,3 @@ def clean_sentences(
         cleaned.append(sentence)
         all_notes += notes
     return cleaned, sorted(set(all_notes))
-
-
-class Ledger:
-    """JSON lines that say what was dropped or mended, and a count by reason.
-
-    Arguments
-    ---------
-    file : file
-        An open text file.
-    """
-
-    def __init__(self, file) -> None:
-        self.counts = Counter()
-        self._file = file
-
-    def write(self, **entry) -> None:
-        """Write a line.
-
-        Arguments
-        ---------
-        **entry
-            Its fields; ``action`` (dropped or kept) and ``reason`` are
-            counted.
-        """
-        self.counts[f"{entry['action']}: {entry['reason']}"] += 1
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")

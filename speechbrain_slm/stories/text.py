@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 from speechbrain_slm.stories.cleaning import (
     MARKUP,
-    Ledger,
     LeftOut,
     clean_sentences,
     clean_story,
@@ -28,11 +27,11 @@ from speechbrain_slm.stories.segmentation import rules_of, segment
 from speechbrain_slm.stories.table import open_table
 from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.jobs import lock_folder
+from speechbrain_slm.utils.ledger import LEDGER, open_ledger
 from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
 from speechbrain_slm.utils.speakers import draw_speaker
 
 logger = logging.getLogger(__name__)
-LEDGER = "left_out.jsonl"
 # The ledger of a run that wrote no table.
 REFUSED = "left_out.refused.jsonl"
 MAKER = "text recipe"
@@ -117,13 +116,7 @@ def prepare_text(
         with published_together(folder) as new:
             with (
                 contextlib.ExitStack() as files,
-                # JSON lines may hold half of a surrogate pair; so escaped, too.
-                open(
-                    new / LEDGER,
-                    "w",
-                    encoding="utf-8",
-                    errors="backslashreplace",
-                ) as file,
+                open_ledger(new / LEDGER) as ledger,
             ):
                 tables = {
                     split: files.enter_context(
@@ -136,7 +129,6 @@ def prepare_text(
                     )
                     for split, path in paths.items()
                 }
-                ledger = Ledger(file)
                 kept = _first_seen(stories, ledger)
                 for story in itertools.islice(kept, limit):
                     split = draw_split(seed, story.story_id, shares)

@@ -1,6 +1,5 @@
 """Putting a translated table together from its shards."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -19,20 +18,16 @@ from speechbrain_slm.stories.translation.parts import (
 )
 from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.columns import parquet_of
+from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 
 MAKER = "translation recipe"
-LEDGER_SUFFIX = ".left_out.jsonl"
 # Of a table that was not written.
 REFUSED_SUFFIX = ".left_out.refused.jsonl"
 _ROWS = 65536  # in a row group of the result
-
-
-class TooManyRejected(ValueError):
-    """More stories have no translation than the run may leave out."""
 
 
 def forget_rejected(folder: Path) -> None:
@@ -89,7 +84,7 @@ def assemble(
     folder: Path,
     schema: pa.Schema,
     plan: dict,
-    most: float,
+    max_rejected: float,
 ) -> dict:
     """Put the table together, and write the ledger.
 
@@ -99,7 +94,7 @@ def assemble(
         The table without the language.
     languages : That which is there, and that which is added.
     folder : Where its shards are, all of them.
-    most : How many stories may be left out.
+    max_rejected : Share of the stories that may be left out.
 
     Returns
     -------
@@ -107,7 +102,7 @@ def assemble(
 
     Raises
     ------
-    TooManyRejected
+    TooManyLeftOut
         If more are left out; the table is not written then.
     ValueError
         If a shard is damaged, or that of other stories, or no story is left.
@@ -115,16 +110,16 @@ def assemble(
     parts = find_parts(folder)
     source, target = languages
     counts = {"stories": 0, "left_out": 0}
-    ledger = path_out.with_name(path_out.stem + LEDGER_SUFFIX)
+    path = path_out.with_suffix(f".{LEDGER}")
     columns = schema.names[:-1]
-    example, waiting = "", []
-    refused = path_out.with_name(path_out.stem + REFUSED_SUFFIX)
+    waiting: list[pa.Table] = []
+    refused = path_out.with_suffix(REFUSED_SUFFIX)
     with published_together(path_out.parent) as new:
         with (
             pq.ParquetWriter(
                 new / path_out.name, schema, compression="zstd"
             ) as writer,
-            open(new / ledger.name, "w", encoding="utf-8") as file,
+            open_ledger(new / path.name) as ledger,
         ):
             wanted = list(dict.fromkeys([*columns, source]))
             shards = read_shards(held, wanted, plan["stories_per_shard"])
@@ -141,28 +136,32 @@ def assemble(
                 counts["stories"] += len(part)
                 for row in part.filter(part["reason"].is_valid()).to_pylist():
                     counts["left_out"] += 1
-                    entry = {
-                        "story_id": row["story_id"],
-                        "language": target,
-                        "action": "dropped",
-                        "reason": row["reason"],
-                    }
-                    example = json.dumps(entry, ensure_ascii=False)
-                    file.write(example + "\n")
+                    ledger.write(
+                        story_id=row["story_id"],
+                        language=target,
+                        action="dropped",
+                        reason=row["reason"],
+                    )
                 if sum(map(len, waiting)) >= _ROWS:
                     _write(writer, waiting, schema)
             _write(writer, waiting, schema)
-        if counts["left_out"] > most:
+
+        def forget():
             forget_rejected(folder)
             # That of the table which is there, if one is, stays beside it.
-            os.replace(new / ledger.name, refused)
-            raise TooManyRejected(
-                f"{held.path}: {counts['left_out']} of {counts['stories']} "
-                f"stories have no translation, more than max_rejected allows "
-                f"({most:g} stories); the last: {example}. {refused} names "
-                "each. Mend the cause and run again: they are tried again. Or "
-                "raise max_rejected."
-            )
+            os.replace(new / path.name, refused)
+
+        check_share(
+            f"stories of {held.path}",
+            counts["left_out"],
+            counts["stories"],
+            max_rejected,
+            str(ledger),
+            refused,
+            "Mend the cause and run again: they are tried again.",
+            forget,
+            "max_rejected",
+        )
         if counts["left_out"] == counts["stories"]:
             raise ValueError(f"{held.path}: no story has a translation")
     refused.unlink(missing_ok=True)
@@ -171,7 +170,7 @@ def assemble(
         path_out,
         counts["stories"] - counts["left_out"],
         counts["left_out"],
-        ledger.name,
+        path.name,
     )
     return counts
 

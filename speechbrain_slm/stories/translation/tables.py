@@ -16,7 +16,6 @@ from pathlib import Path
 from speechbrain_slm.stories.translation import Checks, TranslationError
 from speechbrain_slm.stories.translation.assembly import (
     MAKER,
-    TooManyRejected,
     assemble,
     forget_rejected,
     output_schema,
@@ -43,6 +42,7 @@ from speechbrain_slm.utils.jobs import (
     missing,
     together,
 )
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.tables import STORIES
 
@@ -121,7 +121,7 @@ def translate_table(
 
     Raises
     ------
-    TooManyRejected
+    TooManyLeftOut
         If more stories are left out. A rerun tries them again.
     FileExistsError
         If what stands at ``path_out`` was not made by this recipe.
@@ -173,7 +173,7 @@ def translate_table(
             folder,
             output_schema(held, target_language, leave_out),
             plan,
-            max_rejected * plan["stories"],
+            max_rejected,
         )
 
 
@@ -218,7 +218,7 @@ class _Run:
                 self.rejected > self.most * self.stories
             ):
                 forget_rejected(self.own)
-                raise TooManyRejected(
+                raise TooManyLeftOut(
                     f"{self.rejected} of the first {self.stories} stories have "
                     f"no translation, the last: {self.example}"
                 )

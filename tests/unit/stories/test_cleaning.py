@@ -7,13 +7,13 @@ import pytest
 from tinystories_example import as_mojibake
 
 from speechbrain_slm.stories.cleaning import (
-    Ledger,
     LeftOut,
     clean_sentences,
     clean_story,
     clean_text,
 )
 from speechbrain_slm.stories.segmentation import LanguageRules
+from speechbrain_slm.utils.ledger import Ledger
 
 EN = LanguageRules("en", ["Latin"], 15, 60)
 GREEK = LanguageRules("el", ["Greek"], 15, 60)

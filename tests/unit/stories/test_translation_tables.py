@@ -11,12 +11,12 @@ import pytest
 from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.stories.translation.parallel import ParallelFile
 from speechbrain_slm.stories.translation.tables import (
-    TooManyRejected,
     check_tables,
     translate_table,
 )
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
+from speechbrain_slm.utils.ledger import TooManyLeftOut
 
 
 def fake(text):
@@ -234,7 +234,7 @@ def test_too_many_rejects_leave_no_table_and_are_tried_again(tmp_path):
     def fault(story):
         return "error" if story.story_id == "story-007" else None
 
-    with pytest.raises(TooManyRejected, match=r"1 of 40 .*story-007.*refused"):
+    with pytest.raises(TooManyLeftOut, match=r"1 of 40 .* 1 x refused"):
         translate(tmp_path, Reverser(fault), max_rejected=0.01)
     assert list(files(tmp_path)) == ["in.left_out.refused.jsonl"]
     mended = Reverser()
@@ -247,7 +247,7 @@ def test_too_many_rejects_leave_no_table_and_are_tried_again(tmp_path):
 def test_a_back_end_that_fails_always_is_stopped_early(tmp_path):
     write_stories(tmp_path / "in.parquet", count=200)
     one = Reverser(lambda story: "error")
-    with pytest.raises(TooManyRejected, match="of the first 51 stories"):
+    with pytest.raises(TooManyLeftOut, match="of the first 51 stories"):
         translate(tmp_path, one, max_rejected=0.01)
     assert len(one.asked) == 51
     mended = Reverser()
