@@ -208,6 +208,8 @@ def read_kmeans(path: str | Path) -> np.ndarray:
         found = Reader(io.BytesIO(unpack(content))).load()
     except Refused as error:
         raise ValueError(f"{path} is refused: {error}") from None
+    except MemoryError:
+        raise
     except Exception as error:
         # Whatever a damaged or hostile file makes of the instructions.
         raise ValueError(
@@ -270,7 +272,9 @@ def _read_into(there, path):
     word, buffer = b"centroids", io.BytesIO()
     try:
         np.save(buffer, read_kmeans(path))
-    except (OSError, ValueError, MemoryError) as error:
+    except MemoryError:
+        return  # without a word, as where the system ends it
+    except (OSError, ValueError) as error:
         word, buffer = b"error", io.BytesIO(str(error).encode())
     there.send_bytes(word)
     there.send_bytes(buffer.getvalue())
