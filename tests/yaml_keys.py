@@ -16,6 +16,7 @@ from speechbrain_slm.utils.yaml_tree import (
 )
 
 ALL = "*"
+CALLS = ("call_with", "named")
 # What speechbrain_slm.utils.config.load_recipe reads itself.
 LOADER = {("output_folder",), ("device",)}
 
@@ -39,7 +40,7 @@ def _subscripts(node):
 
 
 def _called_with(tree, folder):
-    """Yield the names in the signatures that ``call_with`` fills in."""
+    """Yield what the signatures name that a script's calls look up."""
     modules = {
         alias.name: node.module
         for node in ast.walk(tree)
@@ -49,7 +50,7 @@ def _called_with(tree, folder):
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        if isinstance(node.func, ast.Name) and node.func.id == "call_with":
+        if isinstance(node.func, ast.Name) and node.func.id in CALLS:
             name = node.args[1].id
             # A recipe's own modules stand in the folder above its train.py.
             sys.path.insert(0, str(folder))

@@ -60,7 +60,7 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
         Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
         ``items.parquet``.
     files : dict or None
-        Language -> file (see ``read_cloze``); None: the natural items.
+        Language -> file (see ``read_cloze``); none: the natural items.
     languages : list of str
         Those to write: the languages of the files.
     seed : int
@@ -78,7 +78,7 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
     ValueError
         If a language has no file, or a file no language.
     """
-    if files is None:
+    if not files:
         return prepare_natural(output_folder, languages, seed, speakers)
     lacking = [name for name in languages if name not in files]
     unknown = [name for name in files if name not in languages]

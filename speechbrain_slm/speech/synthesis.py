@@ -10,7 +10,7 @@ jobs, or one after the other.
 
 import logging
 from collections import Counter
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from speechbrain_slm.speech.audio_files import check_kind
@@ -69,19 +69,20 @@ def plan_of_speech(
     tts,
     speakers: dict,
     languages: list[str],
-    **settings: dict,
+    seed: int,
+    trim,
+    limits: Limits,
+    audio_format: str,
+    loudness: float | None,
+    speaker_per: str,
+    stories_per_shard: int,
 ) -> dict:
     """Say all that decides what a data folder holds; JSON can hold it.
 
     Arguments
     ---------
     text : What makes the stories tables; None where they are there already.
-    tables : The stories tables: split -> path.
-    tts : TextToSpeech
-        The back-end.
-    speakers : name -> {language: Voice}.
-    languages : The text columns to speak.
-    **settings : Others of :func:`synthesize` that the manifests depend on.
+    tables : The stories tables: split -> path. Others: see :func:`synthesize`.
 
     Returns
     -------
@@ -98,10 +99,13 @@ def plan_of_speech(
             name: {key: asdict(voice) for key, voice in own.items()}
             for name, own in speakers.items()
         },
-        **{
-            name: asdict(value) if is_dataclass(value) else value
-            for name, value in settings.items()
-        },
+        "seed": seed,
+        "trim": trim and asdict(trim),
+        "limits": limits and asdict(limits),
+        "audio_format": audio_format,
+        "loudness": loudness,
+        "speaker_per": speaker_per,
+        "stories_per_shard": stories_per_shard,
     }
     return {"text": text, "speech": speech}
 

@@ -142,12 +142,18 @@ def load_recipe(
     return hparams, run_options
 
 
+def named(hparams: dict, function: Callable) -> dict:
+    """Return the values of a YAML file that a function's signature names."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    return {name: hparams[name] for name in names if name in hparams}
+
+
 def call_with(hparams: dict, function: Callable, **given: Any) -> Any:
     """Call a function with the values of a YAML file that its signature names.
 
     Arguments
     ---------
-    hparams : The YAML file's values; those with other names stay out.
     function : Or a class.
     **given : What the YAML file does not say, or says under another name.
 
@@ -162,15 +168,9 @@ def call_with(hparams: dict, function: Callable, **given: Any) -> Any:
     >>> call_with(hparams, lambda rows, row_length: rows * row_length, rows=3)
     12
     """
-    signature = inspect.signature(function)
-    named = (
-        name
-        for name, parameter in signature.parameters.items()
-        if parameter.kind is not parameter.VAR_KEYWORD
-    )
-    values = {name: hparams[name] for name in named if name in hparams} | given
+    values = named(hparams, function) | given
     try:
-        signature.bind(**values)
+        inspect.signature(function).bind(**values)
     except TypeError as error:
         raise ConfigurationError(
             f"the YAML file: {error}, which {function.__qualname__} needs"

@@ -1,4 +1,4 @@
-"""The text and the cloze items of the TinyStories recipes."""
+"""The text and the cloze items of the bundled grammar."""
 
 import importlib.util
 import shutil
@@ -25,8 +25,8 @@ from speechbrain_slm.utils.tables import (
 )
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "recipes/TinyStories/tinystories_prepare.py"
-SPEC = importlib.util.spec_from_file_location("tinystories_prepare", SCRIPT)
+SCRIPT = ROOT / "recipes/TinyStories/grammar_prepare.py"
+SPEC = importlib.util.spec_from_file_location("grammar_prepare", SCRIPT)
 module = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(module)
 SETTINGS = {
@@ -45,9 +45,7 @@ PARTS = ("prompt", "right", "wrong", "topic")
 
 def prepare(folder, **changes):
     numbers = {f"num_{split}": count for split, count in SIZES.items()}
-    return module.prepare_tinystories(
-        folder, **{**SETTINGS, **numbers, **changes}
-    )
+    return module.prepare_grammar(folder, **{**SETTINGS, **numbers, **changes})
 
 
 @pytest.fixture(scope="module")

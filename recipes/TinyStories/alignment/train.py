@@ -7,31 +7,19 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
-from speechbrain_slm.evaluation.alignment.figure import draw_alignment
-from speechbrain_slm.evaluation.alignment.report import alignment_table
-from speechbrain_slm.utils.config import load_recipe
+from speechbrain_slm.utils.config import call_with, load_recipe
 
 logger = logging.getLogger(__name__)
 
-if __name__ == "__main__":
-    hparams, run_opts = load_recipe(sys.argv[1:])
-    results = evaluate_alignment(
-        model_folder=hparams["model_folder"],
-        units_folder=hparams["units_folder"],
-        output_folder=hparams["output_folder"],
-        languages=hparams["languages"],
-        manifest=hparams["manifest"],
-        level=hparams["level"],
-        voices=hparams["voices"],
-        poolings=hparams["poolings"],
-        max_retrieval=hparams["max_retrieval"],
-        gallery=hparams["gallery"],
-        pairs_per_shard=hparams["pairs_per_shard"],
-        batch_tokens=hparams["batch_tokens"],
-        seed=hparams["seed"],
-        device=run_opts["device"],
-    )
+
+def main(hparams, run_opts):
+    """Compare the states, and draw and print what comes out."""
+    from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
+    from speechbrain_slm.evaluation.alignment.figure import draw_alignment
+    from speechbrain_slm.evaluation.alignment.report import alignment_table
+
+    device = run_opts["device"]
+    results = call_with(hparams, evaluate_alignment, device=device)
     if results is not None:  # the main process
         runs = {hparams["run"]: results}
         folder = Path(hparams["output_folder"])
@@ -43,3 +31,7 @@ if __name__ == "__main__":
         pooling = hparams["poolings"][-1]
         table = alignment_table(runs, pooling)
         logger.info("%s, pooling: %s\n%s", folder, pooling, table)
+
+
+if __name__ == "__main__":
+    main(*load_recipe(sys.argv[1:]))

@@ -5,21 +5,15 @@ python train.py hparams/tinystories.yaml [--key value ...]
 
 import sys
 
-from speechbrain_slm.stories.text import prepare_text
-from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.distributed import world_size
+from speechbrain_slm.utils.config import call_with, load_recipe
+
+
+def main(hparams, run_opts):
+    """Read the source, and write the stories tables."""
+    from speechbrain_slm.stories.text import prepare_text
+
+    call_with(hparams, prepare_text)
+
 
 if __name__ == "__main__":
-    if world_size() > 1:
-        sys.exit("error: run this without torchrun; it is one stream")
-    hparams, _ = load_recipe(sys.argv[1:])
-    prepare_text(
-        hparams["output_folder"],
-        hparams["source"],
-        hparams["rules"],
-        seed=hparams["seed"],
-        shares=hparams["shares"],
-        limit=hparams["limit"],
-        min_sentences=hparams["min_sentences"],
-        speakers=hparams["speakers"],
-    )
+    main(*load_recipe(sys.argv[1:], alone="it is one stream"))

@@ -1,29 +1,28 @@
-#!/usr/bin/env python3
-"""Recipe for turning spoken stories into unit stores.
+"""Turn spoken stories into unit stores.
 
 A tokenizer is fitted on the training split, every distinct audio file is
 encoded once, unit BPE is fitted on the training split's units, and each split
 becomes a unit store. Whatever is complete is reused, whatever is not resumes.
 
-To run this recipe, do the following:
-> python train.py hparams/mini.yaml
+python train.py hparams/mini.yaml
 """
 
 import sys
 from pathlib import Path
 
-from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.extraction import extract_utterances
-from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
-from speechbrain_slm.units.mapping import map_manifests
-from speechbrain_slm.units.rejects import leave_out_rejects
-from speechbrain_slm.units.tokenizers.bpe import check_size
-from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.jobs import Share, claim, take_turns
+from speechbrain_slm.utils.config import call_with, load_recipe
 
 
-def main(hparams, device):
+def run_all(hparams, device):
     """Run all steps, from the manifests to the stores."""
+    from speechbrain_slm.units.assembly import assemble_stores
+    from speechbrain_slm.units.extraction import extract_utterances
+    from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
+    from speechbrain_slm.units.mapping import map_manifests
+    from speechbrain_slm.units.rejects import leave_out_rejects
+    from speechbrain_slm.units.tokenizers.bpe import check_size
+    from speechbrain_slm.utils.jobs import take_turns
+
     folder = Path(hparams["units_folder"])
     utterances = folder / "utterances"
     finished = hparams["tokenizer_folder"]
@@ -71,9 +70,15 @@ def main(hparams, device):
     assemble_stores(kept, tokenizer, folder, bpe, stories_per_shard)
 
 
-if __name__ == "__main__":
-    hparams, run_options = load_recipe(sys.argv[1:])
-    share = Share(hparams["job"], hparams["num_jobs"])
+def main(hparams, run_opts):
+    """Claim the folder of the units, and fill it."""
+    from speechbrain_slm.utils.jobs import Share, claim
+
     # Not the folder of the logs alone: two runs may log to two.
+    share = call_with(hparams, Share)
     with claim(Path(hparams["units_folder"]) / ".run", share):
-        main(hparams, run_options["device"])
+        run_all(hparams, run_opts["device"])
+
+
+if __name__ == "__main__":
+    main(*load_recipe(sys.argv[1:]))

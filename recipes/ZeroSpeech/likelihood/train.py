@@ -10,25 +10,21 @@ import logging
 import sys
 from pathlib import Path
 
-from speechbrain_slm.evaluation.cloze.accuracy import results_table
-from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
-from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.extraction import extract_utterances
-from speechbrain_slm.units.fitting import fit_tokenizer
-from speechbrain_slm.units.mapping import map_manifests
-from speechbrain_slm.units.rejects import leave_out_rejects
-from speechbrain_slm.units.tokenizers.bpe import UnitBPE
-from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.config import call_with, load_recipe
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from zerospeech_prepare import prepare_zerospeech
-
 logger = logging.getLogger(__name__)
 
 
 def extract(manifest, hparams, device):
     """Turn the manifest's audio into a unit store; nothing is fitted."""
+    from speechbrain_slm.units.assembly import assemble_stores
+    from speechbrain_slm.units.extraction import extract_utterances
+    from speechbrain_slm.units.fitting import fit_tokenizer
+    from speechbrain_slm.units.mapping import map_manifests
+    from speechbrain_slm.units.rejects import leave_out_rejects
+    from speechbrain_slm.units.tokenizers.bpe import UnitBPE
+
     folder = Path(hparams["units_folder"])
     finished = Path(hparams["tokenizer_folder"])
     languages = ["en", hparams["code_switched_language"]]
@@ -40,7 +36,7 @@ def extract(manifest, hparams, device):
         tables.values(), tokenizer, utterances, **hparams["extraction"]
     )
     # Every file is one side of an item: none can be left out.
-    kept = leave_out_rejects(tables, utterances, folder, max_rejects=0)
+    kept = leave_out_rejects(tables, utterances, folder, 0)
     bpe = None
     if (finished / "bpe").is_dir():
         bpe = UnitBPE.load(finished / "bpe", base=tokenizer)
@@ -48,30 +44,28 @@ def extract(manifest, hparams, device):
     return folder / manifest.stem
 
 
-if __name__ == "__main__":
-    hparams, run_opts = load_recipe(sys.argv[1:])
-    prepared = Path(hparams["prepared_folder"])
+def main(hparams, run_opts):
+    """Read the benchmarks, encode them, and score them."""
+    from zerospeech_prepare import prepare_zerospeech
+
+    from speechbrain_slm.evaluation.cloze.accuracy import results_table
+    from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+    from speechbrain_slm.utils.distributed import barrier, is_main
+
+    prepared, device = Path(hparams["prepared_folder"]), run_opts["device"]
     if is_main():
-        prepare_zerospeech(
-            hparams["benchmarks"], prepared, hparams["code_switched_language"]
-        )
+        call_with(hparams, prepare_zerospeech, output_folder=prepared)
     barrier()
-    results = evaluate_cloze(
-        model_folder=hparams["model_folder"],
-        units_folder=extract(
-            prepared / "speech.parquet", hparams, run_opts["device"]
-        ),
+    results = call_with(
+        hparams,
+        evaluate_cloze,
+        units_folder=extract(prepared / "speech.parquet", hparams, device),
         items=prepared / "items.parquet",
-        output_folder=hparams["output_folder"],
-        convention={
-            "scoring": hparams["convention"]["scoring"],
-            "start": hparams["convention"]["start"],
-            "score_end": hparams["convention"]["score_end"],
-            "tie": hparams["convention"]["tie"],
-        },
-        batch_tokens=hparams["batch_tokens"],
-        seed=hparams["seed"],
-        device=run_opts["device"],
+        device=device,
     )
     if is_main():
         logger.info("%s\n%s", hparams["output_folder"], results_table(results))
+
+
+if __name__ == "__main__":
+    main(*load_recipe(sys.argv[1:]))

@@ -8,20 +8,19 @@ import sys
 from pathlib import Path
 
 from speechbrain_slm.utils.config import load_recipe
-from speechbrain_slm.utils.distributed import world_size
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from mini_corpus import speak_mini_corpus
-
 logger = logging.getLogger(__name__)
 
+
+def main(hparams, run_opts):
+    """Speak the texts of mini_texts.yaml."""
+    from mini_corpus import speak_mini_corpus
+
+    folder, speech = hparams["output_folder"], hparams["speech"]
+    count = speak_mini_corpus(folder, speech["tts"], speech["speakers"])
+    logger.info("%s: %d files spoken", folder, count)
+
+
 if __name__ == "__main__":
-    if world_size() > 1:
-        sys.exit("error: run this without torchrun")
-    hparams, _ = load_recipe(sys.argv[1:])
-    count = speak_mini_corpus(
-        hparams["output_folder"],
-        hparams["speech"]["tts"],
-        hparams["speech"]["speakers"],
-    )
-    logger.info("%s: %d files spoken", hparams["output_folder"], count)
+    main(*load_recipe(sys.argv[1:], alone="it takes seconds"))

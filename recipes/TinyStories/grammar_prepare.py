@@ -1,4 +1,4 @@
-"""Prepare TinyStories: sentence-aligned stories, and the cloze items.
+"""Write stories by the bundled grammar, and cloze items of them.
 
 The text is made anew at each run: it takes seconds, is a pure function of the
 arguments, and so can never be that of other settings. A manifest of stories
@@ -7,6 +7,8 @@ that are there fit the text and the items.
 """
 
 import logging
+from collections.abc import Sequence
+from pathlib import Path
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
@@ -19,58 +21,46 @@ from speechbrain_slm.utils.story_tables import (
 
 logger = logging.getLogger(__name__)
 SOURCES = ("mini",)
+SPLITS = ("train", "valid", "cloze")
+# The script's first name: it stands in the files of folders that are in use.
 MAKER = "tinystories_prepare"
 
 
-def prepare_tinystories(
-    output_folder,
-    source="mini",
-    languages=("en", "fr"),
-    seed=0,
-    plots=None,
-    characters=None,
-    things=None,
-    num_train=6000,
-    num_valid=200,
-    num_cloze=600,
-    speakers=("anna", "bruno"),
-    speaker_per="story",
-):
+def prepare_grammar(
+    folder: str | Path,
+    source: str = "mini",
+    languages: Sequence[str] = ("en", "fr"),
+    seed: int = 0,
+    plots: int | list[str] | None = None,
+    characters: int | None = None,
+    things: int | None = None,
+    num_train: int = 6000,
+    num_valid: int = 200,
+    num_cloze: int = 600,
+    speakers: Sequence[str] = ("anna", "bruno"),
+    speaker_per: str = "story",
+) -> dict:
     """Write the stories tables and the table of cloze items.
 
     Arguments
     ---------
-    output_folder : str or Path
+    folder
         Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``. Loses
         the manifest ``<split>.parquet`` of a split whose stories change.
-    source : str
-        ``mini``: the story grammar that comes with the package.
-    languages : list of str
-        The languages to write.
-    seed : int
-        Another seed gives other stories, endings and speakers.
-    plots : int or list of str, optional
-        The grammar's first so many plots, those of these names, or all.
-    characters : int, optional
-        The first so many characters, or all.
-    things : int, optional
-        The first so many things of a plot, or all.
-    num_train : int
-        Training stories.
-    num_valid : int
-        Validation stories.
-    num_cloze : int
+    source : ``mini``, the story grammar that comes with the package.
+    seed : Another one gives other stories, endings and speakers.
+    plots : The grammar's first so many plots, those of these names, or all.
+    characters, things : The first so many (things: of a plot), or all.
+    num_cloze
         Test stories; each is an item of each benchmark in each direction.
-    speakers : list of str
-        Who may tell a story; one is drawn for each.
-    speaker_per : str
+    speakers : Who may tell a story; one is drawn for each.
+    speaker_per
         ``story``, or ``sentence``: one is drawn for each sentence of the
         training and validation stories. A cloze item has always one.
 
     Returns
     -------
-    dict
-        The stories tables: split -> path.
+    The stories tables: split -> path.
 
     Raises
     ------
@@ -113,7 +103,7 @@ def prepare_tinystories(
     tables["cloze"], items = cloze_tables(
         items, topic_endings(tests, seed), languages, seed, speakers
     )
-    paths = write_stories(output_folder, tables, items, MAKER)
+    paths = write_stories(folder, tables, items, MAKER)
     logger.info(
         "%d training, %d validation and %d cloze stories; %d cloze items",
         num_train,
