@@ -38,6 +38,10 @@ MODULES = {
     # Rooms that are gone: they only lead to what was in them.
     "corpus": None,
     "corpus.cloze": None,
+    "brains.curves": "brains.progress",
+    "brains.damage": "brains.checkpoints",
+    "brains.monitor": "brains.progress",
+    "brains.validation": "brains.base",
     "corpus.benchmarks": "benchmarks",
     "corpus.benchmarks.joined": "benchmarks.joined_endings",
     "corpus.benchmarks.off_topic": "benchmarks.topic_items",

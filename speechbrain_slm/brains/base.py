@@ -1,34 +1,38 @@
 """A Brain that counts optimizer steps, stops on NaN, and resumes exactly.
 
 SpeechBrain's Brain iterates epochs of a DataLoader. A language model is
-trained for a budget of tokens, so here ``fit`` takes a plan: an object with
-``num_steps``, ``first_steps``, ``rows_per_step``, ``row_length``,
-``rows(step, rank, world_size)``, ``count(step)`` and ``identity``. The state
-of the data, of the learning rate and of the random generators is a function
-of the step, which is why a checkpoint holds weights, optimizer and step alone.
+trained for a budget of tokens, so here ``fit`` takes a token plan (of it:
+``num_steps``, ``first_steps``, ``rows_per_step``, ``row_length``, ``rows``,
+``count`` and ``identity``). The state of the data, of the learning rate and of
+the random generators is a function of the step, which is why a checkpoint
+holds weights, optimizer and step alone.
 """
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.data_utils import recursive_to
 from speechbrain.utils.distributed import ddp_broadcast
 from tqdm.auto import tqdm
 
-from speechbrain_slm.brains.curves import draw_curves
-from speechbrain_slm.brains.monitor import Monitor
+from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
 from speechbrain_slm.brains.options import check_options, describe_optimizer
-from speechbrain_slm.brains.parallel import check_division
+from speechbrain_slm.brains.parallel import check_division, sum_over_ranks
 from speechbrain_slm.brains.prefetch import Ahead
-from speechbrain_slm.brains.progress import TrainLog
+from speechbrain_slm.brains.progress import Monitor, TrainLog, draw_curves
 from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.brains.update import UpdateBrain
-from speechbrain_slm.brains.validation import valid_losses
 from speechbrain_slm.utils.distributed import is_main, rank, world_size
 from speechbrain_slm.utils.experiment import work_begins
 from speechbrain_slm.utils.hashing import difference
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.plan import TokenPlan
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +58,7 @@ class StepBrain(UpdateBrain):
         (``ddp`` or ``fsdp``, which matters under ``torchrun`` alone),
         ``log_interval``, ``valid_interval``, ``keep_checkpoints``,
         ``peak_tflops`` (of one device, or None) and ``tensorboard``.
-    checkpointer : speechbrain_slm.brains.checkpoints.AtomicCheckpointer
-        Optional; without it nothing is saved or resumed.
+    checkpointer : Without it nothing is saved or resumed.
     """
 
     def __init__(
@@ -64,28 +67,42 @@ class StepBrain(UpdateBrain):
         opt_class: Callable | None = None,
         hparams: dict | None = None,
         run_opts: dict | None = None,
-        checkpointer=None,
+        checkpointer: AtomicCheckpointer | None = None,
     ) -> None:
         run_opts, hparams = dict(run_opts or {}), dict(hparams or {})
         check_options(run_opts, hparams)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.log = TrainLog(self.hparams.output_folder)
 
+    def flops_per_token(self) -> float | None:
+        """Return what a token costs, forward and backward; for subclasses."""
+
+    def on_fit_end(self) -> None:
+        """Do what follows the last step; for subclasses."""
+
+    def identity(self) -> dict:
+        """Name what a resumed run must share with the one that was saved."""
+        return {
+            **self.plan.identity,
+            "optimizer": describe_optimizer(self.optimizer),
+            "learning_rate": self.hparams.learning_rate,
+            "warmup": self.hparams.warmup,
+            "schedule": self.hparams.schedule,
+            "remove_vector_weight_decay": self.remove_vector_weight_decay,
+            "max_grad_norm": self.max_grad_norm,
+            "precision": self.precision,
+        }
+
     def fit(
         self,
-        train_plan,
-        valid_sets: dict | None = None,
-        progressbar: bool | None = None,
+        train_plan: "TokenPlan",
+        valid_sets: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Train until the plan's last step.
+        """Train until the token plan's last step.
 
         Arguments
         ---------
-        train_plan : speechbrain_slm.dataio.plan.TokenPlan
-            What to train on.
         valid_sets : Name -> rows, int64 ``[N, row_length]``.
-        progressbar
-            Shown on the main process unless ``--noprogressbar`` is given.
 
         Raises
         ------
@@ -98,7 +115,11 @@ class StepBrain(UpdateBrain):
             return
         self.plan = train_plan
         check_division(train_plan.rows_per_step, self.grad_accumulation_factor)
-        self.num_steps = self._limit(train_plan.num_steps)
+        limits = [self.optimizer_step_limit]
+        limits += [self.debug_batches] if self.debug else []
+        self.num_steps = min(
+            [train_plan.num_steps, *(int(n) for n in limits if n is not None)]
+        )
         self.learning_rate = LearningRate(
             self.hparams.learning_rate,
             self.hparams.warmup,
@@ -107,12 +128,6 @@ class StepBrain(UpdateBrain):
         )
         self.on_fit_start()
         work_begins()
-        flops = self.flops_per_token()
-        if self.hparams.peak_tflops and flops is None:
-            logger.warning(
-                "The operations a token costs are not known: the log gets no "
-                "MFU, though peak_tflops is set"
-            )
         self.modules.train()
         self.zero_grad(set_to_none=True)
         self._reset_averages()
@@ -122,21 +137,62 @@ class StepBrain(UpdateBrain):
             self.num_steps,
             train_plan.row_length * train_plan.rows_per_step,
             self.device_type,
-            flops,
+            self.flops_per_token(),
             self.hparams.peak_tflops,
         )
         if is_main():
             self.monitor.open(self.hparams.tensorboard)
-        show = (
-            progressbar if progressbar is not None else not self.noprogressbar
+        self._train(valid_sets or {})
+        # The result first: what only shows it never stands in its way.
+        self.on_fit_end()
+        if is_main():
+            self.monitor.close()
+            path = Path(self.hparams.output_folder) / "curves.png"
+            try:
+                draw_curves(self.log.entries(), path)
+            except Exception as error:
+                logger.warning("%s could not be drawn: %s", path, error)
+
+    def on_fit_start(self) -> None:
+        """Compile, wrap, make the optimizer, and resume if possible."""
+        self._compile()
+        self._wrap_distributed()
+        self.init_optimizers()
+        # Each rank has read the stores and the YAML file for itself, and they
+        # may have been replaced in between.
+        lines = difference(ddp_broadcast(self.identity()), self.identity())
+        if lines:
+            raise ValueError(
+                f"Rank {rank()} would train another run than rank 0 ("
+                + "; ".join(lines)
+                + "). Was something replaced while they started? Start again."
+            )
+        checkpointer = self.checkpointer
+        found = checkpointer.find_checkpoint() if checkpointer else None
+        if found is None:
+            return
+        lines = difference(found.meta["identity"], self.identity())
+        if lines:
+            raise ValueError(
+                f"{found.path} belongs to another run ("
+                + "; ".join(lines)
+                + "). Set the values back, or choose another output_folder."
+            )
+        checkpointer.load_checkpoint(found)
+        checkpointer.give_up_after(found)
+        logger.info(
+            "Resumed at step %d of %d", self.optimizer_step, self.num_steps
         )
+
+    def _train(self, valid_sets: dict) -> None:
+        show = is_main() and not self.noprogressbar
         with (
             Ahead(self.prepare, self.num_steps) as ahead,
             tqdm(
                 total=self.num_steps,
                 initial=self.optimizer_step,
                 # None: on a terminal alone; a log file holds the log's lines.
-                disable=None if show and is_main() else True,
+                disable=None if show else True,
                 dynamic_ncols=True,
                 colour=self.tqdm_barcolor["train"],
             ) as bar,
@@ -145,102 +201,14 @@ class StepBrain(UpdateBrain):
                 self.fit_step(ahead.take(self.optimizer_step))
                 self.monitor.after_step()
                 bar.update()
-                self._after_step(valid_sets or {}, ahead)
-        # The result first: what only shows it never stands in its way.
-        self.on_fit_end()
-        if is_main():
-            self.monitor.close()
-            self._draw_curves()
+                self._after_step(valid_sets, ahead)
 
-    def _draw_curves(self):
-        path = Path(self.hparams.output_folder) / "curves.png"
-        try:
-            draw_curves(self.log.entries(), path)
-        except Exception as error:
-            logger.warning("%s could not be drawn: %s", path, error)
-
-    def flops_per_token(self) -> float | None:
-        """Return the operations a token costs; for subclasses.
-
-        Returns
-        -------
-        Forward and backward; None where it is not known.
-        """
-
-    def on_fit_end(self) -> None:
-        """Do what follows the last step; for subclasses."""
-
-    def _limit(self, num_steps):
-        limits = [num_steps]
-        if self.optimizer_step_limit is not None:
-            limits.append(int(self.optimizer_step_limit))
-        if self.debug:
-            limits.append(self.debug_batches)
-        return min(limits)
-
-    def identity(self) -> dict:
-        """Name what a resumed run must share with the one that was saved.
-
-        Returns
-        -------
-        Compared field by field; a difference is refused.
-        """
-        return {
-            **self.plan.identity,
-            "optimizer": describe_optimizer(self.optimizer),
-            "learning_rate": self.hparams.learning_rate,
-            "warmup": self.hparams.warmup,
-            "schedule": self.hparams.schedule,
-            "remove_vector_weight_decay": self.remove_vector_weight_decay,
-            "max_grad_norm": self.max_grad_norm,
-            "precision": self.precision,
-        }
-
-    def on_fit_start(self) -> None:
-        """Compile, wrap, make the optimizer, and resume if possible."""
-        self._compile()
-        self._wrap_distributed()
-        self.init_optimizers()
-        self._check_ranks()
-        checkpoint = None
-        if self.checkpointer is not None:
-            checkpoint = self.checkpointer.find_checkpoint()
-        if checkpoint is not None:
-            self._resume(checkpoint)
-
-    def _check_ranks(self):
-        """Refuse ranks that would train another run than the main one.
-
-        Each has read the stores and the YAML file for itself, and they may
-        have been replaced in between.
-        """
-        lines = difference(ddp_broadcast(self.identity()), self.identity())
-        if lines:
-            raise ValueError(
-                f"Rank {rank()} would train another run than rank 0 ("
-                + "; ".join(lines)
-                + "). Was something replaced while they started? Start again."
-            )
-
-    def _resume(self, checkpoint):
-        lines = difference(checkpoint.meta["identity"], self.identity())
-        if lines:
-            raise ValueError(
-                f"{checkpoint.path} belongs to another run ("
-                + "; ".join(lines)
-                + "). Set the values back, or choose another output_folder."
-            )
-        self.checkpointer.load_checkpoint(checkpoint)
-        self.checkpointer.give_up_after(checkpoint)
-        logger.info(
-            "Resumed at step %d of %d", self.optimizer_step, self.num_steps
-        )
-
-    def _due(self, interval):
+    def _due(self, interval: int) -> bool:
         step = self.optimizer_step
         return step == self.num_steps or (interval > 0 and not step % interval)
 
-    def _after_step(self, valid_sets, ahead):
+    def _after_step(self, valid_sets: dict, ahead: Ahead) -> None:
+        step = self.optimizer_step
         saving = self.checkpointer is not None and self._due(
             self.ckpt_interval_steps
         )
@@ -249,13 +217,11 @@ class StepBrain(UpdateBrain):
         if saving or self._due(self.hparams.log_interval):
             self._log_training(ahead)
         if valid_sets and self._due(self.hparams.valid_interval):
-            losses = valid_losses(self, valid_sets)
+            losses = self.valid_losses(valid_sets)
             if is_main():
-                self.monitor.write(
-                    {"step": self.optimizer_step, "valid": losses}
-                )
+                self.monitor.write({"step": step, "valid": losses})
         if saving:
-            step = self.optimizer_step
+            # Every rank: each holds a slice, and the call waits for all.
             self.checkpointer.save_and_keep_only(
                 meta={"step": step, "identity": self.identity()},
                 name=f"step-{step:08d}",
@@ -263,17 +229,14 @@ class StepBrain(UpdateBrain):
             )
         self.monitor.skip()
 
-    def _reset_averages(self):
+    def _reset_averages(self) -> None:
         self._loss = torch.zeros((), device=self.device)
         self._steps = 0
 
-    def _log_training(self, ahead):
+    def _log_training(self, ahead: Ahead) -> None:
         if not self._steps:
             return
-        loss = self._loss / self._steps / world_size()
-        sb.utils.distributed.ddp_all_reduce(
-            loss, torch.distributed.ReduceOp.SUM
-        )
+        loss = sum_over_ranks(self._loss / self._steps / world_size())
         self._reset_averages()
         if is_main():
             step = self.optimizer_step
@@ -283,6 +246,42 @@ class StepBrain(UpdateBrain):
                 "grad_norm": self._norm.item(),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 **self.monitor.progress(step),
+                # In the thread that prepares rows: the plan's arrays grow in
+                # its calls.
                 "seen": ahead.call(self.plan.count, step),
             }
             self.monitor.write(entry)
+
+    @torch.no_grad()
+    def valid_losses(
+        self, valid_sets: dict[str, np.ndarray]
+    ) -> dict[str, float]:
+        """Return each set's mean loss over the scored positions of its rows.
+
+        Every rank must call it: they share out the rows. Modules are in
+        training mode, before and after.
+        """
+        self.modules.eval()
+        losses = {name: self._mean(rows) for name, rows in valid_sets.items()}
+        self.modules.train()
+        return losses
+
+    def _mean(self, rows: np.ndarray) -> float:
+        mine = rows[rank() :: world_size()]
+        ranks = world_size() * self.grad_accumulation_factor
+        size = self.plan.rows_per_step // ranks
+        total = torch.zeros(2, device=self.device, dtype=torch.float64)
+        # The same number of passes on every rank, since a wrapped module may
+        # synchronise in them: a rank without rows takes one that counts 0.
+        for begin in range(0, -(-len(rows) // world_size()), size):
+            part = mine[begin : begin + size]
+            batch = self.collate(part if len(part) else rows[:1])
+            count = self.scored(batch) if len(part) else 0
+            batch = recursive_to(batch, self.device)
+            with self.evaluation_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.VALID)
+                loss = self.compute_objectives(outputs, batch, sb.Stage.VALID)
+            total[0] += loss.double() * count
+            total[1] += count
+        loss, count = sum_over_ranks(total)
+        return (loss / count).item()

@@ -3,16 +3,20 @@
 import logging
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_broadcast
 
-from speechbrain_slm.brains.damage import damage
 from speechbrain_slm.brains.state import (
+    check_finite,
     load_optimizer,
     load_weights,
+    read_optimizer,
+    read_weights,
     save_optimizer,
     save_weights,
 )
@@ -23,9 +27,10 @@ from speechbrain_slm.utils.atomic import (
     remove_temporary,
 )
 from speechbrain_slm.utils.distributed import barrier, is_main
-from speechbrain_slm.utils.sealing import FILES_JSON, seal
+from speechbrain_slm.utils.sealing import FILES_JSON, seal, unsealed
 
 logger = logging.getLogger(__name__)
+_READERS = {load_weights: read_weights, load_optimizer: read_optimizer}
 
 
 class AtomicCheckpointer(Checkpointer):
@@ -57,6 +62,8 @@ class AtomicCheckpointer(Checkpointer):
     True
     """
 
+    checkpoints_dir: Path
+
     def __init__(
         self, checkpoints_dir: str | Path, recoverables: dict | None = None
     ) -> None:
@@ -64,16 +71,10 @@ class AtomicCheckpointer(Checkpointer):
         for name, recoverable in (recoverables or {}).items():
             self.add_recoverable(name, recoverable)
 
-    def add_recoverable(self, name: str, obj: object, *args, **kwargs) -> None:
-        """Register an object; modules and optimizers get our own hooks.
-
-        Arguments
-        ---------
-        name : Its name, and that of its file.
-        obj : What to save and load.
-        *args, **kwargs
-            See SpeechBrain's Checkpointer.
-        """
+    def add_recoverable(
+        self, name: str, obj: object, *args: Any, **kwargs: Any
+    ) -> None:
+        """Register an object; modules and optimizers get our own hooks."""
         if not args and not kwargs:
             if isinstance(obj, torch.nn.Module):
                 args = (load_weights, save_weights)
@@ -107,7 +108,7 @@ class AtomicCheckpointer(Checkpointer):
             If a value is not finite; nothing is published then, either.
         """
         published = self.checkpoints_dir
-        staging = published / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+        staging = published / _temporary()
         if is_main():
             # Only one process writes here, so what killed ones left can go.
             remove_temporary(published)
@@ -120,7 +121,7 @@ class AtomicCheckpointer(Checkpointer):
             )
             barrier()
             if is_main():
-                path = self._publish(saved.path, published)
+                path = _publish(saved.path, published)
                 logger.log(verbosity, "Saved a checkpoint in %s", path)
         except FloatingPointError as error:
             raise FloatingPointError(
@@ -141,20 +142,6 @@ class AtomicCheckpointer(Checkpointer):
             if is_main():
                 shutil.rmtree(staging, ignore_errors=True)
         return ddp_broadcast(path)
-
-    @staticmethod
-    def _publish(source, folder):
-        files = sorted(source.iterdir())
-        seal(source, files)
-        for file in files:
-            fsync_file(file)
-        fsync_folder(source)
-        target = folder / source.name
-        if target.exists():  # A torn one that recovery passed over.
-            target.rename(source.parent / "replaced")
-        source.rename(target)
-        fsync_folder(folder)
-        return target
 
     def save_and_keep_only(
         self,
@@ -183,24 +170,17 @@ class AtomicCheckpointer(Checkpointer):
                 if not (path / FILES_JSON).is_file():
                     continue  # Not published by this class.
                 # Renamed first: a kill must not leave half a checkpoint.
-                doomed = (
-                    self.checkpoints_dir / f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
-                )
-                path.rename(doomed)
+                doomed = path.rename(self.checkpoints_dir / _temporary())
                 shutil.rmtree(doomed)
                 logger.debug("Deleted checkpoint %s", path)
         barrier()
 
-    def give_up_after(self, checkpoint) -> None:
+    def give_up_after(self, checkpoint: Checkpoint) -> None:
         """Never find again the checkpoints that were passed over for one.
 
         A fault may go away (of a network disk, say). The training log of a
         run that resumed earlier, and was killed soon, would have a gap then.
-
-        Arguments
-        ---------
-        checkpoint : speechbrain.utils.checkpoints.Checkpoint
-            From which the run goes on. The next save deletes the others.
+        The next save deletes them.
         """
         if is_main():
             for path in self._newest_first():
@@ -208,28 +188,14 @@ class AtomicCheckpointer(Checkpointer):
                     path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
         barrier()
 
-    def _newest_first(self):
-        return sorted(
-            self.checkpoints_dir.glob("CKPT+*"),
-            key=lambda path: path.name,
-            reverse=True,
-        )
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.checkpoints_dir.glob("CKPT+*"), reverse=True)
 
-    def find_checkpoint(self, *args, **kwargs):
+    def find_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """Return the newest whole checkpoint, the same on every rank.
 
-        One that holds NaN or infinity is passed over, too.
-
-        Arguments
-        ---------
-        *args, **kwargs
-            Selection by metrics is refused: checkpoints here are for
-            resuming.
-
-        Returns
-        -------
-        speechbrain.utils.checkpoints.Checkpoint or None
-            None where none was ever published.
+        One that holds NaN or infinity is passed over, too. Selection by
+        metrics is refused: checkpoints here are for resuming.
 
         Raises
         ------
@@ -248,6 +214,7 @@ class AtomicCheckpointer(Checkpointer):
                     break
                 torn.append(f"{path}: {fault}")
                 logger.warning("Checkpoint passed over: %s: %s", path, fault)
+        # The main process chooses for all: a disk may be torn for one node.
         chosen, torn = ddp_broadcast((chosen, torn))
         if chosen is None and torn:
             raise RuntimeError(
@@ -258,3 +225,49 @@ class AtomicCheckpointer(Checkpointer):
         if chosen is None:
             return None
         return self._construct_checkpoint_objects([chosen])[0]
+
+
+def _temporary() -> str:
+    return f"{TEMPORARY}{uuid.uuid4().hex[:8]}"
+
+
+def _publish(source: Path, folder: Path) -> Path:
+    """Move a checkpoint to where it is found, once it is on the disk."""
+    files = sorted(source.iterdir())
+    seal(source, files)
+    for file in files:
+        fsync_file(file)
+    fsync_folder(source)
+    target = folder / source.name
+    if target.exists():  # A torn one that recovery passed over.
+        target.rename(source.parent / "replaced")
+    source.rename(target)
+    # The rename is an entry of the folder: without this a power failure may
+    # leave the folder as it was before.
+    fsync_folder(folder)
+    return target
+
+
+def damage(path: str | Path, loaders: Mapping | None = None) -> str | None:
+    """Say what is wrong with a checkpoint; None where nothing is.
+
+    Every file's SHA-256 is compared, and what will be loaded is read: a sum
+    is true, too, of what was damaged before it was taken.
+
+    Arguments
+    ---------
+    loaders : Name -> how the object is loaded, of those of ``state``.
+    """
+    path = Path(path)
+    fault = unsealed(path, ["CKPT.yaml"])
+    if fault:
+        return fault
+    for name, loader in (loaders or {}).items():
+        reader = _READERS.get(loader)
+        file = path / f"{name}.ckpt"
+        try:
+            if reader is not None:
+                check_finite(reader(file), file.name)
+        except (OSError, ValueError, FloatingPointError) as error:
+            return str(error)
+    return None

@@ -4,11 +4,14 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_broadcast
 
@@ -24,6 +27,9 @@ from speechbrain_slm.models.flops import flops_per_token
 from speechbrain_slm.units.tokenizers.base import saved_files
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.plan import TokenPlan
 
 logger = logging.getLogger(__name__)
 RUN_JSON = "run.json"
@@ -55,44 +61,29 @@ class LMBrain(StepBrain):
         one and where the row is padded (a boundary after a boundary).
         The rest is what the model takes.
         """
-        rows = torch.from_numpy(rows)
-        labels = torch.full_like(rows, IGNORED)
-        labels[:, :-1] = rows[:, 1:]
+        tokens = torch.from_numpy(rows)
+        labels = torch.full_like(tokens, IGNORED)
+        labels[:, :-1] = tokens[:, 1:]
         boundary = self.plan.boundary
-        labels[(rows == boundary) & (labels == boundary)] = IGNORED
-        batch = {"input_ids": rows, "labels": labels}
+        # With boundary 9, [9, 4, 9, 9, 9] is a story and padding: it is scored
+        # for 4 and for the 9 that ends it, not for the two after that.
+        labels[(tokens == boundary) & (labels == boundary)] = IGNORED
+        batch = {"input_ids": tokens, "labels": labels}
         if self.hparams.attention == "blocked":
-            batch.update(blocked_inputs(rows, boundary))
+            batch.update(blocked_inputs(tokens, boundary))
         return batch
 
     def scored(self, batch: dict) -> int:
-        """Count the positions whose next symbol is scored.
-
-        Arguments
-        ---------
-        batch : What ``collate`` returned.
-
-        """
+        """Count the positions whose next symbol is scored."""
         return int((batch["labels"] != IGNORED).sum())
 
-    def compute_forward(self, batch: dict, stage) -> torch.Tensor:
-        """Return next-unit scores.
-
-        Arguments
-        ---------
-        batch : What ``collate`` returned.
-        stage : speechbrain.Stage
-            Not used.
-
-        Returns
-        -------
-        Logits, ``[B, T, symbols]``.
-        """
+    def compute_forward(self, batch: dict, stage: sb.Stage) -> torch.Tensor:
+        """Return next-unit logits, ``[B, T, symbols]``."""
         inputs = {name: batch[name] for name in batch if name != "labels"}
         return self.modules.model(**inputs, use_cache=False).logits
 
     def compute_objectives(
-        self, predictions: torch.Tensor, batch: dict, stage
+        self, predictions: torch.Tensor, batch: dict, stage: sb.Stage
     ) -> torch.Tensor:
         """Return the mean negative log-likelihood in nats a scored position.
 
@@ -101,9 +92,6 @@ class LMBrain(StepBrain):
         Arguments
         ---------
         predictions : Logits, ``[B, T, symbols]``.
-        batch : What ``collate`` returned.
-        stage : speechbrain.Stage
-            Not used.
 
         Returns
         -------
@@ -116,23 +104,15 @@ class LMBrain(StepBrain):
             ignore_index=IGNORED,
             reduction="sum",
         )
+        # The mean over no position would be NaN.
         return total / (labels != IGNORED).sum().clamp(min=1)
 
     def fit(
         self,
-        train_plan,
-        valid_sets: dict | None = None,
-        progressbar: bool | None = None,
+        train_plan: "TokenPlan",
+        valid_sets: dict[str, np.ndarray] | None = None,
     ) -> None:
-        """Train until the plan's last step; see :class:`StepBrain`.
-
-        Arguments
-        ---------
-        train_plan : speechbrain_slm.dataio.plan.TokenPlan
-            What to train on.
-        valid_sets : Name -> rows, int64 ``[N, row_length]``.
-        progressbar
-            Shown on the main process unless ``--noprogressbar`` is given.
+        """Train until the plan's last step; see :meth:`StepBrain.fit`.
 
         Raises
         ------
@@ -162,10 +142,10 @@ class LMBrain(StepBrain):
         if is_main():
             self._refuse_foreign(Path(self.hparams.output_folder))
         train_plan.log_summary()
-        super().fit(train_plan, valid_sets, progressbar)
+        super().fit(train_plan, valid_sets)
 
     @staticmethod
-    def _refuse_foreign(folder):
+    def _refuse_foreign(folder: Path) -> None:
         """Refuse what is not ours in the way now, not after the training."""
         refuse_foreign_model(folder / "model")
         path = folder / RUN_JSON
@@ -180,17 +160,12 @@ class LMBrain(StepBrain):
                 "move it out of the way."
             )
 
-    def flops_per_token(self) -> float:
+    def flops_per_token(self) -> float | None:
         """Return the operations a token costs, forward and backward."""
         return flops_per_token(self.hparams.model, self.plan.row_length)
 
     def identity(self) -> dict:
-        """Name what a resumed run must share, the model's shape included.
-
-        Returns
-        -------
-        See :class:`StepBrain`.
-        """
+        """Name what a resumed run must share, the model's shape included."""
         config = self.hparams.model.config.to_diff_dict()
         config.pop("transformers_version", None)
         return {
@@ -208,25 +183,19 @@ class LMBrain(StepBrain):
         trained = self.monitor.first < self.num_steps
         # Other nodes may not see the main one's files.
         if ddp_broadcast(trained or not (folder / RUN_JSON).exists()):
-            self._export(folder)
+            # Every rank gives its slices; the main one writes.
+            weights = whole_weights(self.hparams.model)
+            if is_main():
+                self._export(folder, weights)
         barrier()
 
-    def _export(self, folder):
-        weights = whole_weights(self.hparams.model)
-        if not is_main():
-            return
+    def _export(self, folder: Path, weights: dict) -> None:
         check_finite(weights, "model")
-        model = self.hparams.model
+        plan, model = self.plan, self.hparams.model
         # What it is under FSDP has slices of weights alone.
-        whole = SimpleNamespace(
+        whole: Any = SimpleNamespace(
             save_pretrained=partial(model.save_pretrained, state_dict=weights)
         )
-        units = {
-            "tokenizer_identity": self.plan.tokenizer_identity,
-            "vocabulary_size": self.plan.vocabulary_size,
-            "boundary": self.plan.boundary,
-            "language_tags": self.plan.language_tags,
-        }
         # run.json stands for a complete export: it goes first and comes last.
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
@@ -234,25 +203,35 @@ class LMBrain(StepBrain):
         tokenizer = _or_without(
             "tokenizer",
             saved_files,
-            self.plan.units_folder / "tokenizer",
-            self.plan.tokenizer_identity,
+            plan.units_folder / "tokenizer",
+            plan.tokenizer_identity,
         )
         if not tokenizer:
             logger.warning(
                 "%s/tokenizer is not what made the units: %s goes without its "
                 "tokenizer. Keep the one that made them beside it.",
-                self.plan.units_folder,
+                plan.units_folder,
                 folder / "model",
             )
-        card = _or_without(
-            "card", model_card, self.plan, model, self.hparams, bool(tokenizer)
+        save_speech_lm(
+            folder / "model",
+            whole,
+            {
+                "tokenizer_identity": plan.tokenizer_identity,
+                "vocabulary_size": plan.vocabulary_size,
+                "boundary": plan.boundary,
+                "language_tags": plan.language_tags,
+            },
+            tokenizer or {},
+            _or_without(
+                "card", model_card, plan, model, self.hparams, bool(tokenizer)
+            ),
         )
-        save_speech_lm(folder / "model", whole, units, tokenizer or (), card)
         write_json(
             folder / RUN_JSON,
             {
-                "tokens": self.plan.count(self.num_steps),
-                "sources": self.plan.statistics(self.num_steps),
+                "tokens": plan.count(self.num_steps),
+                "sources": plan.statistics(self.num_steps),
                 "steps": self.num_steps,
                 "parameters": model.num_parameters(),
                 # Of the last session: a resumed run trained longer.
@@ -264,14 +243,15 @@ class LMBrain(StepBrain):
         )
 
 
-def _or_without(name, make, *arguments):
+def _or_without(name: str, make: Callable, *arguments: object) -> Any:
     """Make what goes with a model; it never stands in the model's way."""
     try:
         return make(*arguments)
     except Exception as error:
         logger.warning(
-            "The model goes without its %s: %s",
+            "The model goes without its %s: %s: %s",
             name,
-            f"{type(error).__name__}: {error}",
+            type(error).__name__,
+            error,
         )
         return None

@@ -1,6 +1,14 @@
 """The card of an exported model: what somebody who gets it must know."""
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
 from speechbrain_slm.models.export import TOKENIZER, UNITS_JSON
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.plan import TokenPlan
 
 _CARD = """\
 ---
@@ -56,22 +64,19 @@ _WITH = (
 _WITHOUT = "What turns speech into them is not in this folder."
 
 
-def model_card(plan, model, hparams, has_tokenizer: bool) -> str:
-    """Write the card of a model.
+def model_card(
+    plan: "TokenPlan",
+    model: PreTrainedModel,
+    hparams: SimpleNamespace,
+    has_tokenizer: bool,
+) -> str:
+    """Write the card of a model in Markdown; it names no place on this disk.
 
     Arguments
     ---------
-    plan : TokenPlan
-        What it was trained on.
-    model : transformers.PreTrainedModel
-        The model.
-    hparams : types.SimpleNamespace
-        Values of the run; ``attention`` is one.
+    plan : What it was trained on.
+    hparams : Values of the run; ``attention`` is one.
     has_tokenizer : Whether the tokenizer is published with it.
-
-    Returns
-    -------
-    Markdown; names no place on this machine.
     """
     counts = plan.count(plan.num_steps)
     languages = sorted(

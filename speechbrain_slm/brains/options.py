@@ -1,6 +1,7 @@
 """What a step Brain makes of run options and optimizer settings."""
 
 import speechbrain as sb
+import torch
 
 from speechbrain_slm.brains.parallel import PARALLEL
 from speechbrain_slm.brains.schedule import SCHEDULES
@@ -22,7 +23,8 @@ _NUMBERS = (
     "optimizer_step_limit",
     "debug_batches",
 )
-# How an update is computed, not what it is.
+# How an update is computed, not what it is: a run may go on with another. The
+# learning rate is a function of the step.
 _IMPLEMENTATION = ("lr", "foreach", "fused", "capturable", "differentiable")
 
 
@@ -31,9 +33,7 @@ def check_options(run_opts: dict, hparams: dict) -> None:
 
     Arguments
     ---------
-    run_opts
-        SpeechBrain's run options; gets ``eval_precision`` where neither has
-        it, since it would stay fp32 beside ``precision: bf16``.
+    run_opts : SpeechBrain's run options; gets ``eval_precision``.
     hparams : The YAML file's values, run options among them.
 
     Raises
@@ -49,42 +49,30 @@ def check_options(run_opts: dict, hparams: dict) -> None:
     >>> options["eval_precision"]
     'bf16'
     """
+    # Run options stand before values of the same name.
+    given = {**hparams, **run_opts}
     defaults = sb.RunOptions()
     for name, advice in UNSUPPORTED.items():
-        value = run_opts.get(name, hparams.get(name, defaults[name]))
-        if value != defaults[name]:
+        if given.get(name, defaults[name]) != defaults[name]:
             raise ValueError(f"'{name}' is not supported here: {advice}")
     for name in _NUMBERS:
-        # Run options stand before values of the same name.
-        for given in (run_opts, hparams):
-            if name in given:
-                check_value(name, given[name], RANGES[name])
-                break
+        if name in given:
+            check_value(name, given[name], RANGES[name])
     for name, values in (("schedule", SCHEDULES), ("parallel", PARALLEL)):
         if hparams[name] not in values:
             raise ValueError(
                 f"{name} is {hparams[name]!r}; expected {' or '.join(values)}"
             )
-    if "eval_precision" not in run_opts.keys() | hparams.keys():
-        precision = run_opts.get("precision", hparams.get("precision"))
-        run_opts["eval_precision"] = precision or "fp32"
+    # SpeechBrain would validate in fp32 beside precision: bf16.
+    if "eval_precision" not in given:
+        run_opts["eval_precision"] = given.get("precision") or "fp32"
 
 
-def describe_optimizer(optimizer) -> dict:
+def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, str]:
     """Name an optimizer and its settings, for comparing runs.
-
-    Arguments
-    ---------
-    optimizer : torch.optim.Optimizer
-        The learning rate, which is a function of the step, is left out.
-
-    Returns
-    -------
-    Strings.
 
     Example
     -------
-    >>> import torch
     >>> weights = [torch.nn.Parameter(torch.zeros(1))]
     >>> describe_optimizer(torch.optim.SGD(weights, momentum=0.9))["momentum"]
     '0.9'

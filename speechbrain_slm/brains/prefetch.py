@@ -1,7 +1,8 @@
 """Prepare the next step while this one trains."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 
 class Ahead:
@@ -22,28 +23,24 @@ class Ahead:
     [0, 10, 20]
     """
 
-    def __init__(self, prepare: Callable, last: int) -> None:
+    def __init__(self, prepare: Callable[[int], Any], last: int) -> None:
         self._prepare = prepare
         self._last = last
-        self._next = None
+        self._next: Future | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> "Ahead":
+        # One thread is enough: rows are ready in a fraction of a step, and
+        # NumPy and torch leave the interpreter to others meanwhile.
         self._pool = ThreadPoolExecutor(1, "prepare-batches")
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def take(self, step: int) -> object:
+    def take(self, step: int) -> Any:
         """Return what was prepared for a step, and begin with the next one.
 
-        Arguments
-        ---------
-        step : Steps must be taken in order.
-
-        Returns
-        -------
-        What ``prepare(step)`` returned.
+        Steps must be taken in order.
         """
         waiting = self._next or self._pool.submit(self._prepare, step)
         result = waiting.result()
@@ -52,18 +49,9 @@ class Ahead:
             self._next = self._pool.submit(self._prepare, step + 1)
         return result
 
-    def call(self, function: Callable, *arguments) -> object:
-        """Call a function in the thread, and wait for it.
+    def call(self, function: Callable, *arguments: object) -> Any:
+        """Call a function in the thread, and return what it does.
 
         What ``prepare`` uses need not be made for two threads then.
-
-        Arguments
-        ---------
-        *arguments
-            For it.
-
-        Returns
-        -------
-        What the function returned.
         """
         return self._pool.submit(function, *arguments).result()

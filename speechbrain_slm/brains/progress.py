@@ -1,11 +1,19 @@
-"""The training log: one JSON line an entry, and a text file to read."""
+"""What a run shows of itself: its log, its speed, its curves."""
 
 import json
 import logging
 import math
+import resource
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from speechbrain_slm.utils.atomic import fsync_file, write_atomic
+import torch
+
+from speechbrain_slm.utils.atomic import atomic_path, fsync_file, write_atomic
+from speechbrain_slm.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
 _NO_STATS = ("step", "seen", "valid")
@@ -41,31 +49,25 @@ class TrainLog:
             return []
         lines = self.path.read_bytes().split(b"\n")
         entries = []
-        for number, line in enumerate(lines):
+        for number, line in enumerate(lines, 1):
             try:
                 entry = json.loads(line)
                 entry["step"] + 0
+                entries.append(entry)
             except (ValueError, TypeError, KeyError):
                 # A killed process may leave half of its last line. Elsewhere
                 # a disk has lost something; the run need not stop for it.
-                if number + 1 < len(lines):
+                if number < len(lines):
                     logger.warning(
                         "%s, line %d is no entry and is left out: %.80r",
                         self.path,
-                        number + 1,
+                        number,
                         line,
                     )
-                continue
-            entries.append(entry)
         return entries
 
     def rewind(self, step: int) -> None:
-        """Drop the entries after a step, which will be trained again.
-
-        Arguments
-        ---------
-        step : The optimizer step from which the run goes on.
-        """
+        """Drop the entries after a step, which will be trained again."""
         kept = [entry for entry in self.entries() if entry["step"] <= step]
         lines = [json.dumps(entry) + "\n" for entry in kept]
         write_atomic(self.path, "".join(lines))
@@ -74,9 +76,6 @@ class TrainLog:
 
     def write(self, entry: dict) -> None:
         """Append an entry to both files; it reaches the disk.
-
-        The checkpoint that follows does, too: after a power failure a run
-        resumes behind no line that is lost.
 
         Arguments
         ---------
@@ -91,53 +90,174 @@ class TrainLog:
         ):
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            # The checkpoint that follows is synced, too: after a power
+            # failure a run resumes behind no line that is lost.
             fsync_file(path)
         logger.info(text)
 
     @staticmethod
-    def parts(entry: dict) -> dict:
-        """Sort what an entry says by its kind.
-
-        Arguments
-        ---------
-        entry : See :meth:`write`.
-
-        Returns
-        -------
-        Of ``"train"``, ``"seen"`` and ``"valid"`` those that are there:
-        name -> value.
-        """
+    def parts(entry: dict) -> dict[str, dict]:
+        """Sort what an entry says: ``train``, ``seen`` and ``valid``."""
         parts = {
             "train": {k: v for k, v in entry.items() if k not in _NO_STATS},
             **{kind: entry.get(kind, {}) for kind in ("seen", "valid")},
         }
         return {kind: values for kind, values in parts.items() if values}
 
-    def _text(self, entry):
+    def _text(self, entry: dict) -> str:
         # Not by SpeechBrain's FileTrainLogger: its log_stats is a collective
         # call, which a log that the main process writes alone would wait in.
         line = f"step: {entry['step']}"
         for kind, values in self.parts(entry).items():
-            stats = (f"{kind} {k}: {_short(v)}" for k, v in values.items())
+            stats = (
+                f"{kind} {k}: {v:.4g}"
+                if isinstance(v, float)
+                else f"{kind} {k}: {v}"
+                for k, v in values.items()
+            )
             line += " - " + ", ".join(stats)
         return line
 
 
-def _short(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+class Monitor:
+    """Measure a training session, and write to TensorBoard beside the log.
+
+    Arguments
+    ---------
+    log : Gets every entry; it continues where the session begins.
+    step : The optimizer step at which the session begins.
+    num_steps : The step at which it ends.
+    step_tokens : Tokens of a global batch.
+    flops : Floating-point operations a token, forward and backward.
+    peak_tflops
+        Of one device, in 10**12 operations a second. Without either of them
+        no MFU (model FLOPs utilisation) is given.
+
+    Example
+    -------
+    >>> log = TrainLog(getfixture("tmp_path"))
+    >>> monitor = Monitor(log, 0, 10, 512, "cpu", 6e6, 0.1)
+    >>> monitor.after_step()
+    >>> list(monitor.progress(1))
+    ['tokens', 'tokens_per_second', 'mfu', 'memory_GB', 'eta']
+    """
+
+    def __init__(
+        self,
+        log: TrainLog,
+        step: int,
+        num_steps: int,
+        step_tokens: int,
+        device_type: str,
+        flops: float | None = None,
+        peak_tflops: float | None = None,
+    ) -> None:
+        if peak_tflops and flops is None:
+            logger.warning(
+                "The operations a token costs are not known: the log gets no "
+                "MFU, though peak_tflops is set"
+            )
+        self.log = log
+        self.first = step
+        self.began = self._mark = time.time()
+        self._num_steps = num_steps
+        self._step_tokens = step_tokens
+        self._device_type = device_type
+        self._flops, self._peak = flops, peak_tflops
+        self._writer: Any = None
+        self._seconds, self._steps = 0.0, 0
+
+    def open(self, tensorboard: bool) -> None:
+        """Continue the files; for the main process alone."""
+        if tensorboard:
+            # Its import takes a second. Not SpeechBrain's TensorboardLogger:
+            # it counts its own steps, from 1 in every session, so the curve
+            # of a resumed run would begin anew.
+            from torch.utils.tensorboard import SummaryWriter
+
+            folder = self.log.path.with_name("tensorboard")
+            # What will be trained again is hidden, as it is in the log.
+            self._writer = SummaryWriter(folder, purge_step=self.first + 1)
+        self.log.rewind(self.first)
+
+    def close(self) -> None:
+        """Flush the files."""
+        if self._writer is not None:
+            self._show(self._writer.close)
+
+    def after_step(self) -> None:
+        """Count a step; the time since the last mark was spent on it."""
+        now = time.time()
+        self._seconds += now - self._mark
+        self._mark = now
+        self._steps += 1
+
+    def skip(self) -> None:
+        """Leave out of the speed what was done since the last step."""
+        self._mark = time.time()
+
+    def progress(self, step: int) -> dict:
+        """Say how training goes since the last call, and measure anew."""
+        speed = self._steps * self._step_tokens / max(self._seconds, 1e-9)
+        self._seconds, self._steps = 0.0, 0
+        entry: dict[str, float | str] = {
+            "tokens": step * self._step_tokens,
+            "tokens_per_second": round(speed, 1),
+        }
+        if self._peak and self._flops:
+            peak = self._peak * 1e12 * world_size()
+            entry["mfu"] = round(speed * self._flops / peak, 4)
+        entry["memory_GB"] = round(memory_gb(self._device_type), 2)
+        # Of the whole session: validation and checkpoints take time as well.
+        pace = (time.time() - self.began) / max(1, step - self.first)
+        entry["eta"] = format_seconds((self._num_steps - step) * pace)
+        return entry
+
+    def write(self, entry: dict) -> None:
+        """Write an entry, see :meth:`TrainLog.write`; main process alone."""
+        self.log.write(entry)
+        if self._writer is not None:
+            self._show(self._add, entry)
+
+    def _add(self, entry: dict) -> None:
+        for kind, values in self.log.parts(entry).items():
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    tag = f"{kind}/{name}"
+                    self._writer.add_scalar(tag, value, entry["step"])
+        self._writer.flush()
+
+    def _show(self, function: Callable, *arguments: object) -> None:
+        """Do what concerns TensorBoard; training goes on without it."""
+        try:
+            function(*arguments)
+        except Exception as error:
+            self._writer = None
+            logger.warning("TensorBoard gets no more curves: %s", error)
+
+
+def memory_gb(device_type: str) -> float:
+    """Return the most memory used so far, in units of 2**30 bytes.
+
+    Arguments
+    ---------
+    device_type
+        ``"cuda"``: tensors on the GPU; else the process's resident memory.
+    """
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In kibibytes; on macOS in bytes.
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def format_seconds(seconds: float) -> str:
     """Write a duration the short way.
 
-    Arguments
-    ---------
-    seconds : Any duration; not a number where it is not known.
-
     Example
     -------
-    >>> format_seconds(3725), format_seconds(59.6)
-    ('1:02:05', '1:00')
+    >>> format_seconds(3725), format_seconds(59.6), format_seconds(math.nan)
+    ('1:02:05', '1:00', '?')
     """
     if not math.isfinite(seconds):
         return "?"
@@ -146,3 +266,53 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{rest:02d}"
     return f"{minutes}:{rest:02d}"
+
+
+def draw_curves(entries: list[dict], path: str | Path) -> None:
+    """Draw losses, learning rate and gradient norm over the steps.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "curves.png"
+    >>> entry = {"step": 5, "loss": 2.0, "grad_norm": 1.0, "lr": 0.1}
+    >>> draw_curves([entry, {"step": 5, "valid": {"en": 2.1}}], path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    # Not pyplot, which keeps figures and asks for a display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 2, sharex=True).flat
+    for axis, (name, label) in zip(
+        axes,
+        (
+            ("loss", "training loss (nats a token)"),
+            ("valid", "validation loss (nats a token)"),
+            ("lr", "learning rate"),
+            ("grad_norm", "gradient norm before clipping"),
+        ),
+        strict=True,
+    ):
+        told = [entry for entry in entries if name in entry]
+        if name == "valid":
+            sources = sorted({key for entry in told for key in entry["valid"]})
+            for source in sources:
+                points = [
+                    (entry["step"], entry["valid"][source])
+                    for entry in told
+                    if source in entry["valid"]
+                ]
+                axis.plot(*zip(*points, strict=True), marker=".", label=source)
+            if sources:
+                axis.legend()
+        else:
+            axis.plot([e["step"] for e in told], [e[name] for e in told])
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if name in ("lr", "grad_norm"):
+            axis.set_xlabel("optimizer step")
+    with atomic_path(path) as temporary:
+        canvas.print_png(temporary)

@@ -18,8 +18,7 @@ class LearningRate:
     peak : The rate at the end of the warm-up.
     warmup : Share of the run, or of each stage, that warms up.
     first_steps : First step of every stage and, last, the number of steps.
-    schedule
-        ``"run"``: warm up and decay once. ``"stage"``: anew in each stage.
+    schedule : ``"run"``: once. ``"stage"``: anew in each stage.
 
     Raises
     ------
@@ -40,7 +39,7 @@ class LearningRate:
         self,
         peak: float,
         warmup: float,
-        first_steps: Sequence[int],
+        first_steps: Sequence[int] | np.ndarray,
         schedule: str,
     ) -> None:
         check_number("learning_rate", peak, above=0)
@@ -58,13 +57,9 @@ class LearningRate:
         ]
 
     def at(self, step: int) -> float:
-        """Return the rate with which a step updates the weights.
-
-        Arguments
-        ---------
-        step : Optimizer step, from 0.
-
-        """
+        """Return the rate with which a step, from 0, updates the weights."""
         part = int(np.searchsorted(self._bounds, step, side="right")) - 1
         local = step - int(self._bounds[part])
+        # Counted from 1: a first step at rate 0 would train on its tokens for
+        # nothing.
         return self._parts[part].calculate_lr(local + 1)

@@ -6,9 +6,18 @@ time, so that a checkpoint can be resumed on another number of ranks and
 without FSDP. Every rank must call each of these functions.
 """
 
+# Not by torch.distributed.checkpoint.state_dict. It copies tied weights apart,
+# so that a file would hold the embeddings twice; a weight that a file lacks
+# keeps what it had, without a word; and an optimizer's state is called by the
+# names of the model's parameters, which the optimizer alone does not know, and
+# is made ready for loading by a step with gradients of zero. What it would
+# spare us are _gather and _cut.
+
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from speechbrain_slm.utils.distributed import is_main
 
 
-def _gather(tensor):
+def _gather(tensor: torch.Tensor) -> torch.Tensor | None:
     """Return the whole tensor on the CPU of the main process, else None."""
     if not isinstance(tensor, DTensor):
         return tensor.detach().cpu() if is_main() else None
@@ -27,8 +36,9 @@ def _gather(tensor):
     return whole.detach().to("cpu", copy=True) if is_main() else None
 
 
-def _cut(tensor, like):
+def _cut(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Return this rank's slice of a tensor, cut as another one is."""
+    # An optimizer's count of steps is a scalar beside a sharded parameter.
     if isinstance(like, DTensor) and tensor.shape == like.shape:
         return distribute_tensor(
             tensor.to(like.device), like.device_mesh, like.placements
@@ -36,13 +46,11 @@ def _cut(tensor, like):
     return tensor
 
 
-def whole_weights(module: torch.nn.Module) -> dict:
-    """Gather a module's weights.
+def whole_weights(module: torch.nn.Module) -> dict[str, Any]:
+    """Gather a module's weights on the CPU, named as in ``state_dict()``.
 
-    Returns
-    -------
-    Like ``state_dict()``, on the CPU; tied weights are one tensor. On
-    other ranks than the main one its values are None.
+    Tied weights are one tensor. On other ranks than the main one its values
+    are None.
     """
     state = module.state_dict(keep_vars=True)
     unique = {id(tensor): tensor for tensor in state.values()}
@@ -50,14 +58,13 @@ def whole_weights(module: torch.nn.Module) -> dict:
     return {name: whole[id(tensor)] for name, tensor in state.items()}
 
 
-def check_finite(content: object, name: str) -> None:
+def check_finite(content: object, name: str, keys: tuple = ()) -> None:
     """Refuse tensors that hold NaN or infinity.
 
     Arguments
     ---------
-    content
-        Tensors in dictionaries and lists of any depth; the rest is passed
-        over.
+    content : Tensors in dictionaries and lists of any depth; and other things.
+    name, keys : What it is called, and what leads to it.
 
     Raises
     ------
@@ -72,89 +79,45 @@ def check_finite(content: object, name: str) -> None:
     ...
     FloatingPointError: model: bias holds values that are not finite
     """
-    found = _not_finite(content)
-    if found is not None:
-        where = ".".join(map(str, found))
-        raise FloatingPointError(
-            f"{name}: {where} holds values that are not finite"
-        )
-
-
-def _not_finite(content):
-    """Return the keys that lead to a tensor that is not finite, or None."""
     if torch.is_tensor(content):
-        return None if torch.isfinite(content).all() else ()
-    pairs = ()
-    if isinstance(content, dict):
-        pairs = content.items()
+        if not torch.isfinite(content).all():
+            where = ".".join(map(str, keys))
+            raise FloatingPointError(
+                f"{name}: {where} holds values that are not finite"
+            )
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            check_finite(value, name, (*keys, key))
     elif isinstance(content, list | tuple):
-        pairs = enumerate(content)
-    for key, value in pairs:
-        found = _not_finite(value)
-        if found is not None:
-            return (key, *found)
-    return None
+        check_finite(dict(enumerate(content)), name, keys)
 
 
 def save_weights(module: torch.nn.Module, path: Path) -> None:
-    """Write a module's weights as safetensors.
-
-    Raises
-    ------
-    FloatingPointError
-        If a weight is not finite: nobody could go on from there.
-    """
+    """Write a module's weights as safetensors; they must be finite."""
     weights = whole_weights(module)
     if is_main():
         check_finite(weights, path.stem)
-        save_model(SimpleNamespace(state_dict=lambda: weights), str(path))
+        # All that it takes of a module; of tied weights it then writes one.
+        whole: Any = SimpleNamespace(state_dict=lambda: weights)
+        save_model(whole, str(path))
 
 
-def read_weights(path: str | Path) -> dict:
-    """Read a safetensors file whole.
-
-    Returns
-    -------
-    Name -> tensor, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged; safetensors would not name it.
-    """
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file; a damaged one is a ValueError that names it."""
     try:
         return load_file(str(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def read_optimizer(path: str | Path) -> dict:
-    """Read an optimizer's state; what could run code is refused.
-
-    Returns
-    -------
-    Its tensors on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-
-
 def load_weights(
     module: torch.nn.Module, path: str | Path, end_of_epoch: bool = False
 ) -> None:
-    """Read what :func:`save_weights` wrote.
+    """Read what :func:`save_weights` wrote; SpeechBrain's Checkpointer calls.
 
     Arguments
     ---------
     module : Sharded or not, however it was when the file was written.
-    end_of_epoch : Not used; SpeechBrain's Checkpointer passes it.
 
     Raises
     ------
@@ -175,29 +138,38 @@ def load_weights(
     module.load_state_dict({**saved, **found})
 
 
-def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
-    """Write an optimizer's state.
-
-    Arguments
-    ---------
-    optimizer : Of sharded parameters or not.
-
-    Raises
-    ------
-    FloatingPointError
-        If a value is not finite.
-    """
-    content = optimizer.state_dict()
+def _replace_state(content: dict, replace: Callable) -> None:
+    """Replace the tensors of an optimizer's state, in place."""
     content["state"] = {
         number: {
-            name: _gather(value) if torch.is_tensor(value) else value
+            name: replace(number, value) if torch.is_tensor(value) else value
             for name, value in values.items()
         }
         for number, values in content["state"].items()
     }
+
+
+def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
+    """Write an optimizer's state; it must be finite."""
+    content = optimizer.state_dict()
+    _replace_state(content, lambda number, value: _gather(value))
     if is_main():
         check_finite(content, path.stem)
         torch.save(content, path)
+
+
+def read_optimizer(path: str | Path) -> dict:
+    """Read an optimizer's state on the CPU; what could run code is refused.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def load_optimizer(
@@ -205,22 +177,10 @@ def load_optimizer(
     path: str | Path,
     end_of_epoch: bool = False,
 ) -> None:
-    """Read what :func:`save_optimizer` wrote.
-
-    Arguments
-    ---------
-    optimizer : Of sharded parameters or not.
-    end_of_epoch : Not used; SpeechBrain's Checkpointer passes it.
-    """
+    """Read what :func:`save_optimizer` wrote, for sharded parameters or not."""
     content = read_optimizer(path)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
-    content["state"] = {
-        number: {
-            name: _cut(value, parameters[number])
-            if torch.is_tensor(value)
-            else value
-            for name, value in values.items()
-        }
-        for number, values in content["state"].items()
-    }
+    _replace_state(
+        content, lambda number, value: _cut(value, parameters[number])
+    )
     optimizer.load_state_dict(content)

@@ -1,6 +1,8 @@
 """One optimizer step, made of micro-batches on any number of ranks."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import speechbrain as sb
@@ -8,19 +10,35 @@ import torch
 from speechbrain.utils.data_utils import recursive_to
 from torch.distributed.tensor import DTensor
 
-from speechbrain_slm.brains.parallel import ParallelBrain, clip_gradients
+from speechbrain_slm.brains.parallel import (
+    clip_gradients,
+    layers_of,
+    shard,
+    sum_over_ranks,
+)
+from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.utils.distributed import rank, world_size
 
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.plan import TokenPlan
 
-class UpdateBrain(ParallelBrain):
+Batch = Any  # What collate returns and compute_forward takes.
+
+
+class UpdateBrain(sb.Brain):
     """Train on the rows of one step of ``self.plan``.
 
     Micro-batches and ranks weigh by their scored positions: the loss of a
     step is the mean over those of the global batch, however it is divided.
+    ``parallel: fsdp`` without ``torchrun`` trains as it is: one process has
+    nothing to share out.
     """
 
-    def collate(self, rows: np.ndarray) -> torch.Tensor | dict:
-        """Make a batch of rows; runs in a thread, one step ahead.
+    plan: "TokenPlan"
+    learning_rate: LearningRate
+
+    def collate(self, rows: np.ndarray) -> Batch:
+        """Make what ``compute_forward`` takes; in a thread, one step ahead.
 
         Arguments
         ---------
@@ -28,96 +46,64 @@ class UpdateBrain(ParallelBrain):
 
         Returns
         -------
-        What ``compute_forward`` takes, still on the CPU.
+        The batch, still on the CPU.
         """
         return torch.from_numpy(rows)
 
-    def scored(self, batch: torch.Tensor | dict) -> int:
-        """Count the positions whose mean loss ``compute_objectives`` takes.
-
-        Arguments
-        ---------
-        batch : What ``collate`` returned.
-
-        """
+    def scored(self, batch: Batch) -> int:
+        """Count the positions whose mean loss ``compute_objectives`` takes."""
         return batch.numel()
 
-    def prepare(self, step: int) -> list[tuple]:
-        """Build this rank's micro-batches of a step.
-
-        Returns
-        -------
-        Each batch, and how many of its positions are scored.
-        """
+    def prepare(self, step: int) -> list[tuple[Batch, int]]:
+        """Build this rank's micro-batches of a step, and count the scored."""
         rows = self.plan.rows(step, rank(), world_size())
         parts = []
         for part in np.split(rows, self.grad_accumulation_factor):
             batch = self.collate(part)
             count = self.scored(batch)
-            if self.device_type == "cuda":
-                batch = _pinned(batch)
-            parts.append((batch, count))
+            pinned = _pinned(batch) if self.device_type == "cuda" else batch
+            parts.append((pinned, count))
         return parts
 
-    def to_device(self, batch: torch.Tensor | dict) -> torch.Tensor | dict:
-        """Move a batch to this rank's device.
-
-        Arguments
-        ---------
-        batch : What ``collate`` returned.
-
-        """
-        return recursive_to(batch, self.device, non_blocking=True)
-
-    def fit_step(self, parts: list[tuple]) -> None:
-        """Run one optimizer step over this rank's rows.
-
-        Arguments
-        ---------
-        parts : Micro-batches, and how many positions of each are scored.
-        """
+    def fit_step(self, parts: list[tuple[Batch, int]]) -> None:
+        """Run one optimizer step over what :meth:`prepare` returned."""
         step = self.optimizer_step
-        # Dropout, too, is a function of (seed, step, rank).
+        # Dropout, too, is a function of (seed, step, rank): a run that
+        # resumes has no state of a generator to restore.
         key = [self.hparams.seed, step, rank()]
         torch.manual_seed(np.random.SeedSequence(key).generate_state(1)[0])
-        rate = self.learning_rate.at(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        share = self.share_of(sum(count for _, count in parts))
-        loss = torch.zeros((), device=self.device)
-        for number, (batch, count) in enumerate(parts):
-            batch = self.to_device(batch)
-            last = number + 1 == len(parts)
-            loss += self.fit_batch(batch, count * share, last)
-        self.optimizers_step(loss)
-        self._loss += loss
+            group["lr"] = self.learning_rate.at(step)
+        share = self._share_of(sum(count for _, count in parts))
+        # Added up on the device: reading a loss makes the host wait for it,
+        # so that is done once a step.
+        total = torch.zeros((), device=self.device)
+        for number, (batch, count) in enumerate(parts, 1):
+            batch = recursive_to(batch, self.device, non_blocking=True)
+            # Ranks exchange gradients once a step, in its last part.
+            with self.no_sync(number < len(parts)):
+                with self.training_ctx:
+                    outputs = self.compute_forward(batch, sb.Stage.TRAIN)
+                    loss = self.compute_objectives(
+                        outputs, batch, sb.Stage.TRAIN
+                    )
+                loss = loss * (count * share)
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.optimizers_step(total)
+        self._loss += total
         self._steps += 1
 
-    def fit_batch(
-        self,
-        batch: torch.Tensor | dict,
-        weight: float | torch.Tensor = 1.0,
-        should_step: bool = True,
-    ) -> torch.Tensor:
-        """Add the gradients of one micro-batch.
+    def _share_of(self, count: int) -> float | torch.Tensor:
+        """Return what one scored position weighs, before ranks average.
 
-        Arguments
-        ---------
-        weight : Its share of the step's loss.
-        should_step
-            True for the last micro-batch of a step, where ranks synchronise.
-
-        Returns
-        -------
-        The weighted loss, on the device.
+        That is ranks times one over the scored positions of all of them, of
+        which this rank has ``count``.
         """
-        with self.no_sync(not should_step):
-            with self.training_ctx:
-                outputs = self.compute_forward(batch, sb.Stage.TRAIN)
-                loss = self.compute_objectives(outputs, batch, sb.Stage.TRAIN)
-            loss = loss * weight
-            self.scaler.scale(loss).backward()
-        return loss.detach()
+        if world_size() == 1:
+            return 1 / max(1, count)
+        total = torch.tensor(float(count), device=self.device)
+        return world_size() / sum_over_ranks(total).clamp(min=1)
 
     def optimizers_step(self, loss: torch.Tensor) -> None:
         """Clip and update, or stop on all ranks with the weights untouched.
@@ -132,19 +118,17 @@ class UpdateBrain(ParallelBrain):
             If the loss or the gradient norm of any rank is not finite.
         """
         self.scaler.unscale_(self.optimizer)
-        parameters = [
-            parameter
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        # SpeechBrain clips the first group alone, and flips the gradients
+        # where the limit is negative.
+        groups = self.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"]]
         norm = clip_gradients(parameters, self.max_grad_norm)
         # With a gradient scaler (fp16) an overflow is expected now and then:
         # the scaler skips that update by itself.
         checked = loss if self.scaler.is_enabled() else loss + norm
-        faulty = (~torch.isfinite(checked)).float()
-        sb.utils.distributed.ddp_all_reduce(
-            faulty, torch.distributed.ReduceOp.SUM
-        )
+        # Decided together: a rank that stopped alone would leave the others
+        # in their next collective call until its timeout.
+        faulty = sum_over_ranks((~torch.isfinite(checked)).float())
         if faulty.item():
             raise FloatingPointError(
                 f"Step {self.optimizer_step}: loss {loss.item()}, gradient "
@@ -158,8 +142,7 @@ class UpdateBrain(ParallelBrain):
         self.optimizer_step += 1
         self._norm = norm
 
-    def _advice(self):
-        """Say where to look when a step is not finite."""
+    def _advice(self) -> str:
         for name, parameter in self.modules.named_parameters():
             if isinstance(parameter, DTensor):
                 parameter = parameter.to_local()
@@ -172,6 +155,43 @@ class UpdateBrain(ParallelBrain):
             "Lower the learning rate or look at the batch: "
             f"plan.rows({self.optimizer_step})."
         )
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each rank holds a slice of the weights."""
+        return self.distributed_launch and self.hparams.parallel == "fsdp"
+
+    def _compile(self) -> None:
+        if not self.sharded:
+            super()._compile()
+        elif self.compile:
+            # Layer by layer: the hooks that gather the slices of a layer
+            # stand between the graphs.
+            for name in self.compile_module_keys or self.modules:
+                for layer in layers_of(self.modules[name]):
+                    layer.compile(
+                        mode=self.compile_mode,
+                        fullgraph=self.compile_using_fullgraph,
+                        dynamic=self.compile_using_dynamic_shape_tracing,
+                    )
+
+    def _wrap_distributed(self) -> None:
+        if not self.sharded:
+            super()._wrap_distributed()
+            return
+        for module in self.modules.values():
+            shard(module, self.device_type, self.precision)
+
+    @contextlib.contextmanager
+    def no_sync(self, use: bool = True) -> Iterator[None]:
+        """Keep gradients on their rank while they add up, if ``use``."""
+        if self.sharded:
+            for module in self.modules.values():
+                module.set_requires_gradient_sync(not use)
+            yield
+        else:
+            with super().no_sync(use):
+                yield
 
 
 def _pinned(batch):

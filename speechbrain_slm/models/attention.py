@@ -10,10 +10,17 @@ story, a whole one, and the closing boundary with padding: documents of 1, 3
 and 3 positions, whose positions count ``[0, 0, 1, 2, 0, 1, 2]``.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -29,17 +36,16 @@ def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
     ---------
     rows : Rows of symbols, int64 ``[B, T]``.
     boundary
-        The story-boundary symbol. A document begins at column 0 and at each
-        boundary that does not follow another one (those are padding).
+        A document begins at column 0 and at each boundary that does not
+        follow another one (those are padding).
 
     Returns
     -------
-    Keyword arguments of a model that :func:`block_attention` has
-    prepared; tensors on the CPU: ``position_ids`` ``[B, T]``, which
-    restart in every document; ``cu_seq_lens_q`` int32, where documents
-    begin and end in the flattened rows, followed by empty documents up to
-    a multiple of 64; and ``attention_mask``, which keeps transformers
-    from building one.
+    Keyword arguments of a model that :func:`block_attention` has prepared,
+    on the CPU: ``position_ids`` ``[B, T]``, which restart in every document;
+    ``cu_seq_lens_q`` int32, where documents begin and end in the flattened
+    rows, then empty ones up to a multiple of 64; and ``attention_mask``, which
+    keeps transformers from building one.
 
     Example
     -------
@@ -70,16 +76,11 @@ def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
     }
 
 
-def block_attention(model) -> None:
-    """Make a model attend within documents.
+def block_attention(model: PreTrainedModel) -> None:
+    """Make a model attend within documents; changed in place.
 
     Without :func:`blocked_inputs` it attends as by default, so that it can
     still generate. An export says nothing of it.
-
-    Arguments
-    ---------
-    model : transformers.PreTrainedModel
-        Changed in place.
 
     Raises
     ------
@@ -106,25 +107,19 @@ def document_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     cu_seq_lens_q: torch.Tensor | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within documents; called by transformers.
 
     Arguments
     ---------
     query : ``[B, heads, T, head_dim]``.
-    key : ``[B, key_value_heads, T, head_dim]``.
-    value : Like ``key``.
+    key, value : ``[B, key_value_heads, T, head_dim]``.
     cu_seq_lens_q : See :func:`blocked_inputs`; without it, plain attention.
-    **kwargs
-        Of the model's own.
 
     Returns
     -------
-    torch.Tensor
-        ``[B, T, heads, head_dim]``.
-    None
-        Attention weights are not returned.
+    ``[B, T, heads, head_dim]``, and no attention weights.
     """
     if cu_seq_lens_q is None:
         return sdpa_attention_forward(
@@ -156,11 +151,10 @@ def document_attention(
     return out, None
 
 
-def _autocast(*tensors):
-    """Give the tensors the type that autocast gives to attention.
-
-    Rotary embeddings have made some of them float32 again.
-    """
+def _autocast(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
+    """Give the tensors the type that autocast gives to attention."""
+    # Rotary embeddings have made some of them float32 again, and autocast
+    # knows nothing of the GPU's kernels.
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -169,30 +163,39 @@ def _autocast(*tensors):
 
 
 @torch.compiler.disable
-def each_document(query, key, value, bounds, scaling, dropout):
+def each_document(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+) -> torch.Tensor:
     """Attend by one call a document, on any device.
 
     Kept out of compiled graphs, since the documents differ in every batch.
     """
     batch, length = query.shape[0], query.shape[2]
     lengths = [number for number in bounds.diff().tolist() if number]
-    parts = [
+    documents = [
         # [B, H, T, D] -> [1, H, B * T, D] -> one [1, H, L, D] a document
         tensor.transpose(0, 1).flatten(1, 2)[None].split(lengths, dim=2)
         for tensor in (query, key, value)
     ]
-    out = [
+    attended = [
         scaled_dot_product_attention(
-            *part,
+            q,
+            k,
+            v,
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
             enable_gqa=True,
         )
-        for part in zip(*parts, strict=True)
+        for q, k, v in zip(*documents, strict=True)
     ]
     # Back in the memory layout [B, T, H, D].
-    out = torch.cat([part[0].transpose(0, 1) for part in out])
+    out = torch.cat([document[0].transpose(0, 1) for document in attended])
     return out.view(batch, length, *out.shape[1:])
 
 

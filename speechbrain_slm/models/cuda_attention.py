@@ -13,7 +13,10 @@ The first import takes 1.3 s (of torch.compile and of the kernels' own
 modules), so it is left to the first model that needs it.
 """
 
+import contextlib
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import (
@@ -21,15 +24,14 @@ from torch.nn.attention.flex_attention import (
     flex_attention,
 )
 
-try:
+varlen_attn: Any = None
+with contextlib.suppress(ImportError):
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None
 
-flex_attention = torch.compile(flex_attention)
+compiled_flex = torch.compile(flex_attention)
 
 
-def varlen_options(function) -> set[str] | None:
+def varlen_options(function: Callable | None) -> set[str] | None:
     """Return the keywords that a ``varlen_attn`` knows, None if too old."""
     names = {*inspect.signature(function).parameters} if function else set()
     return names if {"scale", "window_size"} <= names else None
@@ -52,15 +54,21 @@ def attend_on_cuda(
     return kernel(query, key, value, bounds, scaling)
 
 
-def varlen_documents(query, key, value, bounds, scaling) -> torch.Tensor:
+def varlen_documents(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
     """Attend by FlashAttention over sequences of several lengths."""
     batch, _, length, _ = query.shape
     # [B, H, T, D] -> [B * T, H, D]
     query, key, value = (
         tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value)
     )
-    options = {"scale": scaling, "window_size": (-1, 0)}
-    if query.shape[1] != key.shape[1] and "enable_gqa" in VARLEN:
+    options: dict = {"scale": scaling, "window_size": (-1, 0)}
+    if query.shape[1] != key.shape[1] and "enable_gqa" in (VARLEN or ()):
         options["enable_gqa"] = True
     out = varlen_attn(
         query, key, value, bounds, bounds, length, length, **options
@@ -68,7 +76,13 @@ def varlen_documents(query, key, value, bounds, scaling) -> torch.Tensor:
     return out.view(batch, length, *out.shape[1:])
 
 
-def flex_documents(query, key, value, bounds, scaling) -> torch.Tensor:
+def flex_documents(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    scaling: float | None,
+) -> torch.Tensor:
     """Attend by FlexAttention, which skips blocks that no document spans."""
     batch, _, length, _ = query.shape
     places = torch.arange(batch * length, device=query.device)
@@ -81,7 +95,7 @@ def flex_documents(query, key, value, bounds, scaling) -> torch.Tensor:
     mask = create_block_mask(
         within, batch, None, length, length, device=query.device
     )
-    out = flex_attention(
+    out = compiled_flex(
         query,
         key,
         value,

@@ -9,9 +9,15 @@ embeddings are new (TWIST: Hassid et al., NeurIPS 2023).
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.pretrained import load_whole, said_by
@@ -29,9 +35,9 @@ def decoder_lm(
     warm_start: str | Path | None = None,
     embedding_std: float | None = None,
     activation_checkpointing: bool = False,
-    **config,
-):
-    """Make a decoder LM over units.
+    **config: Any,
+) -> PreTrainedModel:
+    """Make a decoder LM over units, in fp32 and in training mode.
 
     Arguments
     ---------
@@ -54,11 +60,6 @@ def decoder_lm(
     **config
         Values of the model's configuration class. A warm start refuses those
         that its weights do not fit; it takes the others (dropout, ...).
-
-    Returns
-    -------
-    transformers.PreTrainedModel
-        In fp32, in training mode.
 
     Raises
     ------
@@ -83,17 +84,12 @@ def decoder_lm(
             "once"
         )
     if vocabulary_size is None:
-        if units_folder is None:
-            raise ValueError(
-                "vocabulary_size is null, and no units_folder is given to "
-                "take it from; set one of them"
-            )
-        tokenizer = read_info(Path(units_folder) / "train")["tokenizer"]
-        vocabulary_size = tokenizer["vocabulary_size"]
+        vocabulary_size = _units_in(units_folder)
     check_number("vocabulary_size", vocabulary_size, at_least=1, whole=True)
     values = {
         **config,
         "vocab_size": vocabulary_size + 1 + len(language_tags),
+        # A story begins with the boundary, and the next one's ends it.
         "bos_token_id": vocabulary_size,
         "eos_token_id": vocabulary_size,
         "pad_token_id": None,
@@ -105,21 +101,32 @@ def decoder_lm(
         _check_shapes(text_config, config, warm_start)
         settings = _replace(text_config, **values)
     model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32)
-    stds = [embedding_std] * 2
+    stds = [] if embedding_std is None else [embedding_std] * 2
     if warm_start is not None:
         text = _load_body(model, warm_start)
-        if embedding_std is None:
-            stds = [layer.weight.std().item() for layer in _ends(text)]
-    if stds[0] is not None:
-        # The head first: where it is tied, the embeddings' scale counts.
-        for layer, std in list(zip(_ends(model), stds, strict=True))[::-1]:
-            torch.nn.init.normal_(layer.weight, std=std)
+        stds = stds or [layer.weight.std().item() for layer in _ends(text)]
+    # The head first: where it is tied, the embeddings' scale counts.
+    for layer, std in zip(_ends(model)[::-1], stds[::-1], strict=False):
+        torch.nn.init.normal_(layer.weight, std=std)
     if activation_checkpointing:
+        # The reentrant kind has no gradient where a layer's inputs have none,
+        # and does not go with FSDP.
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
 
-def _check_keys(model_type, config):
+def _units_in(units_folder: str | Path | None) -> int:
+    if units_folder is None:
+        raise ValueError(
+            "vocabulary_size is null, and no units_folder is given to "
+            "take it from; set one of them"
+        )
+    return read_info(Path(units_folder) / "train")["tokenizer"][
+        "vocabulary_size"
+    ]
+
+
+def _check_keys(model_type: str, config: dict) -> None:
     known = AutoConfig.for_model(model_type)
     derived = [key for key in config if key in DERIVED]
     if derived:
@@ -135,7 +142,7 @@ def _check_keys(model_type, config):
         )
 
 
-def _read_config(warm_start, model_type):
+def _read_config(warm_start: str | Path, model_type: str) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(warm_start, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -153,20 +160,24 @@ def _read_config(warm_start, model_type):
     return config
 
 
-def _replace(config, **values):
-    """Return a new configuration with some values replaced."""
+def _replace(config: PretrainedConfig, **values: Any) -> PretrainedConfig:
+    # By from_dict: setattr would leave what follows from a value (the types
+    # of the layers follow from their number) as it was.
     return type(config).from_dict({**config.to_dict(), **values})
 
 
-def _shapes(config):
+def _shapes(config: PretrainedConfig) -> dict[str, torch.Size]:
+    # On "meta" a model of any size takes no memory and no time.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config))
     return {name: weight.shape for name, weight in model.named_parameters()}
 
 
-def _check_shapes(text_config, config, warm_start):
+def _check_shapes(
+    text_config: PretrainedConfig, config: dict, warm_start: str | Path
+) -> None:
     """Refuse values that the weights of a text LM do not fit."""
-    expected = None
+    expected: dict | None = None
     for key, value in config.items():
         own = getattr(text_config, key)
         # Tying concerns the head alone, which is new in any case.
@@ -184,17 +195,13 @@ def _check_shapes(text_config, config, warm_start):
             )
 
 
-def _ends(model):
+def _ends(model: PreTrainedModel) -> tuple[Any, Any]:
     return model.get_input_embeddings(), model.get_output_embeddings()
 
 
-def _body(model):
+def _body(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     """Return all weights but the embeddings' and the head's, by name."""
-    ends = {
-        id(parameter)
-        for layer in _ends(model)
-        for parameter in layer.parameters()
-    }
+    ends = {id(p) for layer in _ends(model) for p in layer.parameters()}
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -202,7 +209,9 @@ def _body(model):
     }
 
 
-def _load_body(model, warm_start):
+def _load_body(
+    model: PreTrainedModel, warm_start: str | Path
+) -> PreTrainedModel:
     text = load_whole(AutoModelForCausalLM, warm_start, dtype=torch.float32)
     source = _body(text)
     with torch.no_grad():

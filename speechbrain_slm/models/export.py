@@ -2,8 +2,9 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from speechbrain_slm.utils.atomic import (
     atomic_folder,
@@ -28,27 +29,23 @@ logger = logging.getLogger(__name__)
 UNITS_JSON = "units.json"
 # The same in config.json, which transformers keeps when it saves a model anew.
 UNITS_KEY = "speech_units"
-UNITS_FIELDS = (
-    "tokenizer_identity",
-    "vocabulary_size",
-    "boundary",
-    "language_tags",
-)
 CARD = "README.md"
 TOKENIZER = "tokenizer"
 _SHAPE = {
     "tokenizer_identity": TEXT,
     "vocabulary_size": whole(1),
     "boundary": COUNT,
+    # Exports that were written before there were any have none.
     "language_tags?": {str: COUNT},
 }
+UNITS_FIELDS = tuple(name.rstrip("?") for name in _SHAPE)
 
 
 def save_speech_lm(
     folder: str | Path,
-    model,
+    model: PreTrainedModel,
     units: dict,
-    tokenizer: dict = (),
+    tokenizer: dict[str, bytes] | None = None,
     card: str | None = None,
 ) -> None:
     """Publish a model, all of it or nothing.
@@ -56,16 +53,12 @@ def save_speech_lm(
     Arguments
     ---------
     folder : A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
-    model : transformers.PreTrainedModel
-        The language model.
     units
         ``tokenizer_identity`` (str), ``vocabulary_size`` (int) of the units
         that the model was trained on, ``boundary`` (int), the id of the
         symbol between stories, and ``language_tags``, language -> id of the
         symbol that announces it; empty (or absent) where it has none.
-    tokenizer
-        What makes units of speech: name -> bytes, for files in a folder
-        ``tokenizer``.
+    tokenizer : What makes units of speech: name -> content of a file.
     card : The text of a ``README.md``, which may be edited later.
     """
     units = {"language_tags": {}, **units}
@@ -75,14 +68,15 @@ def save_speech_lm(
         config = read_json(temporary / "config.json")
         write_json(temporary / "config.json", {**config, UNITS_KEY: units})
         write_json(temporary / UNITS_JSON, units)
-        for name, content in dict(tokenizer).items():
+        for name, content in (tokenizer or {}).items():
             write_atomic(temporary / TOKENIZER / name, content)
         seal(temporary, [p for p in temporary.rglob("*") if p.is_file()])
+        # After the seal, which therefore does not hold it to what it is.
         if card:
             write_atomic(temporary / CARD, card)
 
 
-def examine_speech_lm(folder: str | Path):
+def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
     """Check the files of an exported model, and say what it is.
 
     Arguments
@@ -92,9 +86,7 @@ def examine_speech_lm(folder: str | Path):
     Returns
     -------
     units : dict
-        ``tokenizer_identity``, ``vocabulary_size``, ``boundary`` and
-        ``language_tags`` (empty in exports that were written before there
-        were any).
+        See :func:`save_speech_lm`.
     identity : dict
         ``model``: the SHA-256 of the weights (of the list of their SHA-256
         where there are several files); ``configuration``: of all else that
@@ -148,7 +140,7 @@ def examine_speech_lm(folder: str | Path):
     }
 
 
-def _refuse_elsewhere(folder):
+def _refuse_elsewhere(folder: Path) -> None:
     """Refuse weights of another folder, of which no hash here knows."""
     if (folder / "adapter_config.json").exists():
         raise ValueError(
@@ -156,7 +148,7 @@ def _refuse_elsewhere(folder):
             "stand elsewhere; merge them, and export the model"
         )
     for path in folder.glob("*.safetensors.index.json"):
-        index = read_shaped(path, {"weight_map": {str: TEXT}})
+        index: Any = read_shaped(path, {"weight_map": {str: TEXT}})
         for name in index["weight_map"].values():
             if Path(name).name != name:
                 raise ValueError(
@@ -166,10 +158,6 @@ def _refuse_elsewhere(folder):
 
 def refuse_foreign_model(folder: str | Path) -> None:
     """Refuse to export where something else than an export of ours stands.
-
-    Arguments
-    ---------
-    folder : Where a model is to be, and an earlier one may be.
 
     Raises
     ------
@@ -192,8 +180,10 @@ def refuse_foreign_model(folder: str | Path) -> None:
             )
 
 
-def load_speech_lm(folder: str | Path, identity: dict | None = None):
-    """Load what :func:`save_speech_lm` wrote.
+def load_speech_lm(
+    folder: str | Path, identity: dict | None = None
+) -> tuple[PreTrainedModel, dict]:
+    """Load what :func:`save_speech_lm` wrote, in evaluation mode.
 
     Arguments
     ---------
@@ -203,10 +193,7 @@ def load_speech_lm(folder: str | Path, identity: dict | None = None):
 
     Returns
     -------
-    transformers.PreTrainedModel
-        The model, in evaluation mode.
-    dict
-        See :func:`examine_speech_lm`.
+    The model, and what its units are.
 
     Raises
     ------
@@ -238,7 +225,7 @@ def load_speech_lm(folder: str | Path, identity: dict | None = None):
     return model.eval(), units
 
 
-def _read_units(folder):
+def _read_units(folder: Path) -> tuple[dict, dict]:
     """Return what the units are, and the configuration without it."""
     path = folder / UNITS_JSON
     if not (folder / "config.json").is_file():
@@ -246,10 +233,10 @@ def _read_units(folder):
             f"{folder} is not an exported speech LM: it has no config.json. "
             "Train to the end with the LM recipe, which writes it."
         )
-    config = read_shaped(folder / "config.json", {"vocab_size": COUNT})
+    config: Any = read_shaped(folder / "config.json", {"vocab_size": COUNT})
     kept = config.pop(UNITS_KEY, None)
     if path.is_file():
-        units = read_shaped(path, _SHAPE)
+        units: Any = read_shaped(path, _SHAPE)
         if kept not in (None, units):
             raise ValueError(
                 f"{path} says {units}, and config.json beside it {kept}; "
@@ -273,7 +260,7 @@ def _read_units(folder):
     return units, config
 
 
-def _check_symbols(path, units, config):
+def _check_symbols(path: Path, units: dict, config: dict) -> None:
     """Refuse symbols that are not: units, the boundary, then the tags."""
     size, tags = units["vocabulary_size"], units["language_tags"]
     after = list(range(size + 1, size + 1 + len(tags)))

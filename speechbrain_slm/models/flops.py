@@ -1,9 +1,10 @@
 """Floating-point operations of training, for model FLOPs utilisation."""
 
 from torch import nn
+from transformers import PreTrainedModel
 
 
-def flops_per_token(model, row_length: int) -> float | None:
+def flops_per_token(model: PreTrainedModel, row_length: int) -> float | None:
     """Count what one token costs, forward and backward.
 
     ``6 N + 12 L H D T``, the count of PaLM (Chowdhery et al., 2022,
@@ -13,15 +14,7 @@ def flops_per_token(model, row_length: int) -> float | None:
     dimensions, neither halved for causality nor lessened where attention is
     blocked.
 
-    Arguments
-    ---------
-    model : transformers.PreTrainedModel
-        The model.
-
-    Returns
-    -------
-    Floating-point operations a token; None where the configuration has
-    no heads or layers of attention to count.
+    None where the configuration has no heads or layers of attention to count.
 
     Example
     -------

@@ -24,7 +24,7 @@ SHARE = {"at_least": 0, "at_most": 1}
 PART = {"at_least": 0, "below": 1}
 
 # Of each key, wherever it stands: at the root, in a group, in a fragment.
-RANGES = {
+RANGES: dict[str, dict | str] = {
     # All recipes
     "seed": {"at_least": 0, "at_most": 2**32 - 1, "whole": True},
     "job": NATURAL,

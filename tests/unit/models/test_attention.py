@@ -249,7 +249,7 @@ def test_kernels_get_the_same_documents(
     assert (known is None) == (kernel in ("flex", "early"))
     monkeypatch.setattr(cuda_attention, "varlen_attn", function)
     monkeypatch.setattr(cuda_attention, "VARLEN", known)
-    monkeypatch.setattr(cuda_attention, "flex_attention", flex_attention)
+    monkeypatch.setattr(cuda_attention, "compiled_flex", flex_attention)
     if known is None:
         found = cuda_attention.attend_on_cuda(*tensors, bounds, scaling)
     else:
