@@ -24,7 +24,7 @@ from speechbrain_slm.units.manifest import (
     refuse_missing_audio,
     seconds_of,
 )
-from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows
+from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, parts
 from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
 from speechbrain_slm.units.utterances import (
     FILES,
@@ -61,12 +61,11 @@ def extract_utterances(
     Arguments
     ---------
     folder : Gets ``plan.json`` and ``utterances-*.arrow``.
-    utterances_per_shard
-        Audio files in a shard; what a kill can lose of each rank's work.
+    utterances_per_shard : What a kill can lose of each rank's work.
     batch_seconds
-        Speech that the tokenizer gets at once, padding included, in seconds.
-        Two more such batches are read ahead.
-    num_workers : Threads that read audio ahead.
+        Speech that the tokenizer gets at once, padding included. Two more
+        such batches are read ahead.
+    num_workers : Threads that read audio.
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     max_seconds : A longer audio file is bad.
 
@@ -91,16 +90,12 @@ def extract_utterances(
             _forget_rejects(table, folder)
         barrier()
         rows, seconds = _missing(table, folder, share)
-        utterances = Rows(table)
-        for part in blocks(len(rows)):
-            audio = utterances.take(rows[part])["audio"]
-            refuse_missing_audio(audio.to_pylist())
+        for _, batch in parts(table, ["audio"], rows):
+            refuse_missing_audio(batch["audio"].to_pylist())
         with together():
             read = read_batches(
                 _batches(
-                    utterances,
-                    rows,
-                    utterances_per_shard,
+                    _shards(Rows(table), rows, utterances_per_shard),
                     batch_seconds,
                     tokenizer.equal_lengths,
                 ),
@@ -109,10 +104,7 @@ def extract_utterances(
                 max_seconds,
             )
             progress = Progress(seconds, "h of speech", per=3600)
-            encoded = (
-                _encode(batch, clips, tokenizer, progress)
-                for batch, clips in read
-            )
+            encoded = (_encode(*one, tokenizer, progress) for one in read)
             _publish(encoded, place.own, utterances_per_shard)
 
 
@@ -182,17 +174,16 @@ def _length(row):
     return row["num_samples"], row["sample_rate"]
 
 
-def _batches(
-    utterances: Rows,
-    rows: np.ndarray,
-    per_shard: int,
-    batch_seconds: float,
-    equal: bool,
-) -> Iterator[list[dict[str, Any]]]:
+def _shards(utterances, rows, size):
+    for begin in range(0, len(rows), size):
+        yield utterances.take(rows[begin : begin + size]).to_pylist()
+
+
+def _batches(shards, batch_seconds, equal):
     """Cut utterances into batches, of which each is of one shard."""
-    for begin in range(0, len(rows), per_shard):
-        batch: list[dict[str, Any]] = []
-        for row in utterances.take(rows[begin : begin + per_shard]).to_pylist():
+    for shard in shards:
+        batch = []
+        for row in shard:
             # The first of a batch is its longest.
             samples, rate = _length(batch[0] if batch else row)
             full = samples / rate * (len(batch) + 1) > batch_seconds
@@ -209,8 +200,8 @@ def _encode(
     clips: list[Clip],
     tokenizer: Tokenizer,
     progress: Progress,
-) -> list[tuple]:
-    """Return (row, units, reason, note) of each audio file."""
+) -> list[dict[str, Any]]:
+    """Add units, reason and note to each audio file."""
     good = [n for n, clip in enumerate(clips) if not clip.reason]
     empty = np.zeros(0, dtype=np.uint16)
     units: list[np.ndarray | None] = [empty] * len(batch)
@@ -239,7 +230,8 @@ def _encode(
             check_units(found, tokenizer.vocabulary_size, where)
         elif not reason:
             reason = "too short to give a unit"
-        rows.append((row, found.astype(np.uint16), reason, clip.note))
+        told = {"reason": reason, "note": clip.note}
+        rows.append({**row, "units": found.astype(np.uint16), **told})
     progress.add(
         sum(samples / rate for samples, rate in map(_length, batch)),
         lambda: f"{progress.speed:.0f} x real time",
@@ -248,7 +240,7 @@ def _encode(
 
 
 def _publish(
-    encoded: Iterator[list[tuple]], folder: Path, per_shard: int
+    encoded: Iterator[list[dict[str, Any]]], folder: Path, per_shard: int
 ) -> None:
     """Publish shards, each while the next one is encoded."""
     rows, published = [], []
@@ -256,7 +248,7 @@ def _publish(
         for batch in itertools.chain(encoded, [None]):
             rows += batch or []
             if len(rows) == per_shard or (batch is None and rows):
-                table = _as_batch(rows)
+                table = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
                 rows = []
                 published.append(
                     publisher.submit(write_utterances, folder, table)
@@ -266,19 +258,3 @@ def _publish(
                     published.pop(0).result()
         for last in published:
             last.result()
-
-
-def _as_batch(encoded: list[tuple]) -> pa.RecordBatch:
-    rows, units, reasons, notes = zip(*encoded, strict=True)
-    bounds = np.cumsum([0, *map(len, units)]).astype(np.int32)
-    columns = [
-        *([row[name] for row in rows] for name in KEY_COLUMNS),
-        pa.ListArray.from_arrays(bounds, np.concatenate(units)),
-        reasons,
-        notes,
-    ]
-    arrays = [
-        pa.array(column, field.type)
-        for column, field in zip(columns, SCHEMA, strict=True)
-    ]
-    return pa.record_batch(arrays, schema=SCHEMA)

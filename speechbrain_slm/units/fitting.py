@@ -20,7 +20,7 @@ from speechbrain_slm.units.manifest import (
     refuse_missing_audio,
     sample_utterances,
 )
-from speechbrain_slm.units.rows import Rows
+from speechbrain_slm.units.rows import parts
 from speechbrain_slm.units.tokenizers import bpe as unit_bpe
 from speechbrain_slm.units.tokenizers.base import (
     DESCRIPTION,
@@ -74,16 +74,13 @@ def fit_tokenizer(
         hold a finished one.
     seconds : Speech to fit on, the same amount of each (language, speaker).
     seed : Of the draw and of k-means.
-    num_workers : Threads that read audio ahead.
-    batch_seconds
-        Speech that the tokenizer gets at once, padding included, in seconds.
-    max_seconds : A longer audio file is bad.
+    num_workers, batch_seconds, max_seconds
+        See :func:`speechbrain_slm.units.extraction.extract_utterances`.
 
     Raises
     ------
     FileNotFoundError
-        If it is to be fitted and an audio file of any split does not exist,
-        or if it is not, and the folder holds none.
+        If an audio file of any split, or the finished one, does not exist.
     ValueError
         If the folder's tokenizer is another or was fitted otherwise (the
         message names the field), or if there is no training split.
@@ -96,9 +93,22 @@ def fit_tokenizer(
             _keep(tokenizer, folder)
         return tokenizer
     kmeans = cast(KMeansTokenizer, tokenizer)
-    if manifests is None:
-        kmeans.restore(folder)
-        return tokenizer
+    if manifests is not None:
+
+        def read(utterances):
+            how = (kmeans.sample_rate, num_workers, max_seconds)
+            return read_clips(utterances, *how)
+
+        _fit_kmeans(
+            kmeans, manifests, folder, seconds, seed, read, batch_seconds
+        )
+    kmeans.restore(folder)
+    return tokenizer
+
+
+def _fit_kmeans(
+    tokenizer, manifests, folder, seconds, seed, read, batch_seconds
+):
     if seconds is None:
         raise ValueError(
             "fit_seconds is null; expected seconds of speech, since this "
@@ -106,24 +116,20 @@ def fit_tokenizer(
         )
     table = _training_split(manifests)
     if is_main():
-        _pin_fit(kmeans, manifests, folder, seconds, seed)
+        _pin_fit(tokenizer, manifests, folder, seconds, seed)
     barrier()
     if not (folder / DESCRIPTION).is_file():
-        shards = _shards(kmeans, table, folder, seconds, seed)
+        shards = _shards(tokenizer, table, folder, seconds, seed)
 
         def write(path):
-            clips = read_clips(
-                shards[path][1], kmeans.sample_rate, num_workers, max_seconds
-            )
-            _write_features(path, clips, kmeans, batch_seconds)
+            clips = read(shards[path][1])
+            _write_features(path, clips, tokenizer, batch_seconds)
 
         run(missing(shards, is_sealed), write, "shards of features")
         if is_main():
-            _fit(kmeans, shards, folder, seed)
+            _fit(tokenizer, shards, folder, seed)
     # The others wait here, however long a fit takes (utils.distributed).
     barrier()
-    kmeans.restore(folder)
-    return tokenizer
 
 
 def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
@@ -149,10 +155,9 @@ def _pin_fit(tokenizer, manifests, folder, seconds, seed):
     if not (folder / DESCRIPTION).is_file():
         # All splits: the extraction would find them out after the fit.
         for split in manifests.values():
-            rows, audio = distinct_utterances(split)["row"], Rows(split)
-            for part in blocks(len(rows)):
-                paths = audio.take(rows[part])["audio"]
-                refuse_missing_audio(paths.to_pylist())
+            rows = distinct_utterances(split)["row"]
+            for _, batch in parts(split, ["audio"], rows):
+                refuse_missing_audio(batch["audio"].to_pylist())
     pin(folder, plan, DESCRIPTION)
     for place in (folder, folder / FEATURES):
         remove_temporary(place)

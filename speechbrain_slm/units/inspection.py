@@ -74,13 +74,12 @@ def inspect_store(
             "no place in time; phones need a unit a frame. Extract with "
             "deduplicate: False and bpe: null, or leave out --phones."
         )
-    rows = pa.concat_tables(_lengths(table) for table in tables)
-    spoken = _count(rows)
+    spoken = _count(tables)
     drawn = _draw(tables, num_stories, seed)
     texts: dict = {}
     if manifest:
         table = read_table(manifest, MANIFEST, MANIFEST_KEY)
-        _add_seconds(spoken, rows, table, manifest)
+        _add_seconds(spoken, tables, table, manifest)
         texts = _texts(table, drawn)
     starts = _phones(phones, drawn) if phones else {}
     languages = {}
@@ -88,9 +87,8 @@ def inspect_store(
         stories = [story for story in drawn if story["language"] == language]
         found = _measure(stories, texts, starts, tokenizer)
         if manifest:
-            found["units_per_frame"] = _units_per_frame(
-                spoken, language, tokenizer["frame_rate"]
-            )
+            rate = tokenizer["frame_rate"]
+            found["units_per_frame"] = _units_per_frame(spoken, language, rate)
         languages[language] = found
     return {
         "folder": str(folder),
@@ -102,26 +100,28 @@ def inspect_store(
     }
 
 
-def _lengths(table):
-    return pa.table(
+def _lengths(tables):
+    """Return what the files say beside the units; lengths in their place."""
+    columns = [
         {
             **{name: table[name] for name in ("story_id", *SPOKEN)},
             "sentences": pc.list_value_length(table["sentence_ends"]),
             "units": pc.list_value_length(table["units"]),
         }
-    )
+        for table in tables
+    ]
+    return pa.concat_tables(map(pa.table, columns))
 
 
-def _count(rows):
-    grouped = rows.group_by(SPOKEN).aggregate(
-        [("story_id", "count"), ("sentences", "sum"), ("units", "sum")]
-    )
+def _count(tables):
+    counts = [("story_id", "count"), ("sentences", "sum"), ("units", "sum")]
+    grouped = _lengths(tables).group_by(SPOKEN).aggregate(counts)
     grouped = grouped.sort_by([(name, "ascending") for name in SPOKEN])
     names = [*SPOKEN, "stories", "sentences", "units"]
     return grouped.rename_columns(names).to_pylist()
 
 
-def _add_seconds(spoken, rows, table, path):
+def _add_seconds(spoken, tables, table, path):
     """Add the speech of the stories that are whole in the store."""
     samples, rates = table["num_samples"], table["sample_rate"]
     seconds = pc.divide(samples.cast(pa.float64()), rates.cast(pa.float64()))
@@ -131,7 +131,7 @@ def _add_seconds(spoken, rows, table, path):
         .group_by(keys)
         .aggregate([("seconds", "sum"), ("sentence", "count")])
     )
-    joined = rows.join(lengths, keys, join_type="inner")
+    joined = _lengths(tables).join(lengths, keys, join_type="inner")
     # Sentences that were dropped for bad audio are in the manifest still.
     whole = pc.equal(joined["sentences"], joined["sentence_count"])
     joined = joined.filter(whole)
@@ -140,16 +140,13 @@ def _add_seconds(spoken, rows, table, path):
             f"{path} holds no story of the store; expected the manifest that "
             "it was made of"
         )
-    sums = joined.group_by(SPOKEN).aggregate(
-        [("seconds_sum", "sum"), ("units", "sum")]
-    )
-    found = {(row["language"], row["speaker"]): row for row in sums.to_pylist()}
-    for entry in spoken:
-        row = found.get((entry["language"], entry["speaker"]))
-        if row:
-            seconds = row["seconds_sum_sum"]
-            entry["hours"] = seconds / 3600
-            entry["units_per_second"] = row["units_sum"] / seconds
+    sums = [("seconds_sum", "sum"), ("units", "sum")]
+    for row in joined.group_by(SPOKEN).aggregate(sums).to_pylist():
+        for entry in spoken:
+            if all(entry[name] == row[name] for name in SPOKEN):
+                length = row["seconds_sum_sum"]
+                entry["hours"] = length / 3600
+                entry["units_per_second"] = row["units_sum"] / length
 
 
 def _units_per_frame(spoken, language, frame_rate):

@@ -58,13 +58,7 @@ def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
 
 
 def check_rows(path: Path, table: pa.Table) -> None:
-    """Refuse what a manifest says of an audio file and no file can have.
-
-    Raises
-    ------
-    ValueError
-        Names the first row.
-    """
+    """Refuse what a manifest says of an audio file and no file can have."""
     for name in _COUNTED:
         row = pc.index(pc.less(table[name], 1), True).as_py()
         if row >= 0:
@@ -84,12 +78,7 @@ def check_rows(path: Path, table: pa.Table) -> None:
 
 
 def with_paths(path: Path, table: pa.Table) -> pa.Table:
-    """Write audio paths absolute or relative to the working directory.
-
-    Arguments
-    ---------
-    path : The manifest that the table is of.
-    """
+    """Write a manifest's audio paths as they are seen from here."""
     absolute = pc.starts_with(table["audio"], "/")
     beside = pc.binary_join_element_wise(str(path.parent), table["audio"], "/")
     audio = pc.if_else(absolute, table["audio"], beside)
@@ -141,13 +130,7 @@ def distinct_utterances(table: pa.Table) -> np.ndarray:
 
 
 def refuse_missing_audio(paths: Iterable[str]) -> None:
-    """Stop where audio files are not there, before any work is done.
-
-    Raises
-    ------
-    FileNotFoundError
-        Names the first that does not exist.
-    """
+    """Stop where audio files are not there, before any work is done."""
     # What is there and is no file is a reason of that one audio.
     absent = [path for path in paths if not os.path.exists(as_stored(path))]
     if absent:
@@ -171,15 +154,6 @@ def content_identity(
         nothing.
     rows : The rows that count, and their order; by default all.
 
-    Returns
-    -------
-    64 hexadecimal digits.
-
-    Example
-    -------
-    >>> table = pa.table({"a": ["x", "y"], "b": [1, 2]})
-    >>> content_identity(table, ["a"]) == content_identity(table[:1], ["a"])
-    False
     """
     count = len(table) if rows is None else len(rows)
     digest = hashlib.sha256()
@@ -210,8 +184,7 @@ def sample_utterances(
 
     Returns
     -------
-    ``sha256, audio, num_samples, sample_rate, language, speaker`` of
-    each.
+    ``sha256, audio, num_samples, sample_rate, language, speaker`` of each.
     """
     rows = distinct_utterances(table)["row"]
     stratum, languages = codes(table, "language", rows)
@@ -245,12 +218,7 @@ def sample_utterances(
 
 
 def seconds_of(table: pa.Table, rows: np.ndarray | None = None) -> np.ndarray:
-    """Return how long the audio of each row is: seconds, float64, in a file.
-
-    Arguments
-    ---------
-    rows : Which rows; by default all.
-    """
+    """Return how long the audio of each row is: seconds, float64, in a file."""
     found = scratch(len(table) if rows is None else len(rows), np.float64)
     for part, batch in parts(table, _COUNTED, rows):
         samples, rates = (batch[name].to_numpy() for name in _COUNTED)

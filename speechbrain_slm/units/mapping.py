@@ -58,7 +58,7 @@ def map_manifests(
 def map_manifest(
     path: str | Path, languages: Sequence[str], copy: str | Path
 ) -> pa.Table:
-    """Do what :func:`read_manifest` does, whatever the size: zero-copy.
+    """Do what :func:`read_manifest` does, whatever the size.
 
     Arguments
     ---------

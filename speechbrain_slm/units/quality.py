@@ -16,6 +16,11 @@ from sklearn.metrics import homogeneity_score
 from speechbrain_slm.units.tokenizers.base import deduplicate
 
 
+def _check(units):
+    if not units:
+        raise ValueError("There are no units to measure; expected one or more")
+
+
 def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     """Measure how evenly a codebook is used.
 
@@ -30,20 +35,8 @@ def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     ``perplexity`` (1 to V) and ``dead`` (units that never stand).
-
-    Raises
-    ------
-    ValueError
-        If there are no units at all.
-
-    Example
-    -------
-    >>> use = codebook_use(np.array([5, 5, 0, 0, 5, 5]))
-    >>> round(use["perplexity"], 6), use["dead"]
-    (4.0, 2)
     """
-    if not counts.any():
-        raise ValueError("There are no units to measure; expected one or more")
+    _check(counts.any())
     return {
         "perplexity": float(np.exp(entropy(counts))),
         "dead": int((counts == 0).sum()),
@@ -53,19 +46,13 @@ def codebook_use(counts: np.ndarray) -> dict[str, Any]:
 def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
     """Return the share of units that de-duplication leaves.
 
-    Raises
-    ------
-    ValueError
-        If there are no units at all.
-
     Example
     -------
     >>> deduplication_ratio([np.array([7, 7, 2, 7]), np.array([7, 7, 7, 7])])
     0.5
     """
     total = sum(map(len, sentences))
-    if not total:
-        raise ValueError("There are no units to measure; expected one or more")
+    _check(total)
     return sum(len(deduplicate(units)) for units in sentences) / total
 
 
@@ -88,17 +75,6 @@ def normalized_mutual_information(
     Returns
     -------
     0 (the units tell nothing) to 1 (each unit has one label).
-
-    Raises
-    ------
-    ValueError
-        If there is one label only: nothing can be told then.
-
-    Example
-    -------
-    >>> phones = np.array(["a", "a", "b", "b"])
-    >>> normalized_mutual_information(phones, np.array([3, 5, 3, 5]))
-    0.0
     """
     found = np.unique(labels)
     if len(found) < 2:
@@ -123,28 +99,19 @@ def frame_labels(
         When each phone begins, in seconds, rising. It lasts until the next.
     num_frames : Units of the utterance, before de-duplication.
 
-    Returns
-    -------
-    ``[num_frames]``; empty before the first phone.
-
     Example
     -------
     >>> frame_labels([0.0, 0.06], ["a", "b"], 5, 50.0).tolist()
     ['a', 'a', 'a', 'b', 'b']
     """
+    # Before the first phone there is none, "".
     middles = (np.arange(num_frames) + 0.5) / frame_rate
     place = np.searchsorted(np.asarray(starts), middles, side="right")
     return np.array(["", *phones])[place]
 
 
 def edit_distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the Levenshtein distance over the longer length, 0 to 1.
-
-    Example
-    -------
-    >>> edit_distance(np.array([1, 2, 3, 4]), np.array([1, 3, 4]))
-    0.25
-    """
+    """Return the Levenshtein distance over the longer length, 0 to 1."""
     longer = max(len(one), len(other))
     if not longer:
         return 0.0
@@ -174,10 +141,9 @@ def voice_distance(
 
     Returns
     -------
-    ``same_sentence`` and ``other_sentence`` (mean normalised edit
-    distance), their ``ratio`` (None where the latter is 0) and
-    ``pairs`` (of sentences). None of these but ``pairs``, 0, where fewer
-    than two sentences are said by two speakers.
+    ``same_sentence`` and ``other_sentence`` (mean distances), their ``ratio``
+    (None where the latter is 0) and ``pairs`` (of sentences); ``pairs`` alone,
+    0, where fewer than two sentences are said by two speakers.
 
     Example
     -------

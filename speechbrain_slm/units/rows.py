@@ -112,10 +112,6 @@ def codes(
 ) -> tuple[np.ndarray, list[str]]:
     """Number the strings of a column of few, in the order of appearance.
 
-    Returns
-    -------
-    A number a row, int32, in a file, and the string of each number.
-
     Example
     -------
     >>> found, names = codes(pa.table({"a": ["b", "a", "b"]}), "a")
@@ -137,11 +133,7 @@ def codes(
 def first_rows(
     table: pa.Table, name: str, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    """Find for each row the place of the first that holds the same string.
-
-    Returns
-    -------
-    uint32, in a file.
+    """Find for each row the place of the first of the same string: uint32.
 
     Example
     -------
@@ -264,12 +256,7 @@ class KeyIndex:
         return select(self.records, changes(self.records["key"]))
 
     def find(self, wanted: np.ndarray) -> np.ndarray:
-        """Look keys up: the first row of each, int64; -1 where there is none.
-
-        Arguments
-        ---------
-        wanted : 12 bytes each.
-        """
+        """Look keys up: the first row of each, int64; -1 for none."""
         if not len(self.records):
             return np.full(len(wanted), -1)
         records = np.zeros(len(wanted), dtype=_KEYED)

@@ -151,12 +151,7 @@ class Utterances:
         return found
 
     def good_rows(self, table: pa.Table) -> np.ndarray:
-        """List the utterances of a manifest that have units, each once.
-
-        Returns
-        -------
-        Row numbers, in the order of their SHA-256, in a file.
-        """
+        """List the rows of a manifest's good audio, by SHA-256, each once."""
         wanted, located = scratch(len(self), bool), self.locate(table)
         for part in blocks(len(located)):
             wanted[located[part]] = True

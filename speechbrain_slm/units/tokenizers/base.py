@@ -108,16 +108,13 @@ def check_saved(
 ) -> None:
     """Refuse a folder that another tokenizer was saved to.
 
-    Arguments
-    ---------
-    identity : Compared where it is known.
-
     Raises
     ------
     FileNotFoundError
         If the folder holds no complete tokenizer.
     ValueError
-        If it was another, or was changed after it was written.
+        If it was another, or was changed after it was written (where
+        ``identity`` is known).
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():

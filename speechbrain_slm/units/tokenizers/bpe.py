@@ -56,14 +56,7 @@ def _identity(base: dict[str, Any], model: bytes) -> str:
 
 
 def check_size(alphabet: int, vocabulary_size: int) -> None:
-    """Refuse a number of pieces that cannot be, before anything is encoded.
-
-    Raises
-    ------
-    ValueError
-        If the vocabulary is not larger than the alphabet, or either is more
-        than can be.
-    """
+    """Refuse a number of pieces that cannot be, before anything is encoded."""
     if alphabet > NUM_CHARACTERS:
         raise ValueError(
             f"Unit BPE writes each unit as a character and has "
@@ -134,7 +127,7 @@ class UnitBPE:
         ------
         ValueError
             If the vocabulary is smaller than the alphabet, or larger than
-            the sentences have pairs to merge.
+            there are pairs to merge.
         """
         alphabet = base["vocabulary_size"]
         check_size(alphabet, vocabulary_size)
@@ -173,13 +166,7 @@ class UnitBPE:
     def encode(
         self, sentences: Sequence[Sequence[int] | np.ndarray]
     ) -> list[np.ndarray]:
-        """Turn units into pieces, int64.
-
-        Raises
-        ------
-        ValueError
-            If a unit is not one of the tokenizer's.
-        """
+        """Turn units into pieces, int64; one it does not know is refused."""
         unknown = self._processor.unk_id()
         texts = [_to_text(sentence) for sentence in sentences]
         encoded = []
@@ -253,14 +240,13 @@ def warn_of_rare_pieces(
 ) -> None:
     """Say where pieces come so rarely that nothing is learnt of them.
 
-    Judged by a draw of utterances, for the number of sentences that the
-    stories have: those who share utterances hear each piece as often.
-
     Arguments
     ---------
     drawn : Units of some utterances of the training split.
     sentences : How many the training split has.
     """
+    # For the sentences of the stories: those that share an utterance hear
+    # each of its pieces as often.
     pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
     size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1
     if pieces < RECURRENCE * size:

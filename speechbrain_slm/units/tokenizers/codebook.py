@@ -26,11 +26,6 @@ _DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
 def tensor_name(kind: str, language: str) -> str:
     """Name a codebook's tensor as ``centroids.safetensors`` does.
 
-    Arguments
-    ---------
-    kind : ``centroids``, ``mean`` or ``std``.
-    language : ``""`` where one codebook serves all languages.
-
     Example
     -------
     >>> tensor_name("centroids", ""), tensor_name("mean", "fr")
@@ -83,8 +78,6 @@ def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If it is of another kind, damaged, or not finite.
     """
@@ -168,6 +161,15 @@ def _scale(blocks, count):
     return mean, np.maximum(np.sqrt(squares / count), 1e-5)
 
 
+def _in_a_row(frames, shape, scratch):
+    if scratch is None:
+        return np.concatenate(list(frames))
+    with atomic_path(scratch) as temporary, open(temporary, "wb") as file:
+        for block in frames:
+            file.write(np.ascontiguousarray(block, np.float32).data)
+    return np.memmap(scratch, np.float32, "r", shape=shape)
+
+
 def fit_codebook(
     blocks: list[np.ndarray],
     num_clusters: int,
@@ -192,11 +194,6 @@ def fit_codebook(
     Returns
     -------
     ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer frames than clusters.
     """
     blocks = [block for block in blocks if len(block)]
     count = sum(map(len, blocks))
@@ -213,14 +210,7 @@ def fit_codebook(
             "std": std.astype(np.float32),
         }
         frames = (((block - mean) / std).astype(np.float32) for block in blocks)
-    if scratch is None:
-        points = np.concatenate(list(frames))
-    else:
-        with atomic_path(scratch) as temporary, open(temporary, "wb") as file:
-            for block in frames:
-                file.write(np.ascontiguousarray(block, np.float32).data)
-        shape = (count, blocks[0].shape[1])
-        points = np.memmap(scratch, np.float32, "r", shape=shape)
+    points = _in_a_row(frames, (count, blocks[0].shape[1]), scratch)
     kmeans = MiniBatchKMeans(
         num_clusters,
         batch_size=4096,

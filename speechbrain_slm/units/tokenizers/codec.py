@@ -44,18 +44,7 @@ def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
 def separate(
     units: Sequence[int], num_codebooks: int, codebook_size: int
 ) -> np.ndarray:
-    """Undo :func:`interleave`.
-
-    Raises
-    ------
-    ValueError
-        If a unit is not where its codebook's units stand.
-
-    Example
-    -------
-    >>> separate([1, 13, 2, 10], 2, codebook_size=10).tolist()
-    [[1, 2], [3, 0]]
-    """
+    """Undo :func:`interleave`, where each unit is of its codebook's range."""
     if len(units) % num_codebooks:
         raise ValueError(
             f"{len(units)} units are no whole number of frames of "
@@ -74,20 +63,19 @@ def separate(
 class Codec(PretrainedModel):
     """A tokenizer that needs no fit; subclasses know a codec's model.
 
-    A subclass has ``sample_rate`` and what raises NotImplementedError here.
-
     Arguments
     ---------
-    source : A hub name or a local folder.
+    source, precision : See :class:`PretrainedModel`.
     num_codebooks
         1: the semantic codebook alone. More: the acoustic ones as well, one
         stream of units (see :func:`interleave`).
     deduplicate : Write a unit that repeats itself once. For one codebook only.
-    precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
     """
 
     fitted = True
     equal_lengths = False
+    _codebook_size: Any
+    _frames_per_second: Any
 
     def __init__(
         self,
@@ -104,14 +92,6 @@ class Codec(PretrainedModel):
             )
         self.num_codebooks = num_codebooks
         self.deduplicated = deduplicate
-
-    @property
-    def _codebook_size(self) -> int:
-        raise NotImplementedError
-
-    @property
-    def _frames_per_second(self) -> float:
-        raise NotImplementedError
 
     def _codes(
         self, wavs: torch.Tensor, lengths: torch.Tensor

@@ -38,13 +38,7 @@ def is_ctranslate2(folder: str | Path) -> bool:
 
 
 class CTranslate2File:
-    """The variables of a ``model.bin``, each read when it is asked for.
-
-    Raises
-    ------
-    ValueError
-        If it is truncated, of another version, or not a Whisper model.
-    """
+    """The variables of a ``model.bin``, each read when it is asked for."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

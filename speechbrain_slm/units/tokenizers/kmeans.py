@@ -62,8 +62,7 @@ def is_finite(points: torch.Tensor) -> bool:
 class KMeansTokenizer:
     """A tokenizer of features and a codebook; subclasses make the features.
 
-    A subclass has ``sample_rate``, ``frame_rate``, ``feature_size``,
-    ``config`` (a dict with a ``type``) and :meth:`features`.
+    They have ``frame_rate`` and what is only declared here.
 
     Arguments
     ---------
@@ -189,20 +188,13 @@ class KMeansTokenizer:
         seed: int,
         scratch: str | Path | None = None,
     ) -> None:
-        """Find the centroids; the same frames and seed give the same bits.
+        """Find the centroids; see :func:`fit_codebook`.
 
         Arguments
         ---------
         frames
             For each language arrays ``[N, D]``; the only key is ``""`` where
             one codebook serves all languages.
-        seed : Of the initial centroids and of the order of the frames.
-        scratch : See :func:`fit_codebook`.
-
-        Raises
-        ------
-        ValueError
-            If there are fewer frames than clusters.
         """
         how = (self.num_clusters, seed, self.scaled, scratch, self.patience)
         self._set(
@@ -239,10 +231,6 @@ class KMeansTokenizer:
     ) -> list[np.ndarray | None]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`.
 
-        Where the rounding in a batch could decide a unit, the utterance is
-        encoded again by itself, so that float32 units do not depend on what
-        they were batched with.
-
         Raises
         ------
         ValueError
@@ -268,6 +256,7 @@ class KMeansTokenizer:
                 continue
             units, decided = self._assign(features[i], language, rounded)
             if not decided:
+                # Its units would depend on what it was batched with.
                 one = slice(i, i + 1)
                 alone = self.features(wavs[one, : lengths[i]], lengths[one])
                 units, _ = self._assign(alone[0], language, False)
@@ -305,12 +294,8 @@ class KMeansTokenizer:
         return units, bool((border > UNDECIDED * points.norm(dim=1)).all())
 
     def save(self, folder: str | Path) -> None:
-        """Write the tokenizer; its description comes last.
-
-        Arguments
-        ---------
-        folder : Gets ``centroids.safetensors`` and ``tokenizer.json``.
-        """
+        """Write ``centroids.safetensors`` and ``tokenizer.json``."""
+        # The description last: it says that the other file is whole.
         write_atomic(Path(folder) / TENSORS, save(self.tensors))
         save_description(folder, self.config, self.identity, self.source)
 

@@ -29,11 +29,10 @@ UNUSED = r"masked_spec_embed$"
 def not_found(
     source: str | Path, what: str, error: Exception, below: str = ""
 ) -> FileNotFoundError:
-    """Say what to fetch where a model's files cannot be read.
+    """Say what to fetch where files of a model cannot be read.
 
     Arguments
     ---------
-    what : The files.
     below : Where in a downloaded folder the model stands.
     """
     if Path(source).exists():
@@ -52,15 +51,7 @@ def not_found(
 
 
 def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
-    """Read a model's configuration, for ``transformers``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none: the message says what to fetch.
-    ValueError
-        If it is a model of another type.
-    """
+    """Read a model's configuration, and refuse one of another type."""
     from transformers import AutoConfig
 
     try:
@@ -84,8 +75,6 @@ def load_model(source: str | Path, config: Any) -> Any:
 
     Raises
     ------
-    FileNotFoundError
-        If there are no weights: the message says what to fetch.
     ValueError
         If the weights are damaged, or lack some of the model's: those would
         stay random.
@@ -199,13 +188,10 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
 
     Arguments
     ---------
-    source : A hub name or a local folder.
+    source, precision : See :class:`PretrainedModel`.
     layer
         Layer whose output is clustered, from 1. Layers above it are not kept.
-    centroids : A codebook's file (.npy, .safetensors) instead of a fit.
-    codebooks : ``joint`` or ``language`` (see :class:`KMeansTokenizer`).
-    deduplicate : Write a unit that repeats itself once.
-    precision : ``fp32`` or ``bf16`` (see :class:`PretrainedModel`).
+    centroids, codebooks, deduplicate : See :class:`KMeansTokenizer`.
     """
 
     patience = 100

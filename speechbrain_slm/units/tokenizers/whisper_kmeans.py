@@ -40,16 +40,11 @@ MELS_PER_FRAME = 2
 class WhisperKMeans(LayerKMeans):
     """Features of a layer of Whisper's encoder, then k-means.
 
-    On CPUs utterances are encoded one by one, so that not a bit depends on
-    what they are batched with. On GPUs the batch is padded and the padding
-    masked: as exact, but for the rounding.
-
     Arguments
     ---------
     source
         A Whisper model: a hub name, a local folder of transformers, or a
         local folder of CTranslate2 (what faster-whisper uses).
-    layer : Encoder layer whose output is clustered, from 1.
     frames_per_unit : 20 ms frames whose mean is one point (2: 25 Hz).
     silence
         Seconds that the encoder sees behind the speech, or what is left of
@@ -138,7 +133,8 @@ class WhisperKMeans(LayerKMeans):
                 if len(part) >= HOP:
                     windows.append(part)
                     owners.append(owner)
-        # One by one on CPUs, where a batch would change the last bits.
+        # On CPUs one by one, so that not a bit depends on the batch. On GPUs
+        # the padding is masked: as exact, but for the rounding.
         together = 1 if self.device.type == "cpu" else max(1, len(windows))
         none = torch.zeros(0, self.feature_size, device=self.device)
         frames = [[none] for _ in wavs]
