@@ -94,7 +94,7 @@ def read_cloze(
     items : list of ClozeItem
         In the order of the first language.
     ledger : list of dict
-        What was left out: ``story_id``, ``language``, ``action``, ``reason``.
+        Lines of what was left out, see ``utils.ledger``.
 
     Raises
     ------
@@ -104,16 +104,6 @@ def read_cloze(
         If a file cannot be read, an item stands twice, or the languages of an
         item disagree in its number of sentences or in its right ending. Names
         the file, the row or the item, and what was expected.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "de.jsonl"
-    >>> row = '{"id": "a", "prompt": ["Es war kalt."], '
-    >>> row += '"right": "Er fror.", "wrong": "Er schwitzte."}'
-    >>> _ = path.write_text(row)
-    >>> items, ledger = read_cloze({"de": path})
-    >>> items[0].right, ledger
-    ({'de': 'Er fror.'}, [])
     """
     if not files:
         raise ValueError("files: found none; expected language -> path")
@@ -124,10 +114,12 @@ def read_cloze(
     first = next(iter(read))
     items, ledger = [], []
     for name in dict.fromkeys(name for one in read.values() for name in one):
-        if entry := _fault(name, read):
-            ledger.append(entry)
+        if fault := _fault(name, read):
+            ledger.append({"story_id": name, "action": "dropped", **fault})
             continue
         rows = {language: found[name] for language, found in read.items()}
+        # Translators keep the order of the endings: where the answers differ,
+        # the files are of two versions, and one of the endings is wrong.
         expected = len(rows[first][0]), rows[first][-1]
         for language, (prompt, *_, answer) in rows.items():
             if (len(prompt), answer) != expected:
@@ -142,7 +134,7 @@ def read_cloze(
 
 
 def _fault(name, read):
-    """Tell why an item is left out, or None."""
+    """Tell the first language without the item, and the reason, or nothing."""
     for language, rows in read.items():
         if name not in rows:
             reason = f"the item is not there in '{language}'"
@@ -150,12 +142,7 @@ def _fault(name, read):
             reason = "a sentence is empty"
         else:
             continue
-        return {
-            "story_id": name,
-            "language": language,
-            "action": "dropped",
-            "reason": reason,
-        }
+        return {"language": language, "reason": reason}
     return None
 
 
@@ -182,20 +169,14 @@ def _read(path, language):
 def _columns(path):
     """Tell which names a file has; None: those of a stories table."""
     known = dict.fromkeys(name for one in (*_PUBLISHED, _OURS) for name in one)
-    rows = (row for row in iterate_rows(path, (), known) if not row.fault)
-    first = next(rows, None)
-    there = (
-        [k for k, v in first.values.items() if v is not None] if first else ()
-    )
-    found = {one: sum(name in there for name in one) for one in _PUBLISHED}
-    best = max(found, key=found.get)
-    # A stories table has a story_id, too.
-    if path.suffix == ".parquet" and found[best] < 2:
-        return None
-    if path.suffix == ".jsonl" and found[best] < 2:
-        return _OURS
-    missing = [name for name in best if name not in there]
-    if missing == [best[-1]]:
+    rows = (row.values for row in iterate_rows(path, (), known) if row.values)
+    there = {key for key, value in next(rows, {}).items() if value is not None}
+    # The names of which most are there; so one that is misspelt is named.
+    best = max(_PUBLISHED, key=lambda names: len(there & set(names)))
+    # One column alone says nothing: a stories table has a story_id, too.
+    if len(there & set(best)) < 2 and path.suffix in (".parquet", ".jsonl"):
+        return _OURS if path.suffix == ".jsonl" else None
+    if set(best) - there == {best[-1]}:
         raise ValueError(
             f"{path}: no column {best[-1]}, like the winter 2018 test set, "
             "whose answers were not published; use a file that has it"
@@ -230,17 +211,14 @@ def _read_ours(path):
     for number, values, fault in iterate_rows(path, _OURS):
         prompt = values.get("prompt")
         texts = [values.get("right"), values.get("wrong")]
-        if isinstance(prompt, list):
-            texts = [*prompt, *texts]
+        # A text instead of a list would be read letter by letter.
+        texts = [*prompt, *texts] if isinstance(prompt, list) else texts
         try:
             name = as_text(values.get("id"))
         except ValueError as error:
             fault = f"id: {error}"
-        if (
-            fault
-            or len(texts) < 3
-            or not all(isinstance(t, str) for t in texts)
-        ):
+        is_item = len(texts) >= 3 and all(isinstance(t, str) for t in texts)
+        if fault or not is_item:
             raise ValueError(
                 f"{path}, row {number}: {fault or f'found {values!r:.80}'}; "
                 'expected an object with "id", "prompt" (a list of '
@@ -253,17 +231,15 @@ def _read_ours(path):
 def _read_stories(path, language):
     table = read_table(path, STORIES, STORIES_KEY)
     check_columns(path, table.column_names, [language])
-    stories = {}
-    for row in table.sort_by([("sentence", "ascending")]).to_pylist():
-        text = (row[language] or "").strip()
-        stories.setdefault(row["story_id"], []).append(text)
-    # The rows are sorted by sentence, the stories again as they stood.
-    order = dict.fromkeys(table["story_id"].to_pylist())
-    for number, name in enumerate(order):
-        if len(stories[name]) < 3:
+    # Sentences in their order, whatever the table's; stories as they stand.
+    stories = {name: [] for name in table["story_id"].to_pylist()}
+    for row in table.sort_by("sentence").to_pylist():
+        stories[row["story_id"]].append((row[language] or "").strip())
+    for number, (name, texts) in enumerate(stories.items()):
+        if len(texts) < 3:
             raise ValueError(
-                f"{path}: story '{name}' has {len(stories[name])} sentence(s);"
+                f"{path}: story '{name}' has {len(texts)} sentence(s);"
                 " expected a prompt, the right and the wrong ending"
             )
-        *prompt, right, wrong = stories[name]
+        *prompt, right, wrong = texts
         yield number, name, tuple(prompt), right, wrong, "right"

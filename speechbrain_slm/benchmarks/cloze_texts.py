@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.spoken_items import Item, item_table
+from speechbrain_slm.benchmarks.spoken_items import item_table, items_of
 from speechbrain_slm.benchmarks.topics import draw_topics
 from speechbrain_slm.utils.ledger import write_ledger
 from speechbrain_slm.utils.speakers import draw_speaker
@@ -52,25 +51,17 @@ def write_cloze(
     ledger: Iterable[dict] = (),
     sources: Iterable[str | Path] = (),
 ) -> dict[str, Path]:
-    """Write the stories table and the items table of a benchmark.
-
-    An item for which no other one is off its topic is none of sTC.
+    """Write the stories table, whose path is returned, and the items table.
 
     Arguments
     ---------
     output_folder
         Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
-        ``items.parquet``.
-        Loses the manifest ``cloze.parquet`` if the stories change.
+        ``items.parquet``. Loses the manifest ``cloze.parquet`` if the stories
+        change.
     languages : Those to write; an item a pair of them as prompt and ending.
-    seed : Another seed draws other speakers and off-topic endings.
-    speakers : Who may tell an item.
     ledger : What was left out before.
     sources : Named in the error if there is nothing to write.
-
-    Returns
-    -------
-    The stories table: ``{"cloze": path}``.
 
     Raises
     ------
@@ -87,7 +78,13 @@ def write_cloze(
             f"expected one or more. Left out: {'; '.join(reasons) or 'none'}"
         )
     topics = draw_topics(items, languages, seed)
-    without = [
+    without = topics.count(None)
+    if without == len(items):
+        raise ValueError(
+            f"each of the {len(items)} items shares a name or a word with the "
+            "endings of all others, so none is off its topic; add items"
+        )
+    ledger += [
         {
             "story_id": item.item_id,
             "action": "dropped",
@@ -97,20 +94,12 @@ def write_cloze(
         for item, other in zip(items, topics, strict=True)
         if other is None
     ]
-    if len(without) == len(items):
-        raise ValueError(
-            f"each of the {len(items)} items shares a name or a word with the "
-            "endings of all others, so none is off its topic; add items"
-        )
     stories, table = cloze_tables(items, topics, languages, seed, speakers)
     paths = write_stories(output_folder, {"cloze": stories}, table, MAKER)
-    write_ledger(Path(output_folder) / LEDGER, ledger + without)
+    write_ledger(Path(output_folder) / LEDGER, ledger)
     logger.info(
-        "%d cloze items, %d with an off-topic ending; %s has %d line(s)",
-        len(items),
-        len(items) - len(without),
-        LEDGER,
-        len(ledger) + len(without),
+        f"{len(items)} cloze items, {len(items) - without} with an off-topic "
+        f"ending; {LEDGER} has {len(ledger)} line(s)"
     )
     return paths
 
@@ -146,20 +135,17 @@ def cloze_tables(
             name = f"{item.item_id}.{part}"
             texts = {key: texts[key] for key in languages}
             rows += story_rows(name, texts, speaker=speaker)
+    names = [item.item_id for item in items]
+    have_topic = [
+        name
+        for name, other in zip(names, topics, strict=True)
+        if other is not None
+    ]
     table = item_table(
-        Item(
-            item_id=item.item_id,
-            benchmark=benchmark,
-            prompt_language=one,
-            ending_language=two,
-            prompt=f"{item.item_id}.prompt",
-            right=f"{item.item_id}.right",
-            wrong=f"{item.item_id}.{wrong}",
-        )
-        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
-        for one, two in itertools.product(languages, repeat=2)
-        for item, other in zip(items, topics, strict=True)
-        if benchmark == "sSC" or other is not None
+        [
+            *items_of(names, "sSC", "wrong", languages),
+            *items_of(have_topic, "sTC", "topic", languages),
+        ]
     )
     return stories_table(rows, ["speaker", *languages]), table
 

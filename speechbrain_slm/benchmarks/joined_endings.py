@@ -7,7 +7,6 @@ SlamKit's ``CrossModalMetricDataset`` does.
 """
 
 import logging
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,8 @@ def join_items(
 ) -> dict[str, int]:
     """Write each prompt, and each prompt with each of its endings, as a file.
 
+    Returns how many audio files were ``written`` and ``found``.
+
     In the new manifest a prompt keeps its name and language and is one
     sentence; a prompt with an ending is called ``<prompt>@<language of the
     prompt>+<ending>`` and has the language of the *ending*, so that the pair
@@ -48,14 +49,9 @@ def join_items(
 
     Arguments
     ---------
-    manifest : The spoken manifest that the items name.
     output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``audio/``. Audio
         that is there already is not written again.
-
-    Returns
-    -------
-    How many audio files were ``written`` and ``found``.
 
     Raises
     ------
@@ -70,38 +66,34 @@ def join_items(
     audio = _JoinedAudio(output_folder / "audio")
     rows, joined = {}, []
     for item in table.to_pylist():
-        name = f"{items}: item '{item['item_id']}' ({item['benchmark']})"
+        what = f"{items}: item '{item['item_id']}' ({item['benchmark']})"
         if not item["prompt"]:
             raise ValueError(
-                f"{name} has no prompt, so there is nothing to join; score "
-                "such items with 'endings: apart'"
+                f"{what} has no prompt to join; score it with 'endings: apart'"
             )
+        # A prompt is said in several directions, and made once.
         key = item["prompt"], item["prompt_language"]
-        prompt = _story(stories, key, f"{name}: its prompt", manifest)
-        if key not in rows:
-            rows[key] = _row(key, prompt, audio)
-        names = {}
+        prompt = _story(stories, key, f"{what}: its prompt", manifest)
+        wholes = {key: prompt}
         for side in ("right", "wrong"):
             ending = item[side], item["ending_language"]
-            spoken = _story(stories, ending, f"{name}: its {side}", manifest)
-            names[side] = f"{key[0]}@{key[1]}+{ending[0]}"
-            whole = names[side], ending[1]
+            spoken = _story(stories, ending, f"{what}: its {side}", manifest)
+            item[side] = f"{key[0]}@{key[1]}+{ending[0]}"
+            wholes[item[side], ending[1]] = prompt + spoken
+        for whole, spoken in wholes.items():
             if whole not in rows:
-                rows[whole] = _row(whole, prompt + spoken, audio)
-        joined.append({**item, **names})
+                rows[whole] = _row(whole, spoken, audio)
+        joined.append(item)
     publish_prepared(
         output_folder,
         pa.Table.from_pylist(list(rows.values()), schema=MANIFEST),
         pa.Table.from_pylist(joined, schema=table.schema),
     )
     logger.info(
-        "%s: %d prompts and prompts with endings; %d files written, %d found",
-        output_folder,
-        len(rows),
-        audio.counts["written"],
-        audio.counts["found"],
+        f"{output_folder}: {len(rows)} prompts and prompts with endings; files "
+        f"written: {audio.counts['written']}, found: {audio.counts['found']}"
     )
-    return {name: audio.counts[name] for name in ("written", "found")}
+    return audio.counts
 
 
 def _read_stories(manifest):
@@ -146,7 +138,7 @@ class _JoinedAudio:
 
     def __init__(self, folder):
         self.folder = folder
-        self.counts = Counter()
+        self.counts = {"written": 0, "found": 0}
         self._sounds = {}  # path -> what is known of it, all but its samples
         self._made = {}
 

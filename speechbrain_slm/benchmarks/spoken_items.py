@@ -6,6 +6,7 @@ unit store) and items (which of them is the right one); both are written here.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -57,6 +58,20 @@ class Item(NamedTuple):
     wrong: str
     group: str = ""
     subset: str = ""
+
+
+def items_of(
+    names: Iterable[str], benchmark: str, wrong: str, languages: Iterable[str]
+) -> Iterator[Item]:
+    """Yield the items of stories ``X.prompt``, ``X.right`` and ``X.<wrong>``.
+
+    One for each pair of languages, of the prompt and of the endings.
+    """
+    names = list(names)
+    for one, two in itertools.product(languages, repeat=2):
+        for name in names:
+            stories = (f"{name}.{part}" for part in ("prompt", "right", wrong))
+            yield Item(name, benchmark, one, two, *stories)
 
 
 def item_table(items: Iterable[Item]) -> pa.Table:

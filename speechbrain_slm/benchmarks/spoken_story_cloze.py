@@ -50,19 +50,8 @@ def read_story_cloze(
     FileNotFoundError
         If a folder does not exist, or has no audio.
     ValueError
-        If the layout is unknown, a file is of no story, a story lacks a file
-        or stands twice, or languages of ``triples`` have other stories.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> for name in ("0_tom_correct", "0_tom_incorrect"):
-    ...     (folder / f"{name}.wav").touch()
-    >>> clips, items = read_story_cloze({"en": folder}, "pairs", "sSC")
-    >>> [clip.story_id for clip in clips]
-    ['sSC.tom.correct', 'sSC.tom.incorrect']
-    >>> items[0].prompt, items[0].right
-    ('', 'sSC.tom.correct')
+        If a file is of no story, a story lacks a file or stands twice, or
+        languages of ``triples`` have other stories.
     """
     if layout not in PARTS:
         raise ValueError(
@@ -84,19 +73,14 @@ def read_story_cloze(
         for story, files in sorted(found.items())
         for part, path in sorted(files.items())
     ]
-    items = [
-        Item(
-            item_id=story,
-            benchmark=benchmark,
-            prompt_language=one,
-            ending_language=two,
-            prompt=f"{benchmark}.{story}.mutual" if has_prompt else "",
-            right=f"{benchmark}.{story}.correct",
-            wrong=f"{benchmark}.{story}.incorrect",
-        )
-        for one, two in directions
-        for story in sorted(stories[two])
-    ]
+    items = []
+    for one, two in directions:
+        for story in sorted(stories[two]):
+            prompt, right, wrong = (
+                f"{benchmark}.{story}.{part}" for part in PARTS["triples"]
+            )
+            prompt = prompt if has_prompt else ""
+            items.append(Item(story, benchmark, one, two, prompt, right, wrong))
     return clips, items
 
 

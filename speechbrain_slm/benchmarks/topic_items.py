@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
 from speechbrain_slm.benchmarks.spoken_items import (
-    Item,
     item_table,
+    items_of,
     publish_prepared,
 )
 from speechbrain_slm.benchmarks.topics import STOP_WORDS, draw_topics
@@ -38,7 +38,7 @@ def write_topic_items(
     seed: int = 1986,
     max_left_out: float = 0.2,
 ) -> pa.Table:
-    """Write topic items of a manifest's stories, in every direction.
+    """Write and return topic items of a manifest, in every direction.
 
     The wrong ending is spoken by the speaker of the right one, in every
     language, so that no voice gives the answer, and is another recording.
@@ -47,15 +47,9 @@ def write_topic_items(
 
     Arguments
     ---------
-    manifest : Any with the columns of ``utils.tables.MANIFEST``.
     output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``left_out.jsonl``.
-    seed : Another seed draws other endings.
     max_left_out : Share of the stories that may make no item.
-
-    Returns
-    -------
-    The items.
 
     Raises
     ------
@@ -72,14 +66,8 @@ def write_topic_items(
     stories = _stories(table)
     drawn, left_out = _draw(stories, languages, seed)
     ledger = output_folder / LEDGER
-    reasons = write_ledger(
-        ledger,
-        (
-            {"story_id": name, "action": "dropped"}
-            | {"reason": reason, "detail": detail}
-            for name, (reason, detail) in left_out.items()
-        ),
-    )
+    # Written before anything is refused: it says what to mend.
+    reasons = write_ledger(ledger, left_out)
     if not drawn:
         raise ValueError(f"{manifest}: no story makes an item: {reasons}")
     check_share(
@@ -96,24 +84,10 @@ def write_topic_items(
         for name, other in drawn.items()
         for row in _rows(name, stories[name], stories[other], manifest.parent)
     ]
+    items = item_table(items_of(drawn, BENCHMARK, "topic", languages))
     speech = pa.Table.from_pylist(rows, schema=MANIFEST)
-    items = item_table(
-        Item(
-            item_id=name,
-            benchmark=BENCHMARK,
-            prompt_language=one,
-            ending_language=two,
-            prompt=f"{name}.prompt",
-            right=f"{name}.right",
-            wrong=f"{name}.topic",
-        )
-        for one, two in itertools.product(languages, repeat=2)
-        for name in drawn
-    )
     publish_prepared(output_folder, speech, items)
-    logger.info(
-        "%s: %d items of %d stories", output_folder, len(items), len(drawn)
-    )
+    logger.info(f"{output_folder}: {len(items)} items of {len(drawn)} stories")
     return items
 
 
@@ -128,12 +102,14 @@ def _stories(table):
 
 def _draw(stories, languages, seed):
     """Draw for each story another one; say why some have none."""
-    left_out, groups = {}, {}
+    left_out, groups = [], {}
     for name, story in stories.items():
         if missing := [one for one in languages if one not in story]:
-            left_out[name] = "a language is missing", missing[0]
+            left_out.append(_entry(name, "a language is missing", missing[0]))
         elif len(story[languages[0]]) < 2:
-            left_out[name] = "a single sentence", "no prompt is left"
+            left_out.append(
+                _entry(name, "a single sentence", "no prompt is left")
+            )
         else:
             speakers = tuple(story[one][-1]["speaker"] for one in languages)
             groups.setdefault(speakers, []).append(name)
@@ -144,14 +120,23 @@ def _draw(stories, languages, seed):
         others = draw(stories, names, languages, seed)
         for name, other in zip(names, others, strict=True):
             if other is None:
-                left_out[name] = (
-                    "no other story",
+                detail = (
                     "none of the same speaker has an ending that would do "
-                    f"({', '.join(dict.fromkeys(speakers))})",
+                    f"({', '.join(dict.fromkeys(speakers))})"
                 )
+                left_out.append(_entry(name, "no other story", detail))
             else:
                 drawn[name] = other
     return dict(sorted(drawn.items())), left_out
+
+
+def _entry(name, reason, detail):
+    return {
+        "story_id": name,
+        "action": "dropped",
+        "reason": reason,
+        "detail": detail,
+    }
 
 
 def _has_text(stories, names, languages):

@@ -48,8 +48,7 @@ def read_utterance_pairs(
     FileNotFoundError
         If the source does not exist.
     ValueError
-        If a file has no partner, or the table is not as above (see
-        ``utils.tables.read_table``).
+        If a file has no partner, or the table is not as above.
     """
     source = Path(source)
     read = _read_table if source.suffix in TABLES else _read_folders
@@ -60,10 +59,9 @@ def read_utterance_pairs(
         clips += [Clip(names[s], language, teller, row[s]) for s in FOLDERS]
         items.append(
             Item(
-                item_id=row["pair"],
-                benchmark=benchmark,
-                prompt_language=language,
-                ending_language=language,
+                row["pair"],
+                benchmark,
+                *(language, language),
                 prompt="",
                 **names,
                 group=row.get("group") or "",

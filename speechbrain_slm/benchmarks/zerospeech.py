@@ -69,9 +69,8 @@ def read_zerospeech(
     FileNotFoundError
         If the folder or its table does not exist.
     ValueError
-        If the table is not as above (see ``utils.tables.read_table``), a WAV
-        file stands in no row, or a right file has no wrong one of its pair
-        and voice (or a wrong one no right one).
+        If the table is not as above, a WAV file stands in no row, or a file
+        has no counterpart of its pair and voice.
     """
     if benchmark not in LAYOUTS:
         raise ValueError(
@@ -95,10 +94,9 @@ def read_zerospeech(
         # As a rule one each; the official score, too, compares each with each.
         items += [
             Item(
-                item_id=f"{right['filename']}+{wrong['filename']}",
-                benchmark=benchmark,
-                prompt_language=LANGUAGE,
-                ending_language=LANGUAGE,
+                f"{right['filename']}+{wrong['filename']}",
+                benchmark,
+                *(LANGUAGE, LANGUAGE),
                 prompt="",
                 right=f"{benchmark}.{right['filename']}",
                 wrong=f"{benchmark}.{wrong['filename']}",
