@@ -55,3 +55,12 @@ def three_languages(tmp_path_factory):
     """A store of 40 stories in three languages."""
     folder = tmp_path_factory.mktemp("store") / "three"
     return write_store(folder, languages=("de", "en", "fr"))
+
+
+@pytest.fixture(scope="session")
+def units(tmp_path_factory):
+    """A folder of stores that a short training run needs."""
+    folder = tmp_path_factory.mktemp("units")
+    write_store(folder / "train", stories=60)
+    write_store(folder / "valid", stories=20, seed=1)
+    return folder

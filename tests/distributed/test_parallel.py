@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from conftest import write_store
 from processes import ROOT, log_entries, run
 from runs import run_sessions
 from safetensors.torch import load_file
@@ -58,14 +57,6 @@ COMPILED = [
     {"name": "fsdp_2_compiled", "parallel": "fsdp", "compile": True},
     {"name": "ddp_2_compiled", "compile": True},
 ]
-
-
-@pytest.fixture(scope="module")
-def units(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("units")
-    write_store(folder / "train", stories=60)
-    write_store(folder / "valid", stories=20, seed=1)
-    return folder
 
 
 def start_ranks(ranks, units, output, sessions):

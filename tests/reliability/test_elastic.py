@@ -7,20 +7,11 @@ others as soon as one has died. Here a test ends after five minutes.
 """
 
 import pytest
-from conftest import write_store
 from processes import LM, ROOT, TINY_LM, command, log_entries, run
 
 SCRIPT = ROOT / "tests" / "training.py"
 YAML = LM / "hparams" / "mini.yaml"
 RANKS = 2
-
-
-@pytest.fixture(scope="module")
-def units(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("units")
-    write_store(folder / "train", stories=60)
-    write_store(folder / "valid", stories=20, seed=1)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import hashlib
 
 import pytest
 import torch
-from conftest import write_store
 from processes import (
     LM,
     ROOT,
@@ -19,14 +18,6 @@ from processes import (
 from safetensors.torch import load_file
 
 YAML = LM / "hparams" / "mini.yaml"
-
-
-@pytest.fixture(scope="module")
-def units(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("units")
-    write_store(folder / "train", stories=60)
-    write_store(folder / "valid", stories=20, seed=1)
-    return folder
 
 
 def lm_command(units, output, ranks=1, script=LM / "train.py", **overrides):

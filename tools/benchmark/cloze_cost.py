@@ -39,6 +39,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from hyperpyyaml import load_hyperpyyaml
+from synthetic import MODEL, UNITS
 
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.models.decoder import decoder_lm
@@ -47,16 +48,6 @@ ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "fr")
 ENDINGS = ("right", "wrong", "topic")
 BENCHMARKS = {"sSC": ("right", "wrong"), "sTC": ("right", "topic")}
-# That of tools/benchmark/train_throughput.py.
-MODEL = {
-    "num_hidden_layers": 4,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "tie_word_embeddings": True,
-}
 
 
 def make_models(seed=0):
@@ -64,8 +55,8 @@ def make_models(seed=0):
     torch.manual_seed(seed)
     with open(ROOT / "hparams/lm/qwen2_mini.yaml", encoding="utf-8") as file:
         mini = load_hyperpyyaml(file, {"vocabulary_size": 4000})["model"]
-    larger = decoder_lm("qwen2", 501, **MODEL)
-    return {"mini": (mini.eval(), 4000), "4.06M": (larger.eval(), 501)}
+    larger = decoder_lm("qwen2", UNITS, **MODEL)
+    return {"mini": (mini.eval(), 4000), "4.06M": (larger.eval(), UNITS)}
 
 
 def make_pairs(stories, vocabulary_size, seed=0):

@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 
 import torch
-from train_throughput import MODEL, SOURCES, UNITS, write_store
+from synthetic import MODEL, SOURCES, UNITS, brain_settings, write_stories
 
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.dataio.plan import TokenPlan
@@ -102,34 +102,12 @@ def worker(folder, arguments):
     torch.manual_seed(0)
     model = decoder_lm("qwen2", UNITS, **MODEL)
     group = folder / str(world_size())
-    brain = TurnBrain(
-        modules={"model": model},
-        opt_class=lambda parameters: torch.optim.AdamW(parameters, fused=True),
-        hparams={
-            "model": model,
-            "output_folder": str(group / "output"),
-            "seed": 0,
-            "attention": "open",
-            "learning_rate": 0.001,
-            "warmup": 0.05,
-            "schedule": "run",
-            "parallel": "ddp",
-            "log_interval": 10,
-            "valid_interval": 0,
-            "keep_checkpoints": 1,
-            "peak_tflops": None,
-            "tensorboard": False,
-        },
-        run_opts={
-            "device": "cpu",
-            "distributed_backend": "gloo",
-            "noprogressbar": True,
-            "max_grad_norm": 1.0,
-            "grad_accumulation_factor": rows
-            // world_size()
-            // arguments.micro_rows,
-        },
-    )
+    micro = rows // world_size() // arguments.micro_rows
+    run_opts = {
+        "distributed_backend": "gloo",
+        "grad_accumulation_factor": micro,
+    }
+    brain = TurnBrain(**brain_settings(model, group / "output", run_opts))
     brain.folder, brain.turn_steps = group, arguments.steps
     brain.fit(plan)
 
@@ -137,7 +115,7 @@ def worker(folder, arguments):
 def measure(folder, arguments):
     """Return what the benchmark prints."""
     load = os.getloadavg()[0]
-    write_store(folder / "store", 500, 401, 1000)
+    write_stories(folder / "store", 500, 401, 1000)
     groups = {}
     for ranks in RANKS:
         (folder / str(ranks)).mkdir()

@@ -25,7 +25,6 @@ about ten minutes, most of it compiling (a cold cache costs a minute a model).
 
 import argparse
 import hashlib
-import itertools
 import json
 import os
 import signal
@@ -37,6 +36,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from synthetic import write_stories
 
 ROOT = Path(__file__).resolve().parents[2]
 LM = ROOT / "recipes" / "TinyStories" / "LM"
@@ -115,45 +115,16 @@ def attention(options):
     return found
 
 
-def write_store(folder, stories):
+def write_stores(folder, stories):
     """Write random stories of two languages, of Mimi's shape."""
-    from speechbrain_slm.utils.store import StoreWriter
-
-    generator = np.random.default_rng(0)
-    tokenizer = {
-        "identity": "synthetic",
-        "vocabulary_size": UNITS,
-        "frame_rate": 12.5,
-        "deduplicated": False,
-        "config": {},
-    }
     for split, count in (("train", stories), ("valid", 60)):
-        if (folder / split / "store.json").exists():
-            continue
-        writer = StoreWriter(folder / split, tokenizer, "synthetic", 1)
-        writer.write(
-            0,
-            [
-                (
-                    f"{split}-{story:06d}",
-                    language,
-                    "voice",
-                    [
-                        generator.integers(0, UNITS, generator.integers(25, 64))
-                        for _ in range(10)
-                    ],
-                )
-                for story, language in itertools.product(
-                    range(count), ("en", "fr")
-                )
-            ],
-        )
-        writer.finish()
+        if not (folder / split / "store.json").exists():
+            write_stories(folder / split, count, 440, 2000, ("en", "fr"), UNITS)
 
 
 def recipe(options, size, *words):
     """Return the command of a run of the LM recipe on the synthetic store."""
-    write_store(options.folder / "units", 60 if options.tiny else 6000)
+    write_stores(options.folder / "units", 60 if options.tiny else 6000)
     return [
         *(sys.executable, LM / "train.py"),
         LM / "hparams" / ("mini.yaml" if options.tiny else f"{size}.yaml"),

@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from synthetic import SIGMA, tokenizer
 
 from speechbrain_slm.dataio import reader
 from speechbrain_slm.dataio.plan import TokenPlan
@@ -61,19 +62,14 @@ SOURCES = {
 def write_store(folder, stories, shards=8, mean=40.1, vocabulary_size=501):
     """Write random stories without a Python object for each."""
     generator = np.random.default_rng(0)
-    tokenizer = {
-        "identity": "synthetic",
-        "vocabulary_size": vocabulary_size,
-        "frame_rate": 12.5,
-        "deduplicated": False,
-        "config": {},
-    }
-    writer = StoreWriter(folder, tokenizer, "synthetic", shards)
+    writer = StoreWriter(
+        folder, tokenizer(vocabulary_size), "synthetic", shards
+    )
     for shard, numbers in enumerate(np.array_split(np.arange(stories), shards)):
         rows = len(numbers) * len(LANGUAGES)
         names = [f"story-{number:07d}" for number in numbers.tolist()]
-        # Lognormal sentences whose sum over a story varies by sigma 0.35.
-        scale = generator.lognormal(-(0.35**2) / 2, 0.35, (rows, 1))
+        # Lognormal sentences whose sum over a story varies by SIGMA.
+        scale = generator.lognormal(-(SIGMA**2) / 2, SIGMA, (rows, 1))
         lengths = scale * generator.uniform(0.5, 1.5, (rows, SENTENCES)) * mean
         ends = np.maximum(lengths, 1).astype(np.int32).cumsum(1, np.int32)
         offsets = np.concatenate([[0], ends[:, -1].cumsum()]).astype(np.int32)

@@ -39,48 +39,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from synthetic import MODEL, SOURCES, UNITS, brain_settings, write_stories
 
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.models.attention import block_attention
 from speechbrain_slm.models.decoder import decoder_lm
-from speechbrain_slm.utils.store import StoreWriter
-
-UNITS = 501
-SIGMA = 0.35
-SOURCES = {"en": {"languages": ["en"]}}
-MODEL = {
-    "num_hidden_layers": 4,
-    "hidden_size": 256,
-    "intermediate_size": 1024,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 1024,
-    "tie_word_embeddings": True,
-}
-
-
-def write_store(folder, stories, mean, longest):
-    """Write random stories of one language, ten sentences each."""
-    generator = np.random.default_rng(0)
-    scale = generator.lognormal(-(SIGMA**2) / 2, SIGMA, stories)
-    lengths = np.clip(np.round(mean * scale), 10, longest).astype(int)
-    tokenizer = {
-        "identity": "synthetic",
-        "vocabulary_size": UNITS,
-        "frame_rate": 12.5,
-        "deduplicated": False,
-        "config": {},
-    }
-    writer = StoreWriter(folder, tokenizer, source="synthetic", num_shards=1)
-    rows = []
-    for number, length in enumerate(lengths):
-        units = generator.integers(0, UNITS, length)
-        sentences = np.array_split(units, 10)
-        rows.append((f"story-{number:05d}", "en", "synthetic", sentences))
-    writer.write(0, rows)
-    writer.finish()
 
 
 class Clock:
@@ -171,31 +136,18 @@ class TimedBrain(LMBrain):
 
 def make_brain(folder, model, arguments):
     """Make an LM Brain as a recipe would."""
+    run_opts = {
+        "grad_accumulation_factor": arguments.micro_batches,
+        "compile": arguments.compile,
+    }
     return TimedBrain(
-        modules={"model": model},
-        opt_class=lambda parameters: torch.optim.AdamW(parameters, fused=True),
-        hparams={
-            "model": model,
-            "output_folder": str(folder),
-            "seed": 0,
-            "attention": "blocked",
-            "learning_rate": arguments.learning_rate,
-            "warmup": 0.05,
-            "schedule": "run",
-            "parallel": "ddp",
-            "log_interval": 10,
-            "valid_interval": 0,
-            "keep_checkpoints": 1,
-            "peak_tflops": None,
-            "tensorboard": False,
-        },
-        run_opts={
-            "device": "cpu",
-            "noprogressbar": True,
-            "max_grad_norm": 1.0,
-            "grad_accumulation_factor": arguments.micro_batches,
-            "compile": arguments.compile,
-        },
+        **brain_settings(
+            model,
+            folder,
+            run_opts,
+            attention="blocked",
+            learning_rate=arguments.learning_rate,
+        )
     )
 
 
@@ -203,7 +155,9 @@ def measure(folder, arguments):
     """Return what the benchmark prints."""
     load = os.getloadavg()[0]
     length = arguments.row_length
-    write_store(folder / "store", arguments.stories, arguments.mean, length - 1)
+    write_stories(
+        folder / "store", arguments.stories, arguments.mean, length - 1
+    )
     store = UnitStore(folder / "store")
     steps = arguments.steps * (1 + arguments.turns)
     tokens = steps * arguments.rows_per_step * length
