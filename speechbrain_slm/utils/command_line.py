@@ -22,10 +22,21 @@ from speechbrain_slm.utils.yaml_tree import (
     unknown_key,
 )
 
-# Read from its file: importing the package imports torch, which takes seconds,
-# and a typo is answered without.
-_PACKAGE = importlib.util.find_spec("speechbrain").submodule_search_locations[0]
-_RUN_OPTS = runpy.run_path(str(Path(_PACKAGE) / "utils" / "run_opts.py"))
+
+def _run_opts() -> dict:
+    """Read SpeechBrain's run options from their file.
+
+    Importing the package imports torch, which takes seconds; a typo and
+    ``--help`` are answered without.
+    """
+    found = importlib.util.find_spec("speechbrain")
+    if found is None or found.origin is None:
+        raise ImportError("speechbrain is not installed")
+    path = Path(found.origin).with_name("utils") / "run_opts.py"
+    return runpy.run_path(str(path))
+
+
+_RUN_OPTS = _run_opts()
 HELP = _RUN_OPTS["HELP_TEXTS"] | {
     "compile_module_keys": "Those of modules to compile, in place of all"
 }

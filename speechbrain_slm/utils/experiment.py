@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
 import torch
@@ -25,8 +26,8 @@ from speechbrain_slm.utils.running import has_failed
 logger = logging.getLogger(__name__)
 HYPERPARAMS = "hyperparams.yaml"
 # Locks of this process's experiment folders; its end frees them.
-_locks = []
-_pending = []
+_locks: list[Any] = []
+_pending: list[tuple[Path, str]] = []
 
 
 def begin_experiment(
@@ -47,17 +48,10 @@ def begin_experiment(
     """
     folder = Path(folder)
     _locks.append(lock_folder(folder))
+    # What is no text (a name, a server's reply) is logged, too.
+    file = {"filename": str(folder / "log.txt"), "errors": "backslashreplace"}
     sb.utils.logger.setup_logging(
-        sb.core.DEFAULT_LOG_CONFIG,
-        {
-            "handlers": {
-                "file_handler": {
-                    "filename": str(folder / "log.txt"),
-                    # What is no text (a name, a server's reply) is logged, too.
-                    "errors": "backslashreplace",
-                }
-            }
-        },
+        sb.core.DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": file}}
     )
     logger.info("Experiment folder: %s", folder)
     origin = f"# Resolved from {os.path.abspath(yaml_file)}\n"
@@ -85,14 +79,9 @@ def _end_experiment():
 
 
 def environment() -> str:
-    """Describe the Python that runs, its packages and the repository.
-
-    Returns
-    -------
-    Lines to read.
-    """
+    """Describe the Python that runs, its packages and the repository."""
     # A folder on the path may name a package a second time; the first counts.
-    packages = {}
+    packages: dict[str, str] = {}
     for found in importlib.metadata.distributions():
         name = found.metadata["Name"]
         packages.setdefault(name, f"{name}=={found.version}")

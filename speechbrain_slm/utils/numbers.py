@@ -3,11 +3,12 @@
 import math
 import numbers
 import operator
+from typing import Any
 
 
 def check_number(
     name: str,
-    value: object,
+    value: Any,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
@@ -24,11 +25,6 @@ def check_number(
     at_least, above, at_most, below
         The bounds: two that belong to the range, two that do not.
     whole : Whether it must be an integer.
-
-    Raises
-    ------
-    ValueError
-        Names the value, what it is, and what was expected.
 
     Example
     -------

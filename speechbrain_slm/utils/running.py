@@ -18,6 +18,8 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from speechbrain_slm.utils.heartbeat import first_failure
 
@@ -27,12 +29,15 @@ GRACE = 3.0  # seconds
 # Errors that say what to do; others are faults of a program, and of them the
 # place matters, too.
 _EXPECTED = (
-    *(ValueError, OSError, RuntimeError, ImportError),
-    FloatingPointError,
+    *(ValueError, OSError, RuntimeError),
+    *(ImportError, FloatingPointError),
 )
 _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _GO_ON = "run the same command again, it goes on from here"
-_state = {"debug": False, "failed": False, "stop": None, "watched": False}
+_state: dict[str, Any] = {
+    **{"debug": False, "failed": False},
+    **{"stop": None, "watched": False},
+}
 _ending = threading.Lock()
 
 
@@ -50,17 +55,12 @@ def begin_process() -> None:
 
 
 def run_script(main: Callable) -> None:
-    """Run a script's ``main`` on the command line, errors as one line.
-
-    Arguments
-    ---------
-    main
-        Takes the arguments, a list of str. A ``~`` that no shell has seen,
-        as in ``--output=~/x``, has become the home folder.
-    """
+    """Run a script's ``main`` on its arguments, errors as one line."""
     _speak_utf8()
     try:
-        main([_expanded(argument) for argument in sys.argv[1:]])
+        # A shell does not see the ~ in --output=~/x.
+        parts = [argument.rpartition("=") for argument in sys.argv[1:]]
+        main([a + sign + os.path.expanduser(b) for a, sign, b in parts])
     except _EXPECTED as error:
         sys.exit(f"error: {_sentence(error)}")
     except KeyboardInterrupt:
@@ -79,12 +79,7 @@ def script_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def set_debug(debug: bool) -> None:
-    """Say whether tracebacks are printed.
-
-    Arguments
-    ---------
-    debug : They stand in ``log.txt`` in any case.
-    """
+    """Say whether tracebacks are printed; ``log.txt`` has them in any case."""
     _state["debug"] = debug
 
 
@@ -93,18 +88,16 @@ def has_failed() -> bool:
     return _state["failed"]
 
 
-def report_error(kind, error, trace) -> None:
+def report_error(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
     """Print an error as one line on stderr, its traceback to ``log.txt``.
 
-    Arguments
-    ---------
-    kind : type
-        The error's class; the arguments are those of ``sys.excepthook``.
-    error : BaseException
-        The error.
-    trace : traceback
-        Where it was raised. It is printed with ``--debug``, or where there is
-        no ``log.txt`` and the error is a fault of the program.
+    The traceback is printed, too, with ``--debug``, or where there is no
+    ``log.txt`` and the error is a fault of the program. The arguments are those
+    of ``sys.excepthook``.
     """
     _state["failed"] = True
     if issubclass(kind, KeyboardInterrupt):
@@ -113,11 +106,7 @@ def report_error(kind, error, trace) -> None:
     line, files = _sentence(error), _log_files()
     first = first_failure(line)
     reason = line if first is None else f"{line} (after {first})"
-    for handler in files:
-        record = logging.LogRecord(
-            __name__, logging.ERROR, "", 0, reason, (), (kind, error, trace)
-        )
-        handler.handle(record)
+    _write_log(logging.ERROR, reason, (kind, error, trace))
     if first is not None and not _state["debug"]:
         return  # One rank has spoken; this one fails since that one did.
     expected = isinstance(error, _EXPECTED)
@@ -145,10 +134,12 @@ def _log_files():
     return [h for h in handlers if isinstance(h, logging.FileHandler)]
 
 
-def _expanded(argument):
-    """Expand ``~`` at the start of an argument, or behind its ``=``."""
-    name, equals, value = argument.rpartition("=")
-    return f"{name}{equals}{os.path.expanduser(value)}"
+def _write_log(level, line, info=None):
+    # Past the loggers: stderr gets a line of its own.
+    for handler in _log_files():
+        handler.handle(
+            logging.LogRecord(__name__, level, "", 0, line, (), info)
+        )
 
 
 def _speak_utf8():
@@ -210,10 +201,7 @@ def _end(number):
     # torchrun stops the other ranks where one has failed, and has said why.
     if first_failure(line) is None:
         print(f"\n{line}", file=sys.stderr)
-    for handler in _log_files():
-        handler.handle(
-            logging.LogRecord(__name__, logging.INFO, "", 0, line, (), None)
-        )
+    _write_log(logging.INFO, line)
     for child in multiprocessing.active_children():
         child.terminate()
     sys.stdout.flush()

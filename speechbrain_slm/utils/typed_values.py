@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
 
@@ -37,25 +38,20 @@ _PLAIN_WORDS = {"true", "false", "null"}
 
 
 class Place:
-    """A node of a YAML file, as far as it says what may take its place.
-
-    Arguments
-    ---------
-    node : Of a tree from ``read_tree``.
-    """
+    """A node of a YAML file, as far as it says what may take its place."""
 
     def __init__(
-        self, name: str, node: object, root: dict, path: str | Path
+        self, name: str, node: Any, root: dict, path: str | Path
     ) -> None:
         self.name, self.root, self.path = name, root, path
         self.node = _followed(node, root)
-        self.fragment = None
+        self.fragment: Path | None = None
         if tag_of(self.node).startswith(INCLUDE):
             self.fragment = find_fragment(path, tag_of(self.node))
 
     @property
-    def kind(self):
-        """One of ``TEXT``, ``NUMBER``, ``LIST``, ``MAPPING`` and ``ANY``."""
+    def kind(self) -> str:
+        """What of ``TEXT``, ``NUMBER``, ``LIST``, ``MAPPING`` may stand."""
         node, tag = self.node, tag_of(self.node)
         if isinstance(node, dict) or tag == OWN_NAMES or self.fragment:
             return MAPPING
@@ -70,18 +66,14 @@ class Place:
         return ANY if node is _UNKNOWN else TEXT
 
     def child(self, key: str) -> Place:
-        """Return the place of a key; names of the user's are like the others.
-
-        Arguments
-        ---------
-        key : Where nothing says what it holds, that may be anything.
-
-        """
+        """Return the place of a key."""
         node = self.node if isinstance(self.node, dict) else {}
         if key not in node and self.fragment:
             tree = read_tree(self.fragment)
             return Place(key, tree.get(key, _UNKNOWN), tree, self.fragment)
         found = node.get(key, _UNKNOWN)
+        # A name of the user's is like the others; {it: {languages: ...}} in
+        # sources is typed as en and fr are.
         others = list(node.values())
         if key not in node and others:
             if all(isinstance(other, dict) for other in others):
@@ -115,13 +107,9 @@ ANYTHING = Place("", _UNKNOWN, {}, "")
 
 
 def typed_value(text: str, place: Place) -> object:
-    """Read a value of the command line.
+    """Read a value of the command line: a text where a text stands, else YAML.
 
-    Returns
-    -------
-    The text itself where a text stands (``null`` is null, and a text in
-    quotes is what they enclose); else what it says as YAML, the texts in
-    it as they were typed.
+    A text is what was typed, but for ``null`` and what stands in quotes.
 
     Raises
     ------
@@ -155,7 +143,7 @@ def typed_value(text: str, place: Place) -> object:
 
 
 def _has_tags(node):
-    """Tell whether something refers, or is made: YAML and nothing else."""
+    """Tell whether something refers, or is made: YAML alone can say it."""
     below = node.value if isinstance(node.value, list) else ()
     if isinstance(node, ruamel.yaml.nodes.MappingNode):
         below = [child for pair in below for child in pair]

@@ -4,6 +4,7 @@ import importlib.metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from speechbrain_slm.utils import config, experiment
 from speechbrain_slm.utils.jobs import FolderInUse
@@ -80,13 +81,13 @@ def test_the_packages_are_those_of_the_python_that_runs(tmp_path, monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr(config.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(config.torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config.check_device("cuda")
     config.check_device("cuda:0")
     with pytest.raises(ValueError, match=r"'cuda:7'; this machine has 1 GPU "):
         config.check_device("cuda:7")
-    monkeypatch.setattr(config.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"'cuda'; this machine has no GPUs"):
         config.check_device("cuda")
     for name in ("0", "gpu", "cuda:x", "meta"):
