@@ -7,6 +7,7 @@ translation recipe can give further languages:
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speechbrain_slm.benchmarks.cloze_files import load_natural, read_cloze
@@ -18,78 +19,46 @@ from speechbrain_slm.utils.tables import write_table
 NATURAL = ("en", "fr")
 
 
-def prepare_natural(output_folder, languages, seed, speakers):
-    """Write the natural items that come with the package.
-
-    Arguments
-    ---------
-    output_folder : str or Path
-        Gets ``text/cloze.parquet`` and ``items.parquet``.
-    languages : list of str
-        Of English and French.
-    seed : int
-        Another seed draws other speakers and off-topic endings.
-    speakers : list of str
-        Who may tell an item.
-
-    Returns
-    -------
-    dict
-        The stories table: ``{"cloze": path}``.
-
-    Raises
-    ------
-    ValueError
-        If there is another language.
-    """
-    unknown = [name for name in languages if name not in NATURAL]
-    if unknown or not languages:
-        raise ValueError(
-            f"languages: found {list(languages)}; the natural items are in "
-            f"{' and '.join(NATURAL)}"
-        )
-    return write_cloze(output_folder, load_natural(), languages, seed, speakers)
-
-
-def prepare_cloze(output_folder, files, languages, seed, speakers):
+def prepare_cloze(
+    output_folder: str | Path,
+    files: Mapping[str, str | Path] | None,
+    languages: Sequence[str],
+    seed: int,
+    speakers: Sequence[str],
+) -> dict[str, Path]:
     """Write a benchmark from its text files, or the natural items.
 
     Arguments
     ---------
-    output_folder : str or Path
+    output_folder
         Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
         ``items.parquet``.
-    files : dict or None
-        Language -> file (see ``read_cloze``); none: the natural items.
-    languages : list of str
-        Those to write: the languages of the files.
-    seed : int
-        Another seed draws other speakers and off-topic endings.
-    speakers : list of str
-        Who may tell an item.
-
-    Returns
-    -------
-    dict
-        The stories table: ``{"cloze": path}``.
+    files : Language -> file (see ``read_cloze``); None: the natural items.
+    languages : Those to write: of English and French, or all of the files.
+    seed : Another seed draws other speakers and off-topic endings.
+    speakers : Who may tell an item.
 
     Raises
     ------
     ValueError
         If a language has no file, or a file no language.
     """
-    if not files:
-        return prepare_natural(output_folder, languages, seed, speakers)
-    lacking = [name for name in languages if name not in files]
-    unknown = [name for name in files if name not in languages]
+    lacking = [name for name in languages if name not in (files or NATURAL)]
+    unknown = [name for name in files or () if name not in languages]
     if lacking or unknown or not languages:
-        raise ValueError(
-            f"languages: found {list(languages)}; there are files of "
-            f"{', '.join(files)}. Each language needs a file, and each file a "
-            "language: mend 'languages' or 'files'."
+        there = (
+            f"there are files of {', '.join(files)}. Each language needs a "
+            "file, and each file a language: mend 'languages' or 'files'."
+            if files
+            else f"the natural items are in {' and '.join(NATURAL)}"
         )
-    chosen = {name: files[name] for name in languages}
-    items, ledger = read_cloze(chosen)
+        raise ValueError(f"languages: found {list(languages)}; {there}")
+    if not files:
+        items, ledger = load_natural(), []
+    else:
+        # In the order of ``languages``: the first one's is that of the items.
+        files = {name: files[name] for name in languages}
+        items, ledger = read_cloze(files)
     return write_cloze(
         output_folder,
         items,
@@ -97,18 +66,12 @@ def prepare_cloze(output_folder, files, languages, seed, speakers):
         seed,
         speakers,
         ledger,
-        sources=chosen.values(),
+        (files or {}).values(),
     )
 
 
-def main(arguments):
-    """Write the stories table that is translated.
-
-    Arguments
-    ---------
-    arguments : list of str
-        ``sys.argv[1:]``.
-    """
+def main(arguments: list[str]) -> None:
+    """Write the stories table that is translated."""
     parser = script_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     whole = commands.add_parser("whole", allow_abbrev=False)
@@ -126,11 +89,8 @@ def main(arguments):
     left_out = options.output.with_suffix(".left_out.jsonl")
     write_ledger(left_out, ledger)
     logging.info(
-        "%s: %d items; left out: %d (%s)",
-        options.output,
-        len(items),
-        len(ledger),
-        left_out.name,
+        f"{options.output}: {len(items)} items; left out: {len(ledger)} "
+        f"({left_out.name})"
     )
 
 

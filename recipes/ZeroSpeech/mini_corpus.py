@@ -6,12 +6,14 @@ whatever is wrong with a layout shows; their accuracies mean little.
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import yaml
 
+from speechbrain_slm.speech.tts import TextToSpeech
 from speechbrain_slm.utils.atomic import atomic_path, write_atomic
 
 TEXTS = Path(__file__).with_name("mini_texts.yaml")
@@ -21,23 +23,21 @@ SYNTACTIC = ("id", "filename", "voice", "type", "subtype")
 SYNTACTIC += ("transcription", "correct")
 
 
-def speak_mini_corpus(folder, tts, speakers):
+def speak_mini_corpus(
+    folder: str | Path, tts: TextToSpeech, speakers: Mapping[str, Mapping]
+) -> int:
     """Write ``lexical/dev``, ``syntactic/dev`` and ``fr_en/test``.
 
     Arguments
     ---------
-    folder : str or Path
-        Gets the three. A folder that holds another benchmark is left alone.
-    tts : TextToSpeech
-        The back-end.
-    speakers : dict
+    folder : Gets the three. One that holds another benchmark is left alone.
+    speakers
         name -> {language: Voice}, with the voices of ``en`` and ``fr``. All
         of them say every word; they take turns in the sentences.
 
     Returns
     -------
-    int
-        How many files were spoken.
+    How many files were spoken.
 
     Raises
     ------

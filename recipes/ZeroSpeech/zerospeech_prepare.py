@@ -4,6 +4,7 @@ Made anew at each run: reading and hashing the audio takes seconds to minutes,
 and what is written can then never be that of other folders.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from speechbrain_slm.benchmarks.spoken_items import write_prepared
@@ -20,19 +21,20 @@ BENCHMARKS = (*LAYOUTS, CODE_SWITCHED)
 
 
 def prepare_zerospeech(
-    benchmarks, output_folder, code_switched_language="fr-en"
-):
+    benchmarks: Mapping[str, str | Path | None],
+    output_folder: str | Path,
+    code_switched_language: str = "fr-en",
+) -> None:
     """Write one manifest and one table of items for several benchmarks.
 
     Arguments
     ---------
-    benchmarks : dict
+    benchmarks
         ``sWUGGY``, ``sBLIMP`` or ``CSZS`` -> its folder, such as
         ``lexical/dev``, ``syntactic/dev`` and ``fr_en/test``; for ``CSZS``
         also a table of pairs. None leaves a benchmark out.
-    output_folder : str or Path
-        Gets ``speech.parquet`` and ``items.parquet``.
-    code_switched_language : str
+    output_folder : Gets ``speech.parquet`` and ``items.parquet``.
+    code_switched_language
         What the utterances of ``CSZS`` are called in the store.
 
     Raises
