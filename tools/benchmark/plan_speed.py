@@ -47,7 +47,6 @@ from speechbrain_slm.utils.store_format import (
     read_info,
     read_tables,
     schema,
-    write_file,
 )
 
 LANGUAGES = ("en", "fr")
@@ -92,7 +91,7 @@ def write_store(folder, stories, shards=8, mean=40.1, vocabulary_size=501):
             ],
             schema=columns,
         )
-        write_file(Path(folder) / f"units-{shard:05d}.arrow", batch)
+        writer.publish(shard, batch)
     writer.finish()
 
 
