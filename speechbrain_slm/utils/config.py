@@ -149,7 +149,7 @@ def named(hparams: dict, function: Callable) -> dict:
     return {name: hparams[name] for name in names if name in hparams}
 
 
-def call_with(hparams: dict, function: Callable, **given: Any) -> Any:
+def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     """Call a function with the values of a YAML file that its signature names.
 
     Arguments

@@ -32,6 +32,23 @@ class Voice:
     speed: float = 1.0
 
 
+class Catalogue(dict):
+    """Speakers, each with a voice a language; YAML files have the arguments.
+
+    Example
+    -------
+    >>> Catalogue(ann={"en": {"name": "en-US", "pitch": 1.2}})
+    {'ann': {'en': Voice(name='en-US', pitch=1.2, speed=1.0)}}
+    """
+
+    def __init__(self, **speakers: dict) -> None:
+        for name, voices in speakers.items():
+            self[name] = {
+                language: Voice(**voice) if isinstance(voice, dict) else voice
+                for language, voice in voices.items()
+            }
+
+
 class TextToSpeech(Protocol):
     """What synthesis asks of a back-end.
 
