@@ -1,11 +1,14 @@
 import hashlib
+import resource
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 from units_example import write_corpus, write_manifest
 
+from speechbrain_slm.units import mapping
 from speechbrain_slm.units import rows as rows_module
 from speechbrain_slm.units.manifest import (
     content_identity,
@@ -13,8 +16,10 @@ from speechbrain_slm.units.manifest import (
     read_manifest,
     sample_utterances,
 )
-from speechbrain_slm.units.mapping import map_manifest
+from speechbrain_slm.units.mapping import map_manifest, map_manifests
 from speechbrain_slm.utils import scratch
+
+LANGUAGES = ["en", "fr"]
 
 
 def sha256(name):
@@ -34,45 +39,128 @@ def row(sentence=0, language="en", **changes):
     } | changes
 
 
-def read(folder, rows, languages=("en", "fr")):
-    path = write_manifest(folder / "train.parquet", rows)
-    return read_manifest(path, languages)
+def read(path):
+    """Check a manifest in both ways, which must agree on what they say."""
+    outcomes = []
+    for check in (
+        lambda: read_manifest(path, LANGUAGES),
+        lambda: map_manifest(path, LANGUAGES, path.parent / "copy.arrow"),
+    ):
+        try:
+            outcomes.append(check())
+        except (ValueError, FileNotFoundError) as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+    return outcomes[0]
+
+
+def read_rows(folder, rows):
+    return read(write_manifest(folder / "train.parquet", rows))
+
+
+def small_blocks(monkeypatch, size):
+    monkeypatch.setattr(rows_module, "BLOCK", size)
+    monkeypatch.setattr(scratch, "BLOCK", size)
 
 
 def test_audio_paths_are_relative_to_the_manifest(tmp_path):
-    table = read(tmp_path, [row(), row(1, audio="/elsewhere/a.flac")])
+    table = read_rows(tmp_path, [row(), row(1, audio="/elsewhere/a.flac")])
     assert table["audio"].to_pylist() == [
         f"{tmp_path}/0en.flac",
         "/elsewhere/a.flac",
     ]
 
 
-def test_a_csv_file_does_as_well(tmp_path):
-    lines = [row(), row(1)]
-    text = [",".join(lines[0])]
-    text += [",".join(map(str, line.values())) for line in lines]
-    (tmp_path / "train.csv").write_text("\n".join(text))
-    table = read_manifest(tmp_path / "train.csv", ["en"])
-    assert table.equals(read(tmp_path, lines))
+def test_copy_is_what_reading_gives(tmp_path, monkeypatch):
+    monkeypatch.setattr(mapping, "COPIED_ROWS", 7)
+    path = write_corpus(tmp_path)
+    whole = read(path)
+    copy = map_manifest(path, LANGUAGES, tmp_path / "copy.arrow")
+    assert copy["story_id"].num_chunks == 11
+    # Stories need not be told in order.
+    order = np.random.default_rng(0).permutation(len(whole))
+    rows = whole.take(pa.array(order)).to_pylist()
+    mixed = read_rows(tmp_path, rows)
+    assert mixed["sha256"].to_pylist() == [row["sha256"] for row in rows]
 
 
-def test_unusable_manifests_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no row"):
-        read(tmp_path, [])
-    with pytest.raises(ValueError, match=r"unknown language\(s\) fr"):
-        read(tmp_path, [row(), row(language="fr")], ["en"])
-    with pytest.raises(ValueError, match="another"):
-        read(tmp_path, [row(), row(1), row(language="fr")])
+def test_a_good_file_is_never_read_as_a_whole(tmp_path, monkeypatch):
+    path = write_corpus(tmp_path)
+    whole, other = read_manifest(path, LANGUAGES), tmp_path / "train.csv"
+    pa.csv.write_csv(pa.parquet.read_table(path), other)
+    monkeypatch.setattr(mapping, "read_manifest", None)
+    for one in (path, other):
+        copy = map_manifest(one, LANGUAGES, tmp_path / f"{one.suffix}.arrow")
+        assert copy.equals(whole)
+        assert len(copy) == 72
 
 
-@pytest.mark.parametrize("name", ["0en", "A" * 64, "g" * 64, "0" * 65])
-def test_what_is_no_sha256_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=f"row 1: sha256 is '{name}'"):
-        read(tmp_path, [row(), row(1, sha256=name)])
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ([], "has no row"),
+        ([{}, {}], "stand more than once"),
+        ([{"sentence": 1}], "numbered from 1"),
+        ([{"sentence": -1}, {}], "numbered from -1"),
+        ([{}, {"sentence": 2}], "without a gap"),
+        ([{}, {}, {"sentence": 2}], "stand more than once"),
+        ([{}, {"sentence": 1}, {"language": "fr"}], "and 2 in another"),
+        ([{}, {"language": "de"}], r"unknown language\(s\) de"),
+        ([{"audio": ""}], "'audio' is empty"),
+        ([{"story_id": None}], "'story_id' is empty"),
+        ([{"num_samples": None}], "'num_samples' is empty"),
+        *(
+            ([{}, {"sentence": 1, "sha256": name}], f"1: sha256 is '{name}'")
+            for name in ("0en", "A" * 64, "g" * 64, "0" * 65)
+        ),
+        *(
+            ([{}, {"sentence": 1, name: value}], f"1: {name} is {value};.*flac")
+            for name in ("num_samples", "sample_rate")
+            for value in (0, -1)
+        ),
+    ],
+)
+def test_unusable_manifests_are_refused(tmp_path, changes, text):
+    found = read_rows(tmp_path, [row() | one for one in changes])
+    with pytest.raises(ValueError, match=text):
+        raise ValueError(found)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    other = tmp_path / "train.parquet"
+    pa.parquet.write_table(pa.table({"a": [1]}), other)
+    assert "column" in read(other)
+    assert "does not exist" in read(tmp_path / "absent.parquet")
+    other.write_bytes(b"PAR1")
+    assert "train.parquet" in read(other)
+
+
+def test_full_disk_is_told_at_once(tmp_path, monkeypatch):
+    path = write_corpus(tmp_path)
+    monkeypatch.setattr(mapping, "read_manifest", None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            map_manifest(path, LANGUAGES, tmp_path / "copy.arrow")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_splits_are_named_after_their_files(tmp_path):
+    paths = [write_corpus(tmp_path / s, split=s) for s in ("train", "eval")]
+    tables = map_manifests(paths, LANGUAGES, tmp_path / "copies")
+    assert list(tables) == ["train", "eval"]
+    for split, path in zip(tables, paths, strict=True):
+        assert tables[split].equals(read_manifest(path, LANGUAGES))
+    twin = tmp_path / "other" / "eval.csv"
+    for wrong in ([], [*paths, twin]):
+        with pytest.raises(ValueError, match="expected one file or more"):
+            map_manifests(wrong, LANGUAGES, tmp_path / "copies")
 
 
 def test_each_audio_is_listed_once_in_any_order_of_rows(tmp_path):
-    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
+    table = read_manifest(write_corpus(tmp_path), LANGUAGES)
     table = pa.concat_tables([table, table.slice(5)])
     backwards = table.take(pa.array(range(len(table) - 1, -1, -1)))
     for one in (table, backwards):
@@ -82,7 +170,9 @@ def test_each_audio_is_listed_once_in_any_order_of_rows(tmp_path):
 
 
 def test_rows_that_disagree_on_an_audio_are_refused(tmp_path):
-    table = read(tmp_path, [row(), row(1, sha256=sha256("0en"), num_samples=5)])
+    table = read_rows(
+        tmp_path, [row(), row(1, sha256=sha256("0en"), num_samples=5)]
+    )
     with pytest.raises(ValueError, match="num_samples as 5 and 16000"):
         distinct_utterances(table)
 
@@ -91,23 +181,22 @@ def test_sample_has_the_same_amount_of_each_language_and_speaker(
     tmp_path, monkeypatch
 ):
     rows = [
-        row(0, language, story_id=f"{language}{number}", speaker=speaker)
+        row(0, language, speaker=speaker)
         | {"sha256": sha256(f"{language}{speaker}{number}")}
-        for language in ("en", "fr")
+        for language in LANGUAGES
         for speaker, count in (("alto", 40), ("bass", 10))
         for number in range(count)
     ]
     for number, one in enumerate(rows):
         one["story_id"] = f"s{number}"
-    table = read(tmp_path, rows)
+    table = read_rows(tmp_path, rows)
     drawn = sample_utterances(table, 20, seed=1)
     assert len({one["sha256"] for one in drawn}) == len(drawn) == 20
     strata = Counter((one["language"], one["speaker"]) for one in drawn)
     assert set(strata.values()) == {5}
     assert len(strata) == 4
     assert sample_utterances(table, 20, seed=1) == drawn
-    monkeypatch.setattr(rows_module, "BLOCK", 7)
-    monkeypatch.setattr(scratch, "BLOCK", 7)
+    small_blocks(monkeypatch, 7)
     assert sample_utterances(table, 20, seed=1) == drawn
     assert sample_utterances(table, 20, seed=2) != drawn
 
@@ -122,8 +211,7 @@ def slow_identity(table, columns):
 
 
 def test_identity_of_content_is_that_of_its_lines(monkeypatch):
-    monkeypatch.setattr(rows_module, "BLOCK", 3)
-    monkeypatch.setattr(scratch, "BLOCK", 3)
+    small_blocks(monkeypatch, 3)
     table = pa.table({"a": list("xyzxyzx"), "b": range(7)})
     for columns in (["a"], ["b", "a"]):
         whole = slow_identity(table, columns)
@@ -131,14 +219,3 @@ def test_identity_of_content_is_that_of_its_lines(monkeypatch):
         some = np.array([6, 0, 2, 3])
         part = slow_identity(table.take(pa.array(some)), columns)
         assert content_identity(table, columns, some) == part
-
-
-@pytest.mark.parametrize("name", ["num_samples", "sample_rate"])
-@pytest.mark.parametrize("value", [0, -1])
-def test_counts_of_less_than_one_are_refused_by_name(tmp_path, name, value):
-    rows = [row(), row(1, **{name: value})]
-    with pytest.raises(ValueError, match=rf"row 1: {name} is {value};.*1en"):
-        read(tmp_path, rows)
-    path, copy = tmp_path / "train.parquet", tmp_path / "copy.arrow"
-    with pytest.raises(ValueError, match=f"row 1: {name} is {value}"):
-        map_manifest(path, ["en", "fr"], copy)

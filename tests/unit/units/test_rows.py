@@ -1,13 +1,17 @@
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from speechbrain_slm.units import rows
 from speechbrain_slm.units.rows import (
+    KeyIndex,
     Rows,
     StoryOrder,
     codes,
     first_rows,
+    keys,
     numbers,
     parts,
 )
@@ -100,3 +104,44 @@ def test_stories_are_in_the_order_of_their_first_rows(which):
     begins = [groups.index(one) for one in dict.fromkeys(groups)]
     assert found.bounds.tolist() == [*begins, len(expected)]
     assert np.flatnonzero(found.begins).tolist() == begins
+
+
+def audio(count, repeats=1):
+    """Make rows whose keys stand ``repeats`` times each, mixed, in chunks."""
+    numbers = np.random.default_rng(0).permutation(count) // repeats
+    names = [hashlib.sha256(str(n).encode()).hexdigest() for n in numbers]
+    whole = pa.table(
+        {
+            "sha256": names,
+            "language": ["en"] * count,
+            "num_samples": pa.array([5] * count, pa.int64()),
+            "sample_rate": pa.array([7] * count, pa.int32()),
+        }
+    )
+    return pa.concat_tables(whole.slice(at, 20) for at in range(0, count, 20))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_index_is_in_the_order_of_sha256(repeats):
+    whole = audio(60, repeats)
+    index = KeyIndex(whole)
+    every = whole["sha256"].to_pylist()
+    assert [every[row] for row in index.records["row"]] == sorted(every)
+    first = index.first()["row"]
+    assert [every[row] for row in first] == sorted(set(every))
+    # The first of each in the table's own order.
+    assert all(every.index(every[row]) == row for row in first)
+    found = index.find(keys(whole.combine_chunks().to_batches()[0]))
+    assert [every[row] for row in found] == every
+    assert set(found) == set(first)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"language": "fr"}, {"num_samples": 6}, {"sample_rate": 8}]
+)
+def test_everything_that_decides_the_units_is_in_the_key(changes):
+    whole = audio(20)
+    other = [row | changes for row in whole.to_pylist()]
+    batch = pa.RecordBatch.from_pylist(other, schema=whole.schema)
+    assert (KeyIndex(whole).find(keys(batch)) == -1).all()
+    assert (KeyIndex(whole.slice(0, 0)).find(keys(batch)) == -1).all()

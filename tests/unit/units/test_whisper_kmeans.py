@@ -2,11 +2,9 @@ import pytest
 import torch
 from ctranslate2_example import variables, write
 from tiny_models import (
-    check_batch_independence,
     encode_alone,
     fit,
     pad,
-    save_encoder,
     save_whisper,
     speech,
 )
@@ -40,15 +38,6 @@ def test_a_window_is_what_whisper_computes(tmp_path, seconds, silence):
         expected = layers[1][0, : units * frames_per_unit]
         expected = expected.reshape(units, frames_per_unit, 16).mean(dim=1)
         assert torch.allclose(found, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("silence", [0.0, 0.2, 30.0])
-def test_units_do_not_depend_on_batch_mates(tmp_path, silence):
-    wavs = speech(RATE)
-    tokenizer = make(tmp_path, silence=silence, deduplicate=False)
-    fit(tokenizer, wavs)
-    assert not tokenizer.equal_lengths
-    check_batch_independence(tokenizer, wavs)
 
 
 @pytest.mark.parametrize("silence", [0.0, 0.2, 30.0])
@@ -90,42 +79,3 @@ def test_a_ctranslate2_folder_is_the_same_tokenizer(tmp_path):
     )
     assert one.identity == other.identity
     assert encode_alone(one, wavs) == encode_alone(other, wavs)
-
-
-def test_identity_names_weights_and_choices(tmp_path):
-    save_whisper(tmp_path / "a")
-    save_whisper(tmp_path / "b", seed=1)
-    chosen = [("a", 1, 1), ("a", 2, 1), ("a", 1, 2), ("b", 1, 1)]
-    configs = [
-        WhisperKMeans(tmp_path / name, *choices, silence).config
-        for name, *choices in chosen
-        for silence in (0.0, 1.0)
-    ]
-    assert all(configs.count(config) == 1 for config in configs)
-
-
-def test_a_saved_tokenizer_is_restored(tmp_path):
-    wavs = speech(RATE)
-    tokenizer = fit(make(tmp_path / "model"), wavs)
-    tokenizer.save(tmp_path / "units")
-    again = WhisperKMeans(tmp_path / "model", 2, num_clusters=20)
-    again.restore(tmp_path / "units")
-    assert again.identity == tokenizer.identity
-    assert encode_alone(again, wavs) == encode_alone(tokenizer, wavs)
-
-
-def test_bad_settings_are_refused(tmp_path):
-    save_whisper(tmp_path / "whisper")
-    save_encoder(tmp_path / "hubert")
-    with pytest.raises(ValueError, match="layers 1 to 2"):
-        _ = WhisperKMeans(tmp_path / "whisper", 3).config
-    with pytest.raises(ValueError, match="is a hubert model"):
-        _ = WhisperKMeans(tmp_path / "hubert", 1).config
-    with pytest.raises(FileNotFoundError, match="hf download"):
-        _ = WhisperKMeans(tmp_path / "nothing", 1).config
-    with pytest.raises(ValueError, match="frames_per_unit is 0"):
-        WhisperKMeans("any", 1, frames_per_unit=0)
-    with pytest.raises(ValueError, match="silence -1"):
-        WhisperKMeans("any", 1, silence=-1)
-    with pytest.raises(ValueError, match="precision"):
-        WhisperKMeans("any", 1, precision="fp8")
