@@ -25,19 +25,13 @@ from speechbrain_slm.utils.store_format import (
 )
 
 
-def _shard_name(index):
-    return f"units-{index:05d}.arrow"
-
-
 class StoreWriter:
     """Write a store shard by shard; any process, any order, any restart.
 
     Arguments
     ---------
     tokenizer
-        The tokenizer's own words: ``identity`` (str), ``vocabulary_size``
-        (int, at most 65,536), ``frame_rate`` (Hz, before de-duplication),
-        ``deduplicated`` (bool) and ``config`` (dict).
+        Its own words, all of ``TOKENIZER_FIELDS``.
     source : Identity of what is tokenized (the manifest).
     num_shards : In how many files the store comes.
     stories_per_shard
@@ -59,8 +53,6 @@ class StoreWriter:
     >>> writer.write(0, [("s0", "en", "alto", [[1, 2], [4]])])
     >>> writer.finish()["counts"]
     {'en': {'stories': 1, 'sentences': 2, 'units': 3}}
-    >>> writer.missing()
-    []
     """
 
     def __init__(
@@ -71,22 +63,15 @@ class StoreWriter:
         num_shards: int,
         stories_per_shard: int | None = None,
     ) -> None:
-        absent = [key for key in TOKENIZER_FIELDS if key not in tokenizer]
-        if absent:
+        self.vocabulary_size = tokenizer["vocabulary_size"]
+        if not 0 < self.vocabulary_size <= 2**16:
             raise ValueError(
-                f"A tokenizer must state {', '.join(TOKENIZER_FIELDS)}; "
-                f"missing: {', '.join(absent)}"
-            )
-        if not 0 < tokenizer["vocabulary_size"] <= 2**16:
-            raise ValueError(
-                f"vocabulary_size is {tokenizer['vocabulary_size']}; units are "
+                f"vocabulary_size is {self.vocabulary_size}; units are "
                 "stored as uint16, so expected 1 to 65,536"
             )
-        if num_shards < 1:
-            raise ValueError(f"num_shards is {num_shards}; expected 1 or more")
         self.folder = Path(folder)
-        self.num_shards = num_shards
-        self.plan = {
+        self.names = [f"units-{n:05d}.arrow" for n in range(num_shards)]
+        self.pinned = {
             "format": FORMAT,
             "version": VERSION,
             "tokenizer": {key: tokenizer[key] for key in TOKENIZER_FIELDS},
@@ -94,35 +79,32 @@ class StoreWriter:
             "num_shards": num_shards,
             "stories_per_shard": stories_per_shard,
         }
-        pin(self.folder, self.plan, "units-*.arrow")
+        pin(self.folder, self.pinned, "units-*.arrow")
 
-    def _sum(self, index):
-        # Beside the shard until store.json tells it.
-        return self.folder / f"{_shard_name(index)}.sha256"
+    def _told(self, name):
+        """Return the sum beside a shard, empty where there is none.
 
-    def _is_whole(self, index):
-        path, told = self.folder / _shard_name(index), self._sum(index)
-        if (self.folder / STORE_JSON).is_file():
-            return path.is_file()
-        return (
-            path.is_file()
-            and told.is_file()
-            and told.read_text("utf-8", "replace") == sha256_file(path)
-        )
+        It goes when store.json tells it. It is of what was written, not of
+        what became of it: so damage before the end is found, too.
+        """
+        path = self._sum(name)
+        return path.read_text("utf-8", "replace") if path.is_file() else ""
+
+    def _sum(self, name):
+        return self.folder / f"{name}.sha256"
 
     def missing(self) -> list[int]:
         """Return the indexes of the shards that are not there yet.
 
         A shard that is not what was written counts as missing.
-
-        Returns
-        -------
-        In rising order.
         """
+        finished = (self.folder / STORE_JSON).is_file()
         return [
             index
-            for index in range(self.num_shards)
-            if not self._is_whole(index)
+            for index, name in enumerate(self.names)
+            for path in [self.folder / name]
+            if not path.is_file()
+            or not (finished or self._told(name) == sha256_file(path))
         ]
 
     def write(self, index: int, rows: Iterable[tuple]) -> None:
@@ -130,7 +112,6 @@ class StoreWriter:
 
         Arguments
         ---------
-        index : Which shard, 0 to ``num_shards - 1``.
         rows
             ``(story_id, language, speaker, sentences)``, where ``sentences``
             is a list of unit sequences.
@@ -138,48 +119,41 @@ class StoreWriter:
         Raises
         ------
         ValueError
-            If a unit is not an integer in ``[0, vocabulary_size)``: uint16
-            would wrap it silently into another unit.
+            If a unit is not an integer in ``[0, vocabulary_size)``.
         """
-        vocabulary_size = self.plan["tokenizer"]["vocabulary_size"]
-        columns = {name: [] for name in SCHEMAS[0].names}
+        path = self.folder / self.names[index]
+        columns: dict[str, list] = {name: [] for name in SCHEMAS[0].names}
+        longest = 0
         for story_id, language, speaker, sentences in rows:
             arrays = [np.asarray(sentence) for sentence in sentences]
             for number, array in enumerate(arrays):
-                check_units(
-                    array,
-                    vocabulary_size,
-                    f"{self.folder / _shard_name(index)}: story '{story_id}', "
-                    f"language '{language}', sentence {number}",
+                where = (
+                    f"{path}: story '{story_id}', language '{language}', "
+                    f"sentence {number}"
                 )
-            columns["story_id"].append(story_id)
-            columns["language"].append(language)
-            columns["speaker"].append(speaker)
-            columns["units"].append(np.concatenate(arrays).astype(np.uint16))
+                check_units(array, self.vocabulary_size, where)
             ends = np.cumsum([len(array) for array in arrays])
-            columns["sentence_ends"].append(ends)
-        longest = max(
-            (ends[-1] for ends in columns["sentence_ends"]), default=0
-        )
+            units = np.concatenate(arrays).astype(np.uint16)
+            row = (story_id, language, speaker, units, ends)
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+            longest = max(longest, int(ends[-1]))
         self.publish(index, pa.record_batch(columns, schema=schema(longest)))
 
     def publish(self, index: int, batch: pa.RecordBatch) -> None:
         """Publish the rows of a shard, which nobody looks at, and their sum."""
-        digest = write_file(self.folder / _shard_name(index), batch)
-        write_atomic(self._sum(index), digest)
+        name = self.names[index]
+        digest = write_file(self.folder / name, batch)
+        write_atomic(self._sum(name), digest)
 
     def finish(self, num_rows: int | None = None) -> dict:
-        """Write ``store.json``, which makes the folder a store.
+        """Write ``store.json``, which makes the folder a store; return it.
 
         Where there is one already, the store is checked and nothing written.
 
         Arguments
         ---------
         num_rows : How many rows, each a story in a language, must be there.
-
-        Returns
-        -------
-        Its content.
 
         Raises
         ------
@@ -189,15 +163,13 @@ class StoreWriter:
         """
         if (self.folder / STORE_JSON).is_file():
             return verify(self.folder)
-        missing = self.missing()
-        if missing:
+        if missing := self.missing():
             raise ValueError(
-                f"{self.folder}: {len(missing)} of {self.num_shards} shards "
-                f"are missing or damaged, first {_shard_name(missing[0])}; run "
+                f"{self.folder}: {len(missing)} of {len(self.names)} shards "
+                f"are missing or damaged, first {self.names[missing[0]]}; run "
                 "the extraction again, it does only what is missing"
             )
-        names = [_shard_name(index) for index in range(self.num_shards)]
-        tables = [map_file(self.folder / name, *SCHEMAS) for name in names]
+        tables = [map_file(self.folder / name, *SCHEMAS) for name in self.names]
         found = sum(map(len, tables))
         if num_rows not in (None, found):
             raise ValueError(
@@ -207,32 +179,22 @@ class StoreWriter:
             )
         _refuse_twice(tables, self.folder)
         info = {
-            **self.plan,
+            **self.pinned,
             "counts": counts_of(tables),
-            # Of what was written, not of what became of it.
-            "files": {
-                name: self._sum(index).read_text("utf-8")
-                for index, name in enumerate(names)
-            },
+            "files": {name: self._told(name) for name in self.names},
         }
         info["identity"] = identity_of(info)
         write_json(self.folder / STORE_JSON, info)
-        for index in range(self.num_shards):
-            self._sum(index).unlink()
+        for name in self.names:
+            self._sum(name).unlink()
         return info
 
 
 def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
     """Refuse units that the store's uint16 would turn into other units.
 
-    Arguments
-    ---------
-    vocabulary_size : They must be in ``[0, vocabulary_size)``.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or one is not such an integer.
+    ValueError if there are none, or one is not an integer in
+    ``[0, vocabulary_size)``.
     """
     if array.size == 0:
         raise ValueError(f"{where}: no units; an empty sentence has no place")
@@ -247,7 +209,7 @@ def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
 
 
 def _refuse_twice(tables, folder):
-    """Refuse a (story, language) that stands twice, in flat memory."""
+    # Twelve bytes a row, sorted in a file: memory does not grow with the store.
     pairs, start = scratch(sum(map(len, tables)), DIGEST), 0
     for batch in (batch for table in tables for batch in table.to_batches()):
         names = batch["story_id"], batch["language"]
