@@ -41,16 +41,20 @@ def unchanged(path: str | Path) -> Iterator[str | None]:
         )
 
 
-def check_tokenizer(
-    units: dict, store: UnitStore, model_folder: str | Path
-) -> None:
-    """Refuse a store whose units are not those that a model has learnt.
+def examine(
+    model_folder: str | Path, store: UnitStore
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Say what is evaluated; refuse units that the model has not learnt.
 
-    Arguments
-    ---------
-    units : What the model says of its units.
-    store : Holds those that are to be scored.
+    Returns
+    -------
+    model : Of the model; see :func:`examine_speech_lm`.
+    identities : Of the model, its tokenizer and the units.
     """
+    # Not above: transformers takes seconds, and tables need nothing of it.
+    from speechbrain_slm.models.export import examine_speech_lm
+
+    units, model = examine_speech_lm(model_folder)
     for name, expected, found in (
         ("tokenizer", units["tokenizer_identity"], store.identity),
         # Equal sizes prove nothing: two codebooks of 500 entries have the
@@ -63,6 +67,8 @@ def check_tokenizer(
                 f"but {store.folder} holds units of {name} {found}. Extract "
                 "the units with the model's tokenizer, or choose another model."
             )
+    stored = {"tokenizer": store.identity, "units": store.info["identity"]}
+    return model, {**model, **stored}
 
 
 def check_evaluating(model: PreTrainedModel, batch_tokens: int) -> None:

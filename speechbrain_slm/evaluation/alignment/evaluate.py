@@ -45,11 +45,8 @@ from speechbrain_slm.evaluation.alignment.state_parts import (
     open_part,
     publish_missing,
 )
-from speechbrain_slm.evaluation.inputs import check_tokenizer
-from speechbrain_slm.models.export import (
-    examine_speech_lm,
-    load_speech_lm,
-)
+from speechbrain_slm.evaluation.inputs import examine
+from speechbrain_slm.models.export import load_speech_lm
 from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of
@@ -80,45 +77,52 @@ def evaluate_alignment(
 ) -> dict | None:
     """Measure the alignment of a model's states over the pairs of a store.
 
-    Every rank calls it. ``pairs.parquet`` says what was compared with what,
-    ``parts/`` holds the states, ``alignment.json`` the results; each file is
-    written whole or not at all. Where ``alignment.json`` is there for the
-    same model, pairs and settings, it is returned as it is.
+    The main rank gets the content of ``alignment.json``, as it is where it
+    is there for the same request.
 
     Arguments
     ---------
-    units_folder : A unit store of aligned stories.
-    languages : Two or more; each pair of them is compared.
-    manifest
-        The spoken manifest of which the store was made; its texts say which
-        sentences are equal, and who says each where a story has several
-        speakers. Without texts there are no pairs of another story, so
-        different voices only where the speakers of a story differ.
-    level : ``sentence`` or ``story``: what is compared, read by itself.
-    voices : ``same``, ``different`` or both; see :func:`parallel_pairs`.
-    poolings : Of ``hidden_states.POOLINGS``.
-    max_retrieval
-        Pairs in the matrix of similarities, which takes 8 bytes an element;
-        drawn by the seed where there are more.
-    gallery
-        Candidates, the right one among them, where those of other voices and
-        lengths are kept out.
-    pairs_per_shard
-        Pairs a file in ``parts/``: what a kill can lose of a rank's work.
-    batch_tokens : Positions a batch, padding included; bounds the memory.
-    seed : For choosing among equal pairs and for the draw of ``max_retrieval``.
-
-    Returns
-    -------
-    The content of ``alignment.json``; None on ranks other than 0.
-
-    Raises
-    ------
-    ValueError
-        If the model was trained on units of another tokenizer, or ``parts/``
-        holds states of another model, other pairs or poolings; see also
-        :func:`parallel_pairs` and :class:`StatePooler`.
+    languages, level, voices : See :func:`parallel_pairs`.
+    manifest : Of which the store was made; None: no text is known.
+    poolings, batch_tokens : See :class:`StatePooler`.
+    max_retrieval : Pairs in the matrix of similarities, 8 bytes an element.
+    gallery : Candidates of one voice and like length, the right one too.
+    pairs_per_shard : Pairs whose states a kill can lose.
     """
+    _check(max_retrieval, gallery, pairs_per_shard, poolings)
+    store = UnitStore(units_folder)
+    texts, speakers = read_spoken(manifest) if manifest else (None, None)
+    model_identity, identities = examine(model_folder, store)
+    pairs, summaries = parallel_pairs(
+        store, languages, level, voices, texts, seed, speakers
+    )
+    states = {"format": FORMAT, "version": VERSION, **identities}
+    states |= {"pairs": _identity(pairs), "level": level}
+    states["poolings"] = list(poolings)
+    how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
+    request = {**states, **how, "languages": summaries}
+    folder = Path(output_folder)
+    finished = _finished(folder / ALIGNMENT_JSON, request)
+    # Main writes it only after all have looked.
+    barrier()
+    if finished is not None:
+        return finished if is_main() else None
+    model, units = load_speech_lm(model_folder, model_identity)
+    pooler = StatePooler(
+        model.to(device),
+        *(units["vocabulary_size"], units["boundary"], units["language_tags"]),
+        *(poolings, batch_tokens),
+    )
+    groups = cut_shards(pairs, pairs_per_shard, folder / PARTS)
+    with claim(folder / PARTS) as place:
+        place.pin({**states, "pairs_per_shard": pairs_per_shard}, PATTERN)
+        if is_main():
+            write_table(folder / PAIRS_PARQUET, pairs)
+        publish_missing(pairs, groups, store, pooler)
+    return _write(folder, request, pairs, groups) if is_main() else None
+
+
+def _check(max_retrieval, gallery, pairs_per_shard, poolings):
     for name, value, least in (
         ("max_retrieval", max_retrieval, 2),
         ("gallery", gallery, 2),
@@ -128,66 +132,15 @@ def evaluate_alignment(
             raise ValueError(f"{name} is {value}; expected >= {least}")
     if not poolings:
         raise ValueError(f"poolings is empty; expected {', '.join(POOLINGS)}")
-    store = UnitStore(units_folder)
-    texts = speakers = None
-    if manifest:
-        texts, speakers = read_spoken(manifest)
-    units, model_identity = examine_speech_lm(model_folder)
-    check_tokenizer(units, store, model_folder)
-    pairs, summaries = parallel_pairs(
-        store, languages, level, voices, texts, seed, speakers
-    )
-    for summary in summaries:
-        logger.info("%s", pairs_line(summary, level))
-    plan = {
-        "format": FORMAT,
-        "version": VERSION,
-        **model_identity,
-        "tokenizer": store.identity,
-        "units": store.info["identity"],
-        "pairs": _identity(pairs),
-        "level": level,
-        "poolings": list(poolings),
-    }
-    request = {
-        **plan,
-        "max_retrieval": max_retrieval,
-        "gallery": gallery,
-        "seed": seed,
-        "languages": summaries,
-    }
-    folder = Path(output_folder)
-    finished = _finished(folder / ALIGNMENT_JSON, request)
-    # Main writes it only after all have looked.
-    barrier()
-    if finished is not None:
-        logger.info("%s is complete; nothing to do", folder / ALIGNMENT_JSON)
-        return finished if is_main() else None
-    model, units = load_speech_lm(model_folder, model_identity)
-    pooler = StatePooler(
-        model.to(device),
-        units["vocabulary_size"],
-        units["boundary"],
-        units["language_tags"],
-        poolings,
-        batch_tokens,
-    )
-    groups = cut_shards(pairs, pairs_per_shard, folder / PARTS)
-    with claim(folder / PARTS) as place:
-        place.pin({**plan, "pairs_per_shard": pairs_per_shard}, PATTERN)
-        if is_main():
-            write_table(folder / PAIRS_PARQUET, pairs)
-        publish_missing(pairs, groups, store, pooler)
-    if not is_main():
-        return None
+
+
+def _write(folder, request, pairs, groups):
     records = [
         record
         for shards in groups
-        for record in _records(
-            pairs, shards, poolings, max_retrieval, gallery, seed
-        )
+        for record in _records(pairs, shards, request)
     ]
-    capped = any(record["n"] > max_retrieval for record in records)
+    capped = any(record["n"] > request["max_retrieval"] for record in records)
     results = {**request, "retrieval_capped": capped, "records": records}
     write_json(folder / ALIGNMENT_JSON, results)
     return results
@@ -200,6 +153,8 @@ def _identity(pairs):
 
 
 def _finished(path, request):
+    for summary in request["languages"]:
+        logger.info("%s", pairs_line(summary, request["level"]))
     if not path.is_file():
         return None
     try:
@@ -207,16 +162,19 @@ def _finished(path, request):
     except ValueError:
         # Not written by us (ours are whole): as good as none.
         return None
-    same = all(results.get(key) == request[key] for key in request)
-    return results if same else None
+    if any(results.get(key) != request[key] for key in request):
+        return None
+    logger.info("%s is complete; nothing to do", path)
+    return results
 
 
-def _records(pairs, shards, poolings, max_retrieval, gallery, seed):
+def _records(pairs, shards, request):
     """Yield the results of a group, for each pooling and layer."""
     begin, end = shards[0].start, shards[-1].end
     group = pairs.slice(begin, end - begin)
+    seed, poolings = request["seed"], request["poolings"]
     generator = np.random.default_rng(seed)
-    count = min(len(group), max_retrieval)
+    count = min(len(group), request["max_retrieval"])
     drawn = np.sort(generator.permutation(len(group))[:count])
     chosen = group.take(pa.array(drawn))
     # Row i of each: whom source i, and whom target i, is compared with.
@@ -224,7 +182,7 @@ def _records(pairs, shards, poolings, max_retrieval, gallery, seed):
         matched_galleries(
             chosen[f"{side}_units"].to_numpy(),
             chosen[f"{side}_speaker"].to_pylist(),
-            gallery,
+            request["gallery"],
             seed,
         )
         for side in ("target", "source")

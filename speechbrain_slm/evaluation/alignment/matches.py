@@ -83,12 +83,12 @@ def find_matches(
 ) -> tuple[list[Match], int, int]:
     """Find what a store says in both of two languages.
 
-    Of the translations of one text only the first counts: another one must
-    never be its mismatch or its rival.
-
     Arguments
     ---------
-    texts, speakers : Of :func:`read_spoken`; see :func:`parallel_pairs`.
+    texts
+        Of :func:`read_spoken`; None: only equal units are known to say the
+        same, and nothing says that a sentence stands in several stories.
+    speakers : Of :func:`read_spoken`; for stories that have several.
 
     Returns
     -------
@@ -112,30 +112,18 @@ def find_matches(
         if (story, count, languages[0]) in spoken:
             shortened += 1
             continue
-        for sentence, numbers, *sides in _parts(store, story, languages, level):
-            key = tuple(
-                units.tobytes()
-                if texts is None
-                else _text(texts, story, numbers, language, store)
-                for language, units in zip(languages, sides, strict=True)
-            )
-            # Texts may be whole stories: their hash is enough.
-            key = tuple(hashlib.sha256(own).digest()[:16] for own in key)
+        for sides in _parts(store, story, languages, level):
+            key = tuple(_key(texts, store, *side) for side in sides)
+            # Of the translations of one text only the first counts: another
+            # one must never be its mismatch or its rival.
             both = list(zip(partners, key, strict=True))
-            if any(side.get(own, key) != key for side, own in both):
+            if any(known.get(own, key) != key for known, own in both):
                 ambiguous.add(key)
                 continue
-            for side, own in both:
-                side[own] = key
+            for known, own in both:
+                known[own] = key
             source, target = (
-                Rendering(
-                    story,
-                    sentence,
-                    tellers[story, name]
-                    or _speaker(speakers, story, numbers, name, store),
-                    len(units),
-                )
-                for name, units in zip(languages, sides, strict=True)
+                _rendering(tellers, speakers, store, *side) for side in sides
             )
             found.setdefault(key, []).append((source, target))
     if shortened:
@@ -148,8 +136,47 @@ def find_matches(
     return list(found.values()), len(ambiguous), shortened
 
 
-def _speaker(speakers, story, numbers, language, store):
-    """Return the one speaker of sentences of a story that has several."""
+def _parts(store, story, languages, level):
+    """Yield, for each language, a part of a story and where it stands."""
+    sides = [(name, store.story(story, name)) for name in languages]
+    numbers = range(len(sides[0][1]))
+    if level == "story":
+        yield [
+            (story, name, WHOLE, numbers, np.concatenate(units))
+            for name, units in sides
+        ]
+        return
+    for number in numbers:
+        yield [
+            (story, name, number, (number,), units[number])
+            for name, units in sides
+        ]
+
+
+def _key(texts, store, story, language, sentence, numbers, units):
+    """Tell equal texts, or equal units where no text is known."""
+    content = units.tobytes()
+    if texts is not None:
+        lines = [texts.get((story, number, language)) for number in numbers]
+        if not all(lines):
+            number = numbers[[bool(line) for line in lines].index(False)]
+            raise ValueError(
+                f"the manifest has no text for story '{story}', sentence "
+                f"{number}, '{language}', which {store.folder} holds; give "
+                "the manifest that the store was made of, with a text for "
+                "each sentence or for none, or no manifest"
+            )
+        content = "\n".join(lines).encode()
+    # Texts may be whole stories: their hash is enough.
+    return hashlib.sha256(content).digest()[:16]
+
+
+def _rendering(
+    tellers, speakers, store, story, language, sentence, numbers, units
+):
+    speaker = tellers[story, language]
+    if speaker:
+        return Rendering(story, sentence, speaker, len(units))
     where = f"story '{story}' of {store.folder} has several speakers"
     if speakers is None:
         raise ValueError(
@@ -168,28 +195,4 @@ def _speaker(speakers, story, numbers, language, store):
             "no voice to compare; set 'level' to sentence, or take a store "
             "whose stories have one speaker each"
         )
-    return names.pop()
-
-
-def _parts(store, story, languages, level):
-    """Yield what to call each part, its sentences, and its units."""
-    both = [store.story(story, name) for name in languages]
-    numbers = range(len(both[0]))
-    if level == "story":
-        yield WHOLE, numbers, *map(np.concatenate, both)
-    else:
-        for number in numbers:
-            yield number, (number,), *(side[number] for side in both)
-
-
-def _text(texts, story, numbers, language, store):
-    lines = [texts.get((story, number, language), "") for number in numbers]
-    for number, line in zip(numbers, lines, strict=True):
-        if not line:
-            raise ValueError(
-                f"the manifest has no text for story '{story}', sentence "
-                f"{number}, '{language}', which {store.folder} holds; give "
-                "the manifest that the store was made of, with a text for "
-                "each sentence or for none, or no manifest"
-            )
-    return "\n".join(lines).encode()
+    return Rendering(story, sentence, names.pop(), len(units))

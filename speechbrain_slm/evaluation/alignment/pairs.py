@@ -65,34 +65,17 @@ def parallel_pairs(
 
     Arguments
     ---------
-    store : Aligned stories.
     languages : Two or more; each pair of them is compared.
-    level : ``sentence`` or ``story``.
-    voices
-        ``same``, ``different`` or both: whether the speaker's name is the
-        same in both languages.
-    texts
-        Of :func:`read_spoken`; None: only equal units are known to say the
-        same, and nothing says that a sentence stands in several stories.
-    speakers : Of :func:`read_spoken`; for stories that have several.
+    level : ``sentence`` or ``story``: what is compared, read by itself.
+    voices : Whether both speakers are to be the ``same``, or ``different``.
+    texts, speakers : See :func:`find_matches`.
 
     Returns
     -------
-    pairs
-        The columns ``PAIRS``; the rows of a group (see ``GROUP``) follow each
-        other.
+    pairs : The rows of a group (see ``GROUP``) follow each other.
     summaries
-        For each pair of languages: the number of ``items`` (matches), how
-        many are ``paired``, in which ``voices``, how many are ``left_out``
-        because they lack one of these, or as ``ambiguous``, because one of
-        their texts has another translation too.
-
-    Raises
-    ------
-    ValueError
-        If the store lacks a language, ``texts`` or ``speakers`` a sentence of
-        the store, a whole story has several speakers, or fewer than two
-        matches can be paired.
+        For each pair of languages: how many ``items`` (matches) there are and
+        are ``paired``, in which ``voices``, and ``left_out``, lacking one.
     """
     _check(store, languages, level, voices)
     generator = np.random.default_rng(seed)
@@ -111,10 +94,8 @@ def parallel_pairs(
             target = targets[voice]
             pool = pools[target.speaker]
             mismatch = pool.nearest(number, target.units, generator)
-            sides = (source, target, mismatch)
-            rows.append(
-                (*pair, voice == "same", number, *itertools.chain(*sides))
-            )
+            sides = (*source, *target, *mismatch)
+            rows.append((*pair, voice == "same", number, *sides))
         summaries.append(
             {
                 "languages": list(pair),
@@ -127,8 +108,7 @@ def parallel_pairs(
                 "shortened": shortened,
             }
         )
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return pa.table(columns, schema=PAIRS), summaries
+    return pa.table(list(map(list, zip(*rows, strict=True))), PAIRS), summaries
 
 
 def _check(store, languages, level, voices):

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,40 +21,25 @@ from speechbrain_slm.evaluation.alignment.pairs import GROUP, SIDES
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.jobs import missing, run
 
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.reader import UnitStore
+    from speechbrain_slm.evaluation.alignment.hidden_states import StatePooler
+
 PATTERN = "states-*.npy"
 
 
 class Shard(NamedTuple):
-    """Some consecutive pairs of one group.
+    """Some consecutive pairs of one group."""
 
-    Arguments
-    ---------
-    start : int
-        The first row of the table of pairs.
-    end : int
-        The row after the last.
-    path : Path
-        The file of their states.
-    """
-
-    start: int
-    end: int
-    path: Path
+    start: int  # the first row of the table of pairs
+    end: int  # the row after the last
+    path: Path  # the file of their states
 
 
 def cut_shards(
     pairs: pa.Table, pairs_per_shard: int, folder: Path
 ) -> list[list[Shard]]:
-    """Cut each group of pairs into shards of a fixed size.
-
-    Arguments
-    ---------
-    pairs : Of :func:`parallel_pairs`.
-
-    Returns
-    -------
-    For each group its shards, in order.
-    """
+    """Cut each group of pairs into shards of a fixed size."""
     changes = np.zeros(len(pairs), bool)
     for name in GROUP:
         values = pairs[name].combine_chunks().dictionary_encode().indices
@@ -77,19 +62,12 @@ def cut_shards(
 
 
 def publish_missing(
-    pairs: pa.Table, groups: list[list[Shard]], store, pooler
+    pairs: pa.Table,
+    groups: list[list[Shard]],
+    store: UnitStore,
+    pooler: StatePooler,
 ) -> None:
-    """Compute this rank's share of the shards that are not there yet.
-
-    Arguments
-    ---------
-    pairs : Of :func:`parallel_pairs`.
-    groups : What :func:`cut_shards` returns.
-    store : UnitStore
-        Holds the units of the pairs.
-    pooler : StatePooler
-        Of the model.
-    """
+    """Compute this rank's share of the shards that are not there yet."""
 
     def publish(shard):
         start, end, path = shard
@@ -116,18 +94,8 @@ def _states(pairs, store, pooler):
     return np.ascontiguousarray(states.transpose(2, 3, 0, 1, 4))
 
 
-def open_part(shard: Shard, check: bool = False):
-    """Map the states of a shard.
-
-    Arguments
-    ---------
-    shard : One whose file is there.
-    check : Compare all of it with its SHA-256.
-
-    Returns
-    -------
-    numpy.memmap
-        float32 ``[poolings, L + 1, sides, pairs, D]``.
+def open_part(shard: Shard, check: bool = False) -> np.ndarray:
+    """Map the states of a shard; with ``check``, compare all with its SHA-256.
 
     Raises
     ------
@@ -135,17 +103,15 @@ def open_part(shard: Shard, check: bool = False):
         If the file is damaged.
     """
     path, count = shard.path, shard.end - shard.start
+    advice = "remove it and run again, only what is missing is computed"
     try:
         part = np.load(path, mmap_mode="r")
     except (ValueError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); remove it and run again, only what "
-            "is missing is computed"
-        ) from error
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
     if part.ndim != 5 or part.shape[2:4] != (len(SIDES), count):
         raise ValueError(
             f"{path} has the shape {part.shape}, expected (poolings, layers, "
-            f"{len(SIDES)}, {count}, width); remove it and run again"
+            f"{len(SIDES)}, {count}, width); {advice}"
         )
     if check:
         with open(path, "rb") as file:
@@ -153,7 +119,6 @@ def open_part(shard: Shard, check: bool = False):
             expected = file.read()
         if hashlib.sha256(part).digest() != expected:
             raise ValueError(
-                f"{path} is damaged: it differs from its SHA-256; remove it "
-                "and run again, only what is missing is computed"
+                f"{path} is damaged: it differs from its SHA-256; {advice}"
             )
     return part

@@ -196,16 +196,14 @@ def compare(
     Returns
     -------
     accuracies
-        One a row, metric and direction, in the order of a table: ``run``,
-        ``metric``, ``direction``, ``scoring``, ``n``, ``seeds``, what
-        :func:`accuracy_of` returns, and ``deviation`` (the sample deviation
-        of the seeds' accuracies; None where there is one seed).
+        One a row, metric and direction, in the order of a table, with what
+        :func:`accuracy_of` returns and the sample ``deviation`` of the seeds'
+        accuracies (None of one seed).
     differences
-        One a row but the baseline, metric and direction that both have:
-        ``difference`` and its paired bootstrap ``bootstrap_low``,
-        ``bootstrap_high`` (95 %; percentage points) and ``bootstrap_p``;
-        ``better``, ``worse`` (groups) and ``mcnemar_p``; ``holm_p``, which
-        is ``mcnemar_p`` adjusted for all tests in the list.
+        One a row but the baseline, metric and direction that both have: in
+        percentage points, with its paired bootstrap (95 %), the groups that
+        are ``better`` and ``worse``, McNemar's p, and that p adjusted for all
+        tests in the list.
     """
     check_comparable(runs, scoring)
     names = [run.name for run in runs]

@@ -27,16 +27,9 @@ from speechbrain_slm.evaluation.cloze.results import (
     VERSION,
     read_info,
 )
-from speechbrain_slm.evaluation.inputs import check_tokenizer, unchanged
-from speechbrain_slm.models.export import (
-    examine_speech_lm,
-    load_speech_lm,
-)
-from speechbrain_slm.utils.atomic import (
-    fsync_folder,
-    read_json,
-    write_json,
-)
+from speechbrain_slm.evaluation.inputs import examine, unchanged
+from speechbrain_slm.models.export import load_speech_lm
+from speechbrain_slm.utils.atomic import fsync_folder, read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import PLAN_JSON, claim, missing, run
@@ -50,10 +43,10 @@ PARTS = "parts"
 
 # Of two tables, only numbers of one convention may be compared.
 DEFAULT_CONVENTION = {
-    "scoring": "whole_mean",
-    "start": "boundary",
+    "scoring": "whole_mean",  # what tables show; all likelihoods are computed
+    "start": "boundary",  # this and score_end: see LikelihoodScorer
     "score_end": False,
-    "tie": 0.5,
+    "tie": 0.5,  # the credit of an item whose endings are equally likely
 }
 
 
@@ -71,92 +64,44 @@ def evaluate_cloze(
     seed: int = 1986,
     device: str = "cpu",
 ) -> dict:
-    """Evaluate a model on items and write its results.
+    """Evaluate a model on items; return the content of ``results.json``.
 
-    All ranks score, a shard of the pairs at a time; a run that was stopped
-    goes on where it was, with any number of ranks, and the results are the
-    same. ``scores.parquet`` (per item) is written first, then
-    ``results.json``, each whole or not at all. Where both are there for the
-    same model, units, items and options, they are returned as they are.
+    Results that are there for the same request are returned as they are.
 
     Arguments
     ---------
-    units_folder : The unit store that the items name.
-    items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
-    convention
-        ``scoring``: the likelihood that tables show, of ``LIKELIHOODS`` (all
-        are computed); ``start`` and ``score_end``: see
-        :class:`LikelihoodScorer`; ``tie``: the credit of a tie. The defaults
-        are those of ``DEFAULT_CONVENTION``.
-    endings, too_long
-        See :func:`speechbrain_slm.evaluation.cloze.items.make_pairs`.
-    share_prompts
-        Compute a prompt once for all its endings; changes no result.
-    batch_tokens : Positions a batch; bounds the memory, changes no result.
-    pairs_per_shard
-        Sequences that a rank scores at a time, and a kill can lose.
-
-    Returns
-    -------
-    The content of ``results.json``.
-
-    Raises
-    ------
-    ValueError
-        If the model was trained on units of another tokenizer, or an option
-        has no such value; see also :func:`make_pairs` and
-        :class:`LikelihoodScorer`.
-    FolderInUse
-        If another run writes to ``output_folder``.
+    items, endings, too_long : See :func:`read_items` and :func:`make_pairs`.
+    convention : What differs from ``DEFAULT_CONVENTION``.
+    share_prompts, batch_tokens : See :class:`LikelihoodScorer`.
+    pairs_per_shard : Sequences that a kill can lose.
     """
     convention = _checked(convention or {})
     store = UnitStore(units_folder)
     with unchanged(items) as items_identity:
         table = read_items(items)
-    units, model_identity = examine_speech_lm(model_folder)
-    check_tokenizer(units, store, model_folder)
-    request = {
-        "format": FORMAT,
-        "version": VERSION,
-        **convention,
-        "endings": endings,
-        "too_long": too_long,
-        "seed": seed,
-        **model_identity,
-        "tokenizer": store.identity,
-        "units": store.info["identity"],
-        "items": items_identity,
-    }
+    model_identity, identities = examine(model_folder, store)
+    request = {"format": FORMAT, "version": VERSION, **convention}
+    request |= {"endings": endings, "too_long": too_long, "seed": seed}
+    request |= {**identities, "items": items_identity}
     folder = Path(output_folder)
     finished = _finished(folder, request)
     # No rank writes before all have looked.
     barrier()
     if finished is not None:
-        logger.info("%s is complete; nothing to do", folder / RESULTS_JSON)
         return finished
     model, units = load_speech_lm(model_folder, model_identity)
     scorer = LikelihoodScorer(
         model.to(device),
-        units["vocabulary_size"],
-        units["boundary"],
-        batch_tokens=batch_tokens,
-        start=convention["start"],
-        score_end=convention["score_end"],
-        language_tags=units["language_tags"],
-        share_prompts=share_prompts,
+        *(units["vocabulary_size"], units["boundary"], batch_tokens),
+        *(convention["start"], convention["score_end"]),
+        *(units["language_tags"], share_prompts),
     )
     pairs = make_pairs(table, store, scorer, endings, too_long)
     # A recipe has locked its output folder already, a caller may not have.
     with claim(folder / PARTS):
         parts = _score_parts(pairs, scorer, folder, request, pairs_per_shard)
         if is_main():
-            likelihoods = pa.concat_tables(
-                read_piece(path).table for path in parts
-            )
-            scores = table_of_scores(
-                table, pairs, likelihoods, scorer, convention["tie"]
-            )
-            _write(folder, request, scores, pairs)
+            _write(folder, request, table, pairs, parts, scorer)
             _remove_parts(folder / PARTS)
             remove_own(folder / PARTS, ".lock")
         barrier()
@@ -195,16 +140,17 @@ def _finished(folder, request):
         return None
     expected = {**request, "scores": sha256_file(paths[1])}
     same = all(results.get(key) == expected[key] for key in expected)
+    if not same:
+        return None
+    logger.info("%s is complete; nothing to do", paths[0])
     # By its schema: what somebody has edited is named, not handed on.
-    return read_info(folder) if same else None
+    return read_info(folder)
 
 
 def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
-    """Score what this rank has to, and list the files of all ranks.
-
-    What a part holds is fixed by the request, its number, and the likelihoods
-    that there are.
-    """
+    """Score what this rank has to, and list the files of all ranks."""
+    # With its number, all that fixes what a part holds. A likelihood that is
+    # new has no column in the parts of yesterday: they are not taken.
     plan = {
         **request,
         "pairs_per_shard": pairs_per_shard,
@@ -216,19 +162,16 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
         _remove_parts(folder / PARTS, but=here)
         write_json(here / PLAN_JSON, plan)
     barrier()
-    begins = range(0, len(pairs.pairs), pairs_per_shard)
-    paths = [here / f"part-{begin:08d}.parquet" for begin in begins]
+    starts = range(0, len(pairs.pairs), pairs_per_shard)
+    paths = {here / f"part-{start:08d}.parquet": start for start in starts}
 
-    def score(number):
-        part = slice(begins[number], begins[number] + pairs_per_shard)
+    def score(path):
+        part = slice(paths[path], paths[path] + pairs_per_shard)
         found = scorer.score(pairs.pairs[part], pairs.names[part])
-        write_piece(paths[number], pa.table(found), {})
+        write_piece(path, pa.table(found), {})
 
-    left = missing(
-        range(len(paths)), lambda n: find_piece(paths[n]) is not None
-    )
-    run(left, score, "parts")
-    return paths
+    run(missing(paths, lambda path: find_piece(path) is not None), score)
+    return list(paths)
 
 
 def _remove_parts(folder, but=None):
@@ -242,26 +185,9 @@ def _remove_parts(folder, but=None):
             remove_own(other, "part-*.parquet", PLAN_JSON)
 
 
-def table_of_scores(
-    items: pa.Table,
-    pairs,
-    likelihoods: pa.Table,
-    scorer: LikelihoodScorer,
-    tie: float,
-) -> pa.Table:
+def _table_of_scores(items, pairs, likelihoods, scorer, tie):
     """Give every item its scores and its credit.
 
-    Arguments
-    ---------
-    items : See :func:`speechbrain_slm.evaluation.cloze.items.read_items`.
-    pairs : Pairs
-        Of these items.
-    likelihoods : Of these pairs, a column for each of ``LIKELIHOODS``.
-    scorer : Counts their units.
-    tie : The credit of an item whose endings are equally likely.
-
-    Returns
-    -------
     The items in their order, with ``prompt_units``; for each side
     ``<side>_units`` and its log-likelihood ``<side>_<convention>`` under
     each convention; and the item's credit ``<convention>``.
@@ -273,7 +199,7 @@ def table_of_scores(
     columns["prompt_units"] = lengths[pairs.index["right"], 0]
     for side in SIDES:
         columns[f"{side}_units"] = lengths[pairs.index[side], 1]
-    for convention in LIKELIHOODS:
+    for convention in likelihoods.column_names:
         scores = likelihoods[convention].to_numpy()
         right, wrong = (scores[pairs.index[side]] for side in SIDES)
         columns[f"right_{convention}"] = right
@@ -283,11 +209,14 @@ def table_of_scores(
     return pa.table(columns)
 
 
-def _write(folder, request, scores, pairs):
+def _write(folder, request, items, pairs, parts, scorer):
     # Results of something else must not stand beside the new scores.
     if (folder / RESULTS_JSON).exists():
         os.remove(folder / RESULTS_JSON)
         fsync_folder(folder)
+    likelihoods = pa.concat_tables(read_piece(path).table for path in parts)
+    tie = request["tie"]
+    scores = _table_of_scores(items, pairs, likelihoods, scorer, tie)
     write_table(folder / SCORES_PARQUET, scores)
     records, cross_lingual, subsets = summarise(scores, request["seed"])
     results = {

@@ -119,8 +119,6 @@ def make_pairs(
 
     Arguments
     ---------
-    items : See :func:`read_items`.
-    store : Holds the prompts and the endings.
     scorer : Says which tags the model has, and how much it can read.
     endings
         ``apart``: a prompt and an ending are utterances of their own.
@@ -136,24 +134,8 @@ def make_pairs(
     Returns
     -------
     In an order that does not depend on that of the items.
-
-    Raises
-    ------
-    ValueError
-        If a prompt or an ending is not in the store, the model has tags but
-        none for a language, an item is too long, or ``together`` is asked of
-        units that do not stand for a time each. The message names the item.
     """
-    for name, value, known in (
-        ("endings", endings, ENDINGS),
-        ("too_long", too_long, TOO_LONG),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"{name} is '{value}'; expected {' or '.join(known)}"
-            )
-    if endings == "together":
-        _check_joined(store)
+    _check_options(store, endings, too_long)
     stories: dict[tuple, np.ndarray] = {}
     # Equal sequences are scored once, whatever their items are called: the
     # right ending, which stands in several items, costs one pass, and endings
@@ -186,9 +168,18 @@ def make_pairs(
     )
 
 
-def _check_joined(store: UnitStore) -> None:
+def _check_options(store, endings, too_long):
+    for name, value, known in (
+        ("endings", endings, ENDINGS),
+        ("too_long", too_long, TOO_LONG),
+    ):
+        if value not in known:
+            raise ValueError(
+                f"{name} is '{value}'; expected {' or '.join(known)}"
+            )
     tokenizer = store.info["tokenizer"]
-    if tokenizer["deduplicated"] or "bpe" in tokenizer["config"]:
+    timeless = tokenizer["deduplicated"] or "bpe" in tokenizer["config"]
+    if endings == "together" and timeless:
         raise ValueError(
             f"{store.folder}: endings is 'together', but its units are "
             "de-duplicated or pieces of several, so nothing says where a "

@@ -164,10 +164,8 @@ class LikelihoodScorer:
         Raises
         ------
         ValueError
-            If an ending is empty, a unit is outside the vocabulary, a
-            sequence exceeds the model's context, or a score is not a finite
-            number (the message names the pair); or if prompts are to be
-            shared in a model that cannot.
+            If a pair cannot be scored; the message names it. If prompts are
+            to be shared in a model that cannot.
         """
         if names is None:
             names = [f"pair {index}" for index in range(len(pairs))]
