@@ -1,23 +1,26 @@
-"""What is left out when speech fails, so that sentences stay aligned.
+"""What is left out when speech fails, so that sentences stay matched.
 
 A sentence that fails in one language goes in every language of its story, and
 those after it move up: sentence ``i`` says the same in all of them. A story
-of which fewer than two sentences are left goes as a whole, and a cloze item
-goes with all its parts. All of it is listed in a ledger.
+of which too little is left goes as a whole, and a cloze item goes with all its
+parts.
 """
 
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from speechbrain_slm.speech.story_shards import groups_of
 from speechbrain_slm.utils.ledger import ELSEWHERE, TOO_FEW, goes
 from speechbrain_slm.utils.tables import MANIFEST_KEY
 
+Sentence = tuple[str, int]  # of which story, and its number
 
-def leave_out(table: pa.Table, failures: dict) -> tuple[pa.Table, list[dict]]:
+
+def leave_out(
+    table: pa.Table, failures: dict[str, tuple[str, str]]
+) -> tuple[pa.Table, list[dict]]:
     """Drop the sentences that failed, in every language of their stories.
 
     Arguments
@@ -56,73 +59,55 @@ def leave_out(table: pa.Table, failures: dict) -> tuple[pa.Table, list[dict]]:
     table = table.sort_by([(name, "ascending") for name in order])
     if not failures:
         return table, []
-    groups = groups_of(table["story_id"]).to_pylist()
-    keys = list(
-        zip(
-            table["story_id"].to_pylist(),
-            table["sentence"].to_pylist(),
-            strict=True,
-        )
-    )
+    columns = (table[name].to_pylist() for name in ("story_id", "sentence"))
+    keys: list[Sentence] = list(zip(*columns, strict=True))
     audio = table["audio"].to_pylist()
-    lost = {
-        key for key, name in zip(keys, audio, strict=True) if name in failures
-    }
-    whole = _whole_stories(keys, groups, lost)
+    lost = {k for k, name in zip(keys, audio, strict=True) if name in failures}
+    whole = _whole_stories(set(keys), lost)
     keep = np.array([key not in lost and key[0] not in whole for key in keys])
-    columns = [*MANIFEST_KEY, "speaker", "text", "audio"]
-    dropped = table.select(columns).filter(pa.array(~keep)).to_pylist()
-    ledger = [
-        {**row, "action": "dropped", **_reason(row, lost, whole, failures)}
-        for row in dropped
-    ]
+    names = [*MANIFEST_KEY, "speaker", "text", "audio"]
+    ledger = []
+    for row in table.select(names).filter(pa.array(~keep)).to_pylist():
+        reason, detail = whole.get(row["story_id"], ""), ""
+        if row["audio"] in failures:
+            reason, detail = failures[row["audio"]]
+        elif (row["story_id"], row["sentence"]) in lost:
+            reason = ELSEWHERE
+        why = {"action": "dropped", "reason": reason, "detail": detail}
+        ledger.append({**row, **why})
     ledger += [
         {"story_id": story, "action": "dropped", "reason": reason}
         for story, reason in sorted(whole.items())
     ]
-    return _numbered(table.filter(pa.array(keep))), ledger
+    left, numbers = Counter[str](), {}
+    for key in sorted(set(keys) - lost):
+        numbers[key] = left[key[0]]
+        left[key[0]] += 1
+    anew = [numbers[k] for k, stays in zip(keys, keep, strict=True) if stays]
+    table, place = (
+        table.filter(pa.array(keep)),
+        table.column_names.index("sentence"),
+    )
+    return table.set_column(
+        place, "sentence", pa.array(anew, pa.int32())
+    ), ledger
 
 
-def _whole_stories(keys, groups, lost):
+def _whole_stories(keys: set[Sentence], lost: set[Sentence]) -> dict[str, str]:
     """Return the stories that go as a whole, each with its reason."""
-    group_of = {
-        story: group for (story, _), group in zip(keys, groups, strict=True)
-    }
-    hurt = {story for story, _ in lost}
-    items = {group_of[story] for story in hurt if group_of[story] != story}
-    whole = {
-        story: "a part of the cloze item was left out"
-        for story, group in group_of.items()
-        if group in items
-    }
-    had = Counter(story for story, _ in set(keys))
+    had = Counter(story for story, _ in keys)
     less = Counter(story for story, _ in lost)
-    few = {
-        story for story in hurt if goes(had[story], had[story] - less[story])
+    whole = {
+        story: TOO_FEW
+        for story, count in less.items()
+        if goes(had[story], had[story] - count)
     }
-    return dict.fromkeys(few, TOO_FEW) | whole
-
-
-def _reason(row, lost, whole, failures):
-    if row["audio"] in failures:
-        reason, detail = failures[row["audio"]]
-        return {"reason": reason, "detail": detail}
-    if (row["story_id"], row["sentence"]) in lost:
-        return {"reason": ELSEWHERE}
-    return {"reason": whole[row["story_id"]]}
-
-
-def _numbered(table):
-    """Number the sentences of each story and language anew."""
-    if not len(table):
-        return table
-    same = np.ones(len(table), dtype=bool)
-    for name in ("language", "story_id"):
-        column = table[name].combine_chunks()
-        same[1:] &= pc.equal(column[1:], column[:-1]).to_numpy(False)
-    same[0] = False
-    rows = np.arange(len(table))
-    begins = np.maximum.accumulate(np.where(same, 0, rows))
-    numbers = pa.array((rows - begins).astype(np.int32))
-    position = table.column_names.index("sentence")
-    return table.set_column(position, "sentence", numbers)
+    stories = list(had)
+    group_of = dict(
+        zip(stories, groups_of(pa.array(stories)).to_pylist(), strict=True)
+    )
+    items = {group_of[one] for one in less if group_of[one] != one}
+    for story, group in group_of.items():
+        if group in items:
+            whole[story] = "a part of the cloze item was left out"
+    return whole

@@ -2,19 +2,19 @@
 
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.shard_speech import ROWS, SCHEMA, part_path
+from speechbrain_slm.speech.story_shards import Shard
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, remove_own
-from speechbrain_slm.utils.pieces import join_tables, read_piece
+from speechbrain_slm.utils.pieces import Piece, join_tables, read_piece
 from speechbrain_slm.utils.story_tables import ITEMS_FILE, MARK
 from speechbrain_slm.utils.tables import (
     ITEMS,
@@ -27,16 +27,17 @@ from speechbrain_slm.utils.tables import (
 
 logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d{5}")
+Parts = dict[Path, str]  # path -> identity
 
 
 def merge_parts(
-    identities: dict, output_folder: str | Path, max_left_out: float
+    identities: dict[Shard, str], output_folder: Path, max_left_out: float
 ) -> None:
     """Write the manifests, once all parts are there.
 
     Arguments
     ---------
-    identities : Shard -> identity of its part, for all shards of all splits.
+    identities : Of all shards of all splits.
     output_folder
         Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lack a
         story are taken out of its ``items.parquet``.
@@ -51,24 +52,25 @@ def merge_parts(
     ValueError
         If nothing is left of a split, or a part is of another text.
     """
-    output_folder = Path(output_folder)
-    splits = {}
+    splits: dict[str, Parts] = defaultdict(dict)
     for shard, identity in identities.items():
-        path = part_path(output_folder, shard)
-        splits.setdefault(shard.split, {})[path] = identity
-    parts = {
-        path: identity
-        for one in splits.values()
-        for path, identity in one.items()
-    }
-    _check_shares(splits, output_folder / LEDGER, max_left_out)
-    for split, found in splits.items():
-        _write_manifest(output_folder / f"{split}.parquet", found)
-    _write_items(output_folder, splits, parts)
-    _tidy(output_folder, parts)
+        splits[shard.split][part_path(output_folder, shard)] = identity
+    hurt = _check_shares(splits, output_folder / LEDGER, max_left_out)
+    manifests = [output_folder / f"{split}.parquet" for split in splits]
+    for path, parts in zip(manifests, splits.values(), strict=True):
+        _write_manifest(path, parts)
+    _write_items(output_folder / ITEMS_FILE, manifests, hurt)
+    # What killed processes and other settings left behind.
+    for folder in (output_folder / "audio").glob("*"):
+        remove_temporary(folder)
+    for parts in splits.values():
+        kept = {part.parent for part in parts}
+        for folder in next(iter(kept)).parent.iterdir():
+            if folder not in kept and _NUMBER.fullmatch(folder.name):
+                remove_own(folder, ROWS, ".lock")
 
 
-def _read(path, identity, columns=None):
+def _read(path: Path, identity: str, columns: list[str]) -> Piece:
     part = read_piece(path, columns)
     if part.facts["identity"] != identity:
         raise ValueError(
@@ -79,33 +81,34 @@ def _read(path, identity, columns=None):
     return part
 
 
-def _check_shares(splits, path, most):
-    """Write the ledger and refuse too long a one."""
-    counts: Counter = Counter()
-    bad = []
+def _check_shares(
+    splits: dict[str, Parts], path: Path, most: float
+) -> set[str]:
+    """Write the ledger, refuse too long a one; return the stories in it."""
+    spoken, failed, bad, hurt = 0, 0, [], set()
+    kept: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
     with open_ledger(path) as ledger:
         for split, parts in splits.items():
             for part, identity in parts.items():
                 table, facts = _read(part, identity, ["audio"])
-                counts["utterances"] += facts["utterances"]
-                counts["failed"] += facts["failed"]
-                counts[split, "rows"] += len(table)
+                spoken += facts["utterances"]
+                failed += facts["failed"]
                 if facts["failed"]:
                     bad.append(part)
+                kept[split] += len(table)
                 for entry in facts["ledger"]:
                     ledger.write(**entry)
-                    counts[split, "lost"] += "sentence" in entry
-    checks = [
-        ("utterances", counts["failed"], counts["utterances"], str(ledger))
-    ]
+                    hurt.add(entry["story_id"])
+                    lost[split] += "sentence" in entry
+    checks = [("utterances", failed, spoken, str(ledger))]
     for split in splits:
-        lost = counts[split, "lost"]
-        total, why = lost + counts[split, "rows"], str(ledger.reasons[split])
-        checks.append((f"rows of {split}", lost, total, why))
-    for what, lost, total, why in checks:
+        total, why = lost[split] + kept[split], str(ledger.reasons[split])
+        checks.append((f"rows of {split}", lost[split], total, why))
+    for what, gone, total, why in checks:
         check_share(
             what,
-            lost,
+            gone,
             total,
             most,
             why,
@@ -113,14 +116,13 @@ def _check_shares(splits, path, most):
             "Mend the texts or the voices and run again.",
             forget=lambda: [part.unlink() for part in bad],
         )
+    return hurt
 
 
-def _write_manifest(path, parts):
+def _write_manifest(path: Path, parts: Parts) -> None:
     columns = [*MANIFEST.names, "text"]
     schema = pa.schema([SCHEMA.field(name) for name in columns])
-    tables = (
-        _read(part, identity, columns).table for part, identity in parts.items()
-    )
+    tables = (_read(*part, columns).table for part in parts.items())
     with join_tables(path, schema.with_metadata(mark_of(MARK)), tables) as rows:
         if not rows:
             raise ValueError(
@@ -128,49 +130,27 @@ def _write_manifest(path, parts):
             )
 
 
-def _write_items(output_folder, splits, parts):
+def _write_items(path: Path, manifests: list[Path], hurt: set[str]) -> None:
     """Take out the items that name a story which is not there.
 
     It failed here, or was left out before, by a translation. Where no story
     of theirs has been spoken or has failed, they are another run's.
     """
-    file = output_folder / ITEMS_FILE
-    if not file.is_file():
+    if not path.is_file():
         return
-    items = read_table(file, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
-    roles = ("prompt", "right", "wrong")
-    named = pc.unique(
-        pa.chunked_array(
-            [part for name in roles for part in items[name].chunks]
-        )
-    )
-    there = set()
-    for split in splits:
-        manifest = pq.ParquetFile(output_folder / f"{split}.parquet")
-        for batch in manifest.iter_batches(columns=["story_id"]):
-            found = pc.unique(batch["story_id"])
-            there.update(found.filter(pc.is_in(found, named)).to_pylist())
-    gone = np.zeros(len(items), dtype=bool)
-    for name in roles:
-        known = pa.array(sorted({*there, ""}))
-        gone |= ~pc.is_in(items[name], known).to_numpy()
-    failed = {
-        entry["story_id"]
-        for part, identity in parts.items()
-        for entry in _read(part, identity, []).facts["ledger"]
-    }
-    ours = there or not failed.isdisjoint(named.to_pylist())
-    if ours and gone.any():
-        logger.warning("%d of %d items are left out", gone.sum(), len(items))
-        write_table(file, items.filter(pa.array(~gone)))
-
-
-def _tidy(output_folder, parts):
-    """Remove what killed processes and other settings left behind."""
-    for folder in (output_folder / "audio").glob("*"):
-        remove_temporary(folder)
-    kept = {part.parent for part in parts}
-    for folder in {part.parents[1] for part in parts}:
-        for other in folder.iterdir():
-            if other not in kept and _NUMBER.fullmatch(other.name):
-                remove_own(other, ROWS, ".lock")
+    items = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    roles = items.select(["prompt", "right", "wrong"]).to_pydict().values()
+    named, there = set().union(*roles), set()
+    for manifest in manifests:
+        file = pq.ParquetFile(manifest)
+        for batch in file.iter_batches(columns=["story_id"]):
+            told = pc.unique(batch["story_id"]).to_pylist()
+            there |= named.intersection(told)
+    # An item without a prompt names none.
+    stays = [
+        there.issuperset({*item} - {""}) for item in zip(*roles, strict=True)
+    ]
+    if (there or named & hurt) and not all(stays):
+        gone = len(stays) - sum(stays)
+        logger.warning("%d of %d items are left out", gone, len(items))
+        write_table(path, items.filter(pa.array(stays)))

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.speech.story_shards import Shard, read_shard
+from speechbrain_slm.speech.story_shards import Shard, list_shards, read_shard
 from speechbrain_slm.speech.tts import TextToSpeech, Voice
 from speechbrain_slm.speech.utterances import AUDIO_VERSION, Shape, Utterance
 from speechbrain_slm.utils.hashing import identity_of
@@ -49,6 +50,23 @@ class Planner:
         }
         if shape.loudness is not None:
             self.audio["loudness"] = shape.loudness
+
+    def shards(
+        self, stories: Mapping[str, str | Path], stories_per_shard: int
+    ) -> list[Shard]:
+        """Check stories tables (split -> path) and cut them into shards."""
+        return [
+            shard
+            for split, path in stories.items()
+            for shard in list_shards(
+                split,
+                path,
+                self.languages,
+                self.speakers,
+                stories_per_shard,
+                self.speaker_per,
+            )
+        ]
 
     def read(self, shard: Shard) -> pa.Table:
         """Read the rows of a shard, for :meth:`identity` and :meth:`rows`.

@@ -1,25 +1,27 @@
 """Stories tables, read a part at a time: memory does not grow with them."""
 
-from __future__ import annotations
-
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speechbrain_slm.utils.columns import as_type, check_columns, open_parquet
 from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
-
+STORIES_TABLE = "a stories table. Run the stage that writes it first"
 # Stories of one cloze item, "X.prompt" and so on: they stay or go together.
 _PART = r"\.(prompt|right|wrong|topic)$"
 _BATCH = 1 << 16  # rows
+_Names = TypeVar("_Names", pa.Array, pa.ChunkedArray)
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ class Shard:
     stop: int
 
 
-def groups_of(
-    story_ids: pa.Array | pa.ChunkedArray,
-) -> pa.Array | pa.ChunkedArray:
+def groups_of(story_ids: _Names) -> _Names:
     """Return what stays or goes together: an item's name, or the story's.
 
     Example
@@ -44,152 +44,6 @@ def groups_of(
     ['x', 'x', 'a.b']
     """
     return pc.replace_substring_regex(story_ids, _PART, "")
-
-
-def refuse_missing(path: str | Path) -> None:
-    """Refuse a stories table that is not there.
-
-    Raises
-    ------
-    FileNotFoundError
-        Names it.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected a stories table. Run the stage "
-            "that writes it first."
-        )
-
-
-def _open(path, languages):
-    path = Path(path)
-    refuse_missing(path)
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a stories table in Parquet: {error}. "
-            "Write it again."
-        ) from error
-    found = file.schema_arrow.names
-    expected = [*STORIES.names, *languages]
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise ValueError(
-            f"{path}: missing column(s) {', '.join(missing)}; found "
-            f"{', '.join(found)}"
-        )
-    extra = ["speaker"] if "speaker" in found else []
-    return file, [*expected, *extra]
-
-
-def _typed(path, batch):
-    """Give the columns of a batch their types."""
-    columns = {}
-    for name in batch.schema.names:
-        kind = pa.int32() if name == "sentence" else pa.string()
-        try:
-            columns[name] = batch[name].cast(kind)
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"{path}: column '{name}' should be {kind}: {error}"
-            ) from error
-    return pa.table(columns)
-
-
-def _refuse_holes(path, table, first_row):
-    for name in table.column_names:
-        column = table[name]
-        empty = pc.is_null(column)
-        if pa.types.is_string(column.type):
-            blank = pc.equal(pc.utf8_trim_whitespace(column), "")
-            empty = pc.or_kleene(empty, blank)
-        row = pc.index(empty, True).as_py()
-        if row >= 0:
-            raise ValueError(
-                f"{path}, row {first_row + row}: column '{name}' is empty; "
-                "every row needs a value, and every language its sentence"
-            )
-
-
-class _Order:
-    """Checks the order of the rows, from one batch to the next."""
-
-    def __init__(self, path, speakers, speaker_per) -> None:
-        self.path, self.speakers = path, speakers
-        self.speaker_per = speaker_per
-        self.row, self.several = 0, False
-        self._last = dict.fromkeys(("story_id", "group", "speaker"))
-        self._last["sentence"] = -1
-        self._names = []
-
-    def check(self, table):
-        """Refuse rows out of order; return where stories or items begin."""
-        stories, sentence = table["story_id"], table["sentence"].to_numpy()
-        begins = _changes(stories, self._last["story_id"])
-        before = np.concatenate([[self._last["sentence"]], sentence[:-1]])
-        wrong = np.flatnonzero(sentence != np.where(begins, 0, before + 1))
-        if len(wrong):
-            row = int(wrong[0])
-            raise ValueError(
-                f"{self.path}, row {self.row + row}: sentence "
-                f"{sentence[row]} of story '{stories[row]}'; expected the "
-                "rows of a story together and numbered 0, 1, 2, ... without "
-                "a gap"
-            )
-        if "speaker" in table.column_names:
-            self._check_speakers(table, begins)
-        groups = groups_of(stories)
-        group_begins = begins & _changes(groups, self._last["group"])
-        names = stories.filter(pa.array(begins)).to_pylist()
-        self._names.append(np.array([_number(name) for name in names], "u8"))
-        for name in table.column_names:
-            self._last[name] = table[name][-1].as_py()
-        self._last["group"] = groups[-1].as_py()
-        self.row += len(table)
-        return group_begins
-
-    def _check_speakers(self, table, begins):
-        found = set(pc.unique(table["speaker"]).to_pylist())
-        unknown = sorted(found - set(self.speakers))
-        if unknown:
-            raise ValueError(
-                f"{self.path}: unknown speaker(s) "
-                f"{', '.join(map(repr, unknown))}; expected one of "
-                f"{', '.join(self.speakers)}"
-            )
-        changes = _changes(table["speaker"], self._last["speaker"])
-        inside = np.flatnonzero(changes & ~begins)
-        self.several |= len(inside) > 0
-        if self.several and self.speaker_per == "story":
-            raise ValueError(
-                f"{self.path}: story '{table['story_id'][int(inside[0])]}' has "
-                "more than one speaker; expected one from its first sentence "
-                "to its last. If it is meant so, set speaker_per to sentence."
-            )
-
-    def finish(self) -> None:
-        """Refuse a story whose rows stand in two places."""
-        names = np.concatenate([*self._names, np.zeros(0, "u8")])
-        twice = len(names) - len(np.unique(names))
-        if twice:
-            raise ValueError(
-                f"{self.path}: {twice} story_id(s) stand more than once; "
-                "expected the rows of a story together"
-            )
-
-
-def _changes(names, previous):
-    """Tell which names differ from the one before."""
-    names = names.combine_chunks()
-    other = pc.not_equal(names[1:], names[:-1]).to_numpy(False)
-    return np.concatenate([[names[0].as_py() != previous], other])
-
-
-def _number(name):
-    """Return 8 bytes for a name: all that is kept of a story."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def list_shards(
@@ -219,57 +73,160 @@ def list_shards(
     ValueError
         If the table is not a stories table: names the file, row and column.
     """
-    file, columns = _open(path, languages)
-    order, starts, count = _Order(path, speakers, speaker_per), [], 0
-    for batch in file.iter_batches(_BATCH, columns=columns):
-        table = _typed(path, batch)
-        _refuse_holes(path, table, order.row)
-        first_row = order.row
-        found = np.flatnonzero(order.check(table))
-        cut = (count + np.arange(len(found))) % stories_per_shard == 0
-        starts += (first_row + found[cut]).tolist()
-        count += len(found)
-    order.finish()
+    starts, names, row, count, several = [], [], 0, 0, False
+    with _open(path, languages) as (file, columns):
+        before: list[pa.Table] = []
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            table = _typed(path, batch)
+            _refuse_holes(path, table, row)
+            table = table.append_column("group", groups_of(table["story_id"]))
+            # The last row of the batch before says whether a story goes on.
+            whole = pa.concat_tables([*before, table])
+            begins = _changes(whole, "story_id", len(table))
+            _check_numbers(path, whole, begins, row)
+            if "speaker" in columns:
+                inside = _changes(whole, "speaker", len(table)) & ~begins
+                several |= bool(inside.any())
+                _check_speakers(path, table, speakers, inside, speaker_per)
+            names.append(_numbers(table["story_id"].filter(pa.array(begins))))
+            groups = begins & _changes(whole, "group", len(table))
+            found = np.flatnonzero(groups)
+            cut = (count + np.arange(len(found))) % stories_per_shard == 0
+            starts += (row + found[cut]).tolist()
+            count, row = count + len(found), row + len(table)
+            before = [table.slice(len(table) - 1)]
     if not starts:
         raise ValueError(f"{path} holds no story; expected one or more")
-    if speaker_per == "sentence" and "speaker" in columns and not order.several:
+    stories = np.concatenate(names)
+    if twice := len(stories) - len(np.unique(stories)):
+        raise ValueError(
+            f"{path}: {twice} story_id(s) stand more than once; expected the "
+            "rows of a story together"
+        )
+    if speaker_per == "sentence" and "speaker" in columns and not several:
         logger.info(
             "%s: its column 'speaker' gives each story one speaker; none is "
             "drawn for its sentences",
             path,
         )
+    stops = [*starts[1:], row]
     return [
         Shard(split, number, Path(path), start, stop)
-        for number, (start, stop) in enumerate(
-            zip(starts, [*starts[1:], order.row], strict=True)
-        )
+        for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
     ]
 
 
 def read_shard(shard: Shard, languages: list[str]) -> pa.Table:
-    """Read the rows of a shard.
-
-    Arguments
-    ---------
-    shard : Of a table that :func:`list_shards` has checked.
+    """Read the rows of a shard of a table that :func:`list_shards` has checked.
 
     Returns
     -------
     story_id, sentence, the languages and, where there is one, speaker.
     """
-    file, columns = _open(shard.path, languages)
     parts, begin = [], 0
-    for number in range(file.num_row_groups):
-        end = begin + file.metadata.row_group(number).num_rows
-        if begin < shard.stop and end > shard.start:
-            group = file.read_row_group(number, columns=columns)
-            start = max(shard.start - begin, 0)
-            part = group.slice(start, min(end, shard.stop) - begin - start)
-            parts.append(_typed(shard.path, part))
-        begin = end
+    with _open(shard.path, languages) as (file, columns):
+        for number in range(file.num_row_groups):
+            end = begin + file.metadata.row_group(number).num_rows
+            if begin < shard.stop and end > shard.start:
+                group = file.read_row_group(number, columns=columns)
+                start = max(shard.start - begin, 0)
+                part = group.slice(start, min(end, shard.stop) - begin - start)
+                parts.append(_typed(shard.path, part))
+            begin = end
     if begin < shard.stop:
         raise ValueError(
             f"{shard.path} has {begin} rows and had more when this run began; "
             "run the same command again, what was spoken is kept"
         )
     return pa.concat_tables(parts).combine_chunks()
+
+
+@contextlib.contextmanager
+def _open(
+    path: str | Path, languages: list[str]
+) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    with open_parquet(path, STORIES_TABLE) as file:
+        found, columns = file.schema_arrow.names, [*STORIES.names, *languages]
+        check_columns(path, found, columns)
+        yield file, columns + ["speaker"] * ("speaker" in found)
+
+
+def _typed(path: str | Path, rows: pa.RecordBatch | pa.Table) -> pa.Table:
+    """Give the columns their types."""
+    fields = [
+        STORIES.field(name)
+        if name in STORIES.names
+        else pa.field(name, pa.string())
+        for name in rows.schema.names
+    ]
+    columns = [as_type(path, field, rows[field.name]) for field in fields]
+    return pa.table(columns, pa.schema(fields))
+
+
+def _refuse_holes(path: str | Path, table: pa.Table, first_row: int) -> None:
+    for name in table.column_names:
+        empty = pc.is_null(table[name])
+        if pa.types.is_string(table[name].type):
+            blank = pc.equal(pc.utf8_trim_whitespace(table[name]), "")
+            empty = pc.or_kleene(empty, blank)
+        row = pc.index(empty, True).as_py()
+        if row >= 0:
+            raise ValueError(
+                f"{path}, row {first_row + row}: column '{name}' is empty; "
+                "every row needs a value, and every language its sentence"
+            )
+
+
+def _changes(table: pa.Table, name: str, rows: int) -> np.ndarray:
+    """Tell which of the last rows differ from the one before."""
+    names = table[name].combine_chunks()
+    other = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+    return np.append(True, other)[-rows:]
+
+
+def _check_numbers(
+    path: str | Path, whole: pa.Table, begins: np.ndarray, first_row: int
+) -> None:
+    sentence, rows = whole["sentence"].to_numpy(), len(begins)
+    previous = np.append(0, sentence)[-rows - 1 : -1]
+    expected = np.where(begins, 0, previous + 1)
+    wrong = np.flatnonzero(sentence[-rows:] != expected)
+    if len(wrong):
+        place = len(whole) - rows + int(wrong[0])
+        raise ValueError(
+            f"{path}, row {first_row + wrong[0]}: sentence {sentence[place]} "
+            f"of story '{whole['story_id'][place]}'; expected the rows of a "
+            "story together and numbered 0, 1, 2, ... without a gap"
+        )
+
+
+def _check_speakers(
+    path: str | Path,
+    table: pa.Table,
+    speakers: Iterable[str],
+    inside: np.ndarray,
+    speaker_per: str,
+) -> None:
+    """Refuse speakers nobody knows, and a change of them ``inside`` a story."""
+    unknown = set(pc.unique(table["speaker"]).to_pylist()) - set(speakers)
+    if unknown:
+        raise ValueError(
+            f"{path}: unknown speaker(s) "
+            f"{', '.join(map(repr, sorted(unknown)))}; expected one of "
+            f"{', '.join(speakers)}"
+        )
+    if speaker_per == "story" and inside.any():
+        raise ValueError(
+            f"{path}: story '{table['story_id'][int(inside.argmax())]}' has "
+            "more than one speaker; expected one from its first sentence to "
+            "its last. If it is meant so, set speaker_per to sentence."
+        )
+
+
+def _numbers(names: pa.ChunkedArray) -> np.ndarray:
+    """Return 8 bytes for each name: all that is kept of a story."""
+    digests = [
+        hashlib.blake2b(name.encode(), digest_size=8).digest()
+        for name in names.to_pylist()
+    ]
+    return np.frombuffer(b"".join(digests), "<u8")

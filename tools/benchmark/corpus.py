@@ -107,13 +107,13 @@ def write_manifests(folder):
     """Write manifests in two languages; return their rows."""
     import pyarrow.parquet as pq
 
-    from speechbrain_slm.speech import synthesis
+    from speechbrain_slm.speech import shard_speech, synthesis
     from speechbrain_slm.speech.utterances import Trim
     from speechbrain_slm.utils.config import load_yaml
 
     fragment = ROOT / "hparams" / "tts" / "nanotts.yaml"
     speech = load_yaml(fragment, {"names": ["anna", "bruno"]})
-    synthesis.run_in_workers = fake_speech
+    shard_speech.run_in_workers = fake_speech
     tables = synthesis.name_tables(sorted(Path(folder).glob("text/*.parquet")))
     output = Path(folder) / "speech"
 

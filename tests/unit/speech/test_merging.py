@@ -4,8 +4,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.merging import merge_parts
-from speechbrain_slm.speech.shard_speech import SCHEMA, part_path, write_part
+from speechbrain_slm.speech.shard_speech import SCHEMA, part_path
 from speechbrain_slm.speech.story_shards import Shard
+from speechbrain_slm.utils.pieces import write_piece
 from speechbrain_slm.utils.tables import ITEMS, write_table
 
 
@@ -18,7 +19,7 @@ def merge(folder, stories):
         [{**row, "story_id": name} for name in stories], SCHEMA
     )
     facts = {"identity": "", "utterances": 1, "failed": 0, "ledger": []}
-    write_part(part_path(folder, shard), table, facts)
+    write_piece(part_path(folder, shard), table, facts)
     merge_parts({shard: ""}, folder, 0.0)
     return pq.read_table(folder / "items.parquet")["item_id"].to_pylist()
 

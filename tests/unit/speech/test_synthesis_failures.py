@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
 
-from speechbrain_slm.speech import synthesis
+from speechbrain_slm.speech import story_shards, synthesis
 from speechbrain_slm.speech.audio_files import check_whole, encode
 from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.utterances import Trim
@@ -327,6 +327,14 @@ def test_a_voice_that_is_silent_ends_the_run_and_mends(tmp_path):
     assert not ledger_of(tmp_path)
 
 
+def test_a_duration_at_the_limit_is_within():
+    limits = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=1.0)
+    # 0.02 * 35 is a little more than 0.7.
+    assert limits.failure(np.ones(11200, np.int16), 16000, "x" * 35) is None
+    reason, _ = limits.failure(np.ones(11199, np.int16), 16000, "x" * 35)
+    assert reason == "too short"
+
+
 @pytest.mark.parametrize("kind", ["wav", "opus"])
 def test_other_formats(tmp_path, kind):
     write_stories(tmp_path, make_stories(random.Random(0), 3, 0))
@@ -403,7 +411,9 @@ def test_bad_options(tmp_path, changes, message):
         ([("a", 0), ("b", 0), ("a", 1)], "row 2: sentence 1 of story 'a'"),
     ],
 )
-def test_bad_tables(tmp_path, rows, message):
+def test_bad_tables(tmp_path, rows, message, monkeypatch):
+    # As if it were read in several batches.
+    monkeypatch.setattr(story_shards, "_BATCH", 2)
     names, numbers = zip(*rows, strict=True) if rows else ((), ())
     table = pa.table(
         {
