@@ -1,21 +1,28 @@
-"""Cleaning of stories: what is mended, what is left out, and the ledger.
+"""Cleaning of stories: what is mended, and what is left out.
 
 Published text has damage: UTF-8 that was read as Windows-1252 (mojibake), empty
 stories, stories that stop in the middle, code, other scripts, and the same
 story twice. Each is mended with a note, or left out with a reason.
 """
 
+from __future__ import annotations
+
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import ftfy
 import regex
 
-from speechbrain_slm.stories.segmentation import OPENING, is_closed
+from speechbrain_slm.stories.segmentation import (
+    OPENING,
+    LanguageRules,
+    is_closed,
+)
 
 # What remains of a closing quote whose third byte was lost, and of a dash
-# whose third byte was made a straight quote.
+# whose third byte was made a straight quote; ftfy mends only what is whole.
 _LOST_QUOTE = re.compile(r"â€(?=$|[\s\w,.!?;:)'-])(?![œ¦¢])")
 _LOST_DASH = re.compile('â€"')
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
@@ -32,7 +39,7 @@ MARKUP = "<>{}[]|\\=*_#@~^`"
 
 
 class LeftOut(Exception):
-    """A story that is not taken.
+    """A story that is not taken; its attributes are fields of the ledger.
 
     Arguments
     ---------
@@ -52,37 +59,27 @@ class LeftOut(Exception):
         self.reason, self.detail = reason, detail
         self.sentence, self.language = sentence, language
 
-    def entry(self):
-        """Return the ledger's fields; those that say nothing are absent."""
-        fields = {"sentence": self.sentence, "language": self.language}
-        known = {k: v for k, v in fields.items() if v is not None}
-        known |= {"action": "dropped", "reason": self.reason}
-        return known | ({"detail": self.detail} if self.detail else {})
-
 
 @lru_cache
-def _foreign(scripts):
+def _foreign(scripts: Iterable[str]) -> regex.Pattern:
     """Compile what finds a character that no text in these scripts has."""
     own = "".join(rf"\p{{Script={name}}}" for name in scripts)
     return regex.compile(rf"[^{own}\p{{M}}\p{{N}}\p{{P}}\p{{Z}}\p{{Sc}}+°\n\t]")
 
 
-def clean_text(text: str, rules, markup: str = MARKUP) -> tuple[str, list[str]]:
-    """Mend a text, or refuse it.
+def clean_text(
+    text: str, rules: LanguageRules, markup: str = MARKUP
+) -> tuple[str, list[str]]:
+    """Mend a text, a story or a sentence, or refuse it.
 
     Arguments
     ---------
-    text : A story or a sentence.
-    rules : LanguageRules
-        Those of its language.
     markup : Characters with which it is left out.
 
     Returns
     -------
-    str
-        The text in Unicode's form NFC, with plain spaces and line ends.
-    list of str
-        What was mended.
+    The text in Unicode's form NFC, with plain spaces and line ends; and what
+    was mended.
 
     Raises
     ------
@@ -92,16 +89,18 @@ def clean_text(text: str, rules, markup: str = MARKUP) -> tuple[str, list[str]]:
 
     Example
     -------
-    >>> from speechbrain_slm.stories.segmentation import LanguageRules
     >>> rules = LanguageRules("en", ["Latin"], 15, 200)
     >>> clean_text("Itâ€™s a dog.", rules)
     ('It’s a dog.', ['mojibake mended'])
     """
     notes = []
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Most stories are ASCII, and are spared what could not be found in them.
     if not text.isascii():
-        text = _mend_mojibake(text, notes)
-        text = unicodedata.normalize("NFC", text.translate(_SPACES))
+        mended = _mend_mojibake(text)
+        if mended != text:
+            notes.append("mojibake mended")
+        text = unicodedata.normalize("NFC", mended.translate(_SPACES))
     if _CONTROL.search(text):
         text = _CONTROL.sub("", text)
         notes.append("control characters removed")
@@ -116,37 +115,26 @@ def clean_text(text: str, rules, markup: str = MARKUP) -> tuple[str, list[str]]:
     return text, notes
 
 
-def _mend_mojibake(text, notes):
+def _mend_mojibake(text: str) -> str:
     if ftfy.is_bad(text):
-        mended = _LOST_DASH.sub("—", _LOST_QUOTE.sub("”", text))
-        mended = ftfy.fix_encoding(mended)
-        if ftfy.is_bad(mended):
+        text = _LOST_DASH.sub("—", _LOST_QUOTE.sub("”", text))
+        text = ftfy.fix_encoding(text)
+        if ftfy.is_bad(text):
             raise LeftOut("mojibake that cannot be mended")
-        if mended != text:
-            notes.append("mojibake mended")
-        text = mended
     if "\ufffd" in text:
         raise LeftOut("characters lost in decoding", "U+FFFD")
     return text
 
 
 def clean_story(
-    text: str, rules, markup: str = MARKUP
+    text: str, rules: LanguageRules, markup: str = MARKUP
 ) -> tuple[str, list[str]]:
     r"""Mend a story as plain text, or refuse it.
 
-    Arguments
-    ---------
-    rules : LanguageRules
-        Those of its language.
-    markup : Characters with which it is left out.
-
     Returns
     -------
-    str
-        The story with single spaces; an empty line ends a paragraph.
-    list of str
-        What was mended.
+    The story with single spaces, in which an empty line ends a paragraph; and
+    what was mended.
 
     Raises
     ------
@@ -156,7 +144,6 @@ def clean_story(
 
     Example
     -------
-    >>> from speechbrain_slm.stories.segmentation import LanguageRules
     >>> rules = LanguageRules("en", ["Latin"], 15, 200)
     >>> clean_story("Tim ran\nhome. \nMom  smiled.", rules)[0]
     'Tim ran home.\n\nMom smiled.'
@@ -172,7 +159,7 @@ def clean_story(
     return text, notes
 
 
-def _paragraphs(text):
+def _paragraphs(text: str) -> Iterator[str]:
     """Take lines together that were wrapped in the middle of a sentence."""
     paragraph = ""
     for line in text.split("\n"):
@@ -187,23 +174,13 @@ def _paragraphs(text):
 
 
 def clean_sentences(
-    sentences: list[str], rules, markup: str = MARKUP
+    sentences: list[str], rules: LanguageRules, markup: str = MARKUP
 ) -> tuple[list[str], list[str]]:
     """Mend a story that is in sentences already, or refuse it.
 
-    Arguments
-    ---------
-    sentences : Its sentences in one language; they are neither joined nor cut.
-    rules : LanguageRules
-        Those of the language.
-    markup : Characters with which it is left out.
-
     Returns
     -------
-    list of str
-        As many sentences.
-    list of str
-        What was mended.
+    As many sentences, neither joined nor cut; and what was mended.
 
     Raises
     ------
@@ -211,7 +188,7 @@ def clean_sentences(
         With the number of the sentence, if one is empty, no text or longer
         than the rules allow, or for what :func:`clean_text` refuses.
     """
-    cleaned, all_notes = [], []
+    cleaned, all_notes = [], set()
     for number, sentence in enumerate(sentences):
         try:
             if not isinstance(sentence, str):
@@ -226,5 +203,5 @@ def clean_sentences(
             error.sentence = number
             raise
         cleaned.append(sentence)
-        all_notes += notes
-    return cleaned, sorted(set(all_notes))
+        all_notes.update(notes)
+    return cleaned, sorted(all_notes)

@@ -8,6 +8,7 @@ long a one is cut where a speaker would pause.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,28 +39,24 @@ class LanguageRules:
 
     Arguments
     ---------
-    language : str
-        Its code, as ``sentencex`` knows it (ISO 639).
-    scripts : list of str
-        Unicode names of the scripts in which it is written.
-    min_characters : int
-        A shorter sentence is joined to its neighbour.
-    max_characters : int
-        A longer one is cut.
-    abbreviations : list of str
+    language : Its code, as ``sentencex`` knows it (ISO 639).
+    scripts : Unicode names of the scripts in which it is written.
+    min_characters : A shorter sentence is joined to its neighbour.
+    max_characters : A longer one is cut.
+    abbreviations
         Those that no sentence ends with, such as "Mr.", where the library
         does not know them.
-    words : list of str
+    words
         Words that the library takes for abbreviations, although a sentence may
         well end with them, such as "no" or "me".
     """
 
     language: str
-    scripts: object
+    scripts: Sequence[str]
     min_characters: int
     max_characters: int
-    abbreviations: object = ()
-    words: object = ()
+    abbreviations: Sequence[str] = ()
+    words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not 0 < 2 * self.min_characters <= self.max_characters:
@@ -70,12 +67,7 @@ class LanguageRules:
             )
 
     @cached_property
-    def known_abbreviations(self):
-        """The abbreviations, to look up."""
-        return frozenset(self.abbreviations)
-
-    @cached_property
-    def ends_with_word(self):
+    def ends_with_word(self) -> regex.Pattern | None:
         """What finds one of the words at the end of a sentence, or None."""
         if not self.words:
             return None
@@ -96,14 +88,8 @@ def is_closed(text: str) -> bool:
     return text.rstrip(CLOSING).endswith(tuple(TERMINATORS))
 
 
-def rules_of(language: str, rules: list[LanguageRules]) -> LanguageRules:
-    """Find the rules of a language.
-
-    Raises
-    ------
-    ValueError
-        If there are none for it.
-    """
+def rules_of(language: str, rules: Sequence[LanguageRules]) -> LanguageRules:
+    """Find the rules of a language; ValueError if there are none for it."""
     for one in rules:
         if one.language == language:
             return one
@@ -116,15 +102,9 @@ def rules_of(language: str, rules: list[LanguageRules]) -> LanguageRules:
 
 
 def segment(text: str, rules: LanguageRules) -> list[str]:
-    """Cut text into sentences.
+    """Cut clean text into sentences: together they are it, but for spaces.
 
-    Arguments
-    ---------
-    text : Clean text; an empty line ends a paragraph, and so a sentence.
-
-    Returns
-    -------
-    The sentences; together they are the text, but for white space.
+    An empty line ends a paragraph, and so a sentence.
 
     Example
     -------
@@ -132,13 +112,13 @@ def segment(text: str, rules: LanguageRules) -> list[str]:
     >>> segment('"Wait!" said Mr. Fox. He ran to the big tree.', rules)
     ['"Wait!" said Mr. Fox.', 'He ran to the big tree.']
     """
-    sentences = []
+    sentences: list[str] = []
     for paragraph in text.split("\n\n"):
         sentences += _mend(_pieces(paragraph, rules.language), rules)
     return _cut(_join(sentences, rules), rules)
 
 
-def _pieces(text, language):
+def _pieces(text: str, language: str) -> list[str]:
     """Cut with the library, which pairs straight quotes as they come.
 
     One that is missing would turn all others of the paragraph about, so it is
@@ -154,9 +134,9 @@ def _pieces(text, language):
     return pieces
 
 
-def _mend(pieces, rules):
+def _mend(pieces: list[str], rules: LanguageRules) -> list[str]:
     """Undo cuts that no sentence has, in one paragraph."""
-    sentences = []
+    sentences: list[str] = []
     for piece in pieces:
         for sentence in _split_at_words(piece.strip(), rules):
             if sentences and _goes_on(sentences[-1], sentence, rules):
@@ -166,7 +146,7 @@ def _mend(pieces, rules):
     return sentences
 
 
-def _split_at_words(sentence, rules):
+def _split_at_words(sentence: str, rules: LanguageRules) -> Iterator[str]:
     start = 0
     if rules.ends_with_word is not None:
         for found in rules.ends_with_word.finditer(sentence):
@@ -178,7 +158,7 @@ def _split_at_words(sentence, rules):
         yield sentence[start:]
 
 
-def _is_open(text):
+def _is_open(text: str) -> bool:
     """Tell whether a quote is not closed."""
     return (
         text.count('"') % 2 == 1
@@ -187,7 +167,7 @@ def _is_open(text):
     )
 
 
-def _goes_on(before, after, rules):
+def _goes_on(before: str, after: str, rules: LanguageRules) -> bool:
     """Tell whether two pieces are one sentence."""
     start = after.lstrip("—–- ")
     if start[:1].islower():
@@ -195,31 +175,30 @@ def _goes_on(before, after, rules):
     # A closing quote or a mark alone.
     if not any(map(str.isalnum, after)):
         return True
-    return before[before.rfind(" ") + 1 :] in rules.known_abbreviations
+    return before[before.rfind(" ") + 1 :] in rules.abbreviations
 
 
-def _join(sentences, rules):
-    joined = []
+def _join(sentences: list[str], rules: LanguageRules) -> list[str]:
+    joined: list[str] = []
     for sentence in sentences:
-        if (
-            joined
-            and len(joined[-1]) < rules.min_characters
-            and len(joined[-1]) + len(sentence) < rules.max_characters
-        ):
+        if joined and _fit(joined[-1], sentence, rules):
             joined[-1] += " " + sentence
         else:
             joined.append(sentence)
     # The last one has no next: it goes to the one before.
-    if (
-        len(joined) > 1
-        and len(joined[-1]) < rules.min_characters
-        and len(joined[-2]) + len(joined[-1]) < rules.max_characters
-    ):
-        joined[-2:] = [f"{joined[-2]} {joined[-1]}"]
+    if len(joined) > 1 and _fit(joined[-1], joined[-2], rules):
+        joined[-2:] = [" ".join(joined[-2:])]
     return joined
 
 
-def _cut(sentences, rules):
+def _fit(short: str, other: str, rules: LanguageRules) -> bool:
+    return (
+        len(short) < rules.min_characters
+        and len(short) + len(other) < rules.max_characters
+    )
+
+
+def _cut(sentences: list[str], rules: LanguageRules) -> list[str]:
     parts = []
     for sentence in sentences:
         while len(sentence) > rules.max_characters:
@@ -230,7 +209,7 @@ def _cut(sentences, rules):
     return parts
 
 
-def _pause(sentence, rules):
+def _pause(sentence: str, rules: LanguageRules) -> int:
     """Find where to cut; both parts have at least the minimum length."""
     last = min(rules.max_characters, len(sentence) - rules.min_characters)
     for pattern in _PAUSES:

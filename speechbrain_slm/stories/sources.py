@@ -6,9 +6,12 @@ and ``languages``. Nothing is cleaned here; see ``cleaning``. Tables and data
 sets of a hub: ``table_sources``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, Protocol
 
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 from speechbrain_slm.utils.files import (
@@ -23,6 +26,7 @@ END_OF_TEXT = "<|endoftext|>"
 # to be, and would be held in memory.
 LONGEST_STORY = 4_000_000
 BLOCK = 1 << 20
+Paths = str | Path | Iterable[str | Path]
 
 
 class RawStory(NamedTuple):
@@ -30,36 +34,45 @@ class RawStory(NamedTuple):
 
     Attributes
     ----------
-    story_id : str or None
-        None where the source gives none: the story is named by its text.
-    texts : dict
-        language -> plain text (str), sentences (list of str), or None.
-    place : str
+    story_id : None where the source gives none: it is named by its text.
+    texts : language -> plain text (str), sentences (list of str), or None.
+    place
         Where it stands: a file, and its number in it, from 1; in a table its
         row, from 0.
-    fault : str
-        Why nothing can be read of it; empty as a rule.
+    fault : Why nothing can be read of it; empty as a rule.
     """
 
     story_id: str | None
-    texts: dict
+    texts: Mapping[str, object]
     place: str
     fault: str = ""
 
 
-def list_files(paths, pattern: str, kind: str) -> list[Path]:
-    """List files; a folder stands for those in it that match.
+class Source(Protocol):
+    """What the text stage asks of a source."""
+
+    @property
+    def name(self) -> str:
+        """With which the ids of its stories begin."""
+
+    @property
+    def languages(self) -> Sequence[str]:
+        """Those of each story."""
+
+    def __iter__(self) -> Iterator[RawStory]: ...
+
+
+def _each(paths: Paths) -> list[Path]:
+    named = [paths] if isinstance(paths, str | Path) else paths
+    return [as_stored(path) for path in named]
+
+
+def list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
+    """List files; a folder stands for those in it, at any depth, that match.
 
     Arguments
     ---------
-    paths : str, Path or list
-        Files and folders.
-    pattern : Which files of a folder to take, at any depth.
     kind : What they are, for the errors.
-
-    Returns
-    -------
-    The files; those of a folder by their names, without hidden ones.
 
     Raises
     ------
@@ -68,9 +81,8 @@ def list_files(paths, pattern: str, kind: str) -> list[Path]:
     ValueError
         If a file is empty, or no file of text or data at all.
     """
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
     found = []
-    for path in map(as_stored, paths):
+    for path in _each(paths):
         inside = files_in(path, pattern) if path.is_dir() else [path]
         if not inside or not inside[0].exists():
             raise FileNotFoundError(
@@ -82,20 +94,27 @@ def list_files(paths, pattern: str, kind: str) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class SeparatedText:
+class _Texts:
+    paths: Paths
+    language: str
+    name: str
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The one language."""
+        return (self.language,)
+
+
+@dataclass(frozen=True)
+class SeparatedText(_Texts):
     r"""Text files of many stories, as TinyStories is published.
 
     Arguments
     ---------
-    paths : str, Path or list
+    paths
         Files, or folders with ``*.txt``. Bytes that are not UTF-8 are read as
         U+FFFD, by which cleaning knows them.
-    language : str
-        What they are written in.
-    name : str
-        Of the source.
-    separator : str
-        Stands between stories, which may hold line ends.
+    separator : Stands between stories, which may hold line ends.
 
     Example
     -------
@@ -105,28 +124,21 @@ class SeparatedText:
     ['stories.txt:1', 'stories.txt:2']
     """
 
-    paths: object
-    language: str
-    name: str
     separator: str = END_OF_TEXT
 
-    @property
-    def languages(self):
-        """The one language."""
-        return (self.language,)
-
-    def __iter__(self):
+    def __iter__(self) -> Iterator[RawStory]:
         kind = f"a text file of stories with '{self.separator}' between them"
         for path in list_files(self.paths, "*.txt", kind):
             for number, text in enumerate(self._stories(path), start=1):
                 place = f"{path.name}:{number}"
                 yield RawStory(None, {self.language: text}, place)
 
-    def _stories(self, path):
+    def _stories(self, path: Path) -> Iterator[str]:
         rest, separated = "", False
         refuse_wide(path)
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             while block := file.read(BLOCK):
+                # Half a separator at a block's end stays in the rest.
                 *whole, rest = (rest + block).split(self.separator)
                 separated |= bool(whole)
                 yield from whole
@@ -138,7 +150,7 @@ class SeparatedText:
         if rest.strip():
             yield rest
 
-    def _refuse(self, path, where):
+    def _refuse(self, path: Path, where: str) -> NoReturn:
         raise ValueError(
             f"{path}: no '{self.separator}' {where}; expected it between "
             "stories. Set 'separator', or use TextFolder for files of one "
@@ -147,36 +159,20 @@ class SeparatedText:
 
 
 @dataclass(frozen=True)
-class TextFolder:
+class TextFolder(_Texts):
     """Text files of one story each.
 
     Arguments
     ---------
-    paths : str, Path or list
-        Folders, searched at any depth, or files.
-    language : str
-        What they are written in.
-    name : str
-        Of the source.
-    pattern : str
-        Which files of a folder to take.
+    paths : Folders, searched at any depth, or files.
+    pattern : Which files of a folder to take.
     """
 
-    paths: object
-    language: str
-    name: str
     pattern: str = "*.txt"
 
-    @property
-    def languages(self):
-        """The one language."""
-        return (self.language,)
-
-    def __iter__(self):
-        paths = [self.paths] if isinstance(self.paths, str) else self.paths
+    def __iter__(self) -> Iterator[RawStory]:
         # Not `list_files`: an empty file is a story, left out by cleaning.
-        paths = [paths] if isinstance(paths, Path) else paths
-        for folder in map(as_stored, paths):
+        for folder in _each(self.paths):
             files = [folder]
             if folder.is_dir() or not folder.exists():
                 files = files_in(folder, self.pattern)
@@ -199,18 +195,12 @@ class TextFolder:
 
 @dataclass(frozen=True)
 class MiniCorpus:
-    """Stories of the bundled grammar, with their sentences aligned.
+    """Stories of the bundled grammar: sentence i is the same in all languages.
 
     Arguments
     ---------
-    num_stories : int
-        How many; they are drawn at once and held in memory.
-    languages : list of str
-        The languages to write.
-    seed : int
-        Another seed draws others.
-    name : str
-        Of the source.
+    num_stories : They are drawn at once and held in memory.
+    seed : Another seed draws others.
 
     Example
     -------
@@ -220,11 +210,11 @@ class MiniCorpus:
     """
 
     num_stories: int
-    languages: object = ("en", "fr")
+    languages: Sequence[str] = ("en", "fr")
     seed: int = 0
     name: str = "mini"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[RawStory]:
         stories = StoryGrammar.load().generate(
             self.num_stories, "train", self.seed, self.languages
         )

@@ -17,23 +17,19 @@ ROW_GROUP = 32768  # sentences, and the rest of the last one's story
 
 
 class Table:
-    """A stories table that is written as it comes.
+    """A row group ends with a story: it can be read again group by group."""
 
-    A row group ends with a story's end, so that the table can be read again
-    in parts that are whole stories.
-
-    Arguments
-    ---------
-    writer : pyarrow.parquet.ParquetWriter
-        Where it goes.
-    """
-
-    def __init__(self, writer) -> None:
+    def __init__(self, writer: pq.ParquetWriter) -> None:
         self.num_stories, self.num_sentences = 0, 0
         self._writer = writer
-        self._columns = {name: [] for name in writer.schema.names}
+        self._columns: dict[str, list] = {n: [] for n in writer.schema.names}
 
-    def add(self, story_id: str, speaker: str | None, sentences: dict) -> None:
+    def add(
+        self,
+        story_id: str,
+        speaker: str | None,
+        sentences: dict[str, list[str]],
+    ) -> None:
         """Add a story.
 
         Arguments
@@ -63,15 +59,14 @@ class Table:
 
 @contextlib.contextmanager
 def open_table(
-    path: Path, languages: Iterable[str], speakers: list[str] | None, maker: str
+    path: Path, languages: Iterable[str], speakers: object, maker: str
 ) -> Iterator[Table]:
     """Open a stories table that appears when the block ends.
 
     Arguments
     ---------
-    speakers : With them it has a column ``speaker``.
+    speakers : Whether it has a column ``speaker``.
     maker : Whose mark it gets, see ``utils.ownership``.
-
     """
     columns = [*(["speaker"] if speakers else []), *languages]
     fields = [pa.field(name, pa.string()) for name in columns]

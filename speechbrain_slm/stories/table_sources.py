@@ -3,51 +3,45 @@
 A row is a story; its columns are named by the user, a language each.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from speechbrain_slm.stories.sources import RawStory, list_files
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from speechbrain_slm.stories.sources import Paths, RawStory, list_files
 from speechbrain_slm.utils.columns import check_columns
 from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """What sources have in common whose stories are rows with named columns.
+    """Stories that are rows with named columns.
 
     Arguments
     ---------
-    columns : dict
+    columns
         language -> column: text, or a list of sentences. Where there are
         several languages, each needs lists.
-    name : str
-        Of the source.
-    id_column : str, optional
-        Names a story, as it stands there; without it, its text does.
+    name : Of the source.
+    id_column : Names a story, as it stands there; without it, its text does.
     """
 
-    columns: dict
+    columns: dict[str, str]
     name: str
     id_column: str | None = None
 
     @property
-    def languages(self):
+    def languages(self) -> tuple[str, ...]:
         """The languages of the columns."""
         return tuple(self.columns)
 
     @property
-    def _wanted(self):
+    def _wanted(self) -> list[str]:
         ids = [] if self.id_column is None else [self.id_column]
         return [*ids, *self.columns.values()]
 
-    def _read(self, paths, kind, what):
-        for path in list_files(paths, f"*{kind}", what):
-            for number, values, fault in iterate_rows(
-                path, self._wanted, kind=kind
-            ):
-                place = f"{path.name}, row {number}"
-                yield self._story(values, place, fault)
-
-    def _story(self, row, place, fault=""):
+    def _story(self, row: dict, place: str, fault: str = "") -> RawStory:
         texts = {key: row.get(name) for key, name in self.columns.items()}
         story_id = None
         if self.id_column and not fault:
@@ -59,31 +53,31 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class ParquetStories(_Rows):
-    """Parquet files with a row a story, read some rows at a time.
+class _Tables(_Rows):
+    paths: Paths = ()
+    _kind: ClassVar[tuple[str, str]]
 
-    Arguments
-    ---------
-    paths : str, Path or list
-        Files, or folders with ``*.parquet``.
-    """
-
-    paths: object = ()
-
-    def __iter__(self):
-        yield from self._read(self.paths, ".parquet", "a Parquet file")
+    def __iter__(self) -> Iterator[RawStory]:
+        suffix, what = self._kind
+        for path in list_files(self.paths, f"*{suffix}", what):
+            for row in iterate_rows(path, self._wanted, kind=suffix):
+                place = f"{path.name}, row {row.number}"
+                yield self._story(row.values, place, row.fault)
 
 
 @dataclass(frozen=True)
-class JSONLines(_Rows):
-    """Files with a JSON object a line, as of parallel sentences made elsewhere.
+class ParquetStories(_Tables):
+    """Parquet files with a row a story, or folders with ``*.parquet``."""
 
+    _kind = (".parquet", "a Parquet file")
+
+
+@dataclass(frozen=True)
+class JSONLines(_Tables):
+    """Files with a JSON object a line, or folders with ``*.jsonl``.
+
+    Parallel sentences made elsewhere may come so:
     ``{"story_id": "s1", "en": ["Hi.", "Bye."], "fr": ["Salut.", "Adieu."]}``
-
-    Arguments
-    ---------
-    paths : str, Path or list
-        Files, or folders with ``*.jsonl``.
 
     Example
     -------
@@ -94,10 +88,7 @@ class JSONLines(_Rows):
     [['Ah.', 'Oh.']]
     """
 
-    paths: object = ()
-
-    def __iter__(self):
-        yield from self._read(self.paths, ".jsonl", "a file of JSON lines")
+    _kind = (".jsonl", "a file of JSON lines")
 
 
 @dataclass(frozen=True)
@@ -106,14 +97,9 @@ class HubStories(_Rows):
 
     Arguments
     ---------
-    dataset : str
-        Its name, such as ``roneneldan/TinyStories``, or a local folder.
-    split : str
-        Of the data set.
-    config : str, optional
-        Where it has several.
-    revision : str, optional
-        A commit or tag, so that it stays the same.
+    dataset : Its name, such as ``roneneldan/TinyStories``, or a local folder.
+    config : Where it has several.
+    revision : A commit or tag, so that it stays the same.
     """
 
     dataset: str = ""
@@ -121,7 +107,7 @@ class HubStories(_Rows):
     config: str | None = None
     revision: str | None = None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[RawStory]:
         try:
             import datasets
         except ImportError:

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,21 @@ from speechbrain_slm.stories.cleaning import (
     clean_story,
 )
 from speechbrain_slm.stories.duplicates import Seen, digest, digest_id
-from speechbrain_slm.stories.segmentation import rules_of, segment
-from speechbrain_slm.stories.table import open_table
+from speechbrain_slm.stories.segmentation import (
+    LanguageRules,
+    rules_of,
+    segment,
+)
+from speechbrain_slm.stories.sources import RawStory, Source
+from speechbrain_slm.stories.table import Table, open_table
 from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.jobs import lock_folder
-from speechbrain_slm.utils.ledger import LEDGER, open_ledger
+from speechbrain_slm.utils.ledger import (
+    LEDGER,
+    MIN_SENTENCES,
+    Ledger,
+    open_ledger,
+)
 from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
 from speechbrain_slm.utils.speakers import draw_speaker
 
@@ -44,31 +55,28 @@ class Prepared(NamedTuple):
     story_id: str
     place: str
     digest: int
-    sentences: dict | None
-    notes: list
+    sentences: dict[str, list[str]]
+    notes: list[tuple[str, str]]  # language, what was mended
     left_out: LeftOut | None
 
 
 def prepare_text(
     output_folder: str | Path,
-    source,
-    rules,
+    source: Source,
+    rules: list[LanguageRules],
     seed: int = 0,
-    shares: dict | None = None,
+    shares: dict[str, float] | None = None,
     limit: int | None = None,
-    min_sentences: int = 2,
+    min_sentences: int = MIN_SENTENCES,
     markup: str = MARKUP,
     speakers: list[str] | None = None,
-) -> dict:
+) -> dict[str, Path]:
     """Write the stories tables of a source, and the ledger.
 
     Arguments
     ---------
     output_folder : Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
-    source : iterable of RawStory
-        See ``speechbrain_slm.stories.sources``.
-    rules : list of LanguageRules
-        Those of the source's languages.
+    rules : Those of the source's languages.
     seed : Another seed draws other splits and speakers.
     shares
         split -> its share of the stories; ``train`` gets the rest. By default
@@ -81,7 +89,7 @@ def prepare_text(
 
     Returns
     -------
-    The stories tables: split -> path.
+    split -> the stories table.
 
     Raises
     ------
@@ -94,19 +102,12 @@ def prepare_text(
         source give one name to two stories, or a split gets no story
         (``left_out.refused.jsonl`` says why). What is there stays.
     """
-    shares = {"valid": 0.01} if shares is None else dict(shares)
-    # So that a split of the YAML file can be switched off.
-    shares = {split: share for split, share in shares.items() if share != 0}
-    if "train" in shares or not 0 <= sum(shares.values()) < 1:
-        raise ValueError(
-            f"shares: found {shares}; expected shares of splits other than "
-            "'train', which gets the rest, with a sum below 1"
-        )
+    shares = _checked({"valid": 0.01} if shares is None else shares)
     if limit is not None and limit < 1:
         raise ValueError(f"limit: found {limit}; expected 1 or more, or null")
-    rules = {key: rules_of(key, rules) for key in source.languages}
+    chosen = {key: rules_of(key, rules) for key in source.languages}
     stories = (
-        prepare_story(story, source.name, rules, min_sentences, markup)
+        prepare_story(story, source.name, chosen, min_sentences, markup)
         for story in source
     )
     folder = Path(output_folder)
@@ -114,21 +115,19 @@ def prepare_text(
     with lock_folder(folder / "text"):
         refuse_foreign(paths.values(), MAKER)
         with published_together(folder) as new:
-            with (
-                contextlib.ExitStack() as files,
-                open_ledger(new / LEDGER) as ledger,
-            ):
+            with contextlib.ExitStack() as files:
                 tables = {
                     split: files.enter_context(
                         open_table(
                             new / path.relative_to(folder),
-                            rules,
+                            chosen,
                             speakers,
                             MAKER,
                         )
                     )
                     for split, path in paths.items()
                 }
+                ledger = files.enter_context(open_ledger(new / LEDGER))
                 kept = _first_seen(stories, ledger)
                 for story in itertools.islice(kept, limit):
                     split = draw_split(seed, story.story_id, shares)
@@ -145,7 +144,20 @@ def prepare_text(
     return paths
 
 
-def _report(tables, ledger, path, refused):
+def _checked(shares: dict[str, float]) -> dict[str, float]:
+    # A split of the YAML file can be switched off by 0.
+    shares = {split: share for split, share in shares.items() if share != 0}
+    if "train" in shares or not 0 <= sum(shares.values()) < 1:
+        raise ValueError(
+            f"shares: found {shares}; expected shares of splits other than "
+            "'train', which gets the rest, with a sum below 1"
+        )
+    return shares
+
+
+def _report(
+    tables: dict[str, Table], ledger: Ledger, path: Path, refused: Path
+) -> None:
     """Log what was kept; refuse to publish a split without a story."""
     for reason, count in ledger.counts.most_common():
         logger.info("%d x %s", count, reason)
@@ -168,92 +180,83 @@ def _report(tables, ledger, path, refused):
 
 
 def prepare_story(
-    story, name: str, rules: dict, min_sentences: int = 2, markup: str = MARKUP
+    story: RawStory,
+    name: str,
+    rules: dict[str, LanguageRules],
+    min_sentences: int = MIN_SENTENCES,
+    markup: str = MARKUP,
 ) -> Prepared:
-    """Clean a story and cut it into sentences.
+    """Clean a story and cut it into sentences: a pure function.
 
-    Arguments
-    ---------
-    story : RawStory
-        The story.
-    min_sentences : A story with fewer is left out.
-    markup : A story with one of these characters is left out.
-
-    Returns
-    -------
-    A pure function of the arguments. Without an id of its own a story is
-    named by its text, so that a duplicate has the same id.
+    Without an id of its own a story is named by its text, so that a duplicate
+    has the same id.
     """
-    sentences, notes, left_out = {}, [], None
+    notes: list[tuple[str, str]] = []
     try:
-        if story.fault:
-            raise LeftOut("no row", story.fault)
-        plain = any(isinstance(text, str) for text in story.texts.values())
-        if plain and len(story.texts) > 1:
-            raise LeftOut("several languages, not cut into sentences")
-        for language, text in story.texts.items():
-            try:
-                told, mended = _sentences(text, rules[language], markup)
-            except LeftOut as error:
-                error.language = language
-                raise
-            sentences[language] = told
-            notes += [(language, note) for note in mended]
+        sentences = _sentences(story, rules, markup, notes)
         counts = {key: len(told) for key, told in sentences.items()}
         if len(set(counts.values())) > 1:
             raise LeftOut("unequal numbers of sentences", str(counts))
         if min(counts.values()) < min_sentences:
             raise LeftOut("too few sentences", str(min(counts.values())))
-        words = " ".join(next(iter(sentences.values())))
+        left_out, words = None, " ".join(next(iter(sentences.values())))
     except LeftOut as error:
-        left_out, words = error, str(story.texts)
-        sentences = None
+        sentences, left_out, words = {}, error, str(story.texts)
     number = digest(words)
     story_id = story.story_id or f"{name}-{number:016x}"
     return Prepared(story_id, story.place, number, sentences, notes, left_out)
 
 
-def _sentences(text, rules, markup):
-    if isinstance(text, list):
-        return clean_sentences(text, rules, markup)
-    if not isinstance(text, str):
-        raise LeftOut("no text", repr(text)[:40])
-    text, notes = clean_story(text, rules, markup)
-    return segment(text, rules), notes
+def _sentences(
+    story: RawStory,
+    rules: dict[str, LanguageRules],
+    markup: str,
+    notes: list[tuple[str, str]],
+) -> dict[str, list[str]]:
+    if story.fault:
+        raise LeftOut("no row", story.fault)
+    # Nothing says that both texts are cut in the same places.
+    plain = any(isinstance(text, str) for text in story.texts.values())
+    if plain and len(story.texts) > 1:
+        raise LeftOut("several languages, not cut into sentences")
+    sentences = {}
+    for language, text in story.texts.items():
+        try:
+            if isinstance(text, list):
+                told, mended = clean_sentences(text, rules[language], markup)
+            elif isinstance(text, str):
+                text, mended = clean_story(text, rules[language], markup)
+                told = segment(text, rules[language])
+            else:
+                raise LeftOut("no text", repr(text)[:40])
+        except LeftOut as error:
+            error.language = language
+            raise
+        sentences[language] = told
+        notes += [(language, note) for note in mended]
+    return sentences
 
 
-def _first_seen(stories, ledger):
+def _first_seen(
+    stories: Iterable[Prepared], ledger: Ledger
+) -> Iterator[Prepared]:
     """Yield the stories to keep; write of the others to the ledger."""
     texts, names, names_of_files = Seen(), Seen(), Seen()
+    stories = iter(stories)
     while batch := list(itertools.islice(stories, BATCH)):
         good = [story for story in batch if story.left_out is None]
-        fresh = iter(texts.add([story.digest for story in good]))
-        alone = iter(names.add([digest_id(story.story_id) for story in good]))
         told = [digest_id(_file(story), story.story_id) for story in good]
-        inside = iter(names_of_files.add(told))
+        first = zip(
+            texts.add([story.digest for story in good]),
+            names.add([digest_id(story.story_id) for story in good]),
+            names_of_files.add(told),
+            strict=True,
+        )
         for story in batch:
-            error = story.left_out
-            if error is None:
-                is_new, has_name, has_own = (
-                    next(fresh),
-                    next(alone),
-                    next(inside),
-                )
-                if not is_new:
-                    error = LeftOut("duplicate")
-                elif not has_name and has_own:
-                    raise ValueError(
-                        f"{story.place}: another file of the source has "
-                        f"another story of the name '{story.story_id}'. Give "
-                        "the stories names of their own, leave out id_column "
-                        "(they are named by their text then), or read the "
-                        "files in runs of their own."
-                    )
-                elif not has_name:
-                    error = LeftOut("another story has this story_id")
+            error = story.left_out or _again(story, *next(first))
             where = {"story_id": story.story_id, "place": story.place}
             if error is not None:
-                ledger.write(**where, **error.entry())
+                ledger.write(**where, action="dropped", **vars(error))
                 continue
             for language, note in story.notes:
                 ledger.write(
@@ -262,20 +265,35 @@ def _first_seen(stories, ledger):
             yield story
 
 
-def _file(story):
+def _again(
+    story: Prepared, new_text: bool, new_name: bool, new_in_file: bool
+) -> LeftOut | None:
+    """Say why a good story is left out; refuse what would lose stories."""
+    if not new_text:
+        return LeftOut("duplicate")
+    if new_name:
+        return None
+    # Two files that both count from 0: half of all stories would go.
+    if new_in_file:
+        raise ValueError(
+            f"{story.place}: another file of the source has another story of "
+            f"the name '{story.story_id}'. Give the stories names of their "
+            "own, leave out id_column (they are named by their text then), or "
+            "read the files in runs of their own."
+        )
+    return LeftOut("another story has this story_id")
+
+
+def _file(story: Prepared) -> str:
     return story.place.rpartition(", row ")[0]
 
 
-def draw_split(seed: int, story_id: str, shares: dict) -> str:
-    """Draw a story's split.
+def draw_split(seed: int, story_id: str, shares: dict[str, float]) -> str:
+    """Draw a story's split: a pure function.
 
     Arguments
     ---------
     shares : split -> share; the rest is ``train``.
-
-    Returns
-    -------
-    A pure function of the arguments.
     """
     place = digest_id(seed, "split", story_id) / 2**64
     for split, share in shares.items():
