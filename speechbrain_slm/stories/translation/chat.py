@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from speechbrain_slm.stories.translation import Checks, Story, TranslationError
@@ -32,6 +33,7 @@ MOST_TOKENS = 10**8
 _RESERVED = {"model", "messages", "response_format", "stream", "n"}
 
 
+@dataclass(eq=False)
 class ChatTranslator:
     """A :class:`Translator` that asks a chat endpoint.
 
@@ -58,61 +60,44 @@ class ChatTranslator:
     prompt_price, completion_price : Of a million tokens, for the log.
     """
 
-    def __init__(
-        self,
-        endpoint: ChatEndpoint,
-        model: str,
-        prompt: str,
-        retry_prompt: str,
-        source_name: str,
-        target_name: str,
-        cache_folder: str | Path,
-        response_format: str = "json_schema",
-        options: dict | None = None,
-        sentences_per_request: int = 40,
-        attempts: int = 3,
-        concurrency: int = 8,
-        prompt_price: float | None = None,
-        completion_price: float | None = None,
-    ) -> None:
-        if response_format not in RESPONSE_FORMATS:
+    endpoint: ChatEndpoint
+    model: str
+    prompt: str
+    retry_prompt: str
+    source_name: str
+    target_name: str
+    cache_folder: str | Path
+    response_format: str = "json_schema"
+    options: dict = field(default_factory=dict)
+    sentences_per_request: int = 40
+    attempts: int = 3
+    concurrency: int = 8
+    prompt_price: float | None = None
+    completion_price: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.response_format not in RESPONSE_FORMATS:
             raise ValueError(
-                f"response_format is {response_format!r}; expected one of "
+                f"response_format is {self.response_format!r}; expected one of "
                 f"{', '.join(RESPONSE_FORMATS)}"
             )
-        for name, value in (
-            ("sentences_per_request", sentences_per_request),
-            ("attempts", attempts),
-            ("concurrency", concurrency),
-        ):
-            if value < 1:
+        for name in ("sentences_per_request", "attempts", "concurrency"):
+            if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more")
-        options = dict(options or {})
-        if wrong := sorted(_RESERVED & options.keys()):
+        self.options = dict(self.options or {})
+        if wrong := sorted(_RESERVED & self.options.keys()):
             raise ValueError(
                 f"options holds {', '.join(wrong)}, which the translator sets"
             )
-        self.endpoint = endpoint
-        self.model = model
-        prompt = prompt.replace("{source}", source_name)
-        self.prompt = prompt.replace("{target}", target_name)
-        self.retry_prompt = retry_prompt
-        self.response_format = response_format
-        self.options = options
-        self.sentences_per_request = sentences_per_request
-        self.attempts = attempts
-        self.concurrency = concurrency
-        self.prices = (prompt_price, completion_price)
-        self.cache = ReplyCache(cache_folder)
+        prompt = self.prompt.replace("{source}", self.source_name)
+        self.prompt = prompt.replace("{target}", self.target_name)
+        self.cache = ReplyCache(self.cache_folder)
+        # Not what leaves the replies as they are: the server, its speed.
+        names = ("model", "prompt", "retry_prompt", "response_format")
+        names += ("options", "sentences_per_request", "attempts")
         self.identity = {
             "type": "chat",
-            "model": model,
-            "prompt": self.prompt,
-            "retry_prompt": retry_prompt,
-            "response_format": response_format,
-            "options": options,
-            "sentences_per_request": sentences_per_request,
-            "attempts": attempts,
+            **{name: getattr(self, name) for name in names},
         }
 
     def to(self, device: object) -> ChatTranslator:
@@ -125,11 +110,11 @@ class ChatTranslator:
         They are those of all runs with this cache folder.
         """
         totals = self.cache.totals()
-        if None not in self.prices:
+        sent, received = self.prompt_price, self.completion_price
+        if sent is not None and received is not None:
             for counts in totals.values():
-                tokens = counts["prompt_tokens"], counts["completion_tokens"]
-                pairs = zip(tokens, self.prices, strict=True)
-                cost = sum(count * price for count, price in pairs)
+                cost = sent * counts["prompt_tokens"]
+                cost += received * counts["completion_tokens"]
                 counts["cost"] = round(cost / 1e6, 6)
         return totals
 

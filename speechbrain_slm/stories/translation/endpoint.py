@@ -17,6 +17,7 @@ import os
 import random
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -49,6 +50,7 @@ class _Passing(Exception):
         self.wait = wait
 
 
+@dataclass(eq=False)
 class ChatEndpoint:
     """Sends chat requests, any number at a time, in one event loop.
 
@@ -74,20 +76,19 @@ class ChatEndpoint:
         If an argument makes no sense.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        api_key_variable: str | None = None,
-        timeout: float = 120.0,
-        max_attempts: int = 8,
-        backoff: float = 1.0,
-        max_wait: float = 300.0,
-        requests_per_minute: float | None = None,
-    ) -> None:
-        parts = urlsplit(base_url)
+    base_url: str
+    api_key_variable: str | None = None
+    timeout: float = 120.0
+    max_attempts: int = 8
+    backoff: float = 1.0
+    max_wait: float = 300.0
+    requests_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(
-                f"base_url is '{base_url}'; expected http://host/v1 or https"
+                f"base_url: found '{self.base_url}'; expected http(s)://host/v1"
             )
         if parts.username or parts.password or parts.query:
             raise ValueError(
@@ -95,48 +96,39 @@ class ChatEndpoint:
                 "into the environment variable that api_key_variable names"
             )
         # Whoever sets the key itself here would find it in hyperparams.yaml.
-        if api_key_variable is not None and not re.fullmatch(
-            r"[A-Z_][A-Z0-9_]{0,63}", api_key_variable
+        if self.api_key_variable is not None and not re.fullmatch(
+            r"[A-Z_][A-Z0-9_]{0,63}", self.api_key_variable
         ):
             raise ValueError(
                 "api_key_variable is not the name of an environment variable "
                 "(capitals, digits, _), such as OPENAI_API_KEY. The key itself "
                 "must not stand in a YAML file or on a command line."
             )
-        rate = requests_per_minute
-        for name, value, good, expected in (
-            ("max_attempts", max_attempts, max_attempts >= 1, "1 or more"),
-            ("timeout", timeout, 0 < timeout < LONGEST_TIME, "seconds above 0"),
-            ("backoff", backoff, 0 <= backoff < LONGEST_TIME, "seconds from 0"),
-            ("max_wait", max_wait, 0 <= max_wait < LONGEST_TIME, "seconds"),
-            (
-                "requests_per_minute",
-                rate,
-                rate is None or rate > 0,
-                "more than 0, or null for no limit",
-            ),
-        ):
-            if not good:
-                raise ValueError(f"{name} is {value}; expected {expected}")
-        self.url = base_url.rstrip("/") + "/chat/completions"
-        self.api_key_variable = api_key_variable
-        self.timeout = timeout
-        self.max_attempts = max_attempts
-        self.backoff = backoff
-        self.max_wait = max_wait
-        self.requests_per_minute = requests_per_minute
+        if self.max_attempts < 1:
+            raise ValueError(
+                f"max_attempts is {self.max_attempts}; expected 1 or more"
+            )
+        for name in ("timeout", "backoff", "max_wait"):
+            seconds = getattr(self, name)
+            # nan is not below anything.
+            if not 0 <= seconds < LONGEST_TIME or not self.timeout:
+                raise ValueError(
+                    f"{name} is {seconds}; expected seconds, 0 or more, and a "
+                    "timeout above 0"
+                )
+        rate = self.requests_per_minute
+        if rate is not None and rate <= 0:
+            raise ValueError(
+                f"requests_per_minute is {rate}; expected more than 0, or null "
+                "for no limit"
+            )
+        self.url = self.base_url.rstrip("/") + "/chat/completions"
         self._is_open = parts.scheme == "http" and not _is_here(parts.hostname)
-        self._next = 0.0
+        self._next = 0.0  # when the next request may go out
         self._client: httpx2.AsyncClient
 
     def open(self) -> None:
-        """Get ready, and refuse to without the key.
-
-        Raises
-        ------
-        EndpointError
-            If the key's variable is not set.
-        """
+        """Get ready; EndpointError if the key's variable is not set."""
         try:
             import httpx2
         except ImportError:
@@ -167,11 +159,7 @@ class ChatEndpoint:
         await self._client.aclose()
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request until there is a reply.
-
-        Returns
-        -------
-        The reply: ``choices`` has at least one entry with a ``message``.
+        """Send a request until there is a reply, with a message in it.
 
         Raises
         ------
@@ -335,11 +323,7 @@ def _server_error(text: str) -> tuple[str, str]:
 
 
 def _seconds_of(after: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date; None if it is neither.
-
-    >>> [_seconds_of(text) for text in ("3", "-3", "nan", "1e999", "soon")]
-    [3.0, 0.0, None, None, None]
-    """
+    """Read a Retry-After header: seconds, or a date; None if it is neither."""
     if after is None:
         return None
     try:

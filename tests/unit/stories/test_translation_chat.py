@@ -247,6 +247,14 @@ def test_a_server_cannot_ask_for_nonsense(tmp_path, monkeypatch, after):
     assert len(asked.requests) == 2
 
 
+def test_retry_after_is_seconds_or_a_date():
+    seconds = endpoint._seconds_of
+    told = ("3", "-3", "nan", "1e999", "soon", None)
+    assert [seconds(text) for text in told] == [3.0, 0.0, *[None] * 4]
+    assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+    assert seconds("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"error": ' * 100_000])
 def test_json_without_end_is_no_reply(text):
     with pytest.raises(Exception, match="no chat completion"):
