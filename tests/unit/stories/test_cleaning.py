@@ -10,7 +10,6 @@ from speechbrain_slm.stories.cleaning import (
     clean_text,
 )
 from speechbrain_slm.stories.segmentation import LanguageRules
-from speechbrain_slm.utils.ledger import Ledger
 
 EN = LanguageRules("en", ["Latin"], 15, 60)
 GREEK = LanguageRules("el", ["Greek"], 15, 60)
