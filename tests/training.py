@@ -15,7 +15,7 @@ import torch
 from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
-from speechbrain_slm.utils.config import load_recipe
+from speechbrain_slm.utils.config import call_with, load_recipe
 from speechbrain_slm.utils.distributed import rank
 
 
@@ -36,21 +36,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     hparams, run_opts = load_recipe(sys.argv[1:])
     sources, folder = hparams["sources"], hparams["units_folder"]
-    plan = TokenPlan(
-        open_stores(sources, folder, "train"),
-        sources,
-        hparams["stages"],
-        row_length=hparams["row_length"],
-        rows_per_step=hparams["rows_per_step"],
-        seed=hparams["seed"],
-        packing=hparams["packing"],
-        language_tags=hparams["language_tags"],
-    )
-    brain = FaultyBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
+    stores = open_stores(sources, folder, "train")
+    plan = call_with(hparams, TokenPlan, stores=stores)
+    brain = call_with(hparams, FaultyBrain, hparams=hparams, run_opts=run_opts)
     brain.fit(plan)

@@ -14,13 +14,18 @@ from yaml_keys import (
     makes_objects,
     nested_run_options,
     read_from_outside,
-    tag_of,
     unread,
 )
 
-from speechbrain_slm.utils.command_line import RUN_OPTIONS
+from speechbrain_slm.utils.command_line import RUN_OPTIONS, parse_arguments
 from speechbrain_slm.utils.config import load_yaml
-from speechbrain_slm.utils.yaml_tree import read_tree
+from speechbrain_slm.utils.yaml_tree import (
+    INCLUDE,
+    find_fragment,
+    read_tree,
+    resolve,
+    tag_of,
+)
 
 BRAINS = ROOT / "speechbrain_slm" / "brains"
 YAML = LM / "hparams" / "mini.yaml"
@@ -112,6 +117,24 @@ def weights(hparams):
         for name, module in hparams.get("modules", {}).items()
         for key, value in module.state_dict().items()
     }
+
+
+@each_recipe
+def test_every_key_of_a_fragment_may_be_set(yaml_file):
+    """On the command line, to what it is."""
+    for key, node in read_tree(yaml_file).items():
+        if not tag_of(node).startswith(INCLUDE):
+            continue
+        path = find_fragment(yaml_file, tag_of(node))
+        for inner, value in read_tree(path).items():
+            if tag_of(value).startswith("!"):
+                continue
+            typed = f"{{{inner}: {json.dumps(value)}}}"
+            arguments = [str(yaml_file), f"--{key}", typed]
+            _, _, overrides = parse_arguments(arguments)
+            assert list(overrides[key]) == [inner]
+            found = resolve(yaml_file, overrides)[key][inner]
+            assert json.dumps(found) == json.dumps(value)
 
 
 @each_recipe
