@@ -1,6 +1,7 @@
 """Prompts and endings as one recording, and items that are then scored."""
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from units_example import (
 )
 
 from speechbrain_slm.benchmarks.joined_endings import join_items
+from speechbrain_slm.benchmarks.spoken_items import item_table, items_of
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.units.manifest import read_manifest
-from speechbrain_slm.utils.tables import ITEMS, write_table
+from speechbrain_slm.utils.tables import write_table
 
 SCRIPT = Path(__file__).parents[3] / "recipes/TinyStories/cloze"
 SPEC = importlib.util.spec_from_file_location(
@@ -37,44 +39,21 @@ def speak(folder, subtype="PCM_16", rate=RATE, channels=1):
     """Write prompts of two sentences, and endings, in two languages."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for language in LANGUAGES:
-        for story in STORIES:
-            for part in ("prompt", "right", "wrong"):
-                for number in range(2 if part == "prompt" else 1):
-                    name = f"{language}.{story}.{part}.{number}.wav"
-                    # 40 ms units fill each clip: joined ones are their sum.
-                    wav = clip(list(name.encode()), 0.4, rate)
-                    wav = np.stack([wav] * channels, axis=1)
-                    soundfile.write(folder / name, wav, rate, subtype=subtype)
-                    rows.append(
-                        {
-                            "story_id": f"{story}.{part}",
-                            "sentence": number,
-                            "language": language,
-                            "speaker": "alto",
-                            **entry(folder / name),
-                            "audio": name,
-                        }
-                    )
-    items = [
-        {
-            "item_id": story,
-            "benchmark": "sSC",
-            "prompt_language": prompt_language,
-            "ending_language": ending_language,
-            "prompt": f"{story}.prompt",
-            "right": f"{story}.right",
-            "wrong": f"{story}.wrong",
-            "subset": "all",
-        }
-        for prompt_language in LANGUAGES
-        for ending_language in LANGUAGES
-        for story in STORIES
-    ]
-    schema = pa.schema([*ITEMS, ("subset", pa.string())])
-    write_table(
-        folder / "items.parquet", pa.Table.from_pylist(items, schema=schema)
+    parts = (("prompt", 0), ("prompt", 1), ("right", 0), ("wrong", 0))
+    for language, story, (part, number) in product(LANGUAGES, STORIES, parts):
+        name = f"{language}.{story}.{part}.{number}.wav"
+        # 40 ms units fill each clip: joined ones are their sum.
+        wav = clip(list(name.encode()), 0.4, rate)
+        wav = np.stack([wav] * channels, axis=1)
+        soundfile.write(folder / name, wav, rate, subtype=subtype)
+        row = {"story_id": f"{story}.{part}", "sentence": number}
+        row |= {"language": language, "speaker": "alto"}
+        rows.append({**row, **entry(folder / name), "audio": name})
+    items = item_table(
+        item._replace(subset="all")
+        for item in items_of(STORIES, "sSC", "wrong", LANGUAGES)
     )
+    write_table(folder / "items.parquet", items)
     write_manifest(folder / "cloze.parquet", rows)
     return folder / "cloze.parquet", folder / "items.parquet"
 
@@ -105,29 +84,20 @@ def test_a_joined_file_is_the_prompt_and_the_ending(sources, joined):
     }
     assert len(rows) == len(manifest) == 4 + 4 * 4
     for item in pq.read_table(joined / "items.parquet").to_pylist():
-        prompt_language, language = (
-            item["prompt_language"],
-            item["ending_language"],
-        )
+        one, two = item["prompt_language"], item["ending_language"]
         story = item["item_id"]
         assert item["prompt"] == f"{story}.prompt"
         assert item["subset"] == "all"
-        prompt = [f"{prompt_language}.{story}.prompt.{n}.wav" for n in (0, 1)]
-        row = rows[item["prompt"], prompt_language]
-        expected = [samples(folder, name) for name in prompt]
-        np.testing.assert_array_equal(
-            samples(folder, row["audio"]), np.concatenate(expected)
-        )
+        prompt = [f"{one}.{story}.prompt.{n}.wav" for n in (0, 1)]
+        parts = {(item["prompt"], one): prompt}
         for side in ("right", "wrong"):
-            name = f"{story}.prompt@{prompt_language}+{story}.{side}"
-            assert item[side] == name
-            row = rows[name, language]
-            ending = samples(folder, f"{language}.{story}.{side}.0.wav")
-            np.testing.assert_array_equal(
-                samples(folder, row["audio"]),
-                np.concatenate([*expected, ending]),
-            )
-            assert row["speaker"] == "alto"
+            assert item[side] == f"{story}.prompt@{one}+{story}.{side}"
+            parts[item[side], two] = [*prompt, f"{two}.{story}.{side}.0.wav"]
+        for key, names in parts.items():
+            expected = [samples(folder, name) for name in names]
+            found = samples(folder, rows[key]["audio"])
+            np.testing.assert_array_equal(found, np.concatenate(expected))
+            assert rows[key]["speaker"] == "alto"
 
 
 def test_joined_audio_is_written_once(sources, joined):
@@ -216,26 +186,17 @@ def test_joined_endings_are_scored_as_if_apart(sources, joined, tmp_path):
     ):
         folder = tmp_path / endings
         extract(manifest, folder, LoudnessTokenizer())
-        results[endings] = evaluate_cloze(
-            model,
-            folder / "train",
-            items,
-            tmp_path / f"scores_{endings}",
-            endings=endings,
+        out = tmp_path / f"scores_{endings}"
+        found = evaluate_cloze(
+            model, folder / "train", items, out, endings=endings
         )
-    scores = {
-        endings: pq.read_table(tmp_path / f"scores_{endings}/scores.parquet")
-        for endings in results
-    }
-    for side in ("right", "wrong"):
-        one, other = (
-            scores[endings][f"{side}_ending_sum"].to_numpy()
-            for endings in results
-        )
+        results[endings] = found, pq.read_table(out / "scores.parquet")
+    (apart, scores), (together, others) = results.values()
+    for side in ("right_ending_sum", "wrong_ending_sum"):
+        one, other = scores[side].to_numpy(), others[side].to_numpy()
         np.testing.assert_allclose(one, other, atol=1e-4)
-    one, other = (results[endings]["records"] for endings in results)
-    assert one == other
-    assert len(one) >= 4
+    assert apart["records"] == together["records"]
+    assert len(apart["records"]) >= 4
 
 
 # The command line.
@@ -243,9 +204,8 @@ def test_joined_endings_are_scored_as_if_apart(sources, joined, tmp_path):
 
 def test_the_command_line_joins_and_reads(sources, tmp_path):
     out = tmp_path / "joined"
-    cloze_prepare.main(
-        ["join", *map(str, sources), "--output_folder", str(out)]
-    )
+    output = ["--output_folder", str(out)]
+    cloze_prepare.main(["join", *map(str, sources), *output])
     assert len(pq.read_table(out / "items.parquet")) == 8
     for part in ("correct", "incorrect"):
         path = tmp_path / "sSC" / f"0_a_{part}.wav"

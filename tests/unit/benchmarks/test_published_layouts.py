@@ -1,6 +1,7 @@
 """Layouts of published benchmarks, made small, and every way to break one."""
 
 import csv
+import itertools
 import shutil
 from unicodedata import normalize
 
@@ -10,11 +11,9 @@ import pytest
 import soundfile
 
 from speechbrain_slm.benchmarks import spoken_items
-from speechbrain_slm.benchmarks.spoken_items import Clip, write_prepared
+from speechbrain_slm.benchmarks.spoken_items import Clip, Item, write_prepared
 from speechbrain_slm.benchmarks.spoken_story_cloze import read_story_cloze
-from speechbrain_slm.benchmarks.utterance_pairs import (
-    read_utterance_pairs,
-)
+from speechbrain_slm.benchmarks.utterance_pairs import read_utterance_pairs
 from speechbrain_slm.benchmarks.zerospeech import read_zerospeech
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.utils.hashing import sha256_file
@@ -26,6 +25,7 @@ from speechbrain_slm.utils.tables import (
 )
 
 RATE = 8000
+TRIPLE = ("mutual", "correct", "incorrect")
 
 
 def write_wav(path, seconds=0.1, subtype="PCM_16", seed=0):
@@ -47,22 +47,10 @@ def prepared(folder, clips, items, max_seconds=None):
     """Write both tables, and read them as the next stages do."""
     write_prepared(folder, clips, items, max_seconds)
     languages = {clip.language for clip in clips}
-    manifest = read_manifest(folder / "speech.parquet", languages)
-    items = read_table(
-        folder / "items.parquet", ITEMS, ITEMS_KEY, ITEMS_EMPTY
-    ).to_pylist()
-    paths = dict(
-        zip(
-            zip(
-                manifest["story_id"].to_pylist(),
-                manifest["language"].to_pylist(),
-                strict=True,
-            ),
-            manifest["audio"].to_pylist(),
-            strict=True,
-        )
-    )
-    return manifest.to_pylist(), items, paths
+    rows = read_manifest(folder / "speech.parquet", languages).to_pylist()
+    items = read_table(folder / "items.parquet", ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    paths = {(row["story_id"], row["language"]): row["audio"] for row in rows}
+    return rows, items.to_pylist(), paths
 
 
 # Spoken StoryCloze.
@@ -70,87 +58,67 @@ def prepared(folder, clips, items, max_seconds=None):
 
 def test_pairs_are_matched_by_story(tmp_path):
     """Neither the index nor the order of the files says what is what."""
+    expected = {
+        "12": ["12_correct.wav", "12_incorrect.wav"],
+        "a_tale": ["3_a_tale_correct.wav", "7_a_tale_incorrect.wav"],
+        "b": ["0_b_correct.wav", "0_b_incorrect.wav"],
+    }
     folder = write_files(
-        tmp_path / "sSC",
-        "7_a_tale_incorrect.wav",
-        "3_a_tale_correct.wav",
-        "0_b_correct.wav",
-        "0_b_incorrect.wav",
-        "12_correct.wav",
-        "12_incorrect.wav",
+        tmp_path / "sSC", *sorted(itertools.chain(*expected.values()))
     )
     (folder / "0_b_correct.txt").touch()
     clips, items = read_story_cloze({"fr": folder}, "pairs", "sSC", "lea")
     rows, items, paths = prepared(tmp_path / "out", clips, items)
-    assert {row["speaker"] for row in rows} == {"lea"}
-    assert {row["sentence"] for row in rows} == {0}
-    assert [item["item_id"] for item in items] == ["12", "a_tale", "b"]
-    found = {
+    assert {(row["speaker"], row["sentence"]) for row in rows} == {("lea", 0)}
+    assert {
         item["item_id"]: [
             paths[item[side], "fr"].split("/")[-1]
             for side in ("right", "wrong")
         ]
         for item in items
-    }
-    assert found == {
-        "12": ["12_correct.wav", "12_incorrect.wav"],
-        "a_tale": ["3_a_tale_correct.wav", "7_a_tale_incorrect.wav"],
-        "b": ["0_b_correct.wav", "0_b_incorrect.wav"],
-    }
+    } == expected
     for item in items:
         assert item["prompt"] == ""
         assert item["prompt_language"] == item["ending_language"] == "fr"
 
 
 def test_triples_give_every_direction(tmp_path):
-    parts = ("mutual", "correct", "incorrect")
-    names = [f"{story}_{part}.wav" for story in ("x_1", "y") for part in parts]
+    names = [f"{story}_{part}.wav" for story in ("x_1", "y") for part in TRIPLE]
     folders = {
         language: write_files(tmp_path / language, *names)
         for language in ("en", "fr")
     }
     clips, items = read_story_cloze(folders, "triples", "sTC")
     rows, items, paths = prepared(tmp_path / "out", clips, items)
-    assert len(rows) == 12
-    assert len(items) == 8
+    assert (len(rows), len(items)) == (12, 8)
+    directions = set()
     for item in items:
-        for role, part in zip(("prompt", "right", "wrong"), parts, strict=True):
-            kind = "prompt" if role == "prompt" else "ending"
-            language = item[f"{kind}_language"]
-            path = folders[language] / f"{item['item_id']}_{part}.wav"
-            assert paths[item[role], language] == str(path)
-    directions = {
-        (item["prompt_language"], item["ending_language"]) for item in items
-    }
+        one, two = item["prompt_language"], item["ending_language"]
+        directions.add((one, two))
+        names = (
+            (item["prompt"], one),
+            (item["right"], two),
+            (item["wrong"], two),
+        )
+        for name, part in zip(names, TRIPLE, strict=True):
+            path = folders[name[1]] / f"{item['item_id']}_{part}.wav"
+            assert paths[name] == str(path)
     assert len(directions) == 4
+
+
+A = ["0_a_correct.wav", "0_a_incorrect.wav"]
 
 
 @pytest.mark.parametrize(
     ("layout", "names", "message"),
     [
-        (
-            "pairs",
-            ["0_a_correct.wav", "0_a_incorrect.wav", "1_b_correct.wav"],
-            "story 'b' has 1_b_correct.wav but no file that ends in _incorrect",
-        ),
-        (
-            "pairs",
-            ["0_a_correct.wav", "0_a_incorrect.wav", "4_a_correct.wav"],
-            "'a' stands twice: 0_a_correct.wav and 4_a_correct.wav",
-        ),
-        (
-            "pairs",
-            ["0_a_correct.wav", "0_a_incorrect.wav", "0_a_mutual.wav"],
-            "0_a_mutual.wav is of no story",
-        ),
+        ("pairs", [*A, "1_b_correct.wav"], "'b' has 1_b.* ends in _incorrect"),
+        ("pairs", [*A, "4_a_correct.wav"], "stands twice: 0_a_.* and 4_a_"),
+        ("pairs", [*A, "0_a_mutual.wav"], "0_a_mutual.wav is of no story"),
         ("pairs", ["_correct.wav"], "_correct.wav is of no story"),
         ("pairs", ["song.wav"], "song.wav is of no story"),
         ("pairs", ["a_right.flac"], "a_right.flac is of no story"),
-        (
-            "triples",
-            ["0_a_correct.wav", "0_a_incorrect.wav"],
-            "story '0_a' has .* but no file that ends in _mutual",
-        ),
+        ("triples", A, "story '0_a' has .* but no file that ends in _mutual"),
         ("pairs", [], "holds no .wav or .flac file"),
         ("quads", ["a_correct.wav"], "expected one of pairs, triples"),
     ],
@@ -163,11 +131,10 @@ def test_a_folder_that_is_no_story_cloze(tmp_path, layout, names, message):
 
 
 def test_a_story_that_one_language_lacks_is_named(tmp_path):
-    names = ["a_mutual.wav", "a_correct.wav", "a_incorrect.wav"]
-    more = [name.replace("a_", "b_") for name in names]
+    names = [f"{story}_{part}.wav" for story in "ab" for part in TRIPLE]
     folders = {
-        "en": write_files(tmp_path / "en", *names),
-        "fr": write_files(tmp_path / "fr", *names, *more),
+        "en": write_files(tmp_path / "en", *names[:3]),
+        "fr": write_files(tmp_path / "fr", *names),
     }
     with pytest.raises(ValueError, match=r"fr: story 'b' is not in .*en"):
         read_story_cloze(folders, "triples", "sSC")
@@ -177,7 +144,7 @@ def test_a_story_that_one_language_lacks_is_named(tmp_path):
 
 def test_stories_are_told_from_what_a_system_leaves(tmp_path):
     """Hidden files are no stories, and a name is one in either Unicode form."""
-    names = [f"Zo\u00eb_{part}.wav" for part in ("correct", "incorrect")]
+    names = [f"Zo\u00eb_{part}.wav" for part in TRIPLE[1:]]
     folders = {
         "en": write_files(tmp_path / "en", *names),
         "fr": write_files(
@@ -186,8 +153,8 @@ def test_stories_are_told_from_what_a_system_leaves(tmp_path):
     }
     (tmp_path / "en" / f"._{names[0]}").write_bytes(b"\0\5\x16\7")
     clips, _ = read_story_cloze(folders, "pairs", "sSC")
-    stories = {clip.story_id for clip in clips}
     assert len(clips) == 4
+    stories = {clip.story_id for clip in clips}
     assert stories == {"sSC.Zo\u00eb.correct", "sSC.Zo\u00eb.incorrect"}
 
 
@@ -196,15 +163,12 @@ def test_stories_are_told_from_what_a_system_leaves(tmp_path):
 
 def test_manifest_and_items_are_of_one_run(tmp_path, monkeypatch):
     """A run that fails between the two leaves those of the run before."""
-    names = ["a_correct.wav", "a_incorrect.wav"]
-    found = read_story_cloze(
-        {"en": write_files(tmp_path / "in", *names)}, "pairs", "sSC"
-    )
+    folder = write_files(tmp_path / "in", "a_correct.wav", "a_incorrect.wav")
+    clips, items = read_story_cloze({"en": folder}, "pairs", "sSC")
     out = tmp_path / "out"
-    write_prepared(out, *found)
+    write_prepared(out, clips, items)
     before = {path: path.read_bytes() for path in out.glob("*.parquet")}
     assert len(before) == 2
-    clips = [c._replace(speaker="tim") for c in found[0]]
     real = spoken_items.write_table
 
     def fails(path, table):
@@ -214,55 +178,52 @@ def test_manifest_and_items_are_of_one_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(spoken_items, "write_table", fails)
     with pytest.raises(OSError, match="the disk is gone"):
-        write_prepared(out, clips, found[1])
+        write_prepared(out, [c._replace(speaker="tim") for c in clips], items)
     assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
 def test_long_files_are_cropped_into_copies(tmp_path, subtype):
     source = tmp_path / "in"
-    write_wav(source / "0_a_correct.wav", 0.5, subtype)
-    write_wav(source / "0_a_incorrect.wav", 0.2, subtype)
-    before = sha256_file(source / "0_a_correct.wav")
-    clips, items = read_story_cloze({"en": source}, "pairs", "sSC")
-    rows, _, paths = prepared(tmp_path / "out", clips, items, 0.25)
-    notes = pq.read_table(tmp_path / "out/speech.parquet")["note"]
-    assert notes.to_pylist() == [
-        "the first 2000 of 4000 samples of "
-        f"{(source / '0_a_correct.wav').resolve()}",
+    long = write_wav(source / "0_a_correct.wav", 0.5, subtype)
+    short = write_wav(source / "0_a_incorrect.wav", 0.2, subtype)
+    before = sha256_file(long)
+    found = read_story_cloze({"en": source}, "pairs", "sSC")
+    rows, _, paths = prepared(tmp_path / "out", *found, 0.25)
+    notes = pq.read_table(tmp_path / "out/speech.parquet")["note"].to_pylist()
+    assert notes == [
+        f"the first 2000 of 4000 samples of {long.resolve()}",
         "",
     ]
     cropped = paths["sSC.a.correct", "en"]
     assert str(tmp_path / "out/audio") in cropped
-    whole, _ = soundfile.read(source / "0_a_correct.wav")
     part, rate = soundfile.read(cropped)
-    assert rate == RATE
-    np.testing.assert_array_equal(part, whole[:2000])
-    assert rows[0]["num_samples"] == 2000
-    assert rows[0]["sha256"] == sha256_file(cropped)
-    assert paths["sSC.a.incorrect", "en"] == str(source / "0_a_incorrect.wav")
-    assert sha256_file(source / "0_a_correct.wav") == before
+    np.testing.assert_array_equal(part, soundfile.read(long)[0][:2000])
+    entry = rate, rows[0]["num_samples"], rows[0]["sha256"]
+    assert entry == (RATE, 2000, sha256_file(cropped))
+    assert paths["sSC.a.incorrect", "en"] == str(short)
+    assert sha256_file(long) == before
 
 
 def test_audio_that_is_none_is_named(tmp_path):
-    item = {name: "x" for name in ITEMS.names}
-    gone = Clip("a", "en", "lea", tmp_path / "gone.wav")
-    with pytest.raises(FileNotFoundError, match=r"gone.wav does not exist"):
-        write_prepared(tmp_path, [gone], [item])
     (tmp_path / "text.wav").write_text("no audio")
-    text = Clip("a", "en", "lea", tmp_path / "text.wav")
-    with pytest.raises(ValueError, match=r"text.wav cannot be read as audio"):
-        write_prepared(tmp_path, [text], [item])
-    empty = Clip("a", "en", "lea", write_wav(tmp_path / "empty.wav", 0))
-    with pytest.raises(ValueError, match=r"empty.wav .*holds no sample"):
-        write_prepared(tmp_path, [empty], [item])
-    with pytest.raises(ValueError, match=r"stands 2 times: .*gone.*text"):
-        write_prepared(tmp_path, [gone, text], [item])
+    write_wav(tmp_path / "empty.wav", 0)
+    write_wav(tmp_path / "good.wav")
+    for names, message in (
+        ("gone", r"gone.wav does not exist"),
+        ("text", r"text.wav cannot be read as audio"),
+        ("empty", r"empty.wav .*holds no sample"),
+        ("gone text", r"stands 2 times: .*gone.*text"),
+        ("good", "max_seconds is 0"),
+    ):
+        clips = [
+            Clip("a", "en", "lea", tmp_path / f"{name}.wav")
+            for name in names.split()
+        ]
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            write_prepared(tmp_path, clips, [Item(*"abcdefg")], 0)
     with pytest.raises(ValueError, match="no item"):
-        write_prepared(tmp_path, [gone], [])
-    good = Clip("a", "en", "lea", write_wav(tmp_path / "good.wav"))
-    with pytest.raises(ValueError, match="max_seconds is 0"):
-        write_prepared(tmp_path, [good], [item], max_seconds=0)
+        write_prepared(tmp_path, clips, [])
     assert not list(tmp_path.glob("*.parquet"))
 
 
@@ -318,18 +279,17 @@ def syntactic(folder):
     )
 
 
+def sides(items):
+    names = ("right", "wrong", "group", "subset")
+    return {tuple(item[name] for name in names) for item in items}
+
+
 def test_swuggy(tmp_path):
     clips, items = read_zerospeech(lexical(tmp_path / "lexical/dev"), "sWUGGY")
     rows, items, paths = prepared(tmp_path / "out", clips, items)
-    assert {row["language"] for row in rows} == {"en"}
-    speakers = {row["story_id"]: row["speaker"] for row in rows}
-    assert speakers["sWUGGY.aa"] == "A"
-    assert speakers["sWUGGY.cc"] == "B"
-    found = {
-        (item["right"], item["wrong"], item["group"], item["subset"])
-        for item in items
-    }
-    assert found == {
+    speakers = {(r["language"], r["story_id"], r["speaker"]) for r in rows}
+    assert {("en", "sWUGGY.aa", "A"), ("en", "sWUGGY.cc", "B")} < speakers
+    assert sides(items) == {
         ("sWUGGY.dd", "sWUGGY.aa", "1", "in-vocabulary"),
         ("sWUGGY.cc", "sWUGGY.ff", "1", "in-vocabulary"),
         ("sWUGGY.bb", "sWUGGY.ee", "2", "out-of-vocabulary"),
@@ -342,11 +302,7 @@ def test_swuggy(tmp_path):
 def test_sblimp(tmp_path):
     clips, items = read_zerospeech(syntactic(tmp_path / "dev"), "sBLIMP")
     _, items, _ = prepared(tmp_path / "out", clips, items)
-    found = {
-        (item["right"], item["wrong"], item["group"], item["subset"])
-        for item in items
-    }
-    assert found == {
+    assert sides(items) == {
         ("sBLIMP.s1", "sBLIMP.s4", "agreement/plural/5", "agreement"),
         ("sBLIMP.s3", "sBLIMP.s2", "binding/gender/5", "binding"),
     }
@@ -365,22 +321,10 @@ def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (
-            "frequency",
-            "count",
-            r"missing column\(s\) frequency; found id, filename",
-        ),
+        ("frequency", "count", r"missing column\(s\) frequency; found id, fi"),
         ("2,hh,B,0,tapir,T EY P ER,4,1\n", "", "hh.wav .* stand in no row"),
-        (
-            "hh,B",
-            "hh,C",
-            "id '2', voice 'B' has a wrong file .gg. and no right",
-        ),
-        (
-            "ff,B",
-            "ff,C",
-            "id '1', voice 'B' has a right file .cc. and no wrong",
-        ),
+        ("hh,B", "hh,C", "id '2', voice 'B' has a wrong file .gg. and no rig"),
+        ("ff,B", "ff,C", "id '1', voice 'B' has a right file .cc. and no wro"),
         ("2,hh", "2,bb", "key.* stand more than once.*bb"),
         ("bb,A", "bb,", "column 'voice' is empty"),
         (",4,1\n2,ee", ",4,2\n2,ee", "row 3: correct is '2'; expected 1"),
@@ -411,8 +355,7 @@ def test_zerospeech_files_that_are_not_there(tmp_path):
     assert "stage" not in str(caught.value)
     with pytest.raises(ValueError, match="expected one of sWUGGY, sBLIMP"):
         read_zerospeech(folder, "sSIMI")
-    with open(folder / "gold.csv", "w", encoding="utf-8") as file:
-        file.write(",".join(LEXICAL) + "\n")
+    (folder / "gold.csv").write_text(",".join(LEXICAL) + "\n")
     with pytest.raises(ValueError, match="has no row"):
         read_zerospeech(folder, "sWUGGY")
 

@@ -84,16 +84,10 @@ def test_voices_of_a_pair_count_once(results):
         for record in results["records"]
         if record["scoring"] == "whole_mean"
     }
-    assert {metric: record["n"] for metric, record in records.items()} == {
-        "sWUGGY": 10,
-        "sBLIMP": 10,
-        "CSZS": 6,
-    }
+    counts = {one: (r["n"], r["direction"]) for one, r in records.items()}
+    assert counts.pop("CSZS") == (6, "fr-en")
+    assert counts == dict.fromkeys(("sWUGGY", "sBLIMP"), (10, "en"))
     assert len(scores) == 20 + 10 + 6
-    assert {record["direction"] for record in records.values()} == {
-        "en",
-        "fr-en",
-    }
     words = scores.filter(pc.equal(scores["benchmark"], "sWUGGY"))
     voices = words.group_by("group").aggregate([("whole_mean", "mean")])
     mean = pc.mean(voices["whole_mean_mean"]).as_py()

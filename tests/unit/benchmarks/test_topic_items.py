@@ -62,24 +62,25 @@ def test_prompts_and_endings_are_those_of_the_stories(tmp_path):
     assert len(items) == 12 * 4
     for item in items:
         assert set(item) == set(ITEMS.names)
-        number = int(item["item_id"][1:])
-        language = item["ending_language"]
-        prompt = speech[item["prompt"], item["prompt_language"]]
-        assert [row["sha256"] for row in prompt] == [
-            f"{number}-{sentence}-{item['prompt_language']}"
-            for sentence in range(2)
+        number = item["item_id"][1:]
+        one, two = item["prompt_language"], item["ending_language"]
+        prompt = speech[item["prompt"], one]
+        (right,), (wrong,) = (
+            speech[item["right"], two],
+            speech[item["wrong"], two],
+        )
+        sums = [row["sha256"] for row in [*prompt, right]]
+        assert sums == [
+            f"{number}-0-{one}",
+            f"{number}-1-{one}",
+            f"{number}-2-{two}",
         ]
-        (right,) = speech[item["right"], language]
-        (wrong,) = speech[item["wrong"], language]
-        assert right["sha256"] == f"{number}-2-{language}"
         other, sentence, spoken = wrong["sha256"].split("-")
-        assert int(other) != number
-        assert (sentence, spoken) == ("2", language)
+        assert other != number
+        assert (sentence, spoken) == ("2", two)
         # No voice gives the answer, and no direction has another ending.
         assert wrong["speaker"] == right["speaker"] == prompt[0]["speaker"]
-        assert wrong["audio"] == str(
-            tmp_path / f"in/audio/{wrong['sha256']}.wav"
-        )
+        assert wrong["audio"] == f"{tmp_path}/in/audio/{wrong['sha256']}.wav"
     endings = {
         (item["item_id"], speech[item["wrong"], "en"][0]["sha256"])
         for item in items
