@@ -26,6 +26,23 @@ from speechbrain_slm.utils.ledger import ELSEWHERE, TOO_FEW
 from speechbrain_slm.utils.store_format import read_tables
 
 
+def sha256(name):
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+@pytest.fixture
+def table(tmp_path):
+    return read_manifest(write_corpus(tmp_path), ["en", "fr"])
+
+
+@pytest.fixture
+def kept(table, tmp_path):
+    """What is left of a manifest of which nothing is lost."""
+    utterances = tmp_path / "utterances"
+    extract_utterances([table], LoudnessTokenizer(), utterances)
+    return leave_out_rejects({"train": table}, utterances, tmp_path, 0)
+
+
 def stored(folder):
     """Return a store's sentences as {(story, language): [[unit, ...], ...]}."""
     _, tables = read_tables(folder)
@@ -84,35 +101,23 @@ def test_story_that_several_tell_has_no_speaker(tmp_path):
     assert "" in speakers.values()
 
 
-def test_order_of_rows_inside_a_story_does_not_count(tmp_path):
-    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
-    tokenizer = LoudnessTokenizer()
-    extract_utterances([table], tokenizer, tmp_path / "utterances")
+def test_order_of_rows_inside_a_story_does_not_count(table, kept, tmp_path):
     mixed = table.sort_by(
         [("sentence", "descending"), ("language", "ascending")]
     )
-    for name, rows in (("a", table), ("b", mixed)):
-        kept = leave_out_rejects(
-            {name: rows}, tmp_path / "utterances", tmp_path, 0
-        )
-        assemble_stores(kept, tokenizer, tmp_path)
-    assert stored(tmp_path / "a") == stored(tmp_path / "b")
+    mixed = leave_out_rejects(
+        {"mixed": mixed}, tmp_path / "utterances", tmp_path, 0
+    )
+    assemble_stores(kept | mixed, LoudnessTokenizer(), tmp_path)
+    assert stored(tmp_path / "train") == stored(tmp_path / "mixed")
 
 
-def test_another_cut_into_as_many_shards_is_refused(tmp_path):
+def test_another_cut_into_as_many_shards_is_refused(kept, tmp_path):
     """Shard 0 of 4 stories, then shards of 5 from 5 on, would lack one."""
-    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
-    tokenizer, utterances = LoudnessTokenizer(), tmp_path / "utterances"
-    extract_utterances([table], tokenizer, utterances)
-    kept = leave_out_rejects({"train": table}, utterances, tmp_path, 0)
 
-    def assemble(stories_per_shard):
-        assemble_stores(
-            kept,
-            tokenizer,
-            tmp_path,
-            stories_per_shard=stories_per_shard,
-        )
+    def assemble(size):
+        tokenizer = LoudnessTokenizer()
+        assemble_stores(kept, tokenizer, tmp_path, stories_per_shard=size)
         return digests(tmp_path / "train")
 
     whole = assemble(4)
@@ -123,13 +128,10 @@ def test_another_cut_into_as_many_shards_is_refused(tmp_path):
     assert assemble(4) == whole
 
 
-def test_pieces_of_the_store_decode_to_its_units(tmp_path):
-    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
-    tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
-    extract_utterances([table], tokenizer, folder)
-    utterances = read_utterances(folder)
+def test_pieces_of_the_store_decode_to_its_units(table, kept, tmp_path):
+    tokenizer = LoudnessTokenizer()
+    utterances = read_utterances(tmp_path / "utterances")
     bpe = UnitBPE.fit(describe(tokenizer), utterances["units"].to_pylist(), 30)
-    kept = leave_out_rejects({"train": table}, folder, tmp_path, 0)
     assemble_stores(kept, tokenizer, tmp_path, bpe)
     decoded = {
         key: [bpe.decode(pieces).tolist() for pieces in sentences]
@@ -139,10 +141,6 @@ def test_pieces_of_the_store_decode_to_its_units(tmp_path):
     info, _ = read_tables(tmp_path / "train")
     assert info["tokenizer"]["identity"] == bpe.identity
     assert info["tokenizer"]["vocabulary_size"] == 30
-
-
-def sha256(name):
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def test_dropped_sentences_go_in_all_languages(tmp_path):
@@ -162,9 +160,8 @@ def test_dropped_sentences_go_in_all_languages(tmp_path):
     ]
     bad = ("s1fr", "t0de", "t1en")
     encoded = [
-        {**row, "units": [1], "note": "", "reason": "bad"}
-        if row["audio"] in bad
-        else {**row, "units": [1], "note": "", "reason": ""}
+        row
+        | {"units": [1], "note": "", "reason": "bad" * (row["audio"] in bad)}
         for row in reversed(rows)
     ]
     names = [row["audio"] for row in encoded]
@@ -200,26 +197,15 @@ def test_split_of_which_nothing_is_left_is_refused(tmp_path):
         )
 
 
-def test_stores_are_of_the_utterances_that_were_looked_through(tmp_path):
+def test_stores_are_of_the_utterances_that_were_looked_through(
+    table, kept, tmp_path
+):
     """An array job may publish more of them before the stores are made."""
-    table = read_manifest(write_corpus(tmp_path), ["en", "fr"])
-    tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
-    extract_utterances([table], tokenizer, folder)
-    kept = leave_out_rejects({"train": table}, folder, tmp_path, 0)
-    others = pa.record_batch(
-        [
-            [sha256(f"other {number}") for number in range(40)],
-            ["en"] * 40,
-            [9] * 40,
-            [16000] * 40,
-            [[7]] * 40,
-            [""] * 40,
-            [""] * 40,
-        ],
-        schema=SCHEMA,
-    )
+    folder = tmp_path / "utterances"
     for number in range(40):
-        write_utterances(folder, others.slice(number, 1))
-    assemble_stores(kept, tokenizer, tmp_path)
+        row = [sha256(f"other {number}"), "en", 9, 16000, [7], "", ""]
+        other = pa.record_batch([[value] for value in row], schema=SCHEMA)
+        write_utterances(folder, other)
+    assemble_stores(kept, LoudnessTokenizer(), tmp_path)
     utterances = read_utterances(folder)
     assert stored(tmp_path / "train") == expected(table, utterances)
