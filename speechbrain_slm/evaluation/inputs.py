@@ -11,6 +11,7 @@ import numpy as np
 
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.schema import MAPPING, check_shape, read_shaped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,17 +21,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def unchanged(path: str | Path) -> Iterator[str | None]:
-    """Read a file and say what it is: what is read is what is named.
-
-    Yields
-    ------
-    Its SHA-256; the block reads it.
-
-    Raises
-    ------
-    ValueError
-        If it was replaced or written to meanwhile.
-    """
+    """Yield a file's SHA-256 and refuse it if it changes while it is read."""
     path = as_stored(path)
     # Whoever reads it says what is wrong with one that is no file.
     before = sha256_file(path) if path.is_file() else None
@@ -69,6 +60,29 @@ def examine(
             )
     stored = {"tokenizer": store.identity, "units": store.info["identity"]}
     return model, {**model, **stored}
+
+
+def read_report(
+    path: Path, form: str, version: int, shape: dict, recipe: str
+) -> dict:
+    """Read what an evaluation says of itself, in the shape that it writes."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; run the {recipe} recipe to its end first"
+        )
+    content: dict = read_shaped(path, MAPPING)
+    if content.get("format") != form:
+        raise ValueError(
+            f"{path} is not what the {recipe} recipe writes; give the folder "
+            "of its output"
+        )
+    if content.get("version") != version:
+        raise ValueError(
+            f"{path} is of version {content.get('version')}; expected version "
+            f"{version}. Evaluate again with this version of the recipe."
+        )
+    check_shape(content, shape, path)
+    return content
 
 
 def check_evaluating(model: PreTrainedModel, batch_tokens: int) -> None:

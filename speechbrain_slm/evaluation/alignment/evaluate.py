@@ -109,7 +109,8 @@ def evaluate_alignment(
         return finished if is_main() else None
     model, units = load_speech_lm(model_folder, model_identity)
     pooler = StatePooler(
-        model.to(device),
+        # transformers' wrapper of it hides that it is bound.
+        model.to(device),  # type: ignore[arg-type]
         *(units["vocabulary_size"], units["boundary"], units["language_tags"]),
         *(poolings, batch_tokens),
     )

@@ -17,21 +17,10 @@ def draw_alignment(
     path: str | Path,
     languages: Sequence[str] | None = None,
 ) -> None:
-    """Draw the alignment of runs over the layers.
+    """Draw the alignment of runs (name -> content) over the layers.
 
     Rows are measures and columns poolings; a run has a colour, a voice a line
-    style. Bands are 95 % intervals.
-
-    Arguments
-    ---------
-    runs : Name -> content of ``alignment.json``.
-    languages : Source and target; by default the first two.
-
-    Raises
-    ------
-    ValueError
-        If the runs were not measured on the same pairs, or not on these
-        languages.
+    style. Bands are 95 % intervals. ``languages`` are source and target.
     """
     # Not pyplot, which keeps figures and asks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

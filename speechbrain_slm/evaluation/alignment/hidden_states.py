@@ -60,10 +60,8 @@ class StatePooler:
     Arguments
     ---------
     model : A causal LM in eval mode.
-    vocabulary_size : Units are in ``[0, vocabulary_size)``.
     boundary : The symbol that begins a story.
-    language_tags
-        Language -> its symbol, of a model that was trained with tags.
+    language_tags : Language -> its symbol, where training had tags.
     poolings : Of ``POOLINGS``.
     batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
@@ -114,13 +112,6 @@ class StatePooler:
         Returns
         -------
         float32 ``[N, poolings, L + 1, D]``, in the order of the sequences.
-
-        Raises
-        ------
-        ValueError
-            If a sequence is empty, holds a unit outside the vocabulary, is
-            longer than the model's context or of a language without a tag, or
-            a state is not finite. The message names the sequence.
         """
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]

@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from speechbrain_slm.evaluation.inputs import read_report
 from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.schema import (
     COUNT,
     FLAG,
-    MAPPING,
     NUMBER,
     TEXT,
-    check_shape,
-    read_shaped,
     whole,
 )
 from speechbrain_slm.utils.tables import markdown_row
@@ -68,30 +66,9 @@ _REASONS = {
 
 
 def read_alignment(folder: str | Path) -> dict:
-    """Return the content of ``alignment.json``.
-
-    Arguments
-    ---------
-    folder : The output folder of the alignment recipe.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If it is not there, damaged, or of another format, version or shape.
-    """
+    """Return the content of ``alignment.json`` in a recipe's folder."""
     path = Path(folder) / ALIGNMENT_JSON
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; run the alignment recipe to its end first"
-        )
-    results: dict = read_shaped(path, MAPPING)
-    found = (results.get("format"), results.get("version"))
-    if found != (FORMAT, VERSION):
-        raise ValueError(
-            f"{path}: format and version are {found}, expected "
-            f"{(FORMAT, VERSION)}; evaluate again"
-        )
-    check_shape(results, _SHAPE, path)
+    results = read_report(path, FORMAT, VERSION, _SHAPE, "alignment")
     pairs = [pair["languages"] for pair in results["languages"]]
     if not results["records"] or any(len(pair) != 2 for pair in pairs):
         raise ValueError(
@@ -102,12 +79,7 @@ def read_alignment(folder: str | Path) -> dict:
 
 
 def check_comparable(runs: dict[str, dict]) -> None:
-    """Refuse runs that were not measured on the same pairs.
-
-    Arguments
-    ---------
-    runs : Name -> content of ``alignment.json``.
-    """
+    """Refuse runs (name -> content) not measured on the same pairs."""
     (first, expected), *others = runs.items()
     for name, results in others:
         lines = difference(
@@ -123,11 +95,6 @@ def check_comparable(runs: dict[str, dict]) -> None:
 
 def pairs_line(summary: dict, level: str) -> str:
     """Say how much of a store two languages are compared on.
-
-    Arguments
-    ---------
-    summary : Of :func:`parallel_pairs`.
-    level : ``sentence`` or ``story``.
 
     Example
     -------
@@ -167,12 +134,6 @@ def alignment_table(
     ---------
     runs : Name -> content of ``alignment.json``.
     languages : Source and target; by default every pair that was evaluated.
-
-    Raises
-    ------
-    ValueError
-        If the runs were not measured on the same pairs, or not with this
-        pooling and these languages.
     """
     check_comparable(runs)
     lines = [
@@ -229,13 +190,7 @@ def _row(languages: str, name: str, record: dict) -> str:
 
 
 def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:
-    """Return the records of a pair of languages.
-
-    Arguments
-    ---------
-    results : The content of ``alignment.json``.
-    languages : Source and target; by default the first two.
-    """
+    """Return the records of a pair of languages; by default the first."""
     pairs = [summary["languages"] for summary in results["languages"]]
     pair = list(languages or pairs[0])
     chosen = [

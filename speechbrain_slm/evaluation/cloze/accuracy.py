@@ -23,14 +23,10 @@ def direction_of(prompt_language: str, ending_language: str) -> str:
 
 
 def split_scores(scores: pa.Table) -> dict[tuple[str, str], pa.Table]:
-    """Split a table of scores by benchmark and direction.
+    """Split scores by (benchmark, direction), the rows in their order.
 
-    Returns
-    -------
-    (benchmark, direction) -> its rows in their order. A benchmark's
-    monolingual directions come first; ``cross_lingual``, all rows of the
-    directions that change the language, comes last, and is absent where there
-    is none.
+    A benchmark's monolingual directions come first; ``cross_lingual``, all
+    rows of the directions that change the language, last, where there are any.
     """
     names = ("benchmark", "prompt_language", "ending_language")
     columns = (scores[name].to_pylist() for name in names)
@@ -55,34 +51,11 @@ def conventions_of(scores: pa.Table) -> list[str]:
 
 
 def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
-    """Return what each group of items scored.
+    """Return what each group of items of one benchmark scored, float64 [N].
 
     Items of a group (several voices of one pair of words, say) are not
     independent and count once: their credits are averaged in each direction
-    first, then over the directions.
-
-    Arguments
-    ---------
-    cell : Rows of one benchmark, with ``group`` and the credits ``convention``.
-
-    Returns
-    -------
-    Float64 [groups], in the order of the groups' names.
-
-    Example
-    -------
-    >>> import pyarrow as pa
-    >>> row = {"prompt_language": "en", "ending_language": "en"}
-    >>> credits = {"house": (1.0, 0.0), "mouse": (1.0,)}
-    >>> cell = pa.Table.from_pylist(
-    ...     [
-    ...         {**row, "group": group, "ending_sum": credit}
-    ...         for group, voices in credits.items()
-    ...         for credit in voices
-    ...     ]
-    ... )
-    >>> group_credits(cell, "ending_sum").tolist()
-    [0.5, 1.0]
+    first, then over the directions. Groups stand in the order of their names.
     """
     group, groups = _codes(cell["group"])
     prompt, _ = _codes(cell["prompt_language"])
@@ -109,14 +82,10 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
 def summarise(
     scores: pa.Table, seed: int
 ) -> tuple[list[dict], list[dict], list[dict]]:
-    """Turn the scores of items into accuracies.
+    """Turn the content of ``scores.parquet`` into accuracies.
 
     Arguments
     ---------
-    scores
-        One row an item: the columns of ``utils.tables.ITEMS_KEY``, ``group``,
-        ``subset`` and, for each convention, ``right_<convention>``,
-        ``wrong_<convention>`` and the credit ``<convention>``.
     seed
         Of the bootstrap. Each interval is drawn anew from it, so it depends
         on nothing but its own credits.
@@ -124,11 +93,9 @@ def summarise(
     Returns
     -------
     records
-        One a metric, direction and convention (``metric``, ``direction``,
-        ``scoring``, ``n``, ``ties``, ``chance`` and what
-        :func:`accuracy_of` returns), monolingual directions first. ``n``
-        counts groups; ``items`` is there where it differs. ``ties`` counts
-        items of equal scores, whatever credit a tie gets.
+        One a metric, direction and convention, monolingual directions first.
+        ``n`` counts groups; ``items`` is there where it differs. ``ties``
+        counts items of equal scores, whatever credit a tie gets.
     cross_lingual
         The same over all cross-lingual directions. A group's credit is the
         mean over its directions, and it counts once, because the directions
@@ -177,14 +144,10 @@ def _records(
 
 
 def accuracy_of(credits: np.ndarray, seed: int) -> dict[str, float]:
-    """Return an accuracy and its 95 % intervals, in percent.
+    """Return the mean of credits and its 95 % intervals, in percent.
 
     ``ci_low`` and ``ci_high`` are Wilson's, ``bootstrap_low`` and
     ``bootstrap_high`` are resampled.
-
-    Arguments
-    ---------
-    credits : One a group, in [0, 1].
     """
     wilson = wilson_interval(float(credits.sum()), len(credits))
     bootstrap = bootstrap_interval(credits, seed)
@@ -198,12 +161,7 @@ def accuracy_of(credits: np.ndarray, seed: int) -> dict[str, float]:
 
 
 def results_table(results: dict) -> str:
-    """Lay out the accuracies under the main convention for a log.
-
-    Arguments
-    ---------
-    results : The content of ``results.json``.
-    """
+    """Lay out ``results.json`` under its main convention, for a log."""
     rows = [
         (
             record["metric"],

@@ -50,13 +50,6 @@ def read_run(argument: str) -> Run:
         ``NAME=DIR[+DIR...][,DIR[+DIR...]...]``: a plus joins folders with
         different benchmarks of one model, a comma separates models that
         differ in their seed.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the argument or a folder is not as it should be, a benchmark
-        stands in two joined folders, joined folders are of different models,
-        or two seeds are of the same model or of different benchmarks.
     """
     name, _, folders = argument.partition("=")
     seeds = [seed.split("+") for seed in folders.split(",")]
@@ -118,12 +111,6 @@ def check_comparable(runs: list[Run], scoring: str | None = None) -> None:
     scoring
         The convention to be compared; by default the one that each
         ``results.json`` names, which then has to be the same.
-
-    Raises
-    ------
-    ValueError
-        If two have one name, or a benchmark that both have differs in what
-        ``COMPARABLE`` names or in its items.
     """
     names = [run.name for run in runs]
     if len(set(names)) < len(names):

@@ -91,7 +91,8 @@ def evaluate_cloze(
         return finished
     model, units = load_speech_lm(model_folder, model_identity)
     scorer = LikelihoodScorer(
-        model.to(device),
+        # transformers' wrapper of it hides that it is bound.
+        model.to(device),  # type: ignore[arg-type]
         *(units["vocabulary_size"], units["boundary"], batch_tokens),
         *(convention["start"], convention["score_end"]),
         *(units["language_tags"], share_prompts),

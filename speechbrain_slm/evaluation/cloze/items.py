@@ -35,26 +35,11 @@ TOO_LONG = ("refuse", "truncate")
 
 
 def read_items(path: str | Path) -> pa.Table:
-    """Read a table of items.
+    """Read a table of items: the columns of ``utils.tables.ITEMS``, and two.
 
-    Arguments
-    ---------
-    path
-        A Parquet or CSV file with the columns of ``utils.tables.ITEMS``.
-        Two more are read where they are there: ``group`` (items of one
-        benchmark and direction that count once, such as the voices of a
-        pair of words) and ``subset`` (accuracies are given for each, too).
-
-    Returns
-    -------
-    The columns of ``ITEMS``, ``group`` (the item itself where it has
-    none) and ``subset`` (``""`` where it has none).
-
-    Raises
-    ------
-    ValueError
-        If there is no item, the right and the wrong ending of one are the
-        same story, or the table is not what :func:`read_table` expects.
+    ``group``: items of one benchmark and direction that count once, such as
+    the voices of a pair of words; the item itself where the table has none.
+    ``subset``: accuracies are given for each, too; ``""`` where it has none.
     """
     table = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY, ITEMS_OPTIONAL)
     if not len(table):
@@ -86,25 +71,16 @@ def name_of(row: dict) -> str:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The distinct (prompt, ending) pairs of N items.
+    """The distinct (prompt, ending) pairs of N items."""
 
-    Arguments
-    ---------
-    pairs
-        ``(prompt, ending)``, integer arrays with language tags where the
-        model has them; pairs of one prompt stand together.
-    names : What to call each in a message: the first item that has it.
-    index : ``right`` and ``wrong`` -> which pair each item has, int64 [N].
-    truncated : Whether an item's prompt was cut at its beginning, bool [N].
-    changed
-        Whether a prompt's own units differ from those that it has together
-        with an ending, bool [N]; False where endings are units of their own.
-    """
-
+    # With language tags where the model has them; those of one prompt stand
+    # together.
     pairs: list[tuple[np.ndarray, np.ndarray]]
-    names: list[str]
-    index: dict[str, np.ndarray]
-    truncated: np.ndarray
+    names: list[str]  # for messages: the first item that has the pair
+    index: dict[str, np.ndarray]  # right, wrong -> each item's pair, int64 [N]
+    truncated: np.ndarray  # whether a prompt was cut at its beginning, bool [N]
+    # Whether a prompt's own units differ from those that it has together with
+    # an ending, bool [N]; False where endings are units of their own.
     changed: np.ndarray
 
 

@@ -46,13 +46,8 @@ def prefix_attention(
 
     Arguments
     ---------
-    query : ``[1, heads, T, head_dim]``.
-    key, value : ``[1, key_value_heads, T, head_dim]``.
+    query, key, value : ``[1, (key-value) heads, T, head_dim]``.
     attention_mask : Not used: the batch says what attends to what.
-
-    Returns
-    -------
-    ``[1, T, heads, head_dim]``, and no attention weights.
     """
     batch = _batch.get()
     window = kwargs.get("sliding_window")
@@ -97,12 +92,6 @@ def check_model(model: PreTrainedModel) -> None:
 
     An ending behind another one must get the logits that it gets in the plain
     model directly behind the prompt; this is tried on a few symbols.
-
-    Raises
-    ------
-    ValueError
-        If its attention cannot be replaced, positions cannot be given to it,
-        a layer is something else than attention, or the trial fails.
 
     Example
     -------
@@ -156,13 +145,7 @@ def _trial(model):
 
 @torch.inference_mode()
 def run_batch(model: PreTrainedModel, batch: Batch, **arguments: Any) -> Any:
-    """Let a model compute a batch; restore its attention after.
-
-    Arguments
-    ---------
-    model : One that :func:`check_model` accepts.
-    **arguments : Of the model, whose output is returned.
-    """
+    """Return a model's output for a batch; restore its attention after."""
     before = model.config._attn_implementation
     # transformers hands a mask of four dimensions on as it is. A layer that
     # went around our attention would add it, and show NaN at once.

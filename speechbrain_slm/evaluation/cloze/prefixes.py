@@ -24,17 +24,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass
 class Row:
-    """A prompt and some of the endings that follow it.
-
-    Arguments
-    ---------
-    prompt : Symbols from the first one on, int64 [P].
-    endings : Symbols of each ending, int64.
-    members : Which of the caller's sequences each ending stands for.
-    """
+    """A prompt and some of the endings that follow it, int64 symbols."""
 
     prompt: np.ndarray
     endings: list[np.ndarray] = field(default_factory=list)
+    # Which of the caller's sequences each ending stands for.
     members: list[list[int]] = field(default_factory=list)
 
     @property
@@ -48,17 +42,14 @@ def make_rows(
 ) -> tuple[list[Row], list[int]]:
     """Put the sequences that begin with one prompt into rows.
 
+    Returns the rows, in an order that does not depend on that of the
+    sequences, and which sequences are alone with their prompt.
+
     Arguments
     ---------
-    sequences : Symbols, int64.
-    lengths : How many of them are the prompt; 0 for a sequence without one.
+    lengths : How many symbols are the prompt; 0: none is to be shared.
     batch_tokens
         Positions a row may have; a prompt with more endings is repeated.
-
-    Returns
-    -------
-    rows : In an order that does not depend on that of the sequences.
-    alone : Sequences in no row, because no other ending has their prompt.
 
     Example
     -------
@@ -93,12 +84,7 @@ def make_rows(
 
 
 def make_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Group rows, in their order, up to a number of positions.
-
-    Arguments
-    ---------
-    batch_tokens : Positions a batch; a longer row goes alone.
-    """
+    """Group rows, in their order, up to a number of positions."""
     batch: list[Row] = []
     size = 0
     for row in rows:
@@ -187,14 +173,7 @@ class Batch:
     def mask(
         self, prompt: int, ending: int, like: torch.Tensor
     ) -> torch.Tensor:
-        """Return what an ending attends to, to be added, [E, P + E].
-
-        Arguments
-        ---------
-        prompt : Symbols of the prompt, P.
-        ending : Symbols of the ending that are read, E.
-        like : Of the dtype and on the device that the mask shall have.
-        """
+        """Return what E symbols of an ending attend to, added, [E, P + E]."""
         # Every layer asks for the same ones.
         key = prompt, ending, like.dtype, like.device
         if key not in self._masks:
@@ -205,12 +184,6 @@ class Batch:
 
 class PaddedBatch:
     """Sequences that share nothing, one a row; see :class:`Batch`.
-
-    Arguments
-    ---------
-    indexes : Which of the caller's sequences it holds.
-    sequences : Symbols of all of these, int64.
-    lengths : How many of them are the prompt.
 
     Attributes
     ----------

@@ -10,15 +10,13 @@ from speechbrain_slm.evaluation.cloze.accuracy import (
     conventions_of,
     split_scores,
 )
-from speechbrain_slm.evaluation.inputs import unchanged
-from speechbrain_slm.utils.atomic import read_json
+from speechbrain_slm.evaluation.inputs import read_report, unchanged
 from speechbrain_slm.utils.schema import (
     COUNT,
     FLAG,
     NUMBER,
     PERCENT,
     TEXT,
-    check_shape,
     whole,
 )
 from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
@@ -32,7 +30,6 @@ SCORES_PARQUET = "scores.parquet"
 # in one table.
 CONVENTION = ("scoring", "start", "score_end", "tie", "endings", "too_long")
 COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
-NEEDED = (*COMPARABLE, "model", "scores", "truncated", "records")
 
 _RECORD = {
     **dict.fromkeys(("metric", "direction", "scoring", "subset?"), TEXT),
@@ -56,69 +53,22 @@ SCORES = pa.schema([(name, pa.string()) for name in (*ITEMS_KEY, "group")])
 
 @dataclass(frozen=True)
 class Results:
-    """What one evaluation wrote.
-
-    Arguments
-    ---------
-    info : The content of ``results.json``.
-    cells
-        (metric, direction) -> table of scores, the rows in an order that
-        depends on the items alone; see :func:`split_scores`.
-    """
+    """What one evaluation wrote."""
 
     folder: Path
-    info: dict
+    info: dict  # the content of results.json
+    # As split_scores, the rows in an order that depends on the items alone.
     cells: dict[tuple[str, str], pa.Table]
 
 
 def read_info(folder: str | Path) -> dict:
-    """Return the content of ``results.json``.
-
-    Arguments
-    ---------
-    folder : The output folder of a cloze recipe.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If it is not there, damaged, or of another kind, version or shape.
-    """
+    """Return the content of ``results.json`` in a cloze recipe's folder."""
     path = Path(folder) / RESULTS_JSON
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected the output folder of a cloze "
-            "recipe that has run to its end"
-        )
-    info = read_json(path)
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is not what the cloze recipe writes; give the folder of "
-            "its output"
-        )
-    missing = [key for key in NEEDED if key not in info]
-    if info.get("version") != VERSION or missing:
-        holes = f" without {', '.join(missing)}" if missing else ""
-        raise ValueError(
-            f"{path} is of version {info.get('version')}{holes}; expected "
-            f"version {VERSION} and all of its keys. Evaluate again with this "
-            "version of the recipe."
-        )
-    check_shape(info, _SHAPE, path)
-    return info
+    return read_report(path, FORMAT, VERSION, _SHAPE, "cloze")
 
 
 def read_results(folder: str | Path) -> Results:
-    """Read the results and the scores of an evaluation.
-
-    Arguments
-    ---------
-    folder : The output folder of a cloze recipe.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If a file is missing or damaged, or the two do not belong together.
-    """
+    """Read the results and the scores, refused where they do not fit."""
     folder = Path(folder)
     info, path = read_info(folder), folder / SCORES_PARQUET
     if not path.is_file():
