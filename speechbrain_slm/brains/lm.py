@@ -27,6 +27,7 @@ from speechbrain_slm.models.flops import flops_per_token
 from speechbrain_slm.units.tokenizers.base import saved_files
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
+from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from speechbrain_slm.dataio.plan import TokenPlan
@@ -121,10 +122,7 @@ class LMBrain(StepBrain):
             ``attention`` is unknown.
         """
         attention = self.hparams.attention
-        if attention not in ATTENTION:
-            raise ValueError(
-                f"attention is {attention!r}; expected {' or '.join(ATTENTION)}"
-            )
+        check_choice("attention", attention, ATTENTION)
         model = self.hparams.model
         embeddings = model.get_input_embeddings().num_embeddings
         if embeddings != train_plan.num_symbols:

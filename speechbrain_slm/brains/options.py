@@ -6,6 +6,7 @@ import torch
 from speechbrain_slm.brains.parallel import PARALLEL
 from speechbrain_slm.brains.schedule import SCHEDULES
 from speechbrain_slm.utils.command_line import UNSUPPORTED
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.ranges import RANGES, check_value
 
 # The numbers among run options and values, checked where they are there.
@@ -58,11 +59,8 @@ def check_options(run_opts: dict, hparams: dict) -> None:
     for name in _NUMBERS:
         if name in given:
             check_value(name, given[name], RANGES[name])
-    for name, values in (("schedule", SCHEDULES), ("parallel", PARALLEL)):
-        if hparams[name] not in values:
-            raise ValueError(
-                f"{name} is {hparams[name]!r}; expected {' or '.join(values)}"
-            )
+    check_choice("schedule", hparams["schedule"], SCHEDULES)
+    check_choice("parallel", hparams["parallel"], PARALLEL)
     # SpeechBrain would validate in fp32 beside precision: bf16.
     if "eval_precision" not in given:
         run_opts["eval_precision"] = given.get("precision") or "fp32"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from speechbrain.nnet.schedulers import LinearWarmupScheduler
 
-from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.numbers import check_choice, check_number
 
 SCHEDULES = ("run", "stage")
 
@@ -44,10 +44,7 @@ class LearningRate:
     ) -> None:
         check_number("learning_rate", peak, above=0)
         check_number("warmup", warmup, at_least=0, below=1)
-        if schedule not in SCHEDULES:
-            raise ValueError(
-                f"schedule is {schedule!r}; expected {' or '.join(SCHEDULES)}"
-            )
+        check_choice("schedule", schedule, SCHEDULES)
         bounds = np.asarray(first_steps)
         self._bounds = bounds if schedule == "stage" else bounds[[0, -1]]
         self._parts = [

@@ -18,15 +18,11 @@ from speechbrain_slm.dataio.reader import ranges
 
 
 def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
-    """Assign pieces to rows so that little of the rows stays empty.
+    """Return the row of each piece, so that little of the rows stays empty.
 
     Arguments
     ---------
     lengths : Tokens of each piece, 1 to ``row_length``, shape ``[N]``.
-
-    Returns
-    -------
-    The row of each piece, int64, shape ``[N]``.
 
     Example
     -------
@@ -44,6 +40,8 @@ def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
                 left.take(length, 1)
             combination += fill
             space -= sum(fill)
+        # The same combination fills row after row, until a length of it runs
+        # out: all those rows at once.
         each = {k: combination.count(k) for k in combination}
         more = min(left.counts[k] // n for k, n in each.items())
         for length, number in each.items():
@@ -51,8 +49,8 @@ def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
             pieces.append((length, row, more + 1, number))
         row += more + 1
     # Pieces of a length take the places for that length in turn.
-    pieces = np.array(sorted(pieces), dtype=np.int64).reshape(-1, 4)
-    places = np.repeat(pieces, pieces[:, 3], axis=0)
+    table = np.array(sorted(pieces), dtype=np.int64).reshape(-1, 4)
+    places = np.repeat(table, table[:, 3], axis=0)
     found = np.empty(len(lengths), dtype=np.int64)
     found[np.argsort(lengths, kind="stable")] = ranges(
         places[:, 1], places[:, 2]
@@ -63,7 +61,7 @@ def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
 class _Lengths:
     """How many pieces of each length are left."""
 
-    def __init__(self, counts) -> None:
+    def __init__(self, counts: np.ndarray) -> None:
         self.counts = counts.tolist()
         self.row_length = len(self.counts) - 1
         # Bit k of present, and bit (row_length - k) of its mirror image, is
@@ -73,17 +71,17 @@ class _Lengths:
         for length in np.flatnonzero(counts).tolist():
             self._flip(length)
 
-    def _flip(self, length):
+    def _flip(self, length: int) -> None:
         self.present ^= 1 << length
         self.mirror ^= 1 << (self.row_length - length)
 
-    def take(self, length, number) -> None:
+    def take(self, length: int, number: int) -> None:
         if number:
             self.counts[length] -= number
             if not self.counts[length]:
                 self._flip(length)
 
-    def fullest(self, space):
+    def fullest(self, space: int) -> list[int]:
         """Return one or two lengths with the greatest sum within a space."""
         fitting = self.present & ((2 << space) - 1)
         if not fitting:

@@ -15,7 +15,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
-    """Mix integers into 64 uniform bits, the same on every machine.
+    """Mix integers into 64 uniform bits (uint64), the same on every machine.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), applied
     after each key.
@@ -23,10 +23,6 @@ def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
     Arguments
     ---------
     *keys : Non-negative integers; arrays broadcast.
-
-    Returns
-    -------
-    uint64.
 
     Example
     -------
@@ -40,7 +36,8 @@ def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
     return state
 
 
-def _mix(state, key):
+def _mix(state: np.ndarray, key: int | np.ndarray) -> np.ndarray:
+    # Wrapping around at 2**64 is what is meant; of scalars NumPy would warn.
     with np.errstate(over="ignore"):
         state = (state ^ np.asarray(key).astype(np.uint64)) + _GOLDEN
         state = (state ^ (state >> np.uint64(30))) * _FIRST
@@ -48,21 +45,13 @@ def _mix(state, key):
         return state ^ (state >> np.uint64(31))
 
 
-def _as_uniform(bits):
+def _as_uniform(bits: np.ndarray) -> np.ndarray:
+    # 53 bits are what a float64 holds: the largest is 1 - 2**-53, never 1.
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
 def uniform(*keys: int | np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1) that depend on ``keys`` alone.
-
-    Arguments
-    ---------
-    *keys : See :func:`hash_integers`.
-
-    Returns
-    -------
-    float64, of 53 random bits each.
-    """
+    """Return numbers in [0, 1), float64, that depend on ``keys`` alone."""
     return _as_uniform(hash_integers(*keys))
 
 
@@ -75,7 +64,7 @@ def language_paths(
     seed: int,
     epoch: int,
 ) -> np.ndarray:
-    """Draw the language of every sentence of some stories.
+    """Draw the language of every sentence of some stories, by its number.
 
     The first sentence's language is uniform. Then, every ``span`` sentences,
     the story moves to one of the other languages (each as likely) with
@@ -92,11 +81,10 @@ def language_paths(
         languages, 0.5 draws each sentence's language uniformly. Of each
         story, ``[N]``, for a curriculum.
     span : Sentences that a language keeps at least.
-    epoch : Which pass over the stories.
 
     Returns
     -------
-    Language numbers, int64, shape ``[sum(counts)]``.
+    int64, shape ``[sum(counts)]``.
 
     Example
     -------
@@ -121,11 +109,15 @@ def language_paths(
     last = num_languages - 1
     uniform_first = (draws[first] * num_languages).astype(np.int64)
     shifts[first] = np.minimum(uniform_first, last)
+    # Shifts add up within a story: by [1, 1, 0] from language 1 of 2 the path
+    # is 1, 0, 0.
     running = np.cumsum(shifts)
     running -= np.repeat(running[first] - shifts[first], counts)
     return running % many
 
 
-def _spread(value, counts):
+def _spread(
+    value: float | np.ndarray, counts: np.ndarray
+) -> float | np.ndarray:
     """Repeat what is given a story for each of its sentences."""
     return np.repeat(value, counts) if np.ndim(value) else value

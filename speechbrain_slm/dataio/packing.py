@@ -11,6 +11,8 @@ import numpy as np
 
 from speechbrain_slm.dataio.best_fit import best_fit
 from speechbrain_slm.dataio.reader import ranges
+from speechbrain_slm.dataio.source import Source
+from speechbrain_slm.dataio.stream import Stream
 
 # Stories that are laid out at once: large enough that NumPy's calls do not
 # count, small enough that their sentences stay in the processor's cache.
@@ -26,28 +28,27 @@ class Concatenated:
 
     Arguments
     ---------
-    source : speechbrain_slm.dataio.source.Source
-        The stories.
     boundary : Id of the symbol before each story.
     """
 
-    def __init__(self, source, row_length: int, boundary: int) -> None:
+    def __init__(self, source: Source, row_length: int, boundary: int) -> None:
         self.source = source
         self.row_length = row_length
         self.boundary = boundary
         self.num_blocks = -(-source.num_stories // BLOCK)
-        # Where each block begins in the stream, and what it holds.
+        # Where each block begins in the stream, and what it holds. They grow as
+        # far as the run has asked; sentences are laid out anew when needed.
         self._edges = np.zeros(1, dtype=np.int64)
-        self._totals = []
+        self._totals: list[np.ndarray] = []
         self._block = functools.lru_cache(maxsize=4)(self._make_block)
 
-    def _make_block(self, number):
+    def _make_block(self, number: int) -> Stream:
         epoch, block = divmod(number, self.num_blocks)
         begin = block * BLOCK
         end = min(begin + BLOCK, self.source.num_stories)
         return self.source.tell(epoch, np.arange(begin, end))
 
-    def _extend(self, position=0, blocks=0):
+    def _extend(self, position: int = 0, blocks: int = 0) -> None:
         """Lay out a number of blocks, and until a position is reached."""
         end, edges = int(self._edges[-1]), []
         while end < position or len(self._totals) < blocks:
@@ -59,32 +60,19 @@ class Concatenated:
             self._edges = np.append(self._edges, edges)
 
     def rows_before(self, epoch: int) -> int:
-        """Return how many rows end before an epoch begins.
-
-        Arguments
-        ---------
-        epoch : Which pass over the stories.
-
-        """
+        """Return how many rows end before an epoch begins."""
         self._extend(blocks=epoch * self.num_blocks)
         return int(self._edges[epoch * self.num_blocks]) // self.row_length
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Build some rows.
-
-        Arguments
-        ---------
-        indices : Which, shape ``[N]``.
-
-        Returns
-        -------
-        int64, shape ``[N, row_length]``.
-        """
+        """Build the rows of some numbers, int64 ``[N, row_length]``."""
         out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
         begins = indices * self.row_length
         ends = begins + self.row_length
         self._extend(int(ends.max(initial=0)))
         edges = self._edges
+        # A row lies in one block or runs over several; each of its parts goes
+        # to its place, whichever block is laid out first.
         first = np.searchsorted(edges, begins, "right") - 1
         last = np.searchsorted(edges, ends, "left") - 1
         blocks = ranges(first, last - first + 1)
@@ -101,28 +89,26 @@ class Concatenated:
         return out.reshape(len(indices), self.row_length)
 
     def count(self, num_rows: int) -> np.ndarray:
-        """Count what the first rows hold, in the source's ``columns``.
-
-        Returns
-        -------
-        int64, shape ``[len(source.columns)]``.
-        """
-        position = num_rows * self.row_length
-        self._extend(position)
-        block = int(np.searchsorted(self._edges, position, "right")) - 1
+        """Count what the first rows hold, in the source's ``columns``."""
+        position, block = self._reach(num_rows)
         whole = np.zeros(len(self.source.columns), dtype=np.int64)
         whole += sum(self._totals[:block])
         rest = position - self._edges[block]
         return whole + self._block(block).totals(rest) if rest else whole
 
-    def passes(self, num_rows):
-        """Return how often the first rows pass over the stories, float.
-
-        In tokens. The rest of an epoch is laid out for that, once.
-        """
+    def _reach(self, num_rows: int) -> tuple[int, int]:
+        """Return where the first rows end, and in which block."""
         position = num_rows * self.row_length
         self._extend(position)
         block = int(np.searchsorted(self._edges, position, "right")) - 1
+        return position, block
+
+    def passes(self, num_rows: int) -> float:
+        """Return how often the first rows pass over the stories, in tokens.
+
+        The rest of an epoch is laid out for that, once.
+        """
+        position, block = self._reach(num_rows)
         epoch = block // self.num_blocks
         first, last = epoch * self.num_blocks, (epoch + 1) * self.num_blocks
         self._extend(blocks=last)
@@ -140,8 +126,6 @@ class BestFit:
 
     Arguments
     ---------
-    source : speechbrain_slm.dataio.source.Source
-        The stories.
     boundary : Id of the symbol before each story.
 
     Raises
@@ -150,7 +134,7 @@ class BestFit:
         If a row is shorter than the longest sentence.
     """
 
-    def __init__(self, source, row_length: int, boundary: int) -> None:
+    def __init__(self, source: Source, row_length: int, boundary: int) -> None:
         self.source = source
         self.row_length = row_length
         self.boundary = boundary
@@ -164,11 +148,13 @@ class BestFit:
                 "concatenate."
             )
         self._first_rows = [0]  # Of every epoch.
-        self._epoch_totals = []
         self._epoch = functools.lru_cache(maxsize=1)(self._pack)
-        self._counted = (0, 0)
+        self._counted: tuple[int, np.ndarray] = (0, self._nothing())
 
-    def _pieces(self, epoch):
+    def _nothing(self) -> np.ndarray:
+        return np.zeros(len(self.source.columns), dtype=np.int64)
+
+    def _pieces(self, epoch: int) -> list[np.ndarray]:
         """Return (positions, first, number, lengths) of an epoch's pieces."""
         found = []
         for begin in range(0, self.source.num_stories, BLOCK):
@@ -178,7 +164,7 @@ class BestFit:
             found.append(_cut(stream, positions, self.row_length))
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
-    def _pack(self, epoch):
+    def _pack(self, epoch: int) -> tuple[np.ndarray, ...]:
         """Return (positions, first, number) by row, and where rows begin."""
         positions, first, number, lengths = self._pieces(epoch)
         rows = best_fit(lengths, self.row_length)
@@ -189,25 +175,28 @@ class BestFit:
         rows = generator.permutation(int(rows.max()) + 1)[rows]
         order = np.argsort(rows, kind="stable")
         edges = np.concatenate([[0], np.cumsum(np.bincount(rows))])
+        # Kept for the whole epoch: 12 bytes a story and not 24.
         packed = (
             array[order].astype(np.int32)
             for array in (positions, first, number)
         )
         return (*packed, edges)
 
-    def rows_before(self, epoch):
-        """Return how many rows the epochs before one have, int."""
+    def rows_before(self, epoch: int) -> int:
+        """Return how many rows the epochs before one have."""
         while len(self._first_rows) <= epoch:
             edges = self._epoch(len(self._first_rows) - 1)[-1]
             self._first_rows.append(self._first_rows[-1] + len(edges) - 1)
         return self._first_rows[epoch]
 
-    def _epoch_at(self, row):
+    def _epoch_at(self, row: int) -> int:
         while self._first_rows[-1] <= row:
             self.rows_before(len(self._first_rows))
         return int(np.searchsorted(self._first_rows, row, "right")) - 1
 
-    def _stream(self, epoch, rows):
+    def _stream(
+        self, epoch: int, rows: np.ndarray
+    ) -> tuple[Stream, np.ndarray]:
         """Lay out rows of an epoch; return it and where each row begins."""
         positions, first, number, edges = self._epoch(epoch)
         counts = edges[rows + 1] - edges[rows]
@@ -222,16 +211,7 @@ class BestFit:
         return stream, np.concatenate([[0], ends])
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Build some rows; see :meth:`Concatenated.rows`.
-
-        Arguments
-        ---------
-        indices : Which, shape ``[N]``.
-
-        Returns
-        -------
-        int64, shape ``[N, row_length]``.
-        """
+        """Build the rows of some numbers, int64 ``[N, row_length]``."""
         out = np.full(len(indices) * self.row_length, self.boundary, np.int64)
         epochs = np.array([self._epoch_at(row) for row in indices.tolist()])
         for epoch in np.unique(epochs).tolist():
@@ -243,27 +223,24 @@ class BestFit:
         return out.reshape(len(indices), self.row_length)
 
     def count(self, num_rows: int) -> np.ndarray:
-        """Count what the first rows hold; see :meth:`Concatenated.count`.
-
-        Returns
-        -------
-        int64, shape ``[len(source.columns)]``.
-        """
-        # A run counts again and again, further and further.
-        row, totals = self._counted if self._counted[0] <= num_rows else (0, 0)
-        totals = totals + np.zeros(len(self.source.columns), dtype=np.int64)
+        """Count what the first rows hold, in the source's ``columns``."""
+        # A run counts again and again, further and further: it goes on from
+        # where it was.
+        row, totals = self._counted
+        if row > num_rows:
+            row, totals = 0, self._nothing()
         while row < num_rows:
             epoch = self._epoch_at(row)
             begin = self._first_rows[epoch]
             end = min(row + BLOCK, num_rows, self.rows_before(epoch + 1))
             stream, _ = self._stream(epoch, np.arange(row, end) - begin)
-            totals += stream.totals()
+            totals = totals + stream.totals()
             row = end
         self._counted = (row, totals)
         return totals
 
-    def passes(self, num_rows):
-        """Return how often the first rows pass over the stories, float."""
+    def passes(self, num_rows: int) -> float:
+        """Return how often the first rows pass over the stories."""
         if not num_rows:
             return 0.0
         epoch = self._epoch_at(num_rows - 1)
@@ -271,12 +248,12 @@ class BestFit:
         return epoch + (num_rows - begin) / (end - begin)
 
 
-def _cut(stream, positions, row_length) -> tuple[np.ndarray, ...]:
+def _cut(
+    stream: Stream, positions: np.ndarray, row_length: int
+) -> tuple[np.ndarray, ...]:
     """Cut stories that are longer than a row, between sentences.
 
-    Returns
-    -------
-    Position, first sentence, number of sentences and tokens of each
+    Returns position, first sentence, number of sentences and tokens of each
     piece.
     """
     heads = stream.heads
@@ -311,4 +288,7 @@ def _cut(stream, positions, row_length) -> tuple[np.ndarray, ...]:
     return tuple(np.concatenate(a) for a in zip(*found, strict=True))
 
 
-PACKINGS = {"concatenate": Concatenated, "best_fit": BestFit}
+PACKINGS: dict[str, type] = {
+    "concatenate": Concatenated,
+    "best_fit": BestFit,
+}

@@ -16,10 +16,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from speechbrain_slm.dataio.packing import PACKINGS
+from speechbrain_slm.dataio.packing import PACKINGS, BestFit, Concatenated
+from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.dataio.settings import (
     check_sources,
     check_stages,
@@ -28,7 +30,7 @@ from speechbrain_slm.dataio.settings import (
 )
 from speechbrain_slm.dataio.source import Source
 from speechbrain_slm.dataio.stage import Stage
-from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.numbers import check_choice, check_number
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +40,7 @@ class TokenPlan:
 
     Arguments
     ---------
-    stores
-        Source -> :class:`speechbrain_slm.dataio.reader.UnitStore`, the
-        training stories.
+    stores : Source -> training stories.
     sources
         Name -> ``{languages: [...]}`` and, optionally, other arguments of
         :class:`speechbrain_slm.dataio.source.Source`.
@@ -56,22 +56,13 @@ class TokenPlan:
 
     Attributes
     ----------
-    num_steps : int
-        Optimizer steps of the whole run.
-    first_steps : numpy.ndarray
-        First step of every stage and, last, ``num_steps``.
-    vocabulary_size, tokenizer_identity : int, str
-        Those of the units.
-    tokenizer : dict
-        What ``store.json`` says of it.
-    units_folder : pathlib.Path
-        Where the units of all splits stand.
-    boundary : int
-        Id of the symbol before each story, the first after the units.
-    language_tags : dict
-        Language -> id, after the boundary.
-    num_symbols : int
-        Units, boundary and tags.
+    num_steps : Optimizer steps of the whole run.
+    first_steps : First step of every stage and, last, ``num_steps``.
+    tokenizer : What ``store.json`` says of it.
+    units_folder : Where the units of all splits stand.
+    boundary : Id of the symbol before each story, the first after the units.
+    language_tags : Language -> id, after the boundary.
+    num_symbols : Units, boundary and tags.
 
     Raises
     ------
@@ -82,7 +73,7 @@ class TokenPlan:
 
     def __init__(
         self,
-        stores: dict,
+        stores: dict[str, UnitStore],
         sources: dict,
         stages: list[dict],
         row_length: int,
@@ -94,10 +85,7 @@ class TokenPlan:
         check_number("row_length", row_length, at_least=2, whole=True)
         check_number("rows_per_step", rows_per_step, at_least=1, whole=True)
         check_number("seed", seed, at_least=0, whole=True)
-        if packing not in PACKINGS:
-            raise ValueError(
-                f"packing is {packing!r}; expected one of {', '.join(PACKINGS)}"
-            )
+        check_choice("packing", packing, PACKINGS)
         check_sources(sources, language_tags)
         used = check_stages(stages, sources)
         self.row_length = row_length
@@ -131,7 +119,7 @@ class TokenPlan:
         self._rows_before = np.cumsum(
             [np.zeros(len(used), int), *(s.shares for s in self._stages)], 0
         )
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "stores": {name: stores[name].info["identity"] for name in used},
             "tokenizer": first.identity,
             "sources": {name: described(sources[name]) for name in used},
@@ -143,16 +131,20 @@ class TokenPlan:
             "seed": seed,
         }
 
-    def _open(self, stores, name):
+    def _open(
+        self, stores: dict[str, UnitStore], name: str
+    ) -> Concatenated | BestFit:
         settings = dict(self._settings[name])
         settings.pop("units_folder", None)
         tags = None
         if self.language_tags:
             tags = [self.language_tags[n] for n in settings["languages"]]
         source = Source(stores[name], seed=self.seed, tags=tags, **settings)
-        return PACKINGS[self.packing](source, self.row_length, self.boundary)
+        packing = PACKINGS[self.packing]
+        return packing(source, self.row_length, self.boundary)
 
-    def _locate(self, step):
+    def _locate(self, step: int) -> tuple[int, int]:
+        """Return the stage of a step, and its number there."""
         if not 0 <= step < self.num_steps:
             raise IndexError(
                 f"Step {step} is outside this run of {self.num_steps} steps"
@@ -162,11 +154,6 @@ class TokenPlan:
 
     def rows(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
         """Build the rows that one rank trains on in one optimizer step.
-
-        Arguments
-        ---------
-        step : Optimizer step, from 0.
-        world_size : How many ranks share the global batch.
 
         Returns
         -------
@@ -184,6 +171,8 @@ class TokenPlan:
             )
         stage, local = self._locate(step)
         share = self.rows_per_step // world_size
+        # A rank takes a run of the global batch's rows, which are the same
+        # whatever the number of ranks.
         begin = local * self.rows_per_step + rank * share
         dealt = self._stages[stage].dealt(np.arange(begin, begin + share + 1))
         owner = np.diff(dealt, axis=0).argmax(axis=1)
@@ -196,17 +185,8 @@ class TokenPlan:
                     out[mine] = source.rows(indices[mine])
         return out
 
-    def rows_of(self, step: int) -> dict:
-        """Return how many rows of each source all steps before one take.
-
-        Arguments
-        ---------
-        step : Optimizer step; ``num_steps`` for the whole run.
-
-        Returns
-        -------
-        Source -> rows.
-        """
+    def rows_of(self, step: int) -> dict[str, int]:
+        """Return how many rows of each source all steps before one take."""
         if step == self.num_steps:
             rows = self._rows_before[-1]
         else:
@@ -215,12 +195,8 @@ class TokenPlan:
             rows = self._rows_before[stage] + dealt[0]
         return dict(zip(self.sources, rows.tolist(), strict=True))
 
-    def statistics(self, step: int) -> dict:
+    def statistics(self, step: int) -> dict[str, dict]:
         """Say what all steps before one have seen of each source.
-
-        Arguments
-        ---------
-        step : Optimizer step; ``num_steps`` for the whole run.
 
         Returns
         -------
@@ -243,30 +219,27 @@ class TokenPlan:
             }
         return found
 
-    def count(self, step: int) -> dict:
-        """Count the tokens of all steps before one.
+    def count(self, step: int) -> dict[str, int]:
+        """Count the units of each language, and the other tokens.
 
-        Arguments
-        ---------
-        step : Optimizer step; ``num_steps`` for the whole run.
-
-        Returns
-        -------
-        Language -> units, and ``boundary``, ``tag`` and ``padding``.
+        Those of all steps before one; ``boundary``, ``tag`` and ``padding``.
         """
         languages = {
-            name: 0
+            name
             for packed in self.sources.values()
             for name in packed.source.languages
         }
-        counts = {**dict.fromkeys(sorted(languages), 0)}
-        counts |= {"boundary": 0, "tag": 0, "padding": 0}
+        counts = dict.fromkeys(
+            [*sorted(languages), "boundary", "tag", "padding"], 0
+        )
         for found in self.statistics(step).values():
             for name in counts:
                 counts[name] += found.get(name, 0)
         return counts
 
-    def valid_rows(self, stores: dict, num_rows: int) -> dict:
+    def valid_rows(
+        self, stores: dict[str, UnitStore], num_rows: int
+    ) -> dict[str, np.ndarray]:
         """Cut fixed validation rows, a set for each source of the YAML.
 
         Sources that no stage uses are validated too, so that runs with other

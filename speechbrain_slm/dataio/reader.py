@@ -22,10 +22,6 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     starts : First value of each range, shape ``[N]``.
     lengths : How many values each has, shape ``[N]``.
 
-    Returns
-    -------
-    int64, shape ``[sum(lengths)]``.
-
     Example
     -------
     >>> ranges(np.array([5, 1]), np.array([2, 3])).tolist()
@@ -48,18 +44,14 @@ class UnitStore:
 
     Attributes
     ----------
-    info : dict
-        The content of ``store.json``.
-    languages : list of str
-        In alphabetical order.
-    num_stories : int
-        Stories in any language.
-    sentence_offsets : numpy.ndarray
-        int64, shape ``[stories + 1]``.
-    bases : numpy.ndarray
+    info : The content of ``store.json``.
+    languages : In alphabetical order.
+    num_stories : Stories in any language.
+    sentence_offsets : int64, shape ``[stories + 1]``.
+    bases
         Address of the first unit of each story, int64, shape ``[languages,
         stories]``; -1 where a story is not there in a language.
-    ends : numpy.ndarray
+    ends
         Where each sentence ends, counted from its story's first unit, int32,
         shape ``[languages, sentences]``; 0 where it is not there.
 
@@ -126,11 +118,11 @@ class UnitStore:
         pa.default_memory_pool().release_unused()
 
     @functools.cached_property
-    def story_ids(self):
-        """The stories, in the store's order (pyarrow.StringArray)."""
+    def story_ids(self) -> pa.StringArray:
+        """The stories, in the store's order."""
         return pc.unique(self._names)
 
-    def speakers(self) -> dict:
+    def speakers(self) -> dict[tuple[str, str], str]:
         """Return who tells what: (story, language) -> speaker.
 
         Where several speakers tell a story the store has an empty name, which
@@ -145,12 +137,16 @@ class UnitStore:
             )
         }
 
-    def _languages_of(self, batch):
+    def _languages_of(self, batch: pa.RecordBatch) -> np.ndarray:
         names = pa.array(self.languages)
         found = pc.index_in(batch["language"], names)
         return found.to_numpy().astype(np.int8)
 
-    def _count_sentences(self, batches, rows):
+    def _count_sentences(
+        self,
+        batches: list[pa.RecordBatch],
+        rows: list[tuple[np.ndarray, np.ndarray]],
+    ) -> None:
         sentences = np.zeros(self.num_stories, dtype=np.int64)
         for batch, (stories, languages) in zip(batches, rows, strict=True):
             counts = np.diff(batch["sentence_ends"].offsets.to_numpy())
@@ -172,7 +168,13 @@ class UnitStore:
                 sentences[stories[picked]] = counts[picked]
         self.sentence_offsets = np.concatenate([[0], np.cumsum(sentences)])
 
-    def _place(self, batch, base, stories, languages):
+    def _place(
+        self,
+        batch: pa.RecordBatch,
+        base: int,
+        stories: np.ndarray,
+        languages: np.ndarray,
+    ) -> None:
         """Note where the stories of a batch and their sentences stand."""
         first_unit = batch["units"].offsets.to_numpy().astype(np.int64)[:-1]
         self.bases[languages, stories] = base + first_unit
@@ -188,37 +190,22 @@ class UnitStore:
             self.ends[owner, where] = ends[ranges(offsets[:-1][part], counts)]
 
     @property
-    def identity(self):
-        """Identity of the tokenizer that made the units (str)."""
+    def identity(self) -> str:
+        """Identity of the tokenizer that made the units."""
         return self.info["tokenizer"]["identity"]
 
     @property
-    def vocabulary_size(self):
-        """Number of units that can occur (int)."""
+    def vocabulary_size(self) -> int:
+        """Number of units that can occur."""
         return self.info["tokenizer"]["vocabulary_size"]
 
     def lengths(self, language: str) -> np.ndarray:
-        """Return the number of units of every story in a language.
-
-        Arguments
-        ---------
-        language : One of ``languages``.
-
-        Returns
-        -------
-        int64, shape ``[stories]``; 0 where a story is not there.
-        """
+        """Return the units of every story in a language; 0 without it."""
         number = self.languages.index(language)
         return self.ends[number, self.sentence_offsets[1:] - 1].astype(np.int64)
 
     def longest_sentence(self, languages: Sequence[str]) -> int:
-        """Return the number of units of the longest sentence.
-
-        Arguments
-        ---------
-        languages : Some of ``languages``.
-
-        """
+        """Return the number of units of the longest sentence in some."""
         first = self.sentence_offsets[:-1]
         longest = 0
         for language in languages:
@@ -265,17 +252,7 @@ class UnitStore:
             ]
 
     def story(self, story_id: str, language: str) -> list[np.ndarray]:
-        """Return one story in one language.
-
-        Returns
-        -------
-        The units of each sentence, uint16.
-
-        Raises
-        ------
-        KeyError
-            If the store does not hold it.
-        """
+        """Return the units (uint16) of each sentence; KeyError without it."""
         if not hasattr(self, "_numbers"):
             names = self.story_ids.to_pylist()
             self._numbers = {name: number for number, name in enumerate(names)}
@@ -296,8 +273,10 @@ class UnitStore:
         )
 
 
-def open_stores(sources: dict, units_folder: str | Path, split: str) -> dict:
-    """Open the unit stores of a recipe's sources, each folder once.
+def open_stores(
+    sources: dict, units_folder: str | Path, split: str
+) -> dict[str, UnitStore]:
+    """Open the unit store of each of a recipe's sources, each folder once.
 
     Arguments
     ---------
@@ -306,10 +285,6 @@ def open_stores(sources: dict, units_folder: str | Path, split: str) -> dict:
         other than the recipe's own.
     units_folder : The recipe's own units, with a folder for every split.
     split : ``"train"``, ``"valid"``, ...
-
-    Returns
-    -------
-    Source -> :class:`UnitStore`.
     """
     folders = {
         name: f"{settings.get('units_folder', units_folder)}/{split}"

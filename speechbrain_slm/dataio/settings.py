@@ -1,8 +1,12 @@
 """What a recipe's ``sources`` and ``stages`` may be, and their stores."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from speechbrain_slm.utils.numbers import check_number
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.reader import UnitStore
 
 SOURCE_KEYS = (
     "languages",
@@ -16,10 +20,6 @@ BUDGETS = ("tokens", "steps")
 
 class Sources(dict):
     """A recipe's ``sources``, checked when its YAML file is read.
-
-    Arguments
-    ---------
-    **sources : Name -> settings; see :func:`check_sources`.
 
     Example
     -------
@@ -35,17 +35,12 @@ class Sources(dict):
 
 
 def check_sources(sources: dict, language_tags: Sequence[str] = ()) -> None:
-    """Refuse sources that cannot be made.
+    """Refuse sources that cannot be made; the error names the source.
 
     Arguments
     ---------
     language_tags
         Languages that have a tag; none, or all that the sources name.
-
-    Raises
-    ------
-    ValueError
-        Names the source and the key.
     """
     _check_list("language_tags", language_tags)
     for name, settings in sources.items():
@@ -78,24 +73,20 @@ def check_sources(sources: dict, language_tags: Sequence[str] = ()) -> None:
         raise ValueError(f"language_tags names one twice: {language_tags}")
 
 
-def _check_list(name, value):
+def _check_list(name: str, value: object) -> None:
     # Text would be read letter by letter.
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name} is {value!r}; expected a list, [...]")
 
 
-def check_stages(stages: list[dict], sources: dict) -> list[str]:
-    """Refuse stages that cannot be laid out.
+def check_stages(stages: list[dict], sources: Collection[str]) -> list[str]:
+    """Refuse stages that cannot be laid out; return the sources they use.
 
     Arguments
     ---------
     stages
         ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
         ``tokens``.
-
-    Returns
-    -------
-    The sources that they use, sorted.
 
     Raises
     ------
@@ -111,76 +102,51 @@ def check_stages(stages: list[dict], sources: dict) -> list[str]:
     _check_list("stages", stages)
     if not stages:
         raise ValueError("'stages' is empty; expected at least one stage")
-    used = set()
-    for number, stage in enumerate(stages):
-        where = f"Stage {number + 1} of {len(stages)}"
-        if not isinstance(stage, dict):
-            raise ValueError(
-                f"{where} is {stage!r}; expected a mapping such as "
-                "{tokens: 1000000, mixture: {en: 1}}"
-            )
-        if set(stage) not in [{budget, "mixture"} for budget in BUDGETS]:
-            raise ValueError(
-                f"{where} has the keys {sorted(stage)}; expected mixture, and "
-                f"either {' or '.join(BUDGETS)}"
-            )
-        mixture = stage["mixture"]
-        if not isinstance(mixture, dict):
-            raise ValueError(
-                f"{where}: mixture is {mixture!r}; expected source: weight"
-            )
-        if "steps" in stage:
-            check_number(
-                f"{where}: steps", stage["steps"], at_least=1, whole=True
-            )
-        else:
-            check_number(f"{where}: tokens", stage["tokens"], above=0)
+    used: set[str] = set()
+    for number, stage in enumerate(stages, 1):
+        mixture = _check_stage(f"Stage {number} of {len(stages)}", stage)
         unknown = [name for name in mixture if name not in sources]
         if unknown:
             raise ValueError(
-                f"{where}: its mixture names {', '.join(unknown)}; 'sources' "
-                f"defines {', '.join(sources)}"
+                f"Stage {number} of {len(stages)}: its mixture names "
+                f"{', '.join(unknown)}; 'sources' defines {', '.join(sources)}"
             )
-        for name, weight in mixture.items():
-            check_number(f"{where}: the weight of '{name}'", weight, at_least=0)
-        check_number(
-            f"{where}: the sum of its weights",
-            sum(mixture.values()),
-            above=0,
-        )
         used.update(name for name, weight in mixture.items() if weight > 0)
     return sorted(used)
 
 
-def stages_of_run(runs: dict[str, list], run: str) -> list:
-    """Pick the stages of a run; YAML files call it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run; it names those that there are.
-    """
-    if run not in runs:
+def _check_stage(where: str, stage: dict) -> dict[str, float]:
+    """Refuse a stage that is none; return its mixture."""
+    if not isinstance(stage, dict):
         raise ValueError(
-            f"run is {run!r}; expected one of runs: {', '.join(map(str, runs))}"
+            f"{where} is {stage!r}; expected a mapping such as "
+            "{tokens: 1000000, mixture: {en: 1}}"
         )
-    return runs[run]
+    if set(stage) not in [{budget, "mixture"} for budget in BUDGETS]:
+        raise ValueError(
+            f"{where} has the keys {sorted(stage)}; expected mixture, and "
+            f"either {' or '.join(BUDGETS)}"
+        )
+    mixture = stage["mixture"]
+    if not isinstance(mixture, dict):
+        raise ValueError(
+            f"{where}: mixture is {mixture!r}; expected source: weight"
+        )
+    if "steps" in stage:
+        check_number(f"{where}: steps", stage["steps"], at_least=1, whole=True)
+    else:
+        check_number(f"{where}: tokens", stage["tokens"], above=0)
+    for name, weight in mixture.items():
+        check_number(f"{where}: the weight of '{name}'", weight, at_least=0)
+    total = sum(mixture.values())
+    check_number(f"{where}: the sum of its weights", total, above=0)
+    return mixture
 
 
-def check_tokenizers(stores: dict, expected) -> None:
-    """Refuse stores whose units come from different tokenizers.
-
-    Arguments
-    ---------
-    stores : Name -> :class:`speechbrain_slm.dataio.reader.UnitStore`.
-    expected : speechbrain_slm.dataio.reader.UnitStore
-        Whose tokenizer all must have.
-
-    Raises
-    ------
-    ValueError
-        Names both folders.
-    """
+def check_tokenizers(
+    stores: dict[str, "UnitStore"], expected: "UnitStore"
+) -> None:
+    """Refuse stores whose units come from another tokenizer than expected."""
     for store in stores.values():
         if store.identity != expected.identity:
             raise ValueError(
@@ -194,9 +160,7 @@ def check_tokenizers(stores: dict, expected) -> None:
 def described(settings: dict) -> dict:
     """Say what a source is, for comparing runs.
 
-    Returns
-    -------
-    Without where its units stand, since their store has an identity.
+    Not where its units stand, since their store has an identity.
 
     Example
     -------

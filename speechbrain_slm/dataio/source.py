@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from speechbrain_slm.dataio.interleaving import hash_integers, language_paths
-from speechbrain_slm.dataio.reader import ranges
+from speechbrain_slm.dataio.reader import UnitStore, ranges
 from speechbrain_slm.dataio.stream import Stream
 from speechbrain_slm.utils.numbers import check_number
 
@@ -26,8 +27,6 @@ class Source:
 
     Arguments
     ---------
-    store : speechbrain_slm.dataio.reader.UnitStore
-        The stories.
     languages
         One language: whole stories. Several: interleaved stories; one that
         is there in some of them only is told in those.
@@ -45,11 +44,10 @@ class Source:
 
     Attributes
     ----------
-    columns : list of str
+    columns
         What is counted: units of each language, then ``boundary``, ``tag``,
         ``sentences`` and ``switches``.
-    num_stories : int
-        Stories an epoch.
+    num_stories : Stories an epoch.
 
     Raises
     ------
@@ -59,7 +57,7 @@ class Source:
 
     def __init__(
         self,
-        store,
+        store: UnitStore,
         languages: Sequence[str],
         switch_probability: float | dict = 0.5,
         span: int = 1,
@@ -101,16 +99,19 @@ class Source:
         self._classes = self._partner_classes(present, shuffle_alignment)
         self.order = functools.lru_cache(maxsize=1)(self._make_order)
 
-    def _curriculum(self, probability):
-        knots = probability
-        if not isinstance(probability, dict):
-            knots = {0: probability}
+    def _curriculum(
+        self, probability: float | dict
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return stories told, and the probability at each; linear between."""
+        is_dict = isinstance(probability, dict)
+        knots: Any = probability if is_dict else {0: probability}
         for tokens, value in knots.items():
             check_number("switch_probability", value, at_least=0, at_most=1)
             check_number("switch_probability's token", tokens, at_least=0)
         if not knots:
             raise ValueError("switch_probability is an empty curriculum")
         positions = sorted(knots)
+        # A curriculum is given in tokens; a path is drawn a story.
         units = sum(
             self.store.info["counts"][name]["units"] for name in self.languages
         )
@@ -121,13 +122,16 @@ class Source:
             np.array([knots[key] for key in positions], dtype=float),
         )
 
-    def _partner_classes(self, present, shuffle_alignment):
+    def _partner_classes(
+        self, present: np.ndarray, shuffle_alignment: bool
+    ) -> tuple[np.ndarray, ...] | None:
         """Group the stories that can stand for each other."""
         if not shuffle_alignment or len(self.languages) == 1:
             return None
         stories = self._all_stories()
         sizes = np.diff(self.store.sentence_offsets)[stories]
         masks = (present[:, stories].T * (1 << np.arange(len(present)))).sum(1)
+        # A class: as many sentences, in the same languages.
         order = np.lexsort((masks, sizes))
         new = np.ones(len(order), dtype=bool)
         new[1:] = (np.diff(sizes[order]) != 0) | (np.diff(masks[order]) != 0)
@@ -138,13 +142,16 @@ class Source:
         group = np.repeat(np.arange(len(firsts)), counts)
         return stories[order], place, group, firsts, counts
 
-    def _partners(self, stories, languages, epoch):
+    def _partners(
+        self, stories: np.ndarray, languages: np.ndarray, epoch: int
+    ) -> np.ndarray:
         """Return which story each sentence is taken from.
 
         Language ``l`` takes the story ``l * k`` places on in its class, with
         ``k`` drawn for the class and epoch: no two languages tell the same
         one, wherever the class has as many stories as there are languages.
         """
+        assert self._classes is not None
         members, place, group, firsts, counts = self._classes
         mine = group[place[stories]]
         size = counts[mine]
@@ -158,18 +165,24 @@ class Source:
         inside = place[stories] - firsts[mine] + languages * steps
         return members[firsts[mine] + inside % size]
 
-    def _make_order(self, epoch):
+    def _make_order(self, epoch: int) -> np.ndarray:
         generator = np.random.Generator(
             np.random.Philox(np.random.SeedSequence([self.seed, epoch, _ORDER]))
         )
         return generator.permutation(self._all_stories())
 
-    def _all_stories(self):
+    def _all_stories(self) -> np.ndarray:
         if self._stories is None:
             return np.arange(self.num_stories, dtype=np.int32)
         return self._stories
 
-    def _paths(self, epoch, positions, stories, counts):
+    def _paths(
+        self,
+        epoch: int,
+        positions: np.ndarray,
+        stories: np.ndarray,
+        counts: np.ndarray,
+    ) -> np.ndarray:
         """Draw the language of every sentence, as a number in the source."""
         knots, values = self._knots
         probability = values[0]
@@ -196,19 +209,15 @@ class Source:
         positions: np.ndarray,
         first: np.ndarray | None = None,
         number: np.ndarray | None = None,
-    ):
+    ) -> Stream:
         """Lay out stories of an epoch.
 
         Arguments
         ---------
-        epoch : Which pass over the stories.
         positions : Places in the epoch's order, shape ``[N]``.
         first, number
-            Of each story, take ``number`` sentences from ``first`` on.
-
-        Returns
-        -------
-        speechbrain_slm.dataio.stream.Stream
+            Of each story, take ``number`` sentences from ``first`` on; all by
+            default.
         """
         store = self.store
         stories = self.order(epoch)[positions]
@@ -229,14 +238,17 @@ class Source:
             owners = self._partners(owners, paths, epoch)
             sentences = store.sentence_offsets[owners] + inside
         numbers = self._numbers[paths]
+        # By flat numbers: NumPy finds them faster than pairs of indexes.
         where = numbers * store.ends.shape[1] + sentences
         ends = store.ends.ravel()
+        # A sentence begins where the one before it in its language ends; of a
+        # story's first one that is another story's.
         begins = ends[where - 1].astype(np.int64)
         begins[heads] = 0
         lengths = ends[where] - begins
         where = numbers * store.bases.shape[1] + owners
         addresses = store.bases.ravel()[where] + begins
-        if first is not None:
+        if first is not None and number is not None:
             kept = ranges(heads + first, number)
             heads = np.cumsum(number) - number
             changed = changed[kept]

@@ -24,10 +24,8 @@ class Stage:
 
     Attributes
     ----------
-    steps, rows : int
-        Of the whole stage; tokens are rounded to whole steps.
-    shares : numpy.ndarray
-        Rows of each source, shape ``[sources]``.
+    steps, rows : Of the whole stage; tokens are rounded to whole steps.
+    shares : Rows of each source, shape ``[sources]``.
 
     Raises
     ------
@@ -74,13 +72,14 @@ class Stage:
         order = np.argsort(-(exact - self.shares), kind="stable")
         self.shares[order[: self.rows - self.shares.sum()]] += 1
 
-    def dealt(self, rows):
+    def dealt(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return how many of the first rows each source has, [N, sources].
 
         The first source's k-th of n rows stands in the middle of the k-th
         n-th of the stage; the others share what it leaves in the same way.
         Nothing is kept: a stage may have millions of rows.
         """
+        # In integers, so that the sources' rows add up to all exactly.
         before = np.asarray(rows, dtype=np.int64)
         left = self.rows
         found = []

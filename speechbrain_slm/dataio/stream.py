@@ -1,8 +1,13 @@
 """Sentences laid one after another, from which rows are cut."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from speechbrain_slm.dataio.reader import ranges
+
+if TYPE_CHECKING:
+    from speechbrain_slm.dataio.source import Source
 
 
 class Stream:
@@ -13,8 +18,7 @@ class Stream:
 
     Arguments
     ---------
-    source : speechbrain_slm.dataio.source.Source
-        Whose symbols and store it uses.
+    source : Whose symbols and store it uses.
     heads : Index of the first sentence of each story, shape ``[N]``.
     languages : Number of each sentence's language in the source, shape ``[S]``.
     addresses : Where its units begin in the store, shape ``[S]``.
@@ -22,16 +26,11 @@ class Stream:
     changed
         Whether its language is another than the sentence's before it in the
         story, bool, shape ``[S]``.
-
-    Attributes
-    ----------
-    size : int
-        Tokens in all.
     """
 
     def __init__(
         self,
-        source,
+        source: "Source",
         heads: np.ndarray,
         languages: np.ndarray,
         addresses: np.ndarray,
@@ -44,17 +43,18 @@ class Stream:
         self.addresses = addresses
         self.lengths = lengths
         self.changed = changed
+        # Symbols before the units of each sentence.
         self.extra = np.zeros(len(lengths), dtype=np.int64)
         if source.tags is not None:
             self.extra += changed
             self.extra[heads] += 1
         self.extra[heads] += 1
         ends = np.cumsum(lengths + self.extra)
-        self.size = int(ends[-1])
+        self.size = int(ends[-1])  # Tokens in all.
         # Where the first unit of each sentence stands.
         self.starts = ends - lengths
 
-    def story_ends(self):
+    def story_ends(self) -> np.ndarray:
         """Return where each story ends, int64, shape ``[N]``."""
         following = np.append(self.heads[1:], len(self.lengths))
         return (self.starts + self.lengths)[following - 1]
@@ -70,7 +70,7 @@ class Stream:
 
         Arguments
         ---------
-        out : Gets the tokens; filled with boundaries before.
+        out : Gets the tokens. Boundaries stand in it everywhere before.
         begins, ends
             First token of each piece and the one after its last, ``[P]``.
         places : Where in ``out`` each piece goes, ``[P]``.
@@ -79,6 +79,8 @@ class Stream:
         last = np.searchsorted(self.starts - self.extra, ends - 1, "right")
         counts = np.maximum(last - first, 0)
         chosen = ranges(first, counts)
+        # A piece begins and ends within sentences: of each, take what lies
+        # between low and high.
         low = np.repeat(begins, counts)
         high = np.repeat(ends, counts)
         shift = np.repeat(places - begins, counts)
@@ -98,7 +100,7 @@ class Stream:
             languages = self.languages[chosen][kept]
             out[(tag + shift)[kept]] = self.source.tags[languages]
 
-    def is_tagged(self):
+    def is_tagged(self) -> np.ndarray:
         """Tell before which sentences a language tag stands, bool [S]."""
         if self.source.tags is None:
             return np.zeros(len(self.lengths), dtype=bool)
@@ -107,15 +109,11 @@ class Stream:
         return tagged
 
     def totals(self, limit: int | None = None) -> np.ndarray:
-        """Count what stands in the stream, in the source's ``columns``.
+        """Count what its first tokens hold, in the source's ``columns``.
 
         Arguments
         ---------
-        limit : Count the first tokens alone.
-
-        Returns
-        -------
-        int64, shape ``[len(source.columns)]``.
+        limit : How many; all by default.
         """
         limit = self.size if limit is None else limit
         cut = np.searchsorted(self.starts - self.extra, limit, "left")

@@ -41,20 +41,16 @@ def decoder_lm(
 
     Arguments
     ---------
-    model_type
-        A decoder that transformers knows: ``"qwen2"``, ``"llama"``, ...
+    model_type : A decoder of transformers: ``"qwen2"``, ``"llama"``, ...
     vocabulary_size : Number of units; by default that of the training units.
     language_tags : Languages that get an embedding of their own.
-    units_folder
-        Where the units of all splits stand; read only where
-        ``vocabulary_size`` is None.
+    units_folder : Of all splits; read only for ``vocabulary_size``.
     warm_start
-        A text LM, by its name on the Hugging Face hub or its local folder.
-        All its weights are taken but the embeddings and the output head.
+        A text LM (hub name or folder). All its weights are taken but the
+        embeddings and the output head.
     embedding_std
-        Standard deviation of the new embeddings and, where it is untied, of
-        the output head. By default that of the text LM's own, or, without a
-        warm start, what the configuration says.
+        Standard deviation of the new embeddings and of an untied head. By
+        default that of the text LM's own, or what the configuration says.
     activation_checkpointing
         Recompute each layer in the backward pass, which saves memory.
     **config
@@ -65,8 +61,7 @@ def decoder_lm(
     ------
     ValueError
         If the configuration class does not know a key (it would otherwise be
-        stored and ignored), the text LM is of another shape, or the number
-        of units is not known.
+        stored and ignored), or the text LM is of another shape.
 
     Example
     -------
@@ -78,22 +73,8 @@ def decoder_lm(
     10
     """
     _check_keys(model_type, config)
-    if len(set(language_tags)) < len(language_tags):
-        raise ValueError(
-            f"language_tags is {list(language_tags)}; expected each language "
-            "once"
-        )
-    if vocabulary_size is None:
-        vocabulary_size = _units_in(units_folder)
-    check_number("vocabulary_size", vocabulary_size, at_least=1, whole=True)
-    values = {
-        **config,
-        "vocab_size": vocabulary_size + 1 + len(language_tags),
-        # A story begins with the boundary, and the next one's ends it.
-        "bos_token_id": vocabulary_size,
-        "eos_token_id": vocabulary_size,
-        "pad_token_id": None,
-    }
+    symbols = _symbols(vocabulary_size, language_tags, units_folder)
+    values = {**config, **symbols}
     if warm_start is None:
         settings = AutoConfig.for_model(model_type, **values)
     else:
@@ -115,15 +96,33 @@ def decoder_lm(
     return model.train()
 
 
-def _units_in(units_folder: str | Path | None) -> int:
-    if units_folder is None:
+def _symbols(
+    vocabulary_size: int | None,
+    language_tags: Sequence[str],
+    units_folder: str | Path | None,
+) -> dict[str, int | None]:
+    """Return what follows from the units, as a configuration has it."""
+    if len(set(language_tags)) < len(language_tags):
         raise ValueError(
-            "vocabulary_size is null, and no units_folder is given to "
-            "take it from; set one of them"
+            f"language_tags is {list(language_tags)}; expected each language "
+            "once"
         )
-    return read_info(Path(units_folder) / "train")["tokenizer"][
-        "vocabulary_size"
-    ]
+    if vocabulary_size is None:
+        if units_folder is None:
+            raise ValueError(
+                "vocabulary_size is null, and no units_folder is given to "
+                "take it from; set one of them"
+            )
+        tokenizer = read_info(Path(units_folder) / "train")["tokenizer"]
+        vocabulary_size = tokenizer["vocabulary_size"]
+    check_number("vocabulary_size", vocabulary_size, at_least=1, whole=True)
+    return {
+        "vocab_size": vocabulary_size + 1 + len(language_tags),
+        # A story begins with the boundary, and the next one's ends it.
+        "bos_token_id": vocabulary_size,
+        "eos_token_id": vocabulary_size,
+        "pad_token_id": None,
+    }
 
 
 def _check_keys(model_type: str, config: dict) -> None:

@@ -77,11 +77,7 @@ def save_speech_lm(
 
 
 def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
-    """Check the files of an exported model, and say what it is.
-
-    Arguments
-    ---------
-    folder : The exported folder, or a copy that transformers has saved anew.
+    """Check an exported model, or a copy that transformers has saved anew.
 
     Returns
     -------

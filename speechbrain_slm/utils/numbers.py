@@ -1,8 +1,9 @@
-"""Numbers that a user sets: what they may be."""
+"""Numbers and names that a user sets: what they may be."""
 
 import math
 import numbers
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -51,3 +52,18 @@ def check_number(
     if not fits:
         expected = " ".join([what, *" and ".join(words).split()])
         raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a value that is none of the names it may be.
+
+    Example
+    -------
+    >>> check_choice("schedule", "epoch", ("run", "stage"))
+    Traceback (most recent call last):
+    ...
+    ValueError: schedule is 'epoch'; expected run or stage
+    """
+    known = list(choices)
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(known)}")
