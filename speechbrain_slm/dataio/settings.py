@@ -143,6 +143,21 @@ def _check_stage(where: str, stage: dict) -> dict[str, float]:
     return mixture
 
 
+def stages_of_run(runs: dict[str, list], run: str) -> list:
+    """Pick the stages of a run; YAML files call it.
+
+    Raises
+    ------
+    ValueError
+        If there is no such run; it names those that there are.
+    """
+    if run not in runs:
+        raise ValueError(
+            f"run is {run!r}; expected one of runs: {', '.join(map(str, runs))}"
+        )
+    return runs[run]
+
+
 def check_tokenizers(
     stores: dict[str, "UnitStore"], expected: "UnitStore"
 ) -> None:
