@@ -5,6 +5,7 @@ a number out of its range. Until then nothing is imported that takes seconds:
 ``--help`` and a typo are answered at once.
 """
 
+import difflib
 import inspect
 import io
 import os
@@ -25,6 +26,7 @@ from speechbrain_slm.utils.yaml_tree import (
     children,
     read_tree,
     resolve,
+    unknown_key,
 )
 
 
@@ -160,7 +162,7 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     Raises
     ------
     ConfigurationError
-        If neither gives what the function needs.
+        If neither gives what the function needs, or a key is misspelt.
 
     Example
     -------
@@ -169,13 +171,19 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     12
     """
     values = named(hparams, function) | given
+    signature = inspect.signature(function)
+    # In a copy of a YAML file, "packign: best_fit" must not mean the default.
+    absent = signature.parameters.keys() - values.keys()
+    for key in sorted(hparams.keys() - signature.parameters.keys()):
+        if difflib.get_close_matches(key, absent, cutoff=0.8):
+            raise unknown_key(key, absent | values.keys(), "the YAML file")
     try:
-        inspect.signature(function).bind(**values)
+        bound = signature.bind(**values)
     except TypeError as error:
         raise ConfigurationError(
             f"the YAML file: {error}, which {function.__qualname__} needs"
         ) from None
-    return function(**values)
+    return function(*bound.args, **bound.kwargs)
 
 
 def _devices(node: object) -> Iterator[str]:

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from speechbrain_slm.utils.command_line import RUN_OPTIONS, parse_arguments
-from speechbrain_slm.utils.config import load_yaml
+from speechbrain_slm.utils.config import call_with, load_yaml
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.yaml_tree import ConfigurationError
 
@@ -242,3 +242,28 @@ def test_overrides_are_left_as_they_are(recipe):
     overrides = {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
     load_yaml(recipe, overrides)
     assert overrides == {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
+
+
+def rows(stores, row_length, packing="concatenate", **options):
+    return stores, row_length, packing, options
+
+
+def test_a_function_gets_what_its_signature_names():
+    hparams = {"row_length": 4, "seed": 1, "stores": 2, "options": 3}
+    assert call_with(hparams, rows) == (2, 4, "concatenate", {})
+    hparams["packing"] = None
+    assert call_with(hparams, rows, stores=5) == (5, 4, None, {})
+
+
+@pytest.mark.parametrize(
+    ("hparams", "message"),
+    [
+        ({"row_length": 4}, "'stores', which rows needs"),
+        ({"row_lenght": 4}, "'row_lenght'. Did you mean 'row_length'"),
+        # Not the default, silently.
+        ({"row_length": 4, "packign": 1}, "'packign'. Did you mean 'packing'"),
+    ],
+)
+def test_a_function_that_lacks_what_it_needs(hparams, message):
+    with pytest.raises(ConfigurationError, match=message):
+        call_with(hparams, rows)
