@@ -10,7 +10,7 @@ jobs, or one after the other.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from speechbrain_slm.speech.audio_files import Trim, check_kind
@@ -60,14 +60,22 @@ def plan_of_speech(
     tts: TextToSpeech,
     speakers: Speakers,
     languages: list[str],
-    **settings: object,
+    seed: int,
+    trim: Trim,
+    limits: Limits,
+    audio_format: str,
+    loudness: float | None,
+    speaker_per: str,
+    stories_per_shard: int,
 ) -> dict:
     """Say all that decides what a data folder holds, for ``Claim.pin``.
+
+    The recipe fills in what the signature names: of :func:`synthesize`, all
+    that the manifests depend on.
 
     Arguments
     ---------
     text : What makes the stories tables; None where they are there already.
-    **settings : Others of :func:`synthesize` that the manifests depend on.
     """
     if text is None:
         text = {
@@ -81,9 +89,14 @@ def plan_of_speech(
             name: {key: asdict(voice) for key, voice in own.items()}
             for name, own in speakers.items()
         },
+        "seed": seed,
+        "trim": trim and asdict(trim),
+        "limits": limits and asdict(limits),
+        "audio_format": audio_format,
+        "loudness": loudness,
+        "speaker_per": speaker_per,
+        "stories_per_shard": stories_per_shard,
     }
-    for name, value in settings.items():
-        speech[name] = asdict(value) if is_dataclass(value) else value
     return {"text": text, "speech": speech}
 
 
