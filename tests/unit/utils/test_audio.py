@@ -11,29 +11,15 @@ from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
 from speechbrain_slm.utils.containers import _mpeg_frame
 
 RATE = 16000
-KINDS = [
-    ("WAV", "PCM_16", "LITTLE"),
-    ("WAV", "PCM_16", "BIG"),
-    ("WAV", "MS_ADPCM", None),
-    ("WAVEX", "PCM_24", None),
-    ("RF64", "PCM_16", None),
-    ("W64", "FLOAT", None),
-    ("AIFF", "PCM_16", None),
-    ("AIFF", "FLOAT", None),
-    ("AU", "PCM_16", "BIG"),
-    ("AU", "PCM_16", "LITTLE"),
-    ("NIST", "PCM_16", None),
-    ("CAF", "PCM_16", None),
-    ("FLAC", "PCM_16", None),
-    ("OGG", "VORBIS", None),
-    ("OGG", "OPUS", None),
-    ("MP3", "MPEG_LAYER_III", None),
-]
+KINDS = """WAV PCM_16 LITTLE, WAV PCM_16 BIG, WAV MS_ADPCM, WAVEX PCM_24,
+RF64 PCM_16, W64 FLOAT, AIFF PCM_16, AIFF FLOAT, AU PCM_16 BIG,
+AU PCM_16 LITTLE, NIST PCM_16, CAF PCM_16, FLAC PCM_16, OGG VORBIS, OGG OPUS,
+MP3 MPEG_LAYER_III"""
 
 
 def noise(seconds=2.0, level=0.1, channels=1):
-    generator = np.random.default_rng(0)
-    return generator.normal(size=(int(seconds * RATE), channels)) * level
+    shape = int(seconds * RATE), channels
+    return np.random.default_rng(0).normal(size=shape) * level
 
 
 def encoded(wav, kind="WAV", subtype=None, endian=None, rate=RATE):
@@ -48,12 +34,12 @@ def reason(source, **options):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "subtype", "endian"), KINDS)
-def test_a_part_is_told_from_the_whole(kind, subtype, endian):
-    content = encoded(noise(), kind, subtype, endian)
+@pytest.mark.parametrize("kind", [kind.split() for kind in KINDS.split(",")])
+def test_a_part_is_told_from_the_whole(kind):
+    content = encoded(noise(), *kind)
     sound = read_audio(content)
     # ADPCM fills its last block.
-    more = 2000 if subtype == "MS_ADPCM" else 0
+    more = 2000 if "MS_ADPCM" in kind else 0
     assert 2 * RATE <= sound.num_samples <= 2 * RATE + more
     assert len(sound.samples) == sound.num_samples
     for part in (content[: len(content) // 3], content[:-1], content[:-600]):
@@ -84,6 +70,7 @@ def flac_header(content, count):
 
 def test_flac_of_open_length_is_read_to_its_end():
     content = flac_header(encoded(noise(), "FLAC"), 0)
+    assert reason(content[: len(content) // 3])
     assert read_audio(content).num_samples == 2 * RATE
     assert "expected at most 1 s" in reason(content, max_seconds=1)
 
@@ -175,12 +162,10 @@ def test_a_manifest_is_compared_with_the_file(tmp_path):
     sound = read_audio(path)
     told = sound._asdict()
     assert read_audio(path, expected=told).sha256 == sound.sha256
-    for name, value in (
-        ("num_samples", 2 * RATE - 1),
-        ("sample_rate", 8000),
-        ("sha256", "0" * 64),
-    ):
-        assert "manifest" in reason(path, expected={**told, name: value})
+    others = {"num_samples": 9, "sample_rate": 8000, "sha256": "0" * 64}
+    for name in others:
+        wrong = {**told, name: others[name]}
+        assert "manifest" in reason(path, expected=wrong)
 
 
 def test_only_regular_files_are_opened(tmp_path):
@@ -193,9 +178,11 @@ def test_only_regular_files_are_opened(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"
     (tmp_path / "a.wav").write_bytes(pointer)
     assert "Git LFS pointer" in reason(tmp_path / "a.wav")
-    (tmp_path / "a.wav").write_bytes(encoded(noise(1)))
-    (tmp_path / "link.wav").symlink_to("a.wav")
-    assert read_audio(tmp_path / "link.wav").num_samples == RATE
+    # A link, and a name in another Unicode form, lead to a file.
+    (tmp_path / "Zoe\u0308.wav").write_bytes(encoded(noise(1)))
+    (tmp_path / "link.wav").symlink_to("Zoe\u0308.wav")
+    for name in ("link", "Zo\u00eb"):
+        assert read_audio(tmp_path / f"{name}.wav").num_samples == RATE
 
 
 @pytest.mark.parametrize("error", [MemoryError, OverflowError, TypeError])
@@ -215,13 +202,3 @@ def test_rates_without_a_common_divisor_are_refused():
     with pytest.raises(BadAudio, match="44101 Hz cannot be resampled"):
         resampled(wav, 44101, RATE)
     assert "at most 384000 Hz" in reason(encoded(noise(0.1), rate=999_983))
-
-
-def test_a_name_in_another_unicode_form_is_found(tmp_path):
-    (tmp_path / "Zoe\u0308.wav").write_bytes(encoded(noise(1)))
-    assert read_audio(tmp_path / "Zo\u00eb.wav").num_samples == RATE
-
-
-def test_flac_of_open_length_that_is_cut_is_refused():
-    content = flac_header(encoded(noise(), "FLAC"), 0)
-    assert reason(content[: len(content) // 3])

@@ -19,17 +19,9 @@ from speechbrain_slm.utils.tables import (
 def rows(count=3, **last):
     """Return manifest rows, the last one's values replaced by ``last``."""
     table = [
-        {
-            "story_id": "s",
-            "sentence": sentence,
-            "language": "en",
-            "speaker": "alto",
-            "audio": f"{sentence}.flac",
-            "num_samples": 800,
-            "sample_rate": 16000,
-            "sha256": f"{sentence}",
-        }
-        for sentence in range(count)
+        dict(zip(MANIFEST.names, row, strict=True))
+        for n in range(count)
+        for row in [("s", n, "en", "alto", f"{n}.flac", 800, 16000, f"{n}")]
     ]
     table[-1].update(last)
     return table
@@ -57,23 +49,18 @@ def test_csv_and_parquet_give_the_same_table(tmp_path):
         assert found.equals(table)
 
 
-@pytest.mark.parametrize(
-    "name", [field.name for field in MANIFEST if field.type == pa.string()]
-)
-def test_an_empty_string_is_a_hole(tmp_path, name):
-    message = f"row 2: column '{name}' is empty"
-    table = rows(**{name: ""})
-    write_csv(tmp_path / "a.csv", table)
-    refused(tmp_path / "a.csv", message)
-    write_table(tmp_path / "a.parquet", pa.Table.from_pylist(table))
-    refused(tmp_path / "a.parquet", message)
-
-
-def test_a_missing_value_is_a_hole(tmp_path):
+@pytest.mark.parametrize("field", MANIFEST, ids=MANIFEST.names)
+def test_a_hole_is_named(tmp_path, field):
+    message = f"row 2: column '{field.name}' is empty"
     path = tmp_path / "a.parquet"
-    for name in MANIFEST.names:
-        write_table(path, pa.Table.from_pylist(rows(**{name: None})))
-        refused(path, f"row 2: column '{name}' is empty")
+    holes = [None, ""] if field.type == pa.string() else [None]
+    for hole in holes:
+        table = rows(**{field.name: hole})
+        write_table(path, pa.Table.from_pylist(table))
+        refused(path, message)
+    if "" in holes:
+        write_csv(tmp_path / "a.csv", table)
+        refused(tmp_path / "a.csv", message)
 
 
 def test_a_csv_value_of_a_wrong_type(tmp_path):

@@ -14,8 +14,10 @@ from speechbrain_slm.utils.files import as_stored, check_file, files_in
 from speechbrain_slm.utils.tables import read_table
 from speechbrain_slm.utils.user_tables import SUFFIXES, as_text, iterate_rows
 
-ROWS = [{"id": "01", "n": "1", "text": "Zoë\nsaid:\t“no”"}, {"id": "1"}]
-ROWS[1] = {"id": "1", "n": "2", "text": ""}
+ROWS = [
+    {"id": "01", "n": "1", "text": "Zoë\nsaid:\t“no”"},
+    {"id": "1", "n": "2", "text": ""},
+]
 
 
 def write(path, rows=ROWS):
@@ -65,13 +67,9 @@ def test_a_missing_column_is_named(tmp_path, suffix):
 
 
 def test_text_is_text_whatever_it_looks_like():
-    assert [as_text(v) for v in ("01", 1, 10**12, "1.0", None)] == [
-        "01",
-        "1",
-        "1000000000000",
-        "1.0",
-        "",
-    ]
+    values = ["01", 1, 10**12, "1.0", None]
+    expected = ["01", "1", "1000000000000", "1.0", ""]
+    assert list(map(as_text, values)) == expected
     for other in (1.0, True, ["a"], b"a", "\ud800"):
         with pytest.raises(ValueError, match="expected text"):
             as_text(other)
@@ -88,11 +86,8 @@ def test_a_line_that_is_no_row_costs_that_row(tmp_path):
     assert rows[3].values == {"id": "2a", "text": {"a": 1}}
     (tmp_path / "a.tsv").write_text("id\ttext\n1\ta\n2\n3\tb\tc\n")
     rows = list(iterate_rows(tmp_path / "a.tsv", ["id", "text"]))
-    assert [row.fault[:14] for row in rows] == [
-        "",
-        "found 1 fields",
-        "found 3 fields",
-    ]
+    faults = ["", "found 1 fields", "found 3 fields"]
+    assert [row.fault[:14] for row in rows] == faults
     path.write_text("[1]\n" * 5)
     with pytest.raises(ValueError, match="none of the first 5 lines is a row"):
         read(path)
@@ -155,15 +150,11 @@ def test_another_encoding_is_told(tmp_path, encoding, suffix):
     )
     if suffix == ".jsonl":
         path.write_bytes('{"id": "ë", "text": ""}\n'.encode(encoding))
-    with pytest.raises(
-        ValueError, match=rf"a\{suffix}: expected text in UTF-8"
-    ):
+    message = rf"a\{suffix}: expected text in UTF-8"
+    with pytest.raises(ValueError, match=message):
         read(path)
     if suffix == ".csv":
-        with (
-            pytest.raises(ValueError, match=r"a\.csv: expected text in UTF-8"),
-            open_csv(path) as reader,
-        ):
+        with pytest.raises(ValueError, match=message), open_csv(path) as reader:
             reader.read_all()
 
 
@@ -210,15 +201,8 @@ def test_what_the_system_makes_up_is_not_waited_for():
 
 
 def test_hidden_files_of_a_folder_are_not_listed(tmp_path):
-    for name in (
-        "a.csv",
-        "b/c.csv",
-        "._a.csv",
-        ".ipynb_checkpoints/a-checkpoint.csv",
-        "__MACOSX/a.csv",
-        "~$a.csv",
-        "Thumbs.db",
-    ):
+    hidden = "._a.csv .ipynb_checkpoints/a.csv __MACOSX/a.csv ~$a.csv Thumbs.db"
+    for name in ("a.csv", "b/c.csv", *hidden.split()):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     names = [str(p.relative_to(tmp_path)) for p in files_in(tmp_path)]
