@@ -10,20 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
 
 # Characters by which short sentences may differ in length, whatever the ratio.
 _ALLOWANCE = 20
 
 
 class TranslationError(ValueError):
-    """A story that cannot be translated. The message says why.
-
-    Arguments
-    ---------
-    reason : Why; of a sentence, what is wrong with it.
-    sentence : Which, from 0, as in the tables.
-    """
+    """A story that cannot be translated, and why; a sentence counts from 0."""
 
     def __init__(self, reason: str, sentence: int | None = None) -> None:
         where = "" if sentence is None else f"sentence {sentence} "
@@ -32,32 +29,23 @@ class TranslationError(ValueError):
 
 
 class Story(NamedTuple):
-    """A story in one language.
-
-    Attributes
-    ----------
-    story_id : str
-        Its name.
-    sentences : list of str
-        Its text.
-    """
+    """A story in one language."""
 
     story_id: str
-    sentences: list
+    sentences: list[str]
 
 
 class Translator(Protocol):
     """What the driver asks of a back-end."""
 
-    #: Whatever changes the translations: JSON types.
-    identity: dict
+    @property
+    def identity(self) -> dict:
+        """Whatever changes the translations: JSON types."""
 
-    def to(self, device) -> Translator:
-        """Compute on a device, where there is something to compute.
+    def to(self, device: torch.device | str) -> Translator:
+        """Compute on a device where there is something to compute.
 
-        Returns
-        -------
-        Itself.
+        Returns itself.
         """
 
     def translate(
@@ -74,17 +62,13 @@ class Translator(Protocol):
 
         Yields
         ------
-        For each story of a shard the list of its translated sentences,
-        or a `TranslationError`. It depends on the shard alone.
+        For each story of a shard the list of its translated sentences, or a
+        `TranslationError`. It depends on the shard alone, so that a run that
+        was killed ends as one that was not.
         """
 
     def usage(self) -> dict:
-        """Return what the work has cost up to now, empty where nothing.
-
-        Returns
-        -------
-        JSON types.
-        """
+        """Return what the work has cost up to now: JSON types, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +77,10 @@ class Checks:
 
     Arguments
     ---------
-    copy_letters : int
+    copy_letters
         A sentence of at least so many letters that comes back unchanged is
         taken for untranslated. Shorter ones may be names: "Tom and Lily!".
-    length_ratio : float
+    length_ratio
         A sentence and its translation may differ in length by this factor,
         and 20 characters: what is beyond holds a neighbour's text, or lacks
         its own.
@@ -119,7 +103,7 @@ class Checks:
     def __call__(
         self, sentences: list[str], translations: list[str], first: int = 0
     ) -> list[str]:
-        """Return the translations with plain spaces, or refuse them.
+        """Return the translations with plain spaces.
 
         Arguments
         ---------
@@ -128,48 +112,38 @@ class Checks:
         Raises
         ------
         TranslationError
-            Names the sentence.
+            Names the sentence that is none.
         """
         if len(translations) != len(sentences):
             raise TranslationError(
                 f"{len(translations)} sentence(s) came back for "
                 f"{len(sentences)}"
             )
-        clean = [_plain_text(text) for text in translations]
-        pairs = zip(sentences, clean, strict=True)
-        for number, (source, text) in enumerate(pairs, first):
-            fault = self._fault(source, text)
-            if fault:
-                raise TranslationError(fault, number)
-        return clean
+        pairs = zip(sentences, translations, strict=True)
+        return [
+            self._checked(*pair, number)
+            for number, pair in enumerate(pairs, first)
+        ]
 
-    def _fault(self, source, text):
-        if text is None:
-            return "is no text"
+    def _checked(self, source: str, text: object, number: int) -> str:
+        # Half of a surrogate pair: JSON can say it, but no file can hold it.
+        if not isinstance(text, str) or re.search("[\ud800-\udfff]", text):
+            raise TranslationError("is no text", number)
+        text = " ".join(text.replace("\0", " ").split())
         if not re.search(r"\w", text):
-            return "came back empty"
+            raise TranslationError("came back empty", number)
         letters = _letters(source)
         if len(letters) >= self.copy_letters and letters == _letters(text):
-            return "is a copy of the source"
+            raise TranslationError("is a copy of the source", number)
         short, long = sorted((len(source), len(text)))
         if long > self.length_ratio * short + _ALLOWANCE:
-            return (
+            raise TranslationError(
                 f"has {len(text)} characters for {len(source)}; text of "
-                "another sentence is in it, or its own is missing"
+                "another sentence is in it, or its own is missing",
+                number,
             )
-        return ""
+        return text
 
 
-def _plain_text(text):
-    """Join lines; None for what no file could hold."""
-    if not isinstance(text, str):
-        return None
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return None
-    return " ".join(text.replace("\0", " ").split())
-
-
-def _letters(text):
+def _letters(text: str) -> str:
     return "".join(re.findall(r"\w", text.casefold()))

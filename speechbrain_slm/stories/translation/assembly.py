@@ -1,24 +1,34 @@
 """Putting a translated table together from its shards."""
 
+from __future__ import annotations
+
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.stories.translation.parts import (
+    Shard,
     facts_of,
     find_parts,
+    forget_rejected,
     read_part,
     read_shards,
-    stories_of,
 )
 from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.columns import parquet_of
-from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
+from speechbrain_slm.utils.files import HeldFile
+from speechbrain_slm.utils.ledger import (
+    LEDGER,
+    Ledger,
+    check_share,
+    open_ledger,
+)
 from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import STORIES
 
@@ -30,24 +40,10 @@ REFUSED_SUFFIX = ".left_out.refused.jsonl"
 _ROWS = 65536  # in a row group of the result
 
 
-def forget_rejected(folder: Path) -> None:
-    """Remove the shards with rejected stories: a rerun tries them again."""
-    for path in find_parts(folder).values():
-        reasons = read_part(path)[0]["reason"]
-        if reasons.null_count < len(reasons):
-            path.unlink()
-
-
 def output_schema(
-    held, target_language: str, leave_out: Sequence[str]
+    held: HeldFile, target_language: str, leave_out: Sequence[str]
 ) -> pa.Schema:
-    """Return the columns of the new table.
-
-    Arguments
-    ---------
-    held : HeldFile
-        The table without it.
-    leave_out : Columns that are not taken over.
+    """Return the columns of the new table, the added one last.
 
     Raises
     ------
@@ -56,43 +52,39 @@ def output_schema(
     """
     with parquet_of(held) as file:
         schema = file.schema_arrow
-    unknown = set(leave_out) - set(schema.names)
-    if unknown:
+    if unknown := set(leave_out) - set(schema.names):
         raise ValueError(
             f"{held.path} has no column(s) {', '.join(sorted(unknown))} to "
             f"leave out; found {', '.join(schema.names)}"
         )
     ours = {field.name: field for field in STORIES}
-    fields = [
-        ours.get(field.name, field)
+    kept = {
+        field.name: ours.get(field.name, field)
         for field in schema
         if field.name not in leave_out
-    ]
-    if target_language in [field.name for field in fields]:
+    }
+    if target_language in kept:
         raise ValueError(
             f"{held.path} has a column '{target_language}' already; add it to "
             "leave_out to have it made anew"
         )
     added = pa.field(target_language, pa.string())
-    return pa.schema([*fields, added], metadata=mark_of(MAKER))
+    return pa.schema([*kept.values(), added], metadata=mark_of(MAKER))
 
 
 def assemble(
-    held,
+    held: HeldFile,
     path_out: Path,
-    languages: tuple[str, ...],
     folder: Path,
     schema: pa.Schema,
-    plan: dict,
+    pinned: dict,
     max_rejected: float,
-) -> dict:
+) -> dict[str, int]:
     """Put the table together, and write the ledger.
 
     Arguments
     ---------
-    held : HeldFile
-        The table without the language.
-    languages : That which is there, and that which is added.
+    held : The table without the language.
     folder : Where its shards are, all of them.
     max_rejected : Share of the stories that may be left out.
 
@@ -107,13 +99,9 @@ def assemble(
     ValueError
         If a shard is damaged, or that of other stories, or no story is left.
     """
-    parts = find_parts(folder)
-    source, target = languages
-    counts = {"stories": 0, "left_out": 0}
     path = path_out.with_suffix(f".{LEDGER}")
-    columns = schema.names[:-1]
-    waiting: list[pa.Table] = []
     refused = path_out.with_suffix(REFUSED_SUFFIX)
+    waiting: list[pa.Table] = []
     with published_together(path_out.parent) as new:
         with (
             pq.ParquetWriter(
@@ -121,40 +109,25 @@ def assemble(
             ) as writer,
             open_ledger(new / path.name) as ledger,
         ):
-            wanted = list(dict.fromkeys([*columns, source]))
-            shards = read_shards(held, wanted, plan["stories_per_shard"])
-            for number, (table, starts) in enumerate(shards):
-                part, facts = read_part(parts[number], plan)
-                stories = stories_of(table, starts, source)
-                if facts != facts_of(plan, stories):
-                    raise ValueError(
-                        f"{parts[number]} is not of these stories; remove it "
-                        "and run again"
-                    )
-                table = table.select(columns)
-                waiting.append(_joined(parts[number], table, starts, part))
-                counts["stories"] += len(part)
-                for row in part.filter(part["reason"].is_valid()).to_pylist():
-                    counts["left_out"] += 1
-                    ledger.write(
-                        story_id=row["story_id"],
-                        language=target,
-                        action="dropped",
-                        reason=row["reason"],
-                    )
+            # Shards of some hundred rows are too small for a row group each.
+            for table in _joined(held, folder, schema, pinned, ledger):
+                waiting.append(table)
                 if sum(map(len, waiting)) >= _ROWS:
-                    _write(writer, waiting, schema)
-            _write(writer, waiting, schema)
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting.clear()
+            if sum(map(len, waiting)):
+                writer.write_table(pa.concat_tables(waiting))
+        stories, left_out = pinned["stories"], ledger.counts.total()
 
-        def forget():
+        def forget() -> None:
             forget_rejected(folder)
             # That of the table which is there, if one is, stays beside it.
             os.replace(new / path.name, refused)
 
         check_share(
             f"stories of {held.path}",
-            counts["left_out"],
-            counts["stories"],
+            left_out,
+            stories,
             max_rejected,
             str(ledger),
             refused,
@@ -162,52 +135,58 @@ def assemble(
             forget,
             "max_rejected",
         )
-        if counts["left_out"] == counts["stories"]:
+        if left_out == stories:
             raise ValueError(f"{held.path}: no story has a translation")
     refused.unlink(missing_ok=True)
     logger.info(
         "%s: %d stories, %d left out (%s)",
         path_out,
-        counts["stories"] - counts["left_out"],
-        counts["left_out"],
+        stories - left_out,
+        left_out,
         path.name,
     )
-    return counts
+    return {"stories": stories, "left_out": left_out}
 
 
-def _joined(path, table, starts, part):
+def _joined(
+    held: HeldFile,
+    folder: Path,
+    schema: pa.Schema,
+    pinned: dict,
+    ledger: Ledger,
+) -> Iterator[pa.Table]:
+    """Yield the new table's rows, shard by shard; write of what is left out."""
+    parts, source = find_parts(folder), pinned["source_language"]
+    *columns, target = schema.names
+    # The source is read even where it is left out: by it a shard is known.
+    wanted = list(dict.fromkeys([*columns, source]))
+    shards = read_shards(held, wanted, pinned["stories_per_shard"])
+    for number, shard in enumerate(shards):
+        part, facts = read_part(parts[number], pinned)
+        if facts != facts_of(pinned, shard.stories(source)):
+            raise ValueError(
+                f"{parts[number]} is not of these stories; remove it and run "
+                "again"
+            )
+        for row in part.filter(part["reason"].is_valid()).to_pylist():
+            ledger.write(
+                story_id=row["story_id"],
+                language=target,
+                action="dropped",
+                reason=row["reason"],
+            )
+        rows = _beside(shard, part, columns)
+        yield rows.rename_columns(schema.names).cast(schema)
+
+
+def _beside(shard: Shard, part: pa.Table, columns: list[str]) -> pa.Table:
     """Put translations beside their sentences, story by story."""
     kept = part["reason"].is_null()
-    lengths = pa.array([*starts[1:].tolist(), len(table)])
-    lengths = pc.subtract(lengths, pa.array(starts))
-    same = part["story_id"].equals(table["story_id"].take(pa.array(starts)))
-    found = pc.list_value_length(part["sentences"])
-    if (
-        not same
-        or not pc.all(
-            pc.or_(
-                pc.invert(kept), pc.fill_null(pc.equal(found, lengths), False)
-            )
-        ).as_py()
-    ):
-        raise ValueError(
-            f"{path} is not of these stories; remove it and run again"
-        )
-    story = pc.list_parent_indices(
-        pa.ListArray.from_arrays(
-            pa.array([*starts.tolist(), len(table)], pa.int32()),
-            pa.nulls(len(table)),
-        )
-    )
-    rows = table.filter(kept.take(story))
-    texts = pc.list_flatten(part["sentences"].filter(kept))
-    return rows.append_column("", texts)
-
-
-def _write(writer, waiting, schema):
-    if waiting:
-        table = pa.concat_tables(waiting)
-        if len(table):
-            table = table.rename_columns(schema.names)
-            writer.write_table(table.cast(schema))
-        waiting.clear()
+    told = part["sentences"].filter(kept)
+    # Else a sentence would stand beside the translation of another.
+    counts = pc.list_value_length(told).to_numpy()
+    if not np.array_equal(counts, shard.lengths[kept.to_numpy()]):
+        raise ValueError("a part has more or fewer sentences than its stories")
+    rows = np.repeat(kept.to_numpy(), shard.lengths)
+    table = shard.table.select(columns).filter(pa.array(rows))
+    return table.append_column("", pc.list_flatten(told))

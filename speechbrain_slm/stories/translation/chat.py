@@ -93,11 +93,15 @@ class ChatTranslator:
         self.prompt = prompt.replace("{target}", self.target_name)
         self.cache = ReplyCache(self.cache_folder)
         # Not what leaves the replies as they are: the server, its speed.
-        names = ("model", "prompt", "retry_prompt", "response_format")
-        names += ("options", "sentences_per_request", "attempts")
         self.identity = {
             "type": "chat",
-            **{name: getattr(self, name) for name in names},
+            "model": self.model,
+            "prompt": self.prompt,
+            "retry_prompt": self.retry_prompt,
+            "response_format": self.response_format,
+            "options": self.options,
+            "sentences_per_request": self.sentences_per_request,
+            "attempts": self.attempts,
         }
 
     def to(self, device: object) -> ChatTranslator:
@@ -204,7 +208,8 @@ class ChatTranslator:
                 if error.sentence is not None:
                     # Tables count sentences from 0, the request's keys from 1.
                     said = f'"{error.sentence + 1}" {said}'
-            self.cache.add(self.model, *_tokens(reply), name, found)
+            sent, received = _tokens(reply)
+            self.cache.add(self.model, sent, received, name, found)
             if found is not None:
                 return found
             said = self.retry_prompt.replace("{error}", said)
@@ -251,7 +256,7 @@ def _content(reply: dict) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _tokens(reply: dict) -> list[int]:
+def _tokens(reply: dict) -> tuple[int, ...]:
     """Return the tokens that a reply says it cost; none if it says nonsense."""
     usage = reply.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -268,7 +273,7 @@ def _tokens(reply: dict) -> list[int]:
             )
             count = 0
         found.append(count)
-    return found
+    return tuple(found)
 
 
 def _read(reply: dict, content: str, keys: list[str]) -> list:

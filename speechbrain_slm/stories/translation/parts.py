@@ -5,15 +5,17 @@ matter. A shard is so many stories, in the table's order; its translation is
 published as one file, whole or not at all.
 """
 
-import hashlib
-import re
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speechbrain_slm.stories.duplicates import Seen, digest_id
 from speechbrain_slm.stories.translation import Story
 from speechbrain_slm.utils.columns import as_type, check_columns, parquet_of
 from speechbrain_slm.utils.files import HeldFile
@@ -33,29 +35,44 @@ PART = pa.schema(
 _ROWS = 16384  # read at once
 
 
-def open_stories(path: Path) -> HeldFile:
-    """Open a stories table, which is read several times."""
-    return HeldFile(
-        path, "a stories table (Parquet), as the text recipe writes"
-    )
+class Shard(NamedTuple):
+    """Whole stories of a table.
+
+    Attributes
+    ----------
+    table
+        Their rows; ``story_id`` and ``sentence`` are of the types of
+        ``STORIES``, whatever the file has.
+    starts : Where each story begins, int64 ``[stories]``.
+    """
+
+    table: pa.Table
+    starts: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Sentences of each story."""
+        return np.diff(self.starts, append=len(self.table))
+
+    def stories(self, language: str) -> list[Story]:
+        """Return them in one language."""
+        names = self.table["story_id"].take(self.starts).to_pylist()
+        texts = self.table[language].to_pylist()
+        ends = self.starts + self.lengths
+        return [
+            Story(name, texts[start:end])
+            for name, start, end in zip(names, self.starts, ends, strict=True)
+        ]
 
 
 def read_shards(
     held: HeldFile, columns: list[str], stories_per_shard: int
-) -> Iterator[tuple[pa.Table, np.ndarray]]:
+) -> Iterator[Shard]:
     """Cut a stories table into shards of whole stories.
 
     Arguments
     ---------
     columns : What to read, ``story_id`` and ``sentence`` among it.
-
-    Yields
-    ------
-    pyarrow.Table
-        The rows of a shard; ``story_id`` and ``sentence`` are of the types of
-        ``STORIES``, whatever the file has.
-    numpy.ndarray
-        Where each of its stories begins, int64.
     """
     left = None
     with parquet_of(held) as file:
@@ -68,13 +85,14 @@ def read_shards(
             whole = (len(starts) - 1) // stories_per_shard * stories_per_shard
             for first in range(0, whole, stories_per_shard):
                 here = starts[first : first + stories_per_shard + 1]
-                yield left[int(here[0]) : int(here[-1])], here[:-1] - here[0]
+                rows = left[int(here[0]) : int(here[-1])]
+                yield Shard(rows, here[:-1] - here[0])
             left = left[int(starts[whole]) :] if len(starts) else None
     if left is not None and len(left):
-        yield left, _starts(left)
+        yield Shard(left, _starts(left))
 
 
-def _typed(path, table):
+def _typed(path: Path, table: pa.Table) -> pa.Table:
     for field in STORIES:
         place = table.column_names.index(field.name)
         column = as_type(path, field, table[field.name])
@@ -82,7 +100,7 @@ def _typed(path, table):
     return table
 
 
-def _starts(table):
+def _starts(table: pa.Table) -> np.ndarray:
     ids = table["story_id"].combine_chunks()
     if not len(ids):
         return np.zeros(0, dtype=np.int64)
@@ -107,25 +125,24 @@ def survey(held: HeldFile, language: str, stories_per_shard: int) -> dict:
     path, columns = held.path, [*STORIES.names, language]
     with parquet_of(held) as file:
         check_columns(path, file.schema_arrow.names, columns)
-    row, hashes = 0, []
-    for table, starts in read_shards(held, columns, stories_per_shard):
-        _check_shard(path, table, starts, language, row)
-        row += len(table)
-        for story_id in table["story_id"].take(starts).to_pylist():
-            digest = hashlib.blake2b(story_id.encode("utf-8"), digest_size=8)
-            hashes.append(np.frombuffer(digest.digest(), np.uint64))
-    if not hashes:
+    rows, stories, seen = 0, 0, Seen()
+    for shard in read_shards(held, columns, stories_per_shard):
+        _check_shard(path, shard, language, rows)
+        rows += len(shard.table)
+        stories += len(shard.starts)
+        names = shard.table["story_id"].take(shard.starts).to_pylist()
+        if not seen.add([digest_id(name) for name in names]).all():
+            raise ValueError(
+                f"{path}: the rows of a story do not stand together, or two "
+                "stories have one story_id; sort it by story_id and sentence"
+            )
+    if not stories:
         raise ValueError(f"{path} holds no story")
-    hashes = np.concatenate(hashes)
-    if len(np.unique(hashes)) < len(hashes):
-        raise ValueError(
-            f"{path}: the rows of a story do not stand together, or two "
-            "stories have one story_id; sort it by story_id and sentence"
-        )
-    return {"stories": len(hashes), "sha256": held.sha256()}
+    return {"stories": stories, "sha256": held.sha256()}
 
 
-def _check_shard(path, table, starts, language, row):
+def _check_shard(path: Path, shard: Shard, language: str, row: int) -> None:
+    table, starts = shard
     for name in table.column_names:
         if table[name].null_count:
             hole = pc.index(pc.is_null(table[name]), True).as_py()
@@ -135,8 +152,7 @@ def _check_shard(path, table, starts, language, row):
         raise ValueError(
             f"{path}, row {row + empty}: column '{language}' has no text"
         )
-    lengths = np.diff(np.append(starts, len(table)))
-    expected = np.arange(len(table)) - np.repeat(starts, lengths)
+    expected = np.arange(len(table)) - np.repeat(starts, shard.lengths)
     wrong = np.flatnonzero(table["sentence"].to_numpy() != expected)
     if len(wrong):
         here = table.slice(int(wrong[0]), 1).to_pylist()[0]
@@ -147,79 +163,39 @@ def _check_shard(path, table, starts, language, row):
         )
 
 
-def stories_of(
-    table: pa.Table, starts: np.ndarray, language: str
-) -> list[Story]:
-    """Return the stories of a shard."""
-    names = table["story_id"].take(starts).to_pylist()
-    texts = table[language].to_pylist()
-    ends = [*starts[1:].tolist(), len(table)]
-    return [
-        Story(name, texts[start:end])
-        for name, start, end in zip(names, starts.tolist(), ends, strict=True)
-    ]
-
-
-def facts_of(plan: dict, stories: list[Story]) -> dict:
-    """Say what makes a part: the plan of its folder, and its stories.
-
-    Arguments
-    ---------
-    stories : What is translated, as it was read.
-
-    Returns
-    -------
-    Two hashes.
-    """
-    return {"plan": identity_of(plan), "stories": identity_of(stories)}
+def facts_of(pinned: dict, stories: list[Story]) -> dict:
+    """Say what makes a part: what its folder holds, and what was translated."""
+    return {"plan": identity_of(pinned), "stories": identity_of(stories)}
 
 
 def write_part(
     folder: Path, number: int, rows: list[dict], facts: dict
 ) -> None:
-    """Publish a shard.
-
-    Arguments
-    ---------
-    rows : A row a story, of ``PART``.
-    facts : See :func:`facts_of`.
-    """
+    """Publish a shard: a row a story, of ``PART``."""
     table = pa.Table.from_pylist(rows, schema=PART)
     write_piece(folder / PARTS.replace("*", f"{number:07d}"), table, facts)
 
 
-def find_parts(folder: Path) -> dict:
-    """Find the shards that are done, those of array jobs too.
-
-    Returns
-    -------
-    number -> path
-    """
+def find_parts(folder: Path) -> dict[int, Path]:
+    """Find the shards that are done, those of array jobs too, by number."""
     return {
-        int(re.search(r"part-(\d+)", path.name)[1]): path
+        int(path.stem.removeprefix("part-")): path
         for path in sorted(folder.glob(f"**/{PARTS}"))
         if not path.name.startswith(".")
     }
 
 
-def read_part(path: Path, plan: dict | None = None) -> tuple[pa.Table, dict]:
-    """Read a shard.
+def read_part(path: Path, pinned: dict | None = None) -> tuple[pa.Table, dict]:
+    """Read a shard, a table of ``PART``, and its facts.
 
     Arguments
     ---------
-    plan : What is pinned; by default it may be that of any plan.
-
-    Returns
-    -------
-    pyarrow.Table
-        Of ``PART``.
-    dict
-        Its facts.
+    pinned : What the folder will hold; None takes that of any folder.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or of another plan. It is not replaced: what
+        If the file is damaged, or of another folder. It is not replaced: what
         it holds may have been paid for.
     """
     try:
@@ -230,9 +206,17 @@ def read_part(path: Path, plan: dict | None = None) -> tuple[pa.Table, dict]:
             "recipe: its content has not the sum that a part has from the "
             "moment it is made. Remove it and run again."
         ) from error
-    if plan is not None and facts["plan"] != identity_of(plan):
+    if pinned is not None and facts["plan"] != identity_of(pinned):
         raise ValueError(
             f"{path} was made with another configuration than the "
             "folder's plan.json says; remove it and run again"
         )
     return table.cast(PART), facts
+
+
+def forget_rejected(folder: Path) -> None:
+    """Remove the shards with rejected stories: a rerun tries them again."""
+    for path in find_parts(folder).values():
+        reasons = read_part(path)[0]["reason"]
+        if reasons.null_count < len(reasons):
+            path.unlink()

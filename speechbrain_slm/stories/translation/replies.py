@@ -9,6 +9,7 @@ import json
 import socket
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 _TABLES = (
@@ -16,6 +17,13 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS usage (model TEXT PRIMARY KEY, "
     "requests INTEGER, prompt_tokens INTEGER, completion_tokens INTEGER)",
 )
+_COUNT = """
+    INSERT INTO usage VALUES (?, 1, ?, ?) ON CONFLICT DO UPDATE SET
+    requests = requests + 1,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens
+"""
+_KEEP = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
 COUNTS = ("requests", "prompt_tokens", "completion_tokens")
 _PATIENCE = 60.0  # seconds that a process waits for the others of its host
 
@@ -39,18 +47,12 @@ class ReplyCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        # The event loop asks and adds, the driver sums up.
         self._lock = threading.Lock()
-        self._own = None
-        self._others = []
+        self._files: list[tuple[Path, sqlite3.Connection]] = []
 
     def get(self, key: str) -> list[str] | None:
-        """Look a reply up.
-
-        Arguments
-        ---------
-        key : The hash of all that makes it.
-
-        """
+        """Look a reply up by the hash of all that makes it."""
         query = "SELECT sentences FROM replies WHERE key = ?"
         with self._lock:
             for path, connection in self._open():
@@ -67,32 +69,21 @@ class ReplyCache:
         key: str,
         sentences: list[str] | None,
     ) -> None:
-        """Count a request, and keep what came of it.
-
-        Arguments
-        ---------
-        key : The hash of all that makes the reply.
-        sentences : The reply; None if it cannot be used.
-        """
+        """Count a request, and keep the reply; None if it cannot be used."""
         with self._lock:
             path, connection = self._open()[0]
             with _named(path), connection:
                 _run(
                     path,
                     connection,
-                    "INSERT INTO usage VALUES (?, 1, ?, ?) ON CONFLICT DO "
-                    "UPDATE SET requests = requests + 1, prompt_tokens = "
-                    "prompt_tokens + excluded.prompt_tokens, "
-                    "completion_tokens = completion_tokens + "
-                    "excluded.completion_tokens",
+                    _COUNT,
                     (model, prompt_tokens, completion_tokens),
                 )
                 if sentences is not None:
                     text = json.dumps(sentences, ensure_ascii=False)
-                    query = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
-                    _run(path, connection, query, (key, text))
+                    _run(path, connection, _KEEP, (key, text))
 
-    def totals(self) -> dict:
+    def totals(self) -> dict[str, dict]:
         """Sum up all requests whose replies came here, of all runs.
 
         Returns
@@ -100,7 +91,7 @@ class ReplyCache:
         model -> {requests, prompt_tokens, completion_tokens}
         """
         query = f"SELECT model, {', '.join(COUNTS)} FROM usage ORDER BY model"
-        sums = {}
+        sums: dict[str, dict] = {}
         with self._lock:
             for path, connection in self._open():
                 for model, *counts in _run(path, connection, query):
@@ -109,34 +100,38 @@ class ReplyCache:
                         old[name] += count
         return sums
 
-    def _open(self):
-        if self._own is None:
+    def _open(self) -> list[tuple[Path, sqlite3.Connection]]:
+        """Return the file of this host, and those of others to read."""
+        if not self._files:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"replies-{socket.gethostname()}.sqlite"
-            self._own = (path, _connect(path.absolute().as_uri()))
+            own = self.folder / f"replies-{socket.gethostname()}.sqlite"
+            others = sorted(self.folder.glob("replies-*.sqlite"))
+            files = [(own, _connect(own.absolute().as_uri()))]
             for table in _TABLES:
-                _run(*self._own, table)
-            self._others = [
-                (other, _connect(f"{other.absolute().as_uri()}?mode=ro"))
-                for other in sorted(self.folder.glob("replies-*.sqlite"))
-                if other != path
+                _run(*files[0], table)
+            self._files = files + [
+                (path, _connect(f"{path.absolute().as_uri()}?mode=ro"))
+                for path in others
+                if path != own
             ]
-        return [self._own, *self._others]
+        return self._files
 
 
-def _connect(uri):
+def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(
         uri, timeout=_PATIENCE, uri=True, check_same_thread=False
     )
 
 
-def _run(path, connection, query, values=()):
+def _run(
+    path: Path, connection: sqlite3.Connection, query: str, values: tuple = ()
+) -> list[tuple]:
     with _named(path):
         return connection.execute(query, values).fetchall()
 
 
 @contextlib.contextmanager
-def _named(path):
+def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:

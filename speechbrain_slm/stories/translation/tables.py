@@ -7,33 +7,39 @@ in one row, and a story that has no translation is left out whole, with its
 reason in a ledger.
 """
 
+from __future__ import annotations
+
 import json
-import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from speechbrain_slm.stories.translation import Checks, TranslationError
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    Translator,
+)
 from speechbrain_slm.stories.translation.assembly import (
     MAKER,
     assemble,
-    forget_rejected,
     output_schema,
 )
 from speechbrain_slm.stories.translation.parts import (
     PARTS,
+    Shard,
     facts_of,
     find_parts,
-    open_stories,
+    forget_rejected,
     read_part,
     read_shards,
-    stories_of,
     survey,
     write_part,
 )
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import is_main
-from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.files import HeldFile, check_file
 from speechbrain_slm.utils.jobs import (
     PLAN_JSON,
     Progress,
@@ -46,27 +52,13 @@ from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.tables import STORIES
 
-logger = logging.getLogger(__name__)
-
 USAGE_JSON = "usage.json"
 # A back-end that fails most of its first stories is not worth its money.
 _TRIAL = 50
 
 
 def check_tables(paths: list[str | Path]) -> list[Path]:
-    """Refuse tables that are none, or whose names would meet.
-
-    Returns
-    -------
-    The same, each of them there.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one does not exist.
-    ValueError
-        If there is none, or two have one name.
-    """
+    """Refuse tables of which one is missing, or two have one name."""
     names = {Path(path).stem for path in paths}
     if not paths or len(names) < len(paths):
         raise ValueError(
@@ -81,7 +73,7 @@ def translate_table(
     path_out: str | Path,
     source_language: str,
     target_language: str,
-    translator,
+    translator: Translator,
     folder: str | Path,
     checks: Checks | None = None,
     leave_out: Sequence[str] = (),
@@ -89,7 +81,7 @@ def translate_table(
     max_rejected: float = 0.01,
     job: int | None = None,
     num_jobs: int = 1,
-) -> dict | None:
+) -> dict[str, int] | None:
     """Add a language to a stories table, resuming what is there.
 
     Arguments
@@ -98,10 +90,7 @@ def translate_table(
     path_out
         The table to write. ``<its name>.left_out.jsonl`` beside it names each
         story that is not in it.
-    source_language : The text column to translate.
-    target_language : The text column to add.
-    translator : Translator
-        The back-end.
+    source_language, target_language : The text columns: read, and added.
     folder
         Gets ``plan.json``, the shards, and ``usage.json`` where there is
         something to count.
@@ -112,7 +101,7 @@ def translate_table(
     job
         Translate the share of this array job alone, 0 to ``num_jobs - 1``;
         the table is put together by a run without it.
-    num_jobs : Number of array jobs, which may run at the same time.
+    num_jobs : Array jobs, which may run at the same time.
 
     Returns
     -------
@@ -134,13 +123,14 @@ def translate_table(
     path_in, path_out, folder = Path(path_in), Path(path_out), Path(folder)
     checks = checks or Checks()
     share = Share(job, num_jobs)
-    with claim(folder, share) as place, open_stories(path_in) as held:
-        plan = {}
+    expected = "a stories table (Parquet), as the text recipe writes"
+    with claim(folder, share) as place, HeldFile(path_in, expected) as held:
+        pinned = {}
         if is_main():
             facts = survey(held, source_language, stories_per_shard)
             output_schema(held, target_language, leave_out)
             refuse_foreign([path_out], MAKER)
-            plan = {
+            pinned = {
                 **facts,
                 "source_language": source_language,
                 "target_language": target_language,
@@ -149,106 +139,93 @@ def translate_table(
                 "translator": translator.identity,
             }
         # What the main rank has found in the table, the others read here.
-        place.pin(plan, f"**/{PARTS}")
-        plan = read_json(folder / PLAN_JSON)
-        num_shards = -(-plan["stories"] // stories_per_shard)
+        place.pin(pinned, f"**/{PARTS}")
+        pinned = read_json(folder / PLAN_JSON)
         done = find_parts(folder)
         if is_main():
-            # What is none of this plan is told before anything is paid for.
+            # What is of another configuration is told before it costs anything.
             for path in done.values():
-                read_part(path, plan)
+                read_part(path, pinned)
+        num_shards = -(-pinned["stories"] // stories_per_shard)
         numbers = missing(range(num_shards), done.__contains__, share)
-        run = _Run(translator, checks, place.own, folder, max_rejected, plan)
         columns = [*STORIES.names, source_language]
         shards = read_shards(held, columns, stories_per_shard)
+        work = _Work(
+            translator, checks, place.own, folder, pinned, max_rejected
+        )
         with together():
-            run.work(shards, numbers, source_language)
-        _write_usage(translator, folder)
+            if numbers:
+                work.translate(shards, numbers)
+        work.write_usage()
         if not share.merges:
             return None
-        return assemble(
-            held,
-            path_out,
-            (source_language, target_language),
-            folder,
-            output_schema(held, target_language, leave_out),
-            plan,
-            max_rejected,
-        )
+        schema = output_schema(held, target_language, leave_out)
+        return assemble(held, path_out, folder, schema, pinned, max_rejected)
 
 
-class _Run:
-    """One rank's work."""
+@dataclass
+class _Work:
+    """One rank's."""
 
-    def __init__(
-        self, translator, checks, own, folder, max_rejected, plan
-    ) -> None:
-        self.translator = translator
-        self.checks = checks
-        self.own = own
-        self.folder = folder
-        self.plan = plan
-        self.most = max(max_rejected, 0.5)
-        self.stories = self.rejected = 0
-        self.example = ""
+    translator: Translator
+    checks: Checks
+    own: Path
+    folder: Path
+    pinned: dict
+    max_rejected: float
+    stories: int = 0
+    rejected: int = 0
+    example: str = ""
 
-    def work(self, shards, numbers, language) -> None:
+    def translate(self, shards: Iterator[Shard], numbers: list[int]) -> None:
         """Translate the shards of these numbers, and publish each."""
-        if not numbers:
-            return
-        wanted, pending = set(numbers), deque()
+        wanted = set(numbers)
+        pending: deque[tuple[int, list[Story]]] = deque()
 
-        def stories():
-            for number, (table, starts) in enumerate(shards):
+        def stories() -> Iterator[list[Story]]:
+            for number, shard in enumerate(shards):
                 if number in wanted:
-                    shard = stories_of(table, starts, language)
-                    pending.append((number, shard))
-                    yield shard
+                    told = shard.stories(self.pinned["source_language"])
+                    pending.append((number, told))
+                    yield told
 
         progress = Progress(len(numbers))
         for answers in self.translator.translate(stories(), self.checks):
-            number, shard = pending.popleft()
+            # A back-end may have read ahead.
+            number, told = pending.popleft()
             rows = [
-                self._row(story, answer)
-                for story, answer in zip(shard, answers, strict=True)
+                self._row(*pair) for pair in zip(told, answers, strict=True)
             ]
-            write_part(self.own, number, rows, facts_of(self.plan, shard))
+            write_part(self.own, number, rows, facts_of(self.pinned, told))
             progress.add(note=self._note)
-            if self.stories >= _TRIAL and (
-                self.rejected > self.most * self.stories
-            ):
+            most = max(self.max_rejected, 0.5) * self.stories
+            if self.stories >= _TRIAL and self.rejected > most:
                 forget_rejected(self.own)
                 raise TooManyLeftOut(
                     f"{self.rejected} of the first {self.stories} stories have "
                     f"no translation, the last: {self.example}"
                 )
 
-    def _row(self, story, answer):
+    def _row(self, story: Story, answer: list[str] | TranslationError) -> dict:
         self.stories += 1
+        row = {"story_id": story.story_id, "sentences": None, "reason": None}
         try:
             if isinstance(answer, TranslationError):
                 raise answer
-            sentences, reason = self.checks(story.sentences, answer), None
+            return row | {"sentences": self.checks(story.sentences, answer)}
         except TranslationError as error:
-            sentences, reason = None, str(error)
             self.rejected += 1
-            self.example = f"{story.story_id}: {reason}"
-        return {
-            "story_id": story.story_id,
-            "sentences": sentences,
-            "reason": reason,
-        }
+            self.example = f"{story.story_id}: {error}"
+            return row | {"reason": str(error)}
 
-    def _note(self):
-        usage = _write_usage(self.translator, self.folder)
+    def _note(self) -> str:
         told = f"{self.stories} stories, {self.rejected} left out"
-        if usage:
+        if usage := self.write_usage():
             told += f"; used in all runs: {json.dumps(usage)}"
         return told
 
-
-def _write_usage(translator, folder):
-    usage = translator.usage()
-    if usage and is_main():
-        write_json(folder / USAGE_JSON, usage)
-    return usage
+    def write_usage(self) -> dict:
+        usage = self.translator.usage()
+        if usage and is_main():
+            write_json(self.folder / USAGE_JSON, usage)
+        return usage

@@ -231,9 +231,9 @@ def test_leaving_waits_for_no_reply(tmp_path):
 @pytest.mark.parametrize("count", [-1, True, 10**30, "7", 1.5, [1]])
 def test_a_count_that_is_none_is_not_counted(count, caplog):
     usage = {"prompt_tokens": 7, "completion_tokens": count}
-    assert _tokens({"usage": usage}) == [7, 0]
+    assert _tokens({"usage": usage}) == (7, 0)
     assert "completion_tokens" in caplog.text
-    assert _tokens({"usage": None}) == _tokens({}) == [0, 0]
+    assert _tokens({"usage": None}) == _tokens({}) == (0, 0)
 
 
 @pytest.mark.parametrize(
