@@ -192,6 +192,7 @@ def _read_published(path, columns):
             row = {key: as_text(text).strip() for key, text in values.items()}
         except ValueError as error:
             raise ValueError(f"{path}, row {number}: {error}") from error
+        # A sentence has none; half a table in one field has many.
         if stray := [key for key, text in row.items() if "\n" in text]:
             raise ValueError(
                 f"{path}, row {number}: a line break in {stray[0]}; expected "
@@ -203,6 +204,7 @@ def _read_published(path, columns):
                 f"{path}, row {number}: {columns[-1]} is '{answer}'; expected "
                 "1 or 2"
             )
+        # Half of the answers are 2, so that the place tells nothing.
         right, wrong = (one, two) if answer == "1" else (two, one)
         yield number, name, tuple(prompt), right, wrong, answer
 

@@ -120,6 +120,8 @@ def cloze_tables(
     ---------
     topics : Of each item the other's index; None: it is none of sTC.
     """
+    # An ending is a story of its own: it is spoken once, and follows the prompt
+    # of any language.
     rows = []
     for item, other in zip(items, topics, strict=True):
         endings = {"right": item.right, "wrong": item.wrong}

@@ -165,7 +165,9 @@ class _JoinedAudio:
         _refuse_mixture(rows, sounds)
         exact = all(sound.subtype == "PCM_16" for sound in sounds)
         dtype = "int16" if exact else "float32"
-        # What is read now is compared anew with what the manifest says.
+        # Samples are read only here, one row's at a time: a benchmark's audio
+        # does not fit into memory. What is read now is compared anew with what
+        # the manifest says.
         whole = np.concatenate(
             [
                 open_audio(row["audio"], expected=row, dtype=dtype).samples

@@ -131,6 +131,7 @@ def write_prepared(
     if not items:
         raise ValueError("the benchmark has no item; expected at least one")
     counts = Counter(clip[:2] for clip in clips)
+    # A store has one story of a name and a language.
     for name in (name for name in counts if counts[name] > 1):
         paths = [str(clip.path) for clip in clips if clip[:2] == name]
         raise ValueError(
@@ -144,6 +145,7 @@ def write_prepared(
             "audio file(s) of the benchmark. Unpack it again, or correct the "
             "table that names them."
         )
+    # All is there before the first is decoded: that can take an hour.
     rows = [_manifest_row(clip, output_folder, max_seconds) for clip in clips]
     cropped = sum(bool(row["note"]) for row in rows)
     note = [pa.field("note", pa.string())] if cropped else []
@@ -205,6 +207,7 @@ def manifest_entry(path: str | Path, sound: Sound | None = None) -> dict:
     if sound is None:
         sound = open_audio(path, keep=None)
     return {
+        # Absolute: the manifest need not lie beside the benchmark.
         "audio": str(Path(path).resolve()),
         "num_samples": sound.num_samples,
         "sample_rate": sound.sample_rate,
@@ -235,6 +238,7 @@ def _manifest_row(clip, output_folder, max_seconds):
     # Named by what it is made of: two files of one name cannot meet.
     name = f"{row['sha256'][:32]}-{most}.wav"
     copy = output_folder / "audio" / name[:2] / name
+    # What is cropped is what was described: compared, and in its own encoding.
     sound = open_audio(clip.path, expected=entry, dtype=None)
     subtype = sound.subtype if sound.subtype in EXACT else "FLOAT"
     with atomic_path(copy) as temporary:

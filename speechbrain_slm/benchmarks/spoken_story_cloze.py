@@ -25,6 +25,8 @@ PARTS = {
     "pairs": ("correct", "incorrect"),
     "triples": ("mutual", "correct", "incorrect"),
 }
+# 7_a_tale_correct and 3_a_tale_incorrect are of one story; 12_correct has no
+# name beside its number, which names it then.
 INDEX = re.compile(r"\d+_(?=.)")
 
 
@@ -67,6 +69,7 @@ def read_story_cloze(
         directions = list(itertools.product(stories, repeat=2))
     else:
         directions = [(language, language) for language in stories]
+    # Sorted, so that the order of the file system is not in the tables.
     clips = [
         Clip(f"{benchmark}.{story}.{part}", language, speaker, path)
         for language, found in stories.items()

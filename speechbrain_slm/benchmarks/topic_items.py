@@ -113,8 +113,11 @@ def _draw(stories, languages, seed):
         else:
             speakers = tuple(story[one][-1]["speaker"] for one in languages)
             groups.setdefault(speakers, []).append(name)
+    # By the speakers of the endings, in all languages at once: a story's item
+    # is the same in every direction.
     drawn = {}
     for speakers, names in sorted(groups.items()):
+        # Without text of all, nothing tells what a story is about.
         by_topic = _has_text(stories, names, languages)
         draw = _by_topic if by_topic else _by_chance
         others = draw(stories, names, languages, seed)
@@ -192,6 +195,7 @@ def _rows(name, story, other, folder):
         }
         for part, spoken in parts.items():
             for sentence, row in enumerate(spoken):
+                # In the order of the story; numbers begin anew in each part.
                 yield {
                     **row,
                     "story_id": f"{name}.{part}",

@@ -68,8 +68,10 @@ STOP_WORDS = {
 }
 _STOP_WORDS = {name: set(words.split()) for name, words in STOP_WORDS.items()}
 _WORD = re.compile(r"[^\W\d_]+")
-_STEM = 5  # letters
-# Languages in which a capital is no sign of a name.
+# Letters that tell a word: plant is planted and plantes. Words that are only
+# alike count as one, too, which costs a candidate and never lets a hint pass.
+_STEM = 5
+# All nouns have one.
 _CAPITALS = {"de"}
 
 
@@ -150,7 +152,8 @@ def draw_topics(
     order = rng.permutation(len(items))
     drawn = []
     for story in stories:
-        # A walk through all items from a random place.
+        # A walk through all items from a random place: every one that would do
+        # can be drawn, and few are compared before one is found.
         walk = np.roll(order, rng.integers(len(items)))
         free = (int(i) for i in walk if not endings[i] & story)
         drawn.append(next(free, None))

@@ -85,6 +85,7 @@ def _read_folders(source):
                     f"{source / folder}: '{name}' stands twice: {other.name} "
                     f"and {path.name}. Remove one of them."
                 )
+    # Half an unpacked benchmark would be scored without a word.
     alone = sorted(sides["right"].keys() ^ sides["wrong"].keys())
     if alone:
         here, there = sorted(

@@ -37,14 +37,13 @@ COLUMNS = ("id", "filename", "voice", "correct")
 
 
 class _Layout(NamedTuple):
-    """Which columns a benchmark adds, and those that name a pair."""
-
-    columns: tuple[str, ...]
-    pair: tuple[str, ...]
+    columns: tuple[str, ...]  # those that a benchmark adds
+    pair: tuple[str, ...]  # those that name a pair
 
 
 LAYOUTS = {
     "sWUGGY": _Layout(("frequency",), ("id",)),
+    # The ids of sBLIMP begin anew in each subtype.
     "sBLIMP": _Layout(("type", "subtype"), ("type", "subtype", "id")),
 }
 
@@ -81,6 +80,7 @@ def read_zerospeech(
     rows = _read_gold(gold, layout)
     _refuse_surplus(folder, rows)
     clips = []
+    # Pair and voice -> right and wrong rows, wherever they stand in the table.
     sides: dict[tuple, dict[str, list[dict]]] = {}
     for row in rows:
         path = as_stored(folder / f"{row['filename']}.wav")
@@ -139,6 +139,7 @@ def _read_gold(gold, layout):
 
 
 def _is_count(text):
+    # Pandas writes a column with holes as floats: 12.0.
     try:
         value = float(text)
     except ValueError:
@@ -153,6 +154,7 @@ def _refuse_surplus(folder, rows):
         for path in files_in(folder, "*.wav", deep=False)
         if nfc(path.stem) not in named
     ]
+    # Of another split, as a rule, or the table is half of itself.
     if surplus:
         raise ValueError(
             f"{folder}: {surplus[0]} (and {len(surplus) - 1} other WAV "
@@ -180,6 +182,8 @@ def _refuse_single(gold, layout, key, side):
 def _subset(benchmark, right):
     if benchmark == "sBLIMP":
         return right["type"]
+    # The published in-vocabulary score counts words that LibriSpeech holds;
+    # of a word without a frequency nobody knows.
     if not right["frequency"]:
         return ""
     known = float(right["frequency"]) > 0

@@ -103,6 +103,7 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
     ValueError
         If it cannot be read, now or inside the block.
     """
+    # Arrow is told the type of each column by its name.
     with open_text(path, "a CSV file") as file:
         names = next(csv.reader(file), [])
     options = {
@@ -119,6 +120,7 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
         ):
             yield reader
     except ValueError as error:
+        # Arrow says that, and not where.
         if "UTF8" in str(error):
             refuse_encoding(path)
         raise

@@ -159,6 +159,7 @@ def read_info(folder: str | Path) -> dict:
             f"{(FORMAT, VERSION)}; extract the units again"
         )
     check_shape(info, _SHAPE, path)
+    # A name with a slash would lead out of the folder.
     strange = [name for name in info["files"] if not _FILE.fullmatch(name)]
     whole_store = len(info["files"]) == info["num_shards"]
     if strange or not whole_store or not info["counts"]:

@@ -81,6 +81,7 @@ def write_stories(
     folder, mark, paths = Path(output_folder), mark_of(maker), {}
     for split, table in tables.items():
         path = paths[split] = folder / "text" / f"{split}.parquet"
+        # A manifest of the same stories stays: they need not be spoken again.
         if not _is_there(path, table):
             withdraw([folder / f"{split}.parquet"], MARK)
         write_table(path, table.replace_schema_metadata(mark))

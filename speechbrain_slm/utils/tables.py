@@ -110,6 +110,7 @@ def read_table(
     check_columns(path, table.column_names, schema.names)
     further = [name for name in optional if name in table.column_names]
     may_be_empty = [*may_be_empty, *further]
+    # Text that looks like numbers is text, see ``as_type``: 01 is not 1.
     for field in [*schema, *(pa.field(name, pa.string()) for name in further)]:
         column = as_type(path, field, table.column(field.name))
         if field.name in may_be_empty:
@@ -121,6 +122,7 @@ def read_table(
             )
         position = table.column_names.index(field.name)
         table = table.set_column(position, field, column)
+    # The schema's columns come first, so that a table can be written as it is.
     others = [name for name in table.column_names if name not in schema.names]
     table = table.select(schema.names + others)
     key = list(key)

@@ -253,7 +253,7 @@ def _field_rows(path, names, rows, columns, optional):
 
 def _json_rows(file, path, columns, optional):
     rows = itertools.starmap(_parse, enumerate(filter(str.strip, file)))
-    # A name that is misspelt is in no row.
+    # One row may lack a column; a name that is misspelt is in none.
     first = list(itertools.islice(rows, FIRST))
     if first and all(row.fault for row in first):
         raise ValueError(
