@@ -147,7 +147,10 @@ def load_recipe(
 def named(hparams: dict, function: Callable) -> dict:
     """Return the values of a YAML file that a function's signature names."""
     parameters = inspect.signature(function).parameters.values()
-    names = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        # What it reads would be left out, without a word.
+        raise TypeError(f"{function.__qualname__} does not name its arguments")
+    names = (one.name for one in parameters)
     return {name: hparams[name] for name in names if name in hparams}
 
 

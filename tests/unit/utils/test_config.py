@@ -244,15 +244,17 @@ def test_overrides_are_left_as_they_are(recipe):
     assert overrides == {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
 
 
-def rows(stores, row_length, packing="concatenate", **options):
-    return stores, row_length, packing, options
+def rows(stores, row_length, packing="concatenate"):
+    return stores, row_length, packing
 
 
 def test_a_function_gets_what_its_signature_names():
-    hparams = {"row_length": 4, "seed": 1, "stores": 2, "options": 3}
-    assert call_with(hparams, rows) == (2, 4, "concatenate", {})
+    hparams = {"row_length": 4, "seed": 1, "stores": 2}
+    assert call_with(hparams, rows) == (2, 4, "concatenate")
     hparams["packing"] = None
-    assert call_with(hparams, rows, stores=5) == (5, 4, None, {})
+    assert call_with(hparams, rows, stores=5) == (5, 4, None)
+    with pytest.raises(TypeError, match="does not name its arguments"):
+        call_with(hparams, lambda **settings: settings)
 
 
 @pytest.mark.parametrize(
