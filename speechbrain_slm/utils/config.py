@@ -9,6 +9,7 @@ import difflib
 import inspect
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,10 +76,9 @@ def load_recipe(
 
     The command line is read strictly, the process group is joined when
     ``torchrun`` started the process, the YAML file is loaded, and the
-    experiment folder (``output_folder``) gets ``hyperparams.yaml``, ``log.txt``
-    and ``env.log``; see ``experiment``. From here on an error is one line on
-    stderr; see ``running``. ``--help`` prints the script's docstring and its
-    keys, and ends the process.
+    experiment folder gets its lock and log; see ``experiment``. From here on
+    an error is one line on stderr; see ``running``. ``--help`` prints what
+    there is to set, and ends the process.
 
     Arguments
     ---------
@@ -117,7 +117,12 @@ def load_recipe(
             f"{yaml_file}: output_folder is {folder!r}; expected a folder "
             "(a name that looks like a number needs quotes)"
         )
-    # What follows imports torch and SpeechBrain: some seconds.
+    return _begin(yaml_file, folder, tree, text, run_options)
+
+
+def _begin(yaml_file, folder, tree, text, run_options):
+    """Join the process group, make the objects, claim the folder."""
+    # These import torch and SpeechBrain: some seconds.
     from speechbrain.utils.distributed import infer_device
 
     from speechbrain_slm.utils.distributed import (
@@ -133,14 +138,13 @@ def load_recipe(
         check_device(name)
     backend = run_options.get("distributed_backend")
     device = init_distributed(device, backend)
+    # Only now: objects may be made on the rank's own GPU.
     hparams = _make(text)
     if is_main():
         begin_experiment(folder, yaml_file, text)
-    barrier()
-    run_options["device"] = device
-    run_options["distributed_backend"] = backend or (
-        "nccl" if device.startswith("cuda") else "gloo"
-    )
+    barrier()  # nobody works in a folder that another run has
+    backend = backend or ("nccl" if device.startswith("cuda") else "gloo")
+    run_options |= {"device": device, "distributed_backend": backend}
     return hparams, run_options
 
 
@@ -219,16 +223,14 @@ def check_device(device: str) -> None:
     """
     import torch
 
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    try:
-        kind, number = torch.device(device).type, torch.device(device).index
-    except RuntimeError:
-        kind, number = "", None
-    if kind not in ("cpu", "cuda", "mps"):
+    # cuda:1 is a CUDA device; cuda:x and gpu are none.
+    known = re.fullmatch(r"cpu(:0)?|mps(:0)?|cuda(:(\d+))?", device)
+    if known is None:
         raise ValueError(
             f"device is {device!r}; expected cpu or cuda (also cuda:<number>)"
         )
-    if kind == "cuda" and (number or 0) >= there:
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.startswith("cuda") and int(known[4] or 0) >= there:
         raise ValueError(
             f"device is {device!r}; this machine has {there or 'no'} GPU"
             f"{'' if there == 1 else 's'} that torch can use. Take another "

@@ -125,6 +125,19 @@ def load_whole(
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+    found = _misfits(loading, absent, surplus)
+    if found:
+        raise ValueError(
+            f"{source}: its weights {'; they '.join(found)}. They are not "
+            f"those of a {type(model).__name__} as its config.json describes "
+            "it: what is missing would be random. Fetch the model again, or "
+            "choose another."
+        )
+    return model
+
+
+def _misfits(loading, absent, surplus):
+    """Say which tensors a file and its model do not share."""
     found = list(loading.get("error_msgs", ()))
     shapes = [key[0] for key in loading["mismatched_keys"]]
     for how, names, but in (
@@ -137,14 +150,7 @@ def load_whole(
             more = ", ..." if len(wrong) > 3 else ""
             shown = ", ".join(wrong[:3]) + more
             found.append(f"{how} {len(wrong)} tensor(s) ({shown})")
-    if found:
-        raise ValueError(
-            f"{source}: its weights {'; they '.join(found)}. They are not "
-            f"those of a {type(model).__name__} as its config.json describes "
-            "it: what is missing would be random. Fetch the model again, or "
-            "choose another."
-        )
-    return model
+    return found
 
 
 def _refuse_kernels(source, options):
