@@ -24,7 +24,7 @@ from speechbrain_slm.utils.ledger import LEDGER, check_share, write_ledger
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
 )
 
@@ -62,7 +62,7 @@ def write_topic_items(
     manifest, output_folder = Path(manifest), Path(output_folder)
     table = read_table(manifest, MANIFEST, MANIFEST_KEY)
     languages = sorted(set(table["language"].to_pylist()))
-    check_alignment(manifest, table, languages)
+    check_matched(manifest, table, languages)
     stories = _stories(table)
     drawn, left_out = _draw(stories, languages, seed)
     ledger = output_folder / LEDGER

@@ -16,7 +16,7 @@ from speechbrain_slm.utils.scratch import blocks, positions, scratch
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
 )
 
@@ -52,7 +52,7 @@ def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
     table = table.select(MANIFEST.names).combine_chunks()
     if not len(table):
         raise ValueError(f"{path} has no row; expected a spoken sentence a row")
-    check_alignment(path, table, languages)
+    check_matched(path, table, languages)
     check_rows(path, table)
     return with_paths(path, table).combine_chunks()
 

@@ -75,13 +75,12 @@ def read_audio(
     max_seconds: float = MAX_SECONDS,
     audible: bool = False,
 ) -> Sound:
-    """Read an audio file, or say why it is none.
+    """Read an audio file, or say in a ``BadAudio`` what is wrong with it.
 
     Header, samples and SHA-256 are those of one read.
 
     Arguments
     ---------
-    source : The file, or its content.
     expected
         What a manifest says: ``num_samples``, ``sample_rate`` (Hz), which
         are compared before anything is decoded, and, or not, ``sha256``.
@@ -95,11 +94,6 @@ def read_audio(
     audible
         Refuse silence, and what lies beyond full scale. What is not a
         number is refused anyway.
-
-    Raises
-    ------
-    BadAudio
-        With the reason; whatever goes wrong with this one file.
 
     Example
     -------
@@ -123,30 +117,27 @@ def read_audio(
         return _decode(content, expected, keep, dtype, max_seconds, audible)
     except BadAudio:
         raise
-    except FileNotFoundError as error:
-        raise BadAudio("it does not exist") from error
-    except OSError as error:
-        text = str(error).removeprefix(str(source)).lstrip(": ")
-        raise BadAudio(error.strerror or text) from error
-    except MemoryError as error:
-        raise BadAudio("it needs more memory than there is") from error
     except Exception as error:
-        # A message may hold the address of the buffer that was read.
-        text = str(error).split(": ")[-1] or "its decoder does not say why"
-        raise BadAudio(
-            f"cannot be decoded: {_pointer(source) or text}"
-        ) from error
+        raise BadAudio(_reason(source, error)) from error
 
 
-def _pointer(source):
-    """Say what a file is that is there in place of the one that is meant."""
-    if isinstance(source, bytes):
-        return ""
-    try:
-        check_file(source, "audio")
-    except (OSError, ValueError) as error:
-        return str(error).removeprefix(f"{source} is ")
-    return ""
+def _reason(source, error):
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
+    if isinstance(error, OSError):
+        text = str(error).removeprefix(str(source)).lstrip(": ")
+        return error.strerror or text
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    # A message may hold the address of the buffer that was read.
+    text = str(error).split(": ")[-1] or "its decoder does not say why"
+    if not isinstance(source, bytes):
+        # What is no audio may be a pointer to the file that is meant.
+        try:
+            check_file(source, "audio")
+        except (OSError, ValueError) as other:
+            text = str(other).removeprefix(f"{source} is ")
+    return f"cannot be decoded: {text}"
 
 
 def _content(path, expected, max_seconds):

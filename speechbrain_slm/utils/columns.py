@@ -45,16 +45,11 @@ def open_parquet(
 ) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; one that is none, or half of one, is named.
 
+    ValueError if it cannot be read, now or inside the block.
+
     Arguments
     ---------
     expected : What it should be, for the errors.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing.
-    ValueError
-        If it cannot be read, now or inside the block.
     """
     with HeldFile(path, expected) as held, parquet_of(held) as file:
         yield file
@@ -94,14 +89,8 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
     """Open a CSV file, all of whose columns are text; little is in memory.
 
     What a column holds is not guessed from how it looks: ``01`` is not 1. A
-    quoted field may hold line ends.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing.
-    ValueError
-        If it cannot be read, now or inside the block.
+    quoted field may hold line ends. ValueError if the file cannot be read, now
+    or inside the block.
     """
     # Arrow is told the type of each column by its name.
     with open_text(path, "a CSV file") as file:

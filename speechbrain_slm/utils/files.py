@@ -44,11 +44,7 @@ class NotRegular(OSError):
 
 
 def is_hidden(path: str | Path) -> bool:
-    """Tell whether a name is none of data: hidden, or left by a system.
-
-    Arguments
-    ---------
-    path : Relative to the folder that was named: its folders count, too.
+    """Tell whether a name, or a folder in it, is hidden or left by a system.
 
     Example
     -------
@@ -64,12 +60,11 @@ def files_in(
 ) -> list[Path]:
     """List the files of a folder by name, without hidden ones and a system's.
 
-    What is neither a file nor a folder is among them: whoever opens it says so.
-
     Arguments
     ---------
     deep : Those in folders inside, too.
     """
+    # What is neither a file nor a folder stays: whoever opens it says so.
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
     return sorted(
@@ -113,16 +108,12 @@ def as_stored(path: str | Path) -> Path:
 def check_file(path: str | Path, expected: str) -> Path:
     """Refuse what is no file that can be read; return where it is.
 
+    FileNotFoundError if there is nothing; ValueError if it is no regular file,
+    empty, or a pointer to the one that is meant.
+
     Arguments
     ---------
     expected : What it should be, for the errors.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing.
-    ValueError
-        If it is no regular file, empty, or a pointer to the one that is meant.
     """
     path = as_stored(path)
     if not os.path.exists(path):
@@ -153,15 +144,10 @@ def _kind(mode):
 
 
 def open_regular(path: str | Path) -> io.FileIO:
-    """Open a file for reading, without a buffer, and nothing but a file.
+    """Open a file for reading, without a buffer, or say what else it is.
 
     A pipe without a writer keeps whoever opens it waiting for ever, and a
     device has no end.
-
-    Raises
-    ------
-    NotRegular
-        Says what it is instead; names the path.
 
     Example
     -------
@@ -197,10 +183,9 @@ def read_regular(
 
     Raises
     ------
-    NotRegular
-        See :func:`open_regular`.
     OSError
-        If the file is larger, or became smaller; names it.
+        If the file is none (see :func:`open_regular`), larger, or became
+        smaller; names it.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -225,12 +210,8 @@ class HeldFile:
     """A file that is read several times, and is to be the same each time.
 
     It is held open, so that a file which is put in its place is not read; one
-    that is written to is told. What its hash says is what its reader gets.
-
-    Attributes
-    ----------
-    path : The file, where it is.
-    file : pyarrow.NativeFile, where to read.
+    that is written to is told. What its hash says is what its reader gets from
+    ``file``.
     """
 
     def __init__(self, path: str | Path, expected: str) -> None:
@@ -272,19 +253,12 @@ class HeldFile:
 def open_text(path: str | Path, expected: str) -> Iterator[IO[str]]:
     """Open a text file in UTF-8, with or without a byte order mark.
 
-    Line ends are as they are in the file.
+    Line ends are as they are in the file. What :func:`check_file` refuses is
+    an error at once, a byte that is no UTF-8 as soon as it is met.
 
     Arguments
     ---------
     expected : What it should be, for the errors.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing.
-    ValueError
-        If :func:`check_file` refuses it, or as soon as a byte is met that is
-        no UTF-8.
     """
     path = check_file(path, expected)
     refuse_wide(path)
@@ -308,9 +282,9 @@ def refuse_encoding(path: str | Path) -> NoReturn:
     where = "it holds bytes of value 0"
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            kind = next((_MARKS[m] for m in _MARKS if line.startswith(m)), None)
-            if number == 1 and kind:
-                where = f"it is in {kind}"
+            kinds = [_MARKS[mark] for mark in _MARKS if line.startswith(mark)]
+            if number == 1 and kinds:
+                where = f"it is in {kinds[0]}"
                 break
             try:
                 line.decode("utf-8")

@@ -93,8 +93,6 @@ def read_table(
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If the file is damaged, a column is missing, of a wrong type or has
         holes (empty strings are such), or a key stands twice. The message
@@ -125,15 +123,7 @@ def read_table(
     # The schema's columns come first, so that a table can be written as it is.
     others = [name for name in table.column_names if name not in schema.names]
     table = table.select(schema.names + others)
-    key = list(key)
-    counts = table.select(key).group_by(key).aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))
-    if len(twice):
-        first = {name: twice[name][0].as_py() for name in key}
-        raise ValueError(
-            f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
-            f"expected one row for each ({', '.join(key)})"
-        )
+    _refuse_twice(path, table, list(key))
     return table
 
 
@@ -149,6 +139,17 @@ def _read(path):
         return file.read()
 
 
+def _refuse_twice(path, table, key):
+    counts = table.select(key).group_by(key).aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1))
+    if len(twice):
+        first = {name: twice[name][0].as_py() for name in key}
+        raise ValueError(
+            f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
+            f"expected one row for each ({', '.join(key)})"
+        )
+
+
 def _first_hole(column):
     empty = pc.is_null(column)
     if pa.types.is_string(column.type):
@@ -156,7 +157,7 @@ def _first_hole(column):
     return pc.index(empty, True).as_py()
 
 
-def check_alignment(
+def check_matched(
     path: str | Path, table: pa.Table, languages: Sequence[str]
 ) -> None:
     """Refuse a manifest whose stories are not matched across languages.
@@ -210,7 +211,7 @@ def check_alignment(
             f"{path}: story '{row['story_id']}' has "
             f"{row['sentence_count_min']} sentence(s) in one language and "
             f"{row['sentence_count_max']} in another ({len(uneven)} such "
-            "stories); aligned languages need the same number. Align the "
+            "stories); languages are matched sentence by sentence. Match the "
             "story again, or drop it."
         )
 

@@ -25,7 +25,7 @@ from speechbrain_slm.utils.ownership import (
     withdraw,
 )
 from speechbrain_slm.utils.pieces import join_tables, read_piece, write_piece
-from speechbrain_slm.utils.tables import MANIFEST, check_alignment
+from speechbrain_slm.utils.tables import MANIFEST, check_matched
 
 logger = logging.getLogger(__name__)
 MARK = "spoken"
@@ -92,7 +92,7 @@ def assemble(
             kept, ledger = align(content.to_pylist(), languages, max_ratio)
             table = pa.Table.from_pylist(kept, _WRITTEN)
             if kept:
-                check_alignment(f"{folder}, bucket {bucket}", table, languages)
+                check_matched(f"{folder}, bucket {bucket}", table, languages)
             # Rows that nobody asked for are neither kept nor lost.
             lost = sum("language" in entry for entry in ledger)
             lost -= sum(_is_unwanted(entry) for entry in ledger)

@@ -12,7 +12,7 @@ from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
 )
 
@@ -47,7 +47,7 @@ def write_manifest(folder, tellers, lengths=None, texts=None):
 def read(folder):
     speech = folder / "speech.parquet"
     table = read_table(speech, MANIFEST, MANIFEST_KEY)
-    check_alignment(speech, table, LANGUAGES)
+    check_matched(speech, table, LANGUAGES)
     found = {}
     for row in table.sort_by("sentence").to_pylist():
         key = row["story_id"], row["language"]

@@ -29,7 +29,7 @@ from speechbrain_slm.utils.tables import (
     ITEMS_KEY,
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
 )
 
@@ -293,7 +293,7 @@ def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
     found = voices(a="", b="too low", c="no speech in fr")
     leave_out_voices({"train": path}, None, output, found)
     kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
-    check_alignment(output, kept, ["en", "fr"])
+    check_matched(output, kept, ["en", "fr"])
     assert set(kept["story_id"].to_pylist()) == {"story-1"}
     ledger = (output / "left_out.jsonl").read_text().splitlines()
     reasons = {

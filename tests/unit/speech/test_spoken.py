@@ -25,7 +25,7 @@ from speechbrain_slm.utils.ledger import TOO_FEW, TooManyLeftOut
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
 )
 
@@ -66,7 +66,7 @@ def write(path, rows, row_group_size=7):
 def read(folder, split="train"):
     path = folder / f"{split}.parquet"
     table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_alignment(path, table, LANGUAGES)
+    check_matched(path, table, LANGUAGES)
     rows = table.to_pylist()
     for row in rows:
         found = folder / row["audio"]

@@ -23,7 +23,7 @@ from speechbrain_slm.utils.speakers import choose_speakers, draw_speaker
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
     write_table,
 )
@@ -70,7 +70,7 @@ def run(stories, folder, **changes):
 def rows_of(folder):
     path = folder / "train.parquet"
     table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_alignment(path, table, LANGUAGES)
+    check_matched(path, table, LANGUAGES)
     return table.to_pylist()
 
 

@@ -23,7 +23,7 @@ from speechbrain_slm.utils.tables import (
     ITEMS,
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
     write_table,
 )
@@ -90,7 +90,7 @@ def run(folder, tts=None, **changes):
 def rows_of(folder):
     path = folder / "train.parquet"
     table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_alignment(path, table, LANGUAGES)
+    check_matched(path, table, LANGUAGES)
     return table.to_pylist()
 
 

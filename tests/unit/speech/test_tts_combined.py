@@ -19,7 +19,7 @@ from speechbrain_slm.utils.speakers import check_voices
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
     write_table,
 )
@@ -131,7 +131,7 @@ def test_a_story_in_two_languages_by_two_back_ends(speech, tmp_path):
     )
     path = tmp_path / "train.parquet"
     table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_alignment(path, table, ["en", "fr"])
+    check_matched(path, table, ["en", "fr"])
     spoken = {(row["language"], row["text"]): row for row in table.to_pylist()}
     assert sorted(spoken) == sorted(
         (language, text)

@@ -10,7 +10,7 @@ from speechbrain_slm.utils.tables import (
     ITEMS_KEY,
     MANIFEST,
     MANIFEST_KEY,
-    check_alignment,
+    check_matched,
     read_table,
     write_table,
 )
@@ -120,4 +120,4 @@ def test_columns_and_files_that_are_not_there(tmp_path):
 def test_an_empty_manifest_is_refused():
     empty = pa.Table.from_pylist([], schema=MANIFEST)
     with pytest.raises(ValueError, match=r"a.csv: no rows; expected"):
-        check_alignment("a.csv", empty, ["en"])
+        check_matched("a.csv", empty, ["en"])
