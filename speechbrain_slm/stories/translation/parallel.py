@@ -4,15 +4,18 @@ The file may be far larger than the memory: what is held of it are two numbers
 a story, its name's hash and where it begins.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.stories.translation import TranslationError
+from speechbrain_slm.stories.duplicates import digest_id
+from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.utils.columns import check_columns, parquet_of, readable
 from speechbrain_slm.utils.files import (
     HeldFile,
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".tsv", ".parquet")
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, where a file has one
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16  # bytes: some stories
 
 
 class ParallelFile:
@@ -41,11 +44,10 @@ class ParallelFile:
     source_column
         The text that was translated: a story in which it is not that of the
         stories table is left out, since nothing says that sentence ``i`` is
-        the same there. By default the numbers alone are trusted.
+        the same there. None trusts the numbers alone.
 
     Example
     -------
-    >>> from speechbrain_slm.stories.translation import Checks, Story
     >>> path = getfixture("tmp_path") / "fr.tsv"
     >>> _ = path.write_text("story_id\tsentence\tfr\na\t0\tBonjour.\n")
     >>> stories = [Story("a", ["Hello."]), Story("b", ["Goodbye."])]
@@ -67,16 +69,16 @@ class ParallelFile:
                 f"{self.path}: expected a file in {', '.join(SUFFIXES)}"
             )
 
-    def to(self, device):
+    def to(self, device: object) -> ParallelFile:
         """Return itself: there is nothing to compute."""
         return self
 
-    def usage(self):
+    def usage(self) -> dict:
         """Return nothing: it has been paid for."""
         return {}
 
     @cached_property
-    def identity(self):
+    def identity(self) -> dict:
         """The file's content and what is read of it."""
         return {
             "type": "parallel",
@@ -86,7 +88,7 @@ class ParallelFile:
         }
 
     @cached_property
-    def _rows(self):
+    def _rows(self) -> _TextRows | _ParquetRows:
         columns = ["story_id", "sentence", self.target_column]
         if self.source_column:
             columns.append(self.source_column)
@@ -94,20 +96,20 @@ class ParallelFile:
         return (_ParquetRows if parquet else _TextRows)(self.path, columns)
 
     @cached_property
-    def _index(self):
-        names, starts, last, first = [], [], None, ""
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted hashes of names, and where each story begins."""
+        found, begins, last, first = [], [], None, ""
         for start, story_id, fault in self._rows.stories():
             first = first or fault
             if not fault and story_id != last:
-                names.append(_hash(story_id))
-                starts.append(start)
+                found.append(_hash(story_id))
+                begins.append(start)
                 last = story_id
         if first:
             logger.warning("%s: a row that is none: %s", self.path, first)
-            if not names:
+            if not found:
                 raise ValueError(f"{self.path}: no line is a row; {first}")
-        names = np.array(names, dtype=np.uint64)
-        starts = np.array(starts, dtype=np.int64)
+        names, starts = np.array(found, np.uint64), np.array(begins, np.int64)
         order = np.argsort(names, kind="stable")
         names, starts = names[order], starts[order]
         twice = np.flatnonzero(names[1:] == names[:-1])
@@ -119,34 +121,30 @@ class ParallelFile:
             )
         return names, starts
 
-    def translate(self, shards, check):
+    def translate(
+        self, shards: Iterable[list[Story]], check: Checks
+    ) -> Iterator[list]:
         """See :meth:`Translator.translate`."""
         for shard in shards:
-            results = []
-            for story in shard:
-                try:
-                    results.append(self._story(story))
-                except TranslationError as error:
-                    results.append(error)
-            yield results
+            yield [self._story(story) for story in shard]
 
-    def _story(self, story):
+    def _story(self, story: Story) -> list[str] | TranslationError:
         names, starts = self._index
         name = _hash(story.story_id)
         place = int(np.searchsorted(names, name))
         if place == len(names) or names[place] != name:
-            raise TranslationError("the parallel file does not have it")
-        found = []
+            return TranslationError("the parallel file does not have it")
+        found: list[dict] = []
         for row, fault in self._rows.read(int(starts[place])):
             # What comes after a story's last sentence is none of it.
             if fault and len(found) == len(story.sentences):
                 break
             if fault:
-                raise TranslationError(f"the parallel file: {fault}")
+                return TranslationError(f"the parallel file: {fault}")
             if nfc(row["story_id"]) != nfc(story.story_id):
                 break
             if str(row["sentence"]) != str(len(found)):
-                raise TranslationError(
+                return TranslationError(
                     f"the parallel file has sentence {row['sentence']} where "
                     f"{len(found)} is expected"
                 )
@@ -154,74 +152,79 @@ class ParallelFile:
         if self.source_column and len(found) == len(story.sentences):
             for number, row in enumerate(found):
                 if row[self.source_column] != story.sentences[number]:
-                    raise TranslationError(
+                    return TranslationError(
                         f"sentence {number} has another source text in "
                         "the parallel file"
                     )
         return [row[self.target_column] for row in found]
 
 
-def _hash(story_id):
+def _hash(story_id: str) -> np.uint64:
     # An accent may be written in two ways.
-    name = nfc(story_id).encode("utf-8")
-    digest = hashlib.blake2b(name, digest_size=8)
-    return np.uint64(int.from_bytes(digest.digest(), "little"))
+    return np.uint64(digest_id(nfc(story_id)))
 
 
 class _TextRows:
     """Rows of a text file, found by the byte at which they begin."""
 
-    def __init__(self, path, columns) -> None:
-        self.path = path
-        self.columns = columns
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self.path, self.columns = path, columns
         self.held = HeldFile(path, "translations, a row a sentence")
         refuse_wide(self.held.path)
-        self.header, self.quoted, self.start = None, False, 0
+        self.header: list[str] = []
         with open(path, "rb") as file:
             line = file.readline()
-        if line.startswith(_MARK):
-            self.start = len(_MARK)
+        self.start = len(_MARK) if line.startswith(_MARK) else 0
         if path.suffix == ".tsv":
-            self.start = len(line)
-            text = self._decode(line).removeprefix("\ufeff")
+            text = self._decode(line[self.start :])
             self.header, self.quoted = tsv_names(text)
+            self.start = len(line)
             check_columns(path, self.header, columns)
 
-    def stories(self):
+    def stories(self) -> Iterator[tuple[int, str, str]]:
         """Yield where each row begins, its story, and why it is none."""
         for start, row, fault in self._from(self.start):
-            yield start, row.get("story_id"), fault
+            yield start, row.get("story_id", ""), fault
 
-    def read(self, start):
+    def read(self, start: int) -> Iterator[tuple[dict, str]]:
         """Yield rows from a place on, and why one is none."""
         for _, row, fault in self._from(start):
             yield row, fault
 
-    def _from(self, start):
+    def _from(self, start: int) -> Iterator[tuple[int, dict, str]]:
         self.held.check()
-        self.held.file.seek(start)
-        for line in _lines(self.held.file):
-            if line.strip():
-                try:
-                    yield start, self._row(self._decode(line)), ""
-                except (LookupError, TypeError, _NoRow) as error:
-                    fault = f"line at byte {start}: {error!r}; expected a row"
-                    yield start, {}, f"{fault} with {', '.join(self.columns)}"
-            start += len(line)
+        # A buffer of its own over the file that is held: what the path leads
+        # to may have been replaced.
+        number = self.held.file.fileno()
+        with open(number, "rb", buffering=_BLOCK, closefd=False) as file:
+            file.seek(start)
+            for line in file:
+                if line.strip():
+                    try:
+                        yield start, self._row(self._decode(line)), ""
+                    except (LookupError, TypeError, _NoRow) as error:
+                        wanted = ", ".join(self.columns)
+                        yield (
+                            start,
+                            {},
+                            f"line at byte {start}: {error!r}; expected a row "
+                            f"with {wanted}",
+                        )
+                start += len(line)
 
-    def _decode(self, line):
+    def _decode(self, line: bytes) -> str:
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError:
             refuse_encoding(self.path)
 
-    def _row(self, text):
+    def _row(self, text: str) -> dict:
         try:
-            if self.header is None:
-                row = json.loads(text)
-            else:
+            if self.header:
                 fields = tsv_fields(text, self.quoted)
                 row = dict(zip(self.header, fields, strict=True))
+            else:
+                row = json.loads(text)
             row = {name: row[name] for name in self.columns}
             return {**row, "story_id": as_text(row["story_id"])}
         except (ValueError, RecursionError) as error:
@@ -232,21 +235,10 @@ class _NoRow(Exception):
     """A line is no row."""
 
 
-def _lines(file):
-    """Cut what follows in a file into lines, with their ends."""
-    left = b""
-    while block := file.read(_BLOCK):
-        *lines, left = (left + block).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-    if left:
-        yield left
-
-
 class _ParquetRows:
     """Rows of a Parquet file, found by their number; one group is held."""
 
-    def __init__(self, path, columns) -> None:
+    def __init__(self, path: Path, columns: list[str]) -> None:
         self.columns = columns
         self.held = HeldFile(path, "translations, a row a sentence")
         with parquet_of(self.held) as file:
@@ -255,9 +247,9 @@ class _ParquetRows:
         meta = self.file.metadata
         sizes = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
         self.bounds = np.cumsum([0, *sizes])
-        self.held_group, self.rows = None, None
+        self.held_group = -1
 
-    def stories(self):
+    def stories(self) -> Iterator[tuple[int, str, str]]:
         """Yield each row's number, its story, and why it is none."""
         number = 0
         with parquet_of(self.held) as file:
@@ -266,7 +258,7 @@ class _ParquetRows:
                     yield number, *_story_id(story_id, number)
                     number += 1
 
-    def read(self, start):
+    def read(self, start: int) -> Iterator[tuple[dict, str]]:
         """Yield rows from a number on, and why one is none."""
         self.held.check()
         while start < self.bounds[-1]:
@@ -283,7 +275,7 @@ class _ParquetRows:
                 start += 1
 
 
-def _story_id(value, number):
+def _story_id(value: object, number: int) -> tuple[str, str]:
     try:
         return as_text(value), ""
     except ValueError as error:

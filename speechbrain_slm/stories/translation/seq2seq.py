@@ -6,11 +6,16 @@ those of two shards, so that what a sentence becomes does not depend on where
 a run was killed (sums of floats depend on the padding).
 """
 
+from __future__ import annotations
+
+import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 
-from speechbrain_slm.stories.translation import TranslationError
+from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.utils.hashing import identity_of, tensors_identity
 from speechbrain_slm.utils.pretrained import load_whole, said_by
 
@@ -21,6 +26,15 @@ PRECISIONS = {
 }
 
 
+class _Loaded(NamedTuple):
+    tokenizer: Any
+    model: Any
+    weights: str  # their identity
+    forced: int | None  # the token that targets begin with
+    positions: int  # tokens that the model takes
+
+
+@dataclasses.dataclass(eq=False)
 class Seq2SeqTranslator:
     """A :class:`Translator` with a model of its own.
 
@@ -43,61 +57,45 @@ class Seq2SeqTranslator:
     precision : ``fp32``, ``bf16`` or ``fp16``.
     """
 
-    def __init__(
-        self,
-        source: str,
-        source_code: str | None = None,
-        target_code: str | None = None,
-        num_beams: int = 1,
-        length_ratio: float = 2.0,
-        batch_tokens: int = 4096,
-        precision: str = "fp32",
-    ) -> None:
-        if precision not in PRECISIONS:
+    source: str
+    source_code: str | None = None
+    target_code: str | None = None
+    num_beams: int = 1
+    length_ratio: float = 2.0
+    batch_tokens: int = 4096
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
             raise ValueError(
-                f"precision is {precision!r}; expected one of "
+                f"precision is {self.precision!r}; expected one of "
                 f"{', '.join(PRECISIONS)}"
             )
-        if num_beams < 1 or batch_tokens < 1:
-            raise ValueError(
-                f"num_beams is {num_beams} and batch_tokens {batch_tokens}; "
-                "expected 1 or more"
-            )
-        self.source = str(source)
-        self.source_code = source_code
-        self.target_code = target_code
-        self.num_beams = num_beams
-        self.length_ratio = length_ratio
-        self.batch_tokens = batch_tokens
-        self.precision = precision
+        for name in ("num_beams", "batch_tokens"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
+        self.source = str(self.source)
         self.device = torch.device("cpu")
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> Seq2SeqTranslator:
         """Compute on another device; see :meth:`Translator.to`."""
         self.device = torch.device(device)
         return self
 
-    def usage(self):
+    def usage(self) -> dict:
         """Return nothing: it costs nobody's money."""
         return {}
 
     @functools.cached_property
-    def identity(self):
+    def identity(self) -> dict:
         """What decides the translations, the weights' content included."""
-        weights = self._loaded[2]
-        return {
-            "type": "seq2seq",
-            "weights": weights,
-            "source_code": self.source_code,
-            "target_code": self.target_code,
-            "num_beams": self.num_beams,
-            "length_ratio": self.length_ratio,
-            "batch_tokens": self.batch_tokens,
-            "precision": self.precision,
-        }
+        settings = dataclasses.asdict(self)
+        del settings["source"]  # where the weights are, not what they are
+        weights = self._loaded.weights
+        return {"type": "seq2seq", "weights": weights, **settings}
 
     @functools.cached_property
-    def _loaded(self):
+    def _loaded(self) -> _Loaded:
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         try:
@@ -128,9 +126,10 @@ class Seq2SeqTranslator:
         model = model.eval().requires_grad_(False)
         model = model.to(self.device, PRECISIONS[self.precision])
         forced = self._set_languages(tokenizer)
-        return tokenizer, model, weights, forced
+        positions = getattr(model.config, "max_position_embeddings", None)
+        return _Loaded(tokenizer, model, weights, forced, positions or 10**6)
 
-    def _set_languages(self, tokenizer):
+    def _set_languages(self, tokenizer: Any) -> int | None:
         """Tell the tokenizer; return the token that targets begin with."""
         if not hasattr(tokenizer, "src_lang"):
             prefixes = getattr(tokenizer, "supported_language_codes", [])
@@ -159,7 +158,9 @@ class Seq2SeqTranslator:
         tokenizer.src_lang = self.source_code
         return ids["target_code"]
 
-    def translate(self, shards, check):
+    def translate(
+        self, shards: Iterable[list[Story]], check: Checks
+    ) -> Iterator[list]:
         """See :meth:`Translator.translate`."""
         for shard in shards:
             # Stories share sentences; each is translated once.
@@ -167,38 +168,37 @@ class Seq2SeqTranslator:
             found = self._sentences(list(texts))
             yield [_story(story, found) for story in shard]
 
-    def _sentences(self, texts):
-        """Return {text: translation, or what is wrong}."""
-        tokenizer, model = self._loaded[:2]
-        prefix = ""
-        if self.target_code and not hasattr(tokenizer, "src_lang"):
-            prefix = f"{self.target_code} "
-        tokens = [
-            tokenizer(prefix + text, truncation=False)["input_ids"]
+    def _sentences(self, texts: list[str]) -> dict[str, str | TranslationError]:
+        tokenizer, _, _, forced, positions = self._loaded
+        # Marian is told the language by a word of its own.
+        tell = self.target_code and forced is None
+        prefix = f"{self.target_code} " if tell else ""
+        tokens = {
+            text: tokenizer(prefix + text, truncation=False)["input_ids"]
             for text in texts
-        ]
-        limit = min(_positions(model), tokenizer.model_max_length)
-        found, good = {}, []
-        for number, text in enumerate(texts):
-            length = len(tokens[number])
-            if length > limit:
-                found[text] = TranslationError(
-                    f"has {length} tokens; the model takes {limit}"
-                )
-            else:
-                good.append(number)
+        }
+        limit = min(positions, tokenizer.model_max_length)
+        found: dict[str, str | TranslationError] = {
+            text: TranslationError(
+                f"has {len(one)} tokens; the model takes {limit}"
+            )
+            for text, one in tokens.items()
+            if len(one) > limit
+        }
         # The longest first: memory that does not do is found out at once.
-        good.sort(key=lambda number: (-len(tokens[number]), texts[number]))
+        good = sorted(
+            (text for text in texts if text not in found),
+            key=lambda text: (-len(tokens[text]), text),
+        )
         while good:
             size = max(1, self.batch_tokens // len(tokens[good[0]]))
             batch, good = good[:size], good[size:]
-            translated = self._batch([tokens[number] for number in batch])
-            for number, result in zip(batch, translated, strict=True):
-                found[texts[number]] = result
+            translated = self._batch([tokens[text] for text in batch])
+            found.update(zip(batch, translated, strict=True))
         return found
 
-    def _batch(self, tokens):
-        tokenizer, model, _, forced = self._loaded
+    def _batch(self, tokens: list[list[int]]) -> list[str | TranslationError]:
+        tokenizer, model, _, forced, positions = self._loaded
         longest = max(map(len, tokens))
         ids = torch.full((len(tokens), longest), tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
@@ -214,34 +214,32 @@ class Seq2SeqTranslator:
                 num_beams=self.num_beams,
                 do_sample=False,
                 max_length=None,
-                max_new_tokens=min(max(limits), _positions(model) - 1),
+                max_new_tokens=min(max(limits), positions - 1),
                 # Else the last token allowed is an end, whatever it cuts off.
                 forced_eos_token_id=None,
                 **options,
             )
         # Without the decoder's start, which may be the end symbol (NLLB), and
-        # the language, which not every tokenizer knows as special.
-        output = output[:, 1:] if forced is None else output[:, 2:]
+        # the language, which not every tokenizer knows as special. It counted
+        # among the new tokens.
+        language = 0 if forced is None else 1
+        output = output[:, 1 + language :]
         ends = (output == tokenizer.eos_token_id).int().cumsum(dim=1)
         lengths = (ends == 0).sum(dim=1).tolist()
-        # The language counted among the new tokens.
-        least = 0 if forced is None else 1
         width = output.shape[1]
         texts = tokenizer.batch_decode(output, skip_special_tokens=True)
         return [
             text
             # Others of the batch may have had more to say.
-            if length < min(limit - least, width)
+            if length < min(limit - language, width)
             else TranslationError("has a translation without end")
             for text, length, limit in zip(texts, lengths, limits, strict=True)
         ]
 
 
-def _positions(model):
-    return getattr(model.config, "max_position_embeddings", None) or 10**6
-
-
-def _story(story, found):
+def _story(
+    story: Story, found: dict[str, str | TranslationError]
+) -> list | TranslationError:
     translations = [found[text] for text in story.sentences]
     for number, result in enumerate(translations):
         if isinstance(result, TranslationError):
@@ -249,7 +247,7 @@ def _story(story, found):
     return translations
 
 
-def _weights_identity(model):
+def _weights_identity(model: Any) -> str:
     """Name a model by its configurations and the content of its weights."""
     kept = {**model.config.to_dict(), **model.generation_config.to_dict()}
     for name in ("_name_or_path", "transformers_version", "dtype"):
