@@ -1,0 +1,327 @@
+"""Every stage that works by the common runner, small; and what befalls them.
+
+    python stages.py <stage> <folder>
+
+starts a stage again and again in forks: killed at one call or another that
+changes the disk, on a disk that is full, and twice at the same time. Prints as
+JSON what each has left. Nothing of torch has run before a fork.
+"""
+
+import functools
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import pyarrow as pa
+from alignment_example import write_corpus as write_matched
+from cloze_example import export, write_items
+from conftest import write_store
+from speech_example import SPEAKERS, Humming
+from units_example import LoudnessTokenizer, extract, write_corpus
+
+from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+from speechbrain_slm.speech.audio_files import Trim
+from speechbrain_slm.speech.imported.rows import Columns
+from speechbrain_slm.speech.imported.spoken import import_spoken
+from speechbrain_slm.speech.synthesis import synthesize
+from speechbrain_slm.speech.voices.check import (
+    draw_utterances,
+    embed_utterances,
+)
+from speechbrain_slm.stories.translation.parallel import ParallelFile
+from speechbrain_slm.stories.translation.tables import translate_table
+from speechbrain_slm.units import fitting
+from speechbrain_slm.units.manifest import read_manifest
+from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
+from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.jobs import ALL, PARTS, claim, missing, run
+from speechbrain_slm.utils.pieces import (
+    find_piece,
+    join_tables,
+    read_piece,
+    write_piece,
+)
+from speechbrain_slm.utils.tables import STORIES, write_table
+
+DISK = ("fsync", "replace", "rename", "remove", "unlink")
+# Of whatever happens, all of it shows in these: the rest is for resuming.
+FOR_RESUMING = (PARTS, "utterances", "features", "manifests")
+
+
+def toy(inputs, output, share=ALL, factor=1):
+    """Square numbers: the smallest stage that there can be."""
+    with claim(output / PARTS, share) as place:
+        place.pin({"stage": "squares"}, "**/[!.]*.parquet")
+        facts = {"factor": factor}
+        paths = [output / PARTS / f"{n}.parquet" for n in range(5)]
+
+        def is_done(number):
+            found = find_piece(paths[number])
+            return found is not None and found.facts == facts
+
+        def make(number):
+            table = pa.table({"square": [factor * number**2]})
+            write_piece(paths[number], table, facts)
+
+        run(missing(range(5), is_done, share), make)
+        if share.merges:
+            tables = [read_piece(path).table for path in paths]
+            with join_tables(output / "a.parquet", tables[0].schema, tables):
+                pass
+
+
+def fit(inputs, output):
+    """Fit a tokenizer."""
+    manifest = inputs / "train.parquet"
+    if not manifest.exists():
+        write_corpus(inputs)
+    fitting.UTTERANCES_PER_SHARD = 8
+    table = read_manifest(manifest, ["en", "fr"])
+    with claim(output / ".run"):
+        fitting.fit_tokenizer(MelKMeans(8), {"train": table}, output, 4.0, 0)
+
+
+def encode(inputs, output):
+    """From audio to a unit store."""
+    if not (inputs / "train.parquet").exists():
+        write_corpus(inputs)
+    extract(inputs / "train.parquet", output, LoudnessTokenizer())
+
+
+def write_texts(path, count=9):
+    """Write aligned stories of two to four sentences."""
+    rows = [
+        {
+            "story_id": f"story-{number}",
+            "sentence": sentence,
+            "en": f"Here is sentence {sentence} of {number}.",
+            "fr": f"Voici la phrase {sentence} de {number}.",
+        }
+        for number in range(count)
+        for sentence in range(2 + number % 3)
+    ]
+    fields = [*STORIES, ("en", pa.string()), ("fr", pa.string())]
+    write_table(path, pa.Table.from_pylist(rows, schema=pa.schema(fields)))
+
+
+def translate(inputs, output):
+    """Add a language to a table; a story lacks its translation."""
+    if not (inputs / "both.parquet").exists():
+        write_texts(inputs / "both.parquet", 8)
+        write_texts(inputs / "a.parquet")
+    translate_table(
+        inputs / "a.parquet",
+        output / "text" / "a.parquet",
+        "en",
+        "fr",
+        ParallelFile(inputs / "both.parquet", "fr", "en"),
+        output / PARTS,
+        leave_out=["fr"],
+        stories_per_shard=2,
+        max_rejected=0.2,
+    )
+
+
+def speak(inputs, output):
+    """Speak stories; one text is refused."""
+    if not (inputs / "train.parquet").exists():
+        write_texts(inputs / "train.parquet", 4)
+    with claim(output / PARTS):
+        synthesize(
+            {"train": inputs / "train.parquet"},
+            output,
+            Humming({"Here is sentence 3 of 2.": "refused"}),
+            SPEAKERS,
+            ["en", "fr"],
+            seed=0,
+            trim=Trim(),
+            num_workers=1,
+            max_left_out=0.3,
+            stories_per_shard=2,
+        )
+
+
+def take_over(inputs, output):
+    """Make a manifest of recordings that exist."""
+    if not (inputs / "train.parquet").exists():
+        write_corpus(inputs, stories=6, files=12)
+    columns = Columns("story_id", "sentence", "audio", "language", "speaker")
+    sources = {"train": [inputs / "train.parquet"]}
+    with claim(output / ".run"):
+        import_spoken(
+            sources, output, columns, ["en", "fr"], batch_rows=8, buckets=3
+        )
+
+
+class Spectrum:
+    """An encoder of speakers."""
+
+    identity = "spectrum"
+    sample_rate = 16000
+
+    def embed(self, wav):
+        """Return the loudness of some bands."""
+        bands = np.array_split(np.abs(np.fft.rfft(np.asarray(wav))), 8)
+        return np.array([band.mean() for band in bands], dtype=np.float32)
+
+
+def embed(inputs, output):
+    """Embed utterances of each speaker."""
+    manifest = inputs / "train.parquet"
+    if not manifest.exists():
+        write_corpus(inputs, stories=6, files=12)
+    drawn = draw_utterances([manifest], 3, seed=0)
+    found = embed_utterances(drawn, Spectrum(), output / PARTS, per_file=3)
+    table = pa.table({"all": [str(sorted(found)), str(found)]})
+    write_table(output / "found.parquet", table)
+
+
+def score(inputs, output):
+    """Score cloze items."""
+    if not (inputs / "items.parquet").exists():
+        write_store(inputs / "store")
+        export(inputs / "model")
+        write_items(inputs / "items.parquet")
+    evaluate_cloze(
+        inputs / "model",
+        inputs / "store",
+        inputs / "items.parquet",
+        output,
+        pairs_per_shard=40,
+    )
+
+
+def align(inputs, output):
+    """Compare the hidden states of translations."""
+    if not (inputs / "model").exists():
+        write_matched(inputs, stories=12)
+        export(inputs / "model")
+    evaluate_alignment(
+        inputs / "model",
+        inputs / "store",
+        output,
+        ["en", "fr"],
+        inputs / "manifest.parquet",
+        pairs_per_shard=16,
+    )
+
+
+# How often each is killed, and from how much room on the disk in what steps:
+# an array of states alone has 60,000 bytes.
+STAGES = {
+    "toy": (toy, 16, 1.5),
+    "fit": (fit, 4, 3),
+    "encode": (encode, 6, 1.5),
+    "translate": (translate, 6, 1.7),
+    "speak": (speak, 3, 4),
+    "take_over": (take_over, 4, 1.7),
+    "embed": (embed, 4, 1.7),
+    "score": (score, 5, 3),
+    "align": (align, 4, 4),
+}
+
+
+def fork(work, kill_at=None, room=None):
+    """Start work in a process; return its end: None, or what it died of."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(write)
+        return child, read
+    told = {"calls": 0, "error": None}
+
+    def counted(original, *arguments, **options):
+        told["calls"] += 1
+        if told["calls"] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    try:
+        for name in DISK:
+            setattr(os, name, functools.partial(counted, getattr(os, name)))
+        if room is not None:
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        # Not into a log, which has a limit, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        work()
+    except BaseException as error:
+        told["error"] = f"{type(error).__name__}: {error}"
+    finally:
+        os.write(write, json.dumps(told).encode())
+        os._exit(0)
+
+
+def ended(child, read):
+    """Wait for a process; return what it has told, None where it was killed."""
+    with os.fdopen(read) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else None
+
+
+def results(folder):
+    """Return the SHA-256 of what a stage is for."""
+    return {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not set(path.relative_to(folder).parts) & {*FOR_RESUMING, ".run"}
+        and path.name not in (".lock", "plan.json")
+        # A recipe's own folder is cleaned by whoever locks it.
+        and not path.name.startswith(".tmp-")
+    }
+
+
+def main(name, folder):
+    """Try a stage; print what it has left."""
+    stage, kills, growth = STAGES[name]
+    folder = Path(folder)
+    (folder / "inputs").mkdir(parents=True)
+
+    def work(place):
+        return functools.partial(stage, folder / "inputs", folder / place)
+
+    calls = 0
+    for place in ("first", "whole"):  # The first makes the inputs, too.
+        told = ended(*fork(work(place)))
+        assert told["error"] is None, told["error"]
+        calls = told["calls"]
+    whole, killed, full = results(folder / "whole"), [], []
+    for kill_at in sorted({*np.linspace(1, calls, kills, dtype=int).tolist()}):
+        shutil.rmtree(folder / "killed", ignore_errors=True)
+        assert ended(*fork(work("killed"), kill_at)) is None
+        there = results(folder / "killed")
+        # What bears a name of the results is what it will be.
+        torn = {k for k in there.keys() & whole.keys() if there[k] != whole[k]}
+        again = ended(*fork(work("killed")))["error"]
+        killed.append([sorted(torn), again, results(folder / "killed")])
+    room = 100
+    while (told := ended(*fork(work("full"), room=room)))["error"]:
+        full.append(told["error"])
+        room = round(room * growth)
+    two = [fork(work("two")) for _ in range(2)]
+    two = [ended(*one)["error"] for one in two]
+    last = ended(*fork(work("two")))["error"]
+    print(
+        json.dumps(
+            {
+                "whole": whole,
+                "killed": killed,
+                "full": [full, results(folder / "full")],
+                "two": [two, last, results(folder / "two")],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
