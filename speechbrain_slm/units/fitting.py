@@ -37,10 +37,11 @@ from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import barrier, is_main
-from speechbrain_slm.utils.hashing import difference, is_sealed, seal
+from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.jobs import missing, pin, run
 from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.scratch import blocks
+from speechbrain_slm.utils.sealing import is_sealed, seal_file
 
 logger = logging.getLogger(__name__)
 
@@ -210,7 +211,7 @@ def _write_features(
                 rows[i] = points.cpu().numpy()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([empty, *rows]))
-        seal(temporary)
+        seal_file(temporary)
 
 
 def _batches(lengths: list[int], limit: float) -> Iterator[list[int]]:

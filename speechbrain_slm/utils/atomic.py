@@ -29,12 +29,7 @@ _PROBE = 1 << 16
 
 
 def fsync_folder(folder: str | Path) -> None:
-    """Force a folder's entries (new names, renames) to the disk.
-
-    Arguments
-    ---------
-    folder : The folder whose entries changed.
-    """
+    """Force a folder's entries (new names, renames) to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -43,12 +38,9 @@ def fsync_folder(folder: str | Path) -> None:
 
 
 def fsync_file(path: str | Path) -> None:
-    """Force a file's content to the disk; others may read it as any new file.
-
-    Libraries that write to a temporary file of their own (safetensors) leave
-    one that its owner alone can read.
-    """
+    """Force a file's content to the disk, readable as any new file."""
     with open(path, "rb") as file:
+        # safetensors writes to a temporary file that its owner alone can read.
         if os.fstat(file.fileno()).st_mode & 0o077 == 0:
             os.fchmod(file.fileno(), _new_mode(Path(path).parent))
         os.fsync(file.fileno())
@@ -111,14 +103,7 @@ def _no_room(error, temporary):
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` if the block succeeds.
 
-    Arguments
-    ---------
-    path : The final name of a file. Its folder is made where it is missing.
-
-    Yields
-    ------
-    A name in the same folder (same file system, same suffix), for the
-    block to write to.
+    Its folder is made where it is missing.
 
     Example
     -------
@@ -130,6 +115,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, hence file system; libraries go by the suffix.
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         with _named(path, temporary):
@@ -142,12 +128,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
-    """Write text or bytes to a file, all of it or nothing.
-
-    Arguments
-    ---------
-    content : What it shall hold; text is written as UTF-8.
-    """
+    """Write text (as UTF-8) or bytes to a file, all of it or nothing."""
     if isinstance(content, str):
         content = content.encode("utf-8")
     with atomic_path(path) as temporary:
@@ -157,27 +138,19 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
 def write_json(path: str | Path, content: object) -> None:
     """Write an object as indented JSON, all of it or nothing.
 
-    Arguments
-    ---------
-    content
-        Anything that JSON can hold. NaN is refused: it is not JSON, and a
-        result that is not a number is no result.
+    NaN is refused: a result that is not a number is no result.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file; one that is torn or damaged is named.
-
-    Returns
-    -------
-    Its content.
+    """Read a JSON file.
 
     Raises
     ------
     ValueError
-        If it is not JSON.
+        If it is torn or damaged: names it.
     OSError
         If it cannot be read, or is no regular file.
     """
@@ -190,14 +163,6 @@ def read_json(path: str | Path) -> Any:
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` if the block succeeds.
-
-    Arguments
-    ---------
-    path : The final name; it must not exist yet.
-
-    Yields
-    ------
-    An empty folder beside it. Its name starts with ``.tmp-``.
 
     Raises
     ------
@@ -275,10 +240,6 @@ def remove_temporary(folder: str | Path) -> None:
     """Remove what killed processes left under temporary names.
 
     Call it only where no other process writes to the folder.
-
-    Arguments
-    ---------
-    folder : The folder to clean; a missing one is clean.
     """
     for path in Path(folder).glob(f"{TEMPORARY}*"):
         if not _OURS.fullmatch(path.name):

@@ -9,6 +9,7 @@ import functools
 import os
 import time
 import uuid
+from typing import Any
 
 import torch
 
@@ -19,7 +20,8 @@ from speechbrain_slm.utils import heartbeat
 # long as its heart beats.
 TIMEOUT = datetime.timedelta(minutes=30)
 _PATIENCE = datetime.timedelta(days=365)
-_patient = None  # the process group of barriers
+# The process group of barriers: new_group says nothing better of its type.
+_patient: Any = None
 
 
 def launched_by_torchrun() -> bool:
@@ -63,12 +65,7 @@ def init_distributed(device: str, backend: str | None = None) -> str:
 
     Returns
     -------
-    The device of this rank (``cuda:<local rank>`` on GPUs).
-
-    Raises
-    ------
-    ValueError
-        If the node has fewer GPUs than ranks.
+    The device of this rank, ``cuda:<local rank>`` on GPUs.
     """
     if not launched_by_torchrun():
         return device

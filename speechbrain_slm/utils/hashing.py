@@ -4,21 +4,19 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechbrain_slm.utils.files import open_regular
 
+if TYPE_CHECKING:
+    import torch
+
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _NOTHING = object()  # a field that is not there is not None
-_SEAL = 32  # bytes of a SHA-256
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content.
-
-    Returns
-    -------
-    64 hexadecimal digits.
-    """
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         # A file of the kernel has no size, and may have no end.
@@ -29,63 +27,16 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def seal(path: str | Path) -> None:
-    """Put a file's own SHA-256 behind its content.
-
-    What is damaged before anyone else takes its sum is found out so.
-
-    Arguments
-    ---------
-    path : A file of a format that does not mind what follows it.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.npy"
-    >>> _ = path.write_bytes(b"content")
-    >>> is_sealed(path)
-    False
-    >>> seal(path)
-    >>> is_sealed(path)
-    True
-    """
-    digest = bytes.fromhex(sha256_file(path))
-    with open(path, "ab") as file:
-        file.write(digest)
-
-
-def is_sealed(path: str | Path) -> bool:
-    """Tell whether a file is there and as it was when it was sealed.
-
-    Arguments
-    ---------
-    path : See :func:`seal`.
-
-    """
-    path = Path(path)
-    size = path.stat().st_size - _SEAL if path.is_file() else -1
-    if size < 0:
-        return False
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while size and (block := file.read(min(size, 1 << 20))):
-            digest.update(block)
-            size -= len(block)
-        return file.read() == digest.digest()
-
-
 def file_stamp(path: str | Path) -> str:
-    """Name the state of a file without reading it.
+    """Name the state of a file without reading it; empty where there is none.
 
-    Returns
-    -------
-    Changes whenever the file is written, also to the same size, and when
-    its times are set back: nothing but the system sets ``ctime``. Empty
-    where there is none.
+    It changes whenever the file is written, also to the same size.
     """
     try:
         facts = os.stat(path)
     except (OSError, ValueError):
         return ""
+    # Times may be set back, but nothing except the system sets ctime.
     return f"{facts.st_size}-{facts.st_mtime_ns}-{facts.st_ctime_ns}"
 
 
@@ -98,10 +49,6 @@ def identity_of(content: object) -> str:
         Numbers, strings, lists and mappings with string keys. The order of a
         mapping's keys does not count.
 
-    Returns
-    -------
-    64 hexadecimal digits.
-
     Example
     -------
     >>> identity_of({"a": 1, "b": 2}) == identity_of({"b": 2, "a": 1})
@@ -113,15 +60,11 @@ def identity_of(content: object) -> str:
 
 
 def difference(expected: dict, found: dict, prefix: str = "") -> list[str]:
-    """Name the fields in which two nested mappings differ.
+    """Name the fields in which two nested mappings differ, with both values.
 
     Arguments
     ---------
     prefix : Put before each field's name.
-
-    Returns
-    -------
-    One line a field: its name and both values.
 
     Example
     -------
@@ -147,20 +90,8 @@ def _shown(value):
     return "nothing" if value is _NOTHING else repr(value)
 
 
-def tensors_identity(model) -> str:
+def tensors_identity(model: "torch.nn.Module") -> str:
     """Name a model's weights by their content.
-
-    The names and the order of the tensors do not count: libraries rename
-    them from version to version.
-
-    Arguments
-    ---------
-    model : torch.nn.Module
-        On any device.
-
-    Returns
-    -------
-    64 hexadecimal digits.
 
     Example
     -------
@@ -175,4 +106,5 @@ def tensors_identity(model) -> str:
         digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
         digest.update(array)
         digests.append(digest.digest())
+    # Not by name: libraries rename and reorder tensors between versions.
     return hashlib.sha256(b"".join(sorted(digests))).hexdigest()

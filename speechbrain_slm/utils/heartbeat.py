@@ -17,6 +17,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 _PR_SET_PDEATHSIG = 1
 _store = None  # the main thread's connection
@@ -25,8 +29,7 @@ _store = None  # the main thread's connection
 def end_with_parent() -> None:
     """End this process when the ``torchrun`` that started it ends.
 
-    Call it first: until then, and where the kernel cannot do it, a process
-    whose parent is killed goes on.
+    Call it first: until then, a process whose parent is killed goes on.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         # Started by hand or by a batch system: a shell may end before it.
@@ -45,18 +48,11 @@ def _watch(parent):
 
 
 def check_store() -> None:
-    """Refuse to wait for the store of a ``torchrun`` that has ended.
-
-    PyTorch asks for it again and again. But ``torchrun`` opens its store
-    before it starts a rank, so one that refuses will not come back.
-
-    Raises
-    ------
-    ConnectionError
-        If nothing listens there.
-    """
+    """Refuse to wait for the store of a ``torchrun`` that has ended."""
     if not _torchrun_has_the_store():
         return
+    # PyTorch asks for it again and again. But torchrun opens its store before
+    # it starts a rank: one that refuses will not come back.
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
         socket.create_connection(address, timeout=10).close()
@@ -89,7 +85,8 @@ class Heart:
     ---------
     store : torch.distributed.Store
         Which no dead process has written to; used from one thread.
-    limit : Seconds after which a rank that does not count is taken for dead.
+    limit : float
+        Seconds after which a rank that does not count is taken for dead.
 
     Example
     -------
@@ -102,7 +99,9 @@ class Heart:
     'Rank 1 is stopped, or its machine: it has shown no sign of life for 1.0 s'
     """
 
-    def __init__(self, store, rank: int, ranks: int, limit: float) -> None:
+    def __init__(
+        self, store: "Store", rank: int, ranks: int, limit: float
+    ) -> None:
         self._store = store
         self._rank = rank
         self._ranks = ranks
@@ -115,12 +114,7 @@ class Heart:
         self._missed = 0
 
     def beat(self) -> str | None:
-        """Count up, and look at the next rank that has not ended.
-
-        Returns
-        -------
-        What is wrong with it.
-        """
+        """Count up; return what is wrong with the next rank that goes on."""
         self._store.add(f"beats/{self._rank}", 1)
         while self._watched != self._rank:
             if not self._store.add(f"ended/{self._watched}", 0):
@@ -153,14 +147,10 @@ class Heart:
                 _end(reason)
 
 
-def start(connect: Callable, rank: int, ranks: int, limit: float) -> None:
-    """Start to beat and to watch.
-
-    Arguments
-    ---------
-    connect : Returns a new connection to the store, for one thread.
-    limit : See :class:`Heart`.
-    """
+def start(
+    connect: Callable[[], "Store"], rank: int, ranks: int, limit: float
+) -> None:
+    """Start to beat and to watch; each thread connects for itself."""
     global _store
     heart = Heart(connect(), rank, ranks, limit)
     threading.Thread(target=heart.run, daemon=True).start()
@@ -177,15 +167,8 @@ def _end_in_peace(rank, process):
 def first_failure(line: str) -> str | None:
     """Tell the other ranks how this one fails, so that one of them speaks.
 
-    When a rank fails, the others do, too: their connections break.
-
-    Arguments
-    ---------
-    line : What this rank would say.
-
-    Returns
-    -------
-    What the first that failed has said; None where it is this one.
+    When a rank fails, the others do, too: their connections break. Returns
+    what the first that failed has said; None where it is this one.
     """
     if _store is None:
         return None

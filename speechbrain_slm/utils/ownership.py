@@ -18,66 +18,47 @@ logger = logging.getLogger(__name__)
 _MARK = b"made by"
 
 
-def mark_of(maker: str) -> dict:
-    """Return the metadata by which a Parquet file says who made it.
-
-    Arguments
-    ---------
-    maker : The recipe or the step.
-
-    Returns
-    -------
-    For ``pyarrow.Schema.with_metadata``.
-    """
+def mark_of(maker: str) -> dict[bytes, bytes]:
+    """Return the metadata by which a Parquet file says who made it."""
     return {_MARK: maker.encode()}
 
 
-def has_mark(path: str | Path, maker: str) -> bool:
-    """Tell whether a Parquet file carries its maker's mark.
-
-    Arguments
-    ---------
-    maker : Who should have made it.
-
-    Returns
-    -------
-    False for what cannot be read: nothing says whose it is.
-    """
+def _mark(path):
+    """Return a file's mark, empty where it has none; None if unreadable."""
     try:
         metadata = pq.read_schema(path).metadata
     except (pa.ArrowException, OSError):
-        return False
-    return (metadata or {}).get(_MARK) == maker.encode()
+        return None
+    return (metadata or {}).get(_MARK, b"")
 
 
-def _is_readable(path):
-    try:
-        pq.read_schema(path)
-    except (pa.ArrowException, OSError):
-        return False
-    return True
+def has_mark(path: str | Path, maker: str) -> bool:
+    """Tell whether a Parquet file is a maker's; one that is damaged is not."""
+    return _mark(path) == maker.encode()
 
 
 def refuse_foreign(
-    paths: Iterable[Path], maker: str, damaged: bool = False
+    paths: Iterable[str | Path], maker: str, damaged: bool = False
 ) -> None:
     """Refuse to write where something stands that another made.
 
     Arguments
     ---------
     paths : Parquet files that are to be removed or replaced.
-    maker : Who has to have made those that are there.
     damaged : What cannot be read may be replaced: it can say nothing of itself.
 
     Raises
     ------
     FileExistsError
-        Names the first that does not. Nothing is changed.
+        Names the first that is another's. Nothing is changed.
     """
     for path in map(Path, paths):
-        if damaged and path.is_file() and not _is_readable(path):
+        if not path.exists():
             continue
-        if path.exists() and not has_mark(path, maker):
+        mark = _mark(path)
+        if damaged and mark is None and path.is_file():
+            continue
+        if mark != maker.encode():
             raise FileExistsError(
                 f"{path} stands where this run would write, and was not made "
                 f"by it (it has no mark '{maker}', which older versions did "
@@ -86,32 +67,26 @@ def refuse_foreign(
             )
 
 
-def withdraw(paths: Iterable[Path], maker: str) -> None:
-    """Remove Parquet files of one maker; a missing one is no matter.
+def withdraw(paths: Iterable[str | Path], maker: str) -> None:
+    """Remove Parquet files of a maker; where one is another's, none.
 
     Raises
     ------
     FileExistsError
-        If one is another's. Nothing is removed then.
+        See :func:`refuse_foreign`.
     """
-    paths = [path for path in map(Path, paths) if path.exists()]
-    refuse_foreign(paths, maker)
-    for path in paths:
+    there = [path for path in map(Path, paths) if path.exists()]
+    refuse_foreign(there, maker)
+    for path in there:
         path.unlink(missing_ok=True)  # another rank may have been first
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in there}:
         fsync_folder(folder)
 
 
 def remove_own(folder: str | Path, *patterns: str) -> None:
-    """Remove the files of a folder that are ours, then the folder.
+    """Remove from a folder of ours the files of these names, then the folder.
 
-    Arguments
-    ---------
-    folder
-        One that the caller has found to be ours; a missing one is no matter.
-    *patterns
-        Names of the files that were written to it. What has another name
-        stays, and the folder with it.
+    What has another name stays, and the folder with it.
 
     Example
     -------

@@ -30,15 +30,7 @@ class DamagedPiece(ValueError):
 
 
 class Piece(NamedTuple):
-    """What :func:`read_piece` returns.
-
-    Attributes
-    ----------
-    table : pyarrow.Table
-        Its rows.
-    facts : dict
-        What it says of itself.
-    """
+    """The rows of a piece, and what it says of itself."""
 
     table: pa.Table
     facts: dict
@@ -49,7 +41,7 @@ def write_piece(path: str | Path, table: pa.Table, facts: dict) -> None:
 
     Arguments
     ---------
-    facts : What made it, and what else shall go with it; JSON can hold it.
+    facts : What made it, and what else goes with it; JSON can hold it.
     """
     text = json.dumps(facts, ensure_ascii=False).encode()
     sink = pa.BufferOutputStream()
@@ -63,16 +55,10 @@ def write_piece(path: str | Path, table: pa.Table, facts: dict) -> None:
 
 
 def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
-    """Read a piece and check its sum.
-
-    Arguments
-    ---------
-    columns : Those wanted; by default all.
+    """Read a piece, or some columns of it, and check its sum.
 
     Raises
     ------
-    FileNotFoundError
-        If there is none.
     DamagedPiece
         If it is not what was written. Names the file.
 
@@ -108,16 +94,7 @@ def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
 def find_piece(
     path: str | Path, columns: list[str] | None = None
 ) -> Piece | None:
-    """Read a piece if it is there and whole.
-
-    Arguments
-    ---------
-    columns : Those wanted; by default all.
-
-    Returns
-    -------
-    None where it has to be made (anew).
-    """
+    """Read a piece; None where it has to be made (anew)."""
     try:
         return read_piece(path, columns)
     except (OSError, DamagedPiece):

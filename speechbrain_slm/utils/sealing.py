@@ -1,9 +1,9 @@
-"""A folder that says what its files are: ``files.json`` holds their SHA-256.
+"""Sums that stand beside, or in, what they are of.
 
-Checkpoints and exported models are such folders. What is damaged later, or
-changed by hand, is told from what was written.
+What is damaged later, or changed by hand, is told from what was written.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,16 +13,45 @@ from speechbrain_slm.utils.schema import COUNT, TEXT, read_shaped
 
 FILES_JSON = "files.json"
 _SHAPE = {str: {"bytes": COUNT, "sha256": TEXT}}
+_LENGTH = hashlib.sha256().digest_size
+
+
+def seal_file(path: str | Path) -> None:
+    """Put a file's own SHA-256 behind its content.
+
+    Its format must not mind what follows it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.npy"
+    >>> _ = path.write_bytes(b"content")
+    >>> is_sealed(path)
+    False
+    >>> seal_file(path)
+    >>> is_sealed(path)
+    True
+    """
+    digest = bytes.fromhex(sha256_file(path))
+    with open(path, "ab") as file:
+        file.write(digest)
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Tell whether a file is there and as it was when it was sealed."""
+    path = Path(path)
+    size = path.stat().st_size - _LENGTH if path.is_file() else -1
+    if size < 0:
+        return False
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while size and (block := file.read(min(size, 1 << 20))):
+            digest.update(block)
+            size -= len(block)
+        return file.read() == digest.digest()
 
 
 def seal(folder: str | Path, files: Iterable[Path]) -> None:
-    """Write down what files of a folder are.
-
-    Arguments
-    ---------
-    folder : Gets ``files.json``.
-    files : Files in it, or in folders in it.
-    """
+    """Write ``files.json``: what the files of a folder, or in it, are."""
     folder = Path(folder)
     content = {
         file.relative_to(folder).as_posix(): {
@@ -35,15 +64,11 @@ def seal(folder: str | Path, files: Iterable[Path]) -> None:
 
 
 def unsealed(folder: str | Path, needed: Iterable[str] = ()) -> str | None:
-    """Say what is wrong with a sealed folder, comparing every file's SHA-256.
+    """Return what is wrong with a sealed folder; None if it is whole.
 
     Arguments
     ---------
     needed : Files that it must list.
-
-    Returns
-    -------
-    The first fault; None for a whole folder.
     """
     folder = Path(folder)
     try:
@@ -52,6 +77,7 @@ def unsealed(folder: str | Path, needed: Iterable[str] = ()) -> str | None:
             path = folder / name
             if ".." in Path(name).parts or not path.is_file():
                 return f"{name} is not there, though {FILES_JSON} lists it"
+            # A checkpoint has gigabytes; a wrong length is told at once.
             size = path.stat().st_size
             if size != expected["bytes"]:
                 return f"{name} has {size} bytes, not {expected['bytes']}"

@@ -8,6 +8,7 @@ JSON what each has left. Nothing of torch has run before a fork.
 """
 
 import functools
+import importlib
 import json
 import os
 import resource
@@ -20,27 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import pyarrow as pa
-from alignment_example import write_corpus as write_matched
-from cloze_example import export, write_items
-from conftest import write_store
-from speech_example import SPEAKERS, Humming
-from units_example import LoudnessTokenizer, extract, write_corpus
 
-from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
-from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
-from speechbrain_slm.speech.audio_files import Trim
-from speechbrain_slm.speech.imported.rows import Columns
-from speechbrain_slm.speech.imported.spoken import import_spoken
-from speechbrain_slm.speech.synthesis import synthesize
-from speechbrain_slm.speech.voices.check import (
-    draw_utterances,
-    embed_utterances,
-)
-from speechbrain_slm.stories.translation.parallel import ParallelFile
-from speechbrain_slm.stories.translation.tables import translate_table
-from speechbrain_slm.units import fitting
-from speechbrain_slm.units.manifest import read_manifest
-from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.jobs import ALL, PARTS, claim, missing, run
 from speechbrain_slm.utils.pieces import (
@@ -80,6 +61,12 @@ def toy(inputs, output, share=ALL, factor=1):
 
 def fit(inputs, output):
     """Fit a tokenizer."""
+    from units_example import write_corpus
+
+    from speechbrain_slm.units import fitting
+    from speechbrain_slm.units.manifest import read_manifest
+    from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
+
     manifest = inputs / "train.parquet"
     if not manifest.exists():
         write_corpus(inputs)
@@ -91,6 +78,8 @@ def fit(inputs, output):
 
 def encode(inputs, output):
     """From audio to a unit store."""
+    from units_example import LoudnessTokenizer, extract, write_corpus
+
     if not (inputs / "train.parquet").exists():
         write_corpus(inputs)
     extract(inputs / "train.parquet", output, LoudnessTokenizer())
@@ -114,6 +103,9 @@ def write_texts(path, count=9):
 
 def translate(inputs, output):
     """Add a language to a table; a story lacks its translation."""
+    from speechbrain_slm.stories.translation.parallel import ParallelFile
+    from speechbrain_slm.stories.translation.tables import translate_table
+
     if not (inputs / "both.parquet").exists():
         write_texts(inputs / "both.parquet", 8)
         write_texts(inputs / "a.parquet")
@@ -132,6 +124,11 @@ def translate(inputs, output):
 
 def speak(inputs, output):
     """Speak stories; one text is refused."""
+    from speech_example import SPEAKERS, Humming
+
+    from speechbrain_slm.speech.audio_files import Trim
+    from speechbrain_slm.speech.synthesis import synthesize
+
     if not (inputs / "train.parquet").exists():
         write_texts(inputs / "train.parquet", 4)
     with claim(output / PARTS):
@@ -151,6 +148,11 @@ def speak(inputs, output):
 
 def take_over(inputs, output):
     """Make a manifest of recordings that exist."""
+    from units_example import write_corpus
+
+    from speechbrain_slm.speech.imported.rows import Columns
+    from speechbrain_slm.speech.imported.spoken import import_spoken
+
     if not (inputs / "train.parquet").exists():
         write_corpus(inputs, stories=6, files=12)
     columns = Columns("story_id", "sentence", "audio", "language", "speaker")
@@ -175,6 +177,13 @@ class Spectrum:
 
 def embed(inputs, output):
     """Embed utterances of each speaker."""
+    from units_example import write_corpus
+
+    from speechbrain_slm.speech.voices.check import (
+        draw_utterances,
+        embed_utterances,
+    )
+
     manifest = inputs / "train.parquet"
     if not manifest.exists():
         write_corpus(inputs, stories=6, files=12)
@@ -186,6 +195,11 @@ def embed(inputs, output):
 
 def score(inputs, output):
     """Score cloze items."""
+    from cloze_example import export, write_items
+    from conftest import write_store
+
+    from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+
     if not (inputs / "items.parquet").exists():
         write_store(inputs / "store")
         export(inputs / "model")
@@ -201,8 +215,15 @@ def score(inputs, output):
 
 def align(inputs, output):
     """Compare the hidden states of translations."""
+    from alignment_example import write_corpus
+    from cloze_example import export
+
+    from speechbrain_slm.evaluation.alignment.evaluate import (
+        evaluate_alignment,
+    )
+
     if not (inputs / "model").exists():
-        write_matched(inputs, stories=12)
+        write_corpus(inputs, stories=12)
         export(inputs / "model")
     evaluate_alignment(
         inputs / "model",
@@ -214,18 +235,44 @@ def align(inputs, output):
     )
 
 
-# How often each is killed, and from how much room on the disk in what steps:
-# an array of states alone has 60,000 bytes.
+# How often each is killed; from 100 bytes on, the room on the disk grows by
+# what factor; what is imported before the forks, so that it is paid for once.
 STAGES = {
-    "toy": (toy, 16, 1.5),
-    "fit": (fit, 4, 3),
-    "encode": (encode, 6, 1.5),
-    "translate": (translate, 6, 1.7),
-    "speak": (speak, 3, 4),
-    "take_over": (take_over, 4, 1.7),
-    "embed": (embed, 4, 1.7),
-    "score": (score, 5, 3),
-    "align": (align, 4, 4),
+    "toy": (toy, 9, 2, ()),
+    "fit": (fit, 4, 3, ("units_example", "speechbrain_slm.units.fitting")),
+    "encode": (encode, 6, 1.5, ("units_example",)),
+    "translate": (
+        translate,
+        6,
+        1.7,
+        ("speechbrain_slm.stories.translation.tables",),
+    ),
+    "speak": (speak, 3, 4, ("speechbrain_slm.speech.synthesis",)),
+    "take_over": (
+        take_over,
+        4,
+        1.7,
+        ("units_example", "speechbrain_slm.speech.imported.spoken"),
+    ),
+    "embed": (
+        embed,
+        4,
+        1.7,
+        ("units_example", "speechbrain_slm.speech.voices.check"),
+    ),
+    "score": (
+        score,
+        5,
+        3,
+        ("cloze_example", "speechbrain_slm.evaluation.cloze.evaluate"),
+    ),
+    # An array of states alone has 60,000 bytes.
+    "align": (
+        align,
+        4,
+        4,
+        ("cloze_example", "speechbrain_slm.evaluation.alignment.evaluate"),
+    ),
 }
 
 
@@ -245,6 +292,9 @@ def fork(work, kill_at=None, room=None):
         return original(*arguments, **options)
 
     try:
+        # The disk of a test machine may take 0.1 s for each, and what a killed
+        # process has written is there without.
+        os.fsync = lambda descriptor: None
         for name in DISK:
             setattr(os, name, functools.partial(counted, getattr(os, name)))
         if room is not None:
@@ -283,7 +333,9 @@ def results(folder):
 
 def main(name, folder):
     """Try a stage; print what it has left."""
-    stage, kills, growth = STAGES[name]
+    stage, kills, growth, modules = STAGES[name]
+    for module in modules:
+        importlib.import_module(module)
     folder = Path(folder)
     (folder / "inputs").mkdir(parents=True)
 
