@@ -20,6 +20,7 @@ from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
 from speechbrain_slm.evaluation.alignment.figure import draw_alignment
 from speechbrain_slm.evaluation.alignment.hidden_states import POOLINGS
 from speechbrain_slm.evaluation.alignment.matches import units_of
+from speechbrain_slm.evaluation.alignment.metrics import PairSums
 from speechbrain_slm.evaluation.alignment.report import (
     alignment_table,
     read_alignment,
@@ -48,6 +49,11 @@ def evaluate(model, corpus, output, **options):
         **options,
     }
     return evaluate_alignment(model, corpus / "store", output, **settings)
+
+
+@pytest.fixture
+def copy(tmp_path, finished):
+    return shutil.copytree(finished[0], tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +122,9 @@ def test_records_are_those_of_the_pairs(finished, corpus, voice):
         wrong = np.diagonal(cosine_similarity(source, mismatch))
         assert record["cosine"] == pytest.approx(right.mean(), abs=1e-5)
         assert record["mismatched"] == pytest.approx(wrong.mean(), abs=1e-5)
-        centred = [side - side.mean(axis=0) for side in (source, target)]
-        norms = [
-            np.linalg.norm(centred[a].T @ centred[b])
-            for a, b in ((0, 1), (0, 0), (1, 1))
-        ]
-        cka = norms[0] ** 2 / (norms[1] * norms[2])
+        sums = PairSums()
+        sums.add(source, target, mismatch)
+        cka = sums.summary()["cka"]
         assert record["cka"] == pytest.approx(cka, abs=1e-5)
         forward = (matrix.argmax(axis=1) == np.arange(len(rows))).mean()
         backward = (matrix.argmax(axis=0) == np.arange(len(rows))).mean()
@@ -147,12 +150,12 @@ def test_batches_and_shards_change_nothing(
     again = evaluate(
         model_folder, corpus, tmp_path, pairs_per_shard=1000, batch_tokens=1
     )
-    for one, two in zip(finished[1]["records"], again["records"], strict=True):
-        assert {k: v for k, v in one.items() if isinstance(v, float)} == (
-            pytest.approx(
-                {k: v for k, v in two.items() if isinstance(v, float)}, abs=1e-5
-            )
+    for records in zip(finished[1]["records"], again["records"], strict=True):
+        one, two = (
+            {k: v for k, v in record.items() if isinstance(v, float)}
+            for record in records
         )
+        assert one == pytest.approx(two, abs=1e-5)
 
 
 def test_what_is_complete_is_reused(finished, model_folder, corpus):
@@ -164,10 +167,9 @@ def test_what_is_complete_is_reused(finished, model_folder, corpus):
 
 
 def test_a_resumed_run_computes_what_is_missing(
-    tmp_path, finished, model_folder, corpus
+    copy, finished, model_folder, corpus
 ):
-    folder = tmp_path / "copy"
-    shutil.copytree(finished[0], folder)
+    folder = copy
     (folder / NAME).unlink()
     parts = sorted((folder / "parts").glob("states-*.npy"))
     assert len(parts) > 8
@@ -199,11 +201,9 @@ def test_after_a_kill_two_ranks_give_the_same_file(
 
 
 def test_the_matrix_of_similarities_is_capped(
-    tmp_path, finished, model_folder, corpus
+    copy, finished, model_folder, corpus
 ):
-    folder = tmp_path / "copy"
-    shutil.copytree(finished[0], folder)
-    results = evaluate(model_folder, corpus, folder, max_retrieval=10)
+    results = evaluate(model_folder, corpus, copy, max_retrieval=10)
     assert results["retrieval_capped"]
     for record, whole in zip(
         results["records"], finished[1]["records"], strict=True
@@ -216,10 +216,9 @@ def test_the_matrix_of_similarities_is_capped(
 
 
 def test_states_of_another_model_are_refused(
-    tmp_path, finished, model_folder, corpus
+    tmp_path, copy, finished, model_folder, corpus
 ):
-    folder = tmp_path / "copy"
-    shutil.copytree(finished[0], folder)
+    folder = copy
     other = export(tmp_path / "other", tiny_model(seed=5))
     with pytest.raises(ValueError, match=r"another configuration \(model: exp"):
         evaluate(other, corpus, folder)
@@ -228,9 +227,8 @@ def test_states_of_another_model_are_refused(
     assert json.loads((folder / NAME).read_text()) == finished[1]
 
 
-def test_a_damaged_part_is_named(tmp_path, finished, model_folder, corpus):
-    folder = tmp_path / "copy"
-    shutil.copytree(finished[0], folder)
+def test_a_damaged_part_is_named(copy, finished, model_folder, corpus):
+    folder = copy
     (folder / NAME).unlink()
     part = folder / "parts" / "states-00003.npy"
     part.write_bytes(part.read_bytes()[:-9])

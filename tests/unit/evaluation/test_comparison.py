@@ -23,6 +23,10 @@ def write(folder, share=0.7, seed=0, shuffle=False, changes=(), **options):
     return write_results(folder, scores, **dict(changes))
 
 
+def credits_of(drawn, *cell):
+    return np.array([c for key, c in drawn.items() if key[1:] == cell])
+
+
 def select(records, **wanted):
     """Return the one record that has these values."""
     (found,) = [
@@ -77,10 +81,7 @@ def test_differences_are_paired_by_item(tmp_path):
     accuracies, differences = compare(runs, seed=2)
     assert len(differences) == 10
     credits = [drawn_credits(0.5), drawn_credits(0.8, seed=1)]
-    base, better = (
-        [c for key, c in one.items() if key[1:] == ("sTC", "en", "fr")]
-        for one in credits
-    )
+    base, better = (credits_of(one, "sTC", "en", "fr") for one in credits)
     found = select(differences, metric="sTC", direction="en>fr")
     assert (found["run"], found["baseline"]) == ("better", "base")
     assert found["n"] == 60
@@ -128,19 +129,15 @@ def test_seeds_are_averaged_item_by_item(tmp_path):
     ]
     accuracies, differences = compare(runs, seed=4)
     drawn = [
-        np.array([c for k, c in one.items() if k[1:] == ("sSC", "en", "en")])
-        for one in (drawn_credits(0.7, seed=s) for s in range(3))
+        credits_of(drawn_credits(0.7, seed=s), "sSC", "en", "en")
+        for s in range(3)
     ]
     found = select(accuracies, run="ours", metric="sSC", direction="en")
     by_seed = [100 * float(credits.mean()) for credits in drawn]
     assert (found["n"], found["seeds"]) == (60, 3)
     assert found["accuracy"] == pytest.approx(mean(by_seed))
     assert found["deviation"] == pytest.approx(stdev(by_seed))
-    baseline = [
-        c
-        for k, c in drawn_credits(0.5, seed=9).items()
-        if k[1:] == ("sSC", "en", "en")
-    ]
+    baseline = credits_of(drawn_credits(0.5, seed=9), "sSC", "en", "en")
     tested = select(differences, metric="sSC", direction="en")
     expected = mcnemar(np.mean(drawn, axis=0), baseline)
     keys = ("better", "worse", "mcnemar_p")

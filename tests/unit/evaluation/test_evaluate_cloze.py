@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -58,30 +59,30 @@ def test_results_say_what_they_are(finished, model_folder, store_folder):
     ]
 
 
-def test_scores_are_of_the_right_sequences(finished, store_folder):
-    folder, _ = finished
-    store = UnitStore(store_folder)
-    scorer = LikelihoodScorer(tiny_model(), VOCABULARY, VOCABULARY)
-    rows = pq.read_table(folder / "scores.parquet").to_pylist()
-    assert len(rows) == 80
-    for row in rows[::7]:
-        prompt = np.concatenate(
-            store.story(row["prompt"], row["prompt_language"])
-        )
+def check_scores(rows, store, scorer, tags):
+    """Compare rows of scores.parquet with what each sequence scores."""
+    for row in rows:
+        languages = row["prompt_language"], row["ending_language"]
+        prompt = np.concatenate(store.story(row["prompt"], languages[0]))
         assert row["prompt_units"] == len(prompt)
+        before, after = ([tags[one]] if tags else [] for one in languages)
+        switch = after if len(set(languages)) > 1 else []
         for side in ("right", "wrong"):
-            ending = np.concatenate(
-                store.story(row[side], row["ending_language"])
-            )
-            scores = scorer.score([(prompt, ending)])
+            ending = np.concatenate(store.story(row[side], languages[1]))
             assert row[f"{side}_units"] == len(ending)
-            for convention in LIKELIHOODS:
-                assert row[f"{side}_{convention}"] == pytest.approx(
-                    scores[convention][0], abs=1e-5
-                )
-        for convention in LIKELIHOODS:
-            likelier = row[f"right_{convention}"] > row[f"wrong_{convention}"]
-            assert row[convention] == float(likelier)
+            pair = [*before, *prompt], [*switch, *ending]
+            for name, scores in scorer.score([pair]).items():
+                found = row[f"{side}_{name}"]
+                assert found == pytest.approx(scores[0], abs=1e-4)
+        for name in LIKELIHOODS:
+            assert row[name] == (row[f"right_{name}"] > row[f"wrong_{name}"])
+
+
+def test_scores_are_of_the_right_sequences(finished, store_folder):
+    scorer = LikelihoodScorer(tiny_model(), VOCABULARY, VOCABULARY)
+    rows = pq.read_table(finished[0] / "scores.parquet").to_pylist()
+    assert len(rows) == 80
+    check_scores(rows[::7], UnitStore(store_folder), scorer, {})
 
 
 def test_tags_stand_where_training_has_them(tmp_path, store_folder):
@@ -90,26 +91,10 @@ def test_tags_stand_where_training_has_them(tmp_path, store_folder):
     folder = export(tmp_path / "model", model, language_tags=tags)
     items = write_items(tmp_path / "items.parquet", items_table(2))
     evaluate_cloze(folder, store_folder, items, tmp_path)
-    store = UnitStore(store_folder)
     scorer = LikelihoodScorer(model, VOCABULARY, VOCABULARY, language_tags=tags)
     rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     assert len(rows) == 16
-    for row in rows:
-        languages = row["prompt_language"], row["ending_language"]
-        prompt = np.concatenate(store.story(row["prompt"], languages[0]))
-        assert row["prompt_units"] == len(prompt)
-        for side in ("right", "wrong"):
-            ending = np.concatenate(store.story(row[side], languages[1]))
-            assert row[f"{side}_units"] == len(ending)
-            switch = [tags[languages[1]]] if len(set(languages)) > 1 else []
-            pair = [tags[languages[0]], *prompt], [*switch, *ending]
-            score = scorer.score([pair])
-            assert row[f"{side}_ending_sum"] == pytest.approx(
-                score["ending_sum"][0], abs=1e-5
-            )
-            assert row[f"{side}_whole_mean"] == pytest.approx(
-                score["whole_mean"][0], abs=1e-5
-            )
+    check_scores(rows, UnitStore(store_folder), scorer, tags)
 
 
 def test_a_language_without_a_tag_is_refused(tmp_path, store_folder):
@@ -124,113 +109,82 @@ def test_a_language_without_a_tag_is_refused(tmp_path, store_folder):
     assert not (tmp_path / "out").exists()
 
 
-def test_each_sequence_is_scored_once(
-    tmp_path, model_folder, store_folder, monkeypatch
-):
-    counted = []
+@pytest.fixture
+def scored(monkeypatch):
+    """Counts the pairs of each call; stops at the calls that are named."""
     original = LikelihoodScorer.score
+    calls = SimpleNamespace(counts=[], stop_at=None)
 
     def counting(self, pairs, names=None):
-        counted.append(len(pairs))
+        calls.counts.append(len(pairs))
+        if len(calls.counts) == calls.stop_at:
+            raise KeyboardInterrupt
         return original(self, pairs, names)
 
     monkeypatch.setattr(LikelihoodScorer, "score", counting)
+    return calls
+
+
+@pytest.fixture
+def folders(tmp_path, model_folder, store_folder):
     items = write_items(tmp_path / "items.parquet")
-    evaluate_cloze(model_folder, store_folder, items, tmp_path / "out")
+    return model_folder, store_folder, items, tmp_path / "out"
+
+
+def test_each_sequence_is_scored_once(folders, scored):
+    evaluate_cloze(*folders)
     # 10 prompts, 4 directions; 3 endings serve the two benchmarks.
-    assert counted == [10 * len(DIRECTIONS) * 3]
+    assert scored.counts == [10 * len(DIRECTIONS) * 3]
 
 
-def test_what_was_scored_is_not_scored_again(
-    tmp_path, finished, model_folder, store_folder, monkeypatch
-):
+def test_what_was_scored_is_not_scored_again(finished, folders, scored):
     """Stopped in its third part, it goes on with that one."""
-    _, results = finished
-    items = write_items(tmp_path / "items.parquet")
-    original, counted = LikelihoodScorer.score, []
-
-    def interrupted(self, pairs, names=None):
-        counted.append(len(pairs))
-        if len(counted) == 3:
-            raise KeyboardInterrupt
-        return original(self, pairs, names)
-
-    monkeypatch.setattr(LikelihoodScorer, "score", interrupted)
-    folders = model_folder, store_folder, items, tmp_path / "out"
+    scored.stop_at = 3
     with pytest.raises(KeyboardInterrupt):
         evaluate_cloze(*folders, pairs_per_shard=50)
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert not (folders[-1] / "results.json").exists()
     again = evaluate_cloze(*folders, pairs_per_shard=50)
-    assert counted == [50, 50, 20, 20]
-    assert again["records"] == results["records"]
-    assert not (tmp_path / "out" / "parts").exists()
+    assert scored.counts == [50, 50, 20, 20]
+    assert again["records"] == finished[1]["records"]
+    assert not (folders[-1] / "parts").exists()
 
 
 def test_parts_of_another_model_are_not_taken(
-    tmp_path, finished, model_folder, store_folder, monkeypatch
+    tmp_path, finished, folders, scored
 ):
-    _, results = finished
-    items = write_items(tmp_path / "items.parquet")
     other = export(tmp_path / "other", tiny_model(seed=5))
-    original = LikelihoodScorer.score
-
-    def interrupted(self, pairs, names=None):
-        monkeypatch.setattr(LikelihoodScorer, "score", original)
-        return original(self, pairs[:-1], names[:-1])
-
-    monkeypatch.setattr(LikelihoodScorer, "score", interrupted)
-    with pytest.raises(IndexError):
-        evaluate_cloze(other, store_folder, items, tmp_path)
-    assert len(list(tmp_path.glob("parts/*/*.parquet"))) == 1
-    again = evaluate_cloze(model_folder, store_folder, items, tmp_path)
-    assert again["records"] == results["records"]
+    scored.stop_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_cloze(other, *folders[1:], pairs_per_shard=50)
+    assert len(list(folders[-1].glob("parts/*/*.parquet"))) == 1
+    again = evaluate_cloze(*folders, pairs_per_shard=50)
+    assert again["records"] == finished[1]["records"]
 
 
 def test_a_further_likelihood_is_one_line(
-    tmp_path, finished, model_folder, store_folder, monkeypatch
+    finished, folders, scored, monkeypatch, tmp_path
 ):
     """Parts without it are not taken; it is computed when it is asked for."""
-    items = write_items(tmp_path / "items.parquet")
-    folders = model_folder, store_folder, items, tmp_path
-    original = LikelihoodScorer.score
-
-    def interrupted(self, pairs, names=None):
-        if names[0] != first[0]:
-            raise KeyboardInterrupt
-        return original(self, pairs, names)
-
-    first = []
-    monkeypatch.setattr(
-        LikelihoodScorer,
-        "score",
-        lambda self, pairs, names: (
-            first or first.append(names[0]),
-            interrupted(self, pairs, names),
-        )[1],
-    )
+    scored.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
         evaluate_cloze(*folders, pairs_per_shard=50)
-    assert list(tmp_path.glob("parts/*/*.parquet"))
-    monkeypatch.setattr(LikelihoodScorer, "score", original)
-
-    def first_unit(prompt, ending):
-        return ending[0]
-
-    monkeypatch.setitem(LIKELIHOODS, "ending_first_1", first_unit)
-    found = evaluate_cloze(*folders, pairs_per_shard=50)
-    assert evaluate_cloze(*folders, pairs_per_shard=50) == found
-    extra = [r for r in found["records"] if r["scoring"] == "ending_first_1"]
-    assert [r for r in found["records"] if r not in extra] == (
-        finished[1]["records"]
+    monkeypatch.setitem(
+        LIKELIHOODS, "ending_first", lambda _, ending: ending[0]
     )
-    scores = pq.read_table(tmp_path / "scores.parquet")
+    found = evaluate_cloze(*folders, pairs_per_shard=50)
+    assert scored.counts == [50, 50, 50, 50, 20]
+    extra = [r for r in found["records"] if r["scoring"] == "ending_first"]
+    known = [r for r in found["records"] if r not in extra]
+    assert known == finished[1]["records"]
+    assert len(extra) == len(known) / 4
+    scores = pq.read_table(folders[-1] / "scores.parquet")
     for row in scores.to_pylist()[::9]:
-        assert row["right_ending_sum"] <= row["right_ending_first_1"] < 0
+        assert row["right_ending_sum"] <= row["right_ending_first"] < 0
     # Results that were finished before it was there.
     old = shutil.copytree(finished[0], tmp_path / "old")
-    folders = model_folder, store_folder, old / "items.parquet", old
+    folders = *folders[:2], old / "items.parquet", old
     assert evaluate_cloze(*folders) == finished[1]
-    asked = evaluate_cloze(*folders, {"scoring": "ending_first_1"})
+    asked = evaluate_cloze(*folders, {"scoring": "ending_first"})
     assert asked["records"] == found["records"]
 
 
@@ -246,13 +200,10 @@ def test_what_is_complete_is_reused(tmp_path, finished, store_folder):
 
 
 @pytest.mark.parametrize("change", ["model", "items", "scoring", "scores"])
-def test_what_has_changed_is_done_again(
-    tmp_path, finished, model_folder, store_folder, change
-):
-    folder, results = finished
-    copy = tmp_path / "cloze"
-    shutil.copytree(folder, copy)
+def test_what_has_changed_is_done_again(tmp_path, finished, folders, change):
+    copy = shutil.copytree(finished[0], tmp_path / "cloze")
     options = {}
+    model_folder, store_folder, *_ = folders
     if change == "model":
         model_folder = export(tmp_path / "other", tiny_model(seed=5))
     elif change == "items":
@@ -264,11 +215,10 @@ def test_what_has_changed_is_done_again(
     again = evaluate_cloze(
         model_folder, store_folder, copy / "items.parquet", copy, **options
     )
-    assert (again == results) == (change == "scores")
+    assert (again == finished[1]) == (change == "scores")
     assert again["scores"] == sha256_file(copy / "scores.parquet")
-    assert len(pq.read_table(copy / "scores.parquet")) == (
-        72 if change == "items" else 80
-    )
+    rows = 72 if change == "items" else 80
+    assert len(pq.read_table(copy / "scores.parquet")) == rows
 
 
 def test_any_set_of_languages(tmp_path, model_folder, three_languages):
@@ -300,16 +250,15 @@ def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_convention_is_refused_first(tmp_path):
-    with pytest.raises(ValueError, match="'whole' is unknown"):
-        evaluate_cloze("no", "such", "file", tmp_path, {"scoring": "whole"})
-
-
 @pytest.mark.parametrize(
     ("convention", "message"),
-    [({"ties": 0}, "no key ties"), ({"tie": 1}, "tie is 1; expected 0.5 or 0")],
+    [
+        ({"scoring": "whole"}, "'whole' is unknown"),
+        ({"ties": 0}, "no key ties"),
+        ({"tie": 1}, "tie is 1; expected 0.5 or 0"),
+    ],
 )
-def test_a_convention_is_checked(tmp_path, convention, message):
+def test_a_convention_is_checked_first(tmp_path, convention, message):
     with pytest.raises(ValueError, match=message):
         evaluate_cloze("no", "such", "file", tmp_path, convention)
 
@@ -330,9 +279,8 @@ def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)
 
 
-def test_what_another_wrote_stays(tmp_path, model_folder, store_folder):
-    items = write_items(tmp_path / "items.parquet")
-    output = tmp_path / "out"
+def test_what_another_wrote_stays(folders):
+    output = folders[-1]
     paid = output / "parts" / "train" / "part-00000000.parquet"
     named = output / "parts" / ("0" * 16) / "part-00000000.parquet"
     for path in (paid, named):
@@ -341,10 +289,10 @@ def test_what_another_wrote_stays(tmp_path, model_folder, store_folder):
     results = output / "results.json"
     results.write_text("{}")
     with pytest.raises(FileExistsError, match=r"results\.json stands where"):
-        evaluate_cloze(model_folder, store_folder, items, output)
+        evaluate_cloze(*folders)
     assert results.read_text() == "{}"
     results.unlink()
-    evaluate_cloze(model_folder, store_folder, items, output)
+    evaluate_cloze(*folders)
     assert results.is_file()
     assert sorted((output / "parts").rglob("*.*")) == [named, paid]
 

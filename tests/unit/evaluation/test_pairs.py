@@ -29,17 +29,28 @@ def corpus(tmp_path_factory):
     return store, read_spoken(folder / "manifest.parquet")[0]
 
 
+def places(row):
+    """Return (story, sentence, language) of each side of a row."""
+    return [
+        (
+            row[f"{side}_story"],
+            row[f"{side}_sentence"],
+            row[f"{'source' if side == 'source' else 'target'}_language"],
+        )
+        for side in SIDES
+    ]
+
+
 def described(row, texts):
     """Return (number of the text, speaker, length) of each side of a row."""
-    found = []
-    for side in SIDES:
-        language = row[
-            "source_language" if side == "source" else "target_language"
-        ]
-        key = row[f"{side}_story"], row[f"{side}_sentence"], language
-        number = int(texts[key].split()[1])
-        found.append((number, row[f"{side}_speaker"], row[f"{side}_units"]))
-    return found
+    return [
+        (
+            int(texts[place].split()[1]),
+            row[f"{side}_speaker"],
+            row[f"{side}_units"],
+        )
+        for side, place in zip(SIDES, places(row), strict=True)
+    ]
 
 
 def test_pairs_are_translations_and_mismatches_are_matched(corpus):
@@ -69,12 +80,10 @@ def test_pairs_are_translations_and_mismatches_are_matched(corpus):
             for number in said[target[1]] - {target[0]}
         )
         assert abs(mismatch[2] - target[2]) == nearest
-        for side, (_, _, length) in zip(
-            SIDES, (source, target, mismatch), strict=True
+        for place, (_, _, length) in zip(
+            places(row), (source, target, mismatch), strict=True
         ):
-            language = "en" if side == "source" else "fr"
-            place = row[f"{side}_story"], row[f"{side}_sentence"]
-            assert len(units_of(store, *place, language)) == length
+            assert len(units_of(store, *place)) == length
     assert summary["voices"] == ["same", "different"]
     assert summary["paired"] + summary["left_out"] == summary["items"]
     # 0 to 24 are all said somewhere.
@@ -152,9 +161,8 @@ def test_sentences_of_several_speakers_have_the_voice_that_says_them(
     tmp_path,
 ):
     folder = write_corpus(tmp_path, several=True)
-    manifest = folder / "manifest.parquet"
     store = UnitStore(folder / "store")
-    texts, speakers = read_spoken(manifest)
+    texts, speakers = read_spoken(folder / "manifest.parquet")
     pairs, (summary,) = parallel_pairs(
         store, ["en", "fr"], texts=texts, speakers=speakers
     )
@@ -162,15 +170,13 @@ def test_sentences_of_several_speakers_have_the_voice_that_says_them(
     assert summary["items"] == 25
     mixed = 0
     for row in pairs.to_pylist():
-        for side, (number, speaker, _) in zip(
-            SIDES, described(row, texts), strict=True
+        for (story, sentence, language), (number, speaker, _) in zip(
+            places(row), described(row, texts), strict=True
         ):
-            language = "en" if side == "source" else "fr"
-            place = row[f"{side}_story"], row[f"{side}_sentence"]
-            units = store.story(place[0], language)[place[1]]
+            units = store.story(story, language)[sentence]
             expected = units_said(number, language, speaker)
             assert units.tolist() == expected.tolist()
-            mixed += int(place[0][-3:]) % 3 == 0
+            mixed += int(story[-3:]) % 3 == 0
         same = row["source_speaker"] == row["target_speaker"]
         assert row["same_voice"] == same
         assert row["mismatch_speaker"] == row["target_speaker"]
@@ -179,9 +185,8 @@ def test_sentences_of_several_speakers_have_the_voice_that_says_them(
 
 def test_several_speakers_never_pass_for_one_voice(tmp_path):
     folder = write_corpus(tmp_path, several=True)
-    manifest = folder / "manifest.parquet"
     store = UnitStore(folder / "store")
-    texts, speakers = read_spoken(manifest)
+    texts, speakers = read_spoken(folder / "manifest.parquet")
     with pytest.raises(ValueError, match=r"'story-000' .* give the manifest"):
         parallel_pairs(store, ["en", "fr"], texts=texts)
     with pytest.raises(ValueError, match=r"\(alto, bass\).*'level' to sent"):
