@@ -6,7 +6,7 @@ import shutil
 import uuid
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +17,12 @@ from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
 from speechbrain_slm.utils.atomic import TEMPORARY
 from speechbrain_slm.utils.distributed import rank
 from speechbrain_slm.utils.jobs import deal
-from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
+from speechbrain_slm.utils.ledger import (
+    LEDGER,
+    Reasons,
+    check_share,
+    open_ledger,
+)
 from speechbrain_slm.utils.ownership import (
     has_mark,
     mark_of,
@@ -34,10 +39,6 @@ _WRITTEN = pa.schema([*MANIFEST, ("text", pa.string())])
 
 def refuse_others(output_folder: Path, splits: Iterable[str]) -> None:
     """Refuse a folder whose manifests would not be those of one run.
-
-    Arguments
-    ---------
-    splits : Those that this run writes.
 
     Raises
     ------
@@ -58,9 +59,14 @@ def refuse_others(output_folder: Path, splits: Iterable[str]) -> None:
             )
 
 
+def bucket_paths(folder: Path, buckets: int) -> list[Path]:
+    """Name the files of a split's stories, dealt into buckets."""
+    return [folder / "buckets" / f"{n:05d}.parquet" for n in range(buckets)]
+
+
 def assemble(
     folder: Path,
-    parts: dict,
+    parts: dict[Path, str],
     languages: list[str],
     buckets: int,
     max_ratio: float | None = None,
@@ -71,7 +77,6 @@ def assemble(
     ---------
     folder : Of the parts of a split; gets ``buckets/``.
     parts : Path -> identity, in order.
-    languages : Those that every sentence needs.
     buckets : Into how many the stories are dealt.
     max_ratio : See :func:`align`.
 
@@ -80,10 +85,11 @@ def assemble(
     ValueError
         If a part is damaged, or not of the source as this rank read it.
     """
-    own = deal(range(buckets))
+    paths = bucket_paths(folder, buckets)
     scratch = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-rank-{rank()}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
+        own = deal(range(buckets))
         _deal(scratch, parts, own, buckets)
         for bucket in own:
             content = pq.read_table(
@@ -94,23 +100,21 @@ def assemble(
             if kept:
                 check_matched(f"{folder}, bucket {bucket}", table, languages)
             # Rows that nobody asked for are neither kept nor lost.
-            lost = sum("language" in entry for entry in ledger)
-            lost -= sum(_is_unwanted(entry) for entry in ledger)
+            lost = sum(
+                "language" in entry
+                and not entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
+                for entry in ledger
+            )
             facts = {"ledger": ledger, "lost": lost, "total": lost + len(kept)}
-            write_piece(_bucket(folder, bucket), table, facts)
+            write_piece(paths[bucket], table, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _bucket(folder, number):
-    return folder / "buckets" / f"{number:05d}.parquet"
-
-
-def _is_unwanted(entry):
-    return entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
-
-
-def _deal(scratch, parts, own, buckets):
+def _deal(
+    scratch: Path, parts: dict[Path, str], own: Sequence[int], buckets: int
+) -> None:
+    """Write the rows of this rank's stories, a file a bucket."""
     with contextlib.ExitStack() as stack:
         writers = {
             bucket: stack.enter_context(
@@ -138,22 +142,17 @@ def _deal(scratch, parts, own, buckets):
 
 
 def publish(
-    sources: Iterable[str],
     output_folder: Path,
-    parts_folder: Path,
+    buckets: dict[str, list[Path]],
     languages: list[str],
-    buckets: int,
     max_left_out: float,
 ) -> None:
     """Write the ledger, and the manifests if enough is left.
 
-    The buckets are small enough to be copied one by one.
-
     Arguments
     ---------
-    output_folder : Gets ``<split>.parquet`` and ``left_out.jsonl``.
+    buckets : Split -> its files, small enough to be copied one by one.
     languages : Those that every sentence has.
-    buckets : How many there are of a split.
     max_left_out : Share of a split's rows that may have been left out.
 
     Raises
@@ -163,53 +162,46 @@ def publish(
     TooManyLeftOut
         If too little is.
     """
-    paths = {
-        split: [_bucket(parts_folder / split, n) for n in range(buckets)]
-        for split in sources
-    }
     ledger = output_folder / LEDGER
-    counts, reasons = _write_ledger(ledger, paths)
-    for split in sources:
-        lost, total = counts[split]["lost"], counts[split]["total"]
-        if not total - lost:
+    lost, total, reasons = _write_ledger(ledger, buckets)
+    for split in buckets:
+        if lost[split] == total[split]:
             raise ValueError(
                 f"No sentence of {split} is left in all of "
                 f"{', '.join(languages)}: {reasons[split]}. {ledger} names "
                 "each; correct the names of columns and languages, or the "
                 "source."
             )
-    for split in sources:
+    for split in buckets:
         check_share(
             f"rows of {split}",
-            counts[split]["lost"],
-            counts[split]["total"],
+            lost[split],
+            total[split],
             max_left_out,
             reasons[split],
             ledger,
             "Mend the source and run again; what is good is not read again.",
         )
     # Whenever this run ends, what is there is of one run.
-    withdraw([output_folder / f"{split}.parquet" for split in sources], MARK)
-    for split in sources:
-        _write_manifest(output_folder / f"{split}.parquet", paths[split])
-        logger.info(
-            "%s: %d rows", split, counts[split]["total"] - counts[split]["lost"]
-        )
+    withdraw([output_folder / f"{split}.parquet" for split in buckets], MARK)
+    schema = _WRITTEN.with_metadata(mark_of(MARK))
+    for split, paths in buckets.items():
+        path = output_folder / f"{split}.parquet"
+        tables = (read_piece(bucket).table for bucket in paths)
+        with join_tables(path, schema, tables) as rows:
+            logger.info("%s: %d rows", split, rows)
 
 
-def _write_ledger(path, buckets):
-    counts = {split: Counter() for split in buckets}
+def _write_ledger(
+    path: Path, buckets: dict[str, list[Path]]
+) -> tuple[Counter[str], Counter[str], dict[str, Reasons]]:
+    lost, total = Counter[str](), Counter[str]()
     with open_ledger(path) as ledger:
         for split, paths in buckets.items():
             for bucket in paths:
                 facts = read_piece(bucket, []).facts
                 for entry in facts["ledger"]:
                     ledger.write(split=split, **entry)
-                counts[split].update(lost=facts["lost"], total=facts["total"])
-    return counts, ledger.reasons
-
-
-def _write_manifest(path, buckets):
-    tables = (read_piece(bucket).table for bucket in buckets)
-    with join_tables(path, _WRITTEN.with_metadata(mark_of(MARK)), tables):
-        pass
+                lost[split] += facts["lost"]
+                total[split] += facts["total"]
+    return lost, total, ledger.reasons

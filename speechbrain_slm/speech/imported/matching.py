@@ -28,30 +28,35 @@ def align(
     stories, kept, ledger = defaultdict(lambda: defaultdict(list)), [], []
     for fact in facts:
         stories[fact["story_id"]][fact["sentence"]].append(fact)
+
+    def drop(row: dict, reason: str) -> None:
+        entry = {"story_id": row["story_id"], "sentence": row["sentence"]}
+        entry |= {"language": row["language"], "place": row["source"]}
+        ledger.append({**entry, "action": "dropped", "reason": reason})
+
     for story in sorted(stories):
         whole, had = [], 0
+        # Rows whose number cannot be read stand at None.
         order = sorted(stories[story], key=lambda n: -1 if n is None else n)
         for number in order:
             rows = stories[story][number]
             reasons = _reasons(rows, languages, max_ratio)
-            # Of a language that is not wanted: that hurts no other.
-            others = [row for row in rows if row["language"] not in languages]
-            had += len(others) < len(rows)
-            if len(others) < len(rows) and sum(map(bool, reasons)) == len(
-                others
-            ):
+            # One of a language that is not wanted hurts no other.
+            ours = [row["language"] in languages for row in rows]
+            bad = any(
+                why for why, own in zip(reasons, ours, strict=True) if own
+            )
+            good = any(ours) and not bad
+            if good:
                 whole.append({row["language"]: row for row in rows})
-                rows, reasons = others, [row["reason"] for row in others]
-            ledger += [
-                _entry(story, row, reason or ELSEWHERE)
-                for row, reason in zip(rows, reasons, strict=True)
-            ]
+            had += any(ours)
+            for row, reason, own in zip(rows, reasons, ours, strict=True):
+                if not (good and own):
+                    drop(row, reason or ELSEWHERE)
         if goes(had, len(whole)):
-            ledger += [
-                _entry(story, sentence[language], TOO_FEW)
-                for sentence in whole
-                for language in languages
-            ]
+            for sentence in whole:
+                for language in languages:
+                    drop(sentence[language], TOO_FEW)
             whole = []
         if not whole:
             entry = {"story_id": story, "action": "dropped", "reason": TOO_FEW}
@@ -64,52 +69,31 @@ def align(
     return kept, ledger
 
 
-def _entry(story, row, reason):
-    return {
-        "story_id": story,
-        "sentence": row["sentence"],
-        "language": row["language"],
-        "place": row["source"],
-        "action": "dropped",
-        "reason": reason,
-    }
-
-
-def _reasons(rows, languages, max_ratio):
+def _reasons(
+    rows: list[dict], languages: list[str], max_ratio: float | None
+) -> list[str]:
     """Say of each row of a sentence why it goes; empty if it is good."""
     counts = Counter(row["language"] for row in rows)
-    missing = [name for name in languages if not counts[name]]
+    missing = ", ".join(name for name in languages if not counts[name])
     reasons = []
     for row in rows:
-        reason = row["reason"]
-        if not reason and counts[row["language"]] > 1:
-            reason = (
-                f"not alone: stands {counts[row['language']]} times in "
-                f"'{row['language']}'"
-            )
-        if not reason and missing:
-            reason = f"no row in {', '.join(missing)}"
+        reason, times = row["reason"], counts[row["language"]]
+        if not reason and times > 1:
+            reason = f"not alone: stands {times} times in '{row['language']}'"
+        elif not reason and missing:
+            reason = f"no row in {missing}"
         reasons.append(reason)
-    wanted = [row for row in rows if row["language"] in languages]
-    spoken = {row["language"]: _seconds(row) for row in wanted}
-    good = not any(
-        reason
+    wanted = [
+        (row["num_samples"] / row["sample_rate"], row["language"])
         for row, reason in zip(rows, reasons, strict=True)
-        if row["language"] in languages
-    )
-    if max_ratio and wanted and good:
-        shortest = min(spoken, key=spoken.get)
-        longest = max(spoken, key=spoken.get)
-        if spoken[longest] > max_ratio * spoken[shortest]:
+        if not reason
+    ]
+    if max_ratio and len(wanted) == len(languages):
+        (short, one), (long, other) = min(wanted), max(wanted)
+        if long > max_ratio * short:
             found = (
-                f"lengths differ: {spoken[longest]:.2f} s in {longest} and "
-                f"{spoken[shortest]:.2f} s in {shortest}; max_ratio is "
-                f"{max_ratio}"
+                f"lengths differ: {long:.2f} s in {other} and {short:.2f} s in "
+                f"{one}; max_ratio is {max_ratio}"
             )
             reasons = [reason or found for reason in reasons]
     return reasons
-
-
-def _seconds(row):
-    # 0 where the row is bad, or nobody asks.
-    return row.get("num_samples", 0) / (row.get("sample_rate") or 1)

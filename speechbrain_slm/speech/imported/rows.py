@@ -1,20 +1,20 @@
 """Rows of somebody's spoken corpus, one a spoken sentence, checked."""
 
-from __future__ import annotations
-
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from speechbrain_slm.utils.atomic import write_atomic
-from speechbrain_slm.utils.audio import MAX_SECONDS, BadAudio, read_audio
+from speechbrain_slm.utils.audio import BadAudio, Sound, read_audio
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import file_stamp
 from speechbrain_slm.utils.tables import MANIFEST
-from speechbrain_slm.utils.user_tables import as_text
+from speechbrain_slm.utils.user_tables import Row, as_text
 
 # What has been found out of a row; `reason` is empty where it is good.
 FACTS = pa.schema(
@@ -39,35 +39,40 @@ OTHER_LANGUAGE = "language"
 _EXTENSIONS = {"WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MPEG": "mp3"}
 
 
+class _Spoken(NamedTuple):
+    """One of the sentences of a row, as they stand there."""
+
+    language: Any
+    audio: Any
+    speaker: Any
+    text: Any
+
+
 @dataclass(frozen=True)
 class Columns:
     """Which columns of a source hold what.
 
     Arguments
     ---------
-    story : str
-        The story's name.
-    sentence : str
-        The sentence's number in its story, from any number on.
-    audio : str or dict
+    story : The story's name.
+    sentence : The sentence's number in its story, from any number on.
+    audio
         Audio: a path (absolute, or relative to the table's folder), bytes, or
         the hub's ``{bytes, path}``. Language -> column where a row holds a
         sentence in several languages.
-    language : str, optional
-        The language's name; not with several audio columns.
-    speaker : str or dict, optional
+    language : The language's name; not with several audio columns.
+    speaker
         The speaker's name, or language -> column. By default all is spoken by
         ``unknown``.
-    text : str or dict, optional
-        What is said, or language -> column.
+    text : What is said, or language -> column.
     """
 
     story: str
     sentence: str
-    audio: object
+    audio: str | dict[str, str]
     language: str | None = None
-    speaker: object = None
-    text: object = None
+    speaker: str | dict[str, str] | None = None
+    text: str | dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.audio, dict) == (self.language is not None):
@@ -77,100 +82,153 @@ class Columns:
                 "column) and no language"
             )
 
-    def names(self):
+    def names(self) -> list[str]:
         """List the columns that a source must have."""
         found = [self.story, self.sentence, self.language]
         for one in (self.audio, self.speaker, self.text):
             found += one.values() if isinstance(one, dict) else [one]
         return list(dict.fromkeys(name for name in found if name))
 
-    def spoken(self, row):
-        """Yield (language, audio, speaker, text) of a row, as they stand."""
+    def spoken(self, row: dict) -> Iterator[_Spoken]:
+        """Yield what a row holds: a sentence, or one in several languages."""
+        pairs = [(row.get(self.language), self.audio)]
         if isinstance(self.audio, dict):
-            for language, column in self.audio.items():
-                yield self._one(row, language, column)
-        else:
-            yield self._one(row, row.get(self.language), self.audio)
-
-    def _one(self, row, language, column):
-        def pick(name):
-            name = name.get(language) if isinstance(name, dict) else name
-            return row.get(name) if name else None
-
-        speaker = pick(self.speaker) if self.speaker else "unknown"
-        return language, row.get(column), speaker, pick(self.text)
+            pairs = list(self.audio.items())
+        for language, column in pairs:
+            speaker, text = (
+                row.get(one.get(language) if isinstance(one, dict) else one)
+                for one in (self.speaker, self.text)
+            )
+            if not self.speaker:
+                speaker = "unknown"
+            yield _Spoken(language, row.get(column), speaker, text)
 
 
-def facts_of(
-    row,
-    where: str,
-    columns: Columns,
-    languages: list[str],
-    folder: Path | None,
-    output_folder: Path,
-    names: dict,
-    max_seconds: float = MAX_SECONDS,
-) -> list[dict]:
-    """Find out what a manifest says of a row's audio.
-
-    Whatever is wrong with a row is a reason to leave it out, and no more.
+@dataclass(frozen=True)
+class Reader:
+    """Finds out what a manifest says of the audio of a source's rows.
 
     Arguments
     ---------
-    row : Row
-        Of a source.
-    where : The source, for the ledger.
-    columns : What the row's columns mean.
-    folder : What audio paths are relative to.
+    languages : Those that are wanted.
+    language_names : A language's name in the source -> ours.
     output_folder : Where the manifest will be; gets audio that comes as bytes.
-    names : A language's name in the source -> ours.
     max_seconds : What is longer is left out.
-
-    Returns
-    -------
-    With the fields of ``FACTS``; bad ones have a ``reason``, whose kind
-    stands before its first colon.
     """
-    where = f"{where}, row {row.number}"
-    if row.fault:
-        return [{**_EMPTY, "source": where, "reason": f"no row: {row.fault}"}]
-    facts = []
-    for language, audio, speaker, text in columns.spoken(row.values):
-        fact = {**_EMPTY, "source": where}
+
+    columns: Columns
+    languages: list[str]
+    language_names: dict[str, str]
+    output_folder: Path
+    max_seconds: float
+
+    def facts_of(self, row: Row, where: str, folder: Path | None) -> list[dict]:
+        """Return what is known of a row, with the fields of ``FACTS``.
+
+        Whatever is wrong is a reason to leave it out, and no more: its kind
+        stands before its first colon.
+
+        Arguments
+        ---------
+        where : The source, for the ledger.
+        folder : What audio paths are relative to.
+        """
+        empty = {**_EMPTY, "source": f"{where}, row {row.number}"}
+        if row.fault:
+            return [{**empty, "reason": f"no row: {row.fault}"}]
+        facts = []
+        for spoken in self.columns.spoken(row.values):
+            fact = dict(empty)
+            try:
+                self._add_names(fact, row.values, spoken)
+                self._add_audio(fact, spoken.audio, folder)
+            except ValueError as error:
+                fact["reason"] = str(error)
+            facts.append(fact)
+        return facts
+
+    def _add_names(self, fact: dict, row: dict, spoken: _Spoken) -> None:
+        # First what says whose row it is: the rest may be bad.
+        fact["story_id"] = _text("story", row.get(self.columns.story))
+        language = _text("language", spoken.language)
+        fact["language"] = self.language_names.get(language, language)
+        fact["sentence"] = _number(row.get(self.columns.sentence))
+        fact["speaker"] = _text("speaker", spoken.speaker)
+        fact["text"] = _text("text", spoken.text)
+        if not fact["story_id"] or not fact["speaker"]:
+            raise ValueError("no name of a story or of a speaker")
+        if fact["language"] not in self.languages:
+            raise ValueError(
+                f"{OTHER_LANGUAGE}: '{fact['language']}' is not one of "
+                f"{', '.join(self.languages)}"
+            )
+
+    def _add_audio(self, fact: dict, audio: Any, folder: Path | None) -> None:
+        content, path = audio, None
+        if isinstance(audio, dict):
+            content, path = audio.get("bytes"), audio.get("path")
+        elif isinstance(audio, str):
+            content, path = None, audio
+        if content is None:
+            if not path or not isinstance(path, str):
+                raise ValueError("no audio")
+            path = Path(folder or "", _text("audio", path))
+            with contextlib.suppress(OSError):  # told where it is opened
+                path = as_stored(path)
+            sound = self._read(fact, path)
+        elif not isinstance(content, bytes):
+            raise ValueError(f"audio: found {content!r:.80}; expected a path")
+        else:
+            sound = self._sound(content, "")
+            kind = _EXTENSIONS.get(sound.kind, sound.kind.lower())
+            name = f"{sound.sha256[:32]}.{kind}"
+            path = self.output_folder / "audio" / name[:2] / name
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomic(path, content)
+            fact["file"] = os.path.abspath(path)
+            fact["stamp"] = file_stamp(path)
+        # Relative where both may be moved together.
+        outside = path.is_absolute() and self.output_folder not in path.parents
+        fact["audio"] = (
+            str(path) if outside else os.path.relpath(path, self.output_folder)
+        )
+        for name in ("num_samples", "sample_rate", "sha256"):
+            fact[name] = getattr(sound, name)
+
+    def _read(self, fact: dict, path: Path) -> Sound:
+        """Read a file; what it is and the state it was in belong together."""
+        # Known though it may be bad: a second run looks whether it has changed.
+        fact["file"] = os.path.abspath(path)
+        before = fact["stamp"] = file_stamp(path)
+        if not before:
+            raise ValueError(f"no audio: {path} does not exist")
+        sound = self._sound(path, f"{path}: ")
+        if file_stamp(path) != before:
+            raise ValueError(f"no audio: {path} was changed while it was read")
+        return sound
+
+    def _sound(self, source: Path | bytes, name: str) -> Sound:
         try:
-            # First what says whose row it is.
-            fact["story_id"] = _text("story", row.values.get(columns.story))
-            language = _text("language", language)
-            fact["language"] = names.get(language, language)
-            fact["sentence"] = _number(row.values.get(columns.sentence))
-            fact["speaker"] = _text("speaker", speaker)
-            fact["text"] = _text("text", text)
-            if not fact["story_id"] or not fact["speaker"]:
-                raise ValueError("no name of a story or of a speaker")
-            if fact["language"] not in languages:
-                raise ValueError(
-                    f"{OTHER_LANGUAGE}: '{fact['language']}' is not one of "
-                    f"{', '.join(languages)}"
-                )
-            _add_audio(fact, audio, folder, output_folder, max_seconds)
-        except ValueError as error:
-            fact["reason"] = str(error)
-        facts.append(fact)
-    return facts
+            return read_audio(
+                source, keep=None, audible=True, max_seconds=self.max_seconds
+            )
+        except BadAudio as error:
+            raise ValueError(f"bad audio: {name}{error}") from error
 
 
-def _text(name, value):
+def _text(name: str, value: Any) -> str:
     try:
         return as_text(value).strip()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _number(value):
+def _number(value: Any) -> int:
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):
         number = -1
+    # 1.5 and "01" are none: which sentence they mean, nobody knows.
     if not 0 <= number < 2**31 or str(number) != str(value).strip():
         raise ValueError(
             f"sentence: found {value!r:.80}; expected 0, 1, 2, ..."
@@ -178,69 +236,7 @@ def _number(value):
     return number
 
 
-def _add_audio(fact, audio, folder, output_folder, max_seconds):
-    content, path = audio, None
-    if isinstance(audio, dict):
-        content, path = audio.get("bytes"), audio.get("path")
-    elif isinstance(audio, str):
-        content, path = None, audio
-    if content is None:
-        if not path or not isinstance(path, str):
-            raise ValueError("no audio")
-        path = Path(_text("audio", path))
-        path = path if folder is None else folder / path
-        with contextlib.suppress(OSError):  # told where it is opened
-            path = as_stored(path)
-        # Known before it is read: a second run looks whether it has changed.
-        fact["file"] = os.path.abspath(path)
-        sound = _read(fact, path, max_seconds)
-    elif not isinstance(content, bytes):
-        raise ValueError(f"audio: found {content!r:.80}; expected a path")
-    else:
-        sound = _sound(content, "", max_seconds)
-        kind = _EXTENSIONS.get(sound.kind, sound.kind.lower())
-        name = f"{sound.sha256[:32]}.{kind}"
-        path = output_folder / "audio" / name[:2] / name
-        if not path.is_file() or path.read_bytes() != content:
-            write_atomic(path, content)
-        fact["file"] = os.path.abspath(path)
-        fact["stamp"] = file_stamp(path)
-    absolute = path.is_absolute() and output_folder not in path.parents
-    fact["audio"] = (
-        str(path) if absolute else os.path.relpath(path, output_folder)
-    )
-    fact["num_samples"] = sound.num_samples
-    fact["sample_rate"] = sound.sample_rate
-    fact["sha256"] = sound.sha256
-
-
-def _read(fact, path, max_seconds):
-    """Read a file; what it is and the state that it was in belong together."""
-    before = fact["stamp"] = file_stamp(path)
-    if not before:
-        raise ValueError(f"no audio: {path} does not exist")
-    sound = _sound(path, f"{path}: ", max_seconds)
-    if file_stamp(path) != before:
-        raise ValueError(f"no audio: {path} was changed while it was read")
-    return sound
-
-
-def _sound(source, name, max_seconds):
-    try:
-        return read_audio(
-            source, keep=None, audible=True, max_seconds=max_seconds
-        )
-    except BadAudio as error:
-        raise ValueError(f"bad audio: {name}{error}") from error
-
-
 def is_unchanged(table: pa.Table) -> bool:
-    """Tell whether the audio files of a part are still what was read.
-
-    Arguments
-    ---------
-    table : Columns ``file`` and ``stamp`` of its facts.
-
-    """
+    """Tell whether ``file`` is in each row still what was read: ``stamp``."""
     pairs = set(zip(*table.to_pydict().values(), strict=True))
     return all(stamp == file_stamp(file) for file, stamp in pairs if file)

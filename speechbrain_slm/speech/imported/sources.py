@@ -22,6 +22,8 @@ from speechbrain_slm.utils.hashing import file_stamp, identity_of
 from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
 
 HUB = "hub:"
+# A file, a folder, a dataset of the hub, or folders of recordings.
+Source = str | Path | Mapping
 
 
 class Part(NamedTuple):
@@ -34,13 +36,13 @@ class Part(NamedTuple):
     batches: Callable[[], Iterator[list[Row]]]
 
 
-def is_recordings(source: str | Path | Mapping) -> bool:
+def is_recordings(source: Source) -> bool:
     """Tell whether a source is folders of recordings."""
     return isinstance(source, Mapping)
 
 
 def iterate_parts(
-    source: str | Path | Mapping, rows: int, columns: list[str]
+    source: Source, rows: int, columns: list[str]
 ) -> Iterator[Part]:
     """Yield the parts of a source, in order.
 

@@ -16,7 +16,7 @@ from units_example import clip
 
 from speechbrain_slm.speech.imported import spoken
 from speechbrain_slm.speech.imported.matching import align
-from speechbrain_slm.speech.imported.rows import Columns
+from speechbrain_slm.speech.imported.rows import Columns, Reader
 from speechbrain_slm.speech.imported.sources import iterate_parts
 from speechbrain_slm.speech.imported.spoken import import_spoken
 from speechbrain_slm.utils import jobs
@@ -35,10 +35,14 @@ LONG = Columns(
 )
 
 
-def audio(number, kind="FLAC"):
+def sound(samples):
     content = io.BytesIO()
-    soundfile.write(content, clip(number, 0.1), 16000, format=kind)
+    soundfile.write(content, samples, 16000, format="FLAC")
     return content.getvalue()
+
+
+def audio(number):
+    return sound(clip(number, 0.1))
 
 
 def long_rows(stories=5, sentences=3, first=0):
@@ -63,8 +67,14 @@ def write(path, rows, row_group_size=7):
     return path
 
 
-def read(folder, split="train"):
-    path = folder / f"{split}.parquet"
+def run(source, folder, columns=LONG, **options):
+    """Import a source as the split ``train``, and return its rows."""
+    import_spoken({"train": [source]}, folder, columns, LANGUAGES, **options)
+    return read(folder)
+
+
+def read(folder):
+    path = folder / "train.parquet"
     table = read_table(path, MANIFEST, MANIFEST_KEY)
     check_matched(path, table, LANGUAGES)
     rows = table.to_pylist()
@@ -91,17 +101,17 @@ def by_key(rows):
     }
 
 
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
 def test_bytes_in_parquet(tmp_path):
     rows = long_rows(first=1)
-    source = write(tmp_path / "in" / "a.parquet", rows)
-    import_spoken({"train": [source]}, tmp_path / "out", LONG, LANGUAGES)
-    found = read(tmp_path / "out")
+    found = run(write(tmp_path / "a.parquet", rows), tmp_path / "out")
     assert len(found) == 30
     assert ledger(tmp_path / "out") == []
     assert by_key(found) == {
-        (row["story"], row["nr"] - 1, row["lang"]): hashlib.sha256(
-            row["wav"]
-        ).hexdigest()
+        (row["story"], row["nr"] - 1, row["lang"]): sha256(row["wav"])
         for row in rows
     }
 
@@ -111,12 +121,8 @@ def test_a_sentence_keeps_its_speaker_where_another_is_dropped(tmp_path):
     for row in rows:
         row["who"] = f"voice-{row['nr']}"
     rows[0]["wav"] = b"no audio"
-    source = write(tmp_path / "a.parquet", rows)
-    import_spoken({"train": [source]}, tmp_path / "out", LONG, LANGUAGES)
-    speakers = {
-        hashlib.sha256(row["wav"]).hexdigest(): row["who"] for row in rows
-    }
-    found = read(tmp_path / "out")
+    speakers = {sha256(row["wav"]): row["who"] for row in rows}
+    found = run(write(tmp_path / "a.parquet", rows), tmp_path / "out")
     assert len(found) == 22
     for row in found:
         number = row["sentence"] + (row["story_id"] == "s0")
@@ -168,10 +174,7 @@ def test_every_layout_gives_the_same_manifest(tmp_path):
     found = {}
     for name, (source, chosen) in layouts.items():
         output = tmp_path / "out" / name
-        import_spoken(
-            {"train": [source]}, output, chosen, LANGUAGES, batch_rows=4
-        )
-        found[name] = by_key(read(output))
+        found[name] = by_key(run(source, output, chosen, batch_rows=4))
         assert len(found[name]) == 30
         assert found[name] == found["bytes"], name
 
@@ -179,10 +182,7 @@ def test_every_layout_gives_the_same_manifest(tmp_path):
 def test_sentences_stay_aligned_whatever_fails(tmp_path):
     """Failures at random: what is kept still pairs as in the source."""
     generator = np.random.default_rng(0)
-    broken = [b"", b"no audio", None, audio(1)[:60]]
-    silent = io.BytesIO()
-    soundfile.write(silent, np.zeros(800), 16000, format="WAV")
-    broken.append(silent.getvalue())
+    broken = [b"", b"no audio", None, audio(1)[:60], sound(np.zeros(800))]
     for trial in range(4):
         rows = long_rows(6, 4)
         original = {
@@ -202,19 +202,8 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path):
         rows.append(dict(twice))
         source = write(tmp_path / f"{trial}.parquet", rows)
         output = tmp_path / f"out-{trial}"
-        import_spoken(
-            {"train": [source]},
-            output,
-            LONG,
-            LANGUAGES,
-            buckets=3,
-            max_left_out=0.9,
-        )
-        found = by_key(read(output))
-        names = {
-            hashlib.sha256(content).hexdigest(): key
-            for key, content in original.items()
-        }
+        found = by_key(run(source, output, buckets=3, max_left_out=0.9))
+        names = {sha256(content): key for key, content in original.items()}
         for (story, number, language), digest in found.items():
             name, source_number, spoken_in = names[digest]
             assert (name, spoken_in) == (story, language)
@@ -233,28 +222,27 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path):
 
 
 def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
-    rows = long_rows()
-    source = write(tmp_path / "in.parquet", rows)
-    import_spoken({"train": [source]}, tmp_path / "whole", LONG, LANGUAGES)
-    real, calls = spoken.facts_of, []
+    source = write(tmp_path / "in.parquet", long_rows())
+    run(source, tmp_path / "whole")
+    real, calls = Reader.facts_of, []
 
-    def dies(row, *rest):
+    def dies(self, row, *rest):
         calls.append(row)
         if len(calls) == 20:
             raise KeyboardInterrupt
-        return real(row, *rest)
+        return real(self, row, *rest)
 
-    monkeypatch.setattr(spoken, "facts_of", dies)
+    monkeypatch.setattr(Reader, "facts_of", dies)
     output = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        import_spoken({"train": [source]}, output, LONG, LANGUAGES, None, 1)
+        run(source, output, num_workers=1)
     assert not (output / "train.parquet").exists()
     # What SIGKILL leaves, which no one tidies up.
     parts = output / "parts" / "train" / "000"
     (parts / ".tmp-00001234-00000-00002.parquet").write_bytes(b"PAR1 torn")
     calls.clear()
     calls.extend([None] * 100)
-    import_spoken({"train": [source]}, output, LONG, LANGUAGES, None, 1)
+    run(source, output, num_workers=1)
     # 14 rows had been published, in two row groups.
     assert len(calls) == 100 + 16
     assert (output / "train.parquet").read_bytes() == (
@@ -266,16 +254,16 @@ def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
 def test_ranks_share_the_work(tmp_path, monkeypatch):
     """Two ranks one after the other: the parts of the one, then the rest."""
     source = write(tmp_path / "in.parquet", long_rows())
-    import_spoken({"train": [source]}, tmp_path / "whole", LONG, LANGUAGES)
+    whole = run(source, tmp_path / "whole")
     output, seen = tmp_path / "out", []
-    real = spoken.facts_of
+    real = Reader.facts_of
 
-    def counted(row, *rest):
+    def counted(self, row, *rest):
         key = [row.values[name] for name in ("story", "nr", "lang")]
         seen.append((spoken.rank(), *key))
-        return real(row, *rest)
+        return real(self, row, *rest)
 
-    monkeypatch.setattr(spoken, "facts_of", counted)
+    monkeypatch.setattr(Reader, "facts_of", counted)
     published = []
     monkeypatch.setattr(spoken, "publish", lambda *a: published.append(a))
     for module in (spoken, jobs):
@@ -290,8 +278,7 @@ def test_ranks_share_the_work(tmp_path, monkeypatch):
     assert len(seen) == len({one[1:] for one in seen}) == 30
     assert {one[0] for one in seen} == {0, 1}
     monkeypatch.undo()
-    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
-    assert read(output) == read(tmp_path / "whole")
+    assert run(source, output) == whole
 
 
 def test_a_split_is_switched_off(tmp_path):
@@ -315,15 +302,8 @@ def test_renamed_languages_and_dropped_rows(tmp_path):
         row["nr"] = str(row["nr"])
     source = write(tmp_path / "in.parquet", rows)
     names = {"English": "en", "French": "fr"}
-    import_spoken(
-        {"t": [source]},
-        tmp_path / "out",
-        LONG,
-        LANGUAGES,
-        names,
-        max_left_out=0.5,
-    )
-    assert len(read(tmp_path / "out", "t")) == 10
+    options = {"language_names": names, "max_left_out": 0.5}
+    assert len(run(source, tmp_path / "out", **options)) == 10
     reasons = [entry["reason"] for entry in ledger(tmp_path / "out")]
     assert reasons == [
         "sentence: found '1.5'; expected 0, 1, 2, ...",
@@ -335,8 +315,7 @@ def test_a_language_that_is_not_wanted_hurts_no_other(tmp_path):
     rows = long_rows(1, 2)
     rows += [{**row, "lang": "de"} for row in rows if row["lang"] == "en"]
     source = write(tmp_path / "in.parquet", rows)
-    import_spoken({"t": [source]}, tmp_path / "out", LONG, LANGUAGES)
-    assert len(read(tmp_path / "out", "t")) == 4
+    assert len(run(source, tmp_path / "out")) == 4
     assert [entry["reason"] for entry in ledger(tmp_path / "out")] == [
         "language: 'de' is not one of en, fr"
     ] * 2
@@ -372,47 +351,38 @@ def test_missing_columns_are_named(tmp_path, change, message):
     source = write(tmp_path / "in.parquet", long_rows(1, 1))
     columns = Columns(**{**vars(LONG), **change})
     with pytest.raises(ValueError, match=message):
-        import_spoken({"train": [source]}, tmp_path / "o", columns, LANGUAGES)
+        run(source, tmp_path / "o", columns)
 
 
 def test_bad_sources(tmp_path):
-    def parts(source):
-        return list(iterate_parts(source, 10, ["a"]))
-
-    with pytest.raises(ValueError, match="expected a column of each"):
-        Columns("story", "nr", "wav")
-    with pytest.raises(FileNotFoundError, match="hf download"):
-        parts(tmp_path / "nowhere")
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(ValueError, match=r"found '\.txt'"):
-        parts(tmp_path / "a.txt")
+    for name in ("a.txt", "e.csv"):
+        (tmp_path / name).touch()
     write(tmp_path / "both" / "a.parquet", long_rows(1, 1))
     (tmp_path / "both" / "a.csv").touch()
-    with pytest.raises(ValueError, match="several formats"):
-        parts(tmp_path / "both")
     (tmp_path / "a.jsonl").write_text('{"b": 1}\n{"a"')
-    with pytest.raises(ValueError, match=r"a\.jsonl: missing column.s. a"):
-        parts(tmp_path / "a.jsonl")
-    (tmp_path / "e.csv").touch()
-    with pytest.raises(ValueError, match=r"e\.csv"):
-        parts(tmp_path / "e.csv")
+    for source, message in (
+        ("nowhere", "hf download"),
+        ("a.txt", r"found '\.txt'"),
+        ("both", "several formats"),
+        ("a.jsonl", r"a\.jsonl: missing column.s. a"),
+        ("e.csv", r"e\.csv"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            list(iterate_parts(tmp_path / source, 10, ["a"]))
     with pytest.raises(ValueError, match="keys folders and stories"):
-        parts({"folder": {"en": tmp_path}})
-
-
-def test_sources_of_a_split_are_a_list(tmp_path):
-    columns = Columns("story", "nr", "wav", "lang")
+        list(iterate_parts({"folder": {"en": tmp_path}}, 10, ["a"]))
+    with pytest.raises(ValueError, match="expected a column of each"):
+        Columns("story", "nr", "wav")
     with pytest.raises(ValueError, match=r"valid is 'a\.csv'; expected a list"):
-        import_spoken({"valid": "a.csv"}, tmp_path, columns, LANGUAGES)
+        import_spoken({"valid": "a.csv"}, tmp_path, LONG, LANGUAGES)
 
 
 def test_nothing_left_is_an_error(tmp_path):
     rows = [{**row, "lang": "de"} for row in long_rows(1, 2)]
     source = write(tmp_path / "in.parquet", rows)
-    with pytest.raises(
-        ValueError, match=r"4 x language \(the first: 'de' is not one of"
-    ):
-        import_spoken({"train": [source]}, tmp_path / "o", LONG, LANGUAGES)
+    message = r"4 x language \(the first: 'de' is not one of"
+    with pytest.raises(ValueError, match=message):
+        run(source, tmp_path / "o")
     assert not (tmp_path / "o" / "train.parquet").exists()
 
 
@@ -434,12 +404,9 @@ def test_a_dataset_through_datasets(tmp_path):
     path = tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"
     pq.write_table(pa.table(table, schema=schema), path)
     source = f"hub:{tmp_path / 'hub'}"
-    import_spoken(
-        {"train": [source]}, tmp_path / "a", LONG, LANGUAGES, batch_rows=5
-    )
-    import_spoken({"train": [path]}, tmp_path / "b", LONG, LANGUAGES)
-    assert by_key(read(tmp_path / "a")) == by_key(read(tmp_path / "b"))
-    assert len(read(tmp_path / "a")) == 12
+    found = run(source, tmp_path / "a", batch_rows=5)
+    assert len(found) == 12
+    assert by_key(found) == by_key(run(path, tmp_path / "b"))
 
 
 def test_hub_that_cannot_be_reached(monkeypatch):
@@ -480,39 +447,40 @@ def test_whatever_was_mended_is_seen_and_the_rest_is_not_read_again(
     content = lost.read_bytes()
     lost.unlink()
     seen = []
-    real = spoken.facts_of
+    real = Reader.facts_of
 
-    def counted(row, *rest):
+    def counted(self, row, *rest):
         seen.append(row.number)
-        return real(row, *rest)
+        return real(self, row, *rest)
 
-    monkeypatch.setattr(spoken, "facts_of", counted)
+    monkeypatch.setattr(Reader, "facts_of", counted)
 
-    def run():
+    def again():
         seen.clear()
-        import_spoken(
-            {"train": [table]}, tmp_path / "out", LONG, LANGUAGES, None, 1, 4
-        )
+        options = {"num_workers": 1, "batch_rows": 4}
         return {
             (row["story_id"], row["sentence"], row["language"]): row
-            for row in read(tmp_path / "out")
+            for row in run(table, tmp_path / "out", **options)
         }
 
-    assert len(run()) == 34
-    assert ("s0", 2, "en") not in run()
+    assert len(again()) == 34
+    assert ("s0", 2, "en") not in again()
     assert seen == []
     lost.write_bytes(content)
-    assert len(run()) == 36
+    assert len(again()) == 36
     assert seen == [0, 1, 2, 3]
     other = audio(99)
     assert len(other) != len(content)
     lost.write_bytes(other)
-    digest = hashlib.sha256(other).hexdigest()
-    assert run()["s0", 0, "en"]["sha256"] == digest
+    digest = sha256(other)
+    assert again()["s0", 0, "en"]["sha256"] == digest
     write_lines(table, [{**row, "who": row["who"][::-1]} for row in rows])
-    assert {row["speaker"] for row in run().values()} == {"0-eciov", "1-eciov"}
+    assert {row["speaker"] for row in again().values()} == {
+        "0-eciov",
+        "1-eciov",
+    }
     assert len(seen) == 36
-    run()
+    again()
     assert seen == []
 
 
@@ -520,34 +488,31 @@ def test_a_part_that_was_damaged_is_read_again(tmp_path):
     table, rows = files_and_table(tmp_path)
     write_lines(table, rows)
     output = tmp_path / "out"
-    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    run(table, output)
     whole = (output / "train.parquet").read_bytes()
     (part,) = (output / "parts" / "train" / "000").glob("*.parquet")
     content = part.read_bytes()
     part.write_bytes(content.replace(b"s5", b"s4"))
     assert part.read_bytes() != content
-    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    run(table, output)
     assert (output / "train.parquet").read_bytes() == whole
 
 
 def test_written_audio_that_was_damaged_is_written_again(tmp_path):
     source = write(tmp_path / "in.parquet", long_rows(2))
     output = tmp_path / "out"
-    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
-    path = output / read(output)[0]["audio"]
+    path = output / run(source, output)[0]["audio"]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
-    assert len(read(output)) == 12
+    assert len(run(source, output)) == 12
 
 
 def test_a_run_that_made_nothing_binds_nobody(tmp_path):
     table, rows = files_and_table(tmp_path)
     write_lines(table, [{**row, "lang": "de"} for row in rows])
     with pytest.raises(ValueError, match="No sentence of train is left"):
-        import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
+        run(table, tmp_path / "out")
     write_lines(table, rows)
-    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
-    assert len(read(tmp_path / "out")) == 36
+    assert len(run(table, tmp_path / "out")) == 36
 
 
 @pytest.mark.parametrize(
@@ -570,8 +535,7 @@ def test_a_bad_row_is_a_line_of_the_ledger(tmp_path, change, reason):
     table, rows = files_and_table(tmp_path)
     rows[3] |= change
     write_lines(table, rows)
-    import_spoken({"train": [table]}, tmp_path / "out", LONG, LANGUAGES)
-    assert len(read(tmp_path / "out")) == 34
+    assert len(run(table, tmp_path / "out")) == 34
     (entry,) = (one for one in ledger(tmp_path / "out") if "row 3" in str(one))
     assert entry["reason"].startswith(reason)
 
@@ -580,12 +544,12 @@ def test_too_much_left_out_leaves_the_earlier_manifest(tmp_path):
     table, rows = files_and_table(tmp_path)
     write_lines(table, rows)
     output = tmp_path / "out"
-    import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+    run(table, output)
     before = (output / "train.parquet").read_bytes()
     lost = [{**row, "wav": f"disk/{n}.wav"} for n, row in enumerate(rows[::3])]
     write_lines(table, [*rows, *({**r, "story": "lost"} for r in lost)])
     with pytest.raises(TooManyLeftOut, match=r"no audio \(the first: .*disk"):
-        import_spoken({"train": [table]}, output, LONG, LANGUAGES)
+        run(table, output)
     assert (output / "train.parquet").read_bytes() == before
     assert {entry["story_id"] for entry in ledger(output)} == {"lost"}
 
@@ -595,11 +559,11 @@ def test_a_manifest_of_another_recipe_or_run_is_not_replaced(tmp_path):
     output = tmp_path / "out"
     theirs = write(output / "train.parquet", [{"a": 1}]).read_bytes()
     with pytest.raises(FileExistsError, match=r"train\.parquet stands where"):
-        import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+        run(source, output)
     assert (output / "train.parquet").read_bytes() == theirs
     assert [path.name for path in output.iterdir()] == ["train.parquet"]
     (output / "train.parquet").unlink()
-    import_spoken({"train": [source]}, output, LONG, LANGUAGES)
+    run(source, output)
     with pytest.raises(ValueError, match="is of an earlier import"):
         import_spoken({"valid": [source]}, output, LONG, LANGUAGES)
 
@@ -608,8 +572,7 @@ def test_what_systems_leave_in_a_folder_is_no_table(tmp_path):
     table, rows = files_and_table(tmp_path / "in")
     write_lines(table, rows)
     (table.parent / "._a.jsonl").write_bytes(b"\0\5\26\7")
-    import_spoken({"train": [table.parent]}, tmp_path / "o", LONG, LANGUAGES)
-    assert len(read(tmp_path / "o")) == 36
+    assert len(run(table.parent, tmp_path / "o")) == 36
 
 
 def record(folder, names):
@@ -626,35 +589,31 @@ def test_folders_of_recordings_are_a_corpus(tmp_path):
     record(tmp_path / "fr", names[1:])
     folders = {"en": tmp_path / "en", "fr": tmp_path / "fr"}
 
-    def run(stories, **more):
+    def found(stories, **more):
         source = {"folders": folders, "stories": stories, **more}
-        output = tmp_path / "out"
-        import_spoken(
-            {"train": [source]}, output, LONG, LANGUAGES, max_left_out=0.5
-        )
         return [
             (row["story_id"], row["sentence"], Path(row["audio"]).stem)
-            for row in read(output)
+            for row in run(source, tmp_path / "out", max_left_out=0.5)
             if row["language"] == "fr"
         ]
 
-    assert run(2) == [("000000", 0, "tale 1"), ("000000", 1, "tale 2")]
+    assert found(2) == [("000000", 0, "tale 1"), ("000000", 1, "tale 2")]
     # One of two sentences is no story; one that is alone below is as it was.
     reasons = {entry["reason"] for entry in ledger(tmp_path / "out")}
     assert reasons == {"no row in fr", TOO_FEW}
     with open(tmp_path / "t.csv", "w", encoding="utf-8") as file:
         file.write("name,tale\ntale 9,b\ntale 1,a\ntale 10,a\ntale 2,a\n")
-    assert run("tale", table=tmp_path / "t.csv") == [
+    assert found("tale", table=tmp_path / "t.csv") == [
         ("a", 0, "tale 1"),
         ("a", 1, "tale 2"),
         ("b", 0, "tale 9"),
     ]
     with pytest.raises(ValueError, match="'folder', but tale 1 stands in none"):
-        run("folder")
+        found("folder")
     folders |= {"en": tmp_path / "e", "fr": tmp_path / "f"}
     for folder in folders.values():
         record(folder, ["b/1.wav", "a/2.wav", "a/1.wav", "a/x/1.wav"])
-    assert [row[:2] for row in run("folder")] == [
+    assert [row[:2] for row in found("folder")] == [
         ("a", 0),
         ("a", 1),
         ("a/x", 0),

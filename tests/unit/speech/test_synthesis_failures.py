@@ -15,7 +15,7 @@ from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
 from speechbrain_slm.speech import story_shards, synthesis
 from speechbrain_slm.speech.audio_files import check_whole, encode
 from speechbrain_slm.speech.synthesis import synthesize
-from speechbrain_slm.speech.utterances import Trim
+from speechbrain_slm.speech.utterances import Limits, Trim
 from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import TooManyLeftOut
