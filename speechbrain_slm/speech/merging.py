@@ -105,6 +105,11 @@ def _check_shares(
     for split in splits:
         total, why = lost[split] + kept[split], str(ledger.reasons[split])
         checks.append((f"rows of {split}", lost[split], total, why))
+
+    def forget() -> None:
+        for part in bad:
+            part.unlink()
+
     for what, gone, total, why in checks:
         check_share(
             what,
@@ -114,7 +119,7 @@ def _check_shares(
             why,
             path,
             "Mend the texts or the voices and run again.",
-            forget=lambda: [part.unlink() for part in bad],
+            forget,
         )
     return hurt
 

@@ -152,8 +152,8 @@ def _speak_all(
                     "left out in every language and listed in left_out.jsonl."
                 )
         progress.add(len(results))
-    seconds = sum(fact.num_samples for fact in facts.values())
-    seconds /= planner.tts.sample_rate
+    samples = sum(fact.num_samples for fact in facts.values())
+    seconds = samples / planner.tts.sample_rate
     states = Counter(fact.state for fact in facts.values())
     logger.info(
         "%d utterances, %.0f s of speech (%.0f x real time): %s",

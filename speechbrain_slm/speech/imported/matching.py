@@ -25,7 +25,9 @@ def align(
         The ledger: an entry for each row that was dropped, in the numbers of
         the source, and one for each story that goes as a whole.
     """
-    stories, kept, ledger = defaultdict(lambda: defaultdict(list)), [], []
+    kept: list[dict] = []
+    ledger: list[dict] = []
+    stories: dict = defaultdict(lambda: defaultdict(list))
     for fact in facts:
         stories[fact["story_id"]][fact["sentence"]].append(fact)
 

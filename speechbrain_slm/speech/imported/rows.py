@@ -91,14 +91,15 @@ class Columns:
 
     def spoken(self, row: dict) -> Iterator[_Spoken]:
         """Yield what a row holds: a sentence, or one in several languages."""
-        pairs = [(row.get(self.language), self.audio)]
+        pairs: list = [(row.get(self.language or ""), self.audio)]
         if isinstance(self.audio, dict):
             pairs = list(self.audio.items())
         for language, column in pairs:
-            speaker, text = (
-                row.get(one.get(language) if isinstance(one, dict) else one)
+            names = (
+                one.get(language) if isinstance(one, dict) else one
                 for one in (self.speaker, self.text)
             )
+            speaker, text = (row.get(name or "") for name in names)
             if not self.speaker:
                 speaker = "unknown"
             yield _Spoken(language, row.get(column), speaker, text)

@@ -2,7 +2,7 @@
 
 Some utterances of each speaker and language are embedded, and the languages
 of a speaker are compared with each other and with those of other speakers.
-Speakers who do not reach the threshold are left out (``voice_filter``).
+Speakers who do not reach the threshold are left out (``filter``).
 """
 
 import itertools
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from speechbrain_slm.speech.voices.encoders import Encoder
 from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.jobs import claim, missing, run
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 COMPARE = ("means", "pairs")
 _COLUMNS = ["speaker", "language", "audio", "sha256"]
 _BATCH_ROWS = 65536
+Key = tuple[str, str]  # speaker, language
+Drawn = dict[Key, list[tuple[str, str]]]  # key -> (sha256, path), as drawn
 
 
 def draw_utterances(
@@ -31,7 +34,7 @@ def draw_utterances(
     count: int,
     seed: int,
     languages: list[str] | None = None,
-) -> dict:
+) -> Drawn:
     """Draw audio files of each speaker and language from manifests.
 
     The manifests are read in batches; only what may still be drawn is held.
@@ -44,57 +47,51 @@ def draw_utterances(
         Another seed draws others. The order of rows and files does not count.
     languages : Those that are compared; by default any.
 
-    Returns
-    -------
-    (speaker, language) -> list of (sha256, path), in drawn order.
-
     Raises
     ------
     ValueError
         If a manifest has another language: its speech would be kept though
         nobody has compared it.
     """
-    drawn, manifests = {}, list(manifests)
-    for path in map(Path, manifests):
-        # Of a corpus's many rows, few names: Python sees each file once.
-        for batch in pq.ParquetFile(path).iter_batches(
-            _BATCH_ROWS, columns=_COLUMNS
-        ):
+    drawn: dict[Key, dict[str, str]] = {}
+    paths = [Path(path) for path in manifests]
+    for path in paths:
+        file = pq.ParquetFile(path)
+        for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
             table = pa.Table.from_batches([batch])
+            # Of a corpus's many rows, few names: Python sees each file once.
             for row in table.group_by(_COLUMNS).aggregate([]).to_pylist():
                 found = drawn.setdefault((row["speaker"], row["language"]), {})
                 found[row["sha256"]] = str(path.parent / row["audio"])
             for key, found in drawn.items():
                 first = sorted(
-                    found, key=lambda digest: identity_of([seed, digest])
+                    found, key=lambda name: identity_of([seed, name])
                 )
                 drawn[key] = {name: found[name] for name in first[:count]}
-    found = {language for _, language in drawn}
-    unknown = [] if languages is None else sorted(found - set(languages))
-    if unknown:
-        raise ValueError(
-            f"{', '.join(map(str, manifests))}: unknown language(s) "
-            f"{', '.join(unknown)}; expected {', '.join(languages)}. Add it to "
-            "'languages' or drop its rows."
-        )
+    if languages is not None:
+        unknown = sorted({key[1] for key in drawn} - set(languages))
+        if unknown:
+            raise ValueError(
+                f"{', '.join(map(str, paths))}: unknown language(s) "
+                f"{', '.join(unknown)}; expected {', '.join(languages)}. Add "
+                "it to 'languages' or drop its rows."
+            )
     return {key: list(drawn[key].items()) for key in sorted(drawn)}
 
 
 def embed_utterances(
-    drawn: dict,
-    encoder: object,
+    drawn: Drawn,
+    encoder: Encoder,
     folder: str | Path,
     num_workers: int = 2,
     per_file: int = 200,
-) -> dict:
+) -> dict[Key, np.ndarray]:
     """Embed drawn utterances; what an earlier run embedded is found.
 
     The ranks of ``torchrun`` share the work.
 
     Arguments
     ---------
-    drawn : From :func:`draw_utterances`.
-    encoder : See ``speaker_encoders``.
     folder : Gets ``plan.json`` and ``*.parquet``.
     per_file : Utterances in a file of embeddings: what a kill can lose.
 
@@ -112,7 +109,7 @@ def embed_utterances(
     files = dict(itertools.chain.from_iterable(drawn.values()))
     rate = encoder.sample_rate
 
-    def embed(names):
+    def embed(names: list[str]) -> None:
         wavs = pool.map(lambda name: _read(files[name], name, rate), names)
         vectors = [
             _embed(encoder, wav, files[name])
@@ -135,7 +132,7 @@ def embed_utterances(
     }
 
 
-def _known(folder):
+def _known(folder: Path) -> dict[str, np.ndarray]:
     known = {}
     for path in sorted(folder.glob("[!.]*.parquet")):
         piece = find_piece(path)
@@ -144,20 +141,17 @@ def _known(folder):
                 "%s is damaged or no embeddings; they are made anew", path
             )
             continue
-        for digest, vector in zip(
-            piece.table["sha256"].to_pylist(),
-            piece.table["embedding"].to_pylist(),
-            strict=True,
-        ):
-            known[digest] = np.asarray(vector, dtype=np.float32)
+        for row in piece.table.to_pylist():
+            known[row["sha256"]] = np.array(row["embedding"], np.float32)
     return known
 
 
-def _read(path, digest, rate):
+def _read(path: str, digest: str, rate: int) -> np.ndarray:
     try:
         sound = read_audio(path, keep="mono")
         if sound.sha256 != digest:
             raise BadAudio("its SHA-256 is not the manifest's")
+        assert sound.samples is not None
         return resampled(sound.samples, sound.sample_rate, rate)
     except BadAudio as error:
         raise ValueError(
@@ -166,7 +160,7 @@ def _read(path, digest, rate):
         ) from error
 
 
-def _embed(encoder, wav, path):
+def _embed(encoder: Encoder, wav: np.ndarray, path: str) -> list[float]:
     vector = encoder.embed(wav)
     if not np.isfinite(vector).all() or not vector.any():
         raise ValueError(
@@ -177,7 +171,7 @@ def _embed(encoder, wav, path):
 
 
 def compare_voices(
-    embeddings: dict,
+    embeddings: dict[Key, np.ndarray],
     languages: list[str],
     threshold: float,
     compare: str = "means",
@@ -204,11 +198,6 @@ def compare_voices(
     ``nearest`` and ``nearest_cosine`` (the most similar of them),
     ``kept`` and ``reason``.
 
-    Raises
-    ------
-    ValueError
-        For an unknown ``compare`` or fewer than two languages.
-
     Example
     -------
     >>> one, other = [[1.0, 0.0]], [[0.0, 1.0]]
@@ -227,35 +216,25 @@ def compare_voices(
         key: _centre(np.asarray(vectors, dtype=np.float64), compare)
         for key, vectors in embeddings.items()
     }
-    names = sorted({speaker for speaker, _ in centres})
-    pairs = list(itertools.combinations(languages, 2))
     rows = []
-    for name in names:
-        own = {
-            f"{one}-{two}": float(centres[name, one] @ centres[name, two])
-            for one, two in pairs
-            if (name, one) in centres and (name, two) in centres
+    for name in sorted({speaker for speaker, _ in centres}):
+        told = {
+            language: len(embeddings.get((name, language), ()))
+            for language in languages
         }
-        others = _others(name, names, centres, pairs)
-        nearest = max(others, key=others.get, default=None)
-        row = {
-            "speaker": name,
-            "utterances": {
-                language: len(embeddings.get((name, language), ()))
-                for language in languages
-            },
-            "cosine": min(own.values()) if len(own) == len(pairs) else None,
-            "cosines": own,
-            "others": float(np.mean(list(others.values()))) if others else None,
-            "nearest": nearest,
-            "nearest_cosine": others.get(nearest),
-        }
-        reason = _reason(row, languages, threshold)
+        row: dict = {"speaker": name, "utterances": told}
+        row |= _compare(name, centres, languages)
+        reason = ""
+        if row["cosine"] is None:
+            lacking = [language for language in languages if not told[language]]
+            reason = f"no speech in {', '.join(lacking)}"
+        elif row["cosine"] < threshold:
+            reason = f"cosine {row['cosine']:.4f} is below {threshold}"
         rows.append({**row, "kept": not reason, "reason": reason})
     return sorted(rows, key=lambda row: (row["cosine"] or 0.0, row["speaker"]))
 
 
-def _centre(vectors, compare):
+def _centre(vectors: np.ndarray, compare: str) -> np.ndarray:
     """Reduce embeddings to one vector: products of two are the cosines."""
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     # The mean product of all pairs of unit vectors is that of their means.
@@ -263,26 +242,29 @@ def _centre(vectors, compare):
     return centre / np.linalg.norm(centre) if compare == "means" else centre
 
 
-def _others(name, names, centres, pairs):
-    """Return the mean cosine, across languages, with each other speaker."""
-    found = {}
-    for other in names:
-        cosines = [
-            float(centres[one] @ centres[two])
-            for pair in pairs
-            for first, second in (pair, pair[::-1])
-            if (one := (name, first)) in centres
-            and (two := (other, second)) in centres
-        ]
-        if other != name and cosines:
-            found[other] = float(np.mean(cosines))
-    return found
+def _compare(
+    name: str, centres: dict[Key, np.ndarray], languages: list[str]
+) -> dict:
+    """Compare a speaker's languages, and them with those of other speakers."""
 
+    def cosines(other: str, pairs: Iterable[tuple[str, str]]) -> dict:
+        return {
+            f"{one}-{two}": float(centres[name, one] @ centres[other, two])
+            for one, two in pairs
+            if (name, one) in centres and (other, two) in centres
+        }
 
-def _reason(row, languages, threshold):
-    if row["cosine"] is None:
-        lacking = [name for name in languages if not row["utterances"][name]]
-        return f"no speech in {', '.join(lacking)}"
-    if row["cosine"] < threshold:
-        return f"cosine {row['cosine']:.4f} is below {threshold}"
-    return ""
+    pairs = list(itertools.combinations(languages, 2))
+    both_ways = [way for pair in pairs for way in (pair, pair[::-1])]
+    own, others = cosines(name, pairs), {}
+    for other in sorted({speaker for speaker, _ in centres} - {name}):
+        if found := cosines(other, both_ways):
+            others[other] = float(np.mean(list(found.values())))
+    nearest = max(others, key=others.__getitem__, default=None)
+    return {
+        "cosine": min(own.values()) if len(own) == len(pairs) else None,
+        "cosines": own,
+        "others": float(np.mean(list(others.values()))) if others else None,
+        "nearest": nearest,
+        "nearest_cosine": others[nearest] if nearest else None,
+    }
