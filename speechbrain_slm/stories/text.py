@@ -71,40 +71,29 @@ def prepare_text(
     markup: str = MARKUP,
     speakers: list[str] | None = None,
 ) -> dict[str, Path]:
-    """Write the stories tables of a source, and the ledger.
+    """Write the stories tables of a source (split -> path), and the ledger.
 
     Arguments
     ---------
     output_folder : Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
-    rules : Those of the source's languages.
     seed : Another seed draws other splits and speakers.
     shares
-        split -> its share of the stories; ``train`` gets the rest. By default
-        ``{"valid": 0.01}``; 0 is none. A hash of a story's id draws its
-        split, so more stories move none.
+        split -> its share of the stories; ``train`` gets the rest. A hash of a
+        story's id draws its split, so more stories move none.
     limit : Keep the first so many stories that pass.
-    min_sentences : Stories with fewer are left out.
-    markup : Stories with one of these characters are left out.
+    min_sentences, markup : Fewer, or one of these characters: left out.
     speakers : Who may tell a story; one is drawn for each (column ``speaker``).
-
-    Returns
-    -------
-    split -> the stories table.
 
     Raises
     ------
-    FileExistsError
-        If what stands in a table's place was not made by this recipe.
-    FolderInUse
-        If another run writes to the folder.
+    FileExistsError, FolderInUse
+        If another recipe's table is in the way, or another run writes there.
     ValueError
         If a language has no rules, the shares are none, two files of the
         source give one name to two stories, or a split gets no story
         (``left_out.refused.jsonl`` says why). What is there stays.
     """
-    shares = _checked({"valid": 0.01} if shares is None else shares)
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit: found {limit}; expected 1 or more, or null")
+    shares = _checked({"valid": 0.01} if shares is None else shares, limit)
     chosen = {key: rules_of(key, rules) for key in source.languages}
     stories = (
         prepare_story(story, source.name, chosen, min_sentences, markup)
@@ -116,25 +105,14 @@ def prepare_text(
         refuse_foreign(paths.values(), MAKER)
         with published_together(folder) as new:
             with contextlib.ExitStack() as files:
-                tables = {
-                    split: files.enter_context(
-                        open_table(
-                            new / path.relative_to(folder),
-                            chosen,
-                            speakers,
-                            MAKER,
-                        )
-                    )
-                    for split, path in paths.items()
-                }
+                tables = {}
+                for split, path in paths.items():
+                    here = new / path.relative_to(folder)
+                    table = open_table(here, chosen, speakers, MAKER)
+                    tables[split] = files.enter_context(table)
                 ledger = files.enter_context(open_ledger(new / LEDGER))
-                kept = _first_seen(stories, ledger)
-                for story in itertools.islice(kept, limit):
-                    split = draw_split(seed, story.story_id, shares)
-                    speaker = None
-                    if speakers:
-                        speaker = draw_speaker(seed, story.story_id, speakers)
-                    tables[split].add(story.story_id, speaker, story.sentences)
+                kept = itertools.islice(_first_seen(stories, ledger), limit)
+                _distribute(kept, tables, seed, shares, speakers)
             _report(tables, ledger, new / LEDGER, folder / REFUSED)
             # Tables of a run before never stand beside those of this one.
             for path in (folder / "text").glob("[!.]*.parquet"):
@@ -144,7 +122,9 @@ def prepare_text(
     return paths
 
 
-def _checked(shares: dict[str, float]) -> dict[str, float]:
+def _checked(shares: dict[str, float], limit: int | None) -> dict[str, float]:
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit: found {limit}; expected 1 or more, or null")
     # A split of the YAML file can be switched off by 0.
     shares = {split: share for split, share in shares.items() if share != 0}
     if "train" in shares or not 0 <= sum(shares.values()) < 1:
@@ -155,6 +135,20 @@ def _checked(shares: dict[str, float]) -> dict[str, float]:
     return shares
 
 
+def _distribute(
+    stories: Iterable[Prepared],
+    tables: dict[str, Table],
+    seed: int,
+    shares: dict[str, float],
+    speakers: list[str] | None,
+) -> None:
+    for story in stories:
+        name = story.story_id
+        teller = draw_speaker(seed, name, speakers) if speakers else None
+        split = draw_split(seed, name, shares)
+        tables[split].add(name, teller, story.sentences)
+
+
 def _report(
     tables: dict[str, Table], ledger: Ledger, path: Path, refused: Path
 ) -> None:
@@ -162,12 +156,8 @@ def _report(
     for reason, count in ledger.counts.most_common():
         logger.info("%d x %s", count, reason)
     for split, table in tables.items():
-        logger.info(
-            "%s: %d stories, %d sentences",
-            split,
-            table.num_stories,
-            table.num_sentences,
-        )
+        counts = table.num_stories, table.num_sentences
+        logger.info("%s: %d stories, %d sentences", split, *counts)
     empty = [s for s, table in tables.items() if not table.num_stories]
     if empty:
         kept = sum(table.num_stories for table in tables.values())

@@ -101,22 +101,10 @@ def assemble(
     """
     path = path_out.with_suffix(f".{LEDGER}")
     refused = path_out.with_suffix(REFUSED_SUFFIX)
-    waiting: list[pa.Table] = []
     with published_together(path_out.parent) as new:
-        with (
-            pq.ParquetWriter(
-                new / path_out.name, schema, compression="zstd"
-            ) as writer,
-            open_ledger(new / path.name) as ledger,
-        ):
-            # Shards of some hundred rows are too small for a row group each.
-            for table in _joined(held, folder, schema, pinned, ledger):
-                waiting.append(table)
-                if sum(map(len, waiting)) >= _ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
-            if sum(map(len, waiting)):
-                writer.write_table(pa.concat_tables(waiting))
+        with open_ledger(new / path.name) as ledger:
+            tables = _joined(held, folder, schema, pinned, ledger)
+            _write(new / path_out.name, schema, tables)
         stories, left_out = pinned["stories"], ledger.counts.total()
 
         def forget() -> None:
@@ -138,14 +126,22 @@ def assemble(
         if left_out == stories:
             raise ValueError(f"{held.path}: no story has a translation")
     refused.unlink(missing_ok=True)
-    logger.info(
-        "%s: %d stories, %d left out (%s)",
-        path_out,
-        stories - left_out,
-        left_out,
-        path.name,
-    )
+    told = stories - left_out, left_out, path.name
+    logger.info("%s: %d stories, %d left out (%s)", path_out, *told)
     return {"stories": stories, "left_out": left_out}
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    # Shards of some hundred rows are too small for a row group each.
+    waiting: list[pa.Table] = []
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for table in tables:
+            waiting.append(table)
+            if sum(map(len, waiting)) >= _ROWS:
+                writer.write_table(pa.concat_tables(waiting))
+                waiting.clear()
+        if sum(map(len, waiting)):
+            writer.write_table(pa.concat_tables(waiting))
 
 
 def _joined(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from speechbrain_slm.stories.translation import (
@@ -28,7 +27,6 @@ from speechbrain_slm.stories.translation.assembly import (
 )
 from speechbrain_slm.stories.translation.parts import (
     PARTS,
-    Shard,
     facts_of,
     find_parts,
     forget_rejected,
@@ -42,6 +40,7 @@ from speechbrain_slm.utils.distributed import is_main
 from speechbrain_slm.utils.files import HeldFile, check_file
 from speechbrain_slm.utils.jobs import (
     PLAN_JSON,
+    Claim,
     Progress,
     Share,
     claim,
@@ -52,6 +51,7 @@ from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.tables import STORIES
 
+EXPECTED = "a stories table (Parquet), as the text recipe writes"
 USAGE_JSON = "usage.json"
 # A back-end that fails most of its first stories is not worth its money.
 _TRIAL = 50
@@ -82,56 +82,36 @@ def translate_table(
     job: int | None = None,
     num_jobs: int = 1,
 ) -> dict[str, int] | None:
-    """Add a language to a stories table, resuming what is there.
+    """Add a language to a stories table; count ``stories`` and ``left_out``.
 
     Arguments
     ---------
     path_in : The table (Parquet); a story's rows stand together.
-    path_out
-        The table to write. ``<its name>.left_out.jsonl`` beside it names each
-        story that is not in it.
+    path_out : ``<its name>.left_out.jsonl`` beside it names what is not in it.
     source_language, target_language : The text columns: read, and added.
-    folder
-        Gets ``plan.json``, the shards, and ``usage.json`` where there is
-        something to count.
-    checks : What translations are held against.
+    folder : Gets ``plan.json``, the shards, and ``usage.json``.
     leave_out : Columns that are not taken over.
     stories_per_shard : What a kill can lose of each rank's work.
     max_rejected : The share of stories that may be left out.
-    job
-        Translate the share of this array job alone, 0 to ``num_jobs - 1``;
-        the table is put together by a run without it.
-    num_jobs : Array jobs, which may run at the same time.
-
-    Returns
-    -------
-    Numbers of ``stories`` and of those ``left_out``; None of an array
-    job and of ranks other than the main one.
+    job, num_jobs : Translate the share of this array job, and stop.
 
     Raises
     ------
     TooManyLeftOut
         If more stories are left out. A rerun tries them again.
-    FileExistsError
-        If what stands at ``path_out`` was not made by this recipe.
-    FolderInUse
-        If another process writes to the folder, unless both are array jobs.
-    ValueError
-        If the table is not what it should be, or the folder was begun with
-        other settings.
+    FileExistsError, FolderInUse, ValueError
+        If something else is there, or the table is not what it should be.
     """
-    path_in, path_out, folder = Path(path_in), Path(path_out), Path(folder)
+    path_out, folder, share = Path(path_out), Path(folder), Share(job, num_jobs)
     checks = checks or Checks()
-    share = Share(job, num_jobs)
-    expected = "a stories table (Parquet), as the text recipe writes"
-    with claim(folder, share) as place, HeldFile(path_in, expected) as held:
+    with claim(folder, share) as place, HeldFile(path_in, EXPECTED) as held:
         pinned = {}
         if is_main():
-            facts = survey(held, source_language, stories_per_shard)
+            # All that can be refused is, before anything is paid for.
             output_schema(held, target_language, leave_out)
             refuse_foreign([path_out], MAKER)
             pinned = {
-                **facts,
+                **survey(held, source_language, stories_per_shard),
                 "source_language": source_language,
                 "target_language": target_language,
                 "stories_per_shard": stories_per_shard,
@@ -140,71 +120,74 @@ def translate_table(
             }
         # What the main rank has found in the table, the others read here.
         place.pin(pinned, f"**/{PARTS}")
-        pinned = read_json(folder / PLAN_JSON)
-        done = find_parts(folder)
-        if is_main():
-            # What is of another configuration is told before it costs anything.
-            for path in done.values():
-                read_part(path, pinned)
-        num_shards = -(-pinned["stories"] // stories_per_shard)
-        numbers = missing(range(num_shards), done.__contains__, share)
-        columns = [*STORIES.names, source_language]
-        shards = read_shards(held, columns, stories_per_shard)
-        work = _Work(
-            translator, checks, place.own, folder, pinned, max_rejected
-        )
-        with together():
-            if numbers:
-                work.translate(shards, numbers)
-        work.write_usage()
+        work = _Work(place, translator, checks, max_rejected)
+        work.translate(held)
         if not share.merges:
             return None
         schema = output_schema(held, target_language, leave_out)
-        return assemble(held, path_out, folder, schema, pinned, max_rejected)
+        return assemble(
+            held, path_out, folder, schema, work.pinned, max_rejected
+        )
 
 
-@dataclass
 class _Work:
     """One rank's."""
 
-    translator: Translator
-    checks: Checks
-    own: Path
-    folder: Path
-    pinned: dict
-    max_rejected: float
-    stories: int = 0
-    rejected: int = 0
-    example: str = ""
+    def __init__(
+        self,
+        place: Claim,
+        translator: Translator,
+        checks: Checks,
+        max_rejected: float,
+    ) -> None:
+        self.place, self.translator, self.checks = place, translator, checks
+        # Half of the first stories may be a bad beginning, whatever is allowed.
+        self.most = max(max_rejected, 0.5)
+        self.pinned = read_json(place.folder / PLAN_JSON)
+        self.stories = self.rejected = 0
+        self.example = ""
 
-    def translate(self, shards: Iterator[Shard], numbers: list[int]) -> None:
-        """Translate the shards of these numbers, and publish each."""
-        wanted = set(numbers)
+    def translate(self, held: HeldFile) -> None:
+        """Translate what is missing of this rank's share, and publish it."""
+        done = find_parts(self.place.folder)
+        if is_main():
+            for path in done.values():
+                read_part(path, self.pinned)
+        per_shard = self.pinned["stories_per_shard"]
+        num_shards = -(-self.pinned["stories"] // per_shard)
+        share = self.place.share
+        numbers = missing(range(num_shards), done.__contains__, share)
+        language = self.pinned["source_language"]
+        shards = read_shards(held, [*STORIES.names, language], per_shard)
         pending: deque[tuple[int, list[Story]]] = deque()
 
         def stories() -> Iterator[list[Story]]:
-            for number, shard in enumerate(shards):
+            wanted = set(numbers)
+            for number, shard in enumerate(shards if wanted else ()):
                 if number in wanted:
-                    told = shard.stories(self.pinned["source_language"])
-                    pending.append((number, told))
-                    yield told
+                    pending.append((number, shard.stories(language)))
+                    yield pending[-1][1]
 
         progress = Progress(len(numbers))
-        for answers in self.translator.translate(stories(), self.checks):
-            # A back-end may have read ahead.
-            number, told = pending.popleft()
-            rows = [
-                self._row(*pair) for pair in zip(told, answers, strict=True)
-            ]
-            write_part(self.own, number, rows, facts_of(self.pinned, told))
-            progress.add(note=self._note)
-            most = max(self.max_rejected, 0.5) * self.stories
-            if self.stories >= _TRIAL and self.rejected > most:
-                forget_rejected(self.own)
-                raise TooManyLeftOut(
-                    f"{self.rejected} of the first {self.stories} stories have "
-                    f"no translation, the last: {self.example}"
-                )
+        with together():
+            for answers in self.translator.translate(stories(), self.checks):
+                # A back-end may have read ahead.
+                number, told = pending.popleft()
+                pairs = zip(told, answers, strict=True)
+                rows = [self._row(*pair) for pair in pairs]
+                facts = facts_of(self.pinned, told)
+                write_part(self.place.own, number, rows, facts)
+                progress.add(note=self._note)
+                self._stop_early()
+        self._write_usage()
+
+    def _stop_early(self) -> None:
+        if self.stories >= _TRIAL and self.rejected > self.most * self.stories:
+            forget_rejected(self.place.own)
+            raise TooManyLeftOut(
+                f"{self.rejected} of the first {self.stories} stories have no "
+                f"translation, the last: {self.example}"
+            )
 
     def _row(self, story: Story, answer: list[str] | TranslationError) -> dict:
         self.stories += 1
@@ -220,12 +203,12 @@ class _Work:
 
     def _note(self) -> str:
         told = f"{self.stories} stories, {self.rejected} left out"
-        if usage := self.write_usage():
+        if usage := self._write_usage():
             told += f"; used in all runs: {json.dumps(usage)}"
         return told
 
-    def write_usage(self) -> dict:
+    def _write_usage(self) -> dict:
         usage = self.translator.usage()
         if usage and is_main():
-            write_json(self.folder / USAGE_JSON, usage)
+            write_json(self.place.folder / USAGE_JSON, usage)
         return usage
