@@ -332,7 +332,7 @@ def cloze(options):
             batch_tokens=4096 if where == "cpu" else 65536,
             share_prompts=shared,
         )
-        return scorer.score(pairs[:count], names[:count]).score("whole_sum")
+        return scorer.score(pairs[:count], names[:count])["whole_sum"]
 
     found = {}
     for name, shared in (("shared", True), ("independent", False)):
