@@ -83,6 +83,7 @@ def _write_store(
         rows = Rows(kept.table.select(["story_id", "language", "speaker"]))
 
         def write(index):
+            # A story stands in one shard in all of its languages.
             end = (index + 1) * stories_per_shard
             first = int(starts[index * stories_per_shard])
             last = int(starts[end]) if end < len(starts) else count
@@ -110,6 +111,7 @@ def _stories(
     bounds: np.ndarray,
 ) -> Iterator[tuple]:
     """Yield some rows of a store's shard."""
+    # Bounds 10, 12, 15 are stories of 2 and 3 sentences, at 10 of the order.
     order = order[bounds[0] : bounds[-1]]
     bounds = bounds.astype(np.int64) - bounds[0]
     # Stories share utterances; BPE would be made of each again.

@@ -80,6 +80,7 @@ def read_batches(
                 for one in batch
             ]
             waiting.append((batch, clips))
+            # In their order, whoever is read first.
             if len(waiting) > ahead:
                 batch, clips = waiting.popleft()
                 yield batch, [clip.result() for clip in clips]

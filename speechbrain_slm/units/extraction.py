@@ -62,9 +62,7 @@ def extract_utterances(
     ---------
     folder : Gets ``plan.json`` and ``utterances-*.arrow``.
     utterances_per_shard : What a kill can lose of each rank's work.
-    batch_seconds
-        Speech that the tokenizer gets at once, padding included. Two more
-        such batches are read ahead.
+    batch_seconds : Speech that the tokenizer gets at once, with padding.
     num_workers : Threads that read audio.
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     max_seconds : A longer audio file is bad.
@@ -72,8 +70,7 @@ def extract_utterances(
     Raises
     ------
     FileNotFoundError
-        If an audio file that is still to be read does not exist; nothing is
-        encoded then.
+        If audio that is still to be read does not exist; nothing is encoded.
     FolderInUse
         If another process writes to the folder, unless both are array jobs.
     ValueError
@@ -82,6 +79,7 @@ def extract_utterances(
     share = Share(job, num_jobs)
     with claim(folder, share) as place:
         place.pin({"tokenizer": describe(tokenizer)}, f"**/{FILES}")
+        # Of all splits: they share audio, which is encoded once.
         table = pa.concat_tables(table.select(COLUMNS) for table in tables)
         if is_main():
             remove_damaged(folder)
@@ -175,6 +173,7 @@ def _length(row):
 
 
 def _shards(utterances, rows, size):
+    # Taken one by one: all rows at once would be Python objects.
     for begin in range(0, len(rows), size):
         yield utterances.take(rows[begin : begin + size]).to_pylist()
 
@@ -186,6 +185,7 @@ def _batches(shards, batch_seconds, equal):
         for row in shard:
             # The first of a batch is its longest.
             samples, rate = _length(batch[0] if batch else row)
+            # 4 s before 7 others of up to 4 s are 32 s, padding included.
             full = samples / rate * (len(batch) + 1) > batch_seconds
             other = equal and _length(row) != (samples, rate)
             if batch and (full or other):
@@ -245,8 +245,10 @@ def _publish(
     """Publish shards, each while the next one is encoded."""
     rows, published = [], []
     with ThreadPoolExecutor(1) as publisher:
+        # None says the end: what is left is a shard, too.
         for batch in itertools.chain(encoded, [None]):
             rows += batch or []
+            # Batches end with their shard, so that it is met exactly.
             if len(rows) == per_shard or (batch is None and rows):
                 table = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
                 rows = []

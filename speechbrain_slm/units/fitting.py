@@ -217,6 +217,7 @@ def _write_features(
 def _batches(lengths: list[int], limit: float) -> Iterator[list[int]]:
     """Yield the numbers of the utterances that are batched, by length."""
     batch: list[int] = []
+    # The shortest first: each one that comes is the longest of its batch.
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         if batch and lengths[i] * (len(batch) + 1) > limit:
             yield batch
@@ -238,7 +239,7 @@ def _fit(tokenizer, shards, folder, seed):
     # Drawn together, so that they stand in one file while k-means reads them.
     tokenizer.fit(frames, seed, folder / FEATURES / "frames.f32")
     tokenizer.save(folder)
-    del frames
+    del frames  # which are mapped: their room is free when nobody has them
     remove_own(folder / FEATURES, f"*-{'[0-9]' * 8}.npy", "frames.f32")
 
 
@@ -274,6 +275,7 @@ def fit_bpe(
     if manifests is not None:
         table = _training_split(manifests)
         _fit_bpe(tokenizer, table, utterances_folder, path, settings)
+    # Also by the rank that has fitted it: all have the same then.
     bpe = unit_bpe.UnitBPE.load(folder, base=tokenizer)
     found = {name: bpe.config["bpe"].get(name) for name in settings}
     wrong = difference(settings, found)

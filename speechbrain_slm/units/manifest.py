@@ -158,6 +158,7 @@ def content_identity(
     count = len(table) if rows is None else len(rows)
     digest = hashlib.sha256()
     for name in columns:
+        # As lines of text, so that the type of a number does not count.
         digest.update(f"{name}\n{count}\n".encode())
         between = b""
         for _, batch in parts(table, [name], rows):
@@ -207,7 +208,9 @@ def sample_utterances(
             flags[part] = stratum[part] == one
         here = positions(flags)
         np.random.default_rng([seed, number]).shuffle(here)
-        end = 0.0
+        end = 0.0  # of the speech drawn so far, in seconds
+        # In the order drawn, each that begins before the share is full: of
+        # 3 s, 3 s and 3 s for 5 s, the first two.
         for part in blocks(len(here)):
             length = lengths[here[part]]
             ends = np.cumsum([end, *length])[1:]

@@ -136,6 +136,8 @@ def _is_aligned(table: pa.Table) -> bool:
     """Do what ``read_manifest`` does of stories, in numbers alone."""
     if not len(table):
         return False
+    # In this order a key that stands twice is a sentence with the number of
+    # the one before.
     told = StoryOrder(table)
     # Numbered 0, 1, 2, ... without a gap, and none twice.
     if told.sentence[0]:
@@ -146,6 +148,7 @@ def _is_aligned(table: pa.Table) -> bool:
         if (here[1:] != np.where(begins, 0, here[:-1] + 1)).any():
             return False
     # As many in each language: as in the one before, of the same story.
+    # Sizes 3, 3 of story 0, then 2 of story 7: only the first two compare.
     bounds = told.bounds
     for part in blocks(len(bounds) - 2):
         here = bounds[part.start : part.stop + 2].astype(np.int64)

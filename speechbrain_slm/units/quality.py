@@ -82,6 +82,7 @@ def normalized_mutual_information(
             f"The labels are all {found.tolist()}; expected two kinds or more"
         )
     # Homogeneity is 1 - H(labels | units) / H(labels).
+    # Rounding may leave it a little below 0.
     return max(0.0, float(homogeneity_score(labels, units)))
 
 
@@ -160,6 +161,7 @@ def voice_distance(
             voices.setdefault(pair, []).append(text)
     same, different = [], []
     for (one, other), shared in voices.items():
+        # Of texts a, b, c the others are b, c, a.
         if len(shared) > 1:
             for text, next_text in itertools.pairwise([*shared, shared[0]]):
                 units = said[text][one]

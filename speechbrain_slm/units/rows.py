@@ -39,6 +39,8 @@ class Rows:
     def __init__(self, table: pa.Table) -> None:
         self._schema = table.schema
         self._batches = table.to_batches()
+        # Chunks of 3 and 5 rows end at 3 and 8: row 4 is the second of the
+        # second.
         lengths = [len(batch) for batch in self._batches]
         self._ends = np.cumsum(lengths, dtype=np.int64)
 
@@ -144,7 +146,7 @@ def first_rows(
     for part, batch in parts(table, [name], rows):
         records["digest"][part] = digests(batch[name])
         records["row"][part] = np.arange(part.start, part.stop)
-    # The rows of one string in their own order.
+    # "b", "a", "b": (a, 1), (b, 0), (b, 2). Of one string, the first row first.
     records.view("S16").sort()
     begins = changes(records["digest"])
     found, first = scratch(len(records), np.uint32), 0
@@ -224,6 +226,7 @@ def keys(batch: pa.RecordBatch) -> np.ndarray:
     for other in (*counts, *sums.T[1:]):
         said = _mix(said ^ other.astype(np.uint64))
     found = np.empty((len(batch), 3), dtype=">u4")
+    # Big-endian, so that strings of bytes are in the order of the numbers.
     found[:, :2] = sums[:, :1].view(">u4")
     found[:, 2] = said >> np.uint64(32)
     return found.view("S12").ravel()
@@ -261,6 +264,7 @@ class KeyIndex:
             return np.full(len(wanted), -1)
         records = np.zeros(len(wanted), dtype=_KEYED)
         records["key"] = wanted
+        # With row 0, the key comes just before its first record.
         place = np.searchsorted(self.records.view("S16"), records.view("S16"))
         found = self.records[np.minimum(place, len(self.records) - 1)]
         rows = found["row"].astype(np.int64)

@@ -53,6 +53,7 @@ def write_utterances(folder: str | Path, table: pa.RecordBatch) -> None:
     with pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write(table)
     content = sink.getvalue()
+    # Two that publish the same rows write the same file.
     name = hashlib.sha256(content).hexdigest()[:_DIGITS]
     write_atomic(Path(folder) / FILES.replace("*", name), content)
 
@@ -81,6 +82,7 @@ def forget_rejects(folder: str | Path) -> None:
         good = table.filter(pc.equal(table["reason"], ""))
         if len(good) == len(table):
             continue
+        # What is left first: a kill in between leaves rows twice, not none.
         for batch in good.to_batches():
             write_utterances(path.parent, batch)
         path.unlink()

@@ -189,6 +189,7 @@ class UnitBPE:
     def save(self, folder: str | Path) -> None:
         """Write ``bpe.model`` and, last, ``bpe.json``, its description."""
         folder = Path(folder)
+        # What is described must be there when the description is.
         write_atomic(folder / MODEL, self.model)
         description = {
             "base": self.base,

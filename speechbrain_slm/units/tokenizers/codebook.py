@@ -54,6 +54,7 @@ def border_distance(
     >>> border_distance(points, centroids, torch.tensor([0, 1])).tolist()
     [0.75, 1.0]
     """
+    # Up to |point|^2, which falls out of the differences.
     distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
     gaps = distances - distances.gather(1, nearest[:, None])
     used, place = nearest.unique(return_inverse=True)

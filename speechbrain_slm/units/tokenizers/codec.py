@@ -37,6 +37,7 @@ def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
     >>> interleave(np.array([[1, 2], [3, 0]]), codebook_size=10).tolist()
     [1, 13, 2, 10]
     """
+    # A unit says of which codebook it is: a model need not count places.
     offsets = np.arange(len(codes))[:, None] * codebook_size
     return (codes + offsets).T.reshape(-1)
 
@@ -147,22 +148,9 @@ class Codec(PretrainedModel):
         return encoded
 
     def decode(self, units: Sequence[int]) -> torch.Tensor:
-        """Turn units into a waveform.
+        """Turn an utterance's units, each frame's, into a waveform, ``[T]``.
 
         From the semantic codebook alone it says the words, in no good voice.
-
-        Arguments
-        ---------
-        units : Of one utterance, not de-duplicated.
-
-        Returns
-        -------
-        ``[T]``, float32, of whole frames.
-
-        Raises
-        ------
-        ValueError
-            If the units are not a whole number of frames.
         """
         codes = separate(units, self.num_codebooks, self._codebook_size)
         with inference(self.device, "fp32"):

@@ -84,10 +84,11 @@ class CTranslate2File:
                 start + num_bytes > size
             ):
                 raise self._damaged()
-            file.seek(num_bytes, 1)
+            file.seek(num_bytes, 1)  # weights stay on the disk
             self._variables[name] = _Variable(kind, shape, start, num_bytes)
         for _ in range(number("<I")):
             alias, name = text(), text()
+            # Written for tied weights: whoever comes second is an alias.
             for suffix in ("", "_scale"):
                 if name + suffix in self._variables:
                     found = self._variables[name + suffix]
@@ -108,7 +109,8 @@ class CTranslate2File:
         """Read a variable as float32, its quantization undone."""
         array = self._read(name)
         if array.dtype.kind == "i" and f"{name}_scale" in self:
-            # One scale for all (int16) or one a row (int8).
+            # One scale for all (int16) or one a row (int8), which was
+            # multiplied by.
             scale = self._read(f"{name}_scale")
             shape = scale.shape + (1,) * (array.ndim - scale.ndim)
             array = array.astype(np.float32) / scale.reshape(shape)
@@ -167,6 +169,7 @@ def load_whisper_encoder(folder: str | Path) -> WhisperEncoder:
     copy("layer_norm", "layer_norm", norm)
     copy("conv1", "conv1")
     copy("conv2", "conv2")
+    # The file does not say how many layers there are.
     num_layers = 0
     while f"encoder/layer_{num_layers}/ffn/linear_0/weight" in file:
         here, there = f"layer_{num_layers}/", f"layers.{num_layers}."

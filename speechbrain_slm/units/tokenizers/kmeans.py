@@ -163,6 +163,7 @@ class KMeansTokenizer:
         self._languages = languages
         self._tensors = tensors
         self._on_device: dict = {}
+        # Of the numbers: a file that was converted is the same codebook.
         values = {name: array.tolist() for name, array in tensors.items()}
         self._identity = identity_of({"config": self.config, "tensors": values})
 
@@ -174,6 +175,7 @@ class KMeansTokenizer:
     @property
     def vocabulary_size(self) -> int:
         """Units are in ``[0, vocabulary_size)``."""
+        # Asked for before a fit, too, where one codebook serves all.
         joint = self.codebooks == "joint"
         return self.num_clusters * (1 if joint else len(self.languages))
 
@@ -270,6 +272,7 @@ class KMeansTokenizer:
     def _assign(self, points, language, rounded):
         """Return units, and whether rounding may not have decided one."""
         key = (language, points.device)
+        # Copied there once, and not with every batch.
         if key not in self._on_device:
             names = [
                 tensor_name(kind, language)
@@ -310,6 +313,8 @@ class KMeansTokenizer:
             If it was another tokenizer, or its files do not belong together.
         """
         path = Path(folder) / TENSORS
+        # First that it is ours: another's codebook may have our size. Then,
+        # with the identity that it gives, that its files belong together.
         check_saved(self.config, folder)
         self._set(read_centroids(path), path)
         check_saved(self.config, folder, self.identity)

@@ -131,11 +131,14 @@ class MelKMeans(KMeansTokenizer):
         if self.config["normalization"] != "none":
             mfcc = mfcc - mfcc.mean(dim=0)
         if self.config["normalization"] == "mean_variance":
+            # Silence made by a computer has no variance.
             mfcc = mfcc / mfcc.std(dim=0, correction=0).clamp(min=1e-5)
+        # Less than one unit: padding would make one of nothing.
         if len(mfcc) < self.config["frames_per_unit"]:
             return mfcc.new_zeros(0, self.feature_size)
         # The first and the last frame stand for what would be beyond them.
         around = (self._context, self._context)
         mfcc = pad(mfcc.T[None], around, mode="replicate")[0]
+        # 10 frames, 4 a unit, 1 around: units of frames -1..4 and 3..8.
         windows = mfcc.unfold(1, self._width, self.config["frames_per_unit"])
         return windows.permute(1, 2, 0).flatten(1)

@@ -77,6 +77,8 @@ class Mimi(Codec):
             self._borders.append((border, points.norm(dim=1)))
             return codes
 
+        # The distances are at hand here, and nowhere else without encoding
+        # twice.
         codebook.quantize = watched
 
     @property
@@ -96,17 +98,19 @@ class Mimi(Codec):
         self, wavs: torch.Tensor, lengths: torch.Tensor
     ) -> list[np.ndarray]:
         samples = round(self.sample_rate / self._settings.frame_rate)
+        # Rounded up: 1,921 samples are two frames of 1,920.
         frames = [-(-int(length) // samples) for length in lengths]
         padded = torch.zeros(len(wavs), max(frames) * samples)
         for row, wav, length in zip(padded, wavs, lengths, strict=True):
             row[: int(length)] = wav[: int(length)]
-        if not padded.numel():
+        if not padded.numel():  # which the model does not take
             nothing = np.zeros((self.num_codebooks, 0), dtype=np.int64)
             return [nothing] * len(frames)
         codes, undecided = self._forward(padded)
         encoded = []
         for i, count in enumerate(frames):
             row = codes[i, :, :count]
+            # Alone there is nothing to differ from.
             if len(frames) > 1 and undecided[i, :count].any():
                 row = self._forward(padded[i : i + 1, : count * samples])[0][0]
             encoded.append(row)

@@ -167,6 +167,7 @@ class PretrainedModel:
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """What was chosen, and which weights it works with."""
+        # The weights and not the source: a model that has moved is the same.
         return {
             "type": self.kind,
             "weights": tensors_identity(self._model),
@@ -178,6 +179,7 @@ class PretrainedModel:
     def to(self, device: str | torch.device) -> Self:
         """Compute on another device; see :meth:`Tokenizer.to`."""
         self.device = torch.device(device)
+        # One that is not loaded yet goes there by itself.
         if "_model" in self.__dict__:
             self._model.to(self.device)
         return self
@@ -206,6 +208,7 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
         deduplicate: bool = True,
         precision: str = "fp32",
     ) -> None:
+        # One after the other: their arguments are not the same.
         KMeansTokenizer.__init__(
             self, num_clusters, codebooks, deduplicate, centroids
         )

@@ -89,7 +89,7 @@ class SpeechTokenizer(Codec):
         # backwards in time and know of no padding.
         for wav, length in zip(wavs, lengths, strict=True):
             codes = np.zeros((self.num_codebooks, 0), dtype=np.int64)
-            if length:
+            if length:  # its convolutions take nothing empty
                 wav = wav[None, None, : int(length)].to(self.device)
                 with inference(self.device, self.precision):
                     found = self._model.encode(wav, n_q=self.num_codebooks)

@@ -124,6 +124,7 @@ class SSLKMeans(LayerKMeans):
         """Size of the vectors that are clustered."""
         return self._settings.hidden_size
 
+    # transformers counts them for all convolutions, and not for the first.
     def _frames(self, samples, num_convolutions=None):
         """Count the frames of a waveform, behind the first convolutions."""
         kernels, strides = (
@@ -156,6 +157,7 @@ class SSLKMeans(LayerKMeans):
             samples = [counts[i] for i in batch]
             with inference(self.device, self.precision):
                 output = self._forward(wavs[batch, : max(samples)], samples)
+            # In float32 from here on: distances in bfloat16 decide nothing.
             for row, i in zip(output, batch, strict=True):
                 features[i] = row[: frames[i]].float()
         return features
@@ -166,7 +168,7 @@ class SSLKMeans(LayerKMeans):
         padded = torch.zeros_like(wavs)
         for i, count in enumerate(samples):
             wav = wavs[i, :count]
-            if self._normalize:
+            if self._normalize:  # over the speech, and not its padding
                 variance = wav.var(correction=0)
                 wav = (wav - wav.mean()) / (variance + EPSILON).sqrt()
             padded[i, :count] = wav

@@ -94,6 +94,7 @@ class WhisperKMeans(LayerKMeans):
         else:
             config = load_config(self.source, ("whisper",))
             self._check_layer(config.encoder_layers)
+            # What is not asked for is not loaded.
             config.encoder_layers = self.layer
             config.decoder_layers = 0
             encoder = load_model(self.source, config).encoder
@@ -130,7 +131,7 @@ class WhisperKMeans(LayerKMeans):
         windows, owners = [], []
         for owner, (wav, length) in enumerate(zip(wavs, lengths, strict=True)):
             for part in wav[: int(length)].split(window):
-                if len(part) >= HOP:
+                if len(part) >= HOP:  # less gives no frame
                     windows.append(part)
                     owners.append(owner)
         # On CPUs one by one, so that not a bit depends on the batch. On GPUs
@@ -147,6 +148,7 @@ class WhisperKMeans(LayerKMeans):
         features = []
         for parts in frames:
             points = torch.cat(parts)
+            # 101 frames, 2 a unit: 50 units, and the last frame is left out.
             count = len(points) // self.frames_per_unit
             points = points[: count * self.frames_per_unit]
             shape = (count, self.frames_per_unit, self.feature_size)
