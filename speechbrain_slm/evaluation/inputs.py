@@ -11,6 +11,7 @@ import numpy as np
 
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import sha256_file
+from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.schema import MAPPING, check_shape, read_shaped
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ def check_evaluating(model: PreTrainedModel, batch_tokens: int) -> None:
             "the model is in training mode, where dropout makes what it "
             "computes random; call model.eval() first"
         )
-    if batch_tokens < 1:
-        raise ValueError(f"batch_tokens is {batch_tokens}; expected >= 1")
+    check_number("batch_tokens", batch_tokens, at_least=1)
 
 
 def by_length(

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import bdtr
 
+from speechbrain_slm.utils.numbers import check_number
+
 RESAMPLES = 10_000
 # Sums of equal credits in another order differ by less.
 ROUNDING = 1e-12
@@ -50,7 +52,7 @@ def wilson_interval(
             f"{successes} successes of {n} items; expected at least one item "
             "and 0 <= successes <= items"
         )
-    _check_confidence(confidence)
+    check_number("confidence", confidence, above=0, below=1)
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     p = successes / n
     centre = p + z**2 / (2 * n)
@@ -179,11 +181,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return p.tolist()
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; expected 0 to 1, open")
-
-
 def _finite(credits: ArrayLike) -> np.ndarray:
     credits = np.asarray(credits, dtype=np.float64)
     if credits.ndim != 1 or not len(credits) or not np.isfinite(credits).all():
@@ -218,7 +215,7 @@ def _resampled_means(
 
 
 def _percentiles(means: np.ndarray, confidence: float) -> tuple[float, float]:
-    _check_confidence(confidence)
+    check_number("confidence", confidence, above=0, below=1)
     tails = (1 - confidence) / 2, (1 + confidence) / 2
     low, high = np.quantile(means, tails)
     return float(low), float(high)

@@ -51,6 +51,7 @@ from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.jobs import claim
+from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,7 @@ def evaluate_alignment(
     seed: int = 0,
     device: str = "cpu",
 ) -> dict | None:
-    """Measure the alignment of a model's states over the pairs of a store.
-
-    The main rank gets the content of ``alignment.json``, as it is where it
-    is there for the same request.
+    """Measure the alignment of a model's states; the main rank gets results.
 
     Arguments
     ---------
@@ -89,7 +87,9 @@ def evaluate_alignment(
     gallery : Candidates of one voice and like length, the right one too.
     pairs_per_shard : Pairs whose states a kill can lose.
     """
-    _check(max_retrieval, gallery, pairs_per_shard, poolings)
+    check_number("max_retrieval", max_retrieval, at_least=2)
+    check_number("gallery", gallery, at_least=2)
+    check_number("pairs_per_shard", pairs_per_shard, at_least=1)
     store = UnitStore(units_folder)
     texts, speakers = read_spoken(manifest) if manifest else (None, None)
     model_identity, identities = examine(model_folder, store)
@@ -121,18 +121,6 @@ def evaluate_alignment(
             write_table(folder / PAIRS_PARQUET, pairs)
         publish_missing(pairs, groups, store, pooler)
     return _write(folder, request, pairs, groups) if is_main() else None
-
-
-def _check(max_retrieval, gallery, pairs_per_shard, poolings):
-    for name, value, least in (
-        ("max_retrieval", max_retrieval, 2),
-        ("gallery", gallery, 2),
-        ("pairs_per_shard", pairs_per_shard, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}; expected >= {least}")
-    if not poolings:
-        raise ValueError(f"poolings is empty; expected {', '.join(POOLINGS)}")
 
 
 def _write(folder, request, pairs, groups):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,16 +39,13 @@ def pooling_weights(length: int, pooling: str) -> np.ndarray:
     >>> pooling_weights(3, "weighted").round(3).tolist()
     [0.167, 0.333, 0.5]
     """
+    check_choice("pooling", pooling, POOLINGS)
     if pooling == "mean":
         return np.full(length, 1 / length)
     if pooling == "weighted":
         position = np.arange(1.0, length + 1)
         return position / position.sum()
-    if pooling == "last":
-        return (np.arange(length) == length - 1).astype(float)
-    raise ValueError(
-        f"pooling '{pooling}' is unknown; expected one of {', '.join(POOLINGS)}"
-    )
+    return (np.arange(length) == length - 1).astype(float)
 
 
 class StatePooler:
@@ -90,6 +88,8 @@ class StatePooler:
         batch_tokens: int = 4096,
     ) -> None:
         check_evaluating(model, batch_tokens)
+        if not poolings:
+            raise ValueError("poolings is empty; expected one or more")
         for pooling in poolings:
             pooling_weights(1, pooling)
         self.model = model

@@ -22,6 +22,7 @@ from speechbrain_slm.evaluation.alignment.matches import (
     Spoken,
     find_matches,
 )
+from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from speechbrain_slm.dataio.reader import UnitStore
@@ -74,8 +75,7 @@ def parallel_pairs(
     -------
     pairs : The rows of a group (see ``GROUP``) follow each other.
     summaries
-        For each pair of languages: how many ``items`` (matches) there are and
-        are ``paired``, in which ``voices``, and ``left_out``, lacking one.
+        For each two languages, how many ``items`` (matches) are ``paired``.
     """
     _check(store, languages, level, voices)
     generator = np.random.default_rng(seed)
@@ -123,8 +123,7 @@ def _check(store, languages, level, voices):
             f"{store.folder} holds nothing in '{absent[0]}', only "
             f"{', '.join(store.languages)}; set 'languages' to some of these"
         )
-    if level not in LEVELS:
-        raise ValueError(f"level is '{level}'; expected sentence or story")
+    check_choice("level", level, LEVELS)
     if not voices or not set(voices) <= set(VOICES):
         raise ValueError(
             f"voices are {list(voices)}; expected [same], [different] or "

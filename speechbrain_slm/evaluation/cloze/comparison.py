@@ -28,20 +28,21 @@ from speechbrain_slm.evaluation.statistics import (
     paired_bootstrap,
 )
 from speechbrain_slm.utils.hashing import difference
+from speechbrain_slm.utils.numbers import check_choice
 
 # The order of the paper's columns; other benchmarks follow by name.
 FIRST = ("sSC", "sTC")
 
 
 @dataclass(frozen=True)
-class Run:
+class Entry:
     """A row of a table: its name, and metric -> results for each seed."""
 
     name: str
     seeds: list[dict[str, Results]]
 
 
-def read_run(argument: str) -> Run:
+def read_run(argument: str) -> Entry:
     """Read a row from the command line.
 
     Arguments
@@ -58,7 +59,7 @@ def read_run(argument: str) -> Run:
             f"{argument!r}: expected NAME=DIR, with DIR+DIR for further "
             "benchmarks of one model and DIR,DIR for further seeds"
         )
-    run = Run(name, [_join(name, seed) for seed in seeds])
+    run = Entry(name, [_join(name, seed) for seed in seeds])
     models: dict[tuple, Results] = {}
     for seed in run.seeds:
         results = next(iter(seed.values()))
@@ -103,7 +104,7 @@ def _join(name: str, folders: list[str]) -> dict[str, Results]:
     return joined
 
 
-def check_comparable(runs: list[Run], scoring: str | None = None) -> None:
+def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
     """Refuse rows that were not scored alike on the same items.
 
     Arguments
@@ -168,7 +169,7 @@ def _columns(seed: dict[str, Results]) -> list[tuple[str, str]]:
 
 
 def compare(
-    runs: list[Run],
+    runs: list[Entry],
     baseline: str | None = None,
     scoring: str | None = None,
     seed: int = 1986,
@@ -195,11 +196,7 @@ def compare(
     check_comparable(runs, scoring)
     names = [run.name for run in runs]
     base = names[0] if baseline is None else baseline
-    if base not in names:
-        raise ValueError(
-            f"baseline '{baseline}' is no run; expected one of "
-            f"{', '.join(names)}"
-        )
+    check_choice("baseline", base, names)
     accuracies: list[dict] = []
     means: dict[str, dict[tuple, np.ndarray]] = {name: {} for name in names}
     for run in runs:

@@ -27,12 +27,3 @@ LIKELIHOODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "ending_mean": lambda prompt, ending: _sum(ending) / len(ending),
     "ending_sum": lambda prompt, ending: _sum(ending),
 }
-
-
-def check_convention(name: str) -> None:
-    """Refuse a likelihood that does not exist."""
-    if name not in LIKELIHOODS:
-        raise ValueError(
-            f"scoring convention '{name}' is unknown; expected one of "
-            f"{', '.join(LIKELIHOODS)}"
-        )

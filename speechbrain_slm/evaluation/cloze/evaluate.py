@@ -14,10 +14,7 @@ import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.cloze.accuracy import summarise
-from speechbrain_slm.evaluation.cloze.conventions import (
-    LIKELIHOODS,
-    check_convention,
-)
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.items import SIDES, make_pairs, read_items
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.evaluation.cloze.results import (
@@ -33,6 +30,7 @@ from speechbrain_slm.utils.atomic import fsync_folder, read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import PLAN_JSON, claim, missing, run
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
 from speechbrain_slm.utils.tables import write_table
@@ -117,7 +115,7 @@ def _checked(convention):
             f"{', '.join(DEFAULT_CONVENTION)}"
         )
     convention = {**DEFAULT_CONVENTION, **convention}
-    check_convention(convention["scoring"])
+    check_choice("scoring", convention["scoring"], LIKELIHOODS)
     if convention["tie"] not in (0, 0.5):
         raise ValueError(
             f"tie is {convention['tie']}; expected 0.5 or 0, the credit of an "

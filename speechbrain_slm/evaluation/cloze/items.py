@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from speechbrain_slm.evaluation.cloze.accuracy import direction_of
 from speechbrain_slm.utils.ledger import LEDGER
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_EMPTY,
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 SIDES = ("right", "wrong")
-# What an option may say.
-ENDINGS = ("apart", "together")
-TOO_LONG = ("refuse", "truncate")
 
 
 def read_items(path: str | Path) -> pa.Table:
@@ -145,14 +143,8 @@ def make_pairs(
 
 
 def _check_options(store, endings, too_long):
-    for name, value, known in (
-        ("endings", endings, ENDINGS),
-        ("too_long", too_long, TOO_LONG),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"{name} is '{value}'; expected {' or '.join(known)}"
-            )
+    check_choice("endings", endings, ("apart", "together"))
+    check_choice("too_long", too_long, ("refuse", "truncate"))
     tokenizer = store.info["tokenizer"]
     timeless = tokenizer["deduplicated"] or "bpe" in tokenizer["config"]
     if endings == "together" and timeless:

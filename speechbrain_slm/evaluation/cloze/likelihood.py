@@ -32,6 +32,7 @@ from speechbrain_slm.evaluation.cloze.prefixes import (
     make_rows,
 )
 from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,10 +110,7 @@ class LikelihoodScorer:
                 f"language tags {tags}"
             )
         check_evaluating(model, batch_tokens)
-        if start not in STARTS:
-            raise ValueError(
-                f"start is '{start}'; expected one of {', '.join(STARTS)}"
-            )
+        check_choice("start", start, STARTS)
         self.model = model
         self.vocabulary_size = vocabulary_size
         self.batch_tokens = batch_tokens

@@ -253,7 +253,7 @@ def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
 @pytest.mark.parametrize(
     ("convention", "message"),
     [
-        ({"scoring": "whole"}, "'whole' is unknown"),
+        ({"scoring": "whole"}, "scoring is 'whole'; expected whole_mean or "),
         ({"ties": 0}, "no key ties"),
         ({"tie": 1}, "tie is 1; expected 0.5 or 0"),
     ],

@@ -236,7 +236,7 @@ def test_bad_scorers_are_refused():
     tagged = make_scorer(tiny_model(tags=1), language_tags={"en": 31})
     with pytest.raises(ValueError, match="pair 0: the ending has no units"):
         tagged.score([([31, 1], [31])])
-    with pytest.raises(ValueError, match="start is 'unit'; expected one of"):
+    with pytest.raises(ValueError, match="start is 'unit'; expected bound"):
         make_scorer(model, start="unit")
     first = make_scorer(model, start="first_unit")
     with pytest.raises(ValueError, match="pair 1: the ending's only unit"):

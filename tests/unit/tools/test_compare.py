@@ -130,7 +130,7 @@ def test_bad_input_is_named_and_writes_nothing(runs, tmp_path):
     for arguments, message in (
         ([runs[0], f"b={other}"], "units: expected 'store', found 'another"),
         ([f"b={tmp_path / 'none'}"], "results.json does not exist"),
-        ([*runs, "--baseline", "x"], "baseline 'x' is no run"),
+        ([*runs, "--baseline", "x"], "baseline is 'x'; expected en_fr or a|b"),
     ):
         done = compare(*arguments, "--output", output)
         assert done.returncode == 1
