@@ -162,7 +162,9 @@ class StoreWriter:
             number of rows is another.
         """
         if (self.folder / STORE_JSON).is_file():
-            return verify(self.folder)
+            info = verify(self.folder)
+            self._forget_sums()  # A kill may have come between.
+            return info
         if missing := self.missing():
             raise ValueError(
                 f"{self.folder}: {len(missing)} of {len(self.names)} shards "
@@ -185,9 +187,12 @@ class StoreWriter:
         }
         info["identity"] = identity_of(info)
         write_json(self.folder / STORE_JSON, info)
-        for name in self.names:
-            self._sum(name).unlink()
+        self._forget_sums()
         return info
+
+    def _forget_sums(self):
+        for name in self.names:
+            self._sum(name).unlink(missing_ok=True)
 
 
 def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:

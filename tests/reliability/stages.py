@@ -139,7 +139,7 @@ def speak(inputs, output):
             SPEAKERS,
             ["en", "fr"],
             seed=0,
-            trim=Trim(),
+            trim=Trim(-40.0, 0.05),
             num_workers=1,
             max_left_out=0.3,
             stories_per_shard=2,
@@ -238,39 +238,39 @@ def align(inputs, output):
 # How often each is killed; from 100 bytes on, the room on the disk grows by
 # what factor; what is imported before the forks, so that it is paid for once.
 STAGES = {
-    "toy": (toy, 9, 2, ()),
-    "fit": (fit, 4, 3, ("units_example", "speechbrain_slm.units.fitting")),
-    "encode": (encode, 6, 1.5, ("units_example",)),
+    "toy": (toy, 8, 2, ()),
+    "fit": (fit, 3, 6, ("units_example", "speechbrain_slm.units.fitting")),
+    "encode": (encode, 4, 3, ("units_example",)),
     "translate": (
         translate,
-        6,
-        1.7,
+        4,
+        3,
         ("speechbrain_slm.stories.translation.tables",),
     ),
-    "speak": (speak, 3, 4, ("speechbrain_slm.speech.synthesis",)),
+    "speak": (speak, 2, 8, ("speechbrain_slm.speech.synthesis",)),
     "take_over": (
         take_over,
-        4,
-        1.7,
+        3,
+        3,
         ("units_example", "speechbrain_slm.speech.imported.spoken"),
     ),
     "embed": (
         embed,
-        4,
-        1.7,
+        3,
+        3,
         ("units_example", "speechbrain_slm.speech.voices.check"),
     ),
     "score": (
         score,
-        5,
         3,
+        6,
         ("cloze_example", "speechbrain_slm.evaluation.cloze.evaluate"),
     ),
     # An array of states alone has 60,000 bytes.
     "align": (
         align,
-        4,
-        4,
+        2,
+        8,
         ("cloze_example", "speechbrain_slm.evaluation.alignment.evaluate"),
     ),
 }
@@ -327,7 +327,7 @@ def results(folder):
         and not set(path.relative_to(folder).parts) & {*FOR_RESUMING, ".run"}
         and path.name not in (".lock", "plan.json")
         # A recipe's own folder is cleaned by whoever locks it.
-        and not path.name.startswith(".tmp-")
+        and not any(".tmp-" in part for part in path.parts)
     }
 
 

@@ -33,15 +33,16 @@ def test_killed_full_and_twice_at_once(tmp_path, stage):
     told = json.loads(done.stdout)
     whole = told["whole"]
     assert whole
-    assert len(told["killed"]) >= 3
+    assert len(told["killed"]) >= 2
     for torn, error, found in told["killed"]:
         assert (torn, error) == ([], None)
         assert found == whole
     errors, found = told["full"]
     assert errors
     for error in errors:
-        assert "it goes on from here" in error or "too large" in error
-        assert str(tmp_path) in error
+        # Of what cannot be written there, or of what is sorted elsewhere.
+        here = "too large" in error and str(tmp_path) in error
+        assert here or "set TMPDIR" in error
     assert found == whole
     errors, last, found = told["two"]
     for error in filter(None, errors):

@@ -19,6 +19,7 @@ from speechbrain_slm.utils.distributed import rank
 from speechbrain_slm.utils.jobs import deal
 from speechbrain_slm.utils.ledger import (
     LEDGER,
+    TOO_FEW,
     Reasons,
     check_share,
     open_ledger,
@@ -99,13 +100,21 @@ def assemble(
             table = pa.Table.from_pylist(kept, _WRITTEN)
             if kept:
                 check_matched(f"{folder}, bucket {bucket}", table, languages)
-            # Rows that nobody asked for are neither kept nor lost.
-            lost = sum(
-                "language" in entry
-                and not entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
+            # Rows that nobody asked for are neither kept nor lost. Good ones
+            # that go with their story are not lost, either: where stories have
+            # two sentences, each bad one would count twice.
+            wanted = [
+                entry["reason"] != TOO_FEW
                 for entry in ledger
-            )
-            facts = {"ledger": ledger, "lost": lost, "total": lost + len(kept)}
+                if "language" in entry
+                and not entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
+            ]
+            facts = {
+                "ledger": ledger,
+                "lost": sum(wanted),
+                "total": len(wanted) + len(kept),
+                "kept": len(kept),
+            }
             write_piece(paths[bucket], table, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -163,9 +172,9 @@ def publish(
         If too little is.
     """
     ledger = output_folder / LEDGER
-    lost, total, reasons = _write_ledger(ledger, buckets)
+    counts, reasons = _write_ledger(ledger, buckets)
     for split in buckets:
-        if lost[split] == total[split]:
+        if not counts[split]["kept"]:
             raise ValueError(
                 f"No sentence of {split} is left in all of "
                 f"{', '.join(languages)}: {reasons[split]}. {ledger} names "
@@ -175,8 +184,8 @@ def publish(
     for split in buckets:
         check_share(
             f"rows of {split}",
-            lost[split],
-            total[split],
+            counts[split]["lost"],
+            counts[split]["total"],
             max_left_out,
             reasons[split],
             ledger,
@@ -194,14 +203,14 @@ def publish(
 
 def _write_ledger(
     path: Path, buckets: dict[str, list[Path]]
-) -> tuple[Counter[str], Counter[str], dict[str, Reasons]]:
-    lost, total = Counter[str](), Counter[str]()
+) -> tuple[dict[str, Counter[str]], dict[str, Reasons]]:
+    counts: dict[str, Counter[str]] = {split: Counter() for split in buckets}
     with open_ledger(path) as ledger:
         for split, paths in buckets.items():
             for bucket in paths:
                 facts = read_piece(bucket, []).facts
                 for entry in facts["ledger"]:
                     ledger.write(split=split, **entry)
-                lost[split] += facts["lost"]
-                total[split] += facts["total"]
-    return lost, total, ledger.reasons
+                for name in ("lost", "total", "kept"):
+                    counts[split][name] += facts[name]
+    return counts, ledger.reasons
