@@ -77,6 +77,24 @@ def kill(process):
     process.communicate()
 
 
+def die_at_call(target, *names):
+    """Let this process kill itself at the n-th call of functions of ``os``."""
+    count = 0
+
+    def counted(original):
+        def call(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == target:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+
+        return call
+
+    for name in names:
+        setattr(os, name, counted(getattr(os, name)))
+
+
 def wait_until(condition, process, timeout=120):
     """Wait for a condition that a running process brings about."""
     limit = time.time() + timeout

@@ -178,33 +178,17 @@ def test_a_pure_function_of_its_arguments(folder, tmp_path):
             assert sha256_file(tmp_path / "other" / name) != digest
 
 
-# Ends itself at the k-th call of a function that touches the disk.
 KILLED = """
-import os, signal, sys
-sys.path[:0] = sys.argv[1:3]
+import os, sys
+sys.path[:0] = sys.argv[1:4]
+from processes import die_at_call
 from test_prepare import prepare
 
-folders = sys.argv[3:]
-calls = ["fsync", "replace", "unlink"]
-
-def run(folder, target):
-    count = 0
-    def counted(original):
-        def call(*arguments, **options):
-            nonlocal count
-            count += 1
-            if count == target:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return original(*arguments, **options)
-        return call
-    for name in calls:
-        setattr(os, name, counted(getattr(os, name)))
-    prepare(folder, seed=6, num_cloze=30)
-
-for target, folder in enumerate(folders, start=1):
+for target, folder in enumerate(sys.argv[4:], start=1):
     child = os.fork()
     if child == 0:
-        run(folder, target)
+        die_at_call(target, "fsync", "replace", "unlink")
+        prepare(folder, seed=6, num_cloze=30)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -227,7 +211,7 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
         shutil.copytree(folder, run)
         for name in MANIFESTS:
             write_table(run / name, SPOKEN)
-    paths = [Path(__file__).parent, ROOT, *runs]
+    paths = [Path(__file__).parent, ROOT / "tests", ROOT, *runs]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, *map(str, paths)],
         capture_output=True,
@@ -248,29 +232,32 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
     assert not [name for name in MANIFESTS if (runs[-1] / name).exists()]
 
 
-def test_manifests_of_the_same_stories_stay(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
+@pytest.fixture
+def spoken(folder, tmp_path):
+    """Copy what was prepared, with a manifest of each split."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
     for name in MANIFESTS:
-        write_table(tmp_path / "copy" / name, SPOKEN)
-    prepare(tmp_path / "copy")
-    assert all((tmp_path / "copy" / name).exists() for name in MANIFESTS)
-    prepare(tmp_path / "copy", num_train=50)
-    left = [name for name in MANIFESTS if (tmp_path / "copy" / name).exists()]
-    assert left == ["valid.parquet", "cloze.parquet"]
+        write_table(copy / name, SPOKEN)
+    return copy
+
+
+def test_manifests_of_the_same_stories_stay(spoken):
+    for count, left in ((60, [*MANIFESTS]), (50, [*MANIFESTS][1:])):
+        prepare(spoken, num_train=count)
+        assert [n for n in MANIFESTS if (spoken / n).exists()] == left
 
 
 @pytest.mark.parametrize("damage", [None, b"torn"])
-def test_text_that_is_gone_or_damaged_is_made_again(folder, tmp_path, damage):
-    shutil.copytree(folder, tmp_path / "copy")
-    text = tmp_path / "copy" / "text" / "train.parquet"
+def test_text_that_is_gone_or_damaged_is_made_again(spoken, damage):
+    text = spoken / "text" / "train.parquet"
     content = text.read_bytes()
     text.unlink()
     if damage is not None:
         text.write_bytes(damage)
-    write_table(tmp_path / "copy" / "train.parquet", SPOKEN)
-    prepare(tmp_path / "copy")
+    prepare(spoken)
     assert text.read_bytes() == content
-    assert not (tmp_path / "copy" / "train.parquet").exists()
+    assert not (spoken / "train.parquet").exists()
 
 
 @pytest.mark.parametrize(
