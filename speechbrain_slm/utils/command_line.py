@@ -107,7 +107,7 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     speechbrain_slm.utils.yaml_tree.ConfigurationError: command line: nothing
     reads 'sed'. Did you mean 'seed'? Known: ...
     """
-    yaml_file, arguments = _yaml_file(arguments)
+    yaml_file, arguments = find_yaml(arguments)
     tree = read_tree(yaml_file)
     options = options_of(tree)
     # HyperPyYAML's own keys, such as __set_seed, are not for users.
@@ -136,8 +136,12 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     return yaml_file, run_options, overrides
 
 
-def _yaml_file(arguments):
-    """Find the file, under its new name where it has one; return the rest."""
+def find_yaml(arguments: list[str]) -> tuple[str, list[str]]:
+    """Find the YAML file; return it and what else is on the command line.
+
+    Version 0.1 had a file a run, ``<size>_<run>.yaml``; it leads to
+    ``<size>.yaml`` with ``--run <run>``.
+    """
     if not arguments or arguments[0].startswith("-"):
         raise ConfigurationError(
             "The first argument must be a YAML file: "
@@ -146,7 +150,6 @@ def _yaml_file(arguments):
     yaml_file, rest = str(Path(arguments[0]).expanduser()), arguments[1:]
     if Path(yaml_file).is_file():
         return yaml_file, rest
-    # Version 0.1 had a file a run, <size>_<run>.yaml.
     parts = Path(yaml_file).stem.split("_")
     for number in range(1, len(parts)):
         size = Path(yaml_file).with_name(f"{'_'.join(parts[:number])}.yaml")

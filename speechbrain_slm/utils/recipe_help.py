@@ -9,6 +9,7 @@ from pathlib import Path
 from speechbrain_slm.utils.command_line import (
     HELP,
     UNSUPPORTED,
+    find_yaml,
     options_of,
 )
 from speechbrain_slm.utils.yaml_tree import INCLUDE, find_fragment, read_tree
@@ -22,15 +23,15 @@ def recipe_help(arguments: list[str]) -> str:
 
     Arguments
     ---------
-    arguments : May begin with the YAML file; else the script's smallest stands
-        for all of them.
+    arguments
+        May begin with the YAML file; else the script's smallest stands for all.
     """
     script = Path(sys.argv[0])
     there = sorted((script.parent / "hparams").glob("*.yaml"))
     # The one that runs without a download comes first.
     there.sort(key=lambda path: path.stem != "mini")
-    given = [Path(text) for text in arguments[:1] if not text.startswith("-")]
-    shown = (given or there)[:1]
+    given = not arguments[0].startswith("-")
+    shown = [Path(find_yaml(arguments)[0])] if given else there[:1]
     lines = [
         (sys.modules["__main__"].__doc__ or script.name).strip(),
         "",
@@ -38,7 +39,10 @@ def recipe_help(arguments: list[str]) -> str:
         "       a group of keys: --key '{inner: value}'",
     ]
     if there and not given:
-        lines += ["", "YAML files:", *(f"  {path}" for path in there)]
+        lines += ["", "YAML files:"]
+        for path in there:
+            first = path.read_text(encoding="utf-8").partition("\n")[0]
+            lines += [f"  {path}", f"      {first.lstrip('# ')}"]
     for path in shown:
         lines += ["", f"Keys of {path}, and what they are set to:", ""]
         lines += _keys(path)
@@ -60,21 +64,26 @@ def _entry(head: str, text: str | None) -> list[str]:
 def _keys(path: Path) -> Iterator[str]:
     """Rewrite a YAML file: its keys as options, its comments as they stand."""
     text = path.read_text(encoding="utf-8")
-    for block in re.split(r"\n(?=\S|\n)", text):
+    # A key with what is indented below it, a comment, or an empty line.
+    for block in re.split(r"\n(?=\S|\n|$)", text):
         line, *below = block.split("\n")
         key = _KEY.match(line)
-        if key is None or key[1].startswith("__"):
-            yield from () if key else ["  " + block if block else ""]
+        if key is None:
+            yield f"  {line}"
+        elif not key[1].startswith("__"):
+            yield from _entry(f"  --{key[1]} {key[2]}", key[3])
+            yield from (f"  {line}" for line in below)
+            if key[2].startswith(INCLUDE):
+                fragment = find_fragment(path, key[2].split()[0])
+                yield from _others(fragment, "\n".join(below))
+
+
+def _others(fragment: Path, above: str) -> Iterator[str]:
+    """List the keys of a fragment, but those that the recipe's file sets."""
+    for line in fragment.read_text(encoding="utf-8").splitlines():
+        key = _KEY.match(line)
+        # Objects are made of the keys: they are not for users.
+        if key is None or key[2].startswith(("!new:", "!apply:", "!name:")):
             continue
-        yield from _entry(f"  --{key[1]} {key[2]}", key[3])
-        yield from ("  " + line for line in below)
-        if key[2].startswith(INCLUDE):
-            tag = key[2].split()[0]
-            fragment = find_fragment(path, tag).read_text(encoding="utf-8")
-            for key in map(_KEY.match, fragment.splitlines()):
-                # Objects are made of keys; what the recipe sets stands above.
-                made = ("!new:", "!apply:", "!name:")
-                if not key or key[2].startswith(made):
-                    continue
-                if not any(f" {key[1]}:" in line for line in below):
-                    yield from _entry(f"      {key[1]}: {key[2]}", key[3])
+        if f" {key[1]}:" not in above:
+            yield from _entry(f"      {key[1]}: {key[2]}", key[3])

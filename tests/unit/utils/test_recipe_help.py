@@ -31,6 +31,10 @@ def answer(script, *arguments):
     return done.stdout
 
 
+def first_comment(path):
+    return path.read_text("utf-8").splitlines()[0].lstrip("# ")
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parts[-3:-1])
 def test_help_says_what_a_recipe_does_and_its_keys(script):
     text = answer(script, "--help")
@@ -38,7 +42,7 @@ def test_help_says_what_a_recipe_does_and_its_keys(script):
     assert text.startswith(first)
     files = sorted((script.parent / "hparams").glob("*.yaml"))
     for path in files:
-        assert f"\n  {path}\n" in text
+        assert f"\n  {path}\n      {first_comment(path)}" in text
         told = answer(script, str(path), "-h")
         for key in read_tree(path):
             shown = f"\n  --{key} " in told or f"\n  --{key}\n" in told
@@ -59,6 +63,15 @@ def test_help_has_the_comments_of_the_keys():
         assert f"\n  {line}" in text
     # A recipe without a Brain has no training.
     assert "--max_grad_norm" not in text
+
+
+def test_help_of_a_file_that_is_called_otherwise_or_is_not_there():
+    script = ROOT / "recipes/TinyStories/LM/train.py"
+    old = script.parent / "hparams/1B_en.yaml"
+    assert f"{script.parent}/hparams/1B.yaml, and" in answer(
+        script, str(old), "--help"
+    )
+    assert "there is no such YAML file" in answer(script, "none.yaml", "-h")
 
 
 def test_a_typo_and_a_bad_value_are_answered_as_soon():
