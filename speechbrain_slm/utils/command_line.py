@@ -167,7 +167,9 @@ def find_yaml(arguments: list[str]) -> tuple[str, list[str]]:
 def _grouped(tokens):
     groups = []
     for token in tokens:
+        # One dash begins a value: --max_grad_norm -1.
         if token.startswith("--"):
+            # At the first =, so that --output_folder=a=b is the folder a=b.
             name, equals, value = token[2:].partition("=")
             groups.append((name, [value] if equals else []))
         elif groups:
@@ -200,7 +202,7 @@ def _run_option(name, values):
         return values
     field = _FIELDS[name]
     if field.default is False and not values:
-        return True
+        return True  # a switch: --debug
     choices = typing.get_args(field.type)
     # Optional[int] is int: what has no default cannot be set to it either.
     expected = choices[0] if choices else field.type

@@ -55,6 +55,7 @@ def _resolved(yaml_file, overrides):
     """Return the resolved tree, and its text."""
     tree = resolve(yaml_file, overrides)
     check_ranges(tree, yaml_file)
+    # HyperPyYAML loads text alone; and this is what hyperparams.yaml holds.
     text = io.StringIO()
     ruamel.yaml.YAML().dump(tree, text)
     return tree, text.getvalue()
@@ -100,6 +101,7 @@ def load_recipe(
         For a folder that another run is writing.
     """
     begin_process()
+    # Before anything is checked: who asks may not know what to give.
     if {"-h", "--help"} & set(arguments):
         print(recipe_help(arguments))
         sys.exit()
@@ -108,6 +110,7 @@ def load_recipe(
         raise ConfigurationError(f"run this without torchrun; {alone}")
     yaml_file, run_options, overrides = parse_arguments(arguments)
     set_debug(bool(run_options.get("debug")))
+    # One that is a key of the file, too, stands in hyperparams.yaml as it is.
     tree = read_tree(yaml_file)
     both = {key: run_options[key] for key in run_options if key in tree}
     tree, text = _resolved(yaml_file, {**overrides, **both})

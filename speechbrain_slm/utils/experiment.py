@@ -55,6 +55,7 @@ def begin_experiment(
     )
     logger.info("Experiment folder: %s", folder)
     origin = f"# Resolved from {os.path.abspath(yaml_file)}\n"
+    # A recipe that trains nothing is allowed when it has ended well.
     if not _pending:
         atexit.register(_end_experiment)
     _pending.append((folder, origin + resolved))

@@ -117,7 +117,8 @@ def load_whole(
     except (OSError, ImportError):
         raise
     except Exception as error:
-        # A configuration of impossible values fails anywhere in transformers.
+        # A configuration of impossible values fails anywhere in transformers:
+        # KeyError, ZeroDivisionError, RuntimeError of torch, ...
         raise ValueError(
             f"{source}: transformers cannot make a model of it "
             f"({type(error).__name__}: {said_by(error)}). Its config.json is "
@@ -236,6 +237,8 @@ def _is_part(tag):
     name = _TAG.fullmatch(tag)
     if not name or not name[1].startswith(_PARTS):
         return False
+    # speechbrain.nnet.linear.logging.FileHandler begins as a layer does; where
+    # it is defined tells.
     part = pydoc.locate(name[1])
     home = f"{getattr(part, '__module__', '')}."
     return home.startswith(_PARTS) and not home.startswith(_LOADERS)

@@ -123,7 +123,8 @@ def _sentence(error):
     if not isinstance(error, _EXPECTED) or not text:
         text = f"{type(error).__name__}: {text}".rstrip(": ")
     missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-    # An absolute path needs no explanation.
+    # The paths of YAML files are relative, and a run is started from anywhere;
+    # an absolute path needs no explanation.
     if missing and not re.search(r"(^|[\s'\"(=:])/", text):
         text += f" (relative to {Path.cwd()})"
     return text

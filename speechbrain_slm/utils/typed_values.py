@@ -90,10 +90,12 @@ class Place:
 
 def _followed(node, root, depth=0):
     """Follow a reference to what it stands for, or to the like of it."""
+    # In circles? Then ``resolve`` will say so.
     if tag_of(node) not in ("!ref", "!copy") or depth > 9:
         return node
     whole = _REFERENCE.fullmatch(node.value)
     if not whole:
+        # <steps> * 2 is a number, results/<run> a text.
         product = _ARITHMETIC.fullmatch(_REFERENCE.sub("1", node.value))
         return 1 if product else ""
     found = root
@@ -133,7 +135,7 @@ def typed_value(text: str, place: Place) -> object:
         value = _converted(node, place)
     except ruamel.yaml.error.YAMLError as error:
         if text_stands:
-            return text
+            return text  # such as "[draft] 2"
         raise ConfigurationError(f"not valid YAML: {error}") from None
     if isinstance(value, dict | list):
         _check_group(place, value)
@@ -174,7 +176,7 @@ def _scalar(node, kind):
     if not isinstance(text, str):
         raise ruamel.yaml.error.YAMLError("a key that is no text")
     if node.style is not None:
-        return text
+        return text  # in quotes
     if kind == TEXT:
         return None if text in ("null", "") else text
     plain = _PLAIN_NUMBER.fullmatch(text) or text.lower() in _PLAIN_WORDS

@@ -138,6 +138,7 @@ def _resolve_file(path, overrides):
 
 
 def _resolve(name, node, root, path):
+    # What is given to a fragment refers to keys of this file: it comes first.
     for key, child in children(node):
         label = f"{name}[{key}]" if name else str(key)
         node[key] = _resolve(label, child, root, path)
@@ -157,6 +158,7 @@ def _resolve(name, node, root, path):
                 "that the command line can override its keys"
             )
         return _resolve_file(fragment, dict(node))
+    # 2026-01-15 as the name of a run.
     if isinstance(node, datetime.date):
         raise ConfigurationError(
             f"{path}: {name} is the date {node}; put a text in quotes"
