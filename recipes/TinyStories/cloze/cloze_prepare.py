@@ -25,6 +25,7 @@ All write ``speech.parquet`` and ``items.parquet``: the units recipe turns
 the first into a store, which the cloze recipe scores by the second.
 """
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -39,19 +40,8 @@ from speechbrain_slm.utils.ranges import RANGES, check_value
 from speechbrain_slm.utils.running import run_script, script_parser
 
 
-def parse(arguments):
-    """Read the command line.
-
-    Arguments
-    ---------
-    arguments : list of str
-        ``sys.argv[1:]``.
-
-    Returns
-    -------
-    argparse.Namespace
-        The options.
-    """
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
     parser = script_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     read = commands.add_parser("read", allow_abbrev=False)
@@ -102,14 +92,8 @@ def _folders(values, parser):
     return folders
 
 
-def main(arguments):
-    """Write a manifest and a table of items.
-
-    Arguments
-    ---------
-    arguments : list of str
-        ``sys.argv[1:]``.
-    """
+def main(arguments: list[str]) -> None:
+    """Write a manifest and a table of items."""
     options = parse(arguments)
     for name in ("seed", "max_left_out", "max_seconds"):
         if (value := getattr(options, name, None)) is not None:
