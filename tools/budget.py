@@ -13,6 +13,7 @@ passes over the stores.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from speechbrain_slm.dataio.plan import TokenPlan
@@ -29,19 +30,11 @@ KEYS += ("packing", "language_tags")
 SIZES = ("mini", "360M", "1B")
 
 
-def read_runs(path):
-    """Read what a YAML file of the LM recipe says about its data.
+def read_runs(path: str | Path) -> Iterator[dict]:
+    """Yield the values of ``KEYS`` for each run of a YAML file.
 
-    Yields
-    ------
-    dict
-        Of each run: the values of ``KEYS``, references resolved. None of the
-        file's objects is made.
-
-    Raises
-    ------
-    ValueError
-        If it is not the file of an LM recipe.
+    References are resolved, and no object is made. ValueError if it is not the
+    file of an LM recipe.
     """
     tree = resolve(path)
     check_ranges(tree, path)
@@ -58,8 +51,19 @@ def read_runs(path):
         yield {key: tree[key] for key in KEYS} | {"run": run, "stages": stages}
 
 
-def nominal_budget(path, settings):
-    """Compute the budget of a run from its YAML file alone."""
+def nominal_budget(path: str | Path, settings: dict) -> dict:
+    """Compute the budget of a run from its YAML file alone.
+
+    Arguments
+    ---------
+    path : Names the size, and what is wrong.
+    settings : A run of the file, of ``read_runs``.
+
+    Returns
+    -------
+    ``run``, ``size``, ``stages`` (their steps and mixtures), ``steps``,
+    ``tokens`` and ``languages`` (tokens of each).
+    """
     sources, row_length = settings["sources"], settings["row_length"]
     try:
         check_sources(sources, settings["language_tags"])
@@ -86,8 +90,14 @@ def nominal_budget(path, settings):
     }
 
 
-def exact_counts(settings, units_folder):
-    """Count what a run trains on, from the units themselves."""
+def exact_counts(settings: dict, units_folder: str | Path) -> dict:
+    """Count what a run trains on, from the units themselves.
+
+    Returns
+    -------
+    ``counts`` (tokens of each language and kind, see ``TokenPlan.count``) and
+    ``passes`` (units of a language by those that its stores hold).
+    """
     # No other source's units need be there.
     names = check_stages(settings["stages"], settings["sources"])
     used = {name: settings["sources"][name] for name in names}
@@ -108,8 +118,8 @@ def exact_counts(settings, units_folder):
     return {"counts": counts, "passes": passes}
 
 
-def quantity(tokens):
-    """Write a number of tokens in billions or millions."""
+def quantity(tokens: int) -> str:
+    """Write a number of tokens as ``46.08 B``, ``0.82 M``, or ``-`` for none."""
     if not tokens:
         return "-"
     if tokens >= 1e9:
@@ -117,7 +127,7 @@ def quantity(tokens):
     return f"{tokens / 1e6:.2f} M"
 
 
-def describe(stage):
+def describe(stage: dict) -> str:
     """Write a stage in words: ``30,000 en + fr (1:1)``."""
     weights = {name: w for name, w in stage["mixture"].items() if w > 0}
     text = f"{stage['steps']:,} {' + '.join(weights)}"
@@ -126,8 +136,8 @@ def describe(stage):
     return text
 
 
-def markdown(records):
-    """Lay out the budgets as a Markdown table."""
+def markdown(records: list[dict]) -> str:
+    """Lay out budgets as a table, with exact counts in all or in none."""
     languages = sorted({name for r in records for name in r["languages"]})
     header = ["size", "run", "stages, in steps", "steps", "tokens", *languages]
     exact = "counts" in records[0]
@@ -152,7 +162,7 @@ def markdown(records):
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def main(arguments):
+def main(arguments: list[str]) -> None:
     """Print the budgets."""
     parser = script_parser(__doc__)
     parser.add_argument("yaml_files", nargs="*", help="default: all there are")
