@@ -119,7 +119,7 @@ def exact_counts(settings: dict, units_folder: str | Path) -> dict:
 
 
 def quantity(tokens: int) -> str:
-    """Write a number of tokens as ``46.08 B``, ``0.82 M``, or ``-`` for none."""
+    """Write a number of tokens: ``46.08 B``, ``0.82 M``, ``-`` for none."""
     if not tokens:
         return "-"
     if tokens >= 1e9:
