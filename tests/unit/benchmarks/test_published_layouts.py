@@ -1,6 +1,5 @@
 """Layouts of published benchmarks, made small, and every way to break one."""
 
-import csv
 import itertools
 import shutil
 from unicodedata import normalize
@@ -229,54 +228,32 @@ def test_audio_that_is_none_is_named(tmp_path):
 
 # sWUGGY and sBLIMP.
 
-LEXICAL = ["id", "filename", "voice", "frequency", "word", "phones"]
-LEXICAL += ["length", "correct"]
-SYNTACTIC = ["id", "filename", "voice", "type", "subtype", "transcription"]
-SYNTACTIC += ["correct"]
+# Two pairs in two voices, shuffled; the second word is unknown.
+LEXICAL = """id,filename,voice,frequency,word,phones,length,correct
+1,aa,A,,blick,B L IH K,4,0
+2,bb,A,0,tapir,T EY P ER,4,1
+1,cc,B,12,brick,B R IH K,4,1
+1,dd,A,12,brick,B R IH K,4,1
+2,ee,A,,,T EY F ER,4,0
+1,ff,B,,blick,B L IH K,4,0
+2,gg,B,,,T EY F ER,4,0
+2,hh,B,0,tapir,T EY P ER,4,1
+"""
+# The same id in two phenomena is not the same pair.
+SYNTACTIC = """id,filename,voice,type,subtype,transcription,correct
+5,s1,A,agreement,plural,"dogs eat, and run",1
+5,s2,A,binding,gender,she hurts himself,0
+5,s3,A,binding,gender,she hurts herself,1
+5,s4,A,agreement,plural,"dogs eats, and run",0
+"""
 
 
-def write_gold(folder, columns, rows):
+def gold(folder, text):
     """Write gold.csv, and a WAV file for each row."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "gold.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(rows)
-    for seed, row in enumerate(rows):
-        write_wav(folder / f"{row[1]}.wav", seed=seed)
+    names = [f"{row.split(',')[1]}.wav" for row in text.splitlines()[1:]]
+    write_files(folder, *names)
+    (folder / "gold.csv").write_text(text)
     return folder
-
-
-def lexical(folder):
-    """Two pairs in two voices, shuffled; the second word is unknown."""
-    return write_gold(
-        folder,
-        LEXICAL,
-        [
-            [1, "aa", "A", "", "blick", "B L IH K", 4, 0],
-            [2, "bb", "A", 0, "tapir", "T EY P ER", 4, 1],
-            [1, "cc", "B", 12, "brick", "B R IH K", 4, 1],
-            [1, "dd", "A", 12, "brick", "B R IH K", 4, 1],
-            [2, "ee", "A", "", "", "T EY F ER", 4, 0],
-            [1, "ff", "B", "", "blick", "B L IH K", 4, 0],
-            [2, "gg", "B", "", "", "T EY F ER", 4, 0],
-            [2, "hh", "B", 0, "tapir", "T EY P ER", 4, 1],
-        ],
-    )
-
-
-def syntactic(folder):
-    """The same id in two phenomena is not the same pair."""
-    return write_gold(
-        folder,
-        SYNTACTIC,
-        [
-            [5, "s1", "A", "agreement", "plural", "dogs eat, and run", 1],
-            [5, "s2", "A", "binding", "gender", "she hurts himself", 0],
-            [5, "s3", "A", "binding", "gender", "she hurts herself", 1],
-            [5, "s4", "A", "agreement", "plural", "dogs eats, and run", 0],
-        ],
-    )
 
 
 def sides(items):
@@ -285,7 +262,7 @@ def sides(items):
 
 
 def test_swuggy(tmp_path):
-    clips, items = read_zerospeech(lexical(tmp_path / "lexical/dev"), "sWUGGY")
+    clips, items = read_zerospeech(gold(tmp_path / "dev", LEXICAL), "sWUGGY")
     rows, items, paths = prepared(tmp_path / "out", clips, items)
     speakers = {(r["language"], r["story_id"], r["speaker"]) for r in rows}
     assert {("en", "sWUGGY.aa", "A"), ("en", "sWUGGY.cc", "B")} < speakers
@@ -296,11 +273,11 @@ def test_swuggy(tmp_path):
         ("sWUGGY.hh", "sWUGGY.gg", "2", "out-of-vocabulary"),
     }
     assert {item["prompt"] for item in items} == {""}
-    assert paths["sWUGGY.aa", "en"] == str(tmp_path / "lexical/dev/aa.wav")
+    assert paths["sWUGGY.aa", "en"] == str(tmp_path / "dev/aa.wav")
 
 
 def test_sblimp(tmp_path):
-    clips, items = read_zerospeech(syntactic(tmp_path / "dev"), "sBLIMP")
+    clips, items = read_zerospeech(gold(tmp_path, SYNTACTIC), "sBLIMP")
     _, items, _ = prepared(tmp_path / "out", clips, items)
     assert sides(items) == {
         ("sBLIMP.s1", "sBLIMP.s4", "agreement/plural/5", "agreement"),
@@ -309,10 +286,8 @@ def test_sblimp(tmp_path):
 
 
 def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
-    folder = lexical(tmp_path)
-    text = (folder / "gold.csv").read_text()
-    (folder / "gold.csv").write_text(text.replace("B,0,tapir", "B,,tapir"))
-    _, items = read_zerospeech(folder, "sWUGGY")
+    text = LEXICAL.replace("B,0,tapir", "B,,tapir")
+    _, items = read_zerospeech(gold(tmp_path, text), "sWUGGY")
     subsets = {item.right: item.subset for item in items}
     assert subsets["sWUGGY.hh"] == ""
     assert subsets["sWUGGY.bb"] == "out-of-vocabulary"
@@ -334,17 +309,16 @@ def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
     ],
 )
 def test_a_gold_table_that_is_none(tmp_path, old, new, message):
-    gold = lexical(tmp_path) / "gold.csv"
-    text = gold.read_text().replace("\r\n", "\n")
-    assert old in text
-    gold.write_text(text.replace(old, new, 1))
+    assert old in LEXICAL
+    gold(tmp_path, LEXICAL)
+    (tmp_path / "gold.csv").write_text(LEXICAL.replace(old, new, 1))
     with pytest.raises(ValueError, match=message) as caught:
         read_zerospeech(tmp_path, "sWUGGY")
     assert str(tmp_path) in str(caught.value)
 
 
 def test_zerospeech_files_that_are_not_there(tmp_path):
-    folder = lexical(tmp_path / "dev")
+    folder = gold(tmp_path / "dev", LEXICAL)
     (folder / "cc.wav").unlink()
     found = read_zerospeech(folder, "sWUGGY")
     with pytest.raises(FileNotFoundError, match=r"cc.wav does not exist"):
@@ -355,7 +329,7 @@ def test_zerospeech_files_that_are_not_there(tmp_path):
     assert "stage" not in str(caught.value)
     with pytest.raises(ValueError, match="expected one of sWUGGY, sBLIMP"):
         read_zerospeech(folder, "sSIMI")
-    (folder / "gold.csv").write_text(",".join(LEXICAL) + "\n")
+    (folder / "gold.csv").write_text(f"{LEXICAL.splitlines()[0]}\n")
     with pytest.raises(ValueError, match="has no row"):
         read_zerospeech(folder, "sWUGGY")
 
@@ -382,32 +356,21 @@ def test_files_of_one_name_are_a_pair(tmp_path, code_switched):
 
 
 def test_a_table_of_pairs(tmp_path, code_switched):
+    """What looks like a number is a name, and what is missing has a default."""
     table = code_switched / "pairs.csv"
     absolute = code_switched / "wrong/1.wav"
     table.write_text(
-        "pair,right,wrong,speaker,subset\n"
-        f"p,correct/1.wav,{absolute},lea,nouns\n"
-        "q,correct/2.wav,wrong/2.wav,,\n"
+        "pair,right,wrong,speaker,group,subset\n"
+        f"01,correct/1.wav,{absolute},1089,01,007\n"
+        "1,correct/2.wav,wrong/2.wav,,1,\n"
     )
     found = read_utterance_pairs(table, "mine", "fr", "tim")
     rows, items, paths = prepared(tmp_path / "out", *found)
-    assert paths["mine.p.wrong", "fr"] == str(absolute)
-    assert paths["mine.q.right", "fr"] == str(code_switched / "correct/2.wav")
-    assert [row["speaker"] for row in rows] == ["lea", "lea", "tim", "tim"]
-    assert [item["subset"] for item in items] == ["nouns", ""]
-
-
-def test_names_that_look_like_numbers_in_a_table_of_pairs(code_switched):
-    table = code_switched / "pairs.csv"
-    table.write_text(
-        "pair,right,wrong,speaker,group,subset\n"
-        "01,correct/1.wav,wrong/1.wav,1089,01,007\n"
-        "1,correct/2.wav,wrong/2.wav,1221,1,7\n"
-    )
-    clips, items = read_utterance_pairs(table, "mine", "fr")
-    assert [clip.speaker for clip in clips] == ["1089"] * 2 + ["1221"] * 2
-    assert [item.group for item in items] == ["01", "1"]
-    assert [item.subset for item in items] == ["007", "7"]
+    assert paths["mine.01.wrong", "fr"] == str(absolute)
+    assert paths["mine.1.right", "fr"] == str(code_switched / "correct/2.wav")
+    assert [row["speaker"] for row in rows] == ["1089"] * 2 + ["tim"] * 2
+    groups = [(item["group"], item["subset"]) for item in items]
+    assert groups == [("01", "007"), ("1", "")]
 
 
 def test_pairs_that_are_none(tmp_path, code_switched):

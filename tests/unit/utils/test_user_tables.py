@@ -18,6 +18,7 @@ ROWS = [
     {"id": "01", "n": "1", "text": "Zoë\nsaid:\t“no”"},
     {"id": "1", "n": "2", "text": ""},
 ]
+SCHEMA = pa.schema([("id", pa.string())])
 
 
 def write(path, rows=ROWS):
@@ -110,8 +111,7 @@ def test_line_ends_in_a_csv_of_any_size(tmp_path):
     count = CSV_BLOCK // len(text) + 100
     write(path, [{"id": str(n), "text": text} for n in range(count)])
     assert path.stat().st_size > CSV_BLOCK
-    schema = pa.schema([("id", pa.string())])
-    table = read_table(path, schema, ["id"])
+    table = read_table(path, SCHEMA, ["id"])
     assert table["text"].to_pylist() == [text] * count
     assert [row["text"] for row in read(path)] == [text] * count
 
@@ -123,19 +123,20 @@ def test_an_open_quotation_mark_is_told(tmp_path):
 
 
 def test_columns_of_a_typed_table_are_not_guessed(tmp_path):
-    path, schema = tmp_path / "a.csv", pa.schema([("id", pa.string())])
-    path.write_text("id,group,speaker\n01,01,1089\n1,1,\n")
-    table = read_table(path, schema, ["id"], optional=["group", "speaker"])
-    assert table["group"].to_pylist() == ["01", "1"]
-    assert table["speaker"].to_pylist() == ["1089", ""]
-    path = tmp_path / "a.parquet"
-    columns = {"id": [1, 2], "group": [0, None]}
-    pq.write_table(pa.table(columns), path)
-    table = read_table(path, schema, ["id"], optional=["group", "speaker"])
-    assert table.to_pydict() == {"id": ["1", "2"], "group": ["0", ""]}
-    pq.write_table(pa.table({"id": [1.0, 2.0]}), path)
+    csv_file, parquet = tmp_path / "a.csv", tmp_path / "a.parquet"
+    csv_file.write_text("id,group,speaker\n01,01,1089\n1,1,\n")
+    columns = {"id": [1, 2], "group": [0, None], "speaker": ["1089", ""]}
+    pq.write_table(pa.table(columns), parquet)
+    for path, ids, groups in (
+        (csv_file, ["01", "1"], ["01", "1"]),
+        (parquet, ["1", "2"], ["0", ""]),
+    ):
+        table = read_table(path, SCHEMA, ["id"], optional=["group", "speaker"])
+        expected = {"id": ids, "group": groups, "speaker": ["1089", ""]}
+        assert table.to_pydict() == expected
+    pq.write_table(pa.table({"id": [1.0, 2.0]}), parquet)
     with pytest.raises(ValueError, match="'id' should be text"):
-        read_table(path, schema, ["id"])
+        read_table(parquet, SCHEMA, ["id"])
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,7 @@ def test_what_is_no_table_is_said(tmp_path, content, message, suffix):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.csv")
-    schema = pa.schema([("id", pa.string())])
-    for call in (read, lambda path: read_table(path, schema, ["id"])):
+    for call in (read, lambda path: read_table(path, SCHEMA, ["id"])):
         with pytest.raises(ValueError, match="is a pipe"):
             call(tmp_path / "a.csv")
 
