@@ -167,6 +167,7 @@ def _check_head(file, size, expected, max_seconds):
             f"1 to {MAX_CHANNELS}, at most {MAX_RATE} Hz"
         )
     told = None if file.frames >= _UNKNOWN else file.frames
+    # A header and a manifest may lie together: both are held to max_seconds.
     count = told
     if expected is not None:
         count = expected["num_samples"]
@@ -231,6 +232,7 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         raise _other_length(count, rate, expected)
     if not count:
         raise BadAudio("it holds no sample")
+    # Of the bytes that were decoded: the file may be another by now.
     digest = hashlib.sha256(content).hexdigest()
     if expected is not None and digest != expected.get("sha256", digest):
         raise BadAudio("its SHA-256 is not the manifest's")

@@ -27,11 +27,10 @@ def check_content(
     Raises
     ------
     ValueError
-        Names the file, and the story where there is one: if Arrow finds the
-        arrays broken, a value is missing, a story has no sentence, a sentence
-        no unit, sentences do not end in rising order and with their story, a
-        unit is outside the vocabulary, a story stands twice in a language, or
-        the counts are not those of ``store.json``.
+        If Arrow finds the arrays broken, a value is missing, a story has no
+        sentence, a sentence no unit, sentences do not end in rising order and
+        with their story, a unit is outside the vocabulary, a story stands
+        twice in a language, or the counts are others.
     """
     languages = pa.array(sorted(info["counts"]), pa.string())
     for path, table in zip(paths, tables, strict=True):
@@ -113,6 +112,8 @@ def _check_lists(path, batch, size):
     ends = batch["sentence_ends"].values.to_numpy()
     for begin in range(0, len(batch), _ROWS):
         rows = slice(begin, min(begin + _ROWS, len(batch)))
+        # Ends 3 5 | 2 4 are the lengths 3 2 | 2 2: what a story's first sentence
+        # has before it is of another story.
         first = bounds[rows] - bounds[begin]
         last = first + counts[rows] - 1
         part = ends[bounds[begin] : bounds[begin] + last[-1] + 1]
@@ -148,6 +149,7 @@ def _refuse_twice(folder, tables, languages):
         pa.chunked_array([c for t in tables for c in t[name].chunks])
         for name in ("story_id", "language")
     )
+    # A number for each name, the same in all files: no string is compared twice.
     encoded = names.dictionary_encode().chunks
     story = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
     code = pc.index_in(spoken, languages).to_numpy()

@@ -94,16 +94,11 @@ def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
 
 
 def map_file(path: str | Path, *schemas: pa.Schema) -> pa.Table:
-    """Memory-map one Arrow file: zero-copy.
+    """Memory-map one Arrow file, zero-copy, or refuse it.
 
     Arguments
     ---------
     *schemas : The columns that it should have, of one of these types.
-
-    Raises
-    ------
-    ValueError
-        If it is not readable as an Arrow file of these columns.
     """
     with _undamaged(path):
         return _as_table(path, _map(path), schemas)
@@ -189,10 +184,7 @@ def read_tables(
 
     Returns
     -------
-    dict
-        The content of ``store.json``.
-    list of pyarrow.Table
-        One a file, in the order of their names.
+    The content of ``store.json``, and the table of each file, by its name.
 
     Raises
     ------
