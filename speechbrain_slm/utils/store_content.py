@@ -112,7 +112,7 @@ def _check_lists(path, batch, size):
     ends = batch["sentence_ends"].values.to_numpy()
     for begin in range(0, len(batch), _ROWS):
         rows = slice(begin, min(begin + _ROWS, len(batch)))
-        # Ends 3 5 | 2 4 are the lengths 3 2 | 2 2: what a story's first sentence
+        # Ends 3 5 | 2 4 are the lengths 3 2 | 2 2: what a first sentence
         # has before it is of another story.
         first = bounds[rows] - bounds[begin]
         last = first + counts[rows] - 1
@@ -149,7 +149,7 @@ def _refuse_twice(folder, tables, languages):
         pa.chunked_array([c for t in tables for c in t[name].chunks])
         for name in ("story_id", "language")
     )
-    # A number for each name, the same in all files: no string is compared twice.
+    # A number for each name, in all files: no string is compared twice.
     encoded = names.dictionary_encode().chunks
     story = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
     code = pc.index_in(spoken, languages).to_numpy()
