@@ -17,7 +17,7 @@ _MOVED = {
     ("corpus", "stories"): "cleaning duplicates segmentation sources "
     "table_sources text translation",
     ("corpus", "stories.grammar"): "grammar languages lexicon plots templates",
-    ("corpus", "speech"): "audio_files left_out merging planning "
+    ("corpus", "speech"): "audio_files merging planning "
     "shard_speech story_shards synthesis tts utterances",
     ("corpus", "speech.imported"): "recordings spoken",
     ("corpus", "utils"): "speakers story_tables",
@@ -51,9 +51,10 @@ MODULES = {
     "corpus.cloze.natural": "benchmarks.cloze_files",
     "corpus.cloze.readers": "benchmarks.cloze_files",
     "corpus.parts": "speech.shard_speech",
+    "corpus.left_out": "speech.shard_speech",
     "corpus.speaker_check": "speech.voices.check",
     "corpus.speaker_encoders": "speech.voices.encoders",
-    "corpus.spoken_alignment": "speech.imported.matching",
+    "corpus.spoken_alignment": "speech.imported.assembly",
     "corpus.spoken_assembly": "speech.imported.assembly",
     "corpus.spoken_rows": "speech.imported.rows",
     "corpus.spoken_sources": "speech.imported.sources",

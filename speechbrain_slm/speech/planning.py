@@ -98,6 +98,10 @@ class Planner:
             content["speaker_per"] = self.speaker_per
         return identity_of(content)
 
+    def name(self, shard: Shard) -> str:
+        """Return the identity of a shard as it stands there now."""
+        return self.identity(self.read(shard))
+
     def rows(self, table: pa.Table) -> tuple[pa.Table, list[Utterance]]:
         """Return a row a sentence and language, and what is to be spoken.
 

@@ -9,17 +9,22 @@ import logging
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.speech.left_out import leave_out
 from speechbrain_slm.speech.planning import Planner
 from speechbrain_slm.speech.processes import run_in_workers
-from speechbrain_slm.speech.story_shards import Shard
+from speechbrain_slm.speech.story_shards import Shard, groups_of
 from speechbrain_slm.speech.utterances import Fact, Utterance, speak_chunk
 from speechbrain_slm.utils.jobs import PARTS, Progress
-from speechbrain_slm.utils.ledger import TooManyLeftOut
+from speechbrain_slm.utils.ledger import (
+    ELSEWHERE,
+    TOO_FEW,
+    TooManyLeftOut,
+    goes,
+)
 from speechbrain_slm.utils.pieces import find_piece, write_piece
-from speechbrain_slm.utils.tables import MANIFEST
+from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY
 
 logger = logging.getLogger(__name__)
 SCHEMA = pa.schema([*MANIFEST, ("text", pa.string()), ("size", pa.int64())])
@@ -27,6 +32,7 @@ ROWS = "rows.parquet"
 _CHUNK = 16  # utterances
 # How many may fail in a shard if any may: a small one may have its bad luck.
 _BAD_LUCK = 100
+Sentence = tuple[str, int]  # of which story, and its number
 
 
 def part_path(output_folder: Path, shard: Shard) -> Path:
@@ -163,3 +169,83 @@ def _speak_all(
         ", ".join(f"{count} {state}" for state, count in states.items()),
     )
     return facts
+
+
+def leave_out(
+    table: pa.Table, failures: dict[str, tuple[str, str]]
+) -> tuple[pa.Table, list[dict]]:
+    """Drop the sentences that failed, in every language of their stories.
+
+    Those after one move up: sentence ``i`` says the same in all languages. A
+    story of which too little is left goes as a whole, and a cloze item goes
+    with all its parts.
+
+    Arguments
+    ---------
+    table
+        Columns ``story_id, sentence, language, speaker, audio, text``; whole
+        stories, the same sentences in each language.
+    failures : Audio file -> (reason, detail).
+
+    Returns
+    -------
+    What stays, sorted by language, story and sentence, and numbered anew; and
+    the ledger: an entry for each row that goes, with the number that it had,
+    and one for each story that goes as a whole.
+    """
+    order = ("language", "story_id", "sentence")
+    table = table.sort_by([(name, "ascending") for name in order])
+    if not failures:
+        return table, []
+    columns = (table[name].to_pylist() for name in ("story_id", "sentence"))
+    keys: list[Sentence] = list(zip(*columns, strict=True))
+    audio = table["audio"].to_pylist()
+    lost = {k for k, name in zip(keys, audio, strict=True) if name in failures}
+    whole = _whole_stories(set(keys), lost)
+    keep = np.array([key not in lost and key[0] not in whole for key in keys])
+    names = [*MANIFEST_KEY, "speaker", "text", "audio"]
+    ledger = []
+    for row in table.select(names).filter(pa.array(~keep)).to_pylist():
+        reason, detail = whole.get(row["story_id"], ""), ""
+        if row["audio"] in failures:
+            reason, detail = failures[row["audio"]]
+        elif (row["story_id"], row["sentence"]) in lost:
+            reason = ELSEWHERE
+        why = {"action": "dropped", "reason": reason, "detail": detail}
+        ledger.append({**row, **why})
+    ledger += [
+        {"story_id": story, "action": "dropped", "reason": reason}
+        for story, reason in sorted(whole.items())
+    ]
+    left, numbers = Counter[str](), {}
+    for key in sorted(set(keys) - lost):
+        numbers[key] = left[key[0]]
+        left[key[0]] += 1
+    anew = [numbers[k] for k, stays in zip(keys, keep, strict=True) if stays]
+    table, place = (
+        table.filter(pa.array(keep)),
+        table.column_names.index("sentence"),
+    )
+    return table.set_column(
+        place, "sentence", pa.array(anew, pa.int32())
+    ), ledger
+
+
+def _whole_stories(keys: set[Sentence], lost: set[Sentence]) -> dict[str, str]:
+    """Return the stories that go as a whole, each with its reason."""
+    had = Counter(story for story, _ in keys)
+    less = Counter(story for story, _ in lost)
+    whole = {
+        story: TOO_FEW
+        for story, count in less.items()
+        if goes(had[story], had[story] - count)
+    }
+    stories = list(had)
+    group_of = dict(
+        zip(stories, groups_of(pa.array(stories)).to_pylist(), strict=True)
+    )
+    items = {group_of[one] for one in less if group_of[one] != one}
+    for story, group in group_of.items():
+        if group in items:
+            whole[story] = "a part of the cloze item was left out"
+    return whole

@@ -60,16 +60,11 @@ def list_shards(
     ---------
     languages : The text columns that must be there, every row of them filled.
     speakers : Who may tell a story.
-    stories_per_shard
-        Stories in a shard; the stories of a cloze item count as one.
-    speaker_per
-        ``story``: a story of several speakers is refused. ``sentence``: it
-        is not.
+    stories_per_shard : The stories of a cloze item count as one.
+    speaker_per : ``story`` refuses one of several speakers.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
     ValueError
         If the table is not a stories table: names the file, row and column.
     """
@@ -95,14 +90,7 @@ def list_shards(
             starts += (row + found[cut]).tolist()
             count, row = count + len(found), row + len(table)
             before = [table.slice(len(table) - 1)]
-    if not starts:
-        raise ValueError(f"{path} holds no story; expected one or more")
-    stories = np.concatenate(names)
-    if twice := len(stories) - len(np.unique(stories)):
-        raise ValueError(
-            f"{path}: {twice} story_id(s) stand more than once; expected the "
-            "rows of a story together"
-        )
+    _refuse_twice(path, names)
     if speaker_per == "sentence" and "speaker" in columns and not several:
         logger.info(
             "%s: its column 'speaker' gives each story one speaker; none is "
@@ -197,6 +185,17 @@ def _check_numbers(
             f"{path}, row {first_row + wrong[0]}: sentence {sentence[place]} "
             f"of story '{whole['story_id'][place]}'; expected the rows of a "
             "story together and numbered 0, 1, 2, ... without a gap"
+        )
+
+
+def _refuse_twice(path: str | Path, names: list[np.ndarray]) -> None:
+    if not names:
+        raise ValueError(f"{path} holds no story; expected one or more")
+    stories = np.concatenate(names)
+    if twice := len(stories) - len(np.unique(stories)):
+        raise ValueError(
+            f"{path}: {twice} story_id(s) stand more than once; expected the "
+            "rows of a story together"
         )
 
 

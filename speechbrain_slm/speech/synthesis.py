@@ -120,37 +120,21 @@ def synthesize(
 ) -> dict[str, int]:
     """Speak stories and write ``<split>.parquet``, the manifests.
 
-    ``parts/`` is for resuming. Cloze items that lose a story are taken out of
-    the folder's ``items.parquet``. A ``speaker`` column of the stories, where
-    there is one, says who speaks; else it is drawn.
+    Cloze items that lose a story are taken out of ``items.parquet``. A column
+    ``speaker`` of the stories says who speaks; else it is drawn.
 
     Arguments
     ---------
     num_workers : How many processes speak, for each rank.
-    max_left_out
-        Share of the utterances that may fail, and of each split's rows that
-        may be left out for it.
+    max_left_out : Share of the utterances, and of a split's rows, that may go.
     loudness : LUFS (EBU R128) that each utterance gets; by default its own.
-    speaker_per
-        ``story``: a speaker tells a whole story. ``sentence``: each sentence
-        has a speaker of its own, the same in all languages.
-    stories_per_shard
-        Stories that are in memory at once, and that a rank or a job takes.
+    speaker_per : Who has a speaker: a ``story``, or each ``sentence`` of it.
+    stories_per_shard : Held at once, and what a rank or a job takes.
     job : Speak the share of this array job alone, and write no manifest.
 
     Returns
     -------
-    How many utterances this rank has ``spoken``, ``found`` from an
-    earlier run, found ``damaged`` and spoken again, or seen ``failed``. Shards
-    that an earlier run finished are not looked into.
-
-    Raises
-    ------
-    TooManyLeftOut
-        If more fails than ``max_left_out``. Names the first and the ledger.
-    RuntimeError
-        If a file cannot be written, or a back-end breaks down. Names the
-        text, the voice and the file; no manifest is written then.
+    How many utterances of this rank are in which state; see ``Fact``.
     """
     folder, share = Path(output_folder), Share(job, num_jobs)
     _check_numbers(max_left_out, stories_per_shard, num_workers)
@@ -163,10 +147,7 @@ def synthesize(
     stamps = [file_stamp(path) for path in stories.values()]
     shards = planner.shards(stories, stories_per_shard)
     # Dealt out before anybody looks: what a shard is takes reading it.
-    known = {
-        shard: planner.identity(planner.read(shard))
-        for shard in deal(share.of(shards))
-    }
+    known = {one: planner.name(one) for one in deal(share.of(shards))}
     counts = _speak(known, planner, folder, num_workers, max_left_out)
     if share.merges:
         if [file_stamp(path) for path in stories.values()] != stamps:
@@ -174,10 +155,8 @@ def synthesize(
             if planner.shards(stories, stories_per_shard) != shards:
                 raise changed(", ".join(map(str, stories.values())))
             known = {}
-        for shard in shards:
-            if shard not in known:
-                known[shard] = planner.identity(planner.read(shard))
-        merge_parts({one: known[one] for one in shards}, folder, max_left_out)
+        names = {one: known.get(one) or planner.name(one) for one in shards}
+        merge_parts(names, folder, max_left_out)
     return counts
 
 

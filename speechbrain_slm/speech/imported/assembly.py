@@ -1,6 +1,7 @@
 """From what was found of a spoken corpus to its manifests and its ledger."""
 
 import contextlib
+import itertools
 import logging
 import shutil
 import uuid
@@ -12,16 +13,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from speechbrain_slm.speech.imported.matching import align
 from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
 from speechbrain_slm.utils.atomic import TEMPORARY
 from speechbrain_slm.utils.distributed import rank
 from speechbrain_slm.utils.jobs import deal
 from speechbrain_slm.utils.ledger import (
+    ELSEWHERE,
     LEDGER,
     TOO_FEW,
     Reasons,
     check_share,
+    goes,
     open_ledger,
 )
 from speechbrain_slm.utils.ownership import (
@@ -60,18 +62,13 @@ def refuse_others(output_folder: Path, splits: Iterable[str]) -> None:
             )
 
 
-def bucket_paths(folder: Path, buckets: int) -> list[Path]:
-    """Name the files of a split's stories, dealt into buckets."""
-    return [folder / "buckets" / f"{n:05d}.parquet" for n in range(buckets)]
-
-
 def assemble(
     folder: Path,
     parts: dict[Path, str],
     languages: list[str],
     buckets: int,
     max_ratio: float | None = None,
-) -> None:
+) -> list[Path]:
     """Sort what was found by story, in buckets that the ranks share.
 
     Arguments
@@ -81,12 +78,11 @@ def assemble(
     buckets : Into how many the stories are dealt.
     max_ratio : See :func:`align`.
 
-    Raises
-    ------
-    ValueError
-        If a part is damaged, or not of the source as this rank read it.
+    Returns
+    -------
+    The files of all buckets, once every rank has done its own.
     """
-    paths = bucket_paths(folder, buckets)
+    paths = [folder / "buckets" / f"{n:05d}.parquet" for n in range(buckets)]
     scratch = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-rank-{rank()}"
     scratch.mkdir(parents=True, exist_ok=True)
     try:
@@ -118,6 +114,7 @@ def assemble(
             write_piece(paths[bucket], table, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return paths
 
 
 def _deal(
@@ -214,3 +211,91 @@ def _write_ledger(
                 for name in ("lost", "total", "kept"):
                     counts[split][name] += facts[name]
     return counts, ledger.reasons
+
+
+def align(
+    facts: list[dict], languages: list[str], max_ratio: float | None = None
+) -> tuple[list[dict], list[dict]]:
+    """Keep the sentences that are good in every language, numbered anew.
+
+    Arguments
+    ---------
+    facts : All rows of some stories, with the fields of ``FACTS``.
+    max_ratio
+        How many times as long as in another language a sentence may last.
+
+    Returns
+    -------
+    Rows of a manifest; and the ledger: an entry for each row that was dropped,
+    in the numbers of the source, and one for each story that goes as a whole.
+    """
+    kept: list[dict] = []
+    ledger: list[dict] = []
+    stories: dict = defaultdict(lambda: defaultdict(list))
+    for fact in facts:
+        stories[fact["story_id"]][fact["sentence"]].append(fact)
+
+    def drop(row: dict, reason: str) -> None:
+        entry = {"story_id": row["story_id"], "sentence": row["sentence"]}
+        entry |= {"language": row["language"], "place": row["source"]}
+        ledger.append({**entry, "action": "dropped", "reason": reason})
+
+    for story, sentences in sorted(stories.items()):
+        whole, had = [], 0
+        # Rows whose number cannot be read stand at None.
+        order = sorted(sentences, key=lambda n: -1 if n is None else n)
+        for rows in map(sentences.__getitem__, order):
+            reasons = _reasons(rows, languages, max_ratio)
+            # One of a language that is not wanted hurts no other.
+            ours = [row["language"] in languages for row in rows]
+            good = any(ours) and not any(itertools.compress(reasons, ours))
+            had += any(ours)
+            if good:
+                whole.append({row["language"]: row for row in rows})
+            for row, reason, own in zip(rows, reasons, ours, strict=True):
+                if not (good and own):
+                    drop(row, reason or ELSEWHERE)
+        if goes(had, len(whole)):
+            for sentence in whole:
+                for language in languages:
+                    drop(sentence[language], TOO_FEW)
+            whole = []
+        if not whole:
+            entry = {"story_id": story, "action": "dropped", "reason": TOO_FEW}
+            ledger.append(entry)
+        kept += [
+            {**sentence[language], "sentence": number}
+            for language in languages
+            for number, sentence in enumerate(whole)
+        ]
+    return kept, ledger
+
+
+def _reasons(
+    rows: list[dict], languages: list[str], max_ratio: float | None
+) -> list[str]:
+    """Say of each row of a sentence why it goes; empty if it is good."""
+    counts = Counter(row["language"] for row in rows)
+    missing = ", ".join(name for name in languages if not counts[name])
+    reasons = []
+    for row in rows:
+        reason, times = row["reason"], counts[row["language"]]
+        if not reason and times > 1:
+            reason = f"not alone: stands {times} times in '{row['language']}'"
+        elif not reason and missing:
+            reason = f"no row in {missing}"
+        reasons.append(reason)
+    wanted = [
+        (row["num_samples"] / row["sample_rate"], row["language"])
+        for row, reason in zip(rows, reasons, strict=True)
+        if not reason
+    ]
+    if max_ratio and len(wanted) == len(languages):
+        (short, one), (long, other) = min(wanted), max(wanted)
+        if long > max_ratio * short:
+            found = (
+                f"lengths differ: {long:.2f} s in {other} and {short:.2f} s in "
+                f"{one}; max_ratio is {max_ratio}"
+            )
+            reasons = [reason or found for reason in reasons]
+    return reasons

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from speechbrain_slm.speech.imported.assembly import (
     assemble,
-    bucket_paths,
     publish,
     refuse_others,
 )
@@ -64,8 +63,7 @@ def import_spoken(
 ) -> None:
     """Write ``<split>.parquet``, a manifest, for each split of a spoken corpus.
 
-    ``audio/`` gets what came as bytes; ``parts/`` may be removed when all is
-    done. The ranks of ``torchrun`` share the work.
+    The ranks of ``torchrun`` share the work.
 
     Arguments
     ---------
@@ -73,12 +71,10 @@ def import_spoken(
     columns : Which columns hold what. Folders of recordings have their own.
     languages : Those wanted. A story needs every sentence in each.
     language_names : A language's name in the source -> ours.
-    num_workers : Threads that read and decode audio.
+    num_workers : Threads that read audio.
     batch_rows : Rows held at once, audio included.
     buckets : Into how many the stories are dealt; one is held at once.
-    max_left_out
-        Share of a split's rows that may be left out, without those in
-        languages that are not wanted.
+    max_left_out : Share of a split's rows, in the wanted languages.
     max_ratio
         A sentence is left out that lasts so many times as long in one
         language as in another: recordings that do not say the same.
@@ -87,19 +83,10 @@ def import_spoken(
     Raises
     ------
     TooManyLeftOut
-        If more is left out than ``max_left_out``; the ledger is written, and
-        the manifests of an earlier run stay.
+        If more is left out; the manifests of an earlier run stay.
     """
     folder = Path(output_folder)
-    sources = _wanted(sources)
-    if is_main():
-        refuse_others(folder, sources)
-        # What killed processes left.
-        for inner in itertools.chain(
-            (folder / "audio").glob("**/"), (folder / "parts").glob("**/")
-        ):
-            remove_temporary(inner)
-    barrier()
+    sources = _begin(sources, folder)
     names = dict(language_names or {})
     reader = Reader(columns, list(languages), names, folder, max_seconds)
     parts: dict[str, dict[Path, str]] = {split: {} for split in sources}
@@ -111,20 +98,20 @@ def import_spoken(
                     source, place, reader, batch_rows, pool
                 )
     barrier()
-    for split, found in parts.items():
-        place = folder / "parts" / split
-        assemble(place, found, languages, buckets, max_ratio)
+    paths = {
+        split: assemble(
+            folder / "parts" / split, found, languages, buckets, max_ratio
+        )
+        for split, found in parts.items()
+    }
     barrier()
     if is_main():
-        paths = {
-            split: bucket_paths(folder / "parts" / split, buckets)
-            for split in sources
-        }
         publish(folder, paths, languages, max_left_out)
     barrier()
 
 
-def _wanted(sources: dict[str, list]) -> dict[str, list]:
+def _begin(sources: dict[str, list], folder: Path) -> dict[str, list]:
+    """Check what is asked for, and make the folder ready for it."""
     # So that a split of the YAML file can be switched off.
     sources = {split: here for split, here in sources.items() if here}
     if not sources:
@@ -136,6 +123,13 @@ def _wanted(sources: dict[str, list]) -> dict[str, list]:
                 f"sources: {split} is {here!r}; expected a list of sources, "
                 f"{{{split}: [...]}}"
             )
+    if is_main():
+        refuse_others(folder, sources)
+        # What killed processes left.
+        for place in (folder / "audio", folder / "parts"):
+            for inner in place.glob("**/"):
+                remove_temporary(inner)
+    barrier()
     return sources
 
 

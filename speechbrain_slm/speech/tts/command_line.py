@@ -226,14 +226,6 @@ def refuse_code(command: list[str]) -> None:
     Arguments
     ---------
     command : Its words; ``{text}`` stands for the text.
-
-    Example
-    -------
-    >>> refuse_code(["sh", "-c", 'say "$1" -o "$2"', "x", "{text}", "{out}"])
-    >>> refuse_code(["bash", "-lc", "say '{text}' -o {out}"])
-    Traceback (most recent call last):
-    ...
-    ValueError: command ['bash', '-lc', ...
     """
     for place, word in enumerate(command):
         name = PurePath(word).name

@@ -82,15 +82,6 @@ def drawing(
     ---------
     voice : Of its name, ``speaker`` alone counts.
     speaker : Which of the model's speakers, if it has several.
-
-    Example
-    -------
-    >>> drawn = []
-    >>> for pitch in (1, 1.0):
-    ...     with drawing("Hello.", Voice("en", pitch), "cpu"):
-    ...         drawn.append(torch.rand(1).item())
-    >>> drawn[0] == drawn[1]
-    True
     """
     # 1 and 1.0 are one pitch.
     manner = f"{float(voice.pitch)}\0{float(voice.speed)}"

@@ -197,15 +197,6 @@ def compare_voices(
     (mean cosine with other speakers across the same languages),
     ``nearest`` and ``nearest_cosine`` (the most similar of them),
     ``kept`` and ``reason``.
-
-    Example
-    -------
-    >>> one, other = [[1.0, 0.0]], [[0.0, 1.0]]
-    >>> found = compare_voices(
-    ...     {("a", "en"): one, ("a", "fr"): one,
-    ...      ("b", "en"): one, ("b", "fr"): other}, ["en", "fr"], 0.9)
-    >>> [(row["speaker"], row["cosine"], row["kept"]) for row in found]
-    [('b', 0.0, False), ('a', 1.0, True)]
     """
     if compare not in COMPARE or len(languages) < 2:
         raise ValueError(

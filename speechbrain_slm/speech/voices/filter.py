@@ -74,12 +74,9 @@ def leave_out_voices(
 
     Raises
     ------
-    ValueError
-        If no voice was kept, or no story of a split, or a manifest has
-        changed since it was compared; no manifest is there then, not even of
-        an earlier run.
     TooManyLeftOut
-        If more is left out than ``max_left_out``; likewise.
+        If more is left out than ``max_left_out``. No manifest is there then,
+        as after any other error, not even of an earlier run.
     """
     folder = Path(output_folder)
     tables = output_tables(manifests, folder)
@@ -97,17 +94,11 @@ def leave_out_voices(
         }
         if items is not None:
             left = _left_items(items, set().union(*gone.values()), ledger)
+    told, most = folder / LEDGER, max_left_out
     for split, path in paths.items():
         lost, total = _count(path, gone[split], reasons)
-        check_share(
-            f"rows of {split}",
-            lost,
-            total,
-            max_left_out,
-            ledger.reasons[split],
-            folder / LEDGER,
-            _ADVICE,
-        )
+        why, what = ledger.reasons[split], f"rows of {split}"
+        check_share(what, lost, total, most, why, told, _ADVICE)
     for target, (split, path) in zip(tables, paths.items(), strict=False):
         _write(path, target, gone[split])
     if items is not None:

@@ -15,7 +15,7 @@ import soundfile
 from units_example import clip
 
 from speechbrain_slm.speech.imported import spoken
-from speechbrain_slm.speech.imported.matching import align
+from speechbrain_slm.speech.imported.assembly import align
 from speechbrain_slm.speech.imported.rows import Columns, Reader
 from speechbrain_slm.speech.imported.sources import iterate_parts
 from speechbrain_slm.speech.imported.spoken import import_spoken
