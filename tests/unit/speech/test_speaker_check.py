@@ -152,12 +152,15 @@ def test_a_language_that_is_not_compared_is_not_passed_over(tmp_path):
         draw_utterances([path], 2, 3, ["en", "de"])
 
 
-def test_embeddings_are_found_by_a_second_run(tmp_path):
+def test_embeddings_are_found_and_damaged_ones_made_anew(tmp_path):
     drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
     encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
     first = embed_utterances(drawn, encoder, folder, per_file=1)
-    lost = sorted(folder.glob("*.parquet"))[0]
+    lost, damaged, *_ = sorted(folder.glob("*.parquet"))
     lost.unlink()
+    content = bytearray(damaged.read_bytes())
+    content[50] ^= 1
+    damaged.write_bytes(content)
     # What SIGKILL leaves, which no one tidies up.
     (folder / ".tmp-00001234-a.parquet").write_bytes(b"PAR1 torn")
 
@@ -169,7 +172,7 @@ def test_embeddings_are_found_by_a_second_run(tmp_path):
             return super().embed(wav)
 
     again = embed_utterances(drawn, Counting(100.0, 3500.0), folder)
-    assert Counting.calls == 1
+    assert Counting.calls == 2
     for key in first:
         np.testing.assert_array_equal(first[key], again[key])
     with pytest.raises(ValueError, match="begun with another configuration"):
@@ -232,8 +235,27 @@ def test_a_speaker_needs_every_language_and_every_pair():
         compare_voices(spoken, ["en"], 0.5)
 
 
-def voices(**reasons):
-    return [{"speaker": k, "reason": v} for k, v in reasons.items()]
+def leave_out(path, output, items=None, most=1.0, stamps=None, **reasons):
+    """Leave out the voices that have a reason; return what is left."""
+    voices = [{"speaker": k, "reason": v} for k, v in reasons.items()]
+    manifests = {"train": path}
+    leave_out_voices(manifests, items, output, voices, most, stamps)
+    kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
+    check_matched(output, kept, ["en", "fr"])
+    return kept.to_pylist()
+
+
+def reasons_of(output):
+    lines = (output / "left_out.jsonl").read_text().splitlines()
+    entries = map(json.loads, lines)
+    return {one.get("story_id"): one["reason"] for one in entries}
+
+
+def retell(path, speakers):
+    """Give a manifest's rows other speakers."""
+    table = pq.read_table(path)
+    column = pa.array([*speakers] * (len(table) // len(speakers)))
+    pq.write_table(table.set_column(3, "speaker", column), path)
 
 
 def test_whole_stories_and_their_items_go(tmp_path):
@@ -253,54 +275,33 @@ def test_whole_stories_and_their_items_go(tmp_path):
     source = tmp_path / "data" / "items.parquet"
     pq.write_table(pa.Table.from_pylist(items, schema=ITEMS), source)
     output = tmp_path / "new"
-    found = voices(a="", b="cosine 0.1 is below 0.9")
-    leave_out_voices({"train": path}, source, output, found)
-    table = pq.read_table(output / "train.parquet")
-    assert set(table["story_id"].to_pylist()) == {"story-0", "story-2"}
-    assert len(table) == 8
-    for row in table.to_pylist():
+    rows = leave_out(path, output, source, a="", b="cosine 0.1 is below 0.9")
+    assert {row["story_id"] for row in rows} == {"story-0", "story-2"}
+    assert len(rows) == 8
+    for row in rows:
         assert (output / row["audio"]).is_file()
     kept = read_table(output / "items.parquet", ITEMS, ITEMS_KEY, ("prompt",))
     assert kept["item_id"].to_pylist() == ["item-0", "item-2"]
-    ledger = (output / "left_out.jsonl").read_text().splitlines()
-    entries = [json.loads(line) for line in ledger]
-    assert [entry.get("story_id") for entry in entries] == [
-        "story-1",
-        "story-3",
-        None,
-    ]
-    assert entries[0]["reason"] == "speaker 'b': cosine 0.1 is below 0.9"
+    reasons = reasons_of(output)
+    assert list(reasons) == ["story-1", "story-3", None]
+    assert reasons["story-1"] == "speaker 'b': cosine 0.1 is below 0.9"
     # One sentence by someone else, and the story goes.
-    table = pq.read_table(path)
-    speakers = ["b", *table["speaker"].to_pylist()[1:]]
-    table = table.set_column(3, "speaker", pa.array(speakers))
-    pq.write_table(table, path)
-    leave_out_voices({"train": path}, None, output, found)
-    table = pq.read_table(output / "train.parquet")
-    assert set(table["story_id"].to_pylist()) == {"story-2"}
+    retell(path, "babbaabbaabbaabb")
+    rows = leave_out(path, output, a="", b="low")
+    assert {row["story_id"] for row in rows} == {"story-2"}
     assert not (output / "items.parquet").exists()
 
 
 def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
     """What is left is aligned, and the ledger names every bad voice."""
     path = write_stories(tmp_path / "data", "aaaa")
-    table = pq.read_table(path)
     # Two sentences a story, the same in both languages.
-    speakers = ["a", "b", "a", "a", "b", "c", "a", "b"] * 2
-    table = table.set_column(3, "speaker", pa.array(speakers))
-    pq.write_table(table, path)
+    retell(path, "abaabcab")
     output = tmp_path / "new"
-    found = voices(a="", b="too low", c="no speech in fr")
-    leave_out_voices({"train": path}, None, output, found)
-    kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
-    check_matched(output, kept, ["en", "fr"])
-    assert set(kept["story_id"].to_pylist()) == {"story-1"}
-    ledger = (output / "left_out.jsonl").read_text().splitlines()
-    reasons = {
-        entry["story_id"]: entry["reason"] for entry in map(json.loads, ledger)
-    }
+    rows = leave_out(path, output, a="", b="too low", c="no speech in fr")
+    assert {row["story_id"] for row in rows} == {"story-1"}
     low = "speaker 'b': too low"
-    assert reasons == {
+    assert reasons_of(output) == {
         "story-0": low,
         "story-2": f"{low}; speaker 'c': no speech in fr",
         "story-3": low,
@@ -310,37 +311,35 @@ def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
-    one = write_stories(tmp_path / "one", "ab")
-    path = write_stories(tmp_path / "two", "ab")
-    table = pq.read_table(path)
-    table = table.set_column(3, "speaker", pa.array(["a", "b"] * 4))
-    pq.write_table(table, path)
-    output = tmp_path / "new"
+    manifests = {
+        "valid": write_stories(tmp_path / "one", "ab"),
+        "train": write_stories(tmp_path / "two", "ab"),
+    }
+    retell(manifests["train"], "ab")
+    output, voices = tmp_path / "new", [{"speaker": "a", "reason": ""}]
+    voices.append({"speaker": "b", "reason": "low"})
     with pytest.raises(ValueError, match=r"two.*no story is left.*are: a. No"):
-        leave_out_voices(
-            {"valid": one, "train": path}, None, output, voices(a="", b="low")
-        )
+        leave_out_voices(manifests, None, output, voices)
     assert [path.name for path in output.iterdir()] == ["left_out.jsonl"]
 
 
 def test_no_voice_kept_leaves_no_manifest(tmp_path):
     path = write_stories(tmp_path / "data", "ab")
     output = tmp_path / "new"
-    leave_out_voices({"train": path}, None, output, voices(a="", b=""))
+    leave_out(path, output, a="", b="")
     with pytest.raises(ValueError, match="No voice is kept"):
-        leave_out_voices({"train": path}, None, output, voices(a="x", b="y"))
+        leave_out(path, output, a="x", b="y")
     assert not (output / "train.parquet").exists()
 
 
 def test_half_a_corpus_is_not_left_out_without_a_word(tmp_path, caplog):
     path = write_stories(tmp_path / "data", "aaab")
     output = tmp_path / "new"
-    found = voices(a="", b="cosine 0.795 is below 0.8")
-    arguments = {"train": path}, None, output, found
+    reasons = {"a": "", "b": "cosine 0.795 is below 0.8"}
     with pytest.raises(TooManyLeftOut, match=r"4 of 16 rows .*\(25\.00%\)"):
-        leave_out_voices(*arguments, max_left_out=0.2)
+        leave_out(path, output, most=0.2, **reasons)
     assert not (output / "train.parquet").exists()
-    leave_out_voices(*arguments, max_left_out=0.25)
+    leave_out(path, output, most=0.25, **reasons)
     (record,) = (one for one in caplog.records if one.levelname == "WARNING")
     assert "1 x speaker 'b' (the first: cosine 0.795" in record.message
 
@@ -349,9 +348,7 @@ def test_the_manifests_that_are_read_are_not_replaced(tmp_path):
     path = write_stories(tmp_path, "ab")
     content = path.read_bytes()
     with pytest.raises(FileExistsError, match=f"{path.name} stands where"):
-        leave_out_voices(
-            {path.stem: path}, None, tmp_path, voices(a="", b="low")
-        )
+        leave_out(path, tmp_path, a="", b="low")
     assert path.read_bytes() == content
 
 
@@ -361,9 +358,7 @@ def test_a_manifest_that_changed_since_it_was_compared(tmp_path):
     path.write_bytes(path.read_bytes())
     output = tmp_path / "new"
     with pytest.raises(ValueError, match="was changed while its voices"):
-        leave_out_voices(
-            {"train": path}, None, output, voices(a="", b="x"), stamps=stamps
-        )
+        leave_out(path, output, stamps=stamps, a="", b="x")
     assert not (output / "train.parquet").exists()
 
 
@@ -373,19 +368,6 @@ def test_audio_that_is_not_the_manifests_is_not_embedded(tmp_path):
     soundfile.write(path, np.ones(8000) / 2, 16000)
     with pytest.raises(ValueError, match="SHA-256 is not the manifest's"):
         embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
-
-
-def test_embeddings_that_were_damaged_are_made_anew(tmp_path):
-    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
-    encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
-    first = embed_utterances(drawn, encoder, folder)
-    (path,) = folder.glob("*.parquet")
-    content = bytearray(path.read_bytes())
-    content[50] ^= 1
-    path.write_bytes(content)
-    again = embed_utterances(drawn, encoder, folder)
-    for key in first:
-        np.testing.assert_array_equal(first[key], again[key])
 
 
 def test_report(tmp_path):
