@@ -5,7 +5,14 @@ import hashlib
 import numpy as np
 
 from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.utils.tables import (
+    MANIFEST,
+    MANIFEST_KEY,
+    check_matched,
+    read_table,
+)
 
+LANGUAGES = ["en", "fr"]
 RATE = 8000
 SPEAKERS = {"hum": {"en": Voice("low"), "fr": Voice("high")}}
 FAILURES = ("silence", "empty", "refused", "clipped", "too long", "too short")
@@ -63,3 +70,16 @@ class Humming:
         if failure == "too long":
             return np.tile(sound, 40)
         return sound[: RATE // 50] if failure == "too short" else sound
+
+
+def rows_of(folder):
+    """Return the rows of a manifest that is as it should be."""
+    path = folder / "train.parquet"
+    table = read_table(path, MANIFEST, MANIFEST_KEY)
+    check_matched(path, table, LANGUAGES)
+    return table.to_pylist()
+
+
+def texts_of(stories):
+    """Return all that is said in stories: name -> (English, French) pairs."""
+    return [text for pairs in stories.values() for one in pairs for text in one]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from speech_example import LANGUAGES, rows_of
 from units_example import clip
 
 from speechbrain_slm.speech.imported import spoken
@@ -22,14 +23,7 @@ from speechbrain_slm.speech.imported.spoken import import_spoken
 from speechbrain_slm.utils import jobs
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ledger import TOO_FEW, TooManyLeftOut
-from speechbrain_slm.utils.tables import (
-    MANIFEST,
-    MANIFEST_KEY,
-    check_matched,
-    read_table,
-)
 
-LANGUAGES = ["en", "fr"]
 LONG = Columns(
     story="story", sentence="nr", language="lang", speaker="who", audio="wav"
 )
@@ -74,10 +68,7 @@ def run(source, folder, columns=LONG, **options):
 
 
 def read(folder):
-    path = folder / "train.parquet"
-    table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_matched(path, table, LANGUAGES)
-    rows = table.to_pylist()
+    rows = rows_of(folder)
     for row in rows:
         found = folder / row["audio"]
         assert sha256_file(found) == row["sha256"]

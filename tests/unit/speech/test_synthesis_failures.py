@@ -10,25 +10,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from speech_example import FAILURES, RATE, REASONS, SPEAKERS, Humming, hum
+from speech_example import (
+    FAILURES,
+    LANGUAGES,
+    RATE,
+    REASONS,
+    SPEAKERS,
+    Humming,
+    hum,
+    rows_of,
+    texts_of,
+)
 
 from speechbrain_slm.speech import story_shards, synthesis
 from speechbrain_slm.speech.audio_files import check_whole, encode
+from speechbrain_slm.speech.merging import merge_parts
+from speechbrain_slm.speech.shard_speech import SCHEMA, part_path
+from speechbrain_slm.speech.story_shards import Shard
 from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.utterances import Limits, Trim
 from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import TooManyLeftOut
+from speechbrain_slm.utils.pieces import write_piece
 from speechbrain_slm.utils.tables import (
     ITEMS,
-    MANIFEST,
-    MANIFEST_KEY,
-    check_matched,
-    read_table,
     write_table,
 )
 
-LANGUAGES = ["en", "fr"]
 PARTS = ("prompt", "right", "wrong", "topic")
 
 
@@ -52,23 +61,23 @@ def write_stories(folder, stories):
     ]
     table = pa.Table.from_pylist(rows)
     write_table(folder / "text.parquet", table)
-    items = [
+    names = [name[:-7] for name in stories if name.endswith(".prompt")]
+    write_items(folder / "items.parquet", names)
+
+
+def write_items(path, names, without_prompt=""):
+    rows = [
         {
-            "item_id": name[:-7],
-            "benchmark": "sSC",
-            "prompt_language": "en",
-            "ending_language": "fr",
-            "prompt": name,
-            "right": f"{name[:-7]}.right",
-            "wrong": f"{name[:-7]}.wrong",
+            **dict.fromkeys(ITEMS.names, "en"),
+            **{part: f"{name}.{part}" for part in ("prompt", "right", "wrong")},
+            "item_id": name,
         }
-        for name in stories
-        if name.endswith(".prompt")
+        for name in names
     ]
-    write_table(
-        folder / "items.parquet", pa.Table.from_pylist(items, schema=ITEMS)
-    )
-    return folder / "text.parquet"
+    for row in rows:
+        if row["item_id"] == without_prompt:
+            row["prompt"] = ""
+    write_table(path, pa.Table.from_pylist(rows, schema=ITEMS))
 
 
 def run(folder, tts=None, **changes):
@@ -85,13 +94,6 @@ def run(folder, tts=None, **changes):
         "stories_per_shard": 20,
     }
     return synthesize(**{**options, **changes})
-
-
-def rows_of(folder):
-    path = folder / "train.parquet"
-    table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_matched(path, table, LANGUAGES)
-    return table.to_pylist()
 
 
 def ledger_of(folder):
@@ -125,9 +127,7 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path, seed):
     generator = random.Random(seed)
     stories = make_stories(generator)
     write_stories(tmp_path, stories)
-    texts = [
-        text for pairs in stories.values() for pair in pairs for text in pair
-    ]
+    texts = texts_of(stories)
     bad = generator.sample(texts, [1, 9, 30, 60][seed])
     failures = {text: generator.choice(FAILURES) for text in bad}
     counts = run(tmp_path, Humming(failures))
@@ -169,20 +169,14 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path, seed):
 def test_jobs_and_ranks_make_what_one_process_makes(tmp_path):
     stories = make_stories(random.Random(0))
     failures = {"s03 says 0.": "silence", "x2.wrong dit 0.": "clipped"}
-    contents = []
+    options = {"tts": Humming(failures), "stories_per_shard": 16}
     for name in ("one", "jobs", "ranks"):
         write_stories(tmp_path / name, stories)
-    run(tmp_path / "one", Humming(failures), stories_per_shard=16)
+    run(tmp_path / "one", **options)
     for job in (1, 0):
-        run(
-            tmp_path / "jobs",
-            Humming(failures),
-            stories_per_shard=16,
-            job=job,
-            num_jobs=2,
-        )
+        run(tmp_path / "jobs", job=job, num_jobs=2, **options)
         assert not (tmp_path / "jobs" / "train.parquet").exists()
-    counts = run(tmp_path / "jobs", Humming(failures), stories_per_shard=16)
+    counts = run(tmp_path / "jobs", **options)
     assert set(counts.values()) == {0}
     code, output = processes.run(
         processes.command(__file__, tmp_path / "ranks", ranks=2)[:-1],
@@ -190,11 +184,11 @@ def test_jobs_and_ranks_make_what_one_process_makes(tmp_path):
     )
     assert code == 0, output
     names = ("train.parquet", "left_out.jsonl", "items.parquet")
-    for name in ("one", "jobs", "ranks"):
-        contents.append(
-            [(tmp_path / name / file).read_bytes() for file in names]
-        )
-    assert contents[0] == contents[1] == contents[2]
+    one, jobs, ranks = (
+        [(tmp_path / name / file).read_bytes() for file in names]
+        for name in ("one", "jobs", "ranks")
+    )
+    assert one == jobs == ranks
 
 
 def test_another_run_is_kept_out_of_its_shards(tmp_path):
@@ -241,9 +235,7 @@ def test_text_that_is_replaced_while_it_is_spoken(tmp_path, monkeypatch):
     write_stories(tmp_path, stories)
     run(tmp_path, stories_per_shard=3)
     said = {row["text"] for row in rows_of(tmp_path)}
-    assert said == {
-        t for pairs in stories.values() for pair in pairs for t in pair
-    }
+    assert said == set(texts_of(stories))
 
 
 def test_the_manifest_is_of_the_text_that_is_there(tmp_path, monkeypatch):
@@ -311,9 +303,7 @@ def test_a_sentence_that_many_stories_share_is_much(tmp_path):
 def test_a_voice_that_is_silent_ends_the_run_and_mends(tmp_path):
     stories = make_stories(random.Random(0), 6, 2)
     write_stories(tmp_path, stories)
-    texts = [
-        text for pairs in stories.values() for pair in pairs for text in pair
-    ]
+    texts = texts_of(stories)
     silent = Humming(dict.fromkeys(texts, "silence"))
     with pytest.raises(TooManyLeftOut, match=r"max_left_out is 0\.00%"):
         run(tmp_path, silent, max_left_out=0)
@@ -426,6 +416,30 @@ def test_bad_tables(tmp_path, rows, message, monkeypatch):
     write_table(tmp_path / "text.parquet", table)
     with pytest.raises(ValueError, match=message):
         run(tmp_path)
+
+
+def merge(folder, stories):
+    """Merge a split of stories of one sentence; return the items' names."""
+    shard = Shard("cloze", 0, folder / "cloze.parquet", 0, len(stories))
+    row = dict.fromkeys(SCHEMA.names, "x")
+    row |= dict.fromkeys(("sentence", "num_samples", "sample_rate", "size"), 0)
+    table = pa.Table.from_pylist(
+        [{**row, "story_id": name} for name in stories], SCHEMA
+    )
+    facts = {"identity": "", "utterances": 1, "failed": 0, "ledger": []}
+    write_piece(part_path(folder, shard), table, facts)
+    merge_parts({shard: ""}, folder, 0.0)
+    return pq.read_table(folder / "items.parquet")["item_id"].to_pylist()
+
+
+def test_an_item_goes_whose_story_is_not_there(tmp_path):
+    """A translation may have left out a part of an item."""
+    write_items(tmp_path / "items.parquet", "abc", without_prompt="c")
+    # None of the items' stories: they are those of another run.
+    assert merge(tmp_path, ["train-1"]) == ["a", "b", "c"]
+    there = ["a.prompt", "a.right", "b.prompt", "b.right", "b.wrong"]
+    there += ["c.right", "c.wrong"]
+    assert merge(tmp_path, there) == ["b", "c"]
 
 
 if __name__ == "__main__":
