@@ -4,6 +4,7 @@ Every rank makes features of its share of the speech, in shards that a rerun
 finds again; the main one fits k-means on them.
 """
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterator
@@ -95,11 +96,12 @@ def fit_tokenizer(
         return tokenizer
     kmeans = cast(KMeansTokenizer, tokenizer)
     if manifests is not None:
-
-        def read(utterances):
-            how = (kmeans.sample_rate, num_workers, max_seconds)
-            return read_clips(utterances, *how)
-
+        read = functools.partial(
+            read_clips,
+            sample_rate=kmeans.sample_rate,
+            num_workers=num_workers,
+            max_seconds=max_seconds,
+        )
         _fit_kmeans(
             kmeans, manifests, folder, seconds, seed, read, batch_seconds
         )

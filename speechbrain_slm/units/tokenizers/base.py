@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +66,14 @@ class Tokenizer(Protocol):
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json`` and, where there is one, the codebook."""
+
+
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Refuse a setting that is none of those that there are."""
+    if value not in known:
+        raise ValueError(
+            f"{name} is {value!r}; expected one of {', '.join(known)}"
+        )
 
 
 def describe(tokenizer: Tokenizer | UnitBPE) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Codec(PretrainedModel):
 
     fitted = True
     equal_lengths = False
+    choices = ("num_codebooks", "sample_rate")
     _codebook_size: Any
     _frames_per_second: Any
 
@@ -103,19 +104,6 @@ class Codec(PretrainedModel):
     def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
         """Undo :meth:`_codes` for one utterance."""
         raise NotImplementedError
-
-    def _check_codebooks(self, there_are: int) -> None:
-        if not 1 <= self.num_codebooks <= there_are:
-            raise ValueError(
-                f"num_codebooks is {self.num_codebooks}; {self.source} has "
-                f"{there_are}"
-            )
-
-    def _choices(self) -> dict[str, Any]:
-        return {
-            "num_codebooks": self.num_codebooks,
-            "sample_rate": self.sample_rate,
-        }
 
     @property
     def identity(self) -> str:

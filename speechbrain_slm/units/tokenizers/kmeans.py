@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import save
 
 from speechbrain_slm.units.tokenizers.base import (
+    check_choice,
     check_saved,
     deduplicate,
     save_description,
@@ -99,11 +100,7 @@ class KMeansTokenizer:
             raise ValueError(
                 f"num_clusters is {num_clusters}; expected 1 or more"
             )
-        if codebooks not in CODEBOOKS:
-            raise ValueError(
-                f"codebooks is {codebooks!r}; expected one of "
-                f"{', '.join(CODEBOOKS)}"
-            )
+        check_choice("codebooks", codebooks, CODEBOOKS)
         self.num_clusters = num_clusters
         self.codebooks = codebooks
         self.deduplicated = deduplicate

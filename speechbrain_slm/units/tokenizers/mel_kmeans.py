@@ -12,6 +12,7 @@ import torch
 from speechbrain.processing.features import DCT, STFT, Filterbank
 from torch.nn.functional import pad
 
+from speechbrain_slm.units.tokenizers.base import check_choice
 from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer, one_thread
 
 HOP = 10  # ms
@@ -89,11 +90,7 @@ class MelKMeans(KMeansTokenizer):
                 raise ValueError(
                     f"{name} is {self.config[name]}; expected {least} or more"
                 )
-        if normalization not in NORMALIZATIONS:
-            raise ValueError(
-                f"normalization is {normalization!r}; expected one of "
-                f"{', '.join(NORMALIZATIONS)}"
-            )
+        check_choice("normalization", normalization, NORMALIZATIONS)
         self.sample_rate = sample_rate
         self.frame_rate = 1000 / (HOP * frames_per_unit)
         self._context = context_frames

@@ -52,7 +52,7 @@ class Mimi(Codec):
     @functools.cached_property
     def _settings(self) -> Any:
         config = load_config(self.source, ("mimi",))
-        self._check_codebooks(config.num_quantizers)
+        self._check_number("num_codebooks", config.num_quantizers)
         return config
 
     def _load(self) -> torch.nn.Module:

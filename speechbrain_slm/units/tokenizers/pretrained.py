@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from speechbrain_slm.units.tokenizers.base import check_choice
 from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer
 from speechbrain_slm.utils.hashing import tensors_identity
 from speechbrain_slm.utils.pretrained import load_whole, said_by
@@ -120,8 +121,8 @@ class PretrainedModel:
     """What tokenizers of pretrained models share: a model, and where it is.
 
     A subclass is a :class:`Tokenizer` that has ``kind`` (the ``type`` of its
-    ``config``), ``_load()``, which returns the model, and ``_choices()``, what
-    else decides its units.
+    ``config``), ``_load()``, which returns the model, and ``choices``, the
+    names of what else decides its units.
 
     Arguments
     ---------
@@ -132,23 +133,17 @@ class PretrainedModel:
     """
 
     kind: str
+    choices: tuple[str, ...]
     sample_rate: Any
     deduplicated: bool
 
     def __init__(self, source: str | Path, precision: str) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"precision is {precision!r}; expected one of "
-                f"{', '.join(PRECISIONS)}"
-            )
+        check_choice("precision", precision, PRECISIONS)
         self.source = source
         self.precision = precision
         self.device = torch.device("cpu")
 
     def _load(self) -> torch.nn.Module:
-        raise NotImplementedError
-
-    def _choices(self) -> dict[str, Any]:
         raise NotImplementedError
 
     # When it is first needed: a YAML file can be read without the model.
@@ -164,6 +159,13 @@ class PretrainedModel:
                 )
         return model.to(self.device)
 
+    def _check_number(self, name: str, there_are: int) -> None:
+        if not 1 <= getattr(self, name) <= there_are:
+            raise ValueError(
+                f"{name} is {getattr(self, name)}; {self.source} has "
+                f"{there_are}, expected 1 to {there_are}"
+            )
+
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """What was chosen, and which weights it works with."""
@@ -171,7 +173,7 @@ class PretrainedModel:
         return {
             "type": self.kind,
             "weights": tensors_identity(self._model),
-            **self._choices(),
+            **{name: getattr(self, name) for name in self.choices},
             "deduplicate": self.deduplicated,
             "precision": self.precision,
         }
@@ -197,6 +199,7 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
     """
 
     patience = 100
+    choices: tuple[str, ...] = ("layer", "num_clusters", "codebooks")
 
     def __init__(
         self,
@@ -214,17 +217,3 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
         )
         PretrainedModel.__init__(self, source, precision)
         self.layer = layer
-
-    def _check_layer(self, there_are: int) -> None:
-        if not 1 <= self.layer <= there_are:
-            raise ValueError(
-                f"layer is {self.layer}; {self.source} has layers 1 to "
-                f"{there_are}"
-            )
-
-    def _choices(self) -> dict[str, Any]:
-        return {
-            "layer": self.layer,
-            "num_clusters": self.num_clusters,
-            "codebooks": self.codebooks,
-        }

@@ -53,7 +53,7 @@ class SpeechTokenizer(Codec):
             model = speechtokenizer.SpeechTokenizer.load_from_checkpoint(
                 *map(str, paths)
             )
-        self._check_codebooks(model.n_q)
+        self._check_number("num_codebooks", model.n_q)
         return model.eval()
 
     def _from_hub(self):

@@ -66,11 +66,12 @@ class SSLKMeans(LayerKMeans):
     """
 
     kind = "ssl_kmeans"
+    choices = (*LayerKMeans.choices, "model", "normalize", "sample_rate")
 
     @functools.cached_property
     def _settings(self) -> Any:
         config = load_config(self.source, MODEL_TYPES)
-        self._check_layer(config.num_hidden_layers)
+        self._check_number("layer", config.num_hidden_layers)
         config.num_hidden_layers = self.layer
         return config
 
@@ -94,16 +95,14 @@ class SSLKMeans(LayerKMeans):
             first.layer_norm = _UnpaddedGroupNorm(first.layer_norm)
         return model
 
-    def _choices(self) -> dict[str, Any]:
-        return {
-            **super()._choices(),
-            "model": self._settings.model_type,
-            "normalize": self._normalize,
-            "sample_rate": self.sample_rate,
-        }
+    @property
+    def model(self) -> str:
+        """Which of ``MODEL_TYPES`` it is."""
+        return self._settings.model_type
 
     @property
-    def _normalize(self) -> bool:
+    def normalize(self) -> bool:
+        """Whether waveforms are scaled to mean 0 and variance 1."""
         # Where the model does not say, as its authors' code (fairseq) does:
         # with layer normalization of the convolutions, and then only.
         default = self._settings.feat_extract_norm == "layer"
@@ -168,7 +167,7 @@ class SSLKMeans(LayerKMeans):
         padded = torch.zeros_like(wavs)
         for i, count in enumerate(samples):
             wav = wavs[i, :count]
-            if self._normalize:  # over the speech, and not its padding
+            if self.normalize:  # over the speech, and not its padding
                 variance = wav.var(correction=0)
                 wav = (wav - wav.mean()) / (variance + EPSILON).sqrt()
             padded[i, :count] = wav

@@ -65,6 +65,7 @@ class WhisperKMeans(LayerKMeans):
     """
 
     kind = "whisper_kmeans"
+    choices = (*LayerKMeans.choices, "frames_per_unit", "silence")
     sample_rate = SAMPLE_RATE
 
     def __init__(
@@ -89,11 +90,11 @@ class WhisperKMeans(LayerKMeans):
     def _load(self) -> torch.nn.Module:
         if is_ctranslate2(self.source):
             encoder: Any = load_whisper_encoder(self.source)
-            self._check_layer(encoder.config.encoder_layers)
+            self._check_number("layer", encoder.config.encoder_layers)
             encoder.layers = encoder.layers[: self.layer]
         else:
             config = load_config(self.source, ("whisper",))
-            self._check_layer(config.encoder_layers)
+            self._check_number("layer", config.encoder_layers)
             # What is not asked for is not loaded.
             config.encoder_layers = self.layer
             config.decoder_layers = 0
@@ -106,13 +107,6 @@ class WhisperKMeans(LayerKMeans):
     def _spectrogram(self) -> Any:
         num_mels = self._model.config.num_mel_bins
         return WhisperFeatureExtractor(feature_size=num_mels)
-
-    def _choices(self) -> dict[str, Any]:
-        return {
-            **super()._choices(),
-            "frames_per_unit": self.frames_per_unit,
-            "silence": self.silence,
-        }
 
     @property
     def feature_size(self) -> int:
