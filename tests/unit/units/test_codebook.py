@@ -22,8 +22,17 @@ def frames(count=3000, size=20):
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_blocks_and_files_give_the_bits_of_one_array(tmp_path, scaled):
-    points = frames()
+def test_blocks_and_files_give_the_bits_of_one_array(
+    tmp_path, monkeypatch, scaled
+):
+    points, fitted_on = frames(), []
+
+    class Watching(codebook.MiniBatchKMeans):
+        def fit(self, points):
+            fitted_on.append(type(points))
+            return super().fit(points)
+
+    monkeypatch.setattr(codebook, "MiniBatchKMeans", Watching)
     whole = fit_codebook([points], 15, 0, scaled)
     blocks = np.split(points, [1, 700, 700, 2999])
     paths = [tmp_path / f"{number}.npy" for number in range(len(blocks))]
@@ -37,6 +46,8 @@ def test_blocks_and_files_give_the_bits_of_one_array(tmp_path, scaled):
         assert found.keys() == whole.keys()
         for name, array in whole.items():
             assert array.tobytes() == found[name].tobytes()
+    # Through a file: frames in memory at once are a mini-batch, not all.
+    assert fitted_on == [np.ndarray, np.ndarray, np.memmap]
     assert fit_codebook([points], 15, 1, scaled)["centroids"].tobytes() != (
         whole["centroids"].tobytes()
     )
@@ -48,21 +59,6 @@ def test_scaling_is_that_of_numpy():
     for name, expected in (("mean", points.mean), ("std", points.std)):
         expected = expected(axis=0, dtype=np.float64).astype(np.float32)
         assert (fitted[name] == expected).all()
-
-
-def test_a_fit_with_a_scratch_file_copies_no_frames(tmp_path, monkeypatch):
-    """Frames in memory at once: a mini-batch, not all of them."""
-    largest = []
-
-    class Watching(codebook.MiniBatchKMeans):
-        def fit(self, points):
-            assert isinstance(points, np.memmap)
-            largest.append(len(points))
-            return super().fit(points)
-
-    monkeypatch.setattr(codebook, "MiniBatchKMeans", Watching)
-    fit_codebook([frames()] * 4, 15, 0, True, tmp_path / "scratch")
-    assert largest == [12000]
 
 
 def test_inertia_is_logged(caplog):

@@ -1,5 +1,4 @@
 import os
-import resource
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,6 @@ from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.units.utterances import Utterances, utterance_files
-from speechbrain_slm.utils.jobs import FolderInUse, Share, claim
 
 
 @pytest.fixture
@@ -200,37 +198,6 @@ def test_units_beyond_the_vocabulary_are_refused(table, tmp_path):
 
     with pytest.raises(ValueError, match=r"flac.*unit 70000 is outside"):
         run(table, tmp_path / "out", Broken())
-
-
-def test_what_cannot_be_published_ends_the_run(table, tmp_path):
-    """No file may grow beyond 2,000 bytes: a full disk, for root as well."""
-    folder = tmp_path / "out"
-    run(table.slice(0, 10), folder)
-    before = utterance_files(folder)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        with pytest.raises(OSError, match=r"Make room.*utterances-"):
-            run(table, folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert utterance_files(folder) == before
-    assert run(table, folder).equals(run(table, tmp_path / "whole"))
-
-
-def test_second_extraction_is_refused_but_for_array_jobs(table, tmp_path):
-    folder = tmp_path / "out"
-    with claim(folder), pytest.raises(FolderInUse, match=str(folder)):
-        run(table, folder)
-    with claim(folder), pytest.raises(FolderInUse, match="another process"):
-        run(table, folder, job=0, num_jobs=2)
-    with claim(folder, Share(0, 2)):
-        with pytest.raises(FolderInUse):
-            run(table, folder)
-        with pytest.raises(FolderInUse):
-            run(table, folder, job=0, num_jobs=2)
-        run(table, folder, job=1, num_jobs=2)
-    assert len(run(table, folder)) == 30
 
 
 def test_any_bad_file_is_a_reason_and_ends_nothing(table, tmp_path):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from units_example import clip
+from tiny_models import encode_alone, fit, pad, speech
 
 from speechbrain_slm.units.tokenizers.base import DESCRIPTION
 from speechbrain_slm.units.tokenizers.kmeans import TENSORS
@@ -11,20 +11,11 @@ from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 
 
 def wavs(count=8, seconds=1.0):
-    return [
-        torch.tensor(clip(seed, seconds), dtype=torch.float32)
-        for seed in range(count)
-    ]
-
-
-def fit(tokenizer, wavs, seed=0):
-    frames = [features(tokenizer, wav).numpy() for wav in wavs]
-    tokenizer.fit({"": frames}, seed)
-    return tokenizer
+    return speech(16000, [seconds] * count)
 
 
 def features(tokenizer, wav):
-    return tokenizer.features(wav[None], torch.tensor([len(wav)]))[0]
+    return tokenizer.features(*pad([wav]))[0]
 
 
 def fitted(seed=0, **config):
@@ -38,7 +29,7 @@ def restored(folder, **config):
 
 
 def encode(tokenizer, wav):
-    return tokenizer.encode(wav[None], torch.tensor([len(wav)]))[0].tolist()
+    return encode_alone(tokenizer, [wav])[0]
 
 
 def test_fit_is_bitwise_repeatable():

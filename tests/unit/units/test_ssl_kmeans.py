@@ -29,6 +29,7 @@ def make(folder, kind="hubert", norm="group", layer=2, **options):
 @pytest.mark.parametrize(("kind", "norm"), KINDS)
 def test_features_are_those_of_the_whole_model_alone(tmp_path, kind, norm):
     tokenizer = make(tmp_path, kind, norm)
+    assert len(tokenizer._model.encoder.layers) == tokenizer.layer == 2 < 4
     whole = ENCODERS[kind][1].from_pretrained(tmp_path).eval()
     wavs = speech(RATE)
     for wav, found in zip(wavs, tokenizer.features(*pad(wavs)), strict=True):
@@ -73,12 +74,6 @@ def test_rounding_in_a_batch_decides_no_unit(tmp_path):
     tokenizer.batched = False  # as if nothing were to be done about it
     found = tokenizer.encode(*pad(wavs))[0]
     assert found.tolist() != encode_alone(tokenizer, wavs[:1])[0]
-
-
-def test_layers_above_are_not_loaded(tmp_path):
-    tokenizer = make(tmp_path, layer=3)
-    assert tokenizer.config["layer"] == 3
-    assert len(tokenizer._model.encoder.layers) == 3
 
 
 def test_rate_and_length_follow_the_strides(tmp_path):
