@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def unchanged(path: str | Path) -> Iterator[str | None]:
     """Yield a file's SHA-256 and refuse it if it changes while it is read."""
     path = as_stored(path)
+    # Hashed before and after: what was parsed lies between two looks at it.
     # Whoever reads it says what is wrong with one that is no file.
     before = sha256_file(path) if path.is_file() else None
     yield before

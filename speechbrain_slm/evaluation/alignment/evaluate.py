@@ -103,8 +103,7 @@ def evaluate_alignment(
     request = {**states, **how, "languages": summaries}
     folder = Path(output_folder)
     finished = _finished(folder / ALIGNMENT_JSON, request)
-    # Main writes it only after all have looked.
-    barrier()
+    barrier()  # main writes it only after all have looked
     if finished is not None:
         return finished if is_main() else None
     model, units = load_speech_lm(model_folder, model_identity)
@@ -164,6 +163,7 @@ def _records(pairs, shards, request):
     seed, poolings = request["seed"], request["poolings"]
     generator = np.random.default_rng(seed)
     count = min(len(group), request["max_retrieval"])
+    # Sorted, because states come in the order of the shards.
     drawn = np.sort(generator.permutation(len(group))[:count])
     chosen = group.take(pa.array(drawn))
     # Row i of each: whom source i, and whom target i, is compared with.
@@ -179,6 +179,7 @@ def _records(pairs, shards, request):
     head = group.select(["source_language", "target_language"])
     head = head.slice(0, 1).to_pylist()[0]
     head["voice"] = VOICES[not group["same_voice"][0].as_py()]
+    # Once for all: below, each file is opened poolings x layers times.
     for shard in shards:
         layers = open_part(shard, check=True).shape[1]
     for p, layer in itertools.product(range(len(poolings)), range(layers)):
@@ -187,6 +188,8 @@ def _records(pairs, shards, request):
             # Copied, and the file closed: what is mapped stays in memory.
             states = np.array(open_part(shard)[p, layer])
             sums.add(*states)
+            # Which of this shard's pairs were drawn: with 256 a shard, pair
+            # 300 of its group is number 44 of the second.
             here = drawn - (shard.start - begin)
             here = here[(here >= 0) & (here < states.shape[1])]
             kept.append(states[:2, here])

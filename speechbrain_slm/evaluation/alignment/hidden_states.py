@@ -115,6 +115,7 @@ class StatePooler:
         """
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]
+        # Of what is equal the first one runs, and is blamed.
         places: dict[bytes, int] = {}
         rows: list[np.ndarray] = []
         index, labels = [], []
@@ -175,6 +176,8 @@ class StatePooler:
         real = np.zeros((len(rows), width), np.int64)
         weights = np.zeros((len(self.poolings), len(rows), width))
         first = 2 if self.language_tags else 1  # where the units begin
+        # What is padded is read as boundaries, seen by nothing before it under
+        # the causal mask, and weighs nothing.
         for n, ids in enumerate(rows):
             tokens[n, : len(ids)] = ids
             real[n, : len(ids)] = 1

@@ -103,7 +103,7 @@ def find_matches(
     ambiguous: set[tuple] = set()
     partners: tuple[dict, dict] = ({}, {})
     spoken, shortened = texts or speakers or {}, 0
-    # In the order of names, not of the store, which its shards decide.
+    # By name, not as the store has them, which depends on its shards.
     names = store.story_ids.to_pylist()
     for story in sorted(itertools.compress(names, there)):
         # What was rejected has moved the others up: a sentence's number in

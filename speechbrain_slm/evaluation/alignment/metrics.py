@@ -141,6 +141,7 @@ def matched_galleries(
     for n, length in enumerate(lengths):
         others = np.flatnonzero(voices == voices[n])
         others = generator.permutation(others[others != n])
+        # Drawn first and sorted stably, so that equal distances are at random.
         order = np.argsort(np.abs(lengths[others] - length), kind="stable")
         galleries[n, others[order[: size - 1]]] = True
     return galleries

@@ -58,11 +58,11 @@ def parallel_pairs(
     seed: int = 0,
     speakers: Spoken | None = None,
 ) -> tuple[pa.Table, list[dict]]:
-    """Pair the translations of a store.
+    """Pair the translations of a store, and say how many of each language.
 
-    All voices have the same matches in the same order, so that their numbers
-    can stand side by side: a match that lacks one is left out. A voice that
-    fewer than two matches have is itself left out, with a warning.
+    The rows of a group (see ``GROUP``) follow each other. All voices have the same matches, so that their numbers can stand side by
+    side: one that lacks a voice is left out. A voice that fewer than two
+    matches have is itself left out, with a warning.
 
     Arguments
     ---------
@@ -70,12 +70,6 @@ def parallel_pairs(
     level : ``sentence`` or ``story``: what is compared, read by itself.
     voices : Whether both speakers are to be the ``same``, or ``different``.
     texts, speakers : See :func:`find_matches`.
-
-    Returns
-    -------
-    pairs : The rows of a group (see ``GROUP``) follow each other.
-    summaries
-        For each two languages, how many ``items`` (matches) are ``paired``.
     """
     _check(store, languages, level, voices)
     generator = np.random.default_rng(seed)
@@ -85,9 +79,10 @@ def parallel_pairs(
             store, pair, level, texts, speakers
         )
         for places in found:
+            # Else the first stories' speakers would tell all pairs.
             generator.shuffle(places)
-        where = f"{store.folder}, {' and '.join(pair)}"
         pools = _pools(found)
+        where = f"{store.folder}, {' and '.join(pair)}"
         kept, chosen = _choose_voices(where, found, pools, level, voices, texts)
         for voice, number in itertools.product(kept, chosen):
             source, targets = chosen[number]
@@ -194,6 +189,8 @@ def _choose_voices(where, found, pools, level, voices, texts):
                 else ": without texts, nothing says which "
                 "sentences of two stories are one",
             )
+    # Of three matches, say a and b have the same voice, b and c another: asked
+    # for both voices, only b is left, which is too few, and is said so.
     kept = [voice for voice, count in counts.items() if count > 1]
     choices = [_choose(one, pools, kept) if kept else None for one in found]
     chosen = {n: one for n, one in enumerate(choices) if one is not None}

@@ -40,6 +40,8 @@ def cut_shards(
     pairs: pa.Table, pairs_per_shard: int, folder: Path
 ) -> list[list[Shard]]:
     """Cut each group of pairs into shards of a fixed size."""
+    # A shard never holds pairs of two groups, so a group's files are its own
+    # and its results do not depend on which others were asked for.
     changes = np.zeros(len(pairs), bool)
     for name in GROUP:
         values = pairs[name].combine_chunks().dictionary_encode().indices
@@ -89,6 +91,8 @@ def _states(pairs, store, pooler):
         sequences.append((units, language))
         part = "" if number < 0 else f", sentence {number}"
         names.append(f"{store.folder}: story '{story}'{part} in '{language}'")
+    # All at once: a sentence that is the source of one pair and the mismatch
+    # of another goes through the model once.
     states = pooler.states(sequences, names)
     states = states.reshape(len(SIDES), len(pairs), *states.shape[1:])
     return np.ascontiguousarray(states.transpose(2, 3, 0, 1, 4))

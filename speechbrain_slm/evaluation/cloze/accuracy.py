@@ -34,6 +34,7 @@ def split_scores(scores: pa.Table) -> dict[tuple[str, str], pa.Table]:
     for row, (benchmark, *pair) in enumerate(zip(*columns, strict=True)):
         crosses = pair[0] != pair[1]
         places.setdefault((benchmark, int(crosses), *pair), []).append(row)
+        # Once more: the rows of the mean over directions, behind all others.
         if crosses:
             places.setdefault((benchmark, 2, "", ""), []).append(row)
     return {
@@ -57,6 +58,9 @@ def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
     independent and count once: their credits are averaged in each direction
     first, then over the directions. Groups stand in the order of their names.
     """
+    # Weights, not means of means: of house in three voices en>fr (1, 1, 0) and
+    # one fr>en (1), each of the three weighs 1/3 and the one 1, and the sum of
+    # weights is the number of directions: (2/3 + 1) / 2.
     group, groups = _codes(cell["group"])
     prompt, _ = _codes(cell["prompt_language"])
     ending, endings = _codes(cell["ending_language"])

@@ -156,12 +156,13 @@ def _columns(seed: dict[str, Results]) -> list[tuple[str, str]]:
     cells = {key for results in seed.values() for key in results.cells}
     crosses = [metric for metric, direction in cells if ">" in direction]
 
+    # sSC EN, sSC FR, sTC EN, ...: monolingual, cross-lingual, then the mean.
     def place(key):
         metric, direction = key
         kind = (">" in direction) + 2 * (direction == CROSS_LINGUAL)
         return metric not in FIRST, kind, metric, direction
 
-    # The mean of one direction is that direction.
+    # The mean of one direction is that direction: it would stand there twice.
     return sorted(
         (k for k in cells if k[1] != CROSS_LINGUAL or crosses.count(k[0]) > 1),
         key=place,

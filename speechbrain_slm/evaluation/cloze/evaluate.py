@@ -175,6 +175,7 @@ def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
 
 def _remove_parts(folder, but=None):
     """Remove what this module put there: each folder is named by its plan."""
+    # A user's own folder "parts" may lie there: nothing else is touched.
     for other in sorted(folder.iterdir()):
         try:
             name = identity_of(read_json(other / PLAN_JSON))[:16]
@@ -209,7 +210,9 @@ def _table_of_scores(items, pairs, likelihoods, scorer, tie):
 
 
 def _write(folder, request, items, pairs, parts, scorer):
-    # Results of something else must not stand beside the new scores.
+    # scores.parquet first, then results.json, which holds its SHA-256: after
+    # a kill there are both, or no results. Results of something else must not
+    # stand beside the new scores.
     if (folder / RESULTS_JSON).exists():
         os.remove(folder / RESULTS_JSON)
         fsync_folder(folder)

@@ -202,7 +202,8 @@ def _excess(row, prompt, endings, scorer, too_long):
     longest = max(len(ending) for ending in endings)
     symbols = scorer.count_symbols(len(prompt) + longest + tags)
     excess = max(symbols - scorer.context, 0)
-    # A prompt that is cut away wholly would make another item of it.
+    # The same for both endings, so by the longer one: both must be read after
+    # the same units. A prompt that is cut away wholly would make another item.
     enough = excess < len(prompt)
     if not excess or (too_long == "truncate" and enough):
         return excess
@@ -229,6 +230,8 @@ def _tagged(row, prompt, ending, tags):
                 f"{name_of(row)}: the model has no tag for '{language}', only "
                 f"for {', '.join(tags)}; it was not trained on that language"
             )
+    # en>fr: [en] prompt | [fr] ending; en: [en] prompt | ending; and [fr]
+    # ending where there is no prompt, which would have had the tag.
     before, after = (np.array([tags[language]]) for language in languages)
     if not len(prompt):
         return prompt, np.concatenate([after, ending])

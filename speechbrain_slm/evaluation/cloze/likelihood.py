@@ -179,7 +179,8 @@ class LikelihoodScorer:
                     f"{name}: the ending's only unit is the first of all, "
                     "which is not scored; set start to boundary"
                 )
-        # Of each pair, the log-likelihoods of its prompt and of its ending.
+        # Of each pair, the log-likelihoods of its prompt and of its ending: 8
+        # bytes a unit, kept until all conventions have been taken from them.
         nothing = np.zeros(0)
         logs = [[nothing, nothing] for _ in pairs]
         for batch in self._batches(ids, lengths, scored):
@@ -225,6 +226,8 @@ class LikelihoodScorer:
     def _scored(self, ids: np.ndarray) -> np.ndarray:
         """Mark what is scored: all but tags and the first other symbol."""
         mask = ~np.isin(ids, self._tags)
+        # Of [b, en, 7, fr, 9] with tags en and fr: 7 and 9. (argmax finds the
+        # first True.)
         mask[: mask.argmax() + 1] = False
         return mask
 

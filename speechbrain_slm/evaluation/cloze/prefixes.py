@@ -58,6 +58,8 @@ def make_rows(
     >>> [row.prompt.tolist() for row in rows], rows[0].members, alone
     ([[9, 1]], [[0], [1]], [2])
     """
+    # By their bytes, which tell equal arrays and sort without the caller's
+    # order: the rows, and so the last bits of scores, follow from the set.
     prompts: dict[bytes, dict[bytes, list[int]]] = {}
     for index, (ids, length) in enumerate(zip(sequences, lengths, strict=True)):
         endings = prompts.setdefault(ids[:length].tobytes(), {})
@@ -72,6 +74,8 @@ def make_rows(
             endings.items(), key=lambda item: (len(item[0]), item[0])
         ):
             ids = np.frombuffer(ending, np.int64)
+            # Another row computes the prompt again: at 4096 positions, one
+            # of 300 symbols after every 38 endings of 100.
             if row is None or row.size + len(ids) - 1 > batch_tokens:
                 row = Row(np.frombuffer(prompt, np.int64))
                 rows.append(row)
@@ -150,6 +154,7 @@ class Batch:
             ids.append(row.prompt)
             positions.append(np.arange(length))
             everyone = [index for same in row.members for index in same]
+            # The same for all of them: marks follow from the symbols.
             mask = scored[everyone[0]][1:length]
             predict(everyone, 0, np.arange(begin, last), row.prompt[1:], mask)
             endings = []
