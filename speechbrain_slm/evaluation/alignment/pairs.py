@@ -60,9 +60,10 @@ def parallel_pairs(
 ) -> tuple[pa.Table, list[dict]]:
     """Pair the translations of a store, and say how many of each language.
 
-    The rows of a group (see ``GROUP``) follow each other. All voices have the same matches, so that their numbers can stand side by
-    side: one that lacks a voice is left out. A voice that fewer than two
-    matches have is itself left out, with a warning.
+    The rows of a group (see ``GROUP``) follow each other. All voices have the
+    same matches, so that their numbers can stand side by side: one that lacks
+    a voice is left out. A voice that fewer than two matches have is itself
+    left out, with a warning.
 
     Arguments
     ---------
