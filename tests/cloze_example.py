@@ -5,10 +5,11 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
+from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.models.export import save_speech_lm
 from speechbrain_slm.utils.tables import ITEMS, write_table
 
-VOCABULARY = 30
+VOCABULARY = BOUNDARY = 30
 DIRECTIONS = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
 
 
@@ -83,3 +84,27 @@ def shuffled(table, seed=0):
     """Return the rows in another order, and that order."""
     order = np.random.default_rng(seed).permutation(len(table))
     return table.take(pa.array(order)), order
+
+
+def make_scorer(model, **options):
+    """Make a scorer over the units of a tiny model."""
+    return LikelihoodScorer(model, VOCABULARY, BOUNDARY, **options)
+
+
+def naive(model, prompt, ending, start=(BOUNDARY,), end=(), tags=()):
+    """Score one unpadded sequence, straight from the definition.
+
+    Returns the sums and the numbers of units of the whole and of the ending.
+    """
+    ids = [*start, *prompt, *ending, *end]
+    with torch.no_grad():
+        logs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    first = next(t for t, symbol in enumerate(ids) if symbol not in tags)
+    units = {
+        t: logs[t - 1, symbol].item()
+        for t, symbol in enumerate(ids)
+        if t > first and symbol not in tags
+    }
+    begin = len(start) + len(prompt)
+    tail = [units[t] for t in units if t >= begin]
+    return sum(units.values()), len(units), sum(tail), len(tail)

@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from cloze_example import VOCABULARY, tiny_llama, tiny_model
+from cloze_example import (
+    BOUNDARY,
+    VOCABULARY,
+    make_scorer,
+    naive,
+    tiny_llama,
+    tiny_model,
+)
 
 from speechbrain_slm.evaluation.cloze import likelihood
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
-
-BOUNDARY = VOCABULARY
 
 
 def random_pairs(count=24, seed=0, longest=20):
@@ -18,29 +23,6 @@ def random_pairs(count=24, seed=0, longest=20):
         )
         for _ in range(count)
     ]
-
-
-def make_scorer(model, **options):
-    return LikelihoodScorer(model, VOCABULARY, BOUNDARY, **options)
-
-
-def naive(model, prompt, ending, start=(BOUNDARY,), end=(), tags=()):
-    """Score one unpadded sequence, straight from the definition.
-
-    Returns the sums and the numbers of units of the whole and of the ending.
-    """
-    ids = [*start, *prompt, *ending, *end]
-    with torch.no_grad():
-        logs = model(torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    first = next(t for t, symbol in enumerate(ids) if symbol not in tags)
-    units = {
-        t: logs[t - 1, symbol].item()
-        for t, symbol in enumerate(ids)
-        if t > first and symbol not in tags
-    }
-    begin = len(start) + len(prompt)
-    tail = [units[t] for t in units if t >= begin]
-    return sum(units.values()), len(units), sum(tail), len(tail)
 
 
 def assert_as_defined(scores, expected):

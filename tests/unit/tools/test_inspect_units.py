@@ -10,7 +10,7 @@ from conftest import write_store
 
 from speechbrain_slm.utils.atomic import read_json
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.tables import write_table
+from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, write_table
 
 ROOT = Path(__file__).parents[3]
 TOOL = str(ROOT / "tools" / "inspect_units.py")
@@ -50,30 +50,23 @@ def write_spoken(folder, deduplicated=False, config=None, several=()):
         name = "" if story_id in several else speaker
         rows[int(story_id[1])].append((story_id, language, name, sentences))
         for number in range(2):
-            key = {
-                "story_id": story_id,
-                "sentence": number,
-                "language": language,
-            }
-            manifest.append(
-                {
-                    **key,
-                    "speaker": speaker,
-                    "audio": "none.flac",
-                    "num_samples": 16000 * FRAMES / RATE,
-                    "sample_rate": 16000,
-                    "sha256": "0",
-                    "text": f"Sentence {number}.",
-                }
-            )
+            key = (story_id, number, language)
+            samples, text = 16000 * FRAMES / RATE, f"Sentence {number}."
+            sound = ("none.flac", int(samples), 16000, "0")
+            manifest.append((*key, speaker, *sound, text))
             for phone, start in zip(PHONES, (0.0, 0.1), strict=True):
                 name = phone if number == 0 else PHONES[phone == "a"]
-                phones.append({**key, "start": start, "phone": name})
+                phones.append((*key, start, name))
     for shard, content in enumerate(rows):
         writer.write(shard, content)
     writer.finish()
-    write_table(folder / "manifest.parquet", pa.Table.from_pylist(manifest))
-    write_table(folder / "phones.parquet", pa.Table.from_pylist(phones))
+    more = (*MANIFEST_KEY, "start", "phone")
+    for name, table, columns in (
+        ("manifest", manifest, (*MANIFEST.names, "text")),
+        ("phones", phones, more),
+    ):
+        values = list(map(list, zip(*table, strict=True)))
+        write_table(folder / f"{name}.parquet", pa.table(values, columns))
     return folder
 
 
