@@ -24,11 +24,8 @@ from speechbrain_slm.utils.yaml_tree import (
 
 
 def _run_opts() -> dict:
-    """Read SpeechBrain's run options from their file.
-
-    Importing the package imports torch, which takes seconds; a typo and
-    ``--help`` are answered without.
-    """
+    # From their file: importing the package imports torch, which takes seconds;
+    # a typo and --help are answered without.
     found = importlib.util.find_spec("speechbrain")
     if found is None or found.origin is None:
         raise ImportError("speechbrain is not installed")
@@ -80,20 +77,8 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     Values are typed by what the YAML file has in their place; see
     :mod:`speechbrain_slm.utils.typed_values`.
 
-    Arguments
-    ---------
-    arguments : ``[yaml_file, --key, value, --key=value, ...]``.
-
-    Returns
-    -------
-    The YAML file, SpeechBrain run options (``device``, ``precision``, ...), and
-    overrides of the YAML file's root keys.
-
-    Raises
-    ------
-    ConfigurationError
-        For an unknown or abbreviated key, a missing or a second value, a key
-        given twice, or a value of a wrong type.
+    ConfigurationError for an unknown or abbreviated key, a missing or a second
+    value, a key given twice, or a value of a wrong type.
 
     Example
     -------
@@ -137,11 +122,7 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
 
 
 def find_yaml(arguments: list[str]) -> tuple[str, list[str]]:
-    """Find the YAML file; return it and what else is on the command line.
-
-    Version 0.1 had a file a run, ``<size>_<run>.yaml``; it leads to
-    ``<size>.yaml`` with ``--run <run>``.
-    """
+    """Return the YAML file, and what else is on the command line."""
     if not arguments or arguments[0].startswith("-"):
         raise ConfigurationError(
             "The first argument must be a YAML file: "
@@ -150,6 +131,7 @@ def find_yaml(arguments: list[str]) -> tuple[str, list[str]]:
     yaml_file, rest = str(Path(arguments[0]).expanduser()), arguments[1:]
     if Path(yaml_file).is_file():
         return yaml_file, rest
+    # Version 0.1 had a file a run: mini_en_fr.yaml is mini.yaml --run en_fr.
     parts = Path(yaml_file).stem.split("_")
     for number in range(1, len(parts)):
         size = Path(yaml_file).with_name(f"{'_'.join(parts[:number])}.yaml")

@@ -32,21 +32,9 @@ from speechbrain_slm.utils.yaml_tree import (
 
 
 def load_yaml(yaml_file: str | Path, overrides: dict | None = None) -> dict:
-    """Load a HyperPyYAML file; whatever nothing reads is refused.
+    """Make what a HyperPyYAML file describes, with new values for its keys.
 
-    Arguments
-    ---------
-    overrides : New values for its keys.
-
-    Returns
-    -------
-    The objects and values that the file describes.
-
-    Raises
-    ------
-    ConfigurationError
-        See :func:`speechbrain_slm.utils.yaml_tree.resolve` and
-        :func:`speechbrain_slm.utils.ranges.check_ranges`.
+    ConfigurationError: see ``yaml_tree.resolve`` and ``ranges.check_ranges``.
     """
     return _make(_resolved(yaml_file, overrides)[1])
 
@@ -83,7 +71,6 @@ def load_recipe(
 
     Arguments
     ---------
-    arguments : ``sys.argv[1:]``.
     alone : Why the recipe does not run with ``torchrun``, if so.
 
     Returns
@@ -94,9 +81,8 @@ def load_recipe(
     Raises
     ------
     ConfigurationError
-        With the reason, for anything on the command line or in a YAML file
-        that nothing reads or that is out of its range. Nothing has been made
-        or written then.
+        For anything that nothing reads or that is out of its range. Nothing
+        has been made or written then.
     FolderInUse
         For a folder that another run is writing.
     """
@@ -164,15 +150,8 @@ def named(hparams: dict, function: Callable) -> dict:
 def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     """Call a function with the values of a YAML file that its signature names.
 
-    Arguments
-    ---------
-    function : Or a class.
-    **given : What the YAML file does not say, or says under another name.
-
-    Raises
-    ------
-    ConfigurationError
-        If neither gives what the function needs, or a key is misspelt.
+    ``given`` is what the file does not say, or says under another name.
+    ConfigurationError if that is not all that is needed, or a key is misspelt.
 
     Example
     -------
@@ -207,18 +186,8 @@ def _devices(node: object) -> Iterator[str]:
 def check_device(device: str) -> None:
     """Refuse a device that this machine does not have.
 
-    Arguments
-    ---------
-    device : Such as ``cpu``, ``cuda`` or ``cuda:1``.
-
-    Raises
-    ------
-    ValueError
-        Says what there is.
-
     Example
     -------
-    >>> check_device("cpu")
     >>> check_device("gpu")
     Traceback (most recent call last):
     ...

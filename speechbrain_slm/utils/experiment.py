@@ -35,16 +35,9 @@ def begin_experiment(
 ) -> None:
     """Lock a folder, log to its ``log.txt``, and describe the run in it.
 
-    Arguments
-    ---------
-    folder : Made where it is missing.
-    yaml_file : Named in ``hyperparams.yaml``.
-    resolved : What the YAML file says, references resolved.
-
-    Raises
-    ------
-    FolderInUse
-        If another run has the folder; nothing was written then.
+    ``hyperparams.yaml`` gets the name of the YAML file and what it says,
+    references resolved. FolderInUse if another run has the folder; nothing was
+    written then.
     """
     folder = Path(folder)
     _locks.append(lock_folder(folder))

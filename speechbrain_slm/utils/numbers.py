@@ -20,13 +20,6 @@ def check_number(
 
     NaN and infinity are never in range, and True is no number.
 
-    Arguments
-    ---------
-    name : What the value is called where it is set.
-    at_least, above, at_most, below
-        The bounds: two that belong to the range, two that do not.
-    whole : Whether it must be an integer.
-
     Example
     -------
     >>> check_number("warmup", 0.05, at_least=0, below=1)

@@ -44,13 +44,7 @@ def said_by(error: Exception) -> str:
 def not_there(
     source: str | Path, what: str, error: Exception
 ) -> FileNotFoundError:
-    """Return the error of a model that is neither here nor to be had.
-
-    Arguments
-    ---------
-    what : Of the model, e.g. its weights.
-    error : What the library said.
-    """
+    """Return the error of a model of which ``what`` cannot be had."""
     if Path(source).exists():
         found = f"{source}: no {what} can be read from this folder"
     else:
@@ -89,8 +83,7 @@ def load_whole(
     OSError
         If there are no weights.
     ValueError
-        If a file is damaged, the model is made by code of its own or cannot
-        be made at all, or tensors are missing, left over or of another shape.
+        Otherwise; says what is wrong with the file, or its tensors.
     """
     from transformers.utils import logging
 
@@ -187,15 +180,6 @@ def check_speechbrain_yaml(path: str | Path, trusted: bool = False) -> None:
 
     Whoever loads it runs what it names (``!apply:``, ``!new:``), so the file
     of somebody else is read first.
-
-    Arguments
-    ---------
-    trusted : Whether the user has said that it may run what it likes.
-
-    Raises
-    ------
-    ValueError
-        Says what it names.
 
     Example
     -------

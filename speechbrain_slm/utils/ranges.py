@@ -122,16 +122,8 @@ _OWN = "speechbrain_slm."
 def check_ranges(tree: dict, where: str | Path) -> None:
     """Refuse a number, a switch or a name that is none of its key's values.
 
-    Arguments
-    ---------
-    tree
-        Of :func:`speechbrain_slm.utils.yaml_tree.resolve`. Where a whole
-        number is expected, 1e6 becomes one.
-
-    Raises
-    ------
-    ConfigurationError
-        Names the key, the value and what was expected.
+    In the tree (of ``yaml_tree.resolve``), 1e6 becomes a whole number where one
+    is expected.
 
     Example
     -------
@@ -213,18 +205,10 @@ def _check_names(name: str, value: Any) -> None:
 def check_value(
     name: str, value: Any, spec: Spec, several: type | tuple = ()
 ) -> None:
-    """Refuse a value that is not of its range.
+    """Refuse a value that is not of its range, of :data:`RANGES`.
 
-    Arguments
-    ---------
-    value : Null is right where :data:`NULLS` says so.
-    spec : Of :data:`RANGES`.
-    several : What may stand for several values.
-
-    Raises
-    ------
-    ValueError
-        Says what was expected.
+    Null is right where :data:`NULLS` says so, and ``several`` is the type that
+    may stand for several values.
     """
     null = name in NULLS
     if tag_of(value) or isinstance(value, several) or (null and value is None):

@@ -112,11 +112,6 @@ def typed_value(text: str, place: Place) -> object:
     """Read a value of the command line: a text where a text stands, else YAML.
 
     A text is what was typed, but for ``null`` and what stands in quotes.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not YAML, or not of the kind that stands there.
     """
     text_stands = place.kind == TEXT
     if text_stands and not _MORE_THAN_TEXT.match(text):

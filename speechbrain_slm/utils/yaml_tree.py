@@ -42,13 +42,7 @@ def unknown_key(name: str, known: Iterable, where: str) -> ConfigurationError:
 
 # ------------------------------------------------------ files as they stand
 def read_tree(path: str | Path) -> dict:
-    """Read a YAML file without making its objects, tags kept.
-
-    Raises
-    ------
-    ConfigurationError
-        If it is not YAML in UTF-8, or no mapping.
-    """
+    """Read a YAML file without making its objects, tags kept."""
     try:
         tree = ruamel.yaml.YAML().load(read_regular(path).decode("utf-8"))
     except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
@@ -72,18 +66,7 @@ def children(node: object) -> list[tuple]:
 
 
 def find_fragment(path: str | Path, tag: str) -> Path:
-    """Find the file that an ``!include`` names.
-
-    Arguments
-    ---------
-    path : The file that includes it.
-    tag : ``!include:<path>``, relative to the including file.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such file.
-    """
+    """Find the file that the tag ``!include:<path>`` of a file names."""
     name = tag[len(INCLUDE) :]
     fragment = Path(path).parent / name
     if fragment.is_file():
@@ -106,10 +89,6 @@ def find_fragment(path: str | Path, tag: str) -> Path:
 def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     """Set values in a YAML file, and put in what it includes and refers to.
 
-    Arguments
-    ---------
-    overrides : What the command line, or the including file, sets in it.
-
     Returns
     -------
     A tree without ``!ref``, ``!copy`` and ``!include``, paths written out.
@@ -118,9 +97,8 @@ def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     ------
     ConfigurationError
         If an override names a key that is not there or is of another shape
-        (mapping, list, one value) than what it replaces, here or in a
-        fragment; if a fragment does not exist, a reference leads nowhere, or a
-        placeholder was not filled.
+        (mapping, list, one value) than what it replaces, here or in a fragment;
+        if a reference leads nowhere, or a placeholder was not filled.
     """
     try:
         return _expand(_resolve_file(path, _quoted(overrides or {})))
