@@ -15,7 +15,6 @@ from speechbrain_slm.stories.translation.tables import (
     translate_table,
 )
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import TooManyLeftOut
 
 
@@ -107,15 +106,6 @@ def files(folder, name="out"):
     return {path.name: path.read_bytes() for path in sorted(text.iterdir())}
 
 
-def test_every_row_gets_its_translation(tmp_path):
-    rows = write_stories(tmp_path / "in.parquet")
-    counts = translate(tmp_path, Reverser())
-    assert counts == {"stories": 40, "left_out": 0}
-    found, ledger = read(tmp_path)
-    assert found == [{**row, "fr": fake(row["en"])} for row in rows]
-    assert ledger == []
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_sentences_stay_paired_whatever_fails(tmp_path, seed):
     """Faults at random: whole stories, each pair right, the rest listed."""
@@ -139,22 +129,6 @@ def test_sentences_stay_paired_whatever_fails(tmp_path, seed):
         assert entry["language"] == "fr"
         assert entry["action"] == "dropped"
         assert entry["reason"]
-
-
-def test_a_joined_sentence_is_found(tmp_path):
-    rows = write_stories(tmp_path / "in.parquet", count=4)
-    first = [row for row in rows if row["story_id"] == "story-000"]
-    assert len(first) > 1
-
-    def fault(story):
-        return "joined" if story.story_id == "story-000" else None
-
-    translate(tmp_path, Reverser(fault))
-    found, ledger = read(tmp_path)
-    assert {row["story_id"] for row in found} == {
-        f"story-{n:03d}" for n in (1, 2, 3)
-    }
-    assert len(ledger) == 1
 
 
 def test_killed_runs_end_as_one_that_is_not(tmp_path):
@@ -182,36 +156,20 @@ def test_killed_runs_end_as_one_that_is_not(tmp_path):
     assert files(tmp_path) == files(tmp_path, "whole")
 
 
-@pytest.mark.parametrize("num_jobs", [1, 3])
-def test_array_jobs_share_the_work(tmp_path, num_jobs):
-    write_stories(tmp_path / "in.parquet")
-    translate(tmp_path, Reverser(), "whole")
+def test_array_jobs_share_the_work(tmp_path):
+    rows = write_stories(tmp_path / "in.parquet")
     asked = []
-    for job in range(num_jobs):
+    for job in range(3):
         one = Reverser()
-        jobs = {"job": job, "num_jobs": num_jobs}
-        assert translate(tmp_path, one, **jobs) is None
+        assert translate(tmp_path, one, job=job, num_jobs=3) is None
         asked += one.asked
     assert not (tmp_path / "out" / "text").exists()
     assert len(asked) == len(set(asked)) == 40
     last = Reverser()
-    translate(tmp_path, last)
+    assert translate(tmp_path, last) == {"stories": 40, "left_out": 0}
     assert last.asked == []
-    assert files(tmp_path) == files(tmp_path, "whole")
-
-
-def test_two_runs_on_one_folder(tmp_path):
-    write_stories(tmp_path / "in.parquet")
-    parts = tmp_path / "out" / "parts"
-    with lock_folder(parts):
-        with pytest.raises(FolderInUse):
-            translate(tmp_path, Reverser())
-        with pytest.raises(FolderInUse):
-            translate(tmp_path, Reverser(), job=0, num_jobs=2)
-    with lock_folder(parts / "job-0-of-2"):
-        with pytest.raises(FolderInUse):
-            translate(tmp_path, Reverser(), job=0, num_jobs=2)
-        translate(tmp_path, Reverser(), job=1, num_jobs=2)
+    expected = [{**row, "fr": fake(row["en"])} for row in rows]
+    assert read(tmp_path) == (expected, [])
 
 
 def test_other_settings_are_refused(tmp_path):
@@ -255,17 +213,32 @@ def test_a_back_end_that_fails_always_is_stopped_early(tmp_path):
     assert len(mended.asked) == 200
 
 
-def test_a_damaged_part_is_named(tmp_path):
+def test_parts_of_another_run_are_never_sealed(tmp_path):
+    """Of other settings, of other text, or damaged since they were made."""
     write_stories(tmp_path / "in.parquet")
     translate(tmp_path, Reverser())
-    parts = sorted((tmp_path / "out" / "parts").glob("part-*"))
-    parts[3].write_bytes(parts[3].read_bytes()[:50])
-    with pytest.raises(ValueError, match=rf"{parts[3].name} is damaged"):
-        translate(tmp_path, Reverser())
-    parts[3].write_bytes(parts[4].read_bytes())
-    with pytest.raises(ValueError, match=r"is not of these stories"):
-        translate(tmp_path, Reverser())
-    parts[3].unlink()
+    translate(tmp_path, Reverser(name="b"), "b")
+    part, next_one = sorted((tmp_path / "out" / "parts").glob("part-*"))[3:5]
+    whole = part.read_bytes()
+    table = pq.read_table(part)
+    column = pa.array([["fr x"]] * len(table), pa.list_(pa.string()))
+    table = table.set_column(1, "sentences", column)
+    pq.write_table(table, tmp_path / "changed.parquet")
+    other = tmp_path / "b" / "parts" / part.name
+    for content, message in (
+        (whole[:50], f"{part.name} is damaged"),
+        (next_one.read_bytes(), "is not of these stories"),
+        (other.read_bytes(), "with another configuration"),
+        ((tmp_path / "changed.parquet").read_bytes(), "has not the sum"),
+    ):
+        part.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            translate(tmp_path, Reverser())
+    part.write_bytes(whole)
+    again = Reverser()
+    translate(tmp_path, again)
+    assert again.asked == []
+    part.unlink()
     assert translate(tmp_path, Reverser())["stories"] == 40
 
 
@@ -332,55 +305,44 @@ def write_parallel(path, rows):
 @pytest.mark.parametrize("checked", [True, False])
 def test_a_parallel_file(tmp_path, suffix, checked):
     rows = write_stories(tmp_path / "in.parquet")
-    rows = [{**row, "en": row["en"]} for row in rows]
     by_story = {}
     for row in rows:
-        entry = {
-            "story_id": row["story_id"],
-            "sentence": row["sentence"],
-            "en": row["en"],
-            "fr": f'"{fake(row["en"])}',
-        }
+        entry = {key: row[key] for key in ("story_id", "sentence", "en")}
+        entry["fr"] = f'"{fake(row["en"])}'
         by_story.setdefault(row["story_id"], []).append(entry)
-    long = [name for name, story in by_story.items() if len(story) > 1]
-    del by_story[long[0]]
-    del by_story[long[1]][-1]
-    del by_story[long[2]][0]
-    by_story[long[3]][1]["en"] = "Another text stood here."
+    gone, short, late, other, *_ = (
+        name for name, story in by_story.items() if len(story) > 1
+    )
+    del by_story[gone], by_story[short][-1], by_story[late][0]
+    by_story[other][1]["en"] = "Another text stood here."
+    expected = {
+        gone: "does not have it",
+        short: "came back for",
+        late: "sentence 1 where 0",
+    }
+    if checked:
+        expected[other] = "sentence 1 has another source"
     # In another order than the table's.
     order = list(by_story)
     random.Random(0).shuffle(order)
     path = tmp_path / f"parallel{suffix}"
     write_parallel(path, [row for name in order for row in by_story[name]])
-    one = ParallelFile(path, "fr", "en" if checked else None)
-    counts = translate(tmp_path, one)
+    translate(tmp_path, ParallelFile(path, "fr", "en" if checked else None))
     found, ledger = read(tmp_path)
-    bad = long[: 4 if checked else 3]
-    assert counts["left_out"] == len(bad)
-    reasons = {entry["story_id"]: entry["reason"] for entry in ledger}
-    assert set(reasons) == set(bad)
-    assert "does not have it" in reasons[long[0]]
-    assert "came back for" in reasons[long[1]]
-    assert "sentence 1 where 0" in reasons[long[2]]
-    if checked:
-        assert "sentence 1 has another source" in reasons[long[3]]
-    good = [row for row in rows if row["story_id"] not in bad]
+    assert {entry["story_id"] for entry in ledger} == set(expected)
+    for entry in ledger:
+        assert expected[entry["story_id"]] in entry["reason"]
+    good = [row for row in rows if row["story_id"] not in expected]
     assert found == [{**r, "fr": f'"{fake(r["en"])}'} for r in good]
 
 
 def test_integer_ids_are_their_digits(tmp_path):
     """As pandas writes them, in either table."""
     rows = write_stories(tmp_path / "in.parquet", count=3)
-    names = {f"story-{n:03d}": n for n in range(3)}
-    rows = [{**row, "story_id": names[row["story_id"]]} for row in rows]
-    french = [
-        {
-            "story_id": r["story_id"],
-            "sentence": r["sentence"],
-            "fr": "Ah bon, dit-il, et puis il s'en alla.",
-        }
-        for r in rows
-    ]
+    rows = [{**r, "story_id": int(r["story_id"][-3:])} for r in rows]
+    text = "Ah bon, dit-il, et puis il s'en alla."
+    keys = ("story_id", "sentence")
+    french = [{**{key: r[key] for key in keys}, "fr": text} for r in rows]
     write_parallel(tmp_path / "in.parquet", rows)
     for name in ("fr.parquet", "fr.jsonl"):
         write_parallel(tmp_path / name, french)
@@ -477,28 +439,6 @@ def test_a_table_that_is_replaced_while_it_is_translated(tmp_path):
     with pytest.raises(ValueError, match="was changed while it was read"):
         translate(tmp_path, one, "third")
     assert not (tmp_path / "third" / "text" / "in.parquet").exists()
-
-
-def test_parts_of_another_run_are_never_sealed(tmp_path):
-    """Of other settings, of other text, or damaged since they were made."""
-    write_stories(tmp_path / "in.parquet")
-    translate(tmp_path, Reverser())
-    part = tmp_path / "out" / "parts" / "part-0000003.parquet"
-    whole = part.read_bytes()
-    translate(tmp_path, Reverser(name="b"), "b")
-    other = tmp_path / "b" / "parts" / part.name
-    part.write_bytes(other.read_bytes())
-    with pytest.raises(ValueError, match="with another configuration"):
-        translate(tmp_path, Reverser())
-    table = pq.read_table(part)
-    column = pa.array([["fr x"]] * len(table), pa.list_(pa.string()))
-    pq.write_table(table.set_column(1, "sentences", column), part)
-    with pytest.raises(ValueError, match="has not the sum that a part has"):
-        translate(tmp_path, Reverser())
-    part.write_bytes(whole)
-    again = Reverser()
-    translate(tmp_path, again)
-    assert again.asked == []
 
 
 def test_another_recipe_s_table_is_not_replaced(tmp_path):
