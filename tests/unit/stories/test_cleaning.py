@@ -45,21 +45,33 @@ def test_mojibake_that_lost_a_byte_is_mended(text, mended):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("clean", "text", "reason"),
     [
-        ("The caf\ufffd was open.", "characters lost in decoding"),
-        ("It wasâ€\x82Â¤Ã a dog.", "mojibake that cannot be mended"),
-        ("He said 你好 to her.", "foreign character"),
-        ("She smiled 😀 at him.", "foreign character"),
-        ("Она was here.", "foreign character"),
-        ("See <b>this</b>.", "markup"),
-        ("It was {name}'s.", "markup"),
-        ("**Title** A cat.", "markup"),
+        (clean, text, reason)
+        for clean, reason, *texts in (
+            (clean_text, "characters lost in decoding", "The caf\ufffd ran."),
+            (
+                clean_text,
+                "mojibake that cannot be mended",
+                "It wasâ€\x82Â¤Ã a.",
+            ),
+            (clean_text, "foreign character", "He said 你好 to her."),
+            (clean_text, "foreign character", "She smiled 😀 at him."),
+            (clean_text, "foreign character", "She was \ue000here."),
+            (clean_text, "markup", "See <b>this</b>.", "It was {name}'s."),
+            (clean_text, "markup", "**Title** A cat."),
+            (clean_story, "empty", "", " \n\u200b\n ", "... !"),
+            (clean_story, "begins in the middle", "u don't fear. Tim ran."),
+            (clean_story, "begins in the middle", '"and so she left. Tim ran.'),
+            (clean_story, "ends in the middle", "Tim ran. Then he saw a"),
+            (clean_story, "ends in the middle", 'Tim ran. "Then he,"'),
+        )
+        for text in texts
     ],
 )
-def test_left_out(text, reason):
+def test_left_out(clean, text, reason):
     with pytest.raises(LeftOut) as error:
-        clean_text(text, EN)
+        clean(text, EN)
     assert error.value.reason == reason
 
 
@@ -83,24 +95,6 @@ def test_paragraphs_and_wrapped_lines():
     assert clean_story(text, EN)[0] == (
         'Tim ran to the big tree.\n\nMom said, "Stop!"\n\nHe did.'
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "empty"),
-        (" \n\u200b\n ", "empty"),
-        ("... !", "empty"),
-        ("u don't have to be scared. Tim ran.", "begins in the middle"),
-        ('"and so she left. Tim ran.', "begins in the middle"),
-        ("Tim ran. Then he saw a", "ends in the middle"),
-        ('Tim ran. "Then he,"', "ends in the middle"),
-    ],
-)
-def test_stories_left_out(text, reason):
-    with pytest.raises(LeftOut) as error:
-        clean_story(text, EN)
-    assert error.value.reason == reason
 
 
 def test_whole_stories_are_taken():

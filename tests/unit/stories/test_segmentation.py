@@ -35,12 +35,7 @@ CASES = {
         ["She was sad (very).", "He said (quietly) no."],
         # Taken for abbreviations by the library.
         ["She looked at me.", "No.", "I am ill.", "“Ok.”", "It was no. 5."],
-        [
-            '"No. I go," said Ken.',
-            '"You and I."',
-            "“Oh no. Me. You.”",
-            "He ran.",
-        ],
+        ['"No. I go," said Ken.', '"You and I."', "“Oh no. Me. You.”"],
         # A quote that is never closed.
         [
             'Mom said, "I am sad. "No," he said.',
@@ -73,12 +68,7 @@ def test_sentences(language, sentences):
 def test_paragraphs_end_sentences():
     text = "Tim said:\n\n— oui\n\n“Open. Never closed\n\nThe end. So"
     assert segment(text, RULES["en"]) == [
-        "Tim said:",
-        "— oui",
-        "“Open.",
-        "Never closed",
-        "The end.",
-        "So",
+        *("Tim said:", "— oui", "“Open.", "Never closed", "The end.", "So")
     ]
 
 
@@ -110,9 +100,6 @@ def test_long_ones_are_cut_at_a_pause():
     assert segment(text, rules) == [
         "Tim went to the big park with a red",
         "ball, and then he came home.",
-    ] or segment(text, rules) == [
-        "Tim went to the big park with",
-        "a red ball, and then he came home.",
     ]
     text = "He went to the big old park; and his dog ran far away with a ball."
     assert segment(text, rules)[0] == "He went to the big old park;"

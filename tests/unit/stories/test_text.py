@@ -103,17 +103,12 @@ def test_the_same_bytes_again_and_more_stories_move_none(tiny, tmp_path):
         assert set(stories) < set(new[split])
 
 
-def test_limit_keeps_the_first(tiny, tmp_path):
-    prepare_text(tmp_path, tiny[1], RULES, shares={}, limit=50)
-    stories = list(read(tmp_path)[0]["train"])
-    assert len(stories) == 50
-    whole = read(tiny[0])[0]
-    assert set(stories) < set(whole["train"]) | set(whole["valid"])
-
-
 def test_row_groups_hold_whole_stories(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(stories_module, "ROW_GROUP", 100)
-    paths = prepare_text(tmp_path, tiny[1], RULES, shares={})
+    paths = prepare_text(tmp_path, tiny[1], RULES, shares={}, limit=100)
+    stories, whole = set(read(tmp_path)[0]["train"]), read(tiny[0])[0]
+    assert len(stories) == 100
+    assert stories < set(whole["train"]) | set(whole["valid"])
     file = pq.ParquetFile(paths["train"])
     assert file.num_row_groups > 5
     seen = set()

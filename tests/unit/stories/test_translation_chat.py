@@ -144,19 +144,21 @@ def test_a_story_that_stays_bad_is_rejected_alone(tmp_path):
     assert len(asked.requests) == 4
 
 
-def test_sentences_of_a_rejected_story_count_from_0(tmp_path):
-    """As in the tables; the model is told by its keys, which do from 1."""
-    with chat_server(lambda number, body: "copy") as (url, _):
-        (found,) = translate(translator(url, tmp_path))
-    assert "the last: sentence 1 is a copy" in str(found)
-
-
-@pytest.mark.parametrize("fault", ["filter", "too_long"])
-def test_a_text_that_the_server_refuses_is_rejected_at_once(tmp_path, fault):
+@pytest.mark.parametrize(
+    ("fault", "message", "requests"),
+    [
+        # By its keys, which count from 1, the model; by the tables', people.
+        ("copy", "of 3 can be used; the last: sentence 1 is a copy", 3),
+        ("filter", "the server refuses the text", 1),
+        ("too_long", "the server refuses the text", 1),
+    ],
+)
+def test_a_story_is_rejected(tmp_path, fault, message, requests):
     with chat_server(lambda number, body: fault) as (url, asked):
         (found,) = translate(translator(url, tmp_path))
-    assert "the server refuses the text" in str(found)
-    assert len(asked.requests) == 1
+    assert isinstance(found, TranslationError)
+    assert message in str(found)
+    assert len(asked.requests) == requests
 
 
 @pytest.mark.parametrize(
@@ -330,15 +332,9 @@ def test_asking_again_costs_nothing(tmp_path):
         again = translator(url, tmp_path, **settings)
         assert translate(again) == [EXPECTED]
         assert len(asked.requests) == 1
-        expected = {
-            "gpt-test": {
-                "requests": 1,
-                "prompt_tokens": 100,
-                "completion_tokens": 10,
-                "cost": 0.0003,
-            }
-        }
-        assert first.usage() == again.usage() == expected
+        expected = {"requests": 1, "prompt_tokens": 100, "cost": 0.0003}
+        expected["completion_tokens"] = 10
+        assert first.usage() == again.usage() == {"gpt-test": expected}
         for other in (
             {"model": "gpt-other"},
             {"prompt": "Traduis."},
