@@ -152,6 +152,7 @@ def clean_story(
     text = "\n\n".join(_paragraphs(text))
     if not any(map(str.isalpha, text)):
         raise LeftOut("empty")
+    # A file that was cut anywhere has half a story at either end.
     if text.lstrip(OPENING + " .")[:1].islower():
         raise LeftOut("begins in the middle", text[:20])
     if not is_closed(text):
@@ -161,6 +162,7 @@ def clean_story(
 
 def _paragraphs(text: str) -> Iterator[str]:
     """Take lines together that were wrapped in the middle of a sentence."""
+    # "Tim ran\nto the tree.\nMom saw." is two paragraphs, of two lines and one.
     paragraph = ""
     for line in text.split("\n"):
         line = " ".join(line.split())

@@ -169,6 +169,7 @@ def _is_open(text: str) -> bool:
 
 def _goes_on(before: str, after: str, rules: LanguageRules) -> bool:
     """Tell whether two pieces are one sentence."""
+    # "« Oui ! » dit-il": the library ends a sentence at the mark.
     start = after.lstrip("—–- ")
     if start[:1].islower():
         return True
@@ -211,6 +212,7 @@ def _cut(sentences: list[str], rules: LanguageRules) -> list[str]:
 
 def _pause(sentence: str, rules: LanguageRules) -> int:
     """Find where to cut; both parts have at least the minimum length."""
+    # What is left over is not to be joined again.
     last = min(rules.max_characters, len(sentence) - rules.min_characters)
     for pattern in _PAUSES:
         # From the middle on, so that there are no more parts than need be.

@@ -188,7 +188,7 @@ class TextFolder(_Texts):
                     refuse_wide(check_file(path, "a text file of one story"))
                     text = path.read_text("utf-8-sig", errors="replace")
                 place = path.relative_to(folder).as_posix()
-                if path == folder:
+                if path == folder:  # a file that was named: place is "."
                     place = path.name
                 yield RawStory(None, {self.language: text}, place)
 

@@ -131,6 +131,7 @@ class HubStories(_Rows):
                 f"{self.dataset} --local-dir <folder>), and use ParquetStories."
             ) from error
         for number, row in enumerate(rows):
+            # A stream knows its columns by its first row alone.
             if not number:
                 check_columns(self.dataset, row, self._wanted)
             place = f"{self.dataset}/{self.split}, row {number}"

@@ -65,6 +65,8 @@ def split_of(plot: str, characters: Sequence[str], thing: str) -> str:
     >>> split_of("rain", ("Anna",), "ball") in SPLITS
     True
     """
+    # Sorted: "Tom and Mia" in training and "Mia and Tom" in the test would be
+    # one story, told twice.
     place = _digest(SPLIT_SEED, plot, *sorted(characters), thing) / 2**64
     if place < VALID_SHARE:
         return "valid"
@@ -187,6 +189,7 @@ class StoryGrammar:
                 f"languages {list(languages)} asked for",
                 f"some of {', '.join(plot.languages)}",
             )
+        # Courses A and B of a plot have a cell each, so neither is likelier.
         cells = sorted(self._cells(split), key=lambda cell: cell[-1])
         total = sum(size for *_, size in cells)
         need(
@@ -203,6 +206,7 @@ class StoryGrammar:
             left -= quota
             rng = np.random.default_rng(_digest(seed, split, plot.name, course))
             drawn += _draw(plot, course, owned, quota, rng)
+        # Else the stories of a plot would stand together.
         order = np.random.default_rng(_digest(seed, split))
         return [
             self._tell(f"{split}-{number:06d}", languages, *drawn[index])

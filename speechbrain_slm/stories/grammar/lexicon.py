@@ -31,6 +31,7 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(
         self, node: yaml.MappingNode, deep: bool = False
     ) -> dict[Hashable, Any]:
+        # yaml itself keeps the last one: two wordings would be one.
         keys = [key.value for key, _ in node.value]
         twice = [key for key in keys if keys.count(key) > 1]
         need(
@@ -83,6 +84,7 @@ class Lexicon:
         if key not in self._words:
             rules = language_rules(language)
             if name in self.characters:
+                # "Anna" is Anna in every language, unless the entry says more.
                 entry = self.characters[name]
                 spelling = entry.get(language, name)
                 self._words[key] = rules.word(spelling, entry["gender"])

@@ -77,6 +77,7 @@ def select_plots(
 ) -> list[Plot]:
     """Pick plots; see ``StoryGrammar.load`` for the arguments."""
     by_name = {plot.name: plot for plot in known}
+    # [:None] is all of them.
     names = plots if isinstance(plots, list) else list(by_name)[:plots]
     need(
         names
@@ -119,6 +120,7 @@ def _read_plot(entry: Any, where: str, lexicon: Lexicon) -> Plot:
         f"{tags}",
         f"a list of tags out of {', '.join(sorted(known))}",
     )
+    # A thing needs one of the tags: {toy, food} takes a ball and an apple.
     slots = [*["c1", "c2"][:count], "thing"]
     parts = {
         part: _read_part(entry[part], f"{where}, {part}", slots)

@@ -129,5 +129,6 @@ class Template:
                 f"'{self.text}': a choice by the gender of "
                 f"'{words[slots[0]].text}', which has none in this language"
             )
+        # "Elles" only where all are; one "il" among them makes it "ils".
         feminine = genders == {"f"}
         return self.rules.word(forms[feminine], "f" if feminine else "m")

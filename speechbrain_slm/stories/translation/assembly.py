@@ -178,6 +178,7 @@ def _joined(
 def _beside(shard: Shard, part: pa.Table, columns: list[str]) -> pa.Table:
     """Put translations beside their sentences, story by story."""
     kept = part["reason"].is_null()
+    # A story without a translation has null: [["Un.", "Deux."], null].
     told = part["sentences"].filter(kept)
     # Else a sentence would stand beside the translation of another.
     counts = pc.list_value_length(told).to_numpy()

@@ -191,6 +191,7 @@ class ChatTranslator:
             "messages": messages,
             **_format(self.response_format, keys),
         }
+        # By all that makes the reply, so that no other setting finds it.
         name = identity_of(request)
         found = self.cache.get(name)
         if found is not None:
@@ -241,6 +242,7 @@ def _format(kind: str, keys: list[str]) -> dict:
         return {}
     if kind == "json_object":
         return {"response_format": {"type": kind}}
+    # With "strict", a server decodes nothing that the schema does not allow.
     schema = {
         "type": "object",
         "properties": {key: {"type": "string"} for key in keys},
@@ -306,6 +308,7 @@ def _read(reply: dict, content: str, keys: list[str]) -> list:
     return [texts[key] for key in keys]
 
 
+# Python keeps the last of two equal keys: a sentence would be lost unseen.
 def _unique(pairs: list[tuple]) -> dict:
     texts = dict(pairs)
     if len(texts) < len(pairs):

@@ -25,6 +25,7 @@ _COUNT = """
 """
 _KEEP = "INSERT OR REPLACE INTO replies VALUES (?, ?)"
 COUNTS = ("requests", "prompt_tokens", "completion_tokens")
+# Two processes write at the same time; SQLite itself gives up after 5 s.
 _PATIENCE = 60.0  # seconds that a process waits for the others of its host
 
 
@@ -70,6 +71,8 @@ class ReplyCache:
         sentences: list[str] | None,
     ) -> None:
         """Count a request, and keep the reply; None if it cannot be used."""
+        # Counted and kept in one transaction: what a kill loses of either, it
+        # loses of both.
         with self._lock:
             path, connection = self._open()[0]
             with _named(path), connection:

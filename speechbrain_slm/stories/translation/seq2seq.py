@@ -123,6 +123,7 @@ class Seq2SeqTranslator:
                 f"{said_by(error)}"
             ) from error
         weights = _weights_identity(model)
+        # The identity is of the weights as published, whatever the precision.
         model = model.eval().requires_grad_(False)
         model = model.to(self.device, PRECISIONS[self.precision])
         forced = self._set_languages(tokenizer)
@@ -250,6 +251,7 @@ def _story(
 def _weights_identity(model: Any) -> str:
     """Name a model by its configurations and the content of its weights."""
     kept = {**model.config.to_dict(), **model.generation_config.to_dict()}
+    # Where it was read from, and by what, is not the model.
     for name in ("_name_or_path", "transformers_version", "dtype"):
         kept.pop(name, None)
     return identity_of({**kept, "weights": tensors_identity(model)})

@@ -171,7 +171,7 @@ class _Work:
         progress = Progress(len(numbers))
         with together():
             for answers in self.translator.translate(stories(), self.checks):
-                # A back-end may have read ahead.
+                # A back-end may have read ahead: two shards are pending then.
                 number, told = pending.popleft()
                 pairs = zip(told, answers, strict=True)
                 rows = [self._row(*pair) for pair in pairs]
