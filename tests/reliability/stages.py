@@ -82,7 +82,14 @@ def encode(inputs, output):
 
     if not (inputs / "train.parquet").exists():
         write_corpus(inputs)
-    extract(inputs / "train.parquet", output, LoudnessTokenizer())
+    # What is left is cut into shards of another size each time.
+    size = 2 + os.getpid() % 7
+    extract(
+        inputs / "train.parquet",
+        output,
+        LoudnessTokenizer(),
+        utterances_per_shard=size,
+    )
 
 
 def write_texts(path, count=9):

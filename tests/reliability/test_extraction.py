@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -23,63 +20,17 @@ from units_example import (
     write_manifest,
 )
 
-from speechbrain_slm.utils.jobs import lock_folder
+from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import LEDGER, TOO_FEW, TooManyLeftOut
 from speechbrain_slm.utils.store_format import (
     read_info,
     read_tables,
-    verify,
 )
-
-SCRIPT = Path(__file__).with_name("extract.py")
-
-
-def run_script(*arguments):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     return write_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-def check_kills(manifest, folder, kills):
-    done = run_script(manifest, folder, "--kills", kills, "--delay", 0.02)
-    assert done.returncode == 0, done.stderr
-    outcome = json.loads(done.stdout)
-    assert any(name.startswith("train/units-") for name in outcome["whole"])
-    for found in outcome["killed"]:
-        assert found == outcome["whole"]
-    verify(folder / "whole" / "train")
-    _, tables = read_tables(folder / "whole" / "train")
-    rows = Counter(
-        (row["story_id"], row["language"])
-        for table in tables
-        for row in table.select(["story_id", "language"]).to_pylist()
-    )
-    expected = {
-        (f"train-{story:03d}", language): 1
-        for story in range(12)
-        for language in ("en", "fr")
-    }
-    assert rows == expected
-
-
-def test_killed_runs_equal_an_uninterrupted_one(corpus, tmp_path):
-    """Each that goes on cuts what is left into shards of another size."""
-    check_kills(corpus, tmp_path, 6)
-
-
-@pytest.mark.slow
-def test_thirty_kills(corpus, tmp_path):
-    check_kills(corpus, tmp_path, 30)
 
 
 def recipe(data, output, ranks=1, **overrides):
@@ -194,46 +145,42 @@ def test_what_killed_runs_left_is_removed(corpus, tmp_path):
     assert not list((tmp_path / "out").rglob(".tmp-*"))
 
 
-def test_second_process_is_refused(corpus, tmp_path):
+@pytest.fixture
+def extracted(corpus, tmp_path):
+    """A folder with a store, and the digests of what is there."""
     extract(corpus, tmp_path, LoudnessTokenizer())
     before = digests(tmp_path)
-    with lock_folder(tmp_path):
-        done = run_script(corpus, tmp_path)
-    assert done.returncode != 0
-    assert "being written by another process" in done.stderr
+    yield tmp_path
     assert digests(tmp_path) == before
 
 
-def test_changed_codebook_is_refused(corpus, tmp_path):
-    extract(corpus, tmp_path, LoudnessTokenizer())
-    before = digests(tmp_path)
-    done = run_script(corpus, tmp_path, "--codebook", "other")
-    assert done.returncode != 0
-    assert "tokenizer.identity: expected" in done.stderr
-    assert digests(tmp_path) == before
+def test_second_process_is_refused(corpus, extracted):
+    with lock_folder(extracted), pytest.raises(FolderInUse):
+        extract(corpus, extracted, LoudnessTokenizer())
 
 
-def test_complete_store_is_reused(corpus, tmp_path):
-    extract(corpus, tmp_path, LoudnessTokenizer())
+def test_changed_codebook_is_refused(corpus, extracted):
+    with pytest.raises(ValueError, match=r"tokenizer\.identity: expected"):
+        extract(corpus, extracted, LoudnessTokenizer("other"))
+
+
+def test_complete_store_is_reused(corpus, extracted):
     names = ("train/store.json", "train/units-00000.arrow")
-    times = [(tmp_path / name).stat().st_mtime_ns for name in names]
-    extract(corpus, tmp_path, LoudnessTokenizer())
-    again = [(tmp_path / name).stat().st_mtime_ns for name in names]
+    times = [(extracted / name).stat().st_mtime_ns for name in names]
+    extract(corpus, extracted, LoudnessTokenizer())
+    again = [(extracted / name).stat().st_mtime_ns for name in names]
     assert again == times
 
 
-def test_damaged_store_is_not_reused(corpus, tmp_path):
-    extract(corpus, tmp_path, LoudnessTokenizer())
-    before = digests(tmp_path)
-    path = tmp_path / "train" / "units-00000.arrow"
+def test_damaged_store_is_not_reused(corpus, extracted):
+    path = extracted / "train" / "units-00000.arrow"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 64
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"units-00000\.arrow differs"):
-        extract(corpus, tmp_path, LoudnessTokenizer())
+        extract(corpus, extracted, LoudnessTokenizer())
     shutil.rmtree(path.parent)
-    extract(corpus, tmp_path, LoudnessTokenizer())
-    assert digests(tmp_path) == before
+    extract(corpus, extracted, LoudnessTokenizer())
 
 
 def test_other_codebook_of_the_same_size_has_another_identity(corpus, tmp_path):
