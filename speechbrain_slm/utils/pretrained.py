@@ -42,9 +42,12 @@ def said_by(error: Exception) -> str:
 
 
 def not_there(
-    source: str | Path, what: str, error: Exception
+    source: str | Path, what: str, error: Exception, below: str = ""
 ) -> FileNotFoundError:
-    """Return the error of a model of which ``what`` cannot be had."""
+    """Return the error of a model of which ``what`` cannot be had.
+
+    ``below`` is where in a downloaded folder the model stands.
+    """
     if Path(source).exists():
         found = f"{source}: no {what} can be read from this folder"
     else:
@@ -54,8 +57,8 @@ def not_there(
         )
     return FileNotFoundError(
         f"{found} ({said_by(error)}). Where there is a network, run: "
-        f"hf download {source} --local-dir <folder>. Then give that folder; "
-        "HF_HUB_OFFLINE=1 keeps later runs off the network."
+        f"hf download {source} --local-dir <folder>. Then give "
+        f"<folder>{below}; HF_HUB_OFFLINE=1 keeps later runs off the network."
     )
 
 

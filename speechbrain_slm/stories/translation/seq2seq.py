@@ -17,7 +17,7 @@ import torch
 
 from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.utils.hashing import identity_of, tensors_identity
-from speechbrain_slm.utils.pretrained import load_whole, said_by
+from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -111,12 +111,7 @@ class Seq2SeqTranslator:
                 dtype=torch.float32,
             )
         except OSError as error:
-            raise FileNotFoundError(
-                f"{self.source}: no translation model can be read from there "
-                f"({said_by(error)}). Where there is a network, run: hf "
-                f"download {self.source} --local-dir <folder>, and set source "
-                "to that folder."
-            ) from error
+            raise not_there(self.source, "translation model", error) from error
         except ValueError as error:
             raise ValueError(
                 f"{self.source} cannot be read as a translation model: "

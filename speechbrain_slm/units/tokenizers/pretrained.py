@@ -17,7 +17,7 @@ import torch
 from speechbrain_slm.units.tokenizers.base import check_choice
 from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer
 from speechbrain_slm.utils.hashing import tensors_identity
-from speechbrain_slm.utils.pretrained import load_whole, said_by
+from speechbrain_slm.utils.pretrained import load_whole, not_there
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,30 +27,6 @@ PRECISIONS = ("fp32", "bf16")
 UNUSED = r"masked_spec_embed$"
 
 
-def not_found(
-    source: str | Path, what: str, error: Exception, below: str = ""
-) -> FileNotFoundError:
-    """Say what to fetch where files of a model cannot be read.
-
-    Arguments
-    ---------
-    below : Where in a downloaded folder the model stands.
-    """
-    if Path(source).exists():
-        found = f"{source}: no {what} can be read from this folder"
-    else:
-        found = (
-            f"{source} is neither a folder nor a hub model whose {what} is "
-            "downloaded or can be"
-        )
-    return FileNotFoundError(
-        f"{found} ({said_by(error)}). Where there is a "
-        f"network, run: hf download {source} --local-dir <folder>. Then set "
-        f"source to <folder>{below}; HF_HUB_OFFLINE=1 keeps later runs off "
-        "the network."
-    )
-
-
 def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
     """Read a model's configuration, and refuse one of another type."""
     from transformers import AutoConfig
@@ -58,7 +34,7 @@ def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise not_found(source, "config.json", error) from error
+        raise not_there(source, "config.json", error) from error
     if config.model_type not in model_types:
         raise ValueError(
             f"{source} is a {config.model_type} model; expected "
@@ -93,7 +69,7 @@ def load_model(source: str | Path, config: Any) -> Any:
             dtype=torch.float32,
         ).eval()
     except OSError as error:
-        raise not_found(source, "weights", error) from error
+        raise not_there(source, "weights", error) from error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from speechbrain_slm.units.tokenizers.codec import Codec
-from speechbrain_slm.units.tokenizers.pretrained import inference, not_found
+from speechbrain_slm.units.tokenizers.pretrained import inference
+from speechbrain_slm.utils.pretrained import not_there
 
 FILES = ("config.json", "SpeechTokenizer.pt")
 # Of the model in the hub's repository.
@@ -67,7 +68,7 @@ class SpeechTokenizer(Codec):
             ).model
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
             what, below = FILES[1], f"/{SUBFOLDER}"
-            raise not_found(self.source, what, error, below) from error
+            raise not_there(self.source, what, error, below) from error
 
     @property
     def sample_rate(self) -> int:
