@@ -1,10 +1,8 @@
 """Files and folders that are either whole or absent.
 
-A process can be killed, and a disk can fill up, between any two bytes. What
-is written here goes to a temporary name in the same folder, reaches the disk
-(``fsync``), and only then takes its final name, so a reader never meets half
-of it. Whichever library writes it, a full disk is named, and who may read it is
-what the process's umask says.
+What is written here goes to a temporary name in the same folder, reaches the
+disk (``fsync``), and only then takes its final name. Whichever library writes
+it, a full disk is named, and the process's umask says who may read it.
 """
 
 import contextlib
@@ -202,10 +200,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def published_together(folder: str | Path) -> Iterator[Path]:
     """Yield a temporary folder whose files go to ``folder`` at the end.
 
-    What stands there is not touched before the block has succeeded. Then the
-    files of the same names are taken away, and the new ones take their places:
-    a process that is killed in that moment leaves one out, and never files of
-    two runs beside each other.
+    Files of the same names are replaced once the block has succeeded. A kill in
+    that moment leaves one out, and never files of two runs beside each other.
 
     Example
     -------
@@ -225,6 +221,7 @@ def published_together(folder: str | Path) -> Iterator[Path]:
         names = [path.relative_to(new) for path in files]
         for path in files:
             fsync_file(path)
+        # Away with all of the old ones before the first new one.
         for name in names:
             (folder / name).unlink(missing_ok=True)
         for name in names:

@@ -45,12 +45,11 @@ def is_main() -> bool:
 
 
 def barrier() -> None:
-    """Wait for all processes; does nothing where there is only one.
-
-    For as long as it takes: shares of long work never end at the same time.
-    Where a rank ends, its connections close, and the others raise at once; of
-    one that is stopped see :mod:`speechbrain_slm.utils.heartbeat`.
-    """
+    """Wait for all processes; does nothing where there is only one."""
+    # For as long as it takes: shares of long work never end at the same time,
+    # and a fit on the main rank may take hours. Where a rank ends, its
+    # connections close, and the others raise at once; of one that is stopped
+    # see heartbeat.py.
     if _patient is not None:
         torch.distributed.barrier(_patient)
 
@@ -117,14 +116,12 @@ def _new_connection(name):
 
 
 def _fresh_name(store, number, ranks):
-    """Agree on a prefix under which dead processes have written nothing.
-
-    When ``torchrun`` starts the ranks again, it gives them the store of those
-    that died (https://github.com/pytorch/pytorch/issues/135712), and they
-    would look for them at their old addresses. So rank 0 makes up a name for
-    this attempt and tells it to each process that asks for it with a name of
-    its own: what dead ones asked or were told is never taken for it.
-    """
+    """Agree on a prefix under which dead processes have written nothing."""
+    # When torchrun starts the ranks again, it gives them the store of those
+    # that died (https://github.com/pytorch/pytorch/issues/135712), and they
+    # would look for them at their old addresses. So rank 0 makes up a name for
+    # this attempt and tells it to each process that asks for it with a name of
+    # its own: what dead ones asked or were told is never taken for it.
     name = uuid.uuid4().hex
     if number:
         store.set(f"asks/{number}", name)

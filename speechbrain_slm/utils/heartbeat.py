@@ -1,10 +1,9 @@
 """No rank outlives the others, or the ``torchrun`` that started it.
 
-A rank that is killed closes its connections, and all that wait for it notice
-at once. One that is stopped, or on a machine that has frozen, keeps them open:
-at a barrier it would be waited for as if it had long work to do. So each rank
-counts up in the rendezvous store, by a thread of its own, and watches whether
-the next rank does, too.
+A rank that is killed closes its connections. One that is stopped, or on a
+machine that has frozen, keeps them open: at a barrier it would be waited for as
+if it had long work to do. So each rank counts up in the rendezvous store, by a
+thread of its own, and watches whether the next rank does, too.
 """
 
 import atexit

@@ -49,12 +49,7 @@ class FolderInUse(RuntimeError):
 
 @dataclass(frozen=True)
 class Share:
-    """What a run does of a stage: all of it, or an array job's share.
-
-    Arguments
-    ---------
-    job : int, optional
-        0 to ``num_jobs - 1``, else a ValueError. None: no array jobs.
+    """What a run does of a stage: all of it, or, with a job, its share.
 
     Example
     -------
@@ -96,15 +91,11 @@ class Claim:
     def pin(self, content: dict, made: str, takes_over: bool = False) -> None:
         """Write down what the folder will hold, or refuse one begun otherwise.
 
-        As :func:`pin` does; one that nothing was made of yet, such as that of
-        array jobs which failed at the door, gives way to whoever is alone.
-
-        Arguments
-        ---------
-        takes_over
-            A run without array jobs makes the folder its own, whatever was
-            made: its files are found by content, others are replaced.
+        As :func:`pin` does. ``takes_over``: a run that is no array job makes
+        the folder its own, whatever was made; its files are found by content.
         """
+        # One that nothing was made of yet, such as that of array jobs which
+        # failed at the door, gives way to whoever is alone.
         if is_main():
             # Jobs that start together must not both write it.
             with take_turns(self.folder):
@@ -142,9 +133,7 @@ class Claim:
 def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
     """Keep others out of a folder that only array jobs may share.
 
-    The lock is the kernel's, so that a kill frees the folder; what it left
-    under temporary names is removed. Only the main rank asks: the others
-    belong to it.
+    What killed processes left under temporary names is removed.
 
     Example
     -------
@@ -162,7 +151,7 @@ def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
     if share.job is not None:
         own = folder / f"job-{share.job}-of-{share.num_jobs}"
     with contextlib.ExitStack() as stack:
-        if is_main():
+        if is_main():  # The other ranks belong to it.
             if share.job is not None:
                 stack.enter_context(_lock(folder, fcntl.LOCK_SH))
             stack.enter_context(lock_folder(own))
@@ -173,10 +162,7 @@ def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
 
 
 def lock_folder(folder: str | Path) -> IO:
-    """Keep other runs out of a folder for as long as its ``.lock`` is open.
-
-    What killed processes left under temporary names is removed.
-    """
+    """Keep other runs out of a folder for as long as its ``.lock`` is open."""
     file = _lock(Path(folder), fcntl.LOCK_EX)
     remove_temporary(folder)
     return file
@@ -184,6 +170,7 @@ def lock_folder(folder: str | Path) -> IO:
 
 def _lock(folder: Path, kind: int, wait: bool = False) -> IO:
     folder.mkdir(parents=True, exist_ok=True)
+    # The kernel's lock, not a file that is there or not: a kill frees it.
     file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115, held by the caller
     try:
         fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
@@ -198,10 +185,7 @@ def _lock(folder: Path, kind: int, wait: bool = False) -> IO:
 
 @contextlib.contextmanager
 def take_turns(folder: str | Path) -> Iterator[None]:
-    """Wait until no other run is between the same lines.
-
-    Of array jobs that start together, the first fits the tokenizer.
-    """
+    """Wait until no other run is between the same lines: the first does it."""
     if not is_main():
         yield
         return
@@ -217,17 +201,13 @@ def pin(
     Arguments
     ---------
     content : All that decides what the folder holds; JSON can hold it.
-    made
-        Pattern of the files that need it to be understood; none if empty.
-    alone
-        No other process writes to the folder: another configuration of which
-        nothing was made yet is replaced.
+    made : Pattern of the files that it is needed to understand.
+    alone : Another one, of which nothing was made yet, is replaced.
 
     Raises
     ------
     ValueError
-        If the folder has another one (the message names the fields), or such
-        files but none. Nothing is changed.
+        If the folder has another one (names the fields), or files without.
     """
     path = Path(folder) / PLAN_JSON
     stray = sorted(Path(folder).glob(made)) if made else []
@@ -259,11 +239,9 @@ def _differences(folder, content):
 def missing(
     shards: Iterable[T], is_done: Callable[[T], bool], share: Share = ALL
 ) -> list[T]:
-    """List what this rank has to make; :func:`run` makes it.
-
-    Every rank looks at all of the share and takes its own of what is missing:
-    after a kill they have equally much to do.
-    """
+    """List what this rank has to make; :func:`run` makes it."""
+    # Every rank looks at all and takes its own of what is missing: after a
+    # kill they have equally much to do again.
     left = [shard for shard in share.of(list(shards)) if not is_done(shard)]
     return list(deal(left))
 
@@ -275,11 +253,9 @@ def deal(shards: Sequence[T]) -> Sequence[T]:
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """Begin when all ranks have come, and end when all have.
-
-    So none publishes before every rank has listed what is missing.
-    """
-    # One that looks later would find less, and deal it out otherwise.
+    """Begin when all ranks have come, and end when all have."""
+    # None publishes before every rank has listed what is missing: one that
+    # looks later would find less, and deal it out otherwise.
     barrier()
     yield
     barrier()
@@ -294,7 +270,6 @@ def run(
 
     Arguments
     ---------
-    shards : This rank's; see :func:`missing`.
     make : Publishes one, all of it or nothing.
     what : Their name in the log.
     """
@@ -310,9 +285,8 @@ class Progress:
 
     Arguments
     ---------
-    total : How much it has to do.
-    what : What is counted.
-    per : How many make one in the log: 3600 where seconds show as hours.
+    per : float
+        How many make one in the log: 3600 where seconds show as hours.
     """
 
     def __init__(

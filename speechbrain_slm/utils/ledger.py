@@ -1,9 +1,7 @@
 """What is left out: one file, one schema, one rule, and how much may go.
 
-Whatever a stage leaves out, or keeps with a note, stands in its ledger with
-the reason. More than a share that the user sets stops the run; much, though
-less than that, is a warning. Neither message grows with what is left out: it
-gives the commonest reasons, with an example of each.
+More than a share that the user sets stops the run; much, though less than
+that, is a warning. Neither message grows with what is left out.
 """
 
 from __future__ import annotations
@@ -55,11 +53,6 @@ def goes(had, left):
     One that lost sentences goes where fewer than two are left; one that never
     had two is what the user wanted (an ending, a proverb), and stays.
 
-    Arguments
-    ---------
-    had, left : int or numpy.ndarray
-        Its sentences before and after.
-
     Example
     -------
     >>> [goes(had, left) for had, left in ((5, 2), (2, 1), (1, 1), (1, 0))]
@@ -107,15 +100,7 @@ class Reasons:
 
 
 class Ledger:
-    """Writes a ledger, and counts.
-
-    Attributes
-    ----------
-    reasons : dict
-        split -> Reasons of what was dropped of it.
-    counts : collections.Counter
-        Of ``"<action>: <reason>"``.
-    """
+    """Writes a ledger, and counts: reasons by split, and lines by kind."""
 
     def __init__(self, file: IO[str]) -> None:
         self.reasons: defaultdict[str, Reasons] = defaultdict(Reasons)
@@ -123,12 +108,7 @@ class Ledger:
         self._file = file
 
     def write(self, **entry: str | int | None) -> None:
-        """Write a line.
-
-        Arguments
-        ---------
-        **entry : Of ``FIELDS``; what is None or empty is absent.
-        """
+        """Write a line of ``FIELDS``; what is None or empty is absent."""
         if unknown := entry.keys() - set(FIELDS):
             raise KeyError(f"a ledger has no field {', '.join(unknown)}")
         line = {
@@ -155,11 +135,8 @@ class Ledger:
 def open_ledger(path: str | Path) -> Iterator[Ledger]:
     """Write a ledger, all of it or nothing.
 
-    Arguments
-    ---------
-    path
-        ``left_out.jsonl``, or beside a table that is written on its own
-        ``<table>.left_out.jsonl``.
+    Its name is ``left_out.jsonl``, or ``<table>.left_out.jsonl`` beside a table
+    that is written on its own.
     """
     with (
         atomic_path(path) as temporary,
@@ -195,8 +172,7 @@ def check_share(
     Arguments
     ---------
     what : What is counted, e.g. ``rows of train``.
-    most : The share of them that may go.
-    advice : What to do, a sentence.
+    most : The share of them that may go, from 0 to 1.
     forget
         Called before the error: removes what says of the input that it is bad,
         so that a rerun looks at it again. It may be mended.
@@ -205,7 +181,6 @@ def check_share(
     Raises
     ------
     TooManyLeftOut
-        Says the share, the value, the reasons and the ledger.
     """
     if not left_out:
         return

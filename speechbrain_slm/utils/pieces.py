@@ -1,9 +1,7 @@
 """Tables between two steps, each with its own sum from the moment it is made.
 
-A piece is a Parquet file that says what made it. Its sum is taken of the bytes
-in memory, before any of them reaches a disk, and stands among them: a piece
-that was damaged since is told from a whole one wherever it is read, and is
-read once, so that what was checked is what is used.
+A piece is a Parquet file that says what made it; what was damaged since is
+told from a whole one wherever it is read.
 """
 
 from __future__ import annotations
@@ -37,12 +35,9 @@ class Piece(NamedTuple):
 
 
 def write_piece(path: str | Path, table: pa.Table, facts: dict) -> None:
-    """Publish a piece, all of it or nothing.
-
-    Arguments
-    ---------
-    facts : What made it, and what else goes with it; JSON can hold it.
-    """
+    """Publish a piece, all of it or nothing; JSON can hold its facts."""
+    # The sum is taken of the bytes in memory, before any reaches a disk, and
+    # stands among them, in the place of a blank of its length.
     text = json.dumps(facts, ensure_ascii=False).encode()
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -74,6 +69,7 @@ def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
     ...
     speechbrain_slm.utils.pieces.DamagedPiece: ...
     """
+    # Read once: what was checked is what is used.
     content = Path(path).read_bytes()
     try:
         metadata = pq.read_metadata(pa.BufferReader(content)).metadata
@@ -105,11 +101,9 @@ def find_piece(
 def join_tables(
     path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]
 ) -> Iterator[int]:
-    """Write tables one after the other as one Parquet file.
+    """Write tables one after the other as a Parquet file; yield its rows.
 
-    Yields
-    ------
-    The number of rows. The file takes its name when the block succeeds.
+    The file takes its name when the block succeeds.
     """
     rows = 0
     with atomic_path(path) as temporary:
