@@ -1,8 +1,7 @@
 """Turn spoken stories into unit stores.
 
-A tokenizer is fitted on the training split, every distinct audio file is
-encoded once, unit BPE is fitted on the training split's units, and each split
-becomes a unit store. Whatever is complete is reused, whatever is not resumes.
+A tokenizer is fitted on the training split, each distinct audio file encoded,
+BPE fitted on the training split's units, and each split becomes a store.
 
 python train.py hparams/mini.yaml
 """
@@ -57,17 +56,14 @@ def run_all(hparams, device):
     kept = leave_out_rejects(
         manifests, utterances, folder, hparams["max_rejects"]
     )
-    bpe = None
-    if hparams["bpe"]:
-        bpe = fit_bpe(
-            tokenizer,
-            None if finished else manifests,
-            utterances,
-            tokenizer_folder / "bpe",
-            **hparams["bpe"],
-        )
-    stories_per_shard = hparams["stories_per_shard"]
-    assemble_stores(kept, tokenizer, folder, bpe, stories_per_shard)
+    bpe = hparams["bpe"] and fit_bpe(
+        tokenizer,
+        None if finished else manifests,
+        utterances,
+        tokenizer_folder / "bpe",
+        **hparams["bpe"],
+    )
+    assemble_stores(kept, tokenizer, folder, bpe, hparams["stories_per_shard"])
 
 
 def main(hparams, run_opts):
@@ -75,8 +71,8 @@ def main(hparams, run_opts):
     from speechbrain_slm.utils.jobs import Share, claim
 
     # Not the folder of the logs alone: two runs may log to two.
-    share = call_with(hparams, Share)
-    with claim(Path(hparams["units_folder"]) / ".run", share):
+    own = Path(hparams["units_folder"]) / ".run"
+    with claim(own, call_with(hparams, Share)):
         run_all(hparams, run_opts["device"])
 
 
