@@ -88,6 +88,20 @@ def load_whole(
     ValueError
         Otherwise; says what is wrong with the file, or its tensors.
     """
+    model, loading = _load(kind, source, options)
+    found = _misfits(loading, absent, surplus)
+    if found:
+        raise ValueError(
+            f"{source}: its weights {'; they '.join(found)}. They are not "
+            f"those of a {type(model).__name__} as its config.json describes "
+            "it: what is missing would be random. Fetch the model again, or "
+            "choose another."
+        )
+    return model
+
+
+def _load(kind, source, options):
+    """Return a model and what transformers says of its tensors."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -95,7 +109,7 @@ def load_whole(
     logging.set_verbosity_error()
     try:
         _refuse_kernels(source, options)
-        model, loading = kind.from_pretrained(
+        return kind.from_pretrained(
             source,
             # Left open, it asks on the terminal, and waits.
             trust_remote_code=False,
@@ -122,15 +136,6 @@ def load_whole(
         ) from error
     finally:
         logging.set_verbosity(verbosity)
-    found = _misfits(loading, absent, surplus)
-    if found:
-        raise ValueError(
-            f"{source}: its weights {'; they '.join(found)}. They are not "
-            f"those of a {type(model).__name__} as its config.json describes "
-            "it: what is missing would be random. Fetch the model again, or "
-            "choose another."
-        )
-    return model
 
 
 def _misfits(loading, absent, surplus):
