@@ -6,20 +6,17 @@ file is there, which it makes first: a rank that starts again goes on.
 """
 
 import os
+import runpy
 import signal
-import sys
 from pathlib import Path
 
 import torch
 
-from speechbrain_slm.brains.lm import LMBrain
-from speechbrain_slm.dataio.plan import TokenPlan
-from speechbrain_slm.dataio.reader import open_stores
-from speechbrain_slm.utils.config import call_with, load_recipe
+from speechbrain_slm.brains import lm
 from speechbrain_slm.utils.distributed import rank
 
 
-class FaultyBrain(LMBrain):
+class FaultyBrain(lm.LMBrain):
     """An LMBrain that fails where it is told to."""
 
     def compute_objectives(self, predictions, batch, stage):
@@ -34,9 +31,6 @@ class FaultyBrain(LMBrain):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    hparams, run_opts = load_recipe(sys.argv[1:])
-    sources, folder = hparams["sources"], hparams["units_folder"]
-    stores = open_stores(sources, folder, "train")
-    plan = call_with(hparams, TokenPlan, stores=stores)
-    brain = call_with(hparams, FaultyBrain, hparams=hparams, run_opts=run_opts)
-    brain.fit(plan)
+    lm.LMBrain = FaultyBrain
+    recipe = Path(__file__).parents[1] / "recipes" / "TinyStories" / "LM"
+    runpy.run_path(str(recipe / "train.py"), run_name="__main__")

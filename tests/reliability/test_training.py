@@ -74,13 +74,6 @@ def test_finished_run_trains_no_more(units, uninterrupted):
     assert after == modified
 
 
-def test_another_run_is_refused_by_field(units, uninterrupted):
-    """Check 13 from the command line; test_resume.py changes every field."""
-    code, text = run(lm_command(units, uninterrupted, row_length=16))
-    assert code != 0
-    assert "row_length: expected 32, found 16" in text
-
-
 def test_two_ranks_equal_one(units, tmp_path):
     """Check 12: the same global batches, the same losses (no dropout).
 
@@ -126,11 +119,3 @@ def test_nan_on_one_rank_stops_both(units, tmp_path, parallel):
     expected = load_file(newest(reference) / "model.ckpt")
     for key, value in expected.items():
         assert torch.equal(mine[key], value), key
-
-
-def test_ranks_that_cannot_divide_the_batch(units, tmp_path):
-    code, text = run(lm_command(units, tmp_path, ranks=2, rows_per_step=7))
-    assert code != 0
-    assert "rows_per_step is 7; 2 rank(s) x grad_accumulation_factor 1" in text
-    assert "Set rows_per_step to 6 or 8" in text
-    assert log_entries(tmp_path) == []

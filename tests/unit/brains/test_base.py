@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lm_example import HPARAMS
 from torch.utils.tensorboard import SummaryWriter
 
-from speechbrain_slm.brains import base
+from speechbrain_slm.brains import base, parallel
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.options import check_options
 from speechbrain_slm.brains.schedule import LearningRate
@@ -58,17 +59,12 @@ def make(tmp_path, scale=1.0, groups=False, hparams=(), **run_opts):
         modules={"line": line},
         opt_class=optimizer,
         hparams={
+            **HPARAMS,
             "output_folder": str(tmp_path),
-            "seed": 1,
             "learning_rate": 0.01,
             "warmup": 0.0,
-            "schedule": "run",
-            "parallel": "ddp",
-            "peak_tflops": None,
-            "tensorboard": False,
             "log_interval": 4,
             "valid_interval": 0,
-            "keep_checkpoints": 2,
             "scale": scale,
             **dict(hparams),
         },
@@ -130,12 +126,20 @@ def test_accumulation_changes_nothing(tmp_path):
     torch.testing.assert_close(weights[0], weights[2])
 
 
-def test_accumulation_that_does_not_divide(tmp_path):
-    brain = make(tmp_path, grad_accumulation_factor=3)
-    with pytest.raises(
-        ValueError,
-        match="Set rows_per_step to 3 or 6",
-    ):
+@pytest.mark.parametrize(
+    ("ranks", "factor", "message"),
+    [
+        (1, 3, r"1 rank\(s\) x .* 3 .* rows_per_step to 3 or 6"),
+        (2, 3, r"2 rank\(s\) x .* 3 .* rows_per_step to 6,"),
+        (3, 1, r"3 rank\(s\) x .* 1 .* rows_per_step to 3 or 6"),
+    ],
+)
+def test_what_does_not_divide_the_batch_is_refused(
+    tmp_path, monkeypatch, ranks, factor, message
+):
+    monkeypatch.setattr(parallel, "world_size", lambda: ranks)
+    brain = make(tmp_path, grad_accumulation_factor=factor)
+    with pytest.raises(ValueError, match=message):
         brain.fit(Plan())
 
 
@@ -197,18 +201,18 @@ def test_eval_precision_follows_precision(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option",
+    ("option", "value"),
     [
-        {"ckpt_interval_minutes": 5},
-        {"debug_epochs": 1},
-        {"profile_steps": 3},
-        {"log_config": "x.yaml"},
-        {"jit": True},
+        ("ckpt_interval_minutes", 5),
+        ("debug_epochs", 1),
+        ("profile_steps", 3),
+        ("log_config", "x.yaml"),
+        ("jit", True),
     ],
 )
-def test_options_without_effect_are_refused(tmp_path, option):
-    with pytest.raises(ValueError, match=f"'{next(iter(option))}' is not"):
-        make(tmp_path, **option)
+def test_options_without_effect_are_refused(tmp_path, option, value):
+    with pytest.raises(ValueError, match=f"'{option}' is not"):
+        make(tmp_path, **{option: value})
 
 
 NAN = float("nan")
@@ -239,15 +243,18 @@ def test_numbers_out_of_range_are_refused(tmp_path, name, values):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_schedule_checks_its_numbers():
-    """It is used without a Brain, too."""
-    for values, message in (
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
         ((-1, 0, [0, 4], "run"), "learning_rate is -1"),
         ((1, 1, [0, 4], "run"), "warmup is 1"),
         ((1, 0, [0, 4], "once"), "schedule is 'once'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            LearningRate(*values)
+    ],
+)
+def test_a_schedule_checks_its_numbers(values, message):
+    """It is used without a Brain, too."""
+    with pytest.raises(ValueError, match=message):
+        LearningRate(*values)
 
 
 def test_a_brain_that_does_not_know_its_operations(tmp_path, caplog):

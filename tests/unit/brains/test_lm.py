@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from cloze_example import export
-from conftest import write_store
 from lm_example import make_brain, make_plan, train
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
@@ -21,15 +20,6 @@ from speechbrain_slm.models.export import (
     refuse_foreign_model,
 )
 from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
-
-
-@pytest.fixture(scope="module")
-def units(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("units")
-    write_store(folder / "train")
-    write_store(folder / "valid", stories=10, seed=1)
-    return folder
-
 
 ROWS = np.array([[30, 1, 2, 30, 3, 30, 30, 30], [4, 30, 5, 6, 7, 8, 9, 30]])
 

@@ -25,12 +25,16 @@ STAGES = [
 ]
 
 
+def source(name, **settings):
+    return {"sources": {**SOURCES, name: settings}}
+
+
 def make_plan(folder, stages=None, seed=7, sources=SOURCES, **settings):
     store = UnitStore(folder)
     return TokenPlan(
         dict.fromkeys(sources, store),
         sources,
-        stages or STAGES,
+        STAGES if stages is None else stages,
         **{"row_length": 32, "rows_per_step": 12, "seed": seed, **settings},
     )
 
@@ -260,26 +264,15 @@ def test_step_outside_the_run(store_folder):
         ({"row_length": 32.0}, "row_length is 32.0; expected an integer"),
         ({"rows_per_step": 0}, "rows_per_step is 0"),
         ({"language_tags": "en"}, "language_tags is 'en'; expected a list"),
-        (
-            {"sources": {**SOURCES, "en": {"languages": "en"}}},
-            "is 'en'; .*list",
-        ),
+        (source("en", languages="en"), "is 'en'; .*list"),
         ({"sources": {**SOURCES, "en": None}}, "'en' is None; .* mapping"),
+        (source("fr", **MIXED, span=0), "span is 0"),
         (
-            {"sources": {**SOURCES, "fr": {**MIXED, "span": 0}}},
-            "span is 0",
-        ),
-        (
-            {"sources": {**SOURCES, "fr": {**MIXED, "switch_probability": 2}}},
+            source("fr", **{**MIXED, "switch_probability": 2}),
             "switch_probability is 2; .* at most 1",
         ),
         (
-            {
-                "sources": {
-                    **SOURCES,
-                    "fr": {**MIXED, "shuffle_alignment": "no"},
-                }
-            },
+            source("fr", **MIXED, shuffle_alignment="no"),
             "shuffle_alignment is 'no'",
         ),
         ({"packing": "tight"}, "packing is 'tight'; .* best_fit"),
@@ -287,27 +280,15 @@ def test_step_outside_the_run(store_folder):
         ({"language_tags": ["en"]}, "'fr' has fr, .* no tag"),
         ({"language_tags": ["en", "fr", "en"]}, "names one twice"),
         (
-            {"sources": {**SOURCES, "fr": {"languages": ["it"]}}},
+            source("fr", languages=["it"]),
             r"asks for language\(s\) \['it'\]; .* holds en, fr",
         ),
-        (
-            {"sources": {**SOURCES, "en": {"languages": ["en"], "p": 0.5}}},
-            r"Source 'en' .*'p'",
-        ),
+        (source("en", languages=["en"], p=0.5), r"Source 'en' .*'p'"),
     ],
 )
 def test_refused_configurations(store_folder, settings, message):
-    given = {
-        "sources": SOURCES,
-        "stages": STAGES,
-        "row_length": 32,
-        "rows_per_step": 12,
-        "seed": 7,
-        **settings,
-    }
-    stores = dict.fromkeys(given["sources"], UnitStore(store_folder))
     with pytest.raises(ValueError, match=message):
-        TokenPlan(stores, **given)
+        make_plan(store_folder, **settings)
 
 
 @pytest.mark.parametrize("packing", ["concatenate", "best_fit"])

@@ -180,30 +180,42 @@ def test_what_fits_the_weights_is_applied(tmp_path):
     assert not torch.equal(model(row).logits, model(row).logits)
 
 
-def test_activation_checkpointing_recomputes_the_layers():
-    calls = []
-    torch.manual_seed(0)
-    model = decoder_lm("qwen2", 20, activation_checkpointing=True, **SHAPE)
-    mlp = model.model.layers[0].mlp
-    mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    model(torch.arange(9)[None]).logits.sum().backward()
-    assert len(calls) == 2
-    assert mlp.up_proj.weight.grad is not None
+def test_activation_checkpointing_recomputes_and_changes_no_gradient():
+    gradients, calls = [], []
+    for checkpointing in (True, False):
+        torch.manual_seed(0)
+        model = decoder_lm(
+            "qwen2", 20, activation_checkpointing=checkpointing, **SHAPE
+        )
+        mlp = model.model.layers[0].mlp
+        mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+        model(torch.arange(9)[None]).logits.sum().backward()
+        gradients.append(mlp.up_proj.weight.grad)
+    assert len(calls) == 2 + 1
+    torch.testing.assert_close(*gradients)
 
 
-def test_bad_values_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="has no hiden_size"):
-        decoder_lm("qwen2", 20, hiden_size=8)
-    with pytest.raises(ValueError, match="vocab_size follow"):
-        decoder_lm("qwen2", 20, vocab_size=8)
-    with pytest.raises(ValueError, match="expected each language once"):
-        decoder_lm("qwen2", 20, language_tags=["en", "en"], **SHAPE)
-    missing = tmp_path / "missing"
-    with pytest.raises(ValueError, match=r"warm_start: no text LM '.*missing"):
-        decoder_lm("qwen2", 20, warm_start=missing)
-    text_lm(tmp_path / "text", "qwen2")
-    with pytest.raises(ValueError, match="is a qwen2, while model_type is ll"):
-        decoder_lm("llama", 20, warm_start=tmp_path / "text", **SHAPE)
+@pytest.mark.parametrize(
+    ("model_type", "values", "message"),
+    [
+        ("qwen2", {"hiden_size": 8}, "has no hiden_size"),
+        ("qwen2", {"vocab_size": 8}, "vocab_size follow"),
+        ("qwen2", {"language_tags": ["en", "en"]}, "each language once"),
+        ("qwen2", {"warm_start": "missing"}, "warm_start: no text LM 'missing"),
+        ("llama", {"warm_start": "."}, "is a qwen2, while model_type is ll"),
+        *(
+            ("qwen2", {"vocabulary_size": size}, "vocabulary_size is .* 1")
+            for size in (0, -3, 2.5, "30", True)
+        ),
+    ],
+)
+def test_bad_values_are_refused(
+    tmp_path, monkeypatch, model_type, values, message
+):
+    text_lm(tmp_path, "qwen2")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        decoder_lm(model_type, **{"vocabulary_size": 20, **SHAPE, **values})
 
 
 def test_a_torn_text_lm_is_refused(tmp_path):
@@ -305,12 +317,6 @@ def test_the_vocabulary_is_that_of_the_units(store_folder):
         from_yaml("qwen2_mini.yaml", **{**values, "units_folder": "nowhere"})
     with pytest.raises(ValueError, match="null, and no units_folder"):
         from_yaml("qwen2_mini.yaml", vocabulary_size=None)
-
-
-@pytest.mark.parametrize("size", [0, -3, 2.5, "30", True])
-def test_a_vocabulary_that_is_none(size):
-    with pytest.raises(ValueError, match=r"vocabulary_size is .* at least 1"):
-        decoder_lm("qwen2", size, **SHAPE)
 
 
 def test_mini_yaml_passes_its_values_on():

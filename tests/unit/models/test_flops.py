@@ -7,10 +7,12 @@ from speechbrain_slm.models.flops import flops_per_token
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_equals_a_count_by_hand(tied):
+@pytest.mark.parametrize(("kind", "head_dim"), [("qwen2", 16), ("llama", 8)])
+def test_equals_a_count_by_hand(tied, kind, head_dim):
+    shape = {} if kind == "qwen2" else {"head_dim": head_dim}
     with torch.device("meta"):
         model = decoder_lm(
-            "qwen2",
+            kind,
             99,
             hidden_size=64,
             intermediate_size=96,
@@ -18,28 +20,16 @@ def test_equals_a_count_by_hand(tied):
             num_attention_heads=4,
             num_key_value_heads=2,
             tie_word_embeddings=tied,
+            **shape,
         )
+    width = 4 * head_dim
     # q and o; k and v; gate, up and down. Biases and norms multiply nothing.
-    layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96
+    layer = 2 * 64 * width + 2 * 64 * width // 2 + 3 * 64 * 96
     head = 100 * 64
     # Scores and their sums over T positions: 2 * 2 * width * T, thrice.
-    attention = 3 * (3 * 2 * 2 * 64 * 256)
+    attention = 3 * (3 * 2 * 2 * width * 256)
     expected = 3 * 2 * (3 * layer + head) + attention
     assert flops_per_token(model, 256) == expected
-
-
-def test_counts_a_head_dim_of_its_own():
-    shape = {
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-    }
-    with torch.device("meta"):
-        model = decoder_lm("llama", 99, head_dim=8, **shape)
-    weights = 4 * 64 * 32 + 3 * 64 * 96 + 100 * 64
-    assert flops_per_token(model, 10) == 6 * weights + 12 * 4 * 8 * 10
 
 
 def test_a_model_without_heads_is_not_counted():
