@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,7 @@ def load_recipe(
     begin_process()
     # Before anything is checked: who asks may not know what to give.
     if {"-h", "--help"} & set(arguments):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # | head is no error
         print(recipe_help(arguments))
         sys.exit()
     set_debug("--debug" in arguments)
