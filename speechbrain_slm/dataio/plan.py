@@ -155,14 +155,7 @@ class TokenPlan:
     def rows(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
         """Build the rows that one rank trains on in one optimizer step.
 
-        Returns
-        -------
-        int64, shape ``[rows_per_step / world_size, row_length]``.
-
-        Raises
-        ------
-        ValueError
-            If the ranks cannot divide the global batch.
+        They are int64, ``[rows_per_step / world_size, row_length]``.
         """
         if self.rows_per_step % world_size:
             raise ValueError(
@@ -254,11 +247,6 @@ class TokenPlan:
         Returns
         -------
         Source -> int64 ``[N, row_length]``.
-
-        Raises
-        ------
-        ValueError
-            If the stores' units are of another tokenizer, or too few.
         """
         check_number("valid_rows", num_rows, at_least=1, whole=True)
         trained = next(iter(self._stores.values()))

@@ -45,14 +45,11 @@ def decoder_lm(
     vocabulary_size : Number of units; by default that of the training units.
     language_tags : Languages that get an embedding of their own.
     units_folder : Of all splits; read only for ``vocabulary_size``.
-    warm_start
-        A text LM (hub name or folder). All its weights are taken but the
-        embeddings and the output head.
+    warm_start : A text LM (hub name or folder), of which the body is taken.
     embedding_std
         Standard deviation of the new embeddings and of an untied head. By
         default that of the text LM's own, or what the configuration says.
-    activation_checkpointing
-        Recompute each layer in the backward pass, which saves memory.
+    activation_checkpointing : Saves memory for a second forward pass.
     **config
         Values of the model's configuration class. A warm start refuses those
         that its weights do not fit; it takes the others (dropout, ...).
@@ -60,8 +57,8 @@ def decoder_lm(
     Raises
     ------
     ValueError
-        If the configuration class does not know a key (it would otherwise be
-        stored and ignored), or the text LM is of another shape.
+        If a key is not known (transformers would store and ignore it), or the
+        text LM is of another shape.
 
     Example
     -------
@@ -73,8 +70,7 @@ def decoder_lm(
     10
     """
     _check_keys(model_type, config)
-    symbols = _symbols(vocabulary_size, language_tags, units_folder)
-    values = {**config, **symbols}
+    values = config | _symbols(vocabulary_size, language_tags, units_folder)
     if warm_start is None:
         settings = AutoConfig.for_model(model_type, **values)
     else:
@@ -90,8 +86,7 @@ def decoder_lm(
     for layer, std in zip(_ends(model)[::-1], stds[::-1], strict=False):
         torch.nn.init.normal_(layer.weight, std=std)
     if activation_checkpointing:
-        # The reentrant kind has no gradient where a layer's inputs have none,
-        # and does not go with FSDP.
+        # The reentrant kind has no gradient where a layer's inputs have none.
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
