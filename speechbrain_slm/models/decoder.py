@@ -42,13 +42,12 @@ def decoder_lm(
     Arguments
     ---------
     model_type : A decoder of transformers: ``"qwen2"``, ``"llama"``, ...
-    vocabulary_size : Number of units; by default that of the training units.
+    vocabulary_size : Number of units; by default that of ``units_folder``.
     language_tags : Languages that get an embedding of their own.
-    units_folder : Of all splits; read only for ``vocabulary_size``.
     warm_start : A text LM (hub name or folder), of which the body is taken.
     embedding_std
-        Standard deviation of the new embeddings and of an untied head. By
-        default that of the text LM's own, or what the configuration says.
+        Of the new embeddings and of an untied head; by default that of the
+        text LM's own, or what the configuration says.
     activation_checkpointing : Saves memory for a second forward pass.
     **config
         Values of the model's configuration class. A warm start refuses those
@@ -57,8 +56,7 @@ def decoder_lm(
     Raises
     ------
     ValueError
-        If a key is not known (transformers would store and ignore it), or the
-        text LM is of another shape.
+        If a key is not known, or the text LM is of another shape.
 
     Example
     -------
@@ -86,7 +84,7 @@ def decoder_lm(
     for layer, std in zip(_ends(model)[::-1], stds[::-1], strict=False):
         torch.nn.init.normal_(layer.weight, std=std)
     if activation_checkpointing:
-        # The reentrant kind has no gradient where a layer's inputs have none.
+        # Reentrant: no gradient where a layer's inputs have none.
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
 
@@ -128,6 +126,7 @@ def _check_keys(model_type: str, config: dict) -> None:
             f"{', '.join(derived)} follow(s) from vocabulary_size and "
             "language_tags; remove it"
         )
+    # transformers would store it, and nothing would read it.
     unknown = [key for key in config if not hasattr(known, key)]
     if unknown:
         raise ValueError(
