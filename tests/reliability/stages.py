@@ -10,6 +10,7 @@ JSON what each has left. Nothing of torch has run before a fork.
 import functools
 import importlib
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -22,23 +23,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.jobs import ALL, PARTS, claim, missing, run
-from speechbrain_slm.utils.pieces import (
-    find_piece,
-    join_tables,
-    read_piece,
-    write_piece,
-)
-from speechbrain_slm.utils.tables import STORIES, write_table
+if multiprocessing.parent_process() is None:
+    # Workers of the synthesis import this file, too: not torch for nothing.
+    from speechbrain_slm.utils.hashing import sha256_file
+    from speechbrain_slm.utils.jobs import ALL, PARTS, claim, missing, run
+    from speechbrain_slm.utils.pieces import (
+        find_piece,
+        join_tables,
+        read_piece,
+        write_piece,
+    )
+    from speechbrain_slm.utils.tables import STORIES, write_table
 
 DISK = ("fsync", "replace", "rename", "remove", "unlink")
 # Of whatever happens, all of it shows in these: the rest is for resuming.
-FOR_RESUMING = (PARTS, "utterances", "features", "manifests")
+FOR_RESUMING = ("parts", "utterances", "features", "manifests")
 
 
-def toy(inputs, output, share=ALL, factor=1):
+def toy(inputs, output, share=None, factor=1):
     """Square numbers: the smallest stage that there can be."""
+    share = share or ALL
     with claim(output / PARTS, share) as place:
         place.pin({"stage": "squares"}, "**/[!.]*.parquet")
         facts = {"factor": factor}
