@@ -19,9 +19,8 @@ from speechbrain_slm.speech.utterances import Fact, Utterance, speak_chunk
 from speechbrain_slm.utils.jobs import PARTS, Progress
 from speechbrain_slm.utils.ledger import (
     ELSEWHERE,
-    TOO_FEW,
+    NOTHING_LEFT,
     TooManyLeftOut,
-    goes,
 )
 from speechbrain_slm.utils.pieces import find_piece, write_piece
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY
@@ -177,7 +176,7 @@ def leave_out(
     """Drop the sentences that failed, in every language of their stories.
 
     Those after one move up: sentence ``i`` says the same in all languages. A
-    story of which too little is left goes as a whole, and a cloze item goes
+    story of which nothing is left goes as a whole, and a cloze item goes
     with all its parts.
 
     Arguments
@@ -236,9 +235,9 @@ def _whole_stories(keys: set[Sentence], lost: set[Sentence]) -> dict[str, str]:
     had = Counter(story for story, _ in keys)
     less = Counter(story for story, _ in lost)
     whole = {
-        story: TOO_FEW
+        story: NOTHING_LEFT
         for story, count in less.items()
-        if goes(had[story], had[story] - count)
+        if had[story] == count
     }
     stories = list(had)
     group_of = dict(

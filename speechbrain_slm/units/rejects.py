@@ -22,9 +22,8 @@ from speechbrain_slm.utils.jobs import claim
 from speechbrain_slm.utils.ledger import (
     ELSEWHERE,
     LEDGER,
-    TOO_FEW,
+    NOTHING_LEFT,
     check_share,
-    goes,
     open_ledger,
 )
 from speechbrain_slm.utils.scratch import (
@@ -68,23 +67,23 @@ def drop_rejected(
     rejected, noted = (utterances.has_text(one) for one in ("reason", "note"))
     count = len(table)
     bad = fill(count, bool, lambda part: rejected[location[part]])
-    lost, dropped, short = _in_all_languages(table, bad)
+    lost, whole = _in_all_languages(table, bad)
     listed = positions(
-        fill(count, bool, lambda part: noted[location[part]] | dropped[part])
+        fill(count, bool, lambda part: noted[location[part]] | lost[part])
     )
-    kept = fill(count, bool, lambda part: ~dropped[part])
-    ledger = _entries(table, utterances, location, lost, dropped, listed, short)
+    kept = fill(count, bool, lambda part: ~lost[part])
+    ledger = _entries(table, utterances, location, lost, listed, whole)
     rows = positions(kept)
     return Kept(table, rows, select(location, kept), utterances), ledger
 
 
 def _in_all_languages(table, bad):
-    """Spread what is bad: which sentences are lost, rows go, stories go.
+    """Spread what is bad: which rows go, and of which stories all.
 
     A story is named by its first row.
     """
     if not bad.any():
-        return bad, bad, np.zeros(0, np.int64)
+        return bad, np.zeros(0, np.int64)
     story = first_rows(table, "story_id")
     sentence = numbers(table, "sentence", np.int64)
     found = []
@@ -102,17 +101,11 @@ def _in_all_languages(table, bad):
     ]
     told = np.unique(np.concatenate(told))
     _, had = np.unique(told >> 31, return_counts=True)
-    short = hurt[goes(had, had - less)]
     lost = fill(len(bad), bool, lambda part: np.isin(sentence[part], gone))
-    dropped = fill(
-        len(bad),
-        bool,
-        lambda part: lost[part] | np.isin(sentence[part] >> 31, short),
-    )
-    return lost, dropped, short
+    return lost, hurt[had == less]
 
 
-def _entries(table, utterances, location, lost, dropped, listed, short):
+def _entries(table, utterances, location, lost, listed, whole):
     rows = Rows(table.select(["story_id", "sentence", "language", "audio"]))
     for part in blocks(len(listed)):
         here = listed[part]
@@ -120,15 +113,14 @@ def _entries(table, utterances, location, lost, dropped, listed, short):
         texts = utterances.texts(location[here])
         for row, entry, text in zip(here, entries, texts, strict=True):
             action, reason = "kept", text["note"]
-            if dropped[row]:
-                action = "dropped"
-                reason = text["reason"] or (ELSEWHERE if lost[row] else TOO_FEW)
+            if lost[row]:
+                action, reason = "dropped", text["reason"] or ELSEWHERE
             yield {**entry, "action": action, "reason": reason}
-    for entry in rows.take(short).to_pylist():
+    for entry in rows.take(whole).to_pylist():
         yield {
             "story_id": entry["story_id"],
             "action": "dropped",
-            "reason": TOO_FEW,
+            "reason": NOTHING_LEFT,
         }
 
 
@@ -162,6 +154,7 @@ def leave_out_rejects(
         found[split] = drop_rejected(table, utterances, location)
     utterances.forget_index()
     bad = select(utterances.has_text("reason"), used)
+    logger.info("%d of %d audio files are bad", bad.sum(), len(bad))
     path = Path(folder) / LEDGER
     if is_main():
         reasons = _write_ledger(path, found)

@@ -33,10 +33,11 @@ FIELDS = (
     "reason",  # the same words for all of a kind
     "detail",
 )
-# A single sentence is no story: there is nothing to continue.
-MIN_SENTENCES = 2
-TOO_FEW = f"fewer than {MIN_SENTENCES} sentences of the story are left"
+# The one rule for what remains of a story, wherever it loses sentences: a
+# sentence goes in every language, so that sentence i says the same in all; the
+# later ones move up; a story goes as a whole where no sentence is left.
 ELSEWHERE = "dropped in another language"
+NOTHING_LEFT = "no sentence of the story is left"
 # A loss that a person should look at, whatever share is allowed.
 MUCH = 0.05
 _SHOWN = 3  # reasons
@@ -45,20 +46,6 @@ _LONGEST = 150  # characters of a reason and of an example
 
 class TooManyLeftOut(RuntimeError):
     """More is left out than the run may leave out."""
-
-
-def goes(had, left):
-    """Tell whether a story goes as a whole: the one rule, wherever it is told.
-
-    One that lost sentences goes where fewer than two are left; one that never
-    had two is what the user wanted (an ending, a proverb), and stays.
-
-    Example
-    -------
-    >>> [goes(had, left) for had, left in ((5, 2), (2, 1), (1, 1), (1, 0))]
-    [False, True, False, True]
-    """
-    return (left < had) & (left < MIN_SENTENCES)
 
 
 class Reasons:

@@ -21,7 +21,7 @@ from units_example import (
 )
 
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
-from speechbrain_slm.utils.ledger import LEDGER, TOO_FEW, TooManyLeftOut
+from speechbrain_slm.utils.ledger import LEDGER, NOTHING_LEFT, TooManyLeftOut
 from speechbrain_slm.utils.store_format import (
     read_info,
     read_tables,
@@ -301,7 +301,7 @@ def test_bad_audio_goes_in_every_language(tmp_path):
         ]
         assert "another language" in here[0]["reason"]
     assert ledger[-1]["story_id"] == "lost"
-    assert ledger[-1]["reason"] == TOO_FEW
+    assert ledger[-1]["reason"] == NOTHING_LEFT
 
     info, tables = read_tables(tmp_path / "out" / "train")
     assert info["counts"]["en"]["sentences"] == 2 * len(entries)

@@ -20,10 +20,9 @@ from speechbrain_slm.utils.jobs import deal
 from speechbrain_slm.utils.ledger import (
     ELSEWHERE,
     LEDGER,
-    TOO_FEW,
+    NOTHING_LEFT,
     Reasons,
     check_share,
-    goes,
     open_ledger,
 )
 from speechbrain_slm.utils.ownership import (
@@ -96,19 +95,16 @@ def assemble(
             table = pa.Table.from_pylist(kept, _WRITTEN)
             if kept:
                 check_matched(f"{folder}, bucket {bucket}", table, languages)
-            # Rows that nobody asked for are neither kept nor lost. Good ones
-            # that go with their story are not lost, either: where stories have
-            # two sentences, each bad one would count twice.
-            wanted = [
-                entry["reason"] != TOO_FEW
-                for entry in ledger
-                if "language" in entry
+            # Rows that nobody asked for are neither kept nor lost.
+            lost = sum(
+                "language" in entry
                 and not entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
-            ]
+                for entry in ledger
+            )
             facts = {
                 "ledger": ledger,
-                "lost": sum(wanted),
-                "total": len(wanted) + len(kept),
+                "lost": lost,
+                "total": lost + len(kept),
                 "kept": len(kept),
             }
             write_piece(paths[bucket], table, facts)
@@ -241,7 +237,7 @@ def align(
         ledger.append({**entry, "action": "dropped", "reason": reason})
 
     for story, sentences in sorted(stories.items()):
-        whole, had = [], 0
+        whole: list[dict] = []
         # Rows whose number cannot be read stand at None.
         order = sorted(sentences, key=lambda n: -1 if n is None else n)
         for rows in map(sentences.__getitem__, order):
@@ -249,20 +245,14 @@ def align(
             # One of a language that is not wanted hurts no other.
             ours = [row["language"] in languages for row in rows]
             good = any(ours) and not any(itertools.compress(reasons, ours))
-            had += any(ours)
             if good:
                 whole.append({row["language"]: row for row in rows})
             for row, reason, own in zip(rows, reasons, ours, strict=True):
                 if not (good and own):
                     drop(row, reason or ELSEWHERE)
-        if goes(had, len(whole)):
-            for sentence in whole:
-                for language in languages:
-                    drop(sentence[language], TOO_FEW)
-            whole = []
         if not whole:
-            entry = {"story_id": story, "action": "dropped", "reason": TOO_FEW}
-            ledger.append(entry)
+            entry = {"story_id": story, "action": "dropped"}
+            ledger.append({**entry, "reason": NOTHING_LEFT})
         kept += [
             {**sentence[language], "sentence": number}
             for language in languages
