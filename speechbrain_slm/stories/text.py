@@ -35,7 +35,6 @@ from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.ledger import (
     LEDGER,
-    MIN_SENTENCES,
     Ledger,
     open_ledger,
 )
@@ -68,7 +67,7 @@ def prepare_text(
     seed: int = 0,
     shares: dict[str, float] | None = None,
     limit: int | None = None,
-    min_sentences: int = MIN_SENTENCES,
+    min_sentences: int = 2,
     markup: str = MARKUP,
     speakers: list[str] | None = None,
 ) -> dict[str, Path]:
@@ -174,7 +173,7 @@ def prepare_story(
     story: RawStory,
     name: str,
     rules: dict[str, LanguageRules],
-    min_sentences: int = MIN_SENTENCES,
+    min_sentences: int = 2,
     markup: str = MARKUP,
 ) -> Prepared:
     """Clean a story and cut it into sentences: a pure function.

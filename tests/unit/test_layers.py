@@ -1,6 +1,7 @@
 """The layers of the package, read from the imports."""
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,28 @@ def test_files_stay_short(pattern, most):
     }
     assert lengths
     assert {name: n for name, n in lengths.items() if n > most} == {}
+
+
+def test_public_signatures_are_typed():
+    """Arguments and results of what a room offers to others."""
+    untyped = []
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        classes = [one for one in tree.body if isinstance(one, ast.ClassDef)]
+        for node in itertools.chain(*(one.body for one in (tree, *classes))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            special = node.name in ("__init__", "__call__")
+            if node.name.startswith("_") and not special:
+                continue
+            spec = node.args
+            named = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]
+            bare = [
+                one.arg
+                for one in named
+                if one.annotation is None and one.arg not in ("self", "cls")
+            ]
+            if bare or (node.returns is None and not special):
+                where = path.relative_to(ROOT).as_posix()
+                untyped.append(f"{where}: {node.name}({', '.join(bare)})")
+    assert untyped == []
