@@ -104,7 +104,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             name, self, loader_state=new and new + below, is_package=not new
         )
 
-    def exec_module(self, module) -> None:
+    def exec_module(self, module):
         old, new = module.__name__, module.__spec__.loader_state
         if new:
             new = _PACKAGE + new
