@@ -19,17 +19,12 @@ from typing import Any
 import ruamel.yaml
 from hyperpyyaml import load_hyperpyyaml
 
+from speechbrain_slm.utils import yaml_tree
 from speechbrain_slm.utils.command_line import parse_arguments
 from speechbrain_slm.utils.ranges import check_ranges
 from speechbrain_slm.utils.recipe_help import recipe_help
 from speechbrain_slm.utils.running import begin_process, set_debug
-from speechbrain_slm.utils.yaml_tree import (
-    ConfigurationError,
-    children,
-    read_tree,
-    resolve,
-    unknown_key,
-)
+from speechbrain_slm.utils.yaml_tree import ConfigurationError
 
 
 def load_yaml(yaml_file: str | Path, overrides: dict | None = None) -> dict:
@@ -42,7 +37,7 @@ def load_yaml(yaml_file: str | Path, overrides: dict | None = None) -> dict:
 
 def _resolved(yaml_file, overrides):
     """Return the resolved tree, and its text."""
-    tree = resolve(yaml_file, overrides)
+    tree = yaml_tree.resolve(yaml_file, overrides)
     check_ranges(tree, yaml_file)
     # HyperPyYAML loads text alone; and this is what hyperparams.yaml holds.
     text = io.StringIO()
@@ -99,7 +94,7 @@ def load_recipe(
     yaml_file, run_options, overrides = parse_arguments(arguments)
     set_debug(bool(run_options.get("debug")))
     # One that is a key of the file, too, stands in hyperparams.yaml as it is.
-    tree = read_tree(yaml_file)
+    tree = yaml_tree.read_tree(yaml_file)
     both = {key: run_options[key] for key in run_options if key in tree}
     tree, text = _resolved(yaml_file, {**overrides, **both})
     folder = tree.get("output_folder")
@@ -116,11 +111,7 @@ def _begin(yaml_file, folder, tree, text, run_options):
     # These import torch and SpeechBrain: some seconds.
     from speechbrain.utils.distributed import infer_device
 
-    from speechbrain_slm.utils.distributed import (
-        barrier,
-        init_distributed,
-        is_main,
-    )
+    from speechbrain_slm.utils import distributed
     from speechbrain_slm.utils.experiment import begin_experiment
 
     device = run_options.get("device") or tree.get("device")
@@ -128,12 +119,12 @@ def _begin(yaml_file, folder, tree, text, run_options):
     for name in {device, *_devices(tree)}:
         check_device(name)
     backend = run_options.get("distributed_backend")
-    device = init_distributed(device, backend)
+    device = distributed.init_distributed(device, backend)
     # Only now: objects may be made on the rank's own GPU.
     hparams = _make(text)
-    if is_main():
+    if distributed.is_main():
         begin_experiment(folder, yaml_file, text)
-    barrier()  # nobody works in a folder that another run has
+    distributed.barrier()  # nobody works in a folder that another run has
     backend = backend or ("nccl" if device.startswith("cuda") else "gloo")
     run_options |= {"device": device, "distributed_backend": backend}
     return hparams, run_options
@@ -141,12 +132,11 @@ def _begin(yaml_file, folder, tree, text, run_options):
 
 def named(hparams: dict, function: Callable) -> dict:
     """Return the values of a YAML file that a function's signature names."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         # What it reads would be left out, without a word.
         raise TypeError(f"{function.__qualname__} does not name its arguments")
-    names = (one.name for one in parameters)
-    return {name: hparams[name] for name in names if name in hparams}
+    return {name: hparams[name] for name in parameters if name in hparams}
 
 
 def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
@@ -167,7 +157,8 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     absent = signature.parameters.keys() - values.keys()
     for key in sorted(hparams.keys() - signature.parameters.keys()):
         if difflib.get_close_matches(key, absent, cutoff=0.8):
-            raise unknown_key(key, absent | values.keys(), "the YAML file")
+            known = absent | values.keys()
+            raise yaml_tree.unknown_key(key, known, "the YAML file")
     try:
         bound = signature.bind(**values)
     except TypeError as error:
@@ -179,22 +170,14 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
 
 def _devices(node: object) -> Iterator[str]:
     """Yield the devices that the arguments of objects name."""
-    for key, child in children(node):
+    for key, child in yaml_tree.children(node):
         if key == "device" and isinstance(child, str):
             yield str(child)
         yield from _devices(child)
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that this machine does not have.
-
-    Example
-    -------
-    >>> check_device("gpu")
-    Traceback (most recent call last):
-    ...
-    ValueError: device is 'gpu'; expected cpu or cuda (also cuda:<number>)...
-    """
+    """Refuse a device that this machine does not have."""
     import torch
 
     # cuda:1 is a CUDA device; cuda:x and gpu are none.
@@ -205,8 +188,8 @@ def check_device(device: str) -> None:
         )
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.startswith("cuda") and int(known[4] or 0) >= there:
+        gpus = f"{there or 'no'} GPU{'' if there == 1 else 's'}"
         raise ValueError(
-            f"device is {device!r}; this machine has {there or 'no'} GPU"
-            f"{'' if there == 1 else 's'} that torch can use. Take another "
-            "device, or --device cpu"
+            f"device is {device!r}; this machine has {gpus} that torch can "
+            "use. Take another device, or --device cpu"
         )

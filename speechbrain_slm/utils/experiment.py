@@ -85,13 +85,9 @@ def environment() -> str:
         revision = done.stdout.decode("utf-8", "replace").strip()
     except (OSError, subprocess.TimeoutExpired):
         revision = ""
-    lines = [
-        f"Python {sys.version}",
-        f"{sys.executable}",
-        "",
-        *sorted(packages.values(), key=str.lower),
-        "",
-        f"Git revision: {revision or 'not known'}",
-        f"CUDA: {torch.version.cuda if torch.cuda.is_available() else 'none'}",
-    ]
-    return "\n".join(lines) + "\n"
+    cuda = torch.version.cuda if torch.cuda.is_available() else "none"
+    listed = "\n".join(sorted(packages.values(), key=str.lower))
+    return (
+        f"Python {sys.version}\n{sys.executable}\n\n{listed}\n\n"
+        f"Git revision: {revision or 'not known'}\nCUDA: {cuda}\n"
+    )

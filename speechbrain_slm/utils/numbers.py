@@ -22,7 +22,6 @@ def check_number(
 
     Example
     -------
-    >>> check_number("warmup", 0.05, at_least=0, below=1)
     >>> check_number("warmup", 2, at_least=0, below=1)
     Traceback (most recent call last):
     ...
@@ -32,7 +31,6 @@ def check_number(
     fits = isinstance(value, kind) and not isinstance(value, bool)
     fits = fits and -math.inf < value < math.inf
     words = []
-    what = "an integer" if whole else "a number"
     for word, bound, test in (
         ("of at least", at_least, operator.ge),
         ("above", above, operator.gt),
@@ -43,20 +41,13 @@ def check_number(
             words.append(f"{word} {bound}")
             fits = fits and test(value, bound)
     if not fits:
-        expected = " ".join([what, *" and ".join(words).split()])
+        what = "an integer" if whole else "a number"
+        expected = f"{what} {' and '.join(words)}".rstrip()
         raise ValueError(f"{name} is {value!r}; expected {expected}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a value that is none of the names it may be.
-
-    Example
-    -------
-    >>> check_choice("schedule", "epoch", ("run", "stage"))
-    Traceback (most recent call last):
-    ...
-    ValueError: schedule is 'epoch'; expected run or stage
-    """
+    """Refuse a value that is none of the names it may be."""
     known = list(choices)
     if value not in known:
         raise ValueError(f"{name} is {value!r}; expected {' or '.join(known)}")

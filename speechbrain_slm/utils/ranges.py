@@ -116,7 +116,6 @@ FILE_NAMES = {"splits", "sources", "shares"}
 SEVERAL: dict[str, type] = {"plots": list, "switch_probability": dict}
 # What may stand where a YAML file has null.
 GROUPS = {"bpe": ("vocabulary_size", "max_piece_length")}
-_OWN = "speechbrain_slm."
 
 
 def check_ranges(tree: dict, where: str | Path) -> None:
@@ -137,10 +136,8 @@ def check_ranges(tree: dict, where: str | Path) -> None:
         _check("", tree, RANGES)
         job, jobs = tree.get("job"), tree.get("num_jobs")
         if job is not None and jobs is not None and job >= jobs:
-            raise ValueError(
-                f"job is {job}; expected 0 to {jobs - 1}, since num_jobs is "
-                f"{jobs}"
-            )
+            expected = f"0 to {jobs - 1}, since num_jobs is {jobs}"
+            raise ValueError(f"job is {job}; expected {expected}")
     except ValueError as error:
         raise ConfigurationError(f"{where}: {error}") from None
 
@@ -150,15 +147,15 @@ def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:
     kind, _, target = tag_of(node).partition(":")
     if kind in ("!new", "!apply", "!name") and target != "dict":
         # Somebody else's names mean what they want.
-        table = RANGES if target.startswith(_OWN) else {}
+        table = RANGES if target.startswith("speechbrain_slm.") else {}
     if isinstance(node, dict):
         if name in VALUES:
             table = dict.fromkeys(node, VALUES[name])
         for key, child in node.items():
-            label = f"{name}[{key}]" if name in VALUES else key
             if table is RANGES:
                 _check_names(key, child)
             if (spec := table.get(key)) is not None:
+                label = f"{name}[{key}]" if name in VALUES else key
                 check_value(label, child, spec, SEVERAL.get(key, ()))
                 if isinstance(child, float) and "whole" in spec:
                     node[key] = int(child)
@@ -172,34 +169,29 @@ def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:
 
 def _check_names(name: str, value: Any) -> None:
     """Refuse a list of names that is none, or names that are no files'."""
-    files = name in FILE_NAMES and tag_of(value) in ("", OWN_NAMES)
-    if name in NAMES and not tag_of(value):
-        if value is None and name in NO_NAMES:
-            return
-        # A text would be read letter by letter.
+    tag = tag_of(value)
+    if name in NAMES and not tag and not (value is None and name in NO_NAMES):
+        names: list = value if isinstance(value, list) else []
+        texts = [one for one in names if isinstance(one, str)]
+        expected = ""
         if not isinstance(value, list):
+            # A text would be read letter by letter.
+            expected = f"a list of names, [{value}]"
+        elif not all(isinstance(one, str) or tag_of(one) for one in names):
+            expected = "names (one that looks like a number needs quotes)"
+        elif len(names) < NAMES[name] or len(set(texts)) < len(texts):
+            some = "one name or more" if NAMES[name] else "names"
+            expected = f"{some}, none of them twice"
+        if expected:
+            raise ValueError(f"{name} is {value!r}; expected {expected}")
+    files = name in FILE_NAMES and tag in ("", OWN_NAMES)
+    several = value if files and isinstance(value, dict | list) else ()
+    for one in map(str, several):
+        if not one or one.startswith(".") or "/" in one:
             raise ValueError(
-                f"{name} is {value!r}; expected a list of names, [{value}]"
+                f"{name} names {one!r}; expected the name of a file "
+                "without its ending, and no folder"
             )
-        if not all(isinstance(one, str) or tag_of(one) for one in value):
-            raise ValueError(
-                f"{name} is {list(value)}; expected names (one that looks "
-                "like a number needs quotes in a YAML file)"
-            )
-        names = [one for one in value if isinstance(one, str)]
-        if len(value) < NAMES[name] or len(set(names)) < len(names):
-            raise ValueError(
-                f"{name} is {list(map(str, value))}; expected "
-                f"{'one name or more' if NAMES[name] else 'names'}, none of "
-                "them twice"
-            )
-    if files and isinstance(value, dict | list):
-        for one in map(str, value):
-            if not one or one.startswith(".") or "/" in one:
-                raise ValueError(
-                    f"{name} names {one!r}; expected the name of a file "
-                    "without its ending, and no folder"
-                )
 
 
 def check_value(
@@ -230,5 +222,4 @@ def check_value(
     try:
         check_number(name, value, **spec)
     except ValueError as error:
-        more = ", or null" if null else ""
-        raise ValueError(f"{error}{more}") from None
+        raise ValueError(f"{error}{', or null' if null else ''}") from None

@@ -6,12 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechbrain_slm.utils.command_line import (
-    HELP,
-    UNSUPPORTED,
-    find_yaml,
-    options_of,
-)
+from speechbrain_slm.utils import command_line
 from speechbrain_slm.utils.yaml_tree import INCLUDE, find_fragment, read_tree
 
 _KEY = re.compile(r"(\w+):\s*(.*?)\s*(?:(?<=\s)# ?(.*))?$")
@@ -21,17 +16,17 @@ _COLUMN = 34  # where what is said of a key begins
 def recipe_help(arguments: list[str]) -> str:
     """Describe the script that runs, the keys of a YAML file, the run options.
 
-    Arguments
-    ---------
-    arguments
-        May begin with the YAML file; else the script's smallest stands for all.
+    The arguments may begin with the YAML file; else the script's smallest
+    stands for all.
     """
     script = Path(sys.argv[0])
     there = sorted((script.parent / "hparams").glob("*.yaml"))
     # The one that runs without a download comes first.
     there.sort(key=lambda path: path.stem != "mini")
     given = not arguments[0].startswith("-")
-    shown = [Path(find_yaml(arguments)[0])] if given else there[:1]
+    shown = there[:1]
+    if given:
+        shown = [Path(command_line.find_yaml(arguments)[0])]
     lines = [
         (sys.modules["__main__"].__doc__ or script.name).strip(),
         "",
@@ -48,8 +43,9 @@ def recipe_help(arguments: list[str]) -> str:
         lines += _keys(path)
         lines += ["", "Run options:", ""]
         tree = read_tree(path)
-        for name in sorted(options_of(tree) - UNSUPPORTED.keys() - tree.keys()):
-            lines += _entry(f"  --{name}", HELP[name])
+        hidden = command_line.UNSUPPORTED.keys() | tree.keys()
+        for name in sorted(command_line.options_of(tree) - hidden):
+            lines += _entry(f"  --{name}", command_line.HELP[name])
     return "\n".join(line.rstrip() for line in lines)
 
 

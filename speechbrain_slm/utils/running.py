@@ -28,16 +28,12 @@ from speechbrain_slm.utils.heartbeat import first_failure
 GRACE = 3.0  # seconds
 # Errors that say what to do; others are faults of a program, and of them the
 # place matters, too.
-_EXPECTED = (
-    *(ValueError, OSError, RuntimeError),
-    *(ImportError, FloatingPointError),
-)
+_EXPECTED: tuple = (ValueError, OSError, RuntimeError)
+_EXPECTED += (ImportError, FloatingPointError)
 _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 _GO_ON = "run the same command again, it goes on from here"
-_state: dict[str, Any] = {
-    **{"debug": False, "failed": False},
-    **{"stop": None, "watched": False},
-}
+_state: dict[str, Any] = dict.fromkeys(("debug", "failed", "watched"), False)
+_state["stop"] = None
 _ending = threading.Lock()
 
 
@@ -79,7 +75,7 @@ def script_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def set_debug(debug: bool) -> None:
-    """Say whether tracebacks are printed; ``log.txt`` has them in any case."""
+    """Say whether tracebacks are printed; ``log.txt`` always has them."""
     _state["debug"] = debug
 
 
@@ -96,17 +92,16 @@ def report_error(
     """Print an error as one line on stderr, its traceback to ``log.txt``.
 
     The traceback is printed, too, with ``--debug``, or where there is no
-    ``log.txt`` and the error is a fault of the program. The arguments are those
-    of ``sys.excepthook``.
+    ``log.txt`` and the error is a fault of the program.
     """
     _state["failed"] = True
     if issubclass(kind, KeyboardInterrupt):
         _end(_state["stop"] or signal.SIGINT)
         return
-    line, files = _sentence(error), _log_files()
+    line = _sentence(error)
     first = first_failure(line)
     reason = line if first is None else f"{line} (after {first})"
-    _write_log(logging.ERROR, reason, (kind, error, trace))
+    files = _write_log(logging.ERROR, reason, (kind, error, trace))
     if first is not None and not _state["debug"]:
         return  # One rank has spoken; this one fails since that one did.
     expected = isinstance(error, _EXPECTED)
@@ -130,17 +125,15 @@ def _sentence(error):
     return text
 
 
-def _log_files():
-    handlers = logging.getLogger().handlers
-    return [h for h in handlers if isinstance(h, logging.FileHandler)]
-
-
 def _write_log(level, line, info=None):
+    """Write to the log files, and return them."""
+    files = logging.getLogger().handlers
+    files = [one for one in files if isinstance(one, logging.FileHandler)]
+    record = logging.LogRecord(__name__, level, "", 0, line, (), info)
     # Past the loggers: stderr gets a line of its own.
-    for handler in _log_files():
-        handler.handle(
-            logging.LogRecord(__name__, level, "", 0, line, (), info)
-        )
+    for handler in files:
+        handler.handle(record)
+    return files
 
 
 def _speak_utf8():

@@ -13,16 +13,9 @@ from typing import Any
 
 import ruamel.yaml
 
+from speechbrain_slm.utils import yaml_tree
 from speechbrain_slm.utils.ranges import GROUPS, RANGES
-from speechbrain_slm.utils.yaml_tree import (
-    INCLUDE,
-    OWN_NAMES,
-    ConfigurationError,
-    find_fragment,
-    read_tree,
-    tag_of,
-    unknown_key,
-)
+from speechbrain_slm.utils.yaml_tree import ConfigurationError, tag_of
 
 TEXT, NUMBER, LIST, MAPPING, ANY = "text", "number", "list", "mapping", "any"
 _UNKNOWN = object()
@@ -34,7 +27,7 @@ _PLAIN_NUMBER = re.compile(
 )
 # What is read as YAML where a text stands.
 _MORE_THAN_TEXT = re.compile(r"\s*[\[{\"']|!(ref|copy) |null$")
-_PLAIN_WORDS = {"true", "false", "null"}
+_YAMLError = ruamel.yaml.error.YAMLError
 
 
 class Place:
@@ -46,14 +39,15 @@ class Place:
         self.name, self.root, self.path = name, root, path
         self.node = _followed(node, root)
         self.fragment: Path | None = None
-        if tag_of(self.node).startswith(INCLUDE):
-            self.fragment = find_fragment(path, tag_of(self.node))
+        if tag_of(self.node).startswith(yaml_tree.INCLUDE):
+            self.fragment = yaml_tree.find_fragment(path, tag_of(self.node))
 
     @property
     def kind(self) -> str:
         """What of ``TEXT``, ``NUMBER``, ``LIST``, ``MAPPING`` may stand."""
         node, tag = self.node, tag_of(self.node)
-        if isinstance(node, dict) or tag == OWN_NAMES or self.fragment:
+        own_names = tag == yaml_tree.OWN_NAMES
+        if isinstance(node, dict) or own_names or self.fragment:
             return MAPPING
         if isinstance(node, list):
             return LIST
@@ -68,18 +62,18 @@ class Place:
     def child(self, key: str) -> Place:
         """Return the place of a key."""
         node = self.node if isinstance(self.node, dict) else {}
-        if key not in node and self.fragment:
-            tree = read_tree(self.fragment)
+        if key in node:
+            return Place(key, node[key], self.root, self.path)
+        if self.fragment:
+            tree = yaml_tree.read_tree(self.fragment)
             return Place(key, tree.get(key, _UNKNOWN), tree, self.fragment)
-        found = node.get(key, _UNKNOWN)
         # A name of the user's is like the others; {it: {languages: ...}} in
         # sources is typed as en and fr are.
-        others = list(node.values())
-        if key not in node and others:
-            if all(isinstance(other, dict) for other in others):
-                found = {k: v for other in others for k, v in other.items()}
-            elif tag_of(node) == OWN_NAMES:
-                found = others[0]
+        found, others = _UNKNOWN, list(node.values())
+        if others and all(isinstance(other, dict) for other in others):
+            found = {k: v for other in others for k, v in other.items()}
+        elif others and tag_of(node) == yaml_tree.OWN_NAMES:
+            found = others[0]
         return Place(key, found, self.root, self.path)
 
     def element(self) -> Place:
@@ -128,14 +122,19 @@ def typed_value(text: str, place: Place) -> object:
         if _has_tags(node):
             return ruamel.yaml.YAML().load(text)
         value = _converted(node, place)
-    except ruamel.yaml.error.YAMLError as error:
+    except _YAMLError as error:
         if text_stands:
             return text  # such as "[draft] 2"
         raise ConfigurationError(f"not valid YAML: {error}") from None
     if isinstance(value, dict | list):
         _check_group(place, value)
-    elif place.kind == NUMBER:
-        _check_number(place, value)
+    elif place.kind == NUMBER and value is not None:
+        switch = isinstance(place.node, bool)
+        number = isinstance(value, int | float)
+        like = place.node is None or isinstance(value, bool) == switch
+        if not (number and like):
+            expected = "true or false" if switch else "a number"
+            raise ConfigurationError(f"expected {expected}")
     return value
 
 
@@ -155,40 +154,28 @@ def _converted(node, place):
     if isinstance(node, ruamel.yaml.nodes.SequenceNode):
         return [_converted(child, place.element()) for child in node.value]
     value = {}
+    # Tokens -> probability, where one probability stands.
+    number = place.kind == NUMBER
     for key_node, child in node.value:
-        # Tokens -> probability, where one probability stands.
-        kind = ANY if place.kind == NUMBER else TEXT
-        key = _scalar(key_node, kind)
+        key = _scalar(key_node, ANY if number else TEXT)
         if key in value:
-            raise ruamel.yaml.error.YAMLError(f"'{key}' is given twice")
-        below = place if place.kind == NUMBER else place.child(key)
-        value[key] = _converted(child, below)
+            raise _YAMLError(f"'{key}' is given twice")
+        value[key] = _converted(child, place if number else place.child(key))
     return value
 
 
 def _scalar(node, kind):
     text = node.value
     if not isinstance(text, str):
-        raise ruamel.yaml.error.YAMLError("a key that is no text")
+        raise _YAMLError("a key that is no text")
     if node.style is not None:
         return text  # in quotes
     if kind == TEXT:
         return None if text in ("null", "") else text
-    plain = _PLAIN_NUMBER.fullmatch(text) or text.lower() in _PLAIN_WORDS
-    if plain or not text or kind == NUMBER:
+    word = text.lower() in ("true", "false", "null", "")
+    if word or kind == NUMBER or _PLAIN_NUMBER.fullmatch(text):
         return ruamel.yaml.YAML(typ="safe").load(text)
     return text
-
-
-def _check_number(place, value):
-    switch = isinstance(place.node, bool)
-    if isinstance(value, int | float) and (
-        place.node is None or isinstance(value, bool) == switch
-    ):
-        return
-    if value is not None:
-        expected = "true or false" if switch else "a number"
-        raise ConfigurationError(f"expected {expected}")
 
 
 def _check_group(place, value):
@@ -197,9 +184,8 @@ def _check_group(place, value):
         known = GROUPS.get(place.name)
         if known is None:
             raise ConfigurationError("expected no mapping")
-        for key in value:
-            if key not in known:
-                raise unknown_key(key, set(known), place.name)
+        for key in (name for name in value if name not in known):
+            raise yaml_tree.unknown_key(key, known, place.name)
     elif place.kind == TEXT and place.node is not None:
         raise ConfigurationError(
             "expected a text; it is one in quotes of its own, '\"[...]\"'"

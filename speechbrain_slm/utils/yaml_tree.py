@@ -54,8 +54,7 @@ def read_tree(path: str | Path) -> dict:
 
 def tag_of(node: object) -> str:
     """Return the tag of a node, empty where it has none."""
-    tag = getattr(node, "tag", None)
-    return (tag.value or "") if tag is not None else ""
+    return getattr(getattr(node, "tag", None), "value", None) or ""
 
 
 def children(node: object) -> list[tuple]:
@@ -89,22 +88,16 @@ def find_fragment(path: str | Path, tag: str) -> Path:
 def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     """Set values in a YAML file, and put in what it includes and refers to.
 
-    Returns
-    -------
-    A tree without ``!ref``, ``!copy`` and ``!include``, paths written out.
-
-    Raises
-    ------
-    ConfigurationError
-        If an override names a key that is not there or is of another shape
-        (mapping, list, one value) than what it replaces, here or in a fragment;
-        if a reference leads nowhere, or a placeholder was not filled.
+    The tree has no ``!ref``, ``!copy`` and ``!include``; paths are written out.
+    ConfigurationError if an override names a key that is not there or is of
+    another shape (mapping, list, one value) than what it replaces, here or in a
+    fragment; if a reference leads nowhere, or a placeholder was not filled.
     """
     try:
         return _expand(_resolve_file(path, _quoted(overrides or {})))
+    except ConfigurationError:
+        raise
     except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
         text = " ".join(str(part) for part in error.args)
         raise ConfigurationError(f"{path}: {text}") from error
 
@@ -132,8 +125,7 @@ def _resolve(name, node, root, path):
         fragment = find_fragment(path, tag)
         if not isinstance(node, dict):
             raise ConfigurationError(
-                f"{path}: give {tag} a mapping ({{}} where nothing is set), so "
-                "that the command line can override its keys"
+                f"{path}: give {tag} a mapping ({{}} where nothing is set)"
             )
         return _resolve_file(fragment, dict(node))
     # 2026-01-15 as the name of a run.
@@ -145,14 +137,14 @@ def _resolve(name, node, root, path):
 
 
 def _merge(where, tree, overrides):
-    """Set values in a mapping; refuse what has no place in it."""
     for name, value in overrides.items():
         if name not in tree:
             raise unknown_key(name, tree, where)
-        _check_shape(where, name, tree[name], value)
-        both = isinstance(value, dict) and isinstance(tree[name], dict)
-        if both and not tag_of(tree[name]):
-            _merge(f"{where}: {name}", tree[name], value)
+        old = tree[name]
+        _check_shape(where, name, old, value)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        if both and not tag_of(old):
+            _merge(f"{where}: {name}", old, value)
         else:
             _set(tree, name, value)
 
@@ -185,13 +177,11 @@ def _check_shape(where, name, old, value):
         group = tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain)
         wrong = isinstance(old, dict) and group
         found = f"is a mapping, found {value!r}; give it as '{{key: value}}'"
+    if isinstance(old, list) and not (tag or isinstance(value, dict | list)):
+        wrong = plain
+        found = f"is a list, found {value!r}; give it as '[{value}]'"
     if wrong:
         raise ConfigurationError(f"{where}: '{name}' {found}")
-    if isinstance(old, list) and not (tag or isinstance(value, list)) and plain:
-        raise ConfigurationError(
-            f"{where}: '{name}' is a list, found {value!r}; give it as "
-            f"'[{value}]'"
-        )
 
 
 def _quoted(value):
