@@ -44,9 +44,13 @@ def fsync_file(path: str | Path) -> None:
         os.fsync(file.fileno())
 
 
+def _temporary(folder, name):
+    return folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{name}"
+
+
 def _new_mode(folder):
-    """Return the mode that a new file gets here: by umask, or by the folder."""
-    probe = Path(folder) / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-mode"
+    # By umask, or by the folder: nobody but the system knows.
+    probe = _temporary(folder, "mode")
     probe.touch()
     try:
         return probe.stat().st_mode & 0o777
@@ -63,34 +67,29 @@ def _named(path, temporary):
         code = _no_room(error, temporary)
         if code is None:
             raise
-        raise OSError(
-            code,
-            f"{os.strerror(code)}; nothing was written. Make room "
-            "and run the same command again, it goes on from here",
-            str(path),
-        ) from error
+        said = (
+            f"{os.strerror(code)}; nothing was written. Make room and run the "
+            "same command again, it goes on from here"
+        )
+        raise OSError(code, said, str(path)) from error
 
 
 def _no_room(error, temporary):
     """Return the system's number where a write failed for want of room."""
     for code in _NO_ROOM:
         # safetensors has an error of its own, with the system's words.
-        if getattr(error, "errno", None) == code or (
-            os.strerror(code) in str(error)
+        if code == getattr(error, "errno", 0) or os.strerror(code) in str(
+            error
         ):
             return code
     # Others (numpy, torch) say how many bytes were written, or nothing: then
     # what was written so far does not grow any more.
-    files = [temporary]
-    if temporary.is_dir():
-        files = [path for path in temporary.rglob("*") if path.is_file()]
-    for path in files:
+    for path in filter(Path.is_file, [temporary, *temporary.rglob("*")]):
         try:
-            if path.is_file():
-                with open(path, "ab") as file:
-                    file.write(bytes(_PROBE))
-                    file.flush()
-                    os.fsync(file.fileno())
+            with open(path, "ab") as file:
+                file.write(bytes(_PROBE))
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as full:
             if full.errno in _NO_ROOM:
                 return full.errno
@@ -114,7 +113,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, hence file system; libraries go by the suffix.
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
+    temporary = _temporary(path.parent, path.name)
     try:
         with _named(path, temporary):
             yield temporary
@@ -145,12 +144,8 @@ def write_json(path: str | Path, content: object) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
-    Raises
-    ------
-    ValueError
-        If it is torn or damaged: names it.
-    OSError
-        If it cannot be read, or is no regular file.
+    ValueError, with its name, if it is torn or damaged; OSError if it cannot be
+    read, or is no regular file.
     """
     try:
         return json.loads(read_regular(path).decode("utf-8"))
@@ -162,34 +157,18 @@ def read_json(path: str | Path) -> Any:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` if the block succeeds.
 
-    Raises
-    ------
-    FileExistsError
-        If ``path`` is there already: a published folder is never changed.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path") / "published"
-    >>> with atomic_folder(folder) as temporary:
-    ...     _ = (temporary / "a.txt").write_text("whole")
-    >>> [path.name for path in folder.iterdir()]
-    ['a.txt']
+    FileExistsError if ``path`` is there: a published folder is never changed.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{path} exists; a published folder stays as is.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex[:8]}-{path.name}")
-    temporary.mkdir()
+    temporary = _temporary(path.parent, path.name)
+    temporary.mkdir(parents=True)
     try:
         with _named(path, temporary):
             yield temporary
-            for file in sorted(temporary.rglob("*")):
-                if file.is_file():
-                    fsync_file(file)
-                else:
-                    fsync_folder(file)
-            fsync_folder(temporary)
+            for inner in [*temporary.rglob("*"), temporary]:
+                (fsync_folder if inner.is_dir() else fsync_file)(inner)
         os.rename(temporary, path)
         fsync_folder(path.parent)
     finally:
@@ -202,22 +181,13 @@ def published_together(folder: str | Path) -> Iterator[Path]:
 
     Files of the same names are replaced once the block has succeeded. A kill in
     that moment leaves one out, and never files of two runs beside each other.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> with published_together(folder) as new:
-    ...     (new / "text").mkdir()
-    ...     _ = (new / "text" / "a.txt").write_text("whole")
-    >>> [path.name for path in folder.iterdir()]
-    ['text']
     """
     folder = Path(folder)
-    new = folder / f"{TEMPORARY}{uuid.uuid4().hex[:8]}-new"
+    new = _temporary(folder, "new")
     new.mkdir(parents=True)
     try:
         yield new
-        files = sorted(path for path in new.rglob("*") if path.is_file())
+        files = sorted(filter(Path.is_file, new.rglob("*")))
         names = [path.relative_to(new) for path in files]
         for path in files:
             fsync_file(path)

@@ -99,19 +99,23 @@ def read_audio(
     -------
     >>> file = io.BytesIO()
     >>> soundfile.write(file, [0.5, 0.25], 16000, format="WAV")
-    >>> read_audio(file.getvalue()).num_samples
-    2
     >>> read_audio(file.getvalue()[:-2])
     Traceback (most recent call last):
     ...
     speechbrain_slm.utils.audio.BadAudio: cut short: its header promises 4
     bytes of sound, 2 are there
     """
+
+    def look(file, size):
+        # A file is read as a whole, once its header is that of speech.
+        if size > _SURE:
+            with soundfile.SoundFile(file.fileno(), closefd=False) as head:
+                _check_head(head, size, expected, max_seconds)
+
     try:
-        if isinstance(source, bytes):
-            content = source
-        else:
-            content = _content(source, expected, max_seconds)
+        content = source
+        if not isinstance(source, bytes):
+            content = read_regular(source, MAX_BYTES, look)
         if not content:
             raise BadAudio("the file has 0 bytes")
         return _decode(content, expected, keep, dtype, max_seconds, audible)
@@ -125,8 +129,8 @@ def _reason(source, error):
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
     if isinstance(error, OSError):
-        text = str(error).removeprefix(str(source)).lstrip(": ")
-        return error.strerror or text
+        text = str(error).removeprefix(str(source))
+        return error.strerror or text.lstrip(": ")
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
     # A message may hold the address of the buffer that was read.
@@ -140,22 +144,8 @@ def _reason(source, error):
     return f"cannot be decoded: {text}"
 
 
-def _content(path, expected, max_seconds):
-    """Read a whole file, once its header is known to be that of speech."""
-
-    def look(file, size):
-        if size > _SURE:
-            with soundfile.SoundFile(file.fileno(), closefd=False) as head:
-                _check_head(head, size, expected, max_seconds)
-
-    return read_regular(path, MAX_BYTES, look)
-
-
 def _check_head(file, size, expected, max_seconds):
-    """Return the number of samples that a header tells, and the most allowed.
-
-    The first is None where the header leaves it open.
-    """
+    """Return how many samples a header tells, or None, and the most allowed."""
     rate, channels = file.samplerate, file.channels
     if file.format not in CHECKED:
         raise BadAudio(
@@ -166,9 +156,8 @@ def _check_head(file, size, expected, max_seconds):
             f"its header tells of {channels} channels at {rate} Hz; expected "
             f"1 to {MAX_CHANNELS}, at most {MAX_RATE} Hz"
         )
-    told = None if file.frames >= _UNKNOWN else file.frames
+    count = told = None if file.frames >= _UNKNOWN else file.frames
     # A header and a manifest may lie together: both are held to max_seconds.
-    count = told
     if expected is not None:
         count = expected["num_samples"]
         if rate != expected["sample_rate"] or told not in (None, count):
@@ -202,17 +191,15 @@ def _too_long(count, rate, max_seconds):
 def _decode(content, expected, keep, dtype, max_seconds, audible):
     kept, count = [], 0
     with soundfile.SoundFile(io.BytesIO(content)) as file:
-        missing = file.format in CHECKED and shortfall(content, file.format)
-        if missing:
-            raise BadAudio(missing)
+        kind, subtype = file.format, file.subtype
+        if kind in CHECKED and (fault := shortfall(content, kind)):
+            raise BadAudio(fault)
         told, most = _check_head(file, len(content), expected, max_seconds)
         rate, channels = file.samplerate, file.channels
-        kind, subtype = file.format, file.subtype
         dtype = dtype or EXACT.get(subtype, "float32")
         level = _Level(dtype)
         if told is None:
-            # soundfile seeks after each read, which FLAC cannot without an
-            # end.
+            # soundfile seeks after each read: FLAC cannot without an end.
             file._info.seekable = 0
         # Block by block: a header that lies costs no memory.
         size = max(1, _BLOCK // channels)
@@ -238,14 +225,11 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         raise BadAudio("its SHA-256 is not the manifest's")
     level.check(channels, audible)
     # One block, as speech is, is not copied.
-    samples = np.concatenate(kept) if len(kept) > 1 else None
-    samples = kept[0] if len(kept) == 1 else samples
+    samples = np.concatenate(kept) if len(kept) > 1 else (kept or [None])[0]
     return Sound(samples, count, rate, channels, kind, subtype, digest)
 
 
-class _Level:
-    """How loud a file is, found while it is decoded."""
-
+class _Level:  # How loud a file is, found while it is decoded.
     def __init__(self, dtype):
         # Integers are counted in steps of full scale.
         self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
@@ -268,7 +252,6 @@ class _Level:
         return np.max([peak, -low / self._scale, high / self._scale])
 
     def check(self, channels, audible):
-        """Refuse what is not a number and, if asked to, what is not heard."""
         if not np.isfinite(self._loudest):
             raise BadAudio("a sample is NaN or infinite")
         if not audible:
@@ -291,19 +274,15 @@ class _Level:
 def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     """Bring a waveform, float32 [T], to another rate (Hz).
 
-    Raises
-    ------
-    BadAudio
-        If the two rates have so small a common divisor that the filter would
-        not fit into memory.
+    BadAudio if the two have so small a common divisor that the filter would not
+    fit into memory.
     """
     if rate == wanted:
         return wav
     divisor = gcd(rate, wanted)
     if (rate // divisor) * (wanted // divisor) > _MAX_FILTER:
         raise BadAudio(
-            f"{rate} Hz cannot be resampled to {wanted} Hz; convert it to a "
-            "usual rate"
+            f"{rate} Hz cannot be resampled to {wanted} Hz; convert it first"
         )
     # Here: torch would take whoever does not resample seconds to load.
     import torch

@@ -46,10 +46,6 @@ def open_parquet(
     """Open a Parquet file; one that is none, or half of one, is named.
 
     ValueError if it cannot be read, now or inside the block.
-
-    Arguments
-    ---------
-    expected : What it should be, for the errors.
     """
     with HeldFile(path, expected) as held, parquet_of(held) as file:
         yield file
@@ -65,12 +61,7 @@ def parquet_of(held: HeldFile) -> Iterator[pq.ParquetFile]:
 
 @contextlib.contextmanager
 def readable(path: str | Path, kind: str) -> Iterator[None]:
-    """Name a file that Arrow cannot read: a ValueError in place of Arrow's.
-
-    Arguments
-    ---------
-    kind : What it is read as.
-    """
+    """Name a file that Arrow cannot read: a ValueError in place of Arrow's."""
     try:
         yield
     # Arrow's readers raise plain OSErrors, too, for what is damaged; those of
@@ -95,19 +86,15 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
     # Arrow is told the type of each column by its name.
     with open_text(path, "a CSV file") as file:
         names = next(csv.reader(file), [])
-    options = {
-        "read_options": pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
-        "parse_options": pyarrow.csv.ParseOptions(newlines_in_values=True),
-        "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string())
-        ),
-    }
+    types = dict.fromkeys(names, pa.string())
+    options = (
+        pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
+        pyarrow.csv.ParseOptions(newlines_in_values=True),
+        pyarrow.csv.ConvertOptions(column_types=types),
+    )
     try:
-        with (
-            readable(path, "CSV"),
-            pyarrow.csv.open_csv(path, **options) as reader,
-        ):
-            yield reader
+        with readable(path, "CSV"), pyarrow.csv.open_csv(path, *options) as it:
+            yield it
     except ValueError as error:
         # Arrow says that, and not where.
         if "UTF8" in str(error):
@@ -118,26 +105,20 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
 def as_type(path: str | Path, field: pa.Field, column: _Column) -> _Column:
     """Give a column its type; text stays as it is, whatever it looks like.
 
-    Arguments
-    ---------
-    field : What the column should be. For text, whole numbers are their digits.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be that: which text 1.0 is meant to be, nobody knows.
+    Where it should be text, whole numbers are their digits. ValueError if it
+    cannot be that: which text 1.0 is meant to be, nobody knows.
     """
-    found = column.type
-    if pa.types.is_dictionary(found):
+    found, types = column.type, pa.types
+    if types.is_dictionary(found):
         found = found.value_type
     can_be_text = (
-        pa.types.is_string(found)
-        or pa.types.is_large_string(found)
-        or pa.types.is_string_view(found)
-        or pa.types.is_integer(found)
-        or pa.types.is_null(found)
+        types.is_string(found)
+        or types.is_large_string(found)
+        or types.is_string_view(found)
+        or types.is_integer(found)
+        or types.is_null(found)
     )
-    if pa.types.is_string(field.type) and not can_be_text:
+    if types.is_string(field.type) and not can_be_text:
         raise ValueError(
             f"{path}: column '{field.name}' should be text (whole numbers do, "
             f"too), found {column.type}"

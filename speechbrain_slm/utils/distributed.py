@@ -57,14 +57,8 @@ def barrier() -> None:
 def init_distributed(device: str, backend: str | None = None) -> str:
     """Join the process group when ``torchrun`` started this process.
 
-    Arguments
-    ---------
-    device : ``"cpu"`` or ``"cuda..."``.
-    backend : By default ``nccl`` on GPUs and ``gloo`` on CPUs.
-
-    Returns
-    -------
-    The device of this rank, ``cuda:<local rank>`` on GPUs.
+    Returns the device of this rank, ``cuda:<local rank>`` on GPUs. The backend
+    is ``nccl`` on GPUs and ``gloo`` on CPUs, if none is named.
     """
     if not launched_by_torchrun():
         return device
@@ -82,8 +76,8 @@ def init_distributed(device: str, backend: str | None = None) -> str:
         torch.cuda.set_device(local_rank)
     if not torch.distributed.is_initialized():
         heartbeat.check_store()
-        shared = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
-        store, number, ranks = next(shared)
+        found = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
+        store, number, ranks = next(found)
         name = _fresh_name(store, number, ranks)
         torch.distributed.init_process_group(
             backend or ("nccl" if on_gpu else "gloo"),
@@ -92,12 +86,8 @@ def init_distributed(device: str, backend: str | None = None) -> str:
             rank=number,
             world_size=ranks,
         )
-        heartbeat.start(
-            functools.partial(_new_connection, name),
-            number,
-            ranks,
-            TIMEOUT.total_seconds(),
-        )
+        connect = functools.partial(_new_connection, name)
+        heartbeat.start(connect, number, ranks, TIMEOUT.total_seconds())
     global _patient
     # On GPUs, too: NCCL keeps one busy while it waits.
     _patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
@@ -106,11 +96,9 @@ def init_distributed(device: str, backend: str | None = None) -> str:
 
 def _new_connection(name):
     """Connect to the store once more: one connection serves one thread."""
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = torch.distributed.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        timeout=TIMEOUT,
+        *address, is_master=False, timeout=TIMEOUT
     )
     return torch.distributed.PrefixStore(f"heartbeat/{name}", store)
 

@@ -39,10 +39,6 @@ _MARKS = {
 }
 
 
-class NotRegular(OSError):
-    """What a path leads to is no regular file."""
-
-
 def is_hidden(path: str | Path) -> bool:
     """Tell whether a name, or a folder in it, is hidden or left by a system.
 
@@ -58,12 +54,7 @@ def is_hidden(path: str | Path) -> bool:
 def files_in(
     folder: str | Path, pattern: str = "*", deep: bool = True
 ) -> list[Path]:
-    """List the files of a folder by name, without hidden ones and a system's.
-
-    Arguments
-    ---------
-    deep : Those in folders inside, too.
-    """
+    """List the files of a folder by name, but hidden ones and a system's."""
     # What is neither a file nor a folder stays: whoever opens it says so.
     folder = Path(folder)
     found = folder.rglob(pattern) if deep else folder.glob(pattern)
@@ -109,21 +100,16 @@ def check_file(path: str | Path, expected: str) -> Path:
     """Refuse what is no file that can be read; return where it is.
 
     FileNotFoundError if there is nothing; ValueError if it is no regular file,
-    empty, or a pointer to the one that is meant.
-
-    Arguments
-    ---------
-    expected : What it should be, for the errors.
+    empty, or a pointer to the one that is meant. ``expected``: what it should
+    be, for the errors.
     """
     path = as_stored(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist; expected {expected}")
     facts = path.stat()
     # Looked at before it is opened: a pipe would be waited for.
-    if not stat.S_ISREG(facts.st_mode):
-        raise ValueError(
-            f"{path} is {_kind(facts.st_mode)}; expected {expected}"
-        )
+    if not stat.S_ISREG(mode := facts.st_mode):
+        raise ValueError(f"{path} is {_kind(mode)}; expected {expected}")
     # What the system makes up (/proc) has no size, and may be waited for, too.
     if not facts.st_size:
         raise ValueError(
@@ -154,18 +140,16 @@ def open_regular(path: str | Path) -> io.FileIO:
     >>> open_regular("/dev/null")
     Traceback (most recent call last):
     ...
-    speechbrain_slm.utils.files.NotRegular: /dev/null is a device; expected a
-    regular file
+    OSError: /dev/null is a device; expected a regular file
     """
     # Opened first and looked at then: between the two, a path could come to
     # lead elsewhere. Without O_NONBLOCK a pipe would not even open.
-    number = os.open(
-        as_stored(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-    )
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    number = os.open(as_stored(path), flags)
     mode = os.fstat(number).st_mode
     if not stat.S_ISREG(mode):
         os.close(number)
-        raise NotRegular(f"{path} is {_kind(mode)}; expected a regular file")
+        raise OSError(f"{path} is {_kind(mode)}; expected a regular file")
     return open(number, "rb", buffering=0)
 
 
@@ -176,16 +160,9 @@ def read_regular(
 ) -> bytes:
     """Read a whole file, of which the size is known before.
 
-    Arguments
-    ---------
-    most : Bytes that it may have.
-    look : Called with the open file and its size before it is read; may raise.
-
-    Raises
-    ------
-    OSError
-        If the file is none (see :func:`open_regular`), larger, or became
-        smaller; names it.
+    OSError, with its name, if it is none (see :func:`open_regular`), has more
+    than ``most`` bytes, or became smaller. ``look`` is called with the open
+    file and its size before it is read; it may raise.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -209,9 +186,8 @@ def read_regular(
 class HeldFile:
     """A file that is read several times, and is to be the same each time.
 
-    It is held open, so that a file which is put in its place is not read; one
-    that is written to is told. What its hash says is what its reader gets from
-    ``file``.
+    It is held open: a file that is put in its place is not read, and one that
+    is written to is told. Its hash is of what its reader gets from ``file``.
     """
 
     def __init__(self, path: str | Path, expected: str) -> None:
@@ -255,10 +231,6 @@ def open_text(path: str | Path, expected: str) -> Iterator[IO[str]]:
 
     Line ends are as they are in the file. What :func:`check_file` refuses is
     an error at once, a byte that is no UTF-8 as soon as it is met.
-
-    Arguments
-    ---------
-    expected : What it should be, for the errors.
     """
     path = check_file(path, expected)
     refuse_wide(path)
@@ -272,9 +244,8 @@ def open_text(path: str | Path, expected: str) -> Iterator[IO[str]]:
 def refuse_wide(path: str | Path) -> None:
     """Refuse a text file that begins with bytes of value 0: UTF-16, or none."""
     with open(path, "rb") as file:
-        wide = b"\0" in file.read(64)
-    if wide:
-        refuse_encoding(path)
+        if b"\0" in file.read(64):
+            refuse_encoding(path)
 
 
 def refuse_encoding(path: str | Path) -> NoReturn:
@@ -282,7 +253,7 @@ def refuse_encoding(path: str | Path) -> NoReturn:
     where = "it holds bytes of value 0"
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            kinds = [_MARKS[mark] for mark in _MARKS if line.startswith(mark)]
+            kinds = [kind for m, kind in _MARKS.items() if line.startswith(m)]
             if number == 1 and kinds:
                 where = f"it is in {kinds[0]}"
                 break

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-_NOTHING = object()  # a field that is not there is not None
+_NOTHING = type("_Nothing", (), {"__repr__": lambda _: "nothing"})()
 
 
 def sha256_file(path: str | Path) -> str:
@@ -43,28 +43,16 @@ def file_stamp(path: str | Path) -> str:
 def identity_of(content: object) -> str:
     """Return the SHA-256 of an object's canonical JSON.
 
-    Arguments
-    ---------
-    content
-        Numbers, strings, lists and mappings with string keys. The order of a
-        mapping's keys does not count.
-
     Example
     -------
-    >>> identity_of({"a": 1, "b": 2}) == identity_of({"b": 2, "a": 1})
+    >>> identity_of({"a": 1, "b": [2]}) == identity_of({"b": [2], "a": 1})
     True
-    >>> identity_of({"a": 1}) == identity_of({"a": 2})
-    False
     """
     return hashlib.sha256(_JSON.encode(content).encode("utf-8")).hexdigest()
 
 
 def difference(expected: dict, found: dict, prefix: str = "") -> list[str]:
     """Name the fields in which two nested mappings differ, with both values.
-
-    Arguments
-    ---------
-    prefix : Put before each field's name.
 
     Example
     -------
@@ -80,26 +68,12 @@ def difference(expected: dict, found: dict, prefix: str = "") -> list[str]:
         if isinstance(one, dict) and isinstance(other, dict):
             lines += difference(one, other, f"{name}.")
         elif one != other:
-            lines.append(
-                f"{name}: expected {_shown(one)}, found {_shown(other)}"
-            )
+            lines.append(f"{name}: expected {one!r}, found {other!r}")
     return lines
 
 
-def _shown(value):
-    return "nothing" if value is _NOTHING else repr(value)
-
-
 def tensors_identity(model: "torch.nn.Module") -> str:
-    """Name a model's weights by their content.
-
-    Example
-    -------
-    >>> import torch
-    >>> one, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    >>> tensors_identity(one) == tensors_identity(other)
-    False
-    """
+    """Name a model's weights by their content."""
     digests = []
     for tensor in model.state_dict().values():
         array = tensor.detach().cpu().contiguous().numpy()

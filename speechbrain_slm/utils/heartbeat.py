@@ -82,28 +82,14 @@ class Heart:
 
     Arguments
     ---------
-    store : torch.distributed.Store
-        Which no dead process has written to; used from one thread.
-    limit : float
-        Seconds after which a rank that does not count is taken for dead.
-
-    Example
-    -------
-    >>> from torch.distributed import HashStore
-    >>> store = HashStore()
-    >>> one, two = Heart(store, 0, 2, 1.0), Heart(store, 1, 2, 1.0)
-    >>> one.beat(), two.beat()
-    (None, None)
-    >>> [one.beat() for _ in range(11)][-1]
-    'Rank 1 is stopped, or its machine: it has shown no sign of life for 1.0 s'
+    store : Which no dead process has written to; used from one thread.
+    limit : Seconds after which a rank that does not count is taken for dead.
     """
 
     def __init__(
         self, store: "Store", rank: int, ranks: int, limit: float
     ) -> None:
-        self._store = store
-        self._rank = rank
-        self._ranks = ranks
+        self._store, self._rank, self._ranks = store, rank, ranks
         self._limit = limit
         self.interval = min(5.0, limit / 10)
         self._watched = (rank + 1) % ranks

@@ -27,12 +27,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from speechbrain_slm.utils.atomic import read_json, remove_temporary, write_json
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import barrier, is_main, rank, world_size
 from speechbrain_slm.utils.hashing import difference
 
 logger = logging.getLogger(__name__)
@@ -103,21 +98,21 @@ class Claim:
         barrier()
 
     def _pin(self, content, made, takes_over):
+        folder = self.folder
         if self.share.job is None:
-            if takes_over and (lines := _differences(self.folder, content)):
-                logger.info(
-                    "%s is made anew: %s", self.folder.parent, "; ".join(lines)
-                )
-            pin(self.folder, content, "" if takes_over else made, alone=True)
+            if takes_over and (lines := _differences(folder, content)):
+                shown = "; ".join(lines)
+                logger.info("%s is made anew: %s", folder.parent, shown)
+            pin(folder, content, "" if takes_over else made, alone=True)
             return
         try:
-            pin(self.folder, content, made)
+            pin(folder, content, made)
         except ValueError as error:
             # Asked last: it locks the folders of the others for a moment.
             if not self._is_only_job():
                 way = " A run without 'job' takes it over." * takes_over
                 raise ValueError(f"{error}{way}") from error
-            pin(self.folder, content, made, alone=True)
+            pin(folder, content, made, alone=True)
 
     def _is_only_job(self):
         for other in self.folder.glob("job-*"):
@@ -186,10 +181,10 @@ def _lock(folder: Path, kind: int, wait: bool = False) -> IO:
 @contextlib.contextmanager
 def take_turns(folder: str | Path) -> Iterator[None]:
     """Wait until no other run is between the same lines: the first does it."""
-    if not is_main():
-        yield
-        return
-    with _lock(Path(folder) / ".turns", fcntl.LOCK_EX, wait=True):
+    with contextlib.ExitStack() as stack:
+        if is_main():
+            place = Path(folder) / ".turns"
+            stack.enter_context(_lock(place, fcntl.LOCK_EX, wait=True))
         yield
 
 
@@ -198,16 +193,14 @@ def pin(
 ) -> None:
     """Write ``plan.json``: what a folder will hold, before its first file.
 
+    ValueError if the folder has another one (names the fields), or files
+    without.
+
     Arguments
     ---------
     content : All that decides what the folder holds; JSON can hold it.
     made : Pattern of the files that it is needed to understand.
     alone : Another one, of which nothing was made yet, is replaced.
-
-    Raises
-    ------
-    ValueError
-        If the folder has another one (names the fields), or files without.
     """
     path = Path(folder) / PLAN_JSON
     stray = sorted(Path(folder).glob(made)) if made else []
@@ -262,16 +255,11 @@ def together() -> Iterator[None]:
 
 
 def run(
-    shards: Sequence[T],
-    make: Callable[[T], object],
-    what: str = "shards",
+    shards: Sequence[T], make: Callable[[T], object], what: str = "shards"
 ) -> None:
     """Make shards, all ranks at the same time, and say how far it is.
 
-    Arguments
-    ---------
-    make : Publishes one, all of it or nothing.
-    what : Their name in the log.
+    ``make`` publishes one, all of it or nothing; the log calls them ``what``.
     """
     with together():
         progress = Progress(len(shards), what)
@@ -283,10 +271,7 @@ def run(
 class Progress:
     """Says now and then how far this rank is, and how long it will take.
 
-    Arguments
-    ---------
-    per : float
-        How many make one in the log: 3600 where seconds show as hours.
+    ``per``: how many make one in the log, 3600 where seconds show as hours.
     """
 
     def __init__(
@@ -306,15 +291,13 @@ class Progress:
             return
         self.said = now
         form = ".0f" if self.per == 1 else ".2f"
+        done, total = (
+            f"{n / self.per:{form}}" for n in (self.done, self.total)
+        )
         logger.info(
-            "Rank %d of %d: %s of its %s %s, %.0f s left%s",
-            rank(),
-            world_size(),
-            format(self.done / self.per, form),
-            format(self.total / self.per, form),
-            self.what,
-            left / self.speed,
-            f"; {told}" if (told := note()) else "",
+            f"Rank {rank()} of {world_size()}: {done} of its {total} "
+            f"{self.what}, {left / self.speed:.0f} s left"
+            + (f"; {told}" if (told := note()) else "")
         )
 
     @property

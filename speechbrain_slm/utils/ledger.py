@@ -49,9 +49,7 @@ class TooManyLeftOut(RuntimeError):
 
 
 class Reasons:
-    """Counts of what is left out, by the kind of reason.
-
-    The kind is what stands before the first colon.
+    """Counts of what is left out, by what stands before a reason's first colon.
 
     Example
     -------
@@ -67,11 +65,11 @@ class Reasons:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
-    def add(self, reason: str, count: int = 1) -> None:
+    def add(self, reason: str) -> None:
         """Count a reason: a kind, and after a colon what it is about."""
         kind, _, example = reason.partition(": ")
         kind = kind[:_LONGEST]
-        self._counts[kind] += count
+        self._counts[kind] += 1
         self._examples.setdefault(kind, example[:_LONGEST])
 
     def __str__(self) -> str:
@@ -98,16 +96,13 @@ class Ledger:
         """Write a line of ``FIELDS``; what is None or empty is absent."""
         if unknown := entry.keys() - set(FIELDS):
             raise KeyError(f"a ledger has no field {', '.join(unknown)}")
-        line = {
-            name: entry[name]
-            for name in FIELDS
-            if entry.get(name) not in (None, "")
-        }
+        told = {name: v for name, v in entry.items() if v not in (None, "")}
+        line = {name: told[name] for name in FIELDS if name in told}
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
         action, reason = entry["action"], entry["reason"]
         self.counts[f"{action}: {reason}"] += 1
         if action == "dropped":
-            detail = f": {entry['detail']}" if entry.get("detail") else ""
+            detail = f": {told['detail']}" if "detail" in told else ""
             self.reasons[str(entry.get("split", ""))].add(f"{reason}{detail}")
 
     def __str__(self) -> str:
@@ -126,11 +121,9 @@ def open_ledger(path: str | Path) -> Iterator[Ledger]:
     that is written on its own.
     """
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path) as new,
         # JSON lines may hold half of a surrogate pair; so escaped, too.
-        open(
-            temporary, "w", encoding="utf-8", errors="backslashreplace"
-        ) as file,
+        open(new, "w", encoding="utf-8", errors="backslashreplace") as file,
     ):
         yield Ledger(file)
 
@@ -154,7 +147,7 @@ def check_share(
     forget: Callable[[], object] = lambda: None,
     key: str = "max_left_out",
 ) -> None:
-    """Stop where too much is left out, warn where much is.
+    """Stop (TooManyLeftOut) where too much is left out, warn where much is.
 
     Arguments
     ---------
@@ -164,10 +157,6 @@ def check_share(
         Called before the error: removes what says of the input that it is bad,
         so that a rerun looks at it again. It may be mended.
     key : What the share is called in YAML.
-
-    Raises
-    ------
-    TooManyLeftOut
     """
     if not left_out:
         return
@@ -182,6 +171,6 @@ def check_share(
             f"{shown}; {key} allows {most:.2%}. {advice} Or raise {key}."
         )
     if share > MUCH:
-        logger.warning("Warning: %s.", shown)
+        logger.warning(f"Warning: {shown}.")
     else:
-        logger.info("%s.", shown)
+        logger.info(f"{shown}.")

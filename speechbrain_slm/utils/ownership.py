@@ -40,21 +40,12 @@ def has_mark(path: str | Path, maker: str) -> bool:
 def refuse_foreign(
     paths: Iterable[str | Path], maker: str, damaged: bool = False
 ) -> None:
-    """Refuse to write where something stands that another made.
+    """Refuse to write where a Parquet file stands that another made.
 
-    Arguments
-    ---------
-    paths : Parquet files that are to be removed or replaced.
-    damaged : What cannot be read may be replaced: it can say nothing of itself.
-
-    Raises
-    ------
-    FileExistsError
-        Names the first that is another's. Nothing is changed.
+    FileExistsError, which names the first; nothing is changed. ``damaged``:
+    what cannot be read may be replaced, as it can say nothing of itself.
     """
-    for path in map(Path, paths):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, map(Path, paths)):
         mark = _mark(path)
         if damaged and mark is None and path.is_file():
             continue
@@ -70,12 +61,9 @@ def refuse_foreign(
 def withdraw(paths: Iterable[str | Path], maker: str) -> None:
     """Remove Parquet files of a maker; where one is another's, none.
 
-    Raises
-    ------
-    FileExistsError
-        See :func:`refuse_foreign`.
+    That is a FileExistsError, see :func:`refuse_foreign`.
     """
-    there = [path for path in map(Path, paths) if path.exists()]
+    there = list(filter(Path.exists, map(Path, paths)))
     refuse_foreign(there, maker)
     for path in there:
         path.unlink(missing_ok=True)  # another rank may have been first
@@ -103,16 +91,12 @@ def remove_own(folder: str | Path, *patterns: str) -> None:
         return
     remove_temporary(folder)  # What killed processes left is ours, too.
     for pattern in patterns:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink()
+        for path in filter(Path.is_file, folder.glob(pattern)):
+            path.unlink()
     if others := sorted(path.name for path in folder.iterdir()):
         logger.warning(
-            "%s stays: it holds %d thing(s) that this run did not write, "
-            "%s the first",
-            folder,
-            len(others),
-            others[0],
+            f"{folder} stays: it holds {len(others)} thing(s) that this run "
+            f"did not write, {others[0]} the first"
         )
     else:
         folder.rmdir()

@@ -39,23 +39,15 @@ def write_piece(path: str | Path, table: pa.Table, facts: dict) -> None:
     # The sum is taken of the bytes in memory, before any reaches a disk, and
     # stands among them, in the place of a blank of its length.
     text = json.dumps(facts, ensure_ascii=False).encode()
+    table = table.replace_schema_metadata({_FACTS: text, _SUM: _BLANK})
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table.replace_schema_metadata({_FACTS: text, _SUM: _BLANK}),
-        sink,
-        compression="zstd",
-    )
+    pq.write_table(table, sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     write_atomic(path, content.replace(_BLANK, _digest(content)))
 
 
 def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
-    """Read a piece, or some columns of it, and check its sum.
-
-    Raises
-    ------
-    DamagedPiece
-        If it is not what was written. Names the file.
+    """Read a piece, or some columns of it, and check its sum (DamagedPiece).
 
     Example
     -------

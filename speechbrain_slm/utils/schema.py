@@ -21,30 +21,19 @@ class Kind(NamedTuple):
     holds: Callable[[Any], object]
 
 
-def _is_number(value):
-    # True is a number for Python; NaN and infinity are none here.
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        # An integer of hundreds of digits is none either: no float holds it.
-        and abs(value) <= sys.float_info.max
-    )
+def _is_number(value, kinds=(int, float)):
+    # True is a number for Python; NaN and infinity are none here. An integer of
+    # hundreds of digits is none either: no float holds it.
+    is_one = isinstance(value, kinds) and not isinstance(value, bool)
+    return is_one and abs(value) <= sys.float_info.max
 
 
-def whole(low: int, high: int | None = None) -> Kind:
+def whole(low: int, high: float = sys.float_info.max) -> Kind:
     """Make the kind of an integer in a range."""
-    words = f"an integer of {low} or more"
-    if high is not None:
-        words = f"an integer from {low} to {high}"
-    return Kind(
-        words,
-        lambda value: (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and low <= value
-            and (high is None or value <= high)
-        ),
-    )
+    words = f"an integer from {low} to {high}"
+    if high == sys.float_info.max:
+        words = f"an integer of {low} or more"
+    return Kind(words, lambda n: _is_number(n, int) and low <= n <= high)
 
 
 def matching(pattern: str, words: str) -> Kind:
@@ -72,11 +61,7 @@ MAPPING = Kind("an object", lambda value: isinstance(value, dict))
 
 
 def check_shape(value: object, shape: object, where: str | Path) -> None:
-    """Refuse a value of another shape; name the place and what is there.
-
-    Arguments
-    ---------
-    where : The file, named in the error.
+    """Refuse a value of another shape; name the file, the place, what is there.
 
     Example
     -------

@@ -25,8 +25,6 @@ def seal_file(path: str | Path) -> None:
     -------
     >>> path = getfixture("tmp_path") / "a.npy"
     >>> _ = path.write_bytes(b"content")
-    >>> is_sealed(path)
-    False
     >>> seal_file(path)
     >>> is_sealed(path)
     True
@@ -66,9 +64,7 @@ def seal(folder: str | Path, files: Iterable[Path]) -> None:
 def unsealed(folder: str | Path, needed: Iterable[str] = ()) -> str | None:
     """Return what is wrong with a sealed folder; None if it is whole.
 
-    Arguments
-    ---------
-    needed : Files that it must list.
+    ``needed`` are files that it must list.
     """
     folder = Path(folder)
     try:

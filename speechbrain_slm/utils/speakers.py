@@ -21,11 +21,6 @@ def draw_speaker(
     ---------
     speakers : Their names; the order does not count.
     sentence : Its number, where each has a speaker of its own.
-
-    Example
-    -------
-    >>> draw_speaker(1, "train-000001", ["ann", "ben"]) in ("ann", "ben")
-    True
     """
     names = sorted(speakers)
     key = [seed, story_id, *([] if sentence is None else [sentence])]
@@ -44,12 +39,7 @@ def check_speaker_per(speaker_per: str) -> None:
 def choose_speakers(
     catalogue: Mapping[str, _Voices], names: list[str]
 ) -> dict[str, _Voices]:
-    """Take the named speakers from a catalogue; ValueError if one is not there.
-
-    Arguments
-    ---------
-    catalogue : Speakers: name -> {language: Voice}.
-    """
+    """Take speakers from {name: {language: Voice}}; refuse other names."""
     unknown = [name for name in names if name not in catalogue]
     if unknown or not names:
         raise ValueError(
@@ -62,13 +52,7 @@ def choose_speakers(
 def check_voices(
     tts: Any, speakers: Mapping[str, Mapping], languages: Iterable[str]
 ) -> None:
-    """Refuse speakers who cannot speak a language; name them.
-
-    Arguments
-    ---------
-    tts : The back-end, a ``TextToSpeech``.
-    speakers : name -> {language: Voice}.
-    """
+    """Refuse speakers ({name: {language: Voice}}) who lack a language."""
     for name, voices in speakers.items():
         for language in languages:
             if language not in voices:

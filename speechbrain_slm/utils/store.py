@@ -7,22 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speechbrain_slm.utils import store_format
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
 from speechbrain_slm.utils.store_content import counts_of
-from speechbrain_slm.utils.store_format import (
-    FORMAT,
-    SCHEMAS,
-    STORE_JSON,
-    TOKENIZER_FIELDS,
-    VERSION,
-    map_file,
-    schema,
-    verify,
-    write_file,
-)
+from speechbrain_slm.utils.store_format import SCHEMAS, STORE_JSON
 
 
 class StoreWriter:
@@ -37,12 +28,7 @@ class StoreWriter:
     stories_per_shard
         What decides which story goes to which file. Pinned with the rest:
         files of another cut would leave stories out, or hold them twice.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds shards of another tokenizer, source or cut: the
-        message names the field. Nothing is changed.
+        ValueError, which names the field, if the folder holds others.
 
     Example
     -------
@@ -72,32 +58,28 @@ class StoreWriter:
         self.folder = Path(folder)
         self.names = [f"units-{n:05d}.arrow" for n in range(num_shards)]
         self.pinned = {
-            "format": FORMAT,
-            "version": VERSION,
-            "tokenizer": {key: tokenizer[key] for key in TOKENIZER_FIELDS},
+            "format": store_format.FORMAT,
+            "version": store_format.VERSION,
+            "tokenizer": {
+                key: tokenizer[key] for key in store_format.TOKENIZER_FIELDS
+            },
             "source": source,
             "num_shards": num_shards,
             "stories_per_shard": stories_per_shard,
         }
         pin(self.folder, self.pinned, "units-*.arrow")
 
-    def _told(self, name):
-        """Return the sum beside a shard, empty where there is none.
+    def _sum(self, name):
+        # Beside a shard, until store.json tells it. It is of what was written,
+        # not of what became of it: so damage before the end is found, too.
+        return self.folder / f"{name}.sha256"
 
-        It goes when store.json tells it. It is of what was written, not of
-        what became of it: so damage before the end is found, too.
-        """
+    def _told(self, name):
         path = self._sum(name)
         return path.read_text("utf-8", "replace") if path.is_file() else ""
 
-    def _sum(self, name):
-        return self.folder / f"{name}.sha256"
-
     def missing(self) -> list[int]:
-        """Return the indexes of the shards that are not there yet.
-
-        A shard that is not what was written counts as missing.
-        """
+        """Return the indexes of the shards that are not there as written."""
         finished = (self.folder / STORE_JSON).is_file()
         return [
             index
@@ -110,59 +92,41 @@ class StoreWriter:
     def write(self, index: int, rows: Iterable[tuple]) -> None:
         """Publish one shard, all of it or nothing.
 
-        Arguments
-        ---------
-        rows
-            ``(story_id, language, speaker, sentences)``, where ``sentences``
-            is a list of unit sequences.
-
-        Raises
-        ------
-        ValueError
-            If a unit is not an integer in ``[0, vocabulary_size)``.
+        Rows are ``(story_id, language, speaker, sentences)``, with a list of
+        unit sequences; ValueError for what :func:`check_units` refuses.
         """
         path = self.folder / self.names[index]
-        columns: dict[str, list] = {name: [] for name in SCHEMAS[0].names}
-        longest = 0
+        found = []
         for story_id, language, speaker, sentences in rows:
-            arrays = [np.asarray(sentence) for sentence in sentences]
+            arrays = list(map(np.asarray, sentences))
+            story = f"{path}: story '{story_id}', language '{language}'"
             for number, array in enumerate(arrays):
-                where = (
-                    f"{path}: story '{story_id}', language '{language}', "
-                    f"sentence {number}"
-                )
+                where = f"{story}, sentence {number}"
                 check_units(array, self.vocabulary_size, where)
-            ends = np.cumsum([len(array) for array in arrays])
+            ends = np.cumsum(list(map(len, arrays)))
             units = np.concatenate(arrays).astype(np.uint16)
-            row = (story_id, language, speaker, units, ends)
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
-            longest = max(longest, int(ends[-1]))
-        self.publish(index, pa.record_batch(columns, schema=schema(longest)))
+            found.append((story_id, language, speaker, units, ends))
+        schema = store_format.schema(
+            max((len(row[3]) for row in found), default=0)
+        )
+        columns = [[row[n] for row in found] for n in range(len(schema))]
+        self.publish(index, pa.record_batch(columns, schema=schema))
 
     def publish(self, index: int, batch: pa.RecordBatch) -> None:
         """Publish the rows of a shard, which nobody looks at, and their sum."""
         name = self.names[index]
-        digest = write_file(self.folder / name, batch)
+        digest = store_format.write_file(self.folder / name, batch)
         write_atomic(self._sum(name), digest)
 
     def finish(self, num_rows: int | None = None) -> dict:
         """Write ``store.json``, which makes the folder a store; return it.
 
         Where there is one already, the store is checked and nothing written.
-
-        Arguments
-        ---------
-        num_rows : How many rows, each a story in a language, must be there.
-
-        Raises
-        ------
-        ValueError
-            If shards are missing, a (story, language) stands twice, or the
-            number of rows is another.
+        ValueError if shards are missing, a (story, language) stands twice, or
+        the number of rows, each a story in a language, is not ``num_rows``.
         """
         if (self.folder / STORE_JSON).is_file():
-            info = verify(self.folder)
+            info, _ = store_format.read_tables(self.folder)
             self._forget_sums()  # A kill may have come between.
             return info
         if missing := self.missing():
@@ -171,13 +135,13 @@ class StoreWriter:
                 f"are missing or damaged, first {self.names[missing[0]]}; run "
                 "the extraction again, it does only what is missing"
             )
-        tables = [map_file(self.folder / name, *SCHEMAS) for name in self.names]
+        paths = [self.folder / name for name in self.names]
+        tables = [store_format.map_file(path, *SCHEMAS) for path in paths]
         found = sum(map(len, tables))
         if num_rows not in (None, found):
             raise ValueError(
-                f"{self.folder}: its shards hold {found} rows, each a "
-                f"story in a language; expected {num_rows}. Remove the folder "
-                "and run the units recipe again."
+                f"{self.folder}: its shards hold {found} rows, each a story in "
+                f"a language; expected {num_rows}. Remove it and extract again."
             )
         _refuse_twice(tables, self.folder)
         info = {
@@ -196,11 +160,7 @@ class StoreWriter:
 
 
 def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
-    """Refuse units that the store's uint16 would turn into other units.
-
-    ValueError if there are none, or one is not an integer in
-    ``[0, vocabulary_size)``.
-    """
+    """Refuse units that the store's uint16 would turn into others, or none."""
     if array.size == 0:
         raise ValueError(f"{where}: no units; an empty sentence has no place")
     if array.dtype.kind not in "iu":
@@ -215,12 +175,11 @@ def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
 
 def _refuse_twice(tables, folder):
     # Twelve bytes a row, sorted in a file: memory does not grow with the store.
-    pairs, start = scratch(sum(map(len, tables)), DIGEST), 0
+    pairs, end = scratch(sum(map(len, tables)), DIGEST), 0
     for batch in (batch for table in tables for batch in table.to_batches()):
         names = batch["story_id"], batch["language"]
-        pair = pc.binary_join_element_wise(*names, "\0")
-        pairs[start : start + len(batch)] = digests(pair)
-        start += len(batch)
+        start, end = end, end + len(batch)
+        pairs[start:end] = digests(pc.binary_join_element_wise(*names, "\0"))
     pairs.sort()
     twice = len(pairs) - np.count_nonzero(changes(pairs))
     if twice:

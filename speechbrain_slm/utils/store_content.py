@@ -12,6 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 _ROWS = 1 << 16  # at a time: sentences of so many rows are copied
+_ENDS = (
+    "has sentences that do not end one after the other, the last with the story"
+)
 
 
 def check_content(
@@ -19,18 +22,10 @@ def check_content(
 ) -> None:
     """Refuse tables that no writer of unit stores has made.
 
-    Arguments
-    ---------
-    paths : The files, for the errors.
-    info : The content of ``store.json``.
-
-    Raises
-    ------
-    ValueError
-        If Arrow finds the arrays broken, a value is missing, a story has no
-        sentence, a sentence no unit, sentences do not end in rising order and
-        with their story, a unit is outside the vocabulary, a story stands
-        twice in a language, or the counts are others.
+    ValueError if Arrow finds the arrays broken, a value is missing, a story has
+    no sentence, a sentence no unit, sentences do not end in rising order and
+    with their story, a unit is outside the vocabulary, a story stands twice in
+    a language, or the counts are not those of ``store.json`` (``info``).
     """
     languages = pa.array(sorted(info["counts"]), pa.string())
     for path, table in zip(paths, tables, strict=True):
@@ -122,14 +117,7 @@ def _check_lists(path, batch, size):
         steps[first] = part[first]
         wrong = np.minimum.reduceat(steps, first) < 1
         wrong |= part[last] != lengths[rows]
-        _refuse(
-            path,
-            batch,
-            wrong,
-            "has sentences that do not end one after the other, the last with "
-            "the story",
-            begin,
-        )
+        _refuse(path, batch, wrong, _ENDS, begin)
 
 
 def _refuse(path, batch, wrong, what, begin=0):

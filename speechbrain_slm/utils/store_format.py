@@ -17,18 +17,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from speechbrain_slm.utils import schema as shapes
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.schema import (
-    FLAG,
-    MAPPING,
-    POSITIVE,
-    TEXT,
-    check_shape,
-    matching,
-    read_shaped,
-    whole,
-)
 from speechbrain_slm.utils.store_content import check_content
 
 FORMAT = "speechbrain_slm.unit_store"
@@ -39,43 +30,30 @@ SEVERAL = ""
 
 
 def schema(longest: int) -> pa.Schema:
-    """Return the columns of a file whose longest story has so many units.
-
-    Where a sentence ends takes 2 bytes, or 4 if stories are so long.
-
-    Example
-    -------
-    >>> schema(65536).field("sentence_ends").type
-    ListType(list<item: int32>)
-    """
+    """Return the columns of a file whose longest story has so many units."""
+    # Where a sentence ends takes 2 bytes, or 4 if stories are so long.
     end = pa.uint16() if longest < 1 << 16 else pa.int32()
-    return pa.schema(
-        [
-            ("story_id", pa.string()),
-            ("language", pa.string()),
-            ("speaker", pa.string()),
-            ("units", pa.list_(pa.uint16())),
-            ("sentence_ends", pa.list_(end)),
-        ]
-    )
+    names = ("story_id", "language", "speaker")
+    lists = {"units": pa.list_(pa.uint16()), "sentence_ends": pa.list_(end)}
+    return pa.schema({**dict.fromkeys(names, pa.string()), **lists})
 
 
 SCHEMAS = schema(0), schema(1 << 16)
 _SHAPE: dict = {
     "tokenizer": {
-        "identity": TEXT,
-        "vocabulary_size": whole(1, 1 << 16),
-        "frame_rate": POSITIVE,
-        "deduplicated": FLAG,
-        "config": MAPPING,
+        "identity": shapes.TEXT,
+        "vocabulary_size": shapes.whole(1, 1 << 16),
+        "frame_rate": shapes.POSITIVE,
+        "deduplicated": shapes.FLAG,
+        "config": shapes.MAPPING,
     },
-    "source": TEXT,
-    "num_shards": whole(1),
+    "source": shapes.TEXT,
+    "num_shards": shapes.whole(1),
     "counts": {
-        str: {"stories": whole(1), "sentences": whole(1), "units": whole(1)}
+        str: dict.fromkeys(("stories", "sentences", "units"), shapes.whole(1))
     },
-    "files": {str: matching("[0-9a-f]{64}", "a SHA-256")},
-    "identity": TEXT,
+    "files": {str: shapes.matching("[0-9a-f]{64}", "a SHA-256")},
+    "identity": shapes.TEXT,
 }
 # What a tokenizer must say of itself for a store to be made with it.
 TOKENIZER_FIELDS = tuple(_SHAPE["tokenizer"])
@@ -94,12 +72,7 @@ def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
 
 
 def map_file(path: str | Path, *schemas: pa.Schema) -> pa.Table:
-    """Memory-map one Arrow file, zero-copy, or refuse it.
-
-    Arguments
-    ---------
-    *schemas : The columns that it should have, of one of these types.
-    """
+    """Memory-map an Arrow file of one of the schemas, zero-copy."""
     with _undamaged(path):
         return _as_table(path, _map(path), schemas)
 
@@ -133,12 +106,8 @@ def _as_table(path, content, schemas):
 def read_info(folder: str | Path) -> dict:
     """Read what a store says of itself: the content of ``store.json``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is not a complete store.
-    ValueError
-        If it is of another format or version, or was edited by hand.
+    FileNotFoundError if the folder is not a complete store; ValueError if it is
+    of another format or version, or was edited by hand.
     """
     path = Path(folder) / STORE_JSON
     if not path.is_file():
@@ -146,18 +115,18 @@ def read_info(folder: str | Path) -> dict:
             f"{folder} is not a complete unit store: it has no {STORE_JSON}. "
             "Run (or resume) the units recipe that writes it."
         )
-    info = read_shaped(path, MAPPING)
+    info = shapes.read_shaped(path, shapes.MAPPING)
     found = (info.get("format"), info.get("version"))
     if found != (FORMAT, VERSION):
         raise ValueError(
             f"{path}: format and version are {found}, expected "
             f"{(FORMAT, VERSION)}; extract the units again"
         )
-    check_shape(info, _SHAPE, path)
+    shapes.check_shape(info, _SHAPE, path)
     # A name with a slash would lead out of the folder.
-    strange = [name for name in info["files"] if not _FILE.fullmatch(name)]
-    whole_store = len(info["files"]) == info["num_shards"]
-    if strange or not whole_store or not info["counts"]:
+    named = all(map(_FILE.fullmatch, info["files"]))
+    whole = len(info["files"]) == info["num_shards"]
+    if not (named and whole and info["counts"]):
         raise ValueError(
             f"{path}: it lists the files {', '.join(info['files']) or 'none'} "
             f"and counts {', '.join(info['counts']) or 'no languages'}; "
@@ -176,24 +145,15 @@ def read_info(folder: str | Path) -> dict:
 def read_tables(
     folder: str | Path, check: bool = True
 ) -> tuple[dict, list[pa.Table]]:
-    """Memory-map the stories of a store, zero-copy.
+    """Memory-map the stories of a store, zero-copy: store.json and the tables.
+
+    FileNotFoundError if it is not a complete store. ValueError names every file
+    that is missing or differs, and any stray one; else the first that is no
+    Arrow file of the schema, or holds what :func:`check_content` refuses.
 
     Arguments
     ---------
     check : False where another process of the run checks the same files.
-
-    Returns
-    -------
-    The content of ``store.json``, and the table of each file, by its name.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is not a complete store.
-    ValueError
-        Names every file that is missing or differs, and any stray one; else
-        the first that is not readable as an Arrow file of the store's schema,
-        or holds what :func:`check_content` refuses.
     """
     folder = Path(folder)
     info = read_info(folder)
@@ -228,8 +188,3 @@ def read_tables(
     if check:
         check_content(paths, tables, info)
     return info, tables
-
-
-def verify(folder: str | Path) -> dict:
-    """Check every file of a store, see :func:`read_tables`; return its info."""
-    return read_tables(folder)[0]

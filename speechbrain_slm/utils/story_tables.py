@@ -57,25 +57,18 @@ def write_stories(
     items: pa.Table,
     maker: str,
 ) -> dict[str, Path]:
-    """Write the stories tables and the items of a recipe.
+    """Write the stories tables (by split) and the items of a recipe.
+
+    FileExistsError, and nothing is changed, if a table, the items or a manifest
+    is in the way that another made.
 
     Arguments
     ---------
     output_folder
-        Gets ``text/<split>.parquet`` and ``items.parquet``. Loses the
-        manifest ``<split>.parquet`` of a split whose stories change.
-    tables : Split -> stories table.
+        Gets ``text/<split>.parquet``, which are returned, and
+        ``items.parquet``. Loses the manifest ``<split>.parquet`` of a split
+        whose stories change.
     maker : Who writes them: its mark.
-
-    Returns
-    -------
-    Split -> path.
-
-    Raises
-    ------
-    FileExistsError
-        If a table, the items or a manifest is in the way that another made.
-        Nothing is changed then.
     """
     refuse_others(output_folder, tables, maker)
     folder, mark, paths = Path(output_folder), mark_of(maker), {}

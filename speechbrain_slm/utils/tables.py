@@ -12,13 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speechbrain_slm.utils import columns
 from speechbrain_slm.utils.atomic import atomic_path
-from speechbrain_slm.utils.columns import (
-    as_type,
-    check_columns,
-    open_csv,
-    open_parquet,
-)
 from speechbrain_slm.utils.files import check_file
 
 # A story's text, one row a sentence and one text column a language.
@@ -79,6 +74,10 @@ def read_table(
 ) -> pa.Table:
     """Read a table and refuse one that is not what it should be.
 
+    ValueError, with file, column and row, if the file is damaged, a column is
+    missing, of a wrong type or has holes (empty strings are such), or a key
+    stands twice.
+
     Arguments
     ---------
     path : A ``.parquet`` or ``.csv`` file.
@@ -90,13 +89,6 @@ def read_table(
     optional
         Further string columns that it may have, holes included, read alike.
     advice : What to do where there is no such file.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, a column is missing, of a wrong type or has
-        holes (empty strings are such), or a key stands twice. The message
-        names the file, the column and the row.
     """
     path = Path(path)
     expected = f"a table with the columns {', '.join(schema.names)}"
@@ -105,12 +97,12 @@ def read_table(
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. {advice}".strip()) from None
     table = _read(path)
-    check_columns(path, table.column_names, schema.names)
+    columns.check_columns(path, table.column_names, schema.names)
     further = [name for name in optional if name in table.column_names]
     may_be_empty = [*may_be_empty, *further]
     # Text that looks like numbers is text, see ``as_type``: 01 is not 1.
     for field in [*schema, *(pa.field(name, pa.string()) for name in further)]:
-        column = as_type(path, field, table.column(field.name))
+        column = columns.as_type(path, field, table.column(field.name))
         if field.name in may_be_empty:
             column = pc.fill_null(column, "")
         elif (row := _first_hole(column)) >= 0:
@@ -129,13 +121,13 @@ def read_table(
 
 def _read(path):
     if path.suffix == ".csv":
-        with open_csv(path) as reader:
+        with columns.open_csv(path) as reader:
             return reader.read_all()
     if path.suffix != ".parquet":
         raise ValueError(
             f"{path}: expected a .parquet or a .csv file, found '{path.suffix}'"
         )
-    with open_parquet(path) as file:
+    with columns.open_parquet(path) as file:
         return file.read()
 
 
@@ -162,20 +154,13 @@ def check_matched(
 ) -> None:
     """Refuse a manifest whose stories are not matched across languages.
 
-    Arguments
-    ---------
-    languages : The languages that the run knows.
-
-    Raises
-    ------
-    ValueError
-        If the manifest is empty, holds another language, a story with
-        sentences that are not numbered 0, 1, 2, ..., or one whose languages
-        differ in their number of sentences.
+    ValueError if it is empty, holds a language that the run does not know, a
+    story whose sentences are not numbered 0, 1, 2, ..., or one whose languages
+    differ in their number of sentences.
     """
     if not len(table):
         raise ValueError(
-            f"{path}: no rows; expected at least one spoken sentence"
+            f"{path}: no rows; expected one spoken sentence or more"
         )
     found = set(pc.unique(table["language"]).to_pylist())
     if unknown := sorted(found - set(languages)):
@@ -189,11 +174,11 @@ def check_matched(
     # No sentence stands twice (the key), so that first, last and count tell
     # whether one is missing between.
     last = pc.subtract(counts["sentence_count"], 1)
-    numbered = pc.and_(
-        pc.equal(counts["sentence_min"], 0),
-        pc.equal(counts["sentence_max"], last),
+    wrong = pc.or_(
+        pc.not_equal(counts["sentence_min"], 0),
+        pc.not_equal(counts["sentence_max"], last),
     )
-    for row in counts.filter(pc.invert(numbered)).slice(0, 1).to_pylist():
+    for row in counts.filter(wrong).slice(0, 1).to_pylist():
         raise ValueError(
             f"{path}: story '{row['story_id']}' has {row['sentence_count']} "
             f"sentence(s) in '{row['language']}', numbered from "

@@ -35,11 +35,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from speechbrain_slm.utils.columns import (
-    check_columns,
-    open_parquet,
-    readable,
-)
+from speechbrain_slm.utils.columns import check_columns, open_parquet, readable
 from speechbrain_slm.utils.files import check_file, open_text
 
 SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".jsonl")
@@ -70,18 +66,8 @@ class Row(NamedTuple):
 def as_text(value: object) -> str:
     """Return the text of an id or a name, whatever type a file gave it.
 
-    Whole numbers are their digits, and nothing is an empty text.
-
-    Raises
-    ------
-    ValueError
-        If it is something else: which text 1.0 or a list is meant to be,
-        nobody knows.
-
-    Example
-    -------
-    >>> [as_text(value) for value in ("01", 1, None)]
-    ['01', '1', '']
+    Whole numbers are their digits, and nothing is an empty text. ValueError if
+    it is something else: which text 1.0 or a list is meant to be, nobody knows.
     """
     if value is None:
         return ""
@@ -107,20 +93,15 @@ def iterate_rows(
 ) -> Iterator[Row]:
     r"""Read a table, row by row.
 
+    FileNotFoundError if there is none; ValueError, which names it, if it is not
+    what its name says, or lacks a column.
+
     Arguments
     ---------
     columns : Those that it must have. Of JSON lines, each may lack some.
     optional : Those that are read where it has them; no other one is.
     batch : How many rows are held at once, of files that have them in columns.
     kind : One of the ``SUFFIXES``, where the file's name need not say it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not what its name says, or lacks a column. The message
-        names it.
 
     Example
     -------
@@ -211,8 +192,7 @@ def tsv_fields(line: str, quoted: bool = False) -> list[str]:
 
     Arguments
     ---------
-    quoted
-        Whether every field may be quoted, as the names in the first line are.
+    quoted : Every field may be, as the names in the first line are.
 
     Example
     -------
@@ -234,18 +214,15 @@ def _field_rows(path, names, rows, columns, optional):
     wanted = _wanted(path, names, columns, optional)
     if twice := [name for name in wanted if names.count(name) > 1]:
         raise ValueError(
-            f"{path}: column {twice[0]} stands more than once; expected one "
-            "of each name"
+            f"{path}: column {twice[0]} stands twice; expected once"
         )
     places = {name: names.index(name) for name in wanted}
     for number, fields in enumerate(rows):
-        if len(fields) == len(names):
-            values = {name: fields[n] for name, n in places.items()}
-            yield Row(number, values)
+        found, expected = len(fields), len(names)
+        if found == expected:
+            yield Row(number, {name: fields[n] for name, n in places.items()})
             continue
-        fault = (
-            f"found {len(fields)} fields where the first line has {len(names)}"
-        )
+        fault = f"found {found} fields where the first line has {expected}"
         if any(field.startswith('"') for field in fields):
             fault += "; mend its quotation marks, or what stands between them"
         yield Row(number, {}, fault)
