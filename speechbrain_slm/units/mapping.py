@@ -9,11 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from speechbrain_slm.units.manifest import (
-    check_rows,
-    read_manifest,
-    with_paths,
-)
+from speechbrain_slm.units.manifest import check_rows, read_manifest, with_paths
 from speechbrain_slm.units.rows import StoryOrder
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.columns import as_type, check_columns, open_csv

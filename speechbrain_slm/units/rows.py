@@ -97,10 +97,7 @@ def _count(table: pa.Table, rows: np.ndarray | None) -> int:
 
 
 def numbers(
-    table: pa.Table,
-    name: str,
-    dtype: DTypeLike,
-    rows: np.ndarray | None = None,
+    table: pa.Table, name: str, dtype: DTypeLike, rows: np.ndarray | None = None
 ) -> np.ndarray:
     """Copy a column of numbers into a file."""
     found = scratch(_count(table, rows), dtype)

@@ -82,16 +82,20 @@ def describe(tokenizer: Tokenizer | UnitBPE) -> dict[str, Any]:
 
 
 def deduplicate(units: np.ndarray) -> np.ndarray:
-    """Write a unit that repeats itself once.
-
-    Example
-    -------
-    >>> deduplicate(np.array([7, 7, 2, 7, 7, 7])).tolist()
-    [7, 2, 7]
-    """
+    """Write a unit that repeats itself once: 7, 7, 2, 7 is 7, 2, 7."""
     first = np.ones(len(units), dtype=bool)
     first[1:] = units[1:] != units[:-1]
     return units[first]
+
+
+def read_description(path: Path, what: str) -> dict[str, Any]:
+    """Read what a ``save`` writes last, and whose absence says it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a fitted {what}. Run the units "
+            "recipe, which fits one."
+        )
+    return read_json(path)
 
 
 def save_description(
@@ -100,14 +104,9 @@ def save_description(
     identity: str,
     source: str | Path | None = None,
 ) -> None:
-    """Write ``tokenizer.json``, the last thing that a ``save`` does.
-
-    Arguments
-    ---------
-    source : Where a pretrained model came from; not part of the identity.
-    """
+    """Write ``tokenizer.json``, the last thing that a ``save`` does."""
     description = {"config": config, "identity": identity}
-    if source is not None:
+    if source is not None:  # where a model came from: not in the identity
         description["source"] = str(source)
     write_json(Path(folder) / DESCRIPTION, description)
 
@@ -126,12 +125,7 @@ def check_saved(
         ``identity`` is known).
     """
     path = Path(folder) / DESCRIPTION
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected a fitted tokenizer. Run the "
-            "units recipe, which fits one."
-        )
-    saved = read_json(path)
+    saved = read_description(path, "tokenizer")
     wrong = difference(config, saved["config"])
     if identity is not None and identity != saved["identity"]:
         wrong.append("its files are not the ones that were saved together")
@@ -143,15 +137,10 @@ def check_saved(
 
 
 def saved_files(folder: str | Path, identity: str) -> dict[str, bytes]:
-    """Read what a tokenizer has saved, to be published beside a model.
+    """Read by name what a tokenizer, or the BPE on top of it, has saved.
 
-    Arguments
-    ---------
-    identity : Of the tokenizer, or of the BPE on top of it.
-
-    Returns
-    -------
-    Content by name; empty where the folder holds no such tokenizer.
+    To be published beside a model; empty where the folder holds none of this
+    identity.
     """
     folder = Path(folder)
     try:

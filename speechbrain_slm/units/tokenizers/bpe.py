@@ -16,8 +16,12 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
-from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
+from speechbrain_slm.units.tokenizers.base import (
+    Tokenizer,
+    describe,
+    read_description,
+)
+from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of
 
 logger = logging.getLogger(__name__)
@@ -59,16 +63,14 @@ def check_size(alphabet: int, vocabulary_size: int) -> None:
     """Refuse a number of pieces that cannot be, before anything is encoded."""
     if alphabet > NUM_CHARACTERS:
         raise ValueError(
-            f"Unit BPE writes each unit as a character and has "
-            f"{NUM_CHARACTERS:,} of them; the tokenizer has "
-            f"{alphabet:,} units. Set bpe to null."
+            f"Unit BPE has {NUM_CHARACTERS:,} characters, one a unit; the "
+            f"tokenizer has {alphabet:,} units. Set bpe to null."
         )
     # Stores hold units of 16 bits.
     if not alphabet < vocabulary_size <= 2**16:
         raise ValueError(
-            f"bpe: vocabulary_size is {vocabulary_size}; expected more "
-            f"than the {alphabet} units of the tokenizer (and the unknown "
-            "piece), and at most 65,536"
+            f"bpe: vocabulary_size is {vocabulary_size}; expected more than "
+            f"the {alphabet} units of the tokenizer, and at most 65,536"
         )
 
 
@@ -100,9 +102,8 @@ class UnitBPE:
         self.deduplicated = base["deduplicated"]
         self.config = {"base": base["config"], "bpe": config}
         self.identity = _identity(base, model)
-        self._processor = sentencepiece.SentencePieceProcessor(
-            model_proto=model
-        )
+        load = sentencepiece.SentencePieceProcessor
+        self._processor = load(model_proto=model)
         self.vocabulary_size = self._processor.get_piece_size()
 
     @classmethod
@@ -117,17 +118,10 @@ class UnitBPE:
 
         Arguments
         ---------
-        sentences : Units of the training split's utterances, each once.
         vocabulary_size
             Number of pieces: sentencepiece's unknown piece (never used), the
-            single units, and the merges.
+            single units, and the merges. ValueError if there are fewer or more.
         max_piece_length : Units that a piece stands for, at most.
-
-        Raises
-        ------
-        ValueError
-            If the vocabulary is smaller than the alphabet, or larger than
-            there are pairs to merge.
         """
         alphabet = base["vocabulary_size"]
         check_size(alphabet, vocabulary_size)
@@ -152,15 +146,12 @@ class UnitBPE:
         except RuntimeError as error:
             reason = str(error).split("] ")[-1]
             raise ValueError(
-                f"bpe: vocabulary_size is {vocabulary_size}, and so many "
-                "pieces could not be fitted on "
+                f"bpe: vocabulary_size is {vocabulary_size}; not fitted on "
                 f"{len(texts) - alphabet} sentence(s): {reason} Set it lower, "
                 "or give more speech."
             ) from error
-        config = {
-            "vocabulary_size": vocabulary_size,
-            "max_piece_length": max_piece_length,
-        }
+        config = dict(vocabulary_size=vocabulary_size)
+        config |= dict(max_piece_length=max_piece_length)
         return cls(base, model.getvalue(), config)
 
     def encode(
@@ -191,35 +182,23 @@ class UnitBPE:
         folder = Path(folder)
         # What is described must be there when the description is.
         write_atomic(folder / MODEL, self.model)
-        description = {
-            "base": self.base,
-            "config": self.config["bpe"],
-            "identity": self.identity,
-        }
-        write_json(folder / DESCRIPTION, description)
+        told = {"config": self.config["bpe"], "identity": self.identity}
+        write_json(folder / DESCRIPTION, {"base": self.base, **told})
 
     @classmethod
     def load(cls, folder: str | Path, base: Tokenizer | None = None) -> UnitBPE:
         """Read an encoder that was saved.
-
-        Arguments
-        ---------
-        base : Makes the units; must be the one that the BPE was fitted on.
 
         Raises
         ------
         FileNotFoundError
             If the folder holds no complete encoder.
         ValueError
-            If its files do not belong together, or to another tokenizer.
+            If its files do not belong together, or were fitted on the units of
+            another tokenizer than ``base``.
         """
         path = Path(folder) / DESCRIPTION
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} does not exist; expected a fitted unit BPE. Run the "
-                "units recipe, which fits one."
-            )
-        saved = read_json(path)
+        saved = read_description(path, "unit BPE")
         if base is not None and describe(base) != saved["base"]:
             raise ValueError(
                 f"{folder}: the BPE belongs to the tokenizer "

@@ -21,39 +21,27 @@ logger = logging.getLogger(__name__)
 # frame that is nearer than this to a border between centroids is undecided.
 UNDECIDED = 2e-5
 _DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
+# MemoryError: a header may promise any number of numbers.
+_DAMAGED = (ValueError, EOFError, OSError, MemoryError, SafetensorError)
 
 
 def tensor_name(kind: str, language: str) -> str:
-    """Name a codebook's tensor as ``centroids.safetensors`` does.
-
-    Example
-    -------
-    >>> tensor_name("centroids", ""), tensor_name("mean", "fr")
-    ('centroids', 'mean.fr')
-    """
+    """Name a tensor in ``centroids.safetensors``: ``mean``, ``mean.fr``."""
     return f"{kind}.{language}" if language else kind
 
 
 def border_distance(
     points: torch.Tensor, centroids: torch.Tensor, nearest: torch.Tensor
 ) -> torch.Tensor:
-    """Measure how far points would have to move to get another unit.
+    """Measure how far points, ``[N, D]``, are from getting another unit.
 
-    That is to the nearest plane half-way between two centroids.
+    That is to the nearest plane half-way between two centroids, ``[K, D]``.
 
     Arguments
     ---------
-    points : ``[N, D]``.
-    centroids : ``[K, D]``.
     nearest : The nearest centroid of each point, ``[N]``.
-
-    Example
-    -------
-    >>> centroids = torch.tensor([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
-    >>> points = torch.tensor([[0.25, 3.0], [2.0, 0.0]])
-    >>> border_distance(points, centroids, torch.tensor([0, 1])).tolist()
-    [0.75, 1.0]
     """
+    # Of centroids (0, 0) and (2, 0), (0.25, 3) is 0.75 from the plane x = 1.
     # Up to |point|^2, which falls out of the differences.
     distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
     gaps = distances - distances.gather(1, nearest[:, None])
@@ -69,18 +57,11 @@ def border_distance(
 def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
     """Read a codebook from a file, as float32; nothing in it is executed.
 
-    Arguments
-    ---------
-    path
-        A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file with
-        the tensors that a tokenizer saves: ``centroids`` and, where features
-        are scaled, ``mean`` and ``std`` (``centroids.en`` and so on where
-        each language has a codebook).
-
-    Raises
-    ------
-    ValueError
-        If it is of another kind, damaged, or not finite.
+    A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file with the
+    tensors that a tokenizer saves: ``centroids`` and, where features are
+    scaled, ``mean`` and ``std`` (``centroids.en`` and so on where each
+    language has a codebook). ValueError if it is another, damaged, or not
+    finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,11 +83,7 @@ def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
             tensors = {"centroids": array}
         else:
             tensors = load(content)
-    # MemoryError: a header may promise any number of them.
-    except (
-        *(ValueError, EOFError, OSError, MemoryError),
-        SafetensorError,
-    ) as error:
+    except _DAMAGED as error:
         raise ValueError(
             f"centroids: {path} cannot be read: {error}"
         ) from error
@@ -137,8 +114,7 @@ def _sound(what: str, name: str, array: np.ndarray) -> np.ndarray:
         )
     if kind == "std" and not (found > 0).all():
         raise ValueError(
-            f"{what} has a value of 0 or less, by which features would be "
-            "divided"
+            f"{what} has a value of 0 or less, which features are divided by"
         )
     return found
 
@@ -206,28 +182,18 @@ def fit_codebook(
     tensors, frames = {}, iter(blocks)
     if scaled:
         mean, std = _scale(blocks, count)
-        tensors = {
-            "mean": mean.astype(np.float32),
-            "std": std.astype(np.float32),
-        }
+        tensors = {"mean": np.float32(mean), "std": np.float32(std)}
         frames = (((block - mean) / std).astype(np.float32) for block in blocks)
     points = _in_a_row(frames, (count, blocks[0].shape[1]), scratch)
-    kmeans = MiniBatchKMeans(
-        num_clusters,
-        batch_size=4096,
-        n_init=3,
-        random_state=seed,
-        max_no_improvement=patience,
-    )
+    options = {"random_state": seed, "max_no_improvement": patience}
+    kmeans = MiniBatchKMeans(num_clusters, batch_size=4096, n_init=3, **options)
     # One thread: sums over threads come in any order.
     with threadpool_limits(limits=1):
         kmeans.fit(points)
     logger.info(
         "k-means: %d centroids on %d frames of %d features, inertia %.5g a "
         "frame after %d steps",
-        num_clusters,
-        *points.shape,
-        kmeans.inertia_ / count,
+        *(num_clusters, *points.shape, kmeans.inertia_ / count),
         kmeans.n_steps_,
     )
     return {"centroids": kmeans.cluster_centers_.astype(np.float32), **tensors}

@@ -19,18 +19,10 @@ from speechbrain_slm.utils.hashing import identity_of
 
 
 def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
-    """Write the codes of several codebooks as one stream of units.
+    """Write codes, ``[Q, F]``, of Q codebooks as one stream of units.
 
     Frame by frame, the first codebook first, each with a range of units of
     its own (the *flattened* pattern of MusicGen and AudioLM).
-
-    Arguments
-    ---------
-    codes : ``[Q, F]``: Q codebooks, F frames.
-
-    Returns
-    -------
-    ``[F * Q]``, in ``[0, Q * codebook_size)``.
 
     Example
     -------

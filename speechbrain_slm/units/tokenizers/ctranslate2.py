@@ -10,7 +10,7 @@ bits become float32. The layout is that of CTranslate2's
 import math
 import struct
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,13 +23,6 @@ SPEC = "WhisperSpec"
 # By type number; NumPy has no bfloat16: its 16 bits are the upper half of a
 # float32.
 _TYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")
-
-
-class _Variable(NamedTuple):
-    kind: str
-    shape: tuple[int, ...]
-    start: int  # in the file
-    num_bytes: int
 
 
 def is_ctranslate2(folder: str | Path) -> bool:
@@ -71,27 +64,25 @@ class CTranslate2File:
                 "model with a recent ct2-transformers-converter."
             )
         number("<I")  # the specification's revision
-        self._variables: dict[str, _Variable] = {}
+        # (type, shape, start in the file, number of bytes) by name.
+        self._variables: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
         for _ in range(number("<I")):
             name = text()
-            rank = number("<B")
-            shape = tuple(number("<I") for _ in range(rank))
+            shape = tuple(number("<I") for _ in range(number("<B")))
             kind = _TYPES[number("<B")]
             num_bytes = number("<I")
             width = 2 if kind == "bfloat16" else np.dtype(kind).itemsize
             start = file.tell()
-            if num_bytes != width * math.prod(shape) or (
-                start + num_bytes > size
-            ):
+            expected = width * math.prod(shape)
+            if num_bytes != expected or start + num_bytes > size:
                 raise self._damaged()
             file.seek(num_bytes, 1)  # weights stay on the disk
-            self._variables[name] = _Variable(kind, shape, start, num_bytes)
+            self._variables[name] = (kind, shape, start, num_bytes)
         for _ in range(number("<I")):
             alias, name = text(), text()
             # Written for tied weights: whoever comes second is an alias.
             for suffix in ("", "_scale"):
-                if name + suffix in self._variables:
-                    found = self._variables[name + suffix]
+                if found := self._variables.get(name + suffix):
                     self._variables[alias + suffix] = found
         if file.tell() != size:
             raise self._damaged()
@@ -133,12 +124,10 @@ class CTranslate2File:
 
 
 # Where a layer's modules stand in the file, and in transformers' model.
-_LINEAR = {
+_MODULES = {
     "self_attention/linear_1": "self_attn.out_proj",
     "ffn/linear_0": "fc1",
     "ffn/linear_1": "fc2",
-}
-_NORMS = {
     "self_attention/layer_norm": "self_attn_layer_norm",
     "ffn/layer_norm": "final_layer_norm",
 }
@@ -147,36 +136,25 @@ _NORMS = {
 def load_whisper_encoder(folder: str | Path) -> WhisperEncoder:
     """Read the encoder of a Whisper model, in float32 and eval mode.
 
-    Arguments
-    ---------
-    folder : Holds ``model.bin``, e.g. what faster-whisper downloads.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or holds something else.
+    ValueError if ``model.bin`` is damaged or holds something else.
     """
     file = CTranslate2File(Path(folder) / MODEL_BIN)
-    state = {
-        "embed_positions.weight": file["encoder/position_encodings/encodings"]
-    }
+    places = file["encoder/position_encodings/encodings"]
+    state = {"embed_positions.weight": places}
 
-    def copy(here, there, kinds=("weight", "bias")):
-        for kind, own in zip(kinds, ("weight", "bias"), strict=True):
-            state[f"{there}.{own}"] = file[f"encoder/{here}/{kind}"]
+    def copy(here, there):
+        for kind, of_norm in (("weight", "gamma"), ("bias", "beta")):
+            name = of_norm if here.endswith("layer_norm") else kind
+            state[f"{there}.{kind}"] = file[f"encoder/{here}/{name}"]
 
-    norm = ("gamma", "beta")
-    copy("layer_norm", "layer_norm", norm)
-    copy("conv1", "conv1")
-    copy("conv2", "conv2")
+    for name in ("layer_norm", "conv1", "conv2"):
+        copy(name, name)
     # The file does not say how many layers there are.
     num_layers = 0
     while f"encoder/layer_{num_layers}/ffn/linear_0/weight" in file:
         here, there = f"layer_{num_layers}/", f"layers.{num_layers}."
-        for name, own in _LINEAR.items():
+        for name, own in _MODULES.items():
             copy(here + name, there + own)
-        for name, own in _NORMS.items():
-            copy(here + name, there + own, norm)
         for kind in ("weight", "bias"):
             fused = file[f"encoder/{here}self_attention/linear_0/{kind}"]
             for name, part in zip("qkv", np.split(fused, 3), strict=True):
@@ -196,7 +174,6 @@ def load_whisper_encoder(folder: str | Path) -> WhisperEncoder:
         encoder_ffn_dim=len(state["layers.0.fc1.bias"]),
     )
     encoder = WhisperEncoder(config).eval()
-    encoder.load_state_dict(
-        {name: torch.tensor(array) for name, array in state.items()}
-    )
+    tensors = {name: torch.tensor(array) for name, array in state.items()}
+    encoder.load_state_dict(tensors)
     return encoder

@@ -96,10 +96,6 @@ class KMeansTokenizer:
         deduplicate: bool,
         centroids: str | Path | None = None,
     ) -> None:
-        if num_clusters < 1:
-            raise ValueError(
-                f"num_clusters is {num_clusters}; expected 1 or more"
-            )
         check_choice("codebooks", codebooks, CODEBOOKS)
         self.num_clusters = num_clusters
         self.codebooks = codebooks
@@ -118,8 +114,7 @@ class KMeansTokenizer:
         if self._tensors is None:
             if self._imported is None:
                 raise ValueError(
-                    "The tokenizer has no centroids yet: fit it, or restore "
-                    "it from the folder of a fitted one"
+                    "The tokenizer has no centroids yet: fit or restore it"
                 )
             self._set(read_centroids(self._imported), self._imported)
         assert self._tensors is not None
@@ -153,9 +148,8 @@ class KMeansTokenizer:
         if wrong:
             raise ValueError(
                 f"{where} does not fit the features or num_clusters: "
-                f"{'; '.join(wrong)}. A codebook belongs to one model and "
-                "layer: choose the file that was fitted on these features "
-                "and set num_clusters to its number of rows, or fit one."
+                f"{'; '.join(wrong)}. Choose the file that was fitted on this "
+                "model and layer and set num_clusters to its rows, or fit one."
             )
         self._languages = languages
         self._tensors = tensors
@@ -189,36 +183,24 @@ class KMeansTokenizer:
     ) -> None:
         """Find the centroids; see :func:`fit_codebook`.
 
-        Arguments
-        ---------
-        frames
-            For each language arrays ``[N, D]``; the only key is ``""`` where
-            one codebook serves all languages.
+        Of frames ``[N, D]`` of each language; the only key is ``""`` where one
+        codebook serves all.
         """
         how = (self.num_clusters, seed, self.scaled, scratch, self.patience)
-        self._set(
-            {
-                tensor_name(kind, language): array
-                for language, blocks in sorted(frames.items())
-                for kind, array in fit_codebook(blocks, *how).items()
-            },
-            "the fit",
-        )
+        tensors = {
+            tensor_name(kind, language): array
+            for language, blocks in sorted(frames.items())
+            for kind, array in fit_codebook(blocks, *how).items()
+        }
+        self._set(tensors, "the fit")
 
     def features(
         self, wavs: torch.Tensor, lengths: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Compute the points that are clustered.
+        """Compute the points that are clustered of ``wavs``, ``[B, T]``.
 
-        Arguments
-        ---------
-        wavs : ``[B, T]``, float32.
-        lengths : Samples of each waveform that are not padding, ``[B]``.
-
-        Returns
-        -------
-        ``[U, feature_size]`` each, float32, on the tokenizer's device;
-        ``U`` is 0 where a waveform is too short.
+        ``[U, feature_size]`` each, float32, on the tokenizer's device; ``U``
+        is 0 where a waveform is too short.
         """
         raise NotImplementedError
 
@@ -228,13 +210,7 @@ class KMeansTokenizer:
         lengths: torch.Tensor,
         languages: list[str] | None = None,
     ) -> list[np.ndarray | None]:
-        """Turn waveforms into units; see :meth:`Tokenizer.encode`.
-
-        Raises
-        ------
-        ValueError
-            If a language has no codebook.
-        """
+        """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
         if self.codebooks == "joint":
             languages = [JOINT] * len(wavs)
         languages = languages or ["(not given)"]
@@ -271,14 +247,10 @@ class KMeansTokenizer:
         key = (language, points.device)
         # Copied there once, and not with every batch.
         if key not in self._on_device:
-            names = [
-                tensor_name(kind, language)
-                for kind in ("centroids", "mean", "std")
-            ]
             self._on_device[key] = [
                 torch.from_numpy(self.tensors[name]).to(points.device)
-                for name in names
-                if name in self.tensors
+                for kind in ("centroids", "mean", "std")
+                if (name := tensor_name(kind, language)) in self.tensors
             ]
         centroids, *scale = self._on_device[key]
         if scale:
@@ -302,12 +274,7 @@ class KMeansTokenizer:
     def restore(self, folder: str | Path) -> None:
         """Take over the codebook of a tokenizer that was saved.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no complete tokenizer.
-        ValueError
-            If it was another tokenizer, or its files do not belong together.
+        It is refused as :func:`check_saved` says.
         """
         path = Path(folder) / TENSORS
         # First that it is ours: another's codebook may have our size. Then,

@@ -81,15 +81,6 @@ class MelKMeans(KMeansTokenizer):
             self.config["codebooks"] = codebooks
         if context_frames:
             self.config["context_frames"] = context_frames
-        for name, least in (
-            ("num_mfcc", 1),
-            ("frames_per_unit", 1),
-            ("context_frames", 0),
-        ):
-            if self.config.get(name, 0) < least:
-                raise ValueError(
-                    f"{name} is {self.config[name]}; expected {least} or more"
-                )
         check_choice("normalization", normalization, NORMALIZATIONS)
         self.sample_rate = sample_rate
         self.frame_rate = 1000 / (HOP * frames_per_unit)
@@ -98,12 +89,9 @@ class MelKMeans(KMeansTokenizer):
         self.feature_size = self._width * num_mfcc
         n_fft = sample_rate * WINDOW // 1000
         self._stft = STFT(sample_rate, WINDOW, HOP, n_fft)
-        self._log_mel = Filterbank(
-            n_mels=num_mels,
-            f_max=sample_rate // 2,
-            n_fft=n_fft,
-            sample_rate=sample_rate,
-        )
+        nyquist = sample_rate // 2
+        rates = {"sample_rate": sample_rate, "f_max": nyquist, "n_fft": n_fft}
+        self._log_mel = Filterbank(n_mels=num_mels, **rates)
         self._cepstrum = DCT(num_mels, num_mfcc)
 
     def features(

@@ -30,21 +30,6 @@ class Mimi(Codec):
     utterance is encoded again by itself.
 
     Arguments are those of :class:`Codec`.
-
-    Example
-    -------
-    >>> from transformers import MimiConfig, MimiModel
-    >>> config = MimiConfig(hidden_size=16, num_filters=2, codebook_size=8,
-    ...     codebook_dim=8, vector_quantization_hidden_dimension=8,
-    ...     num_hidden_layers=1,
-    ...     num_attention_heads=2, num_key_value_heads=2, head_dim=8,
-    ...     intermediate_size=16, upsample_groups=16)
-    >>> folder = getfixture("tmp_path")
-    >>> MimiModel(config).save_pretrained(folder)
-    >>> tokenizer = Mimi(folder)
-    >>> units = tokenizer.encode(torch.randn(1, 24000), torch.tensor([24000]))
-    >>> len(units[0]), tokenizer.decode(units[0]).shape
-    (13, torch.Size([24960]))
     """
 
     kind = "mimi"
@@ -58,11 +43,9 @@ class Mimi(Codec):
     def _load(self) -> torch.nn.Module:
         model = load_model(self.source, self._settings)
         quantizer = model.quantizer
-        layers = [
-            *quantizer.semantic_residual_vector_quantizer.layers,
-            *quantizer.acoustic_residual_vector_quantizer.layers,
-        ]
-        for layer in layers[: self.num_codebooks]:
+        semantic = quantizer.semantic_residual_vector_quantizer.layers
+        acoustic = quantizer.acoustic_residual_vector_quantizer.layers
+        for layer in [*semantic, *acoustic][: self.num_codebooks]:
             self._watch(layer.codebook)
         return model
 

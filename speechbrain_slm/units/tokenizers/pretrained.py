@@ -46,28 +46,17 @@ def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
 def load_model(source: str | Path, config: Any) -> Any:
     """Load a model of ``transformers`` in float32, in eval mode.
 
-    Arguments
-    ---------
-    config : What :func:`load_config` returned; may ask for fewer layers.
-
-    Raises
-    ------
-    ValueError
-        If the weights are damaged, or lack some of the model's: those would
-        stay random.
+    ``config`` may ask for fewer layers than :func:`load_config` found.
+    ValueError if weights are damaged, or some are not there: those would stay
+    random.
     """
     from transformers import AutoModel
 
     try:
-        return load_whole(
-            AutoModel,
-            source,
-            absent=UNUSED,
-            # Its head, and the layers above the one that is asked for.
-            surplus=".",
-            config=config,
-            dtype=torch.float32,
-        ).eval()
+        # Surplus: its head, and the layers above the one that is asked for.
+        which = {"absent": UNUSED, "surplus": "."}
+        how = {"config": config, "dtype": torch.float32}
+        return load_whole(AutoModel, source, **which, **how).eval()
     except OSError as error:
         raise not_there(source, "weights", error) from error
 
@@ -188,8 +177,7 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
         precision: str = "fp32",
     ) -> None:
         # One after the other: their arguments are not the same.
-        KMeansTokenizer.__init__(
-            self, num_clusters, codebooks, deduplicate, centroids
-        )
+        how = (num_clusters, codebooks, deduplicate, centroids)
+        KMeansTokenizer.__init__(self, *how)
         PretrainedModel.__init__(self, source, precision)
         self.layer = layer

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import group_norm
 
 from speechbrain_slm.units.tokenizers.pretrained import (
     LayerKMeans,
@@ -24,25 +23,16 @@ MODEL_TYPES = ("hubert", "wavlm", "wav2vec2")
 EPSILON = 1e-7  # of the models' own waveform normalization
 
 
-class _UnpaddedGroupNorm(nn.Module):
+class _UnpaddedGroupNorm(nn.GroupNorm):
     """Group normalization over the frames that are not padding."""
 
-    def __init__(self, norm: nn.GroupNorm) -> None:
-        super().__init__()
-        self.num_groups, self.eps = norm.num_groups, norm.eps
-        self.weight, self.bias = norm.weight, norm.bias
-        self.frames: list[int] = []  # of each utterance of the batch to come
+    frames: list[int] = []  # noqa: RUF012, of each utterance of the batch to come
 
     def forward(self, hidden):
         # Utterance by utterance: the same operation as without a batch.
         for i, frames in enumerate(self.frames):
-            hidden[i : i + 1, :, :frames] = group_norm(
-                hidden[i : i + 1, :, :frames],
-                self.num_groups,
-                self.weight,
-                self.bias,
-                self.eps,
-            )
+            speech = hidden[i : i + 1, :, :frames]
+            hidden[i : i + 1, :, :frames] = super().forward(speech)
         return hidden
 
 
@@ -51,18 +41,6 @@ class SSLKMeans(LayerKMeans):
 
     Arguments are those of :class:`LayerKMeans`; ``source`` is a HuBERT, WavLM
     or wav2vec 2.0 model.
-
-    Example
-    -------
-    >>> from transformers import HubertConfig, HubertModel
-    >>> config = HubertConfig(hidden_size=16, num_hidden_layers=2,
-    ...     num_attention_heads=2, intermediate_size=16, conv_dim=(8,) * 7)
-    >>> folder = getfixture("tmp_path")
-    >>> HubertModel(config).save_pretrained(folder)
-    >>> tokenizer = SSLKMeans(folder, layer=1, num_clusters=4)
-    >>> frames = tokenizer.features(torch.randn(1, 8000), torch.tensor([8000]))
-    >>> tuple(frames[0].shape), tokenizer.frame_rate
-    ((24, 16), 50.0)
     """
 
     kind = "ssl_kmeans"
@@ -90,9 +68,10 @@ class SSLKMeans(LayerKMeans):
         if self._settings.do_stable_layer_norm:
             # It belongs behind the last layer of the whole model.
             model.encoder.layer_norm = nn.Identity()
-        first = model.feature_extractor.conv_layers[0]
         if self._settings.feat_extract_norm == "group":
-            first.layer_norm = _UnpaddedGroupNorm(first.layer_norm)
+            # The weights stay where they are: only what is done changes.
+            first = model.feature_extractor.conv_layers[0]
+            first.layer_norm.__class__ = _UnpaddedGroupNorm
         return model
 
     @property
@@ -126,13 +105,9 @@ class SSLKMeans(LayerKMeans):
     # transformers counts them for all convolutions, and not for the first.
     def _frames(self, samples, num_convolutions=None):
         """Count the frames of a waveform, behind the first convolutions."""
-        kernels, strides = (
-            self._settings.conv_kernel,
-            self._settings.conv_stride,
-        )
-        for kernel, stride in list(zip(kernels, strides, strict=True))[
-            :num_convolutions
-        ]:
+        kernels = self._settings.conv_kernel[:num_convolutions]
+        strides = self._settings.conv_stride[:num_convolutions]
+        for kernel, stride in zip(kernels, strides, strict=True):
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
@@ -175,5 +150,4 @@ class SSLKMeans(LayerKMeans):
         first = self._model.feature_extractor.conv_layers[0]
         if self._settings.feat_extract_norm == "group":
             first.layer_norm.frames = [self._frames(n, 1) for n in samples]
-        output = self._model(padded, attention_mask=mask)
-        return output.last_hidden_state
+        return self._model(padded, attention_mask=mask).last_hidden_state

@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import gelu, pad
-from transformers.models.whisper.feature_extraction_whisper import (
-    WhisperFeatureExtractor,
-)
+from transformers.models.whisper import feature_extraction_whisper
 
 from speechbrain_slm.units.tokenizers.ctranslate2 import (
     is_ctranslate2,
@@ -50,18 +48,6 @@ class WhisperKMeans(LayerKMeans):
         Seconds that the encoder sees behind the speech, or what is left of
         its window; 30 is as in Whisper's training.
     **options : More arguments of :class:`LayerKMeans`.
-
-    Example
-    -------
-    >>> from transformers import WhisperConfig, WhisperModel
-    >>> config = WhisperConfig(d_model=16, encoder_layers=2, decoder_layers=1,
-    ...     encoder_attention_heads=2, decoder_attention_heads=2)
-    >>> folder = getfixture("tmp_path")
-    >>> WhisperModel(config).save_pretrained(folder)
-    >>> tokenizer = WhisperKMeans(folder, layer=1, num_clusters=4)
-    >>> frames = tokenizer.features(torch.randn(1, 8000), torch.tensor([8000]))
-    >>> tuple(frames[0].shape), tokenizer.frame_rate
-    ((12, 16), 25.0)
     """
 
     kind = "whisper_kmeans"
@@ -78,11 +64,6 @@ class WhisperKMeans(LayerKMeans):
         **options: Any,
     ) -> None:
         super().__init__(source, layer, num_clusters, **options)
-        if frames_per_unit < 1 or silence < 0:
-            raise ValueError(
-                f"frames_per_unit is {frames_per_unit} and silence {silence}; "
-                "expected 1 or more, and 0 or more seconds"
-            )
         self.frames_per_unit = frames_per_unit
         self.silence = silence
         self.frame_rate = SAMPLE_RATE / HOP / frames_per_unit
@@ -105,8 +86,8 @@ class WhisperKMeans(LayerKMeans):
 
     @functools.cached_property
     def _spectrogram(self) -> Any:
-        num_mels = self._model.config.num_mel_bins
-        return WhisperFeatureExtractor(feature_size=num_mels)
+        make = feature_extraction_whisper.WhisperFeatureExtractor
+        return make(feature_size=self._model.config.num_mel_bins)
 
     @property
     def feature_size(self) -> int:
@@ -158,10 +139,8 @@ class WhisperKMeans(LayerKMeans):
         seen = [min(count + silence, most) for count in counts]
         longest = max(seen)
         mels = [
-            pad(
-                self._mel(wav, frames), (0, MELS_PER_FRAME * (longest - frames))
-            )
-            for wav, frames in zip(windows, seen, strict=True)
+            pad(self._mel(wav, n), (0, MELS_PER_FRAME * (longest - n)))
+            for wav, n in zip(windows, seen, strict=True)
         ]
         hidden = gelu(encoder.conv1(torch.stack(mels)))
         hidden = gelu(encoder.conv2(hidden)).transpose(1, 2)
@@ -173,19 +152,15 @@ class WhisperKMeans(LayerKMeans):
             mask = (places < ends[:, None])[:, None, None]
         for layer in encoder.layers:
             hidden = layer(hidden, mask)
-        return [
-            row[:count].float()
-            for row, count in zip(hidden, counts, strict=True)
-        ]
+        pairs = zip(hidden, counts, strict=True)
+        return [row[:count].float() for row, count in pairs]
 
     def _mel(self, wav, frames):
         """Return the spectrogram of a window, ``[M, 2 * frames]``."""
         # With silence behind the speech, as in the windows of the training.
-        num_samples = max(len(wav), frames * HOP) + self._spectrogram.n_fft
-        mel = self._spectrogram(
-            wav.cpu().numpy(),
-            sampling_rate=SAMPLE_RATE,
-            max_length=num_samples,
-            return_tensors="pt",
-        ).input_features[0]
+        length = max(len(wav), frames * HOP) + self._spectrogram.n_fft
+        options = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt"}
+        samples = wav.cpu().numpy()
+        made = self._spectrogram(samples, max_length=length, **options)
+        mel = made.input_features[0]
         return mel[:, : MELS_PER_FRAME * frames].to(self.device)

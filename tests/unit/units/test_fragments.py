@@ -3,14 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny_models import (
-    fit,
-    pad,
-    save_encoder,
-    save_mimi,
-    save_whisper,
-    speech,
-)
+from tiny_models import fit, pad, save_encoder, save_mimi, save_whisper, speech
 
 from speechbrain_slm.units.tokenizers.base import describe
 from speechbrain_slm.utils.config import load_yaml

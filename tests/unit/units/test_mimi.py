@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import (
-    encode_alone,
-    pad,
-    save_mimi,
-    speech,
-)
+from tiny_models import encode_alone, pad, save_mimi, speech
 from transformers import MimiModel
 
 from speechbrain_slm.units.tokenizers.mimi import Mimi

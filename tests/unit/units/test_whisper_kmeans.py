@@ -1,13 +1,7 @@
 import pytest
 import torch
 from ctranslate2_example import variables, write
-from tiny_models import (
-    encode_alone,
-    fit,
-    pad,
-    save_whisper,
-    speech,
-)
+from tiny_models import encode_alone, fit, pad, save_whisper, speech
 from transformers import WhisperFeatureExtractor
 
 from speechbrain_slm.units.tokenizers.whisper_kmeans import WhisperKMeans
