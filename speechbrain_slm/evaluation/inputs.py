@@ -37,12 +37,9 @@ def unchanged(path: str | Path) -> Iterator[str | None]:
 def examine(
     model_folder: str | Path, store: UnitStore
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Say what is evaluated; refuse units that the model has not learnt.
+    """Return the identities of a model, and those with its units'.
 
-    Returns
-    -------
-    model : Of the model; see :func:`examine_speech_lm`.
-    identities : Of the model, its tokenizer and the units.
+    Units that the model has not learnt are refused.
     """
     # Not above: transformers takes seconds, and tables need nothing of it.
     from speechbrain_slm.models.export import examine_speech_lm
@@ -58,7 +55,7 @@ def examine(
             raise ValueError(
                 f"{model_folder} was trained on units of {name} {expected}, "
                 f"but {store.folder} holds units of {name} {found}. Extract "
-                "the units with the model's tokenizer, or choose another model."
+                "them with the model's tokenizer, or choose another model."
             )
     stored = {"tokenizer": store.identity, "units": store.info["identity"]}
     return model, {**model, **stored}
@@ -75,13 +72,12 @@ def read_report(
     content: dict = read_shaped(path, MAPPING)
     if content.get("format") != form:
         raise ValueError(
-            f"{path} is not what the {recipe} recipe writes; give the folder "
-            "of its output"
+            f"{path} is not what the {recipe} recipe writes; give its folder"
         )
     if content.get("version") != version:
         raise ValueError(
             f"{path} is of version {content.get('version')}; expected version "
-            f"{version}. Evaluate again with this version of the recipe."
+            f"{version}: evaluate again with this version of the recipe"
         )
     check_shape(content, shape, path)
     return content

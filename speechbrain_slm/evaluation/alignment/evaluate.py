@@ -17,34 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.alignment import metrics, report, state_parts
 from speechbrain_slm.evaluation.alignment.hidden_states import (
     POOLINGS,
     StatePooler,
 )
 from speechbrain_slm.evaluation.alignment.matches import read_spoken
-from speechbrain_slm.evaluation.alignment.metrics import (
-    PairSums,
-    matched_galleries,
-    retrieval,
-    unit_vectors,
-)
-from speechbrain_slm.evaluation.alignment.pairs import (
-    VOICES,
-    parallel_pairs,
-)
-from speechbrain_slm.evaluation.alignment.report import (
-    ALIGNMENT_JSON,
-    FORMAT,
-    VERSION,
-    pairs_line,
-    read_alignment,
-)
-from speechbrain_slm.evaluation.alignment.state_parts import (
-    PATTERN,
-    cut_shards,
-    open_part,
-    publish_missing,
-)
+from speechbrain_slm.evaluation.alignment.pairs import VOICES, parallel_pairs
+from speechbrain_slm.evaluation.alignment.report import ALIGNMENT_JSON
 from speechbrain_slm.evaluation.inputs import examine
 from speechbrain_slm.models.export import load_speech_lm
 from speechbrain_slm.utils.atomic import write_json
@@ -96,7 +76,7 @@ def evaluate_alignment(
     pairs, summaries = parallel_pairs(
         store, languages, level, voices, texts, seed, speakers
     )
-    states = {"format": FORMAT, "version": VERSION, **identities}
+    states = {"format": report.FORMAT, "version": report.VERSION, **identities}
     states |= {"pairs": _identity(pairs), "level": level}
     states["poolings"] = list(poolings)
     how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
@@ -113,22 +93,18 @@ def evaluate_alignment(
         *(units["vocabulary_size"], units["boundary"], units["language_tags"]),
         *(poolings, batch_tokens),
     )
-    groups = cut_shards(pairs, pairs_per_shard, folder / PARTS)
-    with claim(folder / PARTS) as place:
-        place.pin({**states, "pairs_per_shard": pairs_per_shard}, PATTERN)
+    parts = folder / PARTS
+    groups = state_parts.cut_shards(pairs, pairs_per_shard, parts)
+    with claim(parts) as place:
+        plan = {**states, "pairs_per_shard": pairs_per_shard}
+        place.pin(plan, state_parts.PATTERN)
         if is_main():
             write_table(folder / PAIRS_PARQUET, pairs)
-        publish_missing(pairs, groups, store, pooler)
-    return _write(folder, request, pairs, groups) if is_main() else None
-
-
-def _write(folder, request, pairs, groups):
-    records = [
-        record
-        for shards in groups
-        for record in _records(pairs, shards, request)
-    ]
-    capped = any(record["n"] > request["max_retrieval"] for record in records)
+        state_parts.publish_missing(pairs, groups, store, pooler)
+    if not is_main():
+        return None
+    records = [r for shards in groups for r in _records(pairs, shards, request)]
+    capped = any(record["n"] > max_retrieval for record in records)
     results = {**request, "retrieval_capped": capped, "records": records}
     write_json(folder / ALIGNMENT_JSON, results)
     return results
@@ -142,11 +118,11 @@ def _identity(pairs):
 
 def _finished(path, request):
     for summary in request["languages"]:
-        logger.info("%s", pairs_line(summary, request["level"]))
+        logger.info("%s", report.pairs_line(summary, request["level"]))
     if not path.is_file():
         return None
     try:
-        results = read_alignment(path.parent)
+        results = report.read_alignment(path.parent)
     except ValueError:
         # Not written by us (ours are whole): as good as none.
         return None
@@ -168,11 +144,10 @@ def _records(pairs, shards, request):
     chosen = group.take(pa.array(drawn))
     # Row i of each: whom source i, and whom target i, is compared with.
     galleries = [
-        matched_galleries(
+        metrics.matched_galleries(
             chosen[f"{side}_units"].to_numpy(),
             chosen[f"{side}_speaker"].to_pylist(),
-            request["gallery"],
-            seed,
+            *(request["gallery"], seed),
         )
         for side in ("target", "source")
     ]
@@ -181,19 +156,20 @@ def _records(pairs, shards, request):
     head["voice"] = VOICES[not group["same_voice"][0].as_py()]
     # Once for all: below, each file is opened poolings x layers times.
     for shard in shards:
-        layers = open_part(shard, check=True).shape[1]
+        layers = state_parts.open_part(shard, check=True).shape[1]
     for p, layer in itertools.product(range(len(poolings)), range(layers)):
-        sums, kept = PairSums(), []
+        sums, kept = metrics.PairSums(), []
         for shard in shards:
             # Copied, and the file closed: what is mapped stays in memory.
-            states = np.array(open_part(shard)[p, layer])
+            states = np.array(state_parts.open_part(shard)[p, layer])
             sums.add(*states)
             # Which of this shard's pairs were drawn: with 256 a shard, pair
             # 300 of its group is number 44 of the second.
             here = drawn - (shard.start - begin)
             here = here[(here >= 0) & (here < states.shape[1])]
             kept.append(states[:2, here])
-        sources, targets = map(unit_vectors, np.concatenate(kept, axis=1))
+        drawn_states = np.concatenate(kept, axis=1)
+        sources, targets = map(metrics.unit_vectors, drawn_states)
         similarity = sources @ targets.T
         yield {
             **head,
@@ -201,6 +177,6 @@ def _records(pairs, shards, request):
             "layer": layer,
             **sums.summary(),
             "n_retrieval": count,
-            "retrieval": retrieval(similarity),
-            "retrieval_matched": retrieval(similarity, *galleries),
+            "retrieval": metrics.retrieval(similarity),
+            "retrieval_matched": metrics.retrieval(similarity, *galleries),
         }

@@ -51,16 +51,13 @@ def pooling_weights(length: int, pooling: str) -> np.ndarray:
 class StatePooler:
     """Pool the hidden states of unit sequences.
 
-    Neither the size of a batch, nor the padding in it, nor the order of the
-    sequences changes a state by more than the rounding of the model's own
-    arithmetic.
+    Batches, padding and the order of the sequences change a state by no more
+    than the rounding of the model's own arithmetic.
 
     Arguments
     ---------
-    model : A causal LM in eval mode.
     boundary : The symbol that begins a story.
     language_tags : Language -> its symbol, where training had tags.
-    poolings : Of ``POOLINGS``.
     batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
         of the states of all layers ``[L + 1, B, T, D]``. A longer sequence
@@ -102,60 +99,50 @@ class StatePooler:
     def states(
         self, sequences: Sequence[tuple], names: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Return the pooled states of sequences, each distinct one run once.
+        """Return pooled states, float32 ``[N, poolings, L + 1, D]``.
 
         Arguments
         ---------
-        sequences : ``(units, language)``.
+        sequences : ``(units, language)``; equal ones are run once.
         names : What to call each in an error; by default its position.
-
-        Returns
-        -------
-        float32 ``[N, poolings, L + 1, D]``, in the order of the sequences.
         """
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]
+        rows = [
+            self._symbols(units, language, name)
+            for (units, language), name in zip(sequences, names, strict=True)
+        ]
+        keys = [ids.tobytes() for ids in rows]
         # Of what is equal the first one runs, and is blamed.
-        places: dict[bytes, int] = {}
-        rows: list[np.ndarray] = []
-        index, labels = [], []
-        for (units, language), name in zip(sequences, names, strict=True):
-            ids = self._symbols(units, language, name)
-            place = places.setdefault(ids.tobytes(), len(rows))
-            if place == len(rows):
-                rows.append(ids)
-                labels.append(name)
-            index.append(place)
-        pooled: list = [None] * len(rows)
-        for batch in by_length(rows, self.batch_tokens):
+        first = {key: n for n, key in reversed([*enumerate(keys)])}
+        pooled: dict[bytes, np.ndarray] = {}
+        for batch in by_length(rows, self.batch_tokens, [*first.values()]):
             found = self._pool([rows[n] for n in batch])
             for n, states in zip(batch, found, strict=True):
                 if not np.isfinite(states).all():
                     raise ValueError(
-                        f"{labels[n]}: its hidden states are not finite; the "
+                        f"{names[n]}: its hidden states are not finite; the "
                         "model's weights or activations are broken"
                     )
-                pooled[n] = states
-        return np.stack([pooled[n] for n in index])
+                pooled[keys[n]] = states
+        return np.stack([pooled[key] for key in keys])
 
     def _symbols(self, units, language, name):
-        """Return what the model reads."""
         units = np.asarray(units, np.int64)
         if not len(units):
             raise ValueError(f"{name}: no units; expected at least one")
         if units.min() < 0 or units.max() >= self.vocabulary_size:
             raise ValueError(
                 f"{name}: its units run from {units.min()} to {units.max()}, "
-                f"outside [0, {self.vocabulary_size}), the model's "
-                "vocabulary; they are of another tokenizer"
+                f"outside [0, {self.vocabulary_size}); they are of "
+                "another tokenizer"
             )
         head = [self.boundary]
         if self.language_tags:
             if language not in self.language_tags:
                 raise ValueError(
                     f"{name}: the model has no tag for '{language}', only for "
-                    f"{', '.join(self.language_tags)}; it was not trained on "
-                    "that language"
+                    f"{', '.join(self.language_tags)}"
                 )
             head.append(self.language_tags[language])
         ids = np.concatenate([head, units])
@@ -163,18 +150,17 @@ class StatePooler:
         if context is not None and len(ids) > context:
             raise ValueError(
                 f"{name}: {len(ids)} symbols exceed the model's context of "
-                f"{context}; compare sentences (level: sentence), or use a "
-                "model of a longer context"
+                f"{context}; compare sentences (level: sentence), or take "
+                "another model"
             )
         return ids
 
     @torch.inference_mode()
     def _pool(self, rows):
-        """Return states of a batch, float32 [B, poolings, L + 1, D]."""
-        width = max(map(len, rows))
-        tokens = np.full((len(rows), width), self.boundary, np.int64)
-        real = np.zeros((len(rows), width), np.int64)
-        weights = np.zeros((len(self.poolings), len(rows), width))
+        shape = len(rows), max(map(len, rows))
+        tokens = np.full(shape, self.boundary, np.int64)
+        real = np.zeros(shape, np.int64)
+        weights = np.zeros((len(self.poolings), *shape))
         first = 2 if self.language_tags else 1  # where the units begin
         # What is padded is read as boundaries, seen by nothing before it under
         # the causal mask, and weighs nothing.

@@ -43,18 +43,10 @@ Match = list[tuple[Rendering, Rendering]]
 
 
 def read_spoken(manifest: str | Path) -> tuple[Spoken | None, Spoken]:
-    """Read what is said where, and by whom, for telling equal sentences.
+    """Read texts and speakers of the spoken manifest that a store was made of.
 
-    Arguments
-    ---------
-    manifest : The spoken manifest of which the store was made.
-
-    Returns
-    -------
-    texts
-        ``""`` where there is none; None where the manifest has no text at
-        all: no column ``text``, or an empty one.
-    speakers
+    A text is ``""`` where there is none; they are None where the manifest has
+    no text at all: no column ``text``, or an empty one.
     """
     table = read_table(manifest, MANIFEST, MANIFEST_KEY, optional=("text",))
     key = (table[name].to_pylist() for name in MANIFEST_KEY)
@@ -83,18 +75,15 @@ def find_matches(
 ) -> tuple[list[Match], int, int]:
     """Find what a store says in both of two languages.
 
+    Returns the matches, how many were left out because a text has two
+    translations, and how many stories because sentences are missing.
+
     Arguments
     ---------
     texts
         Of :func:`read_spoken`; None: only equal units are known to say the
         same, and nothing says that a sentence stands in several stories.
     speakers : Of :func:`read_spoken`; for stories that have several.
-
-    Returns
-    -------
-    matches
-    ambiguous : How many were left out because a text has two translations.
-    shortened : How many stories were left out because sentences are missing.
     """
     tellers = store.speakers()
     rows = [store.languages.index(name) for name in languages]
@@ -122,10 +111,8 @@ def find_matches(
                 continue
             for known, own in both:
                 known[own] = key
-            source, target = (
-                _rendering(tellers, speakers, store, *side) for side in sides
-            )
-            found.setdefault(key, []).append((source, target))
+            said = (_rendering(tellers, speakers, store, *s) for s in sides)
+            found.setdefault(key, []).append(tuple(said))
     if shortened:
         logger.warning(
             "%s: %d stories have fewer sentences than in the manifest and are "
@@ -140,15 +127,18 @@ def _parts(store, story, languages, level):
     """Yield, for each language, a part of a story and where it stands."""
     sides = [(name, store.story(story, name)) for name in languages]
     numbers = range(len(sides[0][1]))
-    if level == "story":
+    spans = (
+        [(WHOLE, numbers)] if level == "story" else [(n, [n]) for n in numbers]
+    )
+    for number, span in spans:
         yield [
-            (story, name, WHOLE, numbers, np.concatenate(units))
-            for name, units in sides
-        ]
-        return
-    for number in numbers:
-        yield [
-            (story, name, number, (number,), units[number])
+            (
+                story,
+                name,
+                number,
+                span,
+                np.concatenate([units[n] for n in span]),
+            )
             for name, units in sides
         ]
 
@@ -159,12 +149,14 @@ def _key(texts, store, story, language, sentence, numbers, units):
     if texts is not None:
         lines = [texts.get((story, number, language)) for number in numbers]
         if not all(lines):
-            number = numbers[[bool(line) for line in lines].index(False)]
+            number = next(
+                n for n, s in zip(numbers, lines, strict=True) if not s
+            )
             raise ValueError(
                 f"the manifest has no text for story '{story}', sentence "
-                f"{number}, '{language}', which {store.folder} holds; give "
-                "the manifest that the store was made of, with a text for "
-                "each sentence or for none, or no manifest"
+                f"{number}, '{language}', which {store.folder} holds; give the "
+                "manifest that it was made of, with a text for each sentence "
+                "or for none, or no manifest"
             )
         content = "\n".join(lines).encode()
     # Texts may be whole stories: their hash is enough.
@@ -178,21 +170,17 @@ def _rendering(
     if speaker:
         return Rendering(story, sentence, speaker, len(units))
     where = f"story '{story}' of {store.folder} has several speakers"
+    give = f"in '{language}'; give the manifest that the store was made of"
     if speakers is None:
-        raise ValueError(
-            f"{where} in '{language}'; give the manifest that the store was "
-            "made of ('manifest'), which says who says which sentence"
-        )
+        raise ValueError(f"{where} {give} ('manifest'), which names them")
     names = {speakers.get((story, number, language), "") for number in numbers}
     if "" in names:
         raise ValueError(
-            f"{where}, and the manifest does not name that of a sentence in "
-            f"'{language}'; give the manifest that the store was made of"
+            f"{where}, and the manifest does not name that of a sentence {give}"
         )
     if len(names) > 1:
         raise ValueError(
-            f"{where} in '{language}' ({', '.join(sorted(names))}), so it has "
-            "no voice to compare; set 'level' to sentence, or take a store "
-            "whose stories have one speaker each"
+            f"{where} in '{language}' ({', '.join(sorted(names))}); set "
+            "'level' to sentence, or take stories of one speaker each"
         )
     return Rendering(story, sentence, names.pop(), len(units))

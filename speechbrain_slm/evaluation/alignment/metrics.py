@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist
 
 import numpy as np
 
-from speechbrain_slm.evaluation.statistics import wilson_interval
+from speechbrain_slm.evaluation.statistics import Z, wilson_interval
 
-_Z = NormalDist().inv_cdf(0.975)
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -90,7 +88,7 @@ class PairSums:
             mean = total / self.count
             # Rounding can put it below zero where all values are alike.
             variance = max(squares / self.count - mean**2, 0.0)
-            reach = _Z * sqrt(variance / max(self.count - 1, 1))
+            reach = Z * sqrt(variance / max(self.count - 1, 1))
             record[name] = float(mean)
             record[f"{name}_low"] = float(mean - reach)
             record[f"{name}_high"] = float(mean + reach)
@@ -116,17 +114,14 @@ def matched_galleries(
 ) -> np.ndarray:
     """Choose for each text the others that length and voice do not tell apart.
 
+    Returns bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
+    that are nearest in length to text i; all of them where there are fewer.
+
     Arguments
     ---------
     lengths : Units of each, ``[N]``.
     size : Texts in a gallery, the right one among them.
     seed : For choosing among others of equal distance.
-
-    Returns
-    -------
-    bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
-    that are nearest in length to text i; all of them where there are
-    fewer.
 
     Example
     -------
@@ -158,6 +153,9 @@ def retrieval(
     candidate. P@1 is the share that is found; MEXA (A. H. Kargaran et al.,
     "MEXA", Findings of ACL 2025) the share that is found both ways: diagonal
     elements above all others of their row and of their column.
+    ``p1_forward`` (source to target), ``p1_backward`` and ``mexa`` have
+    ``_low`` and ``_high``, the ends of Wilson's interval; ``chance`` is the
+    P@1 of a random choice. All are between 0 and 1.
 
     Arguments
     ---------
@@ -167,12 +165,6 @@ def retrieval(
     rows, columns
         bool ``[N, N]``: row i marks the targets that source i, and the sources
         that target i is compared with, beside its own; by default all others.
-
-    Returns
-    -------
-    ``p1_forward`` (source to target), ``p1_backward`` and ``mexa``, each
-    with ``_low`` and ``_high``, the ends of Wilson's interval; and
-    ``chance``, the P@1 of a random choice. All between 0 and 1.
 
     Example
     -------
@@ -188,12 +180,10 @@ def retrieval(
         rivals = np.where(mask, values, -np.inf).max(axis=1)
         found.append(np.diagonal(values) > rivals)
         chance.append((1 / (1 + mask.sum(axis=1))).mean())
+    both = found[0] & found[1]
     record: dict[str, float] = {}
-    for name, hits in (
-        ("p1_forward", found[0]),
-        ("p1_backward", found[1]),
-        ("mexa", found[0] & found[1]),
-    ):
+    names = "p1_forward", "p1_backward", "mexa"
+    for name, hits in zip(names, (*found, both), strict=True):
         low, high = wilson_interval(int(hits.sum()), len(hits))
         record[name] = float(hits.mean())
         record[f"{name}_low"], record[f"{name}_high"] = low, high

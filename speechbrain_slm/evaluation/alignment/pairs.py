@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -159,16 +160,12 @@ class _Pool:
 
 
 def _pools(found: list[Match]) -> dict[str, _Pool]:
-    pools: dict[str, _Pool] = {}
+    pools: dict[str, _Pool] = defaultdict(_Pool)
     for number, places in enumerate(found):
         for _, target in places:
-            pools.setdefault(target.speaker, _Pool()).add(number, target)
+            pools[target.speaker].add(number, target)
     # Who says but one match has no mismatch for it.
-    return {
-        speaker: pool
-        for speaker, pool in pools.items()
-        if len(pool.renderings) > 1
-    }
+    return {name: p for name, p in pools.items() if len(p.renderings) > 1}
 
 
 def _choose_voices(where, found, pools, level, voices, texts):
@@ -180,16 +177,9 @@ def _choose_voices(where, found, pools, level, voices, texts):
     }
     for voice, count in counts.items():
         if count < 2:
-            logger.warning(
-                "%s: %d pair(s) in %s voice, which is left out%s",
-                where,
-                count,
-                voice,
-                ""
-                if texts
-                else ": without texts, nothing says which "
-                "sentences of two stories are one",
-            )
+            why = "" if texts else " (without texts, no sentence is in two)"
+            left = f"{count} pair(s) in {voice} voice, which is left out{why}"
+            logger.warning("%s: %s", where, left)
     # Of three matches, say a and b have the same voice, b and c another: asked
     # for both voices, only b is left, which is too few, and is said so.
     kept = [voice for voice, count in counts.items() if count > 1]

@@ -5,13 +5,7 @@ from pathlib import Path
 
 from speechbrain_slm.evaluation.inputs import read_report
 from speechbrain_slm.utils.hashing import difference
-from speechbrain_slm.utils.schema import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    TEXT,
-    whole,
-)
+from speechbrain_slm.utils.schema import COUNT, FLAG, NUMBER, TEXT, whole
 from speechbrain_slm.utils.tables import markdown_row
 
 FORMAT = "speechbrain_slm.alignment"
@@ -36,14 +30,9 @@ _SHAPE: dict = {
     "gallery": whole(2),
     "languages": [
         {
-            "languages": [TEXT],
-            "texts_known": FLAG,
-            "items": COUNT,
-            "paired": COUNT,
-            "voices": [TEXT],
-            "left_out": COUNT,
-            "ambiguous": COUNT,
-            "shortened?": COUNT,
+            **{"languages": [TEXT], "texts_known": FLAG, "voices": [TEXT]},
+            **dict.fromkeys(("items", "paired", "left_out"), COUNT),
+            **dict.fromkeys(("ambiguous", "shortened?"), COUNT),
         }
     ],
     "records": [
@@ -58,6 +47,13 @@ _SHAPE: dict = {
         }
     ],
 }
+# Of a row of a table, behind its languages.
+_CELLS = (
+    *("{voice}", "{layer}", "{name}", "{n}", "{cosine:.3f}"),
+    *("{mismatched:.3f}", "{margin:.3f} [{margin_low:.3f}, {margin_high:.3f}]"),
+    *("{p1_forward:.2f}, {p1_backward:.2f}", "{chance:.2f}", "{mexa:.2f}"),
+    *("{cka:.2f}", "{cka_mismatched:.2f}"),
+)
 _REASONS = {
     "left_out": "because not every voice says them",
     "ambiguous": "because a text has another translation, too",
@@ -111,11 +107,8 @@ translation, too'
         f"{summary['items']} parallel {what} are paired "
         f"({', '.join(summary['voices'])} voice)"
     )
-    reasons = [
-        f"{summary[key]} {why}"
-        for key, why in _REASONS.items()
-        if summary.get(key)
-    ]
+    why = {k: text for k, text in _REASONS.items() if summary.get(k)}
+    reasons = [f"{summary[key]} {text}" for key, text in why.items()]
     if not reasons:
         return f"{line}; none is left out"
     reasons[0] = reasons[0].replace(" ", " are left out ", 1)
@@ -168,25 +161,8 @@ def alignment_table(
 
 
 def _row(languages: str, name: str, record: dict) -> str:
-    found = record["retrieval_matched"]
-    return markdown_row(
-        (
-            languages,
-            record["voice"],
-            str(record["layer"]),
-            name,
-            str(record["n"]),
-            f"{record['cosine']:.3f}",
-            f"{record['mismatched']:.3f}",
-            f"{record['margin']:.3f} [{record['margin_low']:.3f}, "
-            f"{record['margin_high']:.3f}]",
-            f"{found['p1_forward']:.2f}, {found['p1_backward']:.2f}",
-            f"{found['chance']:.2f}",
-            f"{found['mexa']:.2f}",
-            f"{record['cka']:.2f}",
-            f"{record['cka_mismatched']:.2f}",
-        )
-    )
+    values = {**record["retrieval_matched"], **record, "name": name}
+    return markdown_row([languages, *(c.format(**values) for c in _CELLS)])
 
 
 def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:

@@ -47,20 +47,18 @@ def cut_shards(
         values = pairs[name].combine_chunks().dictionary_encode().indices
         changes[1:] |= np.diff(values.to_numpy()) != 0
     edges = [0, *np.flatnonzero(changes).tolist(), len(pairs)]
-    groups, count = [], itertools.count()
-    for begin, end in itertools.pairwise(edges):
-        starts = range(begin, end, pairs_per_shard)
-        groups.append(
-            [
-                Shard(
-                    start,
-                    min(start + pairs_per_shard, end),
-                    folder / PATTERN.replace("*", f"{next(count):05d}"),
-                )
-                for start in starts
-            ]
-        )
-    return groups
+    count = itertools.count()
+    return [
+        [
+            Shard(
+                start,
+                min(start + pairs_per_shard, end),
+                folder / PATTERN.replace("*", f"{next(count):05d}"),
+            )
+            for start in range(begin, end, pairs_per_shard)
+        ]
+        for begin, end in itertools.pairwise(edges)
+    ]
 
 
 def publish_missing(
@@ -99,13 +97,7 @@ def _states(pairs, store, pooler):
 
 
 def open_part(shard: Shard, check: bool = False) -> np.ndarray:
-    """Map the states of a shard; with ``check``, compare all with its SHA-256.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged.
-    """
+    """Map the states of a shard; ``check`` compares all with its SHA-256."""
     path, count = shard.path, shard.end - shard.start
     advice = "remove it and run again, only what is missing is computed"
     try:

@@ -1,5 +1,7 @@
 """From the scores of items to accuracies with intervals."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,11 +90,8 @@ def summarise(
 ) -> tuple[list[dict], list[dict], list[dict]]:
     """Turn the content of ``scores.parquet`` into accuracies.
 
-    Arguments
-    ---------
-    seed
-        Of the bootstrap. Each interval is drawn anew from it, so it depends
-        on nothing but its own credits.
+    Each interval is drawn anew from the seed, so it depends on nothing but
+    its own credits.
 
     Returns
     -------
@@ -101,9 +100,8 @@ def summarise(
         ``n`` counts groups; ``items`` is there where it differs. ``ties``
         counts items of equal scores, whatever credit a tie gets.
     cross_lingual
-        The same over all cross-lingual directions. A group's credit is the
-        mean over its directions, and it counts once, because the directions
-        of an item are not independent.
+        The same over all cross-lingual directions, whose mean a group's
+        credit is: the directions of an item are not independent.
     subsets : Records with ``subset``, for each that is not empty.
     """
     records, cross_lingual, subsets = [], [], []
@@ -115,10 +113,8 @@ def summarise(
         records += found
         for subset in sorted(set(cell["subset"].to_pylist()) - {""}):
             rows = cell.filter(pc.equal(cell["subset"], subset))
-            subsets += [
-                {**record, "subset": subset}
-                for record in _records(metric, direction, rows, seed)
-            ]
+            found = _records(metric, direction, rows, seed)
+            subsets += [{**record, "subset": subset} for record in found]
     return records, cross_lingual, subsets
 
 
@@ -129,18 +125,11 @@ def _records(
     records = []
     for convention in conventions_of(cell):
         credits = group_credits(cell, convention)
-        ties = pc.equal(
-            cell[f"right_{convention}"], cell[f"wrong_{convention}"]
-        )
-        record = {
-            "metric": metric,
-            "direction": direction,
-            "scoring": convention,
-            "n": len(credits),
-            "ties": pc.sum(ties).as_py(),
-            **accuracy_of(credits, seed),
-            "chance": CHANCE,
-        }
+        right, wrong = cell[f"right_{convention}"], cell[f"wrong_{convention}"]
+        record: dict = {"metric": metric, "direction": direction}
+        record |= {"scoring": convention, "n": len(credits)}
+        record["ties"] = pc.sum(pc.equal(right, wrong)).as_py()
+        record |= {**accuracy_of(credits, seed), "chance": CHANCE}
         if items != len(credits):
             record["items"] = items
         records.append(record)
@@ -153,44 +142,28 @@ def accuracy_of(credits: np.ndarray, seed: int) -> dict[str, float]:
     ``ci_low`` and ``ci_high`` are Wilson's, ``bootstrap_low`` and
     ``bootstrap_high`` are resampled.
     """
-    wilson = wilson_interval(float(credits.sum()), len(credits))
-    bootstrap = bootstrap_interval(credits, seed)
-    return {
-        "accuracy": 100 * float(credits.sum()) / len(credits),
-        "ci_low": 100 * wilson[0],
-        "ci_high": 100 * wilson[1],
-        "bootstrap_low": 100 * bootstrap[0],
-        "bootstrap_high": 100 * bootstrap[1],
-    }
+    total, n = float(credits.sum()), len(credits)
+    ends = *wilson_interval(total, n), *bootstrap_interval(credits, seed)
+    names = "ci_low", "ci_high", "bootstrap_low", "bootstrap_high"
+    intervals = {name: 100 * end for name, end in zip(names, ends, strict=True)}
+    return {"accuracy": 100 * total / n, **intervals}
 
 
 def results_table(results: dict) -> str:
     """Lay out ``results.json`` under its main convention, for a log."""
-    rows = [
-        (
-            record["metric"],
-            ", ".join(
-                filter(None, (record["direction"], record.get("subset")))
-            ),
-            record,
-        )
-        for kind in ("records", "cross_lingual", "subsets")
-        for record in results[kind]
-        if record["scoring"] == results["scoring"]
-    ]
-    metric_width, direction_width = (
-        2 + max(len(title), *(len(row[column]) for row in rows))
-        for column, title in enumerate(("metric", "direction"))
+    numbers = "{n:6}{accuracy:10.2f}  [{ci_low:.2f}, {ci_high:.2f}]".format_map
+    how = f"95 % interval  ({results['scoring']}, chance {CHANCE:.0f})"
+    rows = [("metric", "direction", f"{'n':>6}{'accuracy':>10}  {how}")]
+    for one in itertools.chain(
+        results["records"], results["cross_lingual"], results["subsets"]
+    ):
+        if one["scoring"] == results["scoring"]:
+            where = ", ".join(
+                filter(None, (one["direction"], one.get("subset")))
+            )
+            rows.append((one["metric"], where, numbers(one)))
+    widths = [2 + max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(
+        f"{metric:{widths[0]}}{where:{widths[1]}}{rest}"
+        for metric, where, rest in rows
     )
-    lines = [
-        f"{'metric':{metric_width}}{'direction':{direction_width}}{'n':>6}"
-        f"{'accuracy':>10}  95 % interval  "
-        f"({results['scoring']}, chance {CHANCE:.0f})"
-    ]
-    lines += [
-        f"{metric:{metric_width}}{direction:{direction_width}}{record['n']:6}"
-        f"{record['accuracy']:10.2f}  "
-        f"[{record['ci_low']:.2f}, {record['ci_high']:.2f}]"
-        for metric, direction, record in rows
-    ]
-    return "\n".join(lines)

@@ -6,22 +6,19 @@ same units, under the same convention, or not at all.
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from statistics import stdev
 
 import numpy as np
 
+from speechbrain_slm.evaluation.cloze import results as written
 from speechbrain_slm.evaluation.cloze.accuracy import (
     CROSS_LINGUAL,
     accuracy_of,
     conventions_of,
     group_credits,
 )
-from speechbrain_slm.evaluation.cloze.results import (
-    COMPARABLE,
-    SCORES,
-    Results,
-    read_results,
-)
+from speechbrain_slm.evaluation.cloze.results import Results
 from speechbrain_slm.evaluation.statistics import (
     holm,
     mcnemar,
@@ -43,14 +40,10 @@ class Entry:
 
 
 def read_run(argument: str) -> Entry:
-    """Read a row from the command line.
+    """Read a row of the command line: ``NAME=DIR[+DIR...][,DIR[+DIR...]...]``.
 
-    Arguments
-    ---------
-    argument
-        ``NAME=DIR[+DIR...][,DIR[+DIR...]...]``: a plus joins folders with
-        different benchmarks of one model, a comma separates models that
-        differ in their seed.
+    A plus joins folders with different benchmarks of one model, a comma
+    separates models that differ in their seed.
     """
     name, _, folders = argument.partition("=")
     seeds = [seed.split("+") for seed in folders.split(",")]
@@ -64,18 +57,16 @@ def read_run(argument: str) -> Entry:
     for seed in run.seeds:
         results = next(iter(seed.values()))
         other = models.setdefault(_model(results), results)
+        held, first = (", ".join(sorted(one)) for one in (seed, run.seeds[0]))
         if other is not results:
-            raise ValueError(
-                f"run '{name}': {other.folder} and {results.folder} are of "
-                "the same model; expected models that differ in their seed"
-            )
-        if seed.keys() != run.seeds[0].keys():
-            raise ValueError(
-                f"run '{name}': {results.folder} holds "
-                f"{', '.join(sorted(seed))}, the first seed "
-                f"{', '.join(sorted(run.seeds[0]))}; evaluate all seeds on "
-                "the same benchmarks"
-            )
+            fault = f"and {other.folder} are of the same model; expected "
+            fault += "models that differ in their seed"
+        elif held != first:
+            fault = f"holds {held}, the first seed {first}; evaluate all "
+            fault += "seeds on the same benchmarks"
+        else:
+            continue
+        raise ValueError(f"run '{name}': {results.folder} {fault}")
     return run
 
 
@@ -86,13 +77,13 @@ def _model(results: Results) -> tuple:
 
 def _join(name: str, folders: list[str]) -> dict[str, Results]:
     joined: dict[str, Results] = {}
-    found = [read_results(folder) for folder in folders]
+    found = [written.read_results(folder) for folder in folders]
     for results in found:
         if _model(results) != _model(found[0]):
             raise ValueError(
                 f"run '{name}': {found[0].folder} and {results.folder} are of "
-                "different models; DIR+DIR joins benchmarks of one model "
-                "(seeds are separated by commas)"
+                "different models; DIR+DIR joins benchmarks of one model, "
+                "a comma stands between seeds"
             )
         for metric, _ in results.cells:
             other = joined.setdefault(metric, results)
@@ -107,21 +98,16 @@ def _join(name: str, folders: list[str]) -> dict[str, Results]:
 def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
     """Refuse rows that were not scored alike on the same items.
 
-    Arguments
-    ---------
-    scoring
-        The convention to be compared; by default the one that each
-        ``results.json`` names, which then has to be the same.
+    ``scoring`` is the convention to be compared; by default the one that each
+    ``results.json`` names, which then has to be the same.
     """
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         raise ValueError(f"a name stands twice in {', '.join(names)}")
-    keys = [key for key in COMPARABLE if key != "scoring" or not scoring]
+    keys = [k for k in written.COMPARABLE if k != "scoring" or not scoring]
     firsts: dict[str, Results] = {}
-    every = (
-        pair for run in runs for seed in run.seeds for pair in seed.items()
-    )
-    for metric, results in every:
+    seeds = (seed for run in runs for seed in run.seeds)
+    for metric, results in chain.from_iterable(map(dict.items, seeds)):
         first = firsts.setdefault(metric, results)
         lines = difference(
             {key: first.info[key] for key in keys},
@@ -145,7 +131,7 @@ def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
 
 def _items(results: Results, metric: str) -> dict:
     return {
-        key: cell.select(SCORES.names)
+        key: cell.select(written.SCORES.names)
         for key, cell in results.cells.items()
         if key[0] == metric
     }
@@ -155,18 +141,15 @@ def _columns(seed: dict[str, Results]) -> list[tuple[str, str]]:
     """Order the columns as the paper does."""
     cells = {key for results in seed.values() for key in results.cells}
     crosses = [metric for metric, direction in cells if ">" in direction]
-
-    # sSC EN, sSC FR, sTC EN, ...: monolingual, cross-lingual, then the mean.
-    def place(key):
-        metric, direction = key
-        kind = (">" in direction) + 2 * (direction == CROSS_LINGUAL)
-        return metric not in FIRST, kind, metric, direction
-
-    # The mean of one direction is that direction: it would stand there twice.
-    return sorted(
-        (k for k in cells if k[1] != CROSS_LINGUAL or crosses.count(k[0]) > 1),
-        key=place,
-    )
+    columns = []
+    for metric, direction in cells:
+        mean = direction == CROSS_LINGUAL
+        # sSC EN, sSC FR, sTC EN, ...: monolingual, cross-lingual, the mean.
+        kind = (">" in direction) + 2 * mean
+        # The mean of one direction is that direction: it would stand twice.
+        if not mean or crosses.count(metric) > 1:
+            columns.append((metric not in FIRST, kind, metric, direction))
+    return [(metric, direction) for *_, metric, direction in sorted(columns)]
 
 
 def compare(
@@ -177,22 +160,12 @@ def compare(
 ) -> tuple[list[dict], list[dict]]:
     """Give every row its accuracies and its differences to one of them.
 
-    Arguments
-    ---------
-    baseline : The name of one; by default the first.
-    scoring : See :func:`check_comparable`.
-
-    Returns
-    -------
-    accuracies
-        One a row, metric and direction, in the order of a table, with what
-        :func:`accuracy_of` returns and the sample ``deviation`` of the seeds'
-        accuracies (None of one seed).
-    differences
-        One a row but the baseline, metric and direction that both have: in
-        percentage points, with its paired bootstrap (95 %), the groups that
-        are ``better`` and ``worse``, McNemar's p, and that p adjusted for all
-        tests in the list.
+    The accuracies have a record a row, metric and direction, in the order of
+    a table, with what :func:`accuracy_of` returns and the sample ``deviation``
+    of the seeds' accuracies (None of one seed). The differences, of what both
+    have, are in percentage points, with a paired bootstrap (95 %), the groups
+    that are ``better`` and ``worse``, McNemar's p, and that p adjusted for all
+    tests in the list. ``baseline`` is by default the first row.
     """
     check_comparable(runs, scoring)
     names = [run.name for run in runs]
@@ -211,18 +184,15 @@ def compare(
             # would change, not what other seeds would; deviation says that.
             mean = means[run.name][key] = credits.mean(axis=0).round(12)
             by_seed = (100 * credits.mean(axis=1)).tolist()
-            accuracies.append(
-                {
-                    "run": run.name,
-                    "metric": key[0],
-                    "direction": key[1],
-                    "scoring": convention,
-                    "n": len(mean),
-                    "seeds": len(credits),
-                    **accuracy_of(mean, seed),
-                    "deviation": stdev(by_seed) if len(by_seed) > 1 else None,
-                }
-            )
+            what: dict = {
+                "run": run.name,
+                "metric": key[0],
+                "direction": key[1],
+            }
+            what |= {"scoring": convention, "n": len(mean)}
+            what |= {"seeds": len(credits), **accuracy_of(mean, seed)}
+            what["deviation"] = stdev(by_seed) if len(by_seed) > 1 else None
+            accuracies.append(what)
     return accuracies, _differences(accuracies, means, base, seed)
 
 

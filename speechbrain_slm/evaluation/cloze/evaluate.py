@@ -13,16 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.cloze import results as written
 from speechbrain_slm.evaluation.cloze.accuracy import summarise
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.items import SIDES, make_pairs, read_items
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.evaluation.cloze.results import (
-    FORMAT,
     RESULTS_JSON,
     SCORES_PARQUET,
-    VERSION,
-    read_info,
 )
 from speechbrain_slm.evaluation.inputs import examine, unchanged
 from speechbrain_slm.models.export import load_speech_lm
@@ -78,8 +76,9 @@ def evaluate_cloze(
     with unchanged(items) as items_identity:
         table = read_items(items)
     model_identity, identities = examine(model_folder, store)
-    request = {"format": FORMAT, "version": VERSION, **convention}
-    request |= {"endings": endings, "too_long": too_long, "seed": seed}
+    request = {"format": written.FORMAT, "version": written.VERSION}
+    request |= {**convention, "endings": endings, "too_long": too_long}
+    request["seed"] = seed
     request |= {**identities, "items": items_identity}
     folder = Path(output_folder)
     finished = _finished(folder, request)
@@ -96,13 +95,14 @@ def evaluate_cloze(
         *(units["language_tags"], share_prompts),
     )
     pairs = make_pairs(table, store, scorer, endings, too_long)
+    parts = folder / PARTS
     # A recipe has locked its output folder already, a caller may not have.
-    with claim(folder / PARTS):
-        parts = _score_parts(pairs, scorer, folder, request, pairs_per_shard)
+    with claim(parts):
+        paths = _score_parts(pairs, scorer, parts, request, pairs_per_shard)
         if is_main():
-            _write(folder, request, table, pairs, parts, scorer)
-            _remove_parts(folder / PARTS)
-            remove_own(folder / PARTS, ".lock")
+            _write(folder, request, table, pairs, paths, scorer)
+            _remove_parts(parts)
+            remove_own(parts, ".lock")
         barrier()
     return read_json(folder / RESULTS_JSON)
 
@@ -118,47 +118,41 @@ def _checked(convention):
     check_choice("scoring", convention["scoring"], LIKELIHOODS)
     if convention["tie"] not in (0, 0.5):
         raise ValueError(
-            f"tie is {convention['tie']}; expected 0.5 or 0, the credit of an "
-            "item whose endings are equally likely"
+            f"tie is {convention['tie']}; expected 0.5 or 0, a tie's credit"
         )
     return convention
 
 
 def _finished(folder, request):
-    paths = folder / RESULTS_JSON, folder / SCORES_PARQUET
-    if not paths[0].exists():
+    path, scores = folder / RESULTS_JSON, folder / SCORES_PARQUET
+    if not path.exists():
         return None
-    results = read_json(paths[0])
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
+    results = read_json(path)
+    if not isinstance(results, dict) or results.get("format") != written.FORMAT:
         raise FileExistsError(
-            f"{paths[0]} stands where the results are to be, and is of no "
-            "cloze evaluation. It stays as it is: choose another "
-            "output_folder, or move it out of the way."
+            f"{path} stands where the results are to be, and is of no cloze "
+            "evaluation. Choose another output_folder, or move it away."
         )
-    if not paths[1].is_file():
+    if not scores.is_file():
         return None
-    expected = {**request, "scores": sha256_file(paths[1])}
-    same = all(results.get(key) == expected[key] for key in expected)
-    if not same:
+    expected = {**request, "scores": sha256_file(scores)}
+    if any(results.get(key) != expected[key] for key in expected):
         return None
-    logger.info("%s is complete; nothing to do", paths[0])
+    logger.info("%s is complete; nothing to do", path)
     # By its schema: what somebody has edited is named, not handed on.
-    return read_info(folder)
+    return written.read_info(folder)
 
 
 def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
     """Score what this rank has to, and list the files of all ranks."""
     # With its number, all that fixes what a part holds. A likelihood that is
     # new has no column in the parts of yesterday: they are not taken.
-    plan = {
-        **request,
-        "pairs_per_shard": pairs_per_shard,
-        "likelihoods": list(LIKELIHOODS),
-    }
-    here = folder / PARTS / identity_of(plan)[:16]
+    plan = {**request, "pairs_per_shard": pairs_per_shard}
+    plan["likelihoods"] = list(LIKELIHOODS)
+    here = folder / identity_of(plan)[:16]
     if is_main():
         # Of another model, or of other items.
-        _remove_parts(folder / PARTS, but=here)
+        _remove_parts(folder, but=here)
         write_json(here / PLAN_JSON, plan)
     barrier()
     starts = range(0, len(pairs.pairs), pairs_per_shard)
@@ -186,12 +180,7 @@ def _remove_parts(folder, but=None):
 
 
 def _table_of_scores(items, pairs, likelihoods, scorer, tie):
-    """Give every item its scores and its credit.
-
-    The items in their order, with ``prompt_units``; for each side
-    ``<side>_units`` and its log-likelihood ``<side>_<convention>`` under
-    each convention; and the item's credit ``<convention>``.
-    """
+    """Give every item its units, its scores and its credits."""
     lengths = np.array(
         [[scorer.count_units(part) for part in pair] for pair in pairs.pairs]
     )
@@ -216,18 +205,16 @@ def _write(folder, request, items, pairs, parts, scorer):
     if (folder / RESULTS_JSON).exists():
         os.remove(folder / RESULTS_JSON)
         fsync_folder(folder)
-    likelihoods = pa.concat_tables(read_piece(path).table for path in parts)
-    tie = request["tie"]
-    scores = _table_of_scores(items, pairs, likelihoods, scorer, tie)
+    found = pa.concat_tables(read_piece(path).table for path in parts)
+    scores = _table_of_scores(items, pairs, found, scorer, request["tie"])
     write_table(folder / SCORES_PARQUET, scores)
-    records, cross_lingual, subsets = summarise(scores, request["seed"])
     results = {
         **request,
         "scores": sha256_file(folder / SCORES_PARQUET),
         "truncated": int(pairs.truncated.sum()),
         "prompts_changed": int(pairs.changed.sum()),
-        "records": records,
-        "cross_lingual": cross_lingual,
-        "subsets": subsets,
     }
+    kinds = "records", "cross_lingual", "subsets"
+    summaries = summarise(scores, request["seed"])
+    results |= zip(kinds, summaries, strict=True)
     write_json(folder / RESULTS_JSON, results)

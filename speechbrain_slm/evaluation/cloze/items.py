@@ -15,15 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.evaluation.cloze.accuracy import direction_of
+from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.ledger import LEDGER
 from speechbrain_slm.utils.numbers import check_choice
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    ITEMS_EMPTY,
-    ITEMS_KEY,
-    ITEMS_OPTIONAL,
-    read_table,
-)
 
 if TYPE_CHECKING:
     from speechbrain_slm.dataio.reader import UnitStore
@@ -39,11 +33,10 @@ def read_items(path: str | Path) -> pa.Table:
     the voices of a pair of words; the item itself where the table has none.
     ``subset``: accuracies are given for each, too; ``""`` where it has none.
     """
-    table = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY, ITEMS_OPTIONAL)
+    may_lack = tables.ITEMS_EMPTY, tables.ITEMS_OPTIONAL
+    table = tables.read_table(path, tables.ITEMS, tables.ITEMS_KEY, *may_lack)
     if not len(table):
-        raise ValueError(
-            f"{path}: the table of items is empty; expected at least one"
-        )
+        raise ValueError(f"{path}: the table of items is empty")
     same = pc.index(pc.equal(table["right"], table["wrong"]), True).as_py()
     if same >= 0:
         row = table.slice(same, 1).to_pylist()[0]
@@ -51,11 +44,9 @@ def read_items(path: str | Path) -> pa.Table:
             f"{path}: {name_of(row)}: its right and its wrong ending are both "
             f"'{row['right']}'; expected two different stories"
         )
-    columns = {name: table[name] for name in ITEMS.names}
-    for name, default in (
-        ("group", table["item_id"]),
-        ("subset", pa.array([""] * len(table))),
-    ):
+    columns = {name: table[name] for name in tables.ITEMS.names}
+    empty = pa.array([""] * len(table))
+    for name, default in (("group", table["item_id"]), ("subset", empty)):
         own = table[name] if name in table.column_names else default
         columns[name] = pc.if_else(pc.equal(own, ""), default, own)
     return pa.table(columns)
@@ -89,7 +80,7 @@ def make_pairs(
     endings: str = "apart",
     too_long: str = "refuse",
 ) -> Pairs:
-    """Look up what is to be scored, before anything is.
+    """Look up what is to be scored, in an order that the items do not decide.
 
     Arguments
     ---------
@@ -104,12 +95,17 @@ def make_pairs(
         What is done with an item that exceeds the model's context:
         ``refuse``, or ``truncate``: its prompt loses its first units, the
         same number before either ending.
-
-    Returns
-    -------
-    In an order that does not depend on that of the items.
     """
-    _check_options(store, endings, too_long)
+    check_choice("endings", endings, ("apart", "together"))
+    check_choice("too_long", too_long, ("refuse", "truncate"))
+    tokenizer = store.info["tokenizer"]
+    timeless = tokenizer["deduplicated"] or "bpe" in tokenizer["config"]
+    if endings == "together" and timeless:
+        raise ValueError(
+            f"{store.folder}: endings is 'together', but its units are "
+            "de-duplicated or pieces of several, so nothing says where a "
+            "prompt ends; extract plain units, or set endings to 'apart'"
+        )
     stories: dict[tuple, np.ndarray] = {}
     # Equal sequences are scored once, whatever their items are called: the
     # right ending, which stands in several items, costs one pass, and endings
@@ -122,9 +118,8 @@ def make_pairs(
         prompts = [prompt, prompt]
         if endings == "together" and row["prompt"]:
             prompts, after = _split(row, prompt, after)
-            changed[number] = any(
-                not np.array_equal(begin, prompt) for begin in prompts
-            )
+            same = [np.array_equal(begin, prompt) for begin in prompts]
+            changed[number] = not all(same)
         cut = _excess(row, prompts[0], after, scorer, too_long)
         truncated[number] = cut > 0
         for side, begin, ending in zip(SIDES, prompts, after, strict=True):
@@ -140,19 +135,6 @@ def make_pairs(
         truncated,
         changed,
     )
-
-
-def _check_options(store, endings, too_long):
-    check_choice("endings", endings, ("apart", "together"))
-    check_choice("too_long", too_long, ("refuse", "truncate"))
-    tokenizer = store.info["tokenizer"]
-    timeless = tokenizer["deduplicated"] or "bpe" in tokenizer["config"]
-    if endings == "together" and timeless:
-        raise ValueError(
-            f"{store.folder}: endings is 'together', but its units are "
-            "de-duplicated or pieces of several, so nothing says where a "
-            "prompt ends; extract plain units, or set endings to 'apart'"
-        )
 
 
 def _units(row, store, stories):
@@ -171,7 +153,7 @@ def _units(row, store, stories):
                 raise ValueError(
                     f"{name_of(row)}: its {role} is missing: {error.args[0]}. "
                     f"If its audio was rejected, {ledger} says why; else "
-                    "extract the units of every story that the items name."
+                    "extract its units."
                 ) from error
             stories[key] = np.concatenate(story).astype(np.int64)
         units.append(stories[key])
@@ -187,9 +169,8 @@ def _split(row, prompt, joined):
                 f"its prompt alone {len(prompt)}; expected an utterance that "
                 "begins with the prompt and goes on (endings is 'together')"
             )
-    return (
-        [units[: len(prompt)] for units in joined],
-        [units[len(prompt) :] for units in joined],
+    return zip(
+        *(np.split(units, [len(prompt)]) for units in joined), strict=True
     )
 
 
@@ -199,7 +180,7 @@ def _excess(row, prompt, endings, scorer, too_long):
         return 0
     crossed = row["prompt_language"] != row["ending_language"]
     tags = (1 + crossed) if scorer.language_tags else 0
-    longest = max(len(ending) for ending in endings)
+    longest = max(map(len, endings))
     symbols = scorer.count_symbols(len(prompt) + longest + tags)
     excess = max(symbols - scorer.context, 0)
     # The same for both endings, so by the longer one: both must be read after
@@ -207,15 +188,12 @@ def _excess(row, prompt, endings, scorer, too_long):
     enough = excess < len(prompt)
     if not excess or (too_long == "truncate" and enough):
         return excess
-    advice = (
-        "set too_long to 'truncate', which cuts the prompt at its beginning"
-        if enough
-        else "its endings alone are too long"
-    )
+    advice = "its endings alone are too long"
+    if enough:
+        advice = "set too_long to 'truncate', which cuts the prompt's beginning"
     raise ValueError(
         f"{name_of(row)}: it has {excess} symbols more than the model's "
-        f"context of {scorer.context}; {advice}, or take a model of a longer "
-        "context"
+        f"context of {scorer.context}; {advice}, or take another model"
     )
 
 
@@ -228,7 +206,7 @@ def _tagged(row, prompt, ending, tags):
         if language not in tags:
             raise ValueError(
                 f"{name_of(row)}: the model has no tag for '{language}', only "
-                f"for {', '.join(tags)}; it was not trained on that language"
+                f"for {', '.join(tags)}"
             )
     # en>fr: [en] prompt | [fr] ending; en: [en] prompt | ending; and [fr]
     # ending where there is no prompt, which would have had the tag.

@@ -20,17 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from speechbrain_slm.evaluation.cloze import prefixes
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.prefix_attention import (
     check_model,
     run_batch,
 )
-from speechbrain_slm.evaluation.cloze.prefixes import (
-    Batch,
-    PaddedBatch,
-    make_batches,
-    make_rows,
-)
+from speechbrain_slm.evaluation.cloze.prefixes import Batch, PaddedBatch
 from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
 from speechbrain_slm.utils.numbers import check_choice
 
@@ -56,7 +52,6 @@ class LikelihoodScorer:
     model
         In eval mode; called as ``model(input_ids, attention_mask).logits``,
         and for shared prompts with ``position_ids`` and other attention.
-    vocabulary_size : Units are in ``[0, vocabulary_size)``.
     boundary : The symbol before and after a story.
     batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
@@ -129,22 +124,13 @@ class LikelihoodScorer:
         return len(symbols) - int(np.isin(symbols, self._tags).sum())
 
     def count_symbols(self, length: int) -> int:
-        """Count what takes a place in the model's context.
-
-        Arguments
-        ---------
-        length : Units and language tags of a prompt and an ending, together.
-
-        Returns
-        -------
-        These and the boundaries; at most ``context``.
-        """
+        """Add the boundaries to the units and tags of a prompt and ending."""
         return length + len(self.start) + len(self.end)
 
     def score(
         self, pairs: Sequence[tuple], names: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Return the likelihoods of all pairs.
+        """Return for each name of ``LIKELIHOODS`` those of all pairs, [N].
 
         Arguments
         ---------
@@ -153,17 +139,6 @@ class LikelihoodScorer:
             tags where training has them. A prompt may be empty, an ending
             not.
         names : What to call each pair in an error; its position by default.
-
-        Returns
-        -------
-        For each name of ``LIKELIHOODS`` float64 [N], in the order of the
-        pairs; the higher, the likelier.
-
-        Raises
-        ------
-        ValueError
-            If a pair cannot be scored; the message names it. If prompts are
-            to be shared in a model that cannot.
         """
         if names is None:
             names = [f"pair {index}" for index in range(len(pairs))]
@@ -196,9 +171,8 @@ class LikelihoodScorer:
         for name, value in zip(names, scores["whole_sum"], strict=True):
             if not np.isfinite(value):
                 raise ValueError(
-                    f"{name}: its log-likelihood is {value}, expected a "
-                    "finite number; the model's weights or activations are "
-                    "broken"
+                    f"{name}: its log-likelihood is {value}, expected a finite "
+                    "number; the model's weights or activations are broken"
                 )
         return scores
 
@@ -211,15 +185,14 @@ class LikelihoodScorer:
         if len(outside):
             raise ValueError(
                 f"{name}: unit {outside[0]} is outside "
-                f"[0, {self.vocabulary_size}), the model's vocabulary; it was "
-                "trained on units of another tokenizer"
+                f"[0, {self.vocabulary_size}), the model's vocabulary; it is "
+                "of another tokenizer"
             )
         ids = np.concatenate([self.start, units, self.end]).astype(np.int64)
         if self.context is not None and len(ids) > self.context:
             raise ValueError(
                 f"{name}: {len(ids)} symbols exceed the model's context of "
-                f"{self.context}; shorten the prompt, or score it with a "
-                "model of a longer context"
+                f"{self.context}; shorten the prompt, or take another model"
             )
         return ids
 
@@ -240,11 +213,11 @@ class LikelihoodScorer:
                 length if mask[:length].any() else 0
                 for mask, length in zip(scored, lengths, strict=True)
             ]
-            rows, alone = make_rows(ids, shared, self.batch_tokens)
+            rows, alone = prefixes.make_rows(ids, shared, self.batch_tokens)
             if rows and not self._checked:
                 check_model(self.model)
                 self._checked = True
-            for part in make_batches(rows, self.batch_tokens):
+            for part in prefixes.make_batches(rows, self.batch_tokens):
                 yield Batch(part, scored)
         for indexes in by_length(ids, self.batch_tokens, alone, unread=1):
             yield PaddedBatch(indexes, ids, lengths, scored)

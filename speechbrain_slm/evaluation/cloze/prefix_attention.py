@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,13 +62,14 @@ def prefix_attention(
         )
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
-        key = key.repeat_interleave(groups, dim=1)
-        value = value.repeat_interleave(groups, dim=1)
-    how: dict[str, Any] = {"dropout_p": dropout, "scale": scaling}
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    attend = partial(
+        scaled_dot_product_attention, dropout_p=dropout, scale=scaling
+    )
     out = []
     for (begin, end), endings in batch.blocks:
         q, k, v = (part[:, :, begin:end] for part in (query, key, value))
-        out.append(scaled_dot_product_attention(q, k, v, is_causal=True, **how))
+        out.append(attend(q, k, v, is_causal=True))
         for first, last in endings:
             # An ending of one symbol is predicted by the prompt, and not read.
             if first == last:
@@ -76,11 +78,7 @@ def prefix_attention(
             values = torch.cat([v, value[:, :, first:last]], dim=2)
             mask = batch.mask(end - begin, last - first, query)
             q = query[:, :, first:last]
-            out.append(
-                scaled_dot_product_attention(
-                    q, keys, values, attn_mask=mask, **how
-                )
-            )
+            out.append(attend(q, keys, values, attn_mask=mask))
     return torch.cat(out, dim=2).transpose(1, 2), None
 
 
@@ -92,12 +90,6 @@ def check_model(model: PreTrainedModel) -> None:
 
     An ending behind another one must get the logits that it gets in the plain
     model directly behind the prompt; this is tried on a few symbols.
-
-    Example
-    -------
-    >>> from transformers import AutoModelForCausalLM, GPT2Config
-    >>> config = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1)
-    >>> check_model(AutoModelForCausalLM.from_config(config).eval())
     """
     types = getattr(model.config, "layer_types", None) or ()
     types = sorted(set(types) - LAYER_TYPES)

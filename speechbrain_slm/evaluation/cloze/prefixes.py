@@ -48,8 +48,7 @@ def make_rows(
     Arguments
     ---------
     lengths : How many symbols are the prompt; 0: none is to be shared.
-    batch_tokens
-        Positions a row may have; a prompt with more endings is repeated.
+    batch_tokens : Of a row, at most; a prompt with more endings is repeated.
 
     Example
     -------
@@ -205,8 +204,6 @@ class PaddedBatch:
     ([[9, 1], [9, 0]], [[1, 1], [1, 0]])
     >>> batch.sources.tolist(), batch.targets.tolist()
     ([0, 1, 2], [1, 5, 7])
-    >>> batch.members
-    [([0], 0, 1), ([0], 1, 1), ([1], 0, 0), ([1], 1, 1)]
     """
 
     def __init__(
@@ -222,15 +219,11 @@ class PaddedBatch:
         widths = torch.tensor([len(ids) for ids in inputs])
         self.attention_mask = (torch.arange(width) < widths[:, None]).long()
         # The symbol in column c is predicted in column c - 1.
-        self.sources = np.concatenate(
-            [
-                row * width + scored[i][1:].nonzero()[0]
-                for row, i in enumerate(indexes)
-            ]
-        )
-        self.targets = np.concatenate(
-            [sequences[i][scored[i]] for i in indexes]
-        )
+        columns = (scored[i][1:].nonzero()[0] for i in indexes)
+        places = [row * width + own for row, own in enumerate(columns)]
+        self.sources = np.concatenate(places)
+        targets = [sequences[i][scored[i]] for i in indexes]
+        self.targets = np.concatenate(targets)
         self.members = [
             ([i], side, int(mask.sum()))
             for i in indexes

@@ -6,19 +6,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.evaluation.cloze.accuracy import (
-    conventions_of,
-    split_scores,
-)
+from speechbrain_slm.evaluation.cloze import accuracy
 from speechbrain_slm.evaluation.inputs import read_report, unchanged
-from speechbrain_slm.utils.schema import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    PERCENT,
-    TEXT,
-    whole,
-)
+from speechbrain_slm.utils import schema
+from speechbrain_slm.utils.schema import COUNT, PERCENT, TEXT
 from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
 
 FORMAT = "speechbrain_slm.cloze"
@@ -33,15 +24,15 @@ COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
 
 _RECORD = {
     **dict.fromkeys(("metric", "direction", "scoring", "subset?"), TEXT),
-    **dict.fromkeys(("n", "items?"), whole(1)),
+    **dict.fromkeys(("n", "items?"), schema.whole(1)),
     "ties": COUNT,
     **dict.fromkeys(("accuracy", "ci_low", "ci_high", "chance"), PERCENT),
     **dict.fromkeys(("bootstrap_low?", "bootstrap_high?"), PERCENT),
 }
 _SHAPE = {
     **dict.fromkeys(("scoring", "start", "endings", "too_long"), TEXT),
-    "score_end": FLAG,
-    "tie": NUMBER,
+    "score_end": schema.FLAG,
+    "tie": schema.NUMBER,
     **dict.fromkeys(("tokenizer", "units", "items", "model", "scores"), TEXT),
     "configuration?": TEXT,
     "truncated": COUNT,
@@ -74,24 +65,22 @@ def read_results(folder: str | Path) -> Results:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; paired tests need the scores of every "
-            f"item. Copy it from where {RESULTS_JSON} was written, or "
-            "evaluate again."
+            f"item. Copy it from beside {RESULTS_JSON}, or evaluate again."
         )
     with unchanged(path) as found:
         scores = read_table(path, SCORES, ITEMS_KEY)
     if found != info["scores"]:
         raise ValueError(
             f"{path} has the SHA-256 {found}; {RESULTS_JSON} beside it says "
-            f"{info['scores']}. One of the two was changed or is of another "
-            "run: evaluate again."
+            f"{info['scores']}. They are not of one run: evaluate again."
         )
     _check_credits(path, scores, info["scoring"])
     scores = scores.sort_by([(name, "ascending") for name in ITEMS_KEY])
-    return Results(folder, info, split_scores(scores))
+    return Results(folder, info, accuracy.split_scores(scores))
 
 
 def _check_credits(path: Path, scores: pa.Table, scoring: str) -> None:
-    known = conventions_of(scores)
+    known = accuracy.conventions_of(scores)
     if scoring not in known:
         raise ValueError(
             f"{path} has no scores of '{scoring}', which {RESULTS_JSON} names; "
