@@ -37,37 +37,22 @@ def prepare_cloze(
     languages : Those to write: of English and French, or all of the files.
     seed : Another seed draws other speakers and off-topic endings.
     speakers : Who may tell an item.
-
-    Raises
-    ------
-    ValueError
-        If a language has no file, or a file no language.
     """
     lacking = [name for name in languages if name not in (files or NATURAL)]
     unknown = [name for name in files or () if name not in languages]
     if lacking or unknown or not languages:
-        there = (
-            f"there are files of {', '.join(files)}. Each language needs a "
-            "file, and each file a language: mend 'languages' or 'files'."
-            if files
-            else f"the natural items are in {' and '.join(NATURAL)}"
-        )
+        there = f"the natural items are in {' and '.join(NATURAL)}"
+        if files:
+            there = (
+                f"there are files of {', '.join(files)}. Each language needs a "
+                "file, and each file a language: mend 'languages' or 'files'."
+            )
         raise ValueError(f"languages: found {list(languages)}; {there}")
-    if not files:
-        items, ledger = load_natural(), []
-    else:
-        # In the order of ``languages``: the first one's is that of the items.
-        files = {name: files[name] for name in languages}
-        items, ledger = read_cloze(files)
-    return write_cloze(
-        output_folder,
-        items,
-        languages,
-        seed,
-        speakers,
-        ledger,
-        (files or {}).values(),
-    )
+    # In the order of ``languages``: the first one's is that of the items.
+    files = {name: files[name] for name in languages} if files else {}
+    items, ledger = read_cloze(files) if files else (load_natural(), [])
+    settings = (languages, seed, speakers, ledger, files.values())
+    return write_cloze(output_folder, items, *settings)
 
 
 def main(arguments: list[str]) -> None:
@@ -75,9 +60,8 @@ def main(arguments: list[str]) -> None:
     parser = script_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     whole = commands.add_parser("whole", allow_abbrev=False)
-    whole.add_argument(
-        "--files", nargs="+", required=True, metavar="LANGUAGE=FILE"
-    )
+    several = {"nargs": "+", "metavar": "LANGUAGE=FILE"}
+    whole.add_argument("--files", required=True, **several)
     whole.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     pairs = [value.partition("=") for value in options.files]
@@ -88,10 +72,8 @@ def main(arguments: list[str]) -> None:
     write_table(options.output, whole_table(items, list(files)))
     left_out = options.output.with_suffix(".left_out.jsonl")
     write_ledger(left_out, ledger)
-    logging.info(
-        f"{options.output}: {len(items)} items; left out: {len(ledger)} "
-        f"({left_out.name})"
-    )
+    gone = f"left out: {len(ledger)} ({left_out.name})"
+    logging.info(f"{options.output}: {len(items)} items; {gone}")
 
 
 if __name__ == "__main__":

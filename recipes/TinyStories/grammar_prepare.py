@@ -12,6 +12,7 @@ from pathlib import Path
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.speakers import check_speaker_per, draw_speaker
 from speechbrain_slm.utils.story_tables import (
     stories_table,
@@ -42,13 +43,15 @@ def prepare_grammar(
 ) -> dict:
     """Write the stories tables and the table of cloze items.
 
+    ValueError if there are too few stories; FileExistsError if a file is in the
+    way that another made: nothing is changed then.
+
     Arguments
     ---------
     folder
         Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``. Loses
         the manifest ``<split>.parquet`` of a split whose stories change.
     source : ``mini``, the story grammar that comes with the package.
-    seed : Another one gives other stories, endings and speakers.
     plots : The grammar's first so many plots, those of these names, or all.
     characters, things : The first so many (things: of a plot), or all.
     num_cloze
@@ -61,36 +64,18 @@ def prepare_grammar(
     Returns
     -------
     The stories tables: split -> path.
-
-    Raises
-    ------
-    ValueError
-        If the source is unknown, or has too few stories.
-    FileExistsError
-        If a file is in the way that another made; nothing is changed then.
     """
-    if source not in SOURCES:
-        raise ValueError(
-            f"source is '{source}'; expected one of {', '.join(SOURCES)}"
-        )
+    check_choice("source", source, SOURCES)
     check_speaker_per(speaker_per)
     grammar = StoryGrammar.load(
         plots=plots, characters=characters, things=things
     )
-    rows = {
-        split: _whole_stories(
-            grammar.generate(number, split, seed, languages),
-            seed,
-            speakers,
-            speaker_per,
-        )
-        for split, number in (("train", num_train), ("valid", num_valid))
-    }
+    tables = {}
+    for split, number in (("train", num_train), ("valid", num_valid)):
+        stories = grammar.generate(number, split, seed, languages)
+        rows = _whole_stories(stories, seed, speakers, speaker_per)
+        tables[split] = stories_table(list(rows), ["speaker", *languages])
     tests = grammar.generate(num_cloze, "test", seed, languages)
-    tables = {
-        split: stories_table(content, ["speaker", *languages])
-        for split, content in rows.items()
-    }
     items = [
         ClozeItem(
             story.story_id,
@@ -105,24 +90,18 @@ def prepare_grammar(
     )
     paths = write_stories(folder, tables, items, MAKER)
     logger.info(
-        "%d training, %d validation and %d cloze stories; %d cloze items",
-        num_train,
-        num_valid,
-        num_cloze,
-        len(items),
+        f"{num_train} training, {num_valid} validation and {num_cloze} cloze "
+        f"stories; {len(items)} cloze items"
     )
     return paths
 
 
 def _whole_stories(stories, seed, speakers, speaker_per):
-    rows = []
     for story in stories:
         name = story.story_id
-        speaker = draw_speaker(seed, name, speakers)
-        told = story_rows(name, story.sentences, speaker=speaker)
-        if speaker_per == "sentence":
-            for row in told:
+        teller = draw_speaker(seed, name, speakers)
+        for row in story_rows(name, story.sentences, speaker=teller):
+            if speaker_per == "sentence":
                 number = row["sentence"]
                 row["speaker"] = draw_speaker(seed, name, speakers, number)
-        rows += told
-    return rows
+            yield row

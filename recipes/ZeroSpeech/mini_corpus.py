@@ -17,10 +17,6 @@ from speechbrain_slm.speech.tts import TextToSpeech
 from speechbrain_slm.utils.atomic import atomic_path, write_atomic
 
 TEXTS = Path(__file__).with_name("mini_texts.yaml")
-LEXICAL = ("id", "filename", "voice", "frequency", "word", "phones")
-LEXICAL += ("length", "correct")
-SYNTACTIC = ("id", "filename", "voice", "type", "subtype")
-SYNTACTIC += ("transcription", "correct")
 
 
 def speak_mini_corpus(
@@ -38,22 +34,20 @@ def speak_mini_corpus(
     Returns
     -------
     How many files were spoken.
-
-    Raises
-    ------
-    FileExistsError
-        If a ``gold.csv`` is there already that is not ours.
     """
     folder = Path(folder)
     texts = yaml.safe_load(TEXTS.read_text(encoding="utf-8"))
     spoken = {}
-    tables = {
-        folder / "lexical/dev": _lexical(texts["words"], speakers),
-        folder / "syntactic/dev": _syntactic(texts["sentences"], speakers),
-    }
-    for place, (columns, rows) in tables.items():
-        _write_gold(place / "gold.csv", columns, rows)
-        text = "word" if "word" in columns else "transcription"
+    for name, text, rows in (
+        ("lexical", "word", _lexical(texts["words"], speakers)),
+        (
+            "syntactic",
+            "transcription",
+            _syntactic(texts["sentences"], speakers),
+        ),
+    ):
+        place = folder / name / "dev"
+        _write_gold(place / "gold.csv", rows)
         for row in rows:
             path = place / f"{row['filename']}.wav"
             spoken[path] = (row["voice"], [["en", row[text]]])
@@ -77,26 +71,25 @@ def _turn(speakers, number):
 
 
 def _lexical(words, speakers):
-    rows = [
+    return [
         {
             "id": number,
             "filename": f"{name}{number:03d}{'r' if correct else 'w'}",
             "voice": name,
             "frequency": entry["frequency"] if correct else "",
-            "word": entry["word" if correct else "non_word"],
+            "word": (word := entry["word" if correct else "non_word"]),
             "phones": "",
-            "length": len(entry["word" if correct else "non_word"]),
+            "length": len(word),
             "correct": correct,
         }
         for number, entry in enumerate(words)
         for name in speakers
         for correct in (1, 0)
     ]
-    return LEXICAL, rows
 
 
 def _syntactic(sentences, speakers):
-    rows = [
+    return [
         {
             "id": number,
             "filename": f"sentence{number:03d}{'r' if correct else 'w'}",
@@ -109,12 +102,11 @@ def _syntactic(sentences, speakers):
         for number, entry in enumerate(sentences)
         for correct in (1, 0)
     ]
-    return SYNTACTIC, rows
 
 
-def _write_gold(path, columns, rows):
+def _write_gold(path, rows):
     content = io.StringIO()
-    writer = csv.DictWriter(content, columns, lineterminator="\n")
+    writer = csv.DictWriter(content, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     text = content.getvalue()

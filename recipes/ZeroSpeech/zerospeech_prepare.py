@@ -8,13 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from speechbrain_slm.benchmarks.spoken_items import write_prepared
-from speechbrain_slm.benchmarks.utterance_pairs import (
-    read_utterance_pairs,
-)
-from speechbrain_slm.benchmarks.zerospeech import (
-    LAYOUTS,
-    read_zerospeech,
-)
+from speechbrain_slm.benchmarks.utterance_pairs import read_utterance_pairs
+from speechbrain_slm.benchmarks.zerospeech import LAYOUTS, read_zerospeech
 
 CODE_SWITCHED = "CSZS"
 BENCHMARKS = (*LAYOUTS, CODE_SWITCHED)
@@ -36,26 +31,16 @@ def prepare_zerospeech(
     output_folder : Gets ``speech.parquet`` and ``items.parquet``.
     code_switched_language
         What the utterances of ``CSZS`` are called in the store.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a folder, a table or an audio file does not exist.
-    ValueError
-        If a benchmark is unknown, none is asked for, or one is not laid out
-        as it should be; see ``speechbrain_slm.benchmarks``.
     """
-    unknown = [name for name in benchmarks if name not in BENCHMARKS]
-    if unknown:
+    known = ", ".join(BENCHMARKS)
+    if unknown := ", ".join(b for b in benchmarks if b not in BENCHMARKS):
         raise ValueError(
-            f"benchmarks: found {', '.join(unknown)}; expected some of "
-            f"{', '.join(BENCHMARKS)}"
+            f"benchmarks: found {unknown}; expected some of {known}"
         )
     chosen = {name: folder for name, folder in benchmarks.items() if folder}
     if not chosen:
         raise ValueError(
-            "benchmarks: none has a folder; expected at least one of "
-            f"{', '.join(BENCHMARKS)}"
+            f"benchmarks: none has a folder; expected at least one of {known}"
         )
     clips, items = [], []
     for name, folder in chosen.items():

@@ -28,13 +28,14 @@ def units(tmp_path_factory):
     return folder
 
 
+def recipe(folder, **settings):
+    yaml_file = folder / "hparams" / "mini.yaml"
+    return run(command(folder / "train.py", yaml_file, **settings), timeout=300)
+
+
 def train(units, output, **overrides):
     settings = {**TINY_LM, "units_folder": units, "output_folder": output}
-    yaml_file = LM / "hparams" / "mini.yaml"
-    return run(
-        command(LM / "train.py", yaml_file, **{**settings, **overrides}),
-        timeout=300,
-    )
+    return recipe(LM, **settings | overrides)
 
 
 def trained(output):
@@ -75,16 +76,12 @@ def test_resuming_with_another_codebook(units, tmp_path):
 def test_evaluating_with_another_codebook(tmp_path):
     model = export(tmp_path / "model")
     write_store(tmp_path / "other", identity="codebook-b")
-    code, text = run(
-        command(
-            CLOZE / "train.py",
-            CLOZE / "hparams" / "mini.yaml",
-            model_folder=model,
-            units_folder=tmp_path / "other",
-            items=write_items(tmp_path / "items.parquet"),
-            output_folder=tmp_path / "output",
-        ),
-        timeout=300,
+    code, text = recipe(
+        CLOZE,
+        model_folder=model,
+        units_folder=tmp_path / "other",
+        items=write_items(tmp_path / "items.parquet"),
+        output_folder=tmp_path / "output",
     )
     assert code != 0
     assert "was trained on units of tokenizer codebook-a" in text

@@ -11,17 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
+from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.speakers import draw_speaker
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    ITEMS_KEY,
-    STORIES,
-    STORIES_KEY,
-    read_table,
-    write_table,
-)
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes/TinyStories/grammar_prepare.py"
@@ -57,14 +50,12 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stories(folder):
     """Split -> story -> its rows, in order."""
-    read = {}
-    for split in SIZES:
-        table = read_table(
-            folder / "text" / f"{split}.parquet", STORIES, STORIES_KEY
-        )
-        read[split] = {}
+    read = {split: {} for split in SIZES}
+    for split, stories in read.items():
+        path = folder / "text" / f"{split}.parquet"
+        table = tables.read_table(path, tables.STORIES, tables.STORIES_KEY)
         for row in table.to_pylist():
-            read[split].setdefault(row["story_id"], []).append(row)
+            stories.setdefault(row["story_id"], []).append(row)
     return read
 
 
@@ -84,14 +75,11 @@ def test_every_story_has_its_sentences_in_every_language(stories):
 
 
 def test_splits_share_no_story(stories):
-    told = {
-        split: {
-            tuple(text(rows, "en"))
-            for name, rows in stories[split].items()
-            if split != "cloze" or name.endswith(".prompt")
-        }
-        for split in SIZES
-    }
+    told = {split: set() for split in SIZES}
+    for split in SIZES:
+        for name, rows in stories[split].items():
+            if split != "cloze" or name.endswith(".prompt"):
+                told[split].add(tuple(text(rows, "en")))
     whole = told["train"] | told["valid"]
     assert not told["train"] & told["valid"]
     # A cloze story is in two parts; neither its beginning is told in training.
@@ -149,18 +137,14 @@ def test_each_sentence_has_its_speaker_but_for_items(folder, tmp_path):
         assert after.equals(before) == (split == "cloze")
         assert after.drop(["speaker"]) == before.drop(["speaker"])
         for row in after.to_pylist() if split != "cloze" else ():
-            drawn = draw_speaker(
-                SETTINGS["seed"],
-                row["story_id"],
-                SETTINGS["speakers"],
-                row["sentence"],
-            )
-            assert row["speaker"] == drawn
+            place = row["story_id"], SETTINGS["speakers"], row["sentence"]
+            assert row["speaker"] == draw_speaker(SETTINGS["seed"], *place)
 
 
 def test_every_item_is_in_the_table(stories, folder):
     """Which items these are, the tests of the cloze texts say."""
-    items = read_table(folder / "items.parquet", ITEMS, ITEMS_KEY)
+    path = folder / "items.parquet"
+    items = tables.read_table(path, tables.ITEMS, tables.ITEMS_KEY)
     assert len(items) == SIZES["cloze"] * 2 * 4
     for role in ("prompt", "right", "wrong"):
         assert set(items[role].to_pylist()) <= set(stories["cloze"])
@@ -199,6 +183,14 @@ MANIFESTS = {
 }
 
 
+def speak(folder, copy):
+    """Copy what was prepared, with a manifest of each split."""
+    shutil.copytree(folder, copy)
+    for name in MANIFESTS:
+        tables.write_table(copy / name, SPOKEN)
+    return copy
+
+
 def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
     """Each manifest that is there is of the text and items that are there."""
     old = {
@@ -206,19 +198,10 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
         for names in MANIFESTS.values()
         for name in names
     }
-    runs = [tmp_path / f"{number:02d}" for number in range(24)]
-    for run in runs:
-        shutil.copytree(folder, run)
-        for name in MANIFESTS:
-            write_table(run / name, SPOKEN)
+    runs = [speak(folder, tmp_path / f"{number:02d}") for number in range(24)]
     paths = [Path(__file__).parent, ROOT / "tests", ROOT, *runs]
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, paths)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    codes = done.stdout.split()
+    command = [sys.executable, "-c", KILLED, *map(str, paths)]
+    codes = subprocess.check_output(command, text=True).split()
     assert codes.count("-9") >= 15
     assert codes[-1] == "0"
     left = set()
@@ -234,12 +217,7 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
 
 @pytest.fixture
 def spoken(folder, tmp_path):
-    """Copy what was prepared, with a manifest of each split."""
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    for name in MANIFESTS:
-        write_table(copy / name, SPOKEN)
-    return copy
+    return speak(folder, tmp_path / "copy")
 
 
 def test_manifests_of_the_same_stories_stay(spoken):
@@ -265,7 +243,7 @@ def test_text_that_is_gone_or_damaged_is_made_again(spoken, damage):
 )
 def test_a_table_of_another_is_neither_removed_nor_replaced(tmp_path, name):
     path = tmp_path / name
-    write_table(path, pa.table({"story_id": ["mine"]}))
+    tables.write_table(path, pa.table({"story_id": ["mine"]}))
     content = path.read_bytes()
     with pytest.raises(FileExistsError, match=f"{name} stands where"):
         prepare(tmp_path)
@@ -275,19 +253,16 @@ def test_a_table_of_another_is_neither_removed_nor_replaced(tmp_path, name):
 
 def test_one_language(tmp_path):
     prepare(tmp_path, languages=["fr"])
-    assert pq.read_schema(tmp_path / "text" / "train.parquet").names == [
-        *STORIES_KEY,
-        "speaker",
-        "fr",
-    ]
-    table = pq.read_table(tmp_path / "items.parquet")
-    assert len(table) == 2 * SIZES["cloze"]
+    columns = pq.read_schema(tmp_path / "text" / "train.parquet").names
+    assert columns == [*tables.STORIES_KEY, "speaker", "fr"]
+    items = pq.read_table(tmp_path / "items.parquet")
+    assert len(items) == 2 * SIZES["cloze"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "maxi"}, "source is 'maxi'; expected one of mini"),
+        ({"source": "maxi"}, "source is 'maxi'; expected mini"),
         ({"num_train": 10**6}, r"1000000"),
         ({"plots": 1000}, "1000"),
         ({"languages": ["en", "xx"]}, "'xx'"),

@@ -47,31 +47,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     read = commands.add_parser("read", allow_abbrev=False)
     read.add_argument("benchmark", help="what the items are called")
     read.add_argument("--layout", choices=PARTS, required=True)
-    read.add_argument(
-        "--folders",
-        nargs="+",
-        required=True,
-        metavar="LANGUAGE=FOLDER",
-        help="one a language",
-    )
+    several = {"nargs": "+", "metavar": "LANGUAGE=FOLDER"}
+    read.add_argument("--folders", required=True, **several)
     read.add_argument("--speaker", default="unknown", help="who speaks")
-    read.add_argument(
-        "--max_seconds",
-        type=float,
-        help="crop each file to its first so many seconds",
-    )
+    cropped = "crop each file to its first so many seconds"
+    read.add_argument("--max_seconds", type=float, help=cropped)
     join = commands.add_parser("join", allow_abbrev=False)
     join.add_argument("manifest", type=Path)
     join.add_argument("items", type=Path)
     topics = commands.add_parser("topics", allow_abbrev=False)
     topics.add_argument("manifest", type=Path)
     topics.add_argument("--seed", type=int, default=1986)
-    topics.add_argument(
-        "--max_left_out",
-        type=float,
-        default=0.2,
-        help="share of the stories that may make no item",
-    )
+    share = "share of the stories that may make no item"
+    topics.add_argument("--max_left_out", type=float, default=0.2, help=share)
     for command in (read, join, topics):
         command.add_argument("--output_folder", type=Path, required=True)
     options = parser.parse_args(arguments)
@@ -98,21 +86,17 @@ def main(arguments: list[str]) -> None:
     for name in ("seed", "max_left_out", "max_seconds"):
         if (value := getattr(options, name, None)) is not None:
             check_value(name, value, RANGES[name])
+    out = options.output_folder
     if options.command == "join":
-        join_items(options.manifest, options.items, options.output_folder)
-        return
-    if options.command == "topics":
-        write_topic_items(
-            options.manifest,
-            options.output_folder,
-            options.seed,
-            options.max_left_out,
+        join_items(options.manifest, options.items, out)
+    elif options.command == "topics":
+        settings = (options.seed, options.max_left_out)
+        write_topic_items(options.manifest, out, *settings)
+    else:
+        clips, items = read_story_cloze(
+            options.folders, options.layout, options.benchmark, options.speaker
         )
-        return
-    clips, items = read_story_cloze(
-        options.folders, options.layout, options.benchmark, options.speaker
-    )
-    write_prepared(options.output_folder, clips, items, options.max_seconds)
+        write_prepared(out, clips, items, options.max_seconds)
 
 
 if __name__ == "__main__":
