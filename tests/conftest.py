@@ -7,6 +7,14 @@ import torch
 from speechbrain_slm.utils.store import StoreWriter
 
 torch.set_num_threads(1)
+# What a tokenizer says of itself.
+TOKENIZER = {
+    "identity": "codebook-a",
+    "vocabulary_size": 30,
+    "frame_rate": 25.0,
+    "deduplicated": True,
+    "config": {},
+}
 
 
 def write_store(
@@ -20,13 +28,8 @@ def write_store(
 ):
     """Write random aligned stories of 3 to 6 sentences of 2 to 7 units."""
     generator = np.random.default_rng(seed)
-    tokenizer = {
-        "identity": identity,
-        "vocabulary_size": vocabulary_size,
-        "frame_rate": 25.0,
-        "deduplicated": True,
-        "config": {},
-    }
+    told = {"identity": identity, "vocabulary_size": vocabulary_size}
+    tokenizer = TOKENIZER | told
     writer = StoreWriter(folder, tokenizer, "manifest-a", shards)
     rows = [[] for _ in range(shards)]
     for story in range(stories):

@@ -13,6 +13,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,10 @@ def _no_room(error, temporary):
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path that becomes ``path`` if the block succeeds.
 
-    Its folder is made where it is missing.
+    The folder around it is made where it is missing.
 
     Example
     -------
@@ -114,14 +115,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, hence file system; libraries go by the suffix.
     temporary = _temporary(path.parent, path.name)
+    if folder:
+        temporary.mkdir()
     try:
         with _named(path, temporary):
             yield temporary
-            fsync_file(temporary)
+            for inner in [*temporary.rglob("*"), temporary]:
+                (fsync_folder if inner.is_dir() else fsync_file)(inner)
             os.replace(temporary, path)
         fsync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
+    """Yield a temporary folder that becomes ``path`` if the block succeeds.
+
+    FileExistsError if ``path`` is there: a published folder is never changed.
+    """
+    if Path(path).exists():
+        raise FileExistsError(f"{path} exists; a published folder stays as is.")
+    return atomic_path(path, folder=True)
+
+
+def _remove(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:
@@ -151,28 +172,6 @@ def read_json(path: str | Path) -> Any:
         return json.loads(read_regular(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes ``path`` if the block succeeds.
-
-    FileExistsError if ``path`` is there: a published folder is never changed.
-    """
-    path = Path(path)
-    if path.exists():
-        raise FileExistsError(f"{path} exists; a published folder stays as is.")
-    temporary = _temporary(path.parent, path.name)
-    temporary.mkdir(parents=True)
-    try:
-        with _named(path, temporary):
-            yield temporary
-            for inner in [*temporary.rglob("*"), temporary]:
-                (fsync_folder if inner.is_dir() else fsync_file)(inner)
-        os.rename(temporary, path)
-        fsync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -209,9 +208,5 @@ def remove_temporary(folder: str | Path) -> None:
     Call it only where no other process writes to the folder.
     """
     for path in Path(folder).glob(f"{TEMPORARY}*"):
-        if not _OURS.fullmatch(path.name):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        if _OURS.fullmatch(path.name):
+            _remove(path)

@@ -94,8 +94,7 @@ def init_distributed(device: str, backend: str | None = None) -> str:
     return device
 
 
-def _new_connection(name):
-    """Connect to the store once more: one connection serves one thread."""
+def _new_connection(name):  # One serves one thread.
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = torch.distributed.TCPStore(
         *address, is_master=False, timeout=TIMEOUT

@@ -183,6 +183,16 @@ def read_regular(
     return content
 
 
+def sha256_of(file: IO[bytes], size: int) -> str:
+    """Return the SHA-256 of so many bytes of an open file, in 64 digits."""
+    digest = hashlib.sha256()
+    # Not to its end: a file of the kernel has no size, and may have none.
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest()
+
+
 class HeldFile:
     """A file that is read several times, and is to be the same each time.
 
@@ -217,12 +227,10 @@ class HeldFile:
 
     def sha256(self) -> str:
         """Return the hash of its content, in hexadecimal digits."""
-        digest = hashlib.sha256()
         self.file.seek(0)
-        while block := self.file.read(1 << 20):
-            digest.update(block)
+        found = sha256_of(self.file, self._state[0])
         self.check()
-        return digest.hexdigest()
+        return found
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speechbrain_slm.utils.files import open_regular
+from speechbrain_slm.utils.files import open_regular, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -17,14 +17,8 @@ _NOTHING = type("_Nothing", (), {"__repr__": lambda _: "nothing"})()
 
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with open_regular(path) as file:
-        # A file of the kernel has no size, and may have no end.
-        left = os.fstat(file.fileno()).st_size
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
+        return sha256_of(file, os.fstat(file.fileno()).st_size)
 
 
 def file_stamp(path: str | Path) -> str:

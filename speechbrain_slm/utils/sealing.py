@@ -3,17 +3,17 @@
 What is damaged later, or changed by hand, is told from what was written.
 """
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.files import sha256_of
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.schema import COUNT, TEXT, read_shaped
 
 FILES_JSON = "files.json"
 _SHAPE = {str: {"bytes": COUNT, "sha256": TEXT}}
-_LENGTH = hashlib.sha256().digest_size
+_LENGTH = 32  # bytes of a SHA-256
 
 
 def seal_file(path: str | Path) -> None:
@@ -40,12 +40,9 @@ def is_sealed(path: str | Path) -> bool:
     size = path.stat().st_size - _LENGTH if path.is_file() else -1
     if size < 0:
         return False
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while size and (block := file.read(min(size, 1 << 20))):
-            digest.update(block)
-            size -= len(block)
-        return file.read() == digest.digest()
+        found = sha256_of(file, size)
+        return file.read().hex() == found
 
 
 def seal(folder: str | Path, files: Iterable[Path]) -> None:

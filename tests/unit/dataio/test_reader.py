@@ -1,4 +1,5 @@
 import pytest
+from conftest import TOKENIZER
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.store import StoreWriter
@@ -6,14 +7,7 @@ from speechbrain_slm.utils.store import StoreWriter
 
 @pytest.mark.parametrize("num_shards", [1, 2])
 def test_languages_that_differ_in_sentences_are_refused(tmp_path, num_shards):
-    tokenizer = {
-        "identity": "1a",
-        "vocabulary_size": 9,
-        "frame_rate": 25.0,
-        "deduplicated": True,
-        "config": {},
-    }
-    writer = StoreWriter(tmp_path, tokenizer, "2b", num_shards)
+    writer = StoreWriter(tmp_path, TOKENIZER, "2b", num_shards)
     rows = [
         ("s0", "en", "alto", [[1], [2]]),
         ("s0", "fr", "alto", [[3, 4], [5]]),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import write_store
+from conftest import TOKENIZER, write_store
 
 from speechbrain_slm.dataio.interleaving import language_paths, uniform
 from speechbrain_slm.dataio.packing import BestFit, Concatenated
@@ -51,14 +51,7 @@ def naive_stories(source, epoch):
 def partial_store(folder):
     """Write stories in one, two or all of three languages."""
     generator = np.random.default_rng(2)
-    tokenizer = {
-        "identity": "a",
-        "vocabulary_size": 30,
-        "frame_rate": 25.0,
-        "deduplicated": True,
-        "config": {},
-    }
-    writer = StoreWriter(folder, tokenizer, "manifest", 1)
+    writer = StoreWriter(folder, TOKENIZER, "manifest", 1)
     rows = []
     for story in range(40):
         count = generator.integers(1, 6)

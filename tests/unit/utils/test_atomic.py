@@ -66,16 +66,15 @@ def write_through(context, write):
 def test_a_full_disk_is_named_whatever_library_writes(
     tmp_path, library, small_files
 ):
-    path, folder = tmp_path / "states.npy", tmp_path / "model"
-    with pytest.raises(OSError, match="nothing was written") as failure:
-        write_through(atomic_path(path), WRITERS[library])
-    assert failure.value.errno == errno.EFBIG
-    assert failure.value.filename == str(path)
-    with pytest.raises(OSError, match="nothing was written") as failure:
-        write_through(
-            atomic_folder(folder), lambda path: WRITERS[library](path / "a.npy")
-        )
-    assert failure.value.filename == str(folder)
+    path, write = tmp_path / "states.npy", WRITERS[library]
+    for context, writer in (
+        (atomic_path, write),
+        (atomic_folder, lambda folder: write(folder / "a.npy")),
+    ):
+        with pytest.raises(OSError, match="nothing was written") as failure:
+            write_through(context(path), writer)
+        assert failure.value.errno == errno.EFBIG
+        assert failure.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,11 @@ def pinned(folder, content, job=None, num_jobs=1, takes_over=False):
         yield place.own
 
 
+def refused(error, match, *arguments):
+    with pytest.raises(error, match=match), pinned(*arguments):
+        pass
+
+
 @pytest.mark.parametrize("job", [-1, 2])
 def test_there_is_no_such_job(job):
     with pytest.raises(ValueError, match=f"job is {job}; expected 0 to 1, or"):
@@ -30,30 +35,18 @@ def test_there_is_no_such_job(job):
 def test_two_runs_are_kept_apart_wherever_they_log(tmp_path):
     with pinned(tmp_path, OURS):
         for job in (None, 0):
-            with pytest.raises(FolderInUse), pinned(tmp_path, OTHER, job, 2):
-                pass
-        assert (
-            json.loads((tmp_path / "plan.json").read_text())["text"]["seed"]
-            == 1
-        )
+            refused(FolderInUse, None, tmp_path, OTHER, job, 2)
+        plan = json.loads((tmp_path / "plan.json").read_text())
+        assert plan["text"]["seed"] == 1
 
 
-def test_jobs_of_one_plan_run_at_once_and_those_of_another_are_refused(
-    tmp_path,
-):
+def test_jobs_of_one_plan_run_at_once_and_others_are_refused(tmp_path):
     with pinned(tmp_path, OURS, 0, 3), pinned(tmp_path, OURS, 1, 3):
         for takes_over in (False, True):
-            with (
-                pytest.raises(ValueError, match=r"seed: expected 2, found 1"),
-                pinned(tmp_path, OTHER, 2, 3, takes_over),
-            ):
-                pass
+            other = tmp_path, OTHER, 2, 3, takes_over
+            refused(ValueError, "seed: expected 2, found 1", *other)
         for job, num_jobs in ((0, 3), (None, 1)):
-            with (
-                pytest.raises(FolderInUse),
-                pinned(tmp_path, OURS, job, num_jobs),
-            ):
-                pass
+            refused(FolderInUse, None, tmp_path, OURS, job, num_jobs)
 
 
 def test_a_plan_that_nothing_was_made_of_is_replaced(tmp_path):
@@ -64,11 +57,7 @@ def test_a_plan_that_nothing_was_made_of_is_replaced(tmp_path):
                 pass
     (own / "part-0").touch()
     for job in (0, None):
-        with (
-            pytest.raises(ValueError, match="seed"),
-            pinned(tmp_path, OURS, job, 2),
-        ):
-            pass
+        refused(ValueError, "seed", tmp_path, OURS, job, 2)
     # Alone, a run may make the folder its own.
     with pinned(tmp_path, OURS, takes_over=True), pytest.raises(FolderInUse):
         jobs.lock_folder(tmp_path)
@@ -78,11 +67,7 @@ def test_a_plan_that_nothing_was_made_of_is_replaced(tmp_path):
 
 def test_files_without_a_plan_are_not_understood(tmp_path):
     (tmp_path / "part-0").touch()
-    with (
-        pytest.raises(ValueError, match=r"part-0 but no plan\.json"),
-        pinned(tmp_path, OURS),
-    ):
-        pass
+    refused(ValueError, r"part-0 but no plan\.json", tmp_path, OURS)
     assert not (tmp_path / "plan.json").exists()
 
 
@@ -106,7 +91,6 @@ def test_the_last_line_says_that_all_is_done(caplog):
     with caplog.at_level(logging.INFO):
         progress.add(3600.0)
         progress.add(3600.0, lambda: "2 x real time")
-    (line,) = caplog.messages
-    assert line == (
+    assert caplog.messages == [
         "Rank 0 of 1: 2.00 of its 2.00 h of speech, 0 s left; 2 x real time"
-    )
+    ]

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import TOKENIZER
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
@@ -19,26 +20,16 @@ from speechbrain_slm.utils.store_format import (
 )
 
 NAME = "units-00001.arrow"
+SENTENCES = [[1, 2, 3], [4], [5, 8]]
 
 
 @pytest.fixture
 def store(tmp_path):
-    tokenizer = {
-        "identity": "1a",
-        "vocabulary_size": 9,
-        "frame_rate": 25.0,
-        "deduplicated": True,
-        "config": {},
-    }
+    tokenizer = {**TOKENIZER, "vocabulary_size": 9}
     writer = StoreWriter(tmp_path, tokenizer, "2b", num_shards=2)
-    for shard in range(2):
-        writer.write(
-            shard,
-            [
-                (f"s{shard}", language, "alto", [[1, 2, 3], [4], [5, 8]])
-                for language in ("en", "fr")
-            ],
-        )
+    for n in range(2):
+        rows = [(f"s{n}", code, "alto", SENTENCES) for code in ("en", "fr")]
+        writer.write(n, rows)
     writer.finish()
     return tmp_path
 
@@ -68,11 +59,7 @@ ENDS = [3, 4, 6]
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        (
-            "units",
-            [UNITS, [*UNITS[:-1], 9]],
-            r"'fr' has the unit 9; .*\[0, 9\)",
-        ),
+        ("units", [UNITS, [4, 9]], r"'fr' has the unit 9; .*\[0, 9\)"),
         ("sentence_ends", [ENDS, [3, 4, 7]], "'fr' has sentences that do not"),
         ("sentence_ends", [[3, 4, 5], ENDS], "'en' has sentences that do not"),
         ("sentence_ends", [[4, 3, 6], ENDS], "'en' has sentences that do not"),
@@ -113,10 +100,8 @@ def test_offsets_that_point_outside_are_named(store, column, offset):
     evil = offsets.copy()
     evil[1:] = offset
     del batch
-    reseal(
-        store,
-        content=content[:at] + evil.tobytes() + content[at + evil.nbytes :],
-    )
+    rest = content[at + evil.nbytes :]
+    reseal(store, content=content[:at] + evil.tobytes() + rest)
     with pytest.raises(ValueError, match=rf"{NAME}: its arrays are broken"):
         UnitStore(store)
 
@@ -156,7 +141,7 @@ def test_a_file_may_come_in_batches_of_which_one_is_empty(store):
             writer.write(part)
     reseal(store, content=sink.getvalue().to_pybytes())
     sentences = UnitStore(store).story("s1", "fr")
-    assert [s.tolist() for s in sentences] == [[1, 2, 3], [4], [5, 8]]
+    assert [s.tolist() for s in sentences] == SENTENCES
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "null", "{}"])
