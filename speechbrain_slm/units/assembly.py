@@ -35,26 +35,19 @@ def assemble_stores(
     bpe: UnitBPE | None = None,
     stories_per_shard: int = 5000,
 ) -> None:
-    """Make the unit stores of all splits.
+    """Make a unit store of each split, named after it.
+
+    ValueError if it was begun with another configuration, or is damaged.
 
     Arguments
     ---------
-    folder : Gets a store named after each split.
     bpe : Turns the tokenizer's units into those of the store.
-    stories_per_shard
-        Stories in a file of a store, each in all of its languages.
-
-    Raises
-    ------
-    ValueError
-        If a store was begun with another configuration, or one that is there
-        already is damaged.
+    stories_per_shard : In a file of a store, each in all of its languages.
     """
     described = describe(bpe or tokenizer)
     for split, one in kept.items():
-        _write_store(
-            one, bpe, Path(folder) / split, described, stories_per_shard
-        )
+        place = Path(folder) / split
+        _write_store(one, bpe, place, described, stories_per_shard)
 
 
 def _write_store(
@@ -91,9 +84,8 @@ def _write_store(
                 bounds[here : min(here + _AT_ONCE, last) + 1]
                 for here in range(first, last, _AT_ONCE)
             )
-            stories = (
-                _stories(kept, rows, bpe, sentences.order, one) for one in told
-            )
+            here = (kept, rows, bpe, sentences.order)
+            stories = (_stories(*here, one) for one in told)
             writer.write(index, itertools.chain.from_iterable(stories))
 
         run(deal(writer.missing()), write, "shards of the store")

@@ -54,20 +54,16 @@ def read_batches(
 ) -> Iterator[tuple[list[dict[str, Any]], list[Clip]]]:
     """Read the audio of the next batches while one is worked on.
 
+    Yields a batch, and what was read of each of its utterances.
+
     Arguments
     ---------
-    batches
-        Lists of utterances: ``audio`` (path), ``num_samples``,
-        ``sample_rate`` (Hz) and ``sha256``, as the manifest says.
+    batches : ``audio``, ``num_samples``, ``sample_rate`` and ``sha256`` each.
     sample_rate
         What the waveforms shall have, in Hz. A file of another rate is
         resampled if the manifest states that rate.
     max_seconds : A longer file is bad.
     ahead : Batches that are read before they are asked for.
-
-    Yields
-    ------
-    A batch, and what was read of each of its utterances.
     """
     # Threads: decoding and hashing run outside Python's lock, and unlike
     # processes they end with the one that started them, however it ends.
@@ -100,10 +96,8 @@ def read_clips(
 ) -> Iterator[Clip]:
     """Read audio files one by one, ahead of the one who needs them."""
     single = ([utterance] for utterance in utterances)
-    ahead = 8 * num_workers
-    for _, clips in read_batches(
-        single, sample_rate, num_workers, max_seconds, ahead
-    ):
+    how = (sample_rate, num_workers, max_seconds, 8 * num_workers)
+    for _, clips in read_batches(single, *how):
         yield clips[0]
 
 

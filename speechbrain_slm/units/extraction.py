@@ -71,8 +71,6 @@ def extract_utterances(
     ------
     FileNotFoundError
         If audio that is still to be read does not exist; nothing is encoded.
-    FolderInUse
-        If another process writes to the folder, unless both are array jobs.
     ValueError
         If the folder was begun with another tokenizer.
     """
@@ -91,16 +89,10 @@ def extract_utterances(
         for _, batch in parts(table, ["audio"], rows):
             refuse_missing_audio(batch["audio"].to_pylist())
         with together():
-            read = read_batches(
-                _batches(
-                    _shards(Rows(table), rows, utterances_per_shard),
-                    batch_seconds,
-                    tokenizer.equal_lengths,
-                ),
-                tokenizer.sample_rate,
-                num_workers,
-                max_seconds,
-            )
+            shards = _shards(Rows(table), rows, utterances_per_shard)
+            batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
+            how = (tokenizer.sample_rate, num_workers, max_seconds)
+            read = read_batches(batches, *how)
             progress = Progress(seconds, "h of speech", per=3600)
             encoded = (_encode(*one, tokenizer, progress) for one in read)
             _publish(encoded, place.own, utterances_per_shard)
@@ -151,21 +143,15 @@ def _missing(
     # memory that does not do is found out at once.
     found.view("S12").sort()
     mine: Any = deal(cast(Any, found))
-    total = sum(
-        float(seconds[mine["place"][part]].sum()) for part in blocks(len(mine))
-    )
-    return mine["row"], total
+    mined = (seconds[mine["place"][part]] for part in blocks(len(mine)))
+    return mine["row"], sum(float(here.sum()) for here in mined)
 
 
 def _log_rates(table: pa.Table, tokenizer: Tokenizer) -> None:
     rates = set(pc.unique(table["sample_rate"]).to_pylist())
-    others = sorted(rates - {tokenizer.sample_rate})
-    if others:
-        logger.info(
-            "Speech of %s Hz is resampled to the tokenizer's %d Hz",
-            ", ".join(map(str, others)),
-            tokenizer.sample_rate,
-        )
+    if others := sorted(rates - {tokenizer.sample_rate}):
+        text = "Speech of %s Hz is resampled to the tokenizer's %d Hz"
+        logger.info(text, ", ".join(map(str, others)), tokenizer.sample_rate)
 
 
 def _length(row):
@@ -207,16 +193,14 @@ def _encode(
     units: list[np.ndarray | None] = [empty] * len(batch)
     if good:
         languages = [batch[n]["language"] for n in good]
-        wavs, lengths = pad(
-            [clip.wav for clip in clips if clip.wav is not None]
-        )
+        padded = pad([clip.wav for clip in clips if clip.wav is not None])
         try:
-            encoded = tokenizer.encode(wavs, lengths, languages)
+            encoded = tokenizer.encode(*padded, languages)
         except (MemoryError, RuntimeError) as error:
             raise RuntimeError(
                 f"{batch[good[0]]['audio']} and {len(good) - 1} shorter "
-                f"file(s) cannot be encoded at once: {error}. If it is for "
-                "want of memory, set batch_seconds or max_seconds lower."
+                f"file(s) cannot be encoded at once: {error}. If for want of "
+                "memory, set batch_seconds or max_seconds lower."
             ) from error
         for n, one in zip(good, encoded, strict=True):
             units[n] = one if one is None else np.asarray(one)
@@ -232,10 +216,8 @@ def _encode(
             reason = "too short to give a unit"
         told = {"reason": reason, "note": clip.note}
         rows.append({**row, "units": found.astype(np.uint16), **told})
-    progress.add(
-        sum(samples / rate for samples, rate in map(_length, batch)),
-        lambda: f"{progress.speed:.0f} x real time",
-    )
+    seconds = sum(samples / rate for samples, rate in map(_length, batch))
+    progress.add(seconds, lambda: f"{progress.speed:.0f} x real time")
     return rows
 
 
@@ -250,11 +232,10 @@ def _publish(
             rows += batch or []
             # Batches end with their shard, so that it is met exactly.
             if len(rows) == per_shard or (batch is None and rows):
-                table = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
+                shard = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
                 rows = []
-                published.append(
-                    publisher.submit(write_utterances, folder, table)
-                )
+                one = publisher.submit(write_utterances, folder, shard)
+                published.append(one)
                 # One may be on its way; what went wrong is raised here.
                 if len(published) > 1:
                     published.pop(0).result()

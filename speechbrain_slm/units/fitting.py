@@ -4,7 +4,6 @@ Every rank makes features of its share of the speech, in shards that a rerun
 finds again; the main one fits k-means on them.
 """
 
-import functools
 import itertools
 import logging
 from collections.abc import Iterator
@@ -67,7 +66,8 @@ def fit_tokenizer(
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
     A tokenizer that needs no fit (a codec, or a codebook from a file) is
-    written down in the folder, and refused where another stands.
+    written down in the folder, and refused where another stands. The last
+    arguments are those of :func:`extract_utterances`.
 
     Arguments
     ---------
@@ -76,8 +76,6 @@ def fit_tokenizer(
         hold a finished one.
     seconds : Speech to fit on, the same amount of each (language, speaker).
     seed : Of the draw and of k-means.
-    num_workers, batch_seconds, max_seconds
-        See :func:`speechbrain_slm.units.extraction.extract_utterances`.
 
     Raises
     ------
@@ -96,26 +94,18 @@ def fit_tokenizer(
         return tokenizer
     kmeans = cast(KMeansTokenizer, tokenizer)
     if manifests is not None:
-        read = functools.partial(
-            read_clips,
-            sample_rate=kmeans.sample_rate,
-            num_workers=num_workers,
-            max_seconds=max_seconds,
-        )
-        _fit_kmeans(
-            kmeans, manifests, folder, seconds, seed, read, batch_seconds
-        )
+        how = (kmeans.sample_rate, num_workers, max_seconds)
+        read = lambda drawn: read_clips(drawn, *how)  # noqa: E731
+        limit = batch_seconds * kmeans.sample_rate
+        _fit_kmeans(kmeans, manifests, folder, seconds, seed, read, limit)
     kmeans.restore(folder)
     return tokenizer
 
 
-def _fit_kmeans(
-    tokenizer, manifests, folder, seconds, seed, read, batch_seconds
-):
+def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, read, limit):
     if seconds is None:
         raise ValueError(
-            "fit_seconds is null; expected seconds of speech, since this "
-            "tokenizer is fitted"
+            "fit_seconds is null; expected seconds: this tokenizer is fitted"
         )
     table = _training_split(manifests)
     if is_main():
@@ -125,8 +115,7 @@ def _fit_kmeans(
         shards = _shards(tokenizer, table, folder, seconds, seed)
 
         def write(path):
-            clips = read(shards[path][1])
-            _write_features(path, clips, tokenizer, batch_seconds)
+            _write_features(path, read(shards[path][1]), tokenizer, limit)
 
         run(missing(shards, is_sealed), write, "shards of features")
         if is_main():
@@ -146,15 +135,10 @@ def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
 
 
 def _pin_fit(tokenizer, manifests, folder, seconds, seed):
-    table = manifests["train"]
-    speech = distinct_utterances(table)["row"]
-    columns = ["sha256", "language", "speaker"]
-    plan = {
-        "config": tokenizer.config,
-        "seconds": seconds,
-        "seed": seed,
-        "speech": content_identity(table, columns, speech),
-    }
+    table, columns = manifests["train"], ["sha256", "language", "speaker"]
+    speech = content_identity(table, columns, distinct_utterances(table)["row"])
+    plan = {"config": tokenizer.config, "seconds": seconds, "seed": seed}
+    plan["speech"] = speech
     if not (folder / DESCRIPTION).is_file():
         # All splits: the extraction would find them out after the fit.
         for split in manifests.values():
@@ -198,14 +182,13 @@ def _write_features(
     path: Path,
     clips: Iterator[Clip],
     tokenizer: KMeansTokenizer,
-    batch_seconds: float,
+    limit: float,
 ) -> None:
     # Bad audio is told when the utterances are extracted, and likewise
     # features that are not finite.
     wavs = [clip.wav for clip in clips if clip.wav is not None]
     empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
     rows = [empty] * len(wavs)
-    limit = batch_seconds * tokenizer.sample_rate
     for batch in _batches([len(wav) for wav in wavs], limit):
         features = tokenizer.features(*pad([wavs[i] for i in batch]))
         for i, points in zip(batch, features, strict=True):
@@ -255,23 +238,13 @@ def fit_bpe(
     """Fit unit BPE on the training split's utterances, or load it.
 
     Of more than ``BPE_UTTERANCES`` those whose SHA-256 come first are taken,
-    a draw that depends on nothing but the audio.
+    a draw that depends on nothing but the audio. ``manifests`` and what is
+    raised are as for :func:`fit_tokenizer`.
 
     Arguments
     ---------
-    manifests
-        By split; ``train`` is what it is fitted on. None: the folder must
-        hold a finished one.
     utterances_folder : What ``extract_utterances`` filled.
     **settings : ``vocabulary_size`` and more for ``UnitBPE.fit``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not to be fitted and the folder holds none.
-    ValueError
-        If the folder's BPE is another or was fitted otherwise (the message
-        names the field), or if there is no training split.
     """
     path = Path(folder) / unit_bpe.DESCRIPTION
     if manifests is not None:
@@ -283,8 +256,8 @@ def fit_bpe(
     wrong = difference(settings, found)
     if wrong:
         raise ValueError(
-            f"{path}: not this BPE ({'; '.join(wrong)}). Set bpe to what it "
-            "was fitted with, or choose another tokenizer_folder."
+            f"{path}: not this BPE ({'; '.join(wrong)}). Set bpe as it was "
+            "fitted, or choose another tokenizer_folder."
         )
     return bpe
 

@@ -54,25 +54,19 @@ def inspect_store(
     phones : When each phone begins, a table of the columns ``PHONES``.
     num_stories : Rows (a story in a language) that quality is measured on.
 
-    Returns
-    -------
-    ``store`` (its own words), ``spoken`` (counts a language and speaker),
-    ``codebook``, ``languages`` (what is measured in each) and
-    ``sample`` (a sentence of each).
-
     Raises
     ------
     ValueError
-        If a file is damaged (the message names it), the manifest is of other
-        stories, or phones cannot be laid beside the units.
+        If a file is damaged, the manifest is of other stories, or phones
+        cannot be laid beside the units.
     """
     info, tables = read_tables(folder)
     tokenizer = info["tokenizer"]
     if phones and (tokenizer["deduplicated"] or "bpe" in tokenizer["config"]):
         raise ValueError(
-            f"{folder}: its units are de-duplicated or pieces, so they have "
-            "no place in time; phones need a unit a frame. Extract with "
-            "deduplicate: False and bpe: null, or leave out --phones."
+            f"{folder}: its units are de-duplicated or pieces, which have "
+            "no place in time; phones have. Extract with deduplicate: False "
+            "and bpe: null, or leave out --phones."
         )
     spoken = _count(tables)
     drawn = _draw(tables, num_stories, seed)
@@ -102,15 +96,14 @@ def inspect_store(
 
 def _lengths(tables):
     """Return what the files say beside the units; lengths in their place."""
+    names, counted = ("story_id", *SPOKEN), ("sentence_ends", "units")
     columns = [
-        {
-            **{name: table[name] for name in ("story_id", *SPOKEN)},
-            "sentences": pc.list_value_length(table["sentence_ends"]),
-            "units": pc.list_value_length(table["units"]),
-        }
+        [table[name] for name in names]
+        + [pc.list_value_length(table[name]) for name in counted]
         for table in tables
     ]
-    return pa.concat_tables(map(pa.table, columns))
+    names = [*names, "sentences", "units"]
+    return pa.concat_tables(pa.table(one, names) for one in columns)
 
 
 def _count(tables):
@@ -126,11 +119,8 @@ def _add_seconds(spoken, tables, table, path):
     samples, rates = table["num_samples"], table["sample_rate"]
     seconds = pc.divide(samples.cast(pa.float64()), rates.cast(pa.float64()))
     keys = ["story_id", "language"]
-    lengths = (
-        table.append_column("seconds", seconds)
-        .group_by(keys)
-        .aggregate([("seconds", "sum"), ("sentence", "count")])
-    )
+    grouped = table.append_column("seconds", seconds).group_by(keys)
+    lengths = grouped.aggregate([("seconds", "sum"), ("sentence", "count")])
     joined = _lengths(tables).join(lengths, keys, join_type="inner")
     # Sentences that were dropped for bad audio are in the manifest still.
     whole = pc.equal(joined["sentences"], joined["sentence_count"])
@@ -150,14 +140,12 @@ def _add_seconds(spoken, tables, table, path):
 
 
 def _units_per_frame(spoken, language, frame_rate):
-    told = [
-        (entry["hours"] * 3600, entry["units_per_second"])
-        for entry in spoken
-        if entry["language"] == language and "hours" in entry
-    ]
-    frames = sum(seconds for seconds, _ in told) * frame_rate
-    units = sum(seconds * rate for seconds, rate in told)
-    return units / frames if frames else None
+    seconds = units = 0.0
+    for entry in spoken:
+        if entry["language"] == language and "hours" in entry:
+            seconds += (told := entry["hours"] * 3600)
+            units += told * entry["units_per_second"]
+    return units / (seconds * frame_rate) if seconds else None
 
 
 def _codebook(tables, info):
@@ -187,12 +175,9 @@ def _draw(tables, num_stories, seed):
     for table in tables:
         here = (places >= first) & (places < first + len(table))
         rows = table.take(pa.array(np.sort(places[here] - first)))
-        for row, units, ends in zip(
-            rows.select(["story_id", *SPOKEN]).to_pylist(),
-            rows["units"],
-            rows["sentence_ends"],
-            strict=True,
-        ):
+        told = rows.select(["story_id", *SPOKEN]).to_pylist()
+        columns = (told, rows["units"], rows["sentence_ends"])
+        for row, units, ends in zip(*columns, strict=True):
             bounds = ends.values.to_numpy()[:-1]
             row["sentences"] = np.split(units.values.to_numpy(), bounds)
             drawn.append(row)
@@ -272,15 +257,13 @@ def _measure(stories, texts, starts, tokenizer):
 
 
 def _sample(drawn, texts, language):
-    for story in drawn:
-        if story["language"] == language:
-            units = story["sentences"][0]
-            text = texts.get((story["story_id"], language), [None])[0]
-            return {
-                "story_id": story["story_id"],
-                **{name: story[name] for name in SPOKEN},
-                "units": units[:SHOWN].tolist(),
-                "more": max(0, len(units) - SHOWN),
-                "text": text,
-            }
-    return None
+    of_it = (story for story in drawn if story["language"] == language)
+    if (story := next(of_it, None)) is None:
+        return None
+    units = story["sentences"][0]
+    return {
+        **{name: story[name] for name in ("story_id", *SPOKEN)},
+        "units": units[:SHOWN].tolist(),
+        "more": max(0, len(units) - SHOWN),
+        "text": texts.get((story["story_id"], language), [None])[0],
+    }

@@ -31,15 +31,7 @@ NO_MANIFEST = (
 def read_manifest(path: str | Path, languages: Sequence[str]) -> pa.Table:
     """Read a manifest and refuse one that a store cannot be made of.
 
-    Arguments
-    ---------
-    path : A ``.parquet`` or ``.csv`` file.
-    languages : The languages that it may hold.
-
-    Returns
-    -------
-    The columns of ``MANIFEST``, audio paths absolute or relative to the
-    working directory.
+    Audio paths are absolute then, or relative to the working directory.
 
     Raises
     ------
@@ -72,8 +64,7 @@ def check_rows(path: Path, table: pa.Table) -> None:
     if row >= 0:
         raise ValueError(
             f"{path}, row {row}: sha256 is '{table['sha256'][row]}'; expected "
-            "the 64 hexadecimal digits, in lower case, of the audio file's "
-            "SHA-256"
+            "the audio file's SHA-256, 64 hexadecimal digits in lower case"
         )
 
 
@@ -89,19 +80,8 @@ def with_paths(path: Path, table: pa.Table) -> pa.Table:
 def distinct_utterances(table: pa.Table) -> np.ndarray:
     """Find every audio file that manifests name, once in each language.
 
-    Arguments
-    ---------
-    table : A manifest, or several below each other.
-
-    Returns
-    -------
-    ``key`` and ``row``, the first row of each, in the order of their
-    SHA-256 (see :class:`speechbrain_slm.units.rows.KeyIndex`).
-
-    Raises
-    ------
-    ValueError
-        If rows say different things of the same audio.
+    ``key`` and ``row``, the first row of each, in the order of their SHA-256.
+    ValueError if rows say different things of the same audio.
     """
     records = KeyIndex(table).first()
     rows = Rows(table.select([*KEY_COLUMNS, "audio"]))
@@ -110,17 +90,11 @@ def distinct_utterances(table: pa.Table) -> np.ndarray:
         # Those of one SHA-256 stand together, and so do a few others.
         digest = np.ascontiguousarray(here["key"]).astype("S8")
         alike = np.flatnonzero(digest[1:] == digest[:-1])
-        pairs = zip(
-            rows.take(here["row"][alike]).to_pylist(),
-            rows.take(here["row"][alike + 1]).to_pylist(),
-            strict=True,
-        )
-        for one, other in pairs:
-            if one["sha256"] != other["sha256"]:
-                continue
+        told = (rows.take(here["row"][alike + n]).to_pylist() for n in (0, 1))
+        for one, other in zip(*told, strict=True):
             for name in _COUNTED:
-                if one[name] != other[name]:
-                    low, high = sorted((one[name], other[name]))
+                low, high = sorted((one[name], other[name]))
+                if low != high and one["sha256"] == other["sha256"]:
                     raise ValueError(
                         f"{one['audio']}: rows of the manifests give its "
                         f"{name} as {low} and {high} under one sha256; "
@@ -136,24 +110,17 @@ def refuse_missing_audio(paths: Iterable[str]) -> None:
     if absent:
         raise FileNotFoundError(
             f"{absent[0]} does not exist, though a manifest names it "
-            f"({len(absent)} such file(s)); expected every file of the "
-            "manifests, so nothing was fitted or encoded. Mend the "
-            "manifest's paths, or bring the audio back."
+            f"({len(absent)} such file(s)); nothing was fitted or encoded. "
+            "Mend the manifest's paths, or bring the audio back."
         )
 
 
 def content_identity(
     table: pa.Table, columns: Sequence[str], rows: np.ndarray | None = None
 ) -> str:
-    """Name the content of a table's columns, in the order of its rows.
+    """Name the content of columns, in the order of ``rows``, or of all.
 
-    Arguments
-    ---------
-    columns
-        The columns that count. Leave out paths, and moving the audio changes
-        nothing.
-    rows : The rows that count, and their order; by default all.
-
+    Without the paths, moving the audio changes nothing.
     """
     count = len(table) if rows is None else len(rows)
     digest = hashlib.sha256()
@@ -177,15 +144,8 @@ def sample_utterances(
 ) -> list[dict[str, Any]]:
     """Draw audio files, the same amount of each (language, speaker).
 
-    Arguments
-    ---------
-    seconds
-        Of speech in all. Each (language, speaker) gives its share, or all it
-        has where that is less.
-
-    Returns
-    -------
-    ``sha256, audio, num_samples, sample_rate, language, speaker`` of each.
+    Of ``seconds`` in all, each gives its share, or all it has where that is
+    less.
     """
     rows = distinct_utterances(table)["row"]
     stratum, languages = codes(table, "language", rows)
@@ -199,8 +159,7 @@ def sample_utterances(
     def name(one):
         return languages[one // len(speakers)], speakers[one % len(speakers)]
 
-    columns = ["sha256", "audio", "num_samples", "sample_rate"]
-    spoken = Rows(table.select([*columns, "language", "speaker"]))
+    spoken = Rows(table.select([*KEY_COLUMNS, "audio", "speaker"]))
     drawn = []
     for number, one in enumerate(sorted(found, key=name)):
         flags = scratch(len(rows), bool)

@@ -28,16 +28,7 @@ def map_manifests(
 ) -> dict[str, pa.Table]:
     """Check manifests of any size, and memory-map copies of them, by split.
 
-    Arguments
-    ---------
-    paths : ``.parquet`` or ``.csv`` files, each named after its split.
-    languages : The languages that they may hold.
-
-    Raises
-    ------
-    ValueError
-        If there is no path, or two of one name; see also
-        :func:`read_manifest`.
+    Each is named after its split. See :func:`read_manifest`.
     """
     splits = [Path(path).stem for path in paths]
     if not splits or len(set(splits)) < len(splits):
@@ -56,9 +47,7 @@ def map_manifest(
 ) -> pa.Table:
     """Do what :func:`read_manifest` does, whatever the size.
 
-    Arguments
-    ---------
-    copy : The Arrow file to write, where other ranks find it.
+    ``copy`` is the Arrow file to write, where other ranks find it.
     """
     path, copy = Path(path), Path(copy)
     if is_main():

@@ -27,14 +27,7 @@ def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     The perplexity is ``exp(H)``, H the entropy of the units in nats
     (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937): the number
     of units that, used equally often, would be as hard to guess.
-
-    Arguments
-    ---------
-    counts : How often each unit of the vocabulary stands in the data, ``[V]``.
-
-    Returns
-    -------
-    ``perplexity`` (1 to V) and ``dead`` (units that never stand).
+    ``dead`` are the units that never stand in the data.
     """
     _check(counts.any())
     return {
@@ -44,13 +37,7 @@ def codebook_use(counts: np.ndarray) -> dict[str, Any]:
 
 
 def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
-    """Return the share of units that de-duplication leaves.
-
-    Example
-    -------
-    >>> deduplication_ratio([np.array([7, 7, 2, 7]), np.array([7, 7, 7, 7])])
-    0.5
-    """
+    """Return the share of units that de-duplication leaves."""
     total = sum(map(len, sentences))
     _check(total)
     return sum(len(deduplicate(units)) for units in sentences) / total
@@ -66,15 +53,7 @@ def normalized_mutual_information(
     https://arxiv.org/abs/2106.07447, section IV.C). With few frames it is
     biased upwards, by about ``(K - 1) (L - 1) / (2 N H)`` for K units, L
     labels and N frames: compare codebooks of one size on the same frames.
-
-    Arguments
-    ---------
-    labels : The phone, or the speaker, of each frame, ``[N]``.
-    units : ``[N]``.
-
-    Returns
-    -------
-    0 (the units tell nothing) to 1 (each unit has one label).
+    From 0 (the units tell nothing) to 1 (each unit has one label).
     """
     found = np.unique(labels)
     if len(found) < 2:
@@ -94,18 +73,10 @@ def frame_labels(
 ) -> np.ndarray:
     """Give each frame the phone in whose time its middle lies.
 
-    Arguments
-    ---------
-    starts
-        When each phone begins, in seconds, rising. It lasts until the next.
-    num_frames : Units of the utterance, before de-duplication.
-
-    Example
-    -------
-    >>> frame_labels([0.0, 0.06], ["a", "b"], 5, 50.0).tolist()
-    ['a', 'a', 'a', 'b', 'b']
+    A phone begins at ``starts`` (seconds, rising) and lasts until the next.
     """
-    # Before the first phone there is none, "".
+    # At 50 Hz, the frames' middles are 0.01, 0.03, 0.05, ... s. Before the
+    # first phone there is none, "".
     middles = (np.arange(num_frames) + 0.5) / frame_rate
     place = np.searchsorted(np.asarray(starts), middles, side="right")
     return np.array(["", *phones])[place]

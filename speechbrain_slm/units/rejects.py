@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.units.rows import Rows, first_rows, numbers
+from speechbrain_slm.units.rows import Rows, first_rows, parts
 from speechbrain_slm.units.utterances import Utterances, forget_rejects
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import claim
@@ -54,15 +54,9 @@ def drop_rejected(
 ) -> tuple[Kept, Iterator[dict]]:
     """Leave out of a manifest what has no units, in every language.
 
-    Arguments
-    ---------
-    location : ``utterances.locate(table)``.
-
-    Returns
-    -------
-    The rows that stay, and the ledger: an entry for each row that was dropped
-    or kept with a note, then one for each story that goes as a whole, both in
-    the manifest's order.
+    ``location`` is ``utterances.locate(table)``. Returns the rows that stay,
+    and the ledger: an entry for each row that was dropped or kept with a note,
+    then one for each story that goes as a whole, in the manifest's order.
     """
     rejected, noted = (utterances.has_text(one) for one in ("reason", "note"))
     count = len(table)
@@ -85,11 +79,11 @@ def _in_all_languages(table, bad):
     if not bad.any():
         return bad, np.zeros(0, np.int64)
     story = first_rows(table, "story_id")
-    sentence = numbers(table, "sentence", np.int64)
-    found = []
-    for part in blocks(len(bad)):
+    sentence, found = scratch(len(table), np.int64), []
+    for part, batch in parts(table, ["sentence"]):
         # Both are below 2^31 or 2^32.
-        sentence[part] += story[part].astype(np.int64) << 31
+        sentence[part] = story[part].astype(np.int64) << 31
+        sentence[part] += batch["sentence"].to_numpy()
         found.append(sentence[part][bad[part]])
     # What is bad is little, and so are the stories that it hurts; arrays of
     # all would be sorted, too.
@@ -116,12 +110,9 @@ def _entries(table, utterances, location, lost, listed, whole):
             if lost[row]:
                 action, reason = "dropped", text["reason"] or ELSEWHERE
             yield {**entry, "action": action, "reason": reason}
-    for entry in rows.take(whole).to_pylist():
-        yield {
-            "story_id": entry["story_id"],
-            "action": "dropped",
-            "reason": NOTHING_LEFT,
-        }
+    for story in rows.take(whole)["story_id"].to_pylist():
+        told = {"action": "dropped", "reason": NOTHING_LEFT}
+        yield {"story_id": story, **told}
 
 
 def leave_out_rejects(
@@ -130,12 +121,11 @@ def leave_out_rejects(
     folder: str | Path,
     max_rejects: float,
 ) -> dict[str, Kept]:
-    """Take the bad audio out of all splits and write the ledger.
+    """Take the bad audio out of all splits, and write ``left_out.jsonl``.
 
     Arguments
     ---------
     utterances_folder : What ``extract_utterances`` filled for these manifests.
-    folder : Gets ``left_out.jsonl``.
     max_rejects : The share of audio files that may be bad.
 
     Raises
@@ -163,17 +153,9 @@ def leave_out_rejects(
             with claim(utterances_folder):
                 forget_rejects(utterances_folder)
 
-        check_share(
-            "audio files",
-            int(np.count_nonzero(bad)),
-            len(bad),
-            max_rejects,
-            reasons,
-            path,
-            "Mend them and run again.",
-            forget,
-            "max_rejects",
-        )
+        lost = ("audio files", int(np.count_nonzero(bad)), len(bad))
+        told = (reasons, path, "Mend them and run again.")
+        check_share(*lost, max_rejects, *told, forget, "max_rejects")
     kept = {split: one for split, (one, _) in found.items()}
     barrier()
     empty = [split for split, one in kept.items() if not len(one.rows)]

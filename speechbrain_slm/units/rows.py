@@ -8,15 +8,13 @@ to join 10 million, 200 MB do not do and 500 do; here it is 70 for any number.)
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import DTypeLike
 
 from speechbrain_slm.utils.scratch import (
     BLOCK,
-    DIGEST,
     blocks,
     changes,
     digests,
@@ -45,14 +43,7 @@ class Rows:
         self._ends = np.cumsum(lengths, dtype=np.int64)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> pa.RecordBatch:
-        """Copy rows, in the order of their numbers here.
-
-        Example
-        -------
-        >>> table = pa.concat_tables([pa.table({"a": [1, 2]})] * 2)
-        >>> Rows(table).take([3, 0, 1])["a"].to_pylist()
-        [2, 1, 2]
-        """
+        """Copy rows, in the order of their numbers here."""
         wanted = np.asarray(rows, dtype=np.int64)
         owner = np.searchsorted(self._ends, wanted, side="right")
         order = np.argsort(owner, kind="stable")
@@ -72,13 +63,8 @@ def parts(
 ) -> Iterator[tuple[slice, pa.RecordBatch]]:
     """Read columns of a table, as many rows at once as memory has room for.
 
-    Arguments
-    ---------
-    rows : Which rows, in their order; by default all.
-
-    Yields
-    ------
-    Which of the rows, and what they hold.
+    Of ``rows``, in their order, or of all. Yields which of them, and what they
+    hold.
     """
     table, start = table.select(list(names)), 0
     if rows is not None:
@@ -96,27 +82,26 @@ def _count(table: pa.Table, rows: np.ndarray | None) -> int:
     return len(table) if rows is None else len(rows)
 
 
-def numbers(
-    table: pa.Table, name: str, dtype: DTypeLike, rows: np.ndarray | None = None
+def _sorted_records(
+    table: pa.Table,
+    names: Sequence[str],
+    rows: np.ndarray | None,
+    name: Callable[[pa.RecordBatch], np.ndarray],
 ) -> np.ndarray:
-    """Copy a column of numbers into a file."""
-    found = scratch(_count(table, rows), dtype)
-    for part, batch in parts(table, [name], rows):
-        found[part] = batch[name].to_numpy(zero_copy_only=False)
-    return found
+    """Sort the rows by a name of 12 bytes, those of one name by their place."""
+    records = scratch(_count(table, rows), _KEYED)
+    for part, batch in parts(table, names, rows):
+        records["key"][part] = name(batch)
+        records["row"][part] = np.arange(part.start, part.stop)
+    # As strings: fields of records would be compared one by one.
+    records.view("S16").sort()
+    return records
 
 
 def codes(
     table: pa.Table, name: str, rows: np.ndarray | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Number the strings of a column of few, in the order of appearance.
-
-    Example
-    -------
-    >>> found, names = codes(pa.table({"a": ["b", "a", "b"]}), "a")
-    >>> found.tolist(), names
-    ([0, 1, 0], ['b', 'a'])
-    """
+    """Number the strings of a column of few, in the order of appearance."""
     found = scratch(_count(table, rows), np.int32)
     known: dict[str, int] = {}
     for part, batch in parts(table, [name], rows):
@@ -132,20 +117,10 @@ def codes(
 def first_rows(
     table: pa.Table, name: str, rows: np.ndarray | None = None
 ) -> np.ndarray:
-    """Find for each row the place of the first of the same string: uint32.
-
-    Example
-    -------
-    >>> first_rows(pa.table({"a": ["b", "a", "b"]}), "a").tolist()
-    [0, 1, 0]
-    """
-    records = scratch(_count(table, rows), [("digest", DIGEST), ("row", ">u4")])
-    for part, batch in parts(table, [name], rows):
-        records["digest"][part] = digests(batch[name])
-        records["row"][part] = np.arange(part.start, part.stop)
-    # "b", "a", "b": (a, 1), (b, 0), (b, 2). Of one string, the first row first.
-    records.view("S16").sort()
-    begins = changes(records["digest"])
+    """Find for each row the place of the first of the same string: uint32."""
+    # "b", "a", "b": (a, 1), (b, 0), (b, 2), and the result is 0, 1, 0.
+    records = _sorted_records(table, [name], rows, lambda b: digests(b[name]))
+    begins = changes(records["key"])
     found, first = scratch(len(records), np.uint32), 0
     for part in blocks(len(records)):
         place, row = begins[part].cumsum(), records["row"][part]
@@ -159,21 +134,11 @@ def first_rows(
 class StoryOrder:
     """A manifest's sentences by story, language and number.
 
-    Stories and languages come in the order in which they first appear.
-
-    Attributes
-    ----------
-    order : numpy.ndarray
-        uint32, the places of the sentences among the rows.
-    story : numpy.ndarray
-        Where the story of each first appears, in this order.
-    sentence : numpy.ndarray
-        Its number, in this order.
-    begins : numpy.ndarray
-        bool, whether a story in a language begins with it, in this order.
-    bounds : numpy.ndarray
-        uint32, where in the order each story in a language begins and, last,
-        the end.
+    Stories and languages come in the order in which they first appear. All but
+    ``order`` (the places of the sentences among the rows) are in this order:
+    ``story`` (where it first appears), ``sentence`` (its number), ``begins``
+    (whether a story in a language begins with it), and ``bounds``, where each
+    story in a language begins and, last, the end.
     """
 
     def __init__(self, table: pa.Table, rows: np.ndarray | None = None) -> None:
@@ -230,26 +195,13 @@ def keys(batch: pa.RecordBatch) -> np.ndarray:
 
 
 class KeyIndex:
-    """Find the rows of a table by their keys.
+    """Find the rows of a table by their keys; at most 2^32 rows.
 
-    Arguments
-    ---------
-    table : With the columns ``KEY_COLUMNS``; at most 2^32 rows.
-
-    Attributes
-    ----------
-    records : numpy.ndarray
-        ``key`` (see :func:`keys`) and ``row`` of each, in rising order, in a
-        file.
+    ``records`` are ``key`` and ``row`` of each, in rising order, in a file.
     """
 
     def __init__(self, table: pa.Table) -> None:
-        records = scratch(len(table), _KEYED)
-        for part, batch in parts(table, KEY_COLUMNS):
-            records["key"][part] = keys(batch)
-            records["row"][part] = np.arange(part.start, part.stop)
-        records.view("S16").sort()
-        self.records = records
+        self.records = _sorted_records(table, KEY_COLUMNS, None, keys)
 
     def first(self) -> np.ndarray:
         """List the first record of each key, in a file."""

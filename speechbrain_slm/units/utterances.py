@@ -91,15 +91,7 @@ def forget_rejects(folder: str | Path) -> None:
 class Utterances:
     """The units of audio files, memory-mapped and checked.
 
-    Attributes
-    ----------
-    table : pyarrow.Table
-        All rows, with the columns of ``SCHEMA``.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged: the message names it.
+    ``table`` has all rows. ValueError if a file is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -109,8 +101,7 @@ class Utterances:
             if not _is_whole(path):
                 raise ValueError(
                     f"{path} is damaged: its content has not the SHA-256 "
-                    "that its name gives. Run the units recipe again; it "
-                    "encodes again what the file held."
+                    "that its name gives. Run the units recipe again."
                 )
             tables.append(map_file(path, SCHEMA))
         self.table = pa.concat_tables(tables)
@@ -135,10 +126,7 @@ class Utterances:
     def locate(self, table: pa.Table) -> np.ndarray:
         """Find the row of each spoken sentence: uint32, in a file.
 
-        Raises
-        ------
-        ValueError
-            If a sentence's audio was not encoded.
+        ValueError if a sentence's audio was not encoded.
         """
         found = scratch(len(table), np.uint32)
         for part, batch in parts(table, [*KEY_COLUMNS, "audio"]):
@@ -158,11 +146,9 @@ class Utterances:
         for part in blocks(len(located)):
             wanted[located[part]] = True
         bad, rows = self.has_text("reason"), self.index.records["row"]
-
-        def is_good(part):
-            return wanted[rows[part]] & ~bad[rows[part]]
-
-        flags = fill(len(rows), bool, is_good)
+        for part in blocks(len(bad)):
+            wanted[part] &= ~bad[part]
+        flags = fill(len(rows), bool, lambda part: wanted[rows[part]])
         self.forget_index()
         return select(rows, flags)
 

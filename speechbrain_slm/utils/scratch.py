@@ -24,15 +24,7 @@ DIGEST = np.dtype("S12")
 def scratch(length: int, dtype: DTypeLike) -> np.ndarray:
     """Make an array of zeros in a file, whose room is freed with the array.
 
-    Raises
-    ------
-    OSError
-        If the disk has no room for it, or ``TMPDIR`` cannot be written.
-
-    Example
-    -------
-    >>> scratch(3, np.int32).tolist()
-    [0, 0, 0]
+    OSError if the disk has no room for it, or ``TMPDIR`` cannot be written.
     """
     dtype = np.dtype(dtype)
     if not length:
@@ -49,23 +41,16 @@ def scratch(length: int, dtype: DTypeLike) -> np.ndarray:
             # A full disk would end the process where a page is first written.
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            raise OSError(
-                error.errno,
-                f"{tempfile.gettempdir()} has no room for a temporary file "
-                f"of {size:,} bytes ({error.strerror}); set TMPDIR to "
-                "a folder that has",
-            ) from error
+            told = (
+                f"{tempfile.gettempdir()} has no room for a temporary file of "
+                f"{size:,} bytes ({error.strerror}); set TMPDIR to another"
+            )
+            raise OSError(error.errno, told) from error
         return np.frombuffer(mmap.mmap(file.fileno(), size), dtype=dtype)
 
 
 def blocks(length: int) -> Iterator[slice]:
-    """Cut a number of rows into slices of at most ``BLOCK``.
-
-    Example
-    -------
-    >>> [(one.start, one.stop) for one in blocks(BLOCK + 2)]
-    [(0, 65536), (65536, 65538)]
-    """
+    """Cut a number of rows into slices of at most ``BLOCK``."""
     for start in range(0, length, BLOCK):
         yield slice(start, min(start + BLOCK, length))
 
@@ -87,14 +72,7 @@ def fill(
 
 
 def digests(strings: pa.StringArray) -> np.ndarray:
-    """Name strings of any length by 12 bytes (``DIGEST``).
-
-    Example
-    -------
-    >>> one, other, again = digests(pa.array(["s0", "s1", "s0"]))
-    >>> one == again, one == other
-    (True, False)
-    """
+    """Name strings of any length by 12 bytes (``DIGEST``)."""
     # Neighbours are often rows of one story.
     encoded = strings.dictionary_encode()
     found = b"".join(
@@ -105,13 +83,8 @@ def digests(strings: pa.StringArray) -> np.ndarray:
 
 
 def changes(values: np.ndarray) -> np.ndarray:
-    """Tell where an array holds another value than just before.
-
-    Example
-    -------
-    >>> changes(np.array([4, 4, 6])).tolist()
-    [True, False, True]
-    """
+    """Tell where an array holds another value than just before."""
+    # 4, 4, 6: True, False, True.
     found = scratch(len(values), bool)
     found[:1] = True
     for part in blocks(len(values) - 1):
