@@ -58,12 +58,12 @@ RANGES: dict[str, Spec] = {
     ),
     **_each(
         NOT_NEGATIVE,
-        "backoff max_wait prompt_price completion_price margin shortest spare",
-        "silence weight_decay embedding_std",
+        "prompt_price completion_price margin shortest spare silence",
+        "weight_decay embedding_std",
     ),
     **_each(
         POSITIVE,
-        "requests_per_minute timeout longest pitch speed low high semitones",
+        "requests_per_minute longest pitch speed low high semitones",
         "fit_seconds batch_seconds max_seconds tokens learning_rate",
         "peak_tflops rms_norm_eps rope_theta factor low_freq_factor",
         "high_freq_factor",
@@ -79,6 +79,9 @@ RANGES: dict[str, Spec] = {
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
     ),
     **_each({"at_least": 1}, "length_ratio max_ratio"),
+    # Seconds that no clock has would only be noticed in the middle of the work.
+    **_each({"at_least": 0, "below": 1e6}, "backoff max_wait"),
+    "timeout": {"above": 0, "below": 1e6},
     "seed": {**NATURAL, "at_most": 2**32 - 1},  # what NumPy takes
     "stories_per_shard": {**COUNT, "at_most": 2**31 - 1},
     "num_clusters": {**COUNT, "at_most": 2**16},  # units are uint16
@@ -140,6 +143,12 @@ def check_ranges(tree: dict, where: str | Path) -> None:
             raise ValueError(f"job is {job}; expected {expected}")
     except ValueError as error:
         raise ConfigurationError(f"{where}: {error}") from None
+
+
+def check_settings(owner: object, *names: str) -> None:
+    """Refuse attributes of an object that may be made without a YAML file."""
+    for name in names:
+        check_value(name, getattr(owner, name), RANGES[name])
 
 
 def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:

@@ -19,11 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speechbrain_slm.stories.grammar.lexicon import (
-    Lexicon,
-    need,
-    read_lexicon,
-)
+from speechbrain_slm.stories.grammar.lexicon import Lexicon, need, read_lexicon
 from speechbrain_slm.stories.grammar.plots import (
     COURSES,
     Plot,
@@ -54,17 +50,7 @@ class Story:
 
 
 def split_of(plot: str, characters: Sequence[str], thing: str) -> str:
-    """Return the split that owns a combination, whatever else there is.
-
-    Arguments
-    ---------
-    characters : Their order does not matter.
-
-    Example
-    -------
-    >>> split_of("rain", ("Anna",), "ball") in SPLITS
-    True
-    """
+    """Return the split that owns a combination, whatever else there is."""
     # Sorted: "Tom and Mia" in training and "Mia and Tom" in the test would be
     # one story, told twice.
     place = _digest(SPLIT_SEED, plot, *sorted(characters), thing) / 2**64
@@ -110,12 +96,6 @@ class StoryGrammar:
         GrammarError
             With the file, the plot and the sentence, for data that is not a
             grammar; or if it has fewer plots or characters than asked for.
-
-        Example
-        -------
-        >>> grammar = StoryGrammar.load(plots=4, characters=8, things=4)
-        >>> len(grammar.plots)
-        4
         """
         folder = Path(BUNDLED if folder is None else folder)
         lexicon = read_lexicon(folder / "lexicon.yaml")
@@ -123,12 +103,9 @@ class StoryGrammar:
         chosen = select_plots(known, plots, things)
         least = max(plot.num_characters for plot in chosen)
         everybody = lexicon.characters
-        need(
-            characters is None or least <= characters <= len(everybody),
-            "the grammar",
-            f"characters={characters}",
-            f"{least} to {len(everybody)}, or None for all",
-        )
+        enough = characters is None or least <= characters <= len(everybody)
+        expected = f"{least} to {len(everybody)}, or None for all"
+        need(enough, "the grammar", f"characters={characters}", expected)
         kept = dict(list(everybody.items())[:characters])
         return cls(Lexicon(kept, lexicon.things), chosen)
 
@@ -182,13 +159,10 @@ class StoryGrammar:
         >>> story.story_id, len(story.sentences["fr"])
         ('test-000002', 5)
         """
+        found = f"languages {list(languages)} asked for"
         for plot in self.plots:
-            need(
-                languages and set(plot.languages).issuperset(languages),
-                plot.where,
-                f"languages {list(languages)} asked for",
-                f"some of {', '.join(plot.languages)}",
-            )
+            known = languages and set(plot.languages).issuperset(languages)
+            need(known, plot.where, found, f"some of {plot.languages}")
         # Courses A and B of a plot have a cell each, so neither is likelier.
         cells = sorted(self._cells(split), key=lambda cell: cell[-1])
         total = sum(size for *_, size in cells)
@@ -266,19 +240,8 @@ def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
     Returns
     -------
     For each story the index of one that shares neither a character nor the
-    thing, nor, where there is such a one, the plot.
-
-    Raises
-    ------
-    GrammarError
-        If a story has no such other.
-
-    Example
-    -------
-    >>> stories = StoryGrammar.load().generate(50, "test", seed=0)
-    >>> other = stories[topic_endings(stories, seed=0)[0]]
-    >>> other.thing == stories[0].thing
-    False
+    thing, nor, where there is such a one, the plot; a `GrammarError` where a
+    story has no such other.
     """
     rng = np.random.default_rng(_digest(seed, "topic endings"))
     order = rng.permutation(len(stories))
@@ -295,11 +258,8 @@ def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
             found = int(index)
             if one_plot or story.plot != other.plot:
                 break
-        need(
-            found >= 0,
-            story.story_id,
-            "each other story shares a character or the thing",
-            "more stories, characters or things",
-        )
+        fault = "each other story shares a character or the thing"
+        expected = "more stories, characters or things"
+        need(found >= 0, story.story_id, fault, expected)
         indices.append(found)
     return indices

@@ -15,12 +15,7 @@ class GrammarError(ValueError):
 
 
 def need(condition: object, where: object, found: str, expected: str) -> None:
-    """Raise a `GrammarError` that says what was found where, unless it holds.
-
-    Arguments
-    ---------
-    where : The file, plot and sentence, or the argument.
-    """
+    """Raise a `GrammarError` unless it holds: what was found where."""
     if not condition:
         raise GrammarError(f"{where}: {found}; expected {expected}")
 
@@ -33,24 +28,15 @@ class _StrictLoader(yaml.SafeLoader):
     ) -> dict[Hashable, Any]:
         # yaml itself keeps the last one: two wordings would be one.
         keys = [key.value for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        need(
-            not twice,
-            f"line {node.start_mark.line + 1}",
-            f"the key '{twice and twice[0]}' stands twice",
-            "it once (is a dash missing?)",
-        )
+        where = f"line {node.start_mark.line + 1}"
+        for key in keys:
+            found = f"the key '{key}' stands twice"
+            need(keys.count(key) == 1, where, found, "it once, or a dash")
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a file of the grammar.
-
-    Raises
-    ------
-    GrammarError
-        If it is not YAML, or gives a key twice.
-    """
+    """Read a file; a `GrammarError` if it is no YAML or has a key twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
     except GrammarError as error:
@@ -73,12 +59,8 @@ class Lexicon:
     def word(self, name: str, language: str) -> Word:
         """Return the word for a character or a thing.
 
-        Raises
-        ------
-        TemplateError
-            If the language's rules cannot read the entry.
-        KeyError
-            If a thing has no word in this language.
+        `TemplateError`: the language's rules cannot read it; `KeyError`: a
+        thing has no word in this language.
         """
         key = (name, language)
         if key not in self._words:
@@ -109,24 +91,13 @@ def read_lexicon(path: Path) -> Lexicon:
         "the keys 'characters' and 'things', each with entries by name",
     )
     for name, entry in data["characters"].items():
-        need(
-            isinstance(entry, dict) and entry.get("gender") in ("m", "f"),
-            f"{path}: character '{name}'",
-            f"{entry}",
-            "{gender: m} or {gender: f}",
-        )
+        good = isinstance(entry, dict) and entry.get("gender") in ("m", "f")
+        where, expected = f"{path}: character '{name}'", "{gender: m}, or f"
+        need(good, where, f"{entry}", expected)
     for name, entry in data["things"].items():
         where = f"{path}: thing '{name}'"
-        need(
-            isinstance(entry, dict) and isinstance(entry.get("tags"), list),
-            where,
-            f"{entry}",
-            "{tags: [...], <language>: <noun>, ...}",
-        )
-        need(
-            name not in data["characters"],
-            where,
-            "a character has the same name",
-            "another name",
-        )
+        good = isinstance(entry, dict) and isinstance(entry.get("tags"), list)
+        need(good, where, f"{entry}", "{tags: [...], <language>: <noun>, ...}")
+        free = name not in data["characters"]
+        need(free, where, "a character has the same name", "another name")
     return Lexicon(data["characters"], data["things"])

@@ -43,17 +43,10 @@ class Plot:
 
 
 def read_plots(folder: Path, lexicon: Lexicon) -> list[Plot]:
-    """Read all plots, files in the order of their names.
+    """Read all plots of ``*.yaml`` files, in the order of their names.
 
-    Arguments
-    ---------
-    folder : With ``*.yaml`` files, each a list of plots.
-
-    Raises
-    ------
-    GrammarError
-        With the file, the plot, the sentence, what stands there and what was
-        expected.
+    A `GrammarError` says the file, the plot, the sentence, what stands there
+    and what was expected.
     """
     plots: dict[str, Plot] = {}
     for path in sorted(folder.glob("*.yaml")):
@@ -62,12 +55,8 @@ def read_plots(folder: Path, lexicon: Lexicon) -> list[Plot]:
         for number, entry in enumerate(entries, start=1):
             plot = _read_plot(entry, f"{path}: plot {number}", lexicon)
             taken = plots.setdefault(plot.name, plot)
-            need(
-                taken is plot,
-                plot.where,
-                f"the name is taken by {taken.where}",
-                "another name",
-            )
+            found = f"the name is taken by {taken.where}"
+            need(taken is plot, plot.where, found, "another name")
     need(plots, folder, "no *.yaml files with plots", "at least one plot")
     return list(plots.values())
 
@@ -88,12 +77,8 @@ def select_plots(
         f"1 to {len(by_name)}, None for all, or a list of different names "
         f"out of {', '.join(by_name)}",
     )
-    need(
-        things is None or things > 0,
-        "the grammar",
-        f"things={things}",
-        "at least 1, or None for all",
-    )
+    found, expected = f"things={things}", "at least 1, or None for all"
+    need(things is None or things > 0, "the grammar", found, expected)
     return [
         replace(by_name[name], things=by_name[name].things[:things])
         for name in names
@@ -101,19 +86,19 @@ def select_plots(
 
 
 def _read_plot(entry: Any, where: str, lexicon: Lexicon) -> Plot:
+    keys = list(entry) if isinstance(entry, dict) else [str(entry)]
     need(
-        isinstance(entry, dict)
-        and set(entry) | {"characters"} == set(PLOT_KEYS)
+        {*keys, "characters"} == set(PLOT_KEYS)
         and isinstance(entry["plot"], str),
         where,
-        f"keys {', '.join(entry) if isinstance(entry, dict) else entry}",
+        f"keys {', '.join(map(str, keys))}",
         f"{', '.join(PLOT_KEYS)} ('characters' may be left out)",
     )
     where = f"{where} '{entry['plot']}'"
     count = entry.get("characters", 1)
     need(count in (1, 2), where, f"characters: {count}", "1, 2")
-    tags = entry["things"]
-    known = {tag for thing in lexicon.things.values() for tag in thing["tags"]}
+    tags, entries = entry["things"], lexicon.things.items()
+    known = {tag for _, thing in entries for tag in thing["tags"]}
     need(
         isinstance(tags, list) and tags and known.issuperset(tags),
         f"{where}, things",
@@ -121,117 +106,92 @@ def _read_plot(entry: Any, where: str, lexicon: Lexicon) -> Plot:
         f"a list of tags out of {', '.join(sorted(known))}",
     )
     # A thing needs one of the tags: {toy, food} takes a ball and an apple.
+    things = tuple(
+        name
+        for name, thing in entries
+        if not set(tags).isdisjoint(thing["tags"])
+    )
     slots = [*["c1", "c2"][:count], "thing"]
     parts = {
-        part: _read_part(entry[part], f"{where}, {part}", slots)
+        part: [
+            [
+                _read_wording(texts, place, slots)
+                for place, texts in _listed(wordings, here, "wording")
+            ]
+            for here, wordings in _listed(
+                entry[part], f"{where}, {part}", "sentence"
+            )
+        ]
         for part in PARTS
     }
-    plot = Plot(
-        entry["plot"],
-        where,
-        count,
-        tuple(
-            name
-            for name, thing in lexicon.things.items()
-            if not set(tags).isdisjoint(thing["tags"])
-        ),
-        tuple(parts["opening"][0][0]),
-        {course: parts["opening"] + parts[course] for course in COURSES},
-    )
-    _check_languages(plot, parts)
-    _try_out(plot, parts, lexicon)
+    languages = tuple(parts["opening"][0][0])
+    courses = {one: parts["opening"] + parts[one] for one in COURSES}
+    plot = Plot(entry["plot"], where, count, things, languages, courses)
+    for part, sentences in parts.items():
+        for number, wordings in enumerate(sentences, start=1):
+            here = f"{where}, {part}, sentence {number}"
+            _check_languages(plot, here, wordings)
+            _try_out(plot, here, wordings, lexicon)
     _check_names(plot, parts, slots)
     return plot
 
 
-def _read_part(sentences: Any, where: str, slots: list[str]) -> Part:
+def _listed(values: Any, where: str, what: str) -> Iterator[tuple[str, Any]]:
+    """Yield what is in a list, with its place; what is no list is an error."""
+    is_list = isinstance(values, list) and values
+    need(is_list, where, f"{values}", f"a list of {what}s")
+    for number, value in enumerate(values, start=1):
+        yield f"{where}, {what} {number}", value
+
+
+def _read_wording(texts: Any, where: str, slots: list[str]) -> Wording:
     need(
-        isinstance(sentences, list) and sentences,
+        isinstance(texts, dict)
+        and texts
+        and all(isinstance(text, str) and text for text in texts.values()),
         where,
-        f"{sentences}",
-        "a list of sentences, each a list of wordings",
+        f"{texts}",
+        "a text in double quotes for each language",
     )
-    return [
-        _read_sentence(wordings, f"{where}, sentence {number}", slots)
-        for number, wordings in enumerate(sentences, start=1)
-    ]
+    try:
+        return {key: Template(text, key, slots) for key, text in texts.items()}
+    except TemplateError as error:
+        raise GrammarError(f"{where}: {error}") from None
 
 
-def _read_sentence(wordings: Any, where: str, slots: list[str]) -> list:
-    need(
-        isinstance(wordings, list) and wordings,
-        where,
-        f"{wordings}",
-        "a list of wordings, each with a text a language",
-    )
-    read = []
-    for number, texts in enumerate(wordings, start=1):
-        here = f"{where}, wording {number}"
-        need(
-            isinstance(texts, dict)
-            and texts
-            and all(isinstance(text, str) and text for text in texts.values()),
-            here,
-            f"{texts}",
-            "a text in double quotes for each language",
-        )
-        try:
-            read.append(
-                {key: Template(text, key, slots) for key, text in texts.items()}
-            )
-        except TemplateError as error:
-            raise GrammarError(f"{here}: {error}") from None
-    return read
+def _check_languages(plot: Plot, where: str, wordings: list[Wording]) -> None:
+    expected = f"{', '.join(plot.languages)}, as in the plot's first sentence"
+    for number, wording in enumerate(wordings, start=1):
+        here, found = f"{where}, wording {number}", ", ".join(wording)
+        same = set(wording) == set(plot.languages)
+        need(same, here, f"languages {found}", expected)
+    for language in plot.languages:
+        texts = [wording[language].text for wording in wordings]
+        here, found = f"{where} ({language})", f"the same text twice: {texts}"
+        differ = len(set(texts)) == len(texts)
+        need(differ, here, found, "wordings that differ")
 
 
-def _sentences(
-    plot: Plot, parts: dict[str, Part]
-) -> Iterator[tuple[str, list[Wording]]]:
-    for part, sentences in parts.items():
-        for number, wordings in enumerate(sentences, start=1):
-            yield f"{plot.where}, {part}, sentence {number}", wordings
-
-
-def _check_languages(plot: Plot, parts: dict[str, Part]) -> None:
-    for where, wordings in _sentences(plot, parts):
-        for number, wording in enumerate(wordings, start=1):
-            need(
-                set(wording) == set(plot.languages),
-                f"{where}, wording {number}",
-                f"languages {', '.join(wording)}",
-                f"{', '.join(plot.languages)}, as in the plot's first sentence",
-            )
-        for language in plot.languages:
-            texts = [wording[language].text for wording in wordings]
-            need(
-                len(set(texts)) == len(texts),
-                f"{where} ({language})",
-                f"the same text twice: {texts}",
-                "wordings that differ",
-            )
-
-
-def _try_out(plot: Plot, parts: dict[str, Part], lexicon: Lexicon) -> None:
-    """Fill each sentence with each thing, that no error waits for a rare one.
+def _try_out(
+    plot: Plot, where: str, wordings: list[Wording], lexicon: Lexicon
+) -> None:
+    """Fill a sentence with each thing, that no error waits for a rare one.
 
     Two characters do for all: names have a gender and a word in any language.
     """
-    cast = dict(zip(("c1", "c2"), lexicon.characters, strict=False))
-    for where, wordings in _sentences(plot, parts):
-        for wording, thing in product(wordings, plot.things):
-            for language, template in wording.items():
-                try:
-                    names = {**cast, "thing": thing}
-                    template.render(lexicon.words(names, language))
-                except TemplateError as error:
-                    where = f"{where} ({language})"
-                    raise GrammarError(f"{where}: {error}") from None
-                except KeyError:
-                    raise GrammarError(
-                        f"{where}: the thing '{thing}' has no word in "
-                        f"'{language}'; expected one in the lexicon, or tags "
-                        "that leave it out"
-                    ) from None
+    names = dict(zip(("c1", "c2"), lexicon.characters, strict=False))
+    for wording, thing in product(wordings, plot.things):
+        names["thing"] = thing
+        for language, template in wording.items():
+            try:
+                template.render(lexicon.words(names, language))
+            except TemplateError as error:
+                raise GrammarError(f"{where} ({language}): {error}") from None
+            except KeyError:
+                raise GrammarError(
+                    f"{where}: the thing '{thing}' has no word in "
+                    f"'{language}'; expected one, or tags that leave it out"
+                ) from None
 
 
 def _check_names(plot: Plot, parts: dict[str, Part], slots: list[str]) -> None:
@@ -246,18 +206,17 @@ def _check_names(plot: Plot, parts: dict[str, Part], slots: list[str]) -> None:
             f"no sentence names {{{slot}}} in all its wordings",
             "one that does, for a story must tell who and what it is about",
         )
-    endings = [parts[course][-1] for course in COURSES]
+    one, other = (parts[course][-1] for course in COURSES)
     need(
-        len(endings[0]) == len(endings[1]),
+        len(one) == len(other),
         f"{plot.where}, last sentences of A and B",
-        f"{len(endings[0])} and {len(endings[1])} wordings",
-        "as many endings in A as in B, for each is the other's wrong ending",
+        f"{len(one)} and {len(other)} wordings",
+        "as many in both, for each is the other's wrong ending",
     )
-    for wording in endings[0] + endings[1]:
-        for template in wording.values():
-            need(
-                template.names(),
-                f"{plot.where}, last sentence of a course",
-                f"'{template.text}' names neither a character nor the thing",
-                f"one of {', '.join(slots)}, to tell it from other stories'",
-            )
+    for template in (t for wording in one + other for t in wording.values()):
+        need(
+            template.names(),
+            f"{plot.where}, last sentence of a course",
+            f"'{template.text}' names neither a character nor the thing",
+            f"one of {', '.join(slots)}, to tell it from other stories'",
+        )

@@ -23,6 +23,8 @@ from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.stories.translation.endpoint import ChatEndpoint
 from speechbrain_slm.stories.translation.replies import ReplyCache
 from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.numbers import check_choice
+from speechbrain_slm.utils.ranges import check_settings
 
 logger = logging.getLogger(__name__)
 
@@ -76,14 +78,9 @@ class ChatTranslator:
     completion_price: float | None = None
 
     def __post_init__(self) -> None:
-        if self.response_format not in RESPONSE_FORMATS:
-            raise ValueError(
-                f"response_format is {self.response_format!r}; expected one of "
-                f"{', '.join(RESPONSE_FORMATS)}"
-            )
-        for name in ("sentences_per_request", "attempts", "concurrency"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+        check_choice("response_format", self.response_format, RESPONSE_FORMATS)
+        numbers = ("sentences_per_request", "attempts", "concurrency")
+        check_settings(self, *numbers)
         self.options = dict(self.options or {})
         if wrong := sorted(_RESERVED & self.options.keys()):
             raise ValueError(
@@ -93,16 +90,10 @@ class ChatTranslator:
         self.prompt = prompt.replace("{target}", self.target_name)
         self.cache = ReplyCache(self.cache_folder)
         # Not what leaves the replies as they are: the server, its speed.
-        self.identity = {
-            "type": "chat",
-            "model": self.model,
-            "prompt": self.prompt,
-            "retry_prompt": self.retry_prompt,
-            "response_format": self.response_format,
-            "options": self.options,
-            "sentences_per_request": self.sentences_per_request,
-            "attempts": self.attempts,
-        }
+        names = "model prompt retry_prompt response_format options attempts"
+        names += " sentences_per_request"
+        told = {name: getattr(self, name) for name in names.split()}
+        self.identity = {"type": "chat", **told}
 
     def to(self, device: object) -> ChatTranslator:
         """Return itself: the server computes."""
@@ -198,7 +189,8 @@ class ChatTranslator:
             return check(sentences, found, first - 1)
         for _ in range(self.attempts):
             reply = await self.endpoint.complete(request)
-            content, fault = _content(reply), ""
+            content = reply["choices"][0]["message"].get("content")
+            content, fault = content if isinstance(content, str) else "", ""
             try:
                 told = _read(reply, content, keys)
                 found = check(sentences, told, first - 1)
@@ -253,25 +245,17 @@ def _format(kind: str, keys: list[str]) -> dict:
     return {"response_format": {"type": kind, "json_schema": described}}
 
 
-def _content(reply: dict) -> str:
-    content = reply["choices"][0]["message"].get("content")
-    return content if isinstance(content, str) else ""
-
-
 def _tokens(reply: dict) -> tuple[int, ...]:
     """Return the tokens that a reply says it cost; none if it says nonsense."""
-    usage = reply.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    found = []
+    usage, found = reply.get("usage"), []
     for name in ("prompt_tokens", "completion_tokens"):
-        count = usage.get(name) or 0
-        good = isinstance(count, int) and not isinstance(count, bool)
-        if not good or not 0 <= count <= MOST_TOKENS:
+        count = (usage.get(name) or 0) if isinstance(usage, dict) else 0
+        # True is an int, too.
+        if type(count) is not int or not 0 <= count <= MOST_TOKENS:
+            said = f"{name}: {count!r:.40}"
             logger.warning(
-                "The server's usage says %s: %.40r; it is not counted, so the "
-                "cost that is shown is too low",
-                name,
-                count,
+                f"The server's usage says {said}; it is not counted, so the "
+                "cost that is shown is too low"
             )
             count = 0
         found.append(count)

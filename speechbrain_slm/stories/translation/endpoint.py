@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from speechbrain_slm.stories.translation import TranslationError
 from speechbrain_slm.utils.distributed import world_size
+from speechbrain_slm.utils.ranges import check_settings
 
 if TYPE_CHECKING:
     import httpx2
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LONGEST_DELAY = 60.0  # seconds between two attempts, unless the server asks
-LONGEST_TIME = 1e6  # seconds that a setting may say
 LARGEST_REPLY = 16 * 2**20  # bytes
 _PASSING = {408, 409, 425, 429}
 # A story's own fault, not that of the endpoint.
@@ -69,11 +69,6 @@ class ChatEndpoint:
         The longest ``Retry-After`` that is obeyed, in seconds; beyond it the
         run stops.
     requests_per_minute : Of all ranks together; None is no limit.
-
-    Raises
-    ------
-    ValueError
-        If an argument makes no sense.
     """
 
     base_url: str
@@ -104,24 +99,8 @@ class ChatEndpoint:
                 "(capitals, digits, _), such as OPENAI_API_KEY. The key itself "
                 "must not stand in a YAML file or on a command line."
             )
-        if self.max_attempts < 1:
-            raise ValueError(
-                f"max_attempts is {self.max_attempts}; expected 1 or more"
-            )
-        for name in ("timeout", "backoff", "max_wait"):
-            seconds = getattr(self, name)
-            # nan is not below anything.
-            if not 0 <= seconds < LONGEST_TIME or not self.timeout:
-                raise ValueError(
-                    f"{name} is {seconds}; expected seconds, 0 or more, and a "
-                    "timeout above 0"
-                )
-        rate = self.requests_per_minute
-        if rate is not None and rate <= 0:
-            raise ValueError(
-                f"requests_per_minute is {rate}; expected more than 0, or null "
-                "for no limit"
-            )
+        numbers = "max_attempts timeout backoff max_wait requests_per_minute"
+        check_settings(self, *numbers.split())
         self.url = self.base_url.rstrip("/") + "/chat/completions"
         self._is_open = parts.scheme == "http" and not _is_here(parts.hostname)
         self._next = 0.0  # when the next request may go out
@@ -144,8 +123,7 @@ class ChatEndpoint:
                 "Warning: the API key of %s goes to %s over plain http: who "
                 "is on the way can read it. Use https, or a tunnel to a port "
                 "of this machine.",
-                self.api_key_variable,
-                self.url,
+                *(self.api_key_variable, self.url),
             )
         # Its own time limit holds for each piece that arrives: a server that
         # sends a letter now and then would be waited for without end. A
@@ -178,9 +156,8 @@ class ChatEndpoint:
             except _Passing as error:
                 if attempt == self.max_attempts:
                     raise EndpointError(
-                        f"{self.url}: no reply in {attempt} attempt(s); the "
-                        f"last: {error}. Run the same command again when it "
-                        "answers; what is translated is kept."
+                        f"{self.url}: no reply in {attempt} attempt(s), last: "
+                        f"{error}. Run again when it answers: all is kept."
                     ) from None
                 # Beyond 2**30 nothing grows, and no number overflows.
                 growth = 2 ** min(attempt - 1, 30)
@@ -202,8 +179,7 @@ class ChatEndpoint:
         if not key or not key.isascii() or not key.isprintable():
             raise EndpointError(
                 f"The environment variable {self.api_key_variable} holds no "
-                "API key; export it, or set api_key_variable to null for a "
-                "server that asks for none"
+                "API key; export it, or set api_key_variable to null"
             )
         return key
 

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".tsv", ".parquet")
 _MARK = b"\xef\xbb\xbf"  # of UTF-8, where a file has one
+# Where it begins, the row, and why it is none.
+_Found = tuple[int, dict, str]
 _BLOCK = 1 << 16  # bytes: some stories
 
 
@@ -65,9 +67,8 @@ class ParallelFile:
         self.target_column = target_column
         self.source_column = source_column
         if self.path.suffix not in SUFFIXES:
-            raise ValueError(
-                f"{self.path}: expected a file in {', '.join(SUFFIXES)}"
-            )
+            names = ", ".join(SUFFIXES)
+            raise ValueError(f"{self.path}: expected a file in {names}")
 
     def to(self, device: object) -> ParallelFile:
         """Return itself: there is nothing to compute."""
@@ -99,12 +100,12 @@ class ParallelFile:
     def _index(self) -> tuple[np.ndarray, np.ndarray]:
         """Sorted hashes of names, and where each story begins."""
         found, begins, last, first = [], [], None, ""
-        for start, story_id, fault in self._rows.stories():
+        for start, row, fault in self._rows.read():
             first = first or fault
-            if not fault and story_id != last:
-                found.append(_hash(story_id))
+            if not fault and row["story_id"] != last:
+                last = row["story_id"]
+                found.append(_hash(last))
                 begins.append(start)
-                last = story_id
         if first:
             logger.warning("%s: a row that is none: %s", self.path, first)
             if not found:
@@ -114,7 +115,7 @@ class ParallelFile:
         names, starts = names[order], starts[order]
         twice = np.flatnonzero(names[1:] == names[:-1])
         if len(twice):
-            row, _ = next(self._rows.read(int(starts[twice[0] + 1])))
+            _, row, _ = next(self._rows.read(int(starts[twice[0] + 1])))
             raise ValueError(
                 f"{self.path}: the rows of story '{row['story_id']}' do not "
                 "stand together; sort the file by story_id and sentence"
@@ -135,7 +136,7 @@ class ParallelFile:
         if place == len(names) or names[place] != name:
             return TranslationError("the parallel file does not have it")
         found: list[dict] = []
-        for row, fault in self._rows.read(int(starts[place])):
+        for _, row, fault in self._rows.read(int(starts[place])):
             # What comes after a story's last sentence is none of it.
             if fault and len(found) == len(story.sentences):
                 break
@@ -152,10 +153,8 @@ class ParallelFile:
         if self.source_column and len(found) == len(story.sentences):
             for number, row in enumerate(found):
                 if row[self.source_column] != story.sentences[number]:
-                    return TranslationError(
-                        f"sentence {number} has another source text in "
-                        "the parallel file"
-                    )
+                    fault = "has another source text in the parallel file"
+                    return TranslationError(fault, number)
         return [row[self.target_column] for row in found]
 
 
@@ -181,17 +180,9 @@ class _TextRows:
             self.start = len(line)
             check_columns(path, self.header, columns)
 
-    def stories(self) -> Iterator[tuple[int, str, str]]:
-        """Yield where each row begins, its story, and why it is none."""
-        for start, row, fault in self._from(self.start):
-            yield start, row.get("story_id", ""), fault
-
-    def read(self, start: int) -> Iterator[tuple[dict, str]]:
-        """Yield rows from a place on, and why one is none."""
-        for _, row, fault in self._from(start):
-            yield row, fault
-
-    def _from(self, start: int) -> Iterator[tuple[int, dict, str]]:
+    def read(self, start: int | None = None) -> Iterator[_Found]:
+        """Yield rows from a byte on, or all, and why one is none."""
+        start = self.start if start is None else start
         self.held.check()
         # A buffer of its own over the file that is held: what the path leads
         # to may have been replaced.
@@ -200,16 +191,9 @@ class _TextRows:
             file.seek(start)
             for line in file:
                 if line.strip():
-                    try:
-                        yield start, self._row(self._decode(line)), ""
-                    except (LookupError, TypeError, _NoRow) as error:
-                        wanted = ", ".join(self.columns)
-                        yield (
-                            start,
-                            {},
-                            f"line at byte {start}: {error!r}; expected a row "
-                            f"with {wanted}",
-                        )
+                    row, fault = self._row(self._decode(line))
+                    where = f"line at byte {start}: " if fault else ""
+                    yield start, row, where + fault
                 start += len(line)
 
     def _decode(self, line: bytes) -> str:
@@ -218,7 +202,7 @@ class _TextRows:
         except UnicodeDecodeError:
             refuse_encoding(self.path)
 
-    def _row(self, text: str) -> dict:
+    def _row(self, text: str) -> tuple[dict, str]:
         try:
             if self.header:
                 fields = tsv_fields(text, self.quoted)
@@ -226,13 +210,10 @@ class _TextRows:
             else:
                 row = json.loads(text)
             row = {name: row[name] for name in self.columns}
-            return {**row, "story_id": as_text(row["story_id"])}
-        except (ValueError, RecursionError) as error:
-            raise _NoRow(str(error)) from error
-
-
-class _NoRow(Exception):
-    """A line is no row."""
+            return {**row, "story_id": as_text(row["story_id"])}, ""
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            wanted = ", ".join(self.columns)
+            return {}, f"{error!r}; expected a row with {wanted}"
 
 
 class _ParquetRows:
@@ -247,36 +228,26 @@ class _ParquetRows:
         meta = self.file.metadata
         sizes = [meta.row_group(n).num_rows for n in range(meta.num_row_groups)]
         self.bounds = np.cumsum([0, *sizes])
-        self.held_group = -1
+        self.group = -1, columns
 
-    def stories(self) -> Iterator[tuple[int, str, str]]:
-        """Yield each row's number, its story, and why it is none."""
-        number = 0
-        with parquet_of(self.held) as file:
-            for batch in file.iter_batches(columns=["story_id"]):
-                for story_id in batch["story_id"].to_pylist():
-                    yield number, *_story_id(story_id, number)
-                    number += 1
-
-    def read(self, start: int) -> Iterator[tuple[dict, str]]:
-        """Yield rows from a number on, and why one is none."""
+    def read(self, start: int | None = None) -> Iterator[_Found]:
+        """Yield rows from a number on, or the names of all, and faults."""
+        columns = ["story_id"] if start is None else self.columns
+        start = start or 0
         self.held.check()
         while start < self.bounds[-1]:
             group = int(np.searchsorted(self.bounds, start, "right")) - 1
-            if group != self.held_group:
+            if (group, columns) != self.group:
                 with readable(self.held.path, "Parquet"):
-                    self.rows = self.file.read_row_group(group, self.columns)
-                self.held_group = group
+                    self.rows = self.file.read_row_group(group, columns)
+                self.group = group, columns
             offset = start - int(self.bounds[group])
             # A story at a time: a group may have a million rows.
             for row in self.rows.slice(offset, 64).to_pylist():
-                story_id, fault = _story_id(row["story_id"], start)
-                yield {**row, "story_id": story_id}, fault
+                fault = ""
+                try:
+                    row["story_id"] = as_text(row["story_id"])
+                except ValueError as error:
+                    fault = f"row {start}: story_id: {error}"
+                yield start, row, fault
                 start += 1
-
-
-def _story_id(value: object, number: int) -> tuple[str, str]:
-    try:
-        return as_text(value), ""
-    except ValueError as error:
-        return "", f"row {number}: story_id: {error}"

@@ -4,14 +4,13 @@ A file a host (SQLite): the processes of a host share one, and read those of
 the others, so that no file is written over a network by two hosts.
 """
 
-import contextlib
 import json
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
+_File = tuple[Path, sqlite3.Connection]
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, sentences TEXT)",
     "CREATE TABLE IF NOT EXISTS usage (model TEXT PRIMARY KEY, "
@@ -50,15 +49,14 @@ class ReplyCache:
         self.folder = Path(folder)
         # The event loop asks and adds, the driver sums up.
         self._lock = threading.Lock()
-        self._files: list[tuple[Path, sqlite3.Connection]] = []
+        self._files: list[_File] = []
 
     def get(self, key: str) -> list[str] | None:
         """Look a reply up by the hash of all that makes it."""
         query = "SELECT sentences FROM replies WHERE key = ?"
         with self._lock:
-            for path, connection in self._open():
-                rows = _run(path, connection, query, (key,))
-                if rows:
+            for file in self._open():
+                if rows := _run(file, (query, (key,))):
                     return json.loads(rows[0][0])
         return None
 
@@ -73,50 +71,37 @@ class ReplyCache:
         """Count a request, and keep the reply; None if it cannot be used."""
         # Counted and kept in one transaction: what a kill loses of either, it
         # loses of both.
+        todo: list[tuple] = [(_COUNT, (model, prompt_tokens, completion_tokens))]
+        if sentences is not None:
+            text = json.dumps(sentences, ensure_ascii=False)
+            todo.append((_KEEP, (key, text)))
         with self._lock:
-            path, connection = self._open()[0]
-            with _named(path), connection:
-                _run(
-                    path,
-                    connection,
-                    _COUNT,
-                    (model, prompt_tokens, completion_tokens),
-                )
-                if sentences is not None:
-                    text = json.dumps(sentences, ensure_ascii=False)
-                    _run(path, connection, _KEEP, (key, text))
+            _run(self._open()[0], *todo)
 
     def totals(self) -> dict[str, dict]:
-        """Sum up all requests whose replies came here, of all runs.
-
-        Returns
-        -------
-        model -> {requests, prompt_tokens, completion_tokens}
-        """
+        """Sum up all requests of all runs: model -> ``COUNTS``."""
         query = f"SELECT model, {', '.join(COUNTS)} FROM usage ORDER BY model"
         sums: dict[str, dict] = {}
         with self._lock:
-            for path, connection in self._open():
-                for model, *counts in _run(path, connection, query):
+            for file in self._open():
+                for model, *counts in _run(file, (query,)):
                     old = sums.setdefault(model, dict.fromkeys(COUNTS, 0))
                     for name, count in zip(COUNTS, counts, strict=True):
                         old[name] += count
         return sums
 
-    def _open(self) -> list[tuple[Path, sqlite3.Connection]]:
+    def _open(self) -> list[_File]:
         """Return the file of this host, and those of others to read."""
         if not self._files:
             self.folder.mkdir(parents=True, exist_ok=True)
             own = self.folder / f"replies-{socket.gethostname()}.sqlite"
-            others = sorted(self.folder.glob("replies-*.sqlite"))
+            others = {*self.folder.glob("replies-*.sqlite")} - {own}
             files = [(own, _connect(own.absolute().as_uri()))]
-            for table in _TABLES:
-                _run(*files[0], table)
-            self._files = files + [
-                (path, _connect(f"{path.absolute().as_uri()}?mode=ro"))
-                for path in others
-                if path != own
-            ]
+            _run(files[0], *((table,) for table in _TABLES))
+            for path in sorted(others):
+                uri = f"{path.absolute().as_uri()}?mode=ro"
+                files.append((path, _connect(uri)))
+            self._files = files
         return self._files
 
 
@@ -126,17 +111,14 @@ def _connect(uri: str) -> sqlite3.Connection:
     )
 
 
-def _run(
-    path: Path, connection: sqlite3.Connection, query: str, values: tuple = ()
-) -> list[tuple]:
-    with _named(path):
-        return connection.execute(query, values).fetchall()
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _run(file: _File, *statements: tuple) -> list[tuple]:
+    """Execute statements in one transaction; return the rows of the last."""
+    path, connection = file
     try:
-        yield
+        with connection:
+            for statement in statements:
+                rows = connection.execute(*statement).fetchall()
+        return rows
     except sqlite3.Error as error:
         raise OSError(
             f"{path}: {error}. Make room if the disk is full; if the file is "

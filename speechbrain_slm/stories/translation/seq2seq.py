@@ -17,7 +17,9 @@ import torch
 
 from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.utils.hashing import identity_of, tensors_identity
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
+from speechbrain_slm.utils.ranges import check_settings
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -66,14 +68,8 @@ class Seq2SeqTranslator:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision is {self.precision!r}; expected one of "
-                f"{', '.join(PRECISIONS)}"
-            )
-        for name in ("num_beams", "batch_tokens"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+        check_choice("precision", self.precision, PRECISIONS)
+        check_settings(self, "num_beams", "batch_tokens")
         self.source = str(self.source)
         self.device = torch.device("cpu")
 

@@ -190,10 +190,7 @@ def test_long_files_are_cropped_into_copies(tmp_path, subtype):
     found = read_story_cloze({"en": source}, "pairs", "sSC")
     rows, _, paths = prepared(tmp_path / "out", *found, 0.25)
     notes = pq.read_table(tmp_path / "out/speech.parquet")["note"].to_pylist()
-    assert notes == [
-        f"the first 2000 of 4000 samples of {long.resolve()}",
-        "",
-    ]
+    assert notes == [f"the first 2000 of 4000 samples of {long.resolve()}", ""]
     cropped = paths["sSC.a.correct", "en"]
     assert str(tmp_path / "out/audio") in cropped
     part, rate = soundfile.read(cropped)

@@ -158,7 +158,7 @@ def write(folder, plot=None, things=None, text=None):
         "plot": "small",
         "things": ["toy"],
         "opening": [
-            [{"en": "{c1} saw a {thing}.", "fr": "{c1} a vu un {thing}."}],
+            [{"en": "{c1} saw a {thing}.", "fr": "{c1} a vu un {thing}."}]
         ],
         "A": [
             [{"en": "It was red.", "fr": "C'était rouge."}],

@@ -10,11 +10,7 @@ from tinystories_example import write_tinystories
 
 from speechbrain_slm.stories import table as stories_module
 from speechbrain_slm.stories.segmentation import LanguageRules
-from speechbrain_slm.stories.sources import (
-    MiniCorpus,
-    RawStory,
-    SeparatedText,
-)
+from speechbrain_slm.stories.sources import MiniCorpus, RawStory, SeparatedText
 from speechbrain_slm.stories.table_sources import JSONLines
 from speechbrain_slm.stories.text import prepare_text
 from speechbrain_slm.utils.hashing import sha256_file

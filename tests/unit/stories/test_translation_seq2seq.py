@@ -3,11 +3,7 @@
 import pytest
 from tiny_translators import TEXTS, save_m2m100, save_marian, save_nllb
 
-from speechbrain_slm.stories.translation import (
-    Checks,
-    Story,
-    TranslationError,
-)
+from speechbrain_slm.stories.translation import Checks, Story, TranslationError
 from speechbrain_slm.stories.translation.seq2seq import Seq2SeqTranslator
 
 ANYTHING = Checks(copy_letters=1000, length_ratio=1000)
@@ -26,10 +22,7 @@ def models(tmp_path_factory):
     return {
         "marian": save_marian(folder / "marian"),
         "several": save_marian(
-            folder / "several",
-            prefixes=(">>fra<<", ">>spa<<"),
-            seed=0,
-            end=20,
+            folder / "several", prefixes=(">>fra<<", ">>spa<<"), seed=0, end=20
         ),
         "m2m100": save_m2m100(folder / "m2m100"),
         "nllb": save_nllb(folder / "nllb"),
