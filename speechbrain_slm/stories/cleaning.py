@@ -81,11 +81,8 @@ def clean_text(
     The text in Unicode's form NFC, with plain spaces and line ends; and what
     was mended.
 
-    Raises
-    ------
-    LeftOut
-        If it holds mojibake that cannot be mended, characters that were lost,
-        another script, or markup.
+    `LeftOut` is raised for mojibake that cannot be mended, characters that were
+    lost, another script, or markup.
 
     Example
     -------
@@ -104,11 +101,9 @@ def clean_text(
     if _CONTROL.search(text):
         text = _CONTROL.sub("", text)
         notes.append("control characters removed")
-    if not text.isascii() and (
-        found := _foreign(tuple(rules.scripts)).search(text)
-    ):
-        character = found[0]
-        raise LeftOut("foreign character", f"{character} {ord(character):04X}")
+    foreign = _foreign(tuple(rules.scripts))
+    if not text.isascii() and (found := foreign.search(text)):
+        raise LeftOut("foreign character", f"{found[0]} {ord(found[0]):04X}")
     for character in markup:
         if character in text:
             raise LeftOut("markup", character)
@@ -136,11 +131,8 @@ def clean_story(
     The story with single spaces, in which an empty line ends a paragraph; and
     what was mended.
 
-    Raises
-    ------
-    LeftOut
-        If it is empty, begins or ends in the middle of a sentence, or for
-        what :func:`clean_text` refuses.
+    `LeftOut` is raised where it is empty, begins or ends in the middle of a
+    sentence, or for what :func:`clean_text` refuses.
 
     Example
     -------
@@ -184,11 +176,8 @@ def clean_sentences(
     -------
     As many sentences, neither joined nor cut; and what was mended.
 
-    Raises
-    ------
-    LeftOut
-        With the number of the sentence, if one is empty, no text or longer
-        than the rules allow, or for what :func:`clean_text` refuses.
+    `LeftOut`, with the number of the sentence, is raised where one is empty, no
+    text, too long, or what :func:`clean_text` refuses.
     """
     cleaned, all_notes = [], set()
     for number, sentence in enumerate(sentences):

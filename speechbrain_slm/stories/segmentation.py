@@ -62,8 +62,7 @@ class LanguageRules:
         if not 0 < 2 * self.min_characters <= self.max_characters:
             raise ValueError(
                 f"{self.language}: min_characters is {self.min_characters}, "
-                f"max_characters {self.max_characters}; expected a maximum of "
-                "at least twice the minimum"
+                f"max_characters {self.max_characters}; expected twice that"
             )
 
     @cached_property
@@ -96,8 +95,7 @@ def rules_of(language: str, rules: Sequence[LanguageRules]) -> LanguageRules:
     raise ValueError(
         f"no segmentation rules for the language '{language}'; found "
         f"{', '.join(one.language for one in rules) or 'none'}. Include "
-        f"hparams/languages/{language}.yaml under 'rules'; where there is no "
-        "such file, write one after that of another language."
+        f"hparams/languages/{language}.yaml under 'rules', or write such a file"
     )
 
 
@@ -147,13 +145,12 @@ def _mend(pieces: list[str], rules: LanguageRules) -> list[str]:
 
 
 def _split_at_words(sentence: str, rules: LanguageRules) -> Iterator[str]:
-    start = 0
-    if rules.ends_with_word is not None:
-        for found in rules.ends_with_word.finditer(sentence):
-            before = sentence[start : found.end()].rstrip()
-            if not _is_open(before):
-                yield before
-                start = found.end()
+    start, ends = 0, rules.ends_with_word
+    for found in ends.finditer(sentence) if ends else ():
+        before = sentence[start : found.end()].rstrip()
+        if not _is_open(before):
+            yield before
+            start = found.end()
     if sentence:
         yield sentence[start:]
 
@@ -169,14 +166,13 @@ def _is_open(text: str) -> bool:
 
 def _goes_on(before: str, after: str, rules: LanguageRules) -> bool:
     """Tell whether two pieces are one sentence."""
-    # "« Oui ! » dit-il": the library ends a sentence at the mark.
-    start = after.lstrip("—–- ")
-    if start[:1].islower():
-        return True
-    # A closing quote or a mark alone.
-    if not any(map(str.isalnum, after)):
-        return True
-    return before[before.rfind(" ") + 1 :] in rules.abbreviations
+    return (
+        # "« Oui ! » dit-il": the library ends a sentence at the mark.
+        after.lstrip("—–- ")[:1].islower()
+        # A closing quote or a mark alone.
+        or not any(map(str.isalnum, after))
+        or before[before.rfind(" ") + 1 :] in rules.abbreviations
+    )
 
 
 def _join(sentences: list[str], rules: LanguageRules) -> list[str]:

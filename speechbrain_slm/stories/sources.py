@@ -73,21 +73,15 @@ def list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
     Arguments
     ---------
     kind : What they are, for the errors.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is nothing at a path, or no such file in a folder.
-    ValueError
-        If a file is empty, or no file of text or data at all.
     """
     found = []
     for path in _each(paths):
         inside = files_in(path, pattern) if path.is_dir() else [path]
         if not inside or not inside[0].exists():
+            there = "a folder without any" if path.is_dir() else "nothing"
             raise FileNotFoundError(
                 f"{path}: expected {kind}, or a folder with {pattern}; found "
-                f"{'a folder without any' if path.is_dir() else 'nothing'}"
+                f"{there}"
             )
         found += [check_file(one, kind) for one in inside]
     return found
@@ -153,8 +147,7 @@ class SeparatedText(_Texts):
     def _refuse(self, path: Path, where: str) -> NoReturn:
         raise ValueError(
             f"{path}: no '{self.separator}' {where}; expected it between "
-            "stories. Set 'separator', or use TextFolder for files of one "
-            "story each."
+            "stories. Set 'separator', or use TextFolder for a story a file."
         )
 
 
@@ -178,8 +171,7 @@ class TextFolder(_Texts):
                 files = files_in(folder, self.pattern)
             if not files:
                 raise FileNotFoundError(
-                    f"{folder}: expected a folder with {self.pattern}, found "
-                    "no such file. Mend 'paths' or 'pattern'."
+                    f"{folder}: found no {self.pattern}; mend paths or pattern"
                 )
             for path in files:
                 text = ""

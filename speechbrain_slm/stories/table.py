@@ -25,25 +25,16 @@ class Table:
         self._columns: dict[str, list] = {n: [] for n in writer.schema.names}
 
     def add(
-        self,
-        story_id: str,
-        speaker: str | None,
-        sentences: dict[str, list[str]],
+        self, story_id: str, speaker: str | None, told: dict[str, list[str]]
     ) -> None:
-        """Add a story.
-
-        Arguments
-        ---------
-        speaker : Who tells it; None where the table has no such column.
-        sentences : language -> as many sentences as in the others.
-        """
-        length = len(next(iter(sentences.values())))
+        """Add a story: language -> as many sentences as in the others."""
+        length = len(next(iter(told.values())))
         self._columns["story_id"] += [story_id] * length
         self._columns["sentence"] += range(length)
         if speaker is not None:
             self._columns["speaker"] += [speaker] * length
-        for language, told in sentences.items():
-            self._columns[language] += told
+        for language, sentences in told.items():
+            self._columns[language] += sentences
         self.num_stories += 1
         self.num_sentences += length
         if len(self._columns["sentence"]) >= ROW_GROUP:

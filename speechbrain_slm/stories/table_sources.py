@@ -38,8 +38,8 @@ class _Rows:
 
     @property
     def _wanted(self) -> list[str]:
-        ids = [] if self.id_column is None else [self.id_column]
-        return [*ids, *self.columns.values()]
+        names = [self.id_column, *self.columns.values()]
+        return [name for name in names if name is not None]
 
     def _story(self, row: dict, place: str, fault: str = "") -> RawStory:
         texts = {key: row.get(name) for key, name in self.columns.items()}
@@ -112,23 +112,19 @@ class HubStories(_Rows):
             import datasets
         except ImportError:
             raise ImportError(
-                f"{self.dataset}: reading a hub data set needs the package "
-                "'datasets': pip install datasets. Or fetch its Parquet files "
-                "and use ParquetStories."
+                f"{self.dataset} needs the package 'datasets': pip install "
+                "datasets. Or fetch its Parquet files and use ParquetStories."
             ) from None
         try:
+            options = {"split": self.split, "revision": self.revision}
             rows = datasets.load_dataset(
-                self.dataset,
-                self.config,
-                split=self.split,
-                revision=self.revision,
-                streaming=True,
+                self.dataset, self.config, streaming=True, **options
             )
         except OSError as error:
             raise OSError(
-                f"{self.dataset} cannot be read from the hub ({error}). Fetch "
-                "it where there is a network (hf download --repo-type dataset "
-                f"{self.dataset} --local-dir <folder>), and use ParquetStories."
+                f"{self.dataset} cannot be read ({error}). Fetch it where a "
+                f"network is (hf download --repo-type dataset {self.dataset} "
+                "--local-dir <folder>), and use ParquetStories."
             ) from error
         for number, row in enumerate(rows):
             # A stream knows its columns by its first row alone.

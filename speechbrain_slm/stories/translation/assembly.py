@@ -20,15 +20,10 @@ from speechbrain_slm.stories.translation.parts import (
     read_part,
     read_shards,
 )
+from speechbrain_slm.utils import ledger as ledgers
 from speechbrain_slm.utils.atomic import published_together
 from speechbrain_slm.utils.columns import parquet_of
 from speechbrain_slm.utils.files import HeldFile
-from speechbrain_slm.utils.ledger import (
-    LEDGER,
-    Ledger,
-    check_share,
-    open_ledger,
-)
 from speechbrain_slm.utils.ownership import mark_of
 from speechbrain_slm.utils.tables import STORIES
 
@@ -43,13 +38,7 @@ _ROWS = 65536  # in a row group of the result
 def output_schema(
     held: HeldFile, target_language: str, leave_out: Sequence[str]
 ) -> pa.Schema:
-    """Return the columns of the new table, the added one last.
-
-    Raises
-    ------
-    ValueError
-        If there is such a column already, or none to leave out.
-    """
+    """Return the columns of the new table, the added one last."""
     with parquet_of(held) as file:
         schema = file.schema_arrow
     if unknown := set(leave_out) - set(schema.names):
@@ -82,12 +71,6 @@ def assemble(
 ) -> dict[str, int]:
     """Put the table together, and write the ledger.
 
-    Arguments
-    ---------
-    held : The table without the language.
-    folder : Where its shards are, all of them.
-    max_rejected : Share of the stories that may be left out.
-
     Returns
     -------
     Numbers of ``stories`` and of those ``left_out``.
@@ -95,14 +78,14 @@ def assemble(
     Raises
     ------
     TooManyLeftOut
-        If more are left out; the table is not written then.
+        If more are left out than may be; the table is not written then.
     ValueError
         If a shard is damaged, or that of other stories, or no story is left.
     """
-    path = path_out.with_suffix(f".{LEDGER}")
+    path = path_out.with_suffix(f".{ledgers.LEDGER}")
     refused = path_out.with_suffix(REFUSED_SUFFIX)
     with published_together(path_out.parent) as new:
-        with open_ledger(new / path.name) as ledger:
+        with ledgers.open_ledger(new / path.name) as ledger:
             tables = _joined(held, folder, schema, pinned, ledger)
             _write(new / path_out.name, schema, tables)
         stories, left_out = pinned["stories"], ledger.counts.total()
@@ -112,7 +95,7 @@ def assemble(
             # That of the table which is there, if one is, stays beside it.
             os.replace(new / path.name, refused)
 
-        check_share(
+        ledgers.check_share(
             f"stories of {held.path}",
             left_out,
             stories,
@@ -133,15 +116,15 @@ def assemble(
 
 def _write(path: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
     # Shards of some hundred rows are too small for a row group each.
-    waiting: list[pa.Table] = []
+    waiting = schema.empty_table()
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for table in tables:
-            waiting.append(table)
-            if sum(map(len, waiting)) >= _ROWS:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting.clear()
-        if sum(map(len, waiting)):
-            writer.write_table(pa.concat_tables(waiting))
+            waiting = pa.concat_tables([waiting, table])
+            if len(waiting) >= _ROWS:
+                writer.write_table(waiting)
+                waiting = schema.empty_table()
+        if len(waiting):
+            writer.write_table(waiting)
 
 
 def _joined(
@@ -149,7 +132,7 @@ def _joined(
     folder: Path,
     schema: pa.Schema,
     pinned: dict,
-    ledger: Ledger,
+    ledger: ledgers.Ledger,
 ) -> Iterator[pa.Table]:
     """Yield the new table's rows, shard by shard; write of what is left out."""
     parts, source = find_parts(folder), pinned["source_language"]
@@ -161,16 +144,11 @@ def _joined(
         part, facts = read_part(parts[number], pinned)
         if facts != facts_of(pinned, shard.stories(source)):
             raise ValueError(
-                f"{parts[number]} is not of these stories; remove it and run "
-                "again"
+                f"{parts[number]} is not of these stories; remove it, run again"
             )
-        for row in part.filter(part["reason"].is_valid()).to_pylist():
-            ledger.write(
-                story_id=row["story_id"],
-                language=target,
-                action="dropped",
-                reason=row["reason"],
-            )
+        rejected = part.filter(part["reason"].is_valid())
+        for row in rejected.select(["story_id", "reason"]).to_pylist():
+            ledger.write(**row, language=target, action="dropped")
         rows = _beside(shard, part, columns)
         yield rows.rename_columns(schema.names).cast(schema)
 

@@ -68,12 +68,7 @@ class Shard(NamedTuple):
 def read_shards(
     held: HeldFile, columns: list[str], stories_per_shard: int
 ) -> Iterator[Shard]:
-    """Cut a stories table into shards of whole stories.
-
-    Arguments
-    ---------
-    columns : What to read, ``story_id`` and ``sentence`` among it.
-    """
+    """Cut a stories table into shards of whole stories."""
     left = None
     with parquet_of(held) as file:
         for batch in file.iter_batches(_ROWS, columns=columns):
@@ -188,23 +183,16 @@ def find_parts(folder: Path) -> dict[int, Path]:
 def read_part(path: Path, pinned: dict | None = None) -> tuple[pa.Table, dict]:
     """Read a shard, a table of ``PART``, and its facts.
 
-    Arguments
-    ---------
-    pinned : What the folder will hold; None takes that of any folder.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, or of another folder. It is not replaced: what
-        it holds may have been paid for.
+    One that is damaged, or of another pinned configuration, is an error and is
+    not replaced: what it holds may have been paid for.
     """
     try:
         table, facts = read_piece(path)
     except DamagedPiece as error:
         raise ValueError(
-            f"{path} is damaged, or was not made by this version of the "
-            "recipe: its content has not the sum that a part has from the "
-            "moment it is made. Remove it and run again."
+            f"{path} is damaged, or of another version of the recipe: its "
+            "content has not the sum that it was made with. Remove it and run "
+            "again."
         ) from error
     if pinned is not None and facts["plan"] != identity_of(pinned):
         raise ValueError(

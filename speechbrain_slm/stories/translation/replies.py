@@ -71,7 +71,9 @@ class ReplyCache:
         """Count a request, and keep the reply; None if it cannot be used."""
         # Counted and kept in one transaction: what a kill loses of either, it
         # loses of both.
-        todo: list[tuple] = [(_COUNT, (model, prompt_tokens, completion_tokens))]
+        todo: list[tuple] = [
+            (_COUNT, (model, prompt_tokens, completion_tokens))
+        ]
         if sentences is not None:
             text = json.dumps(sentences, ensure_ascii=False)
             todo.append((_KEEP, (key, text)))

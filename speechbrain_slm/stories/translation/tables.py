@@ -19,34 +19,17 @@ from speechbrain_slm.stories.translation import (
     Story,
     TranslationError,
     Translator,
+    parts,
 )
 from speechbrain_slm.stories.translation.assembly import (
     MAKER,
     assemble,
     output_schema,
 )
-from speechbrain_slm.stories.translation.parts import (
-    PARTS,
-    facts_of,
-    find_parts,
-    forget_rejected,
-    read_part,
-    read_shards,
-    survey,
-    write_part,
-)
+from speechbrain_slm.utils import jobs
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import is_main
 from speechbrain_slm.utils.files import HeldFile, check_file
-from speechbrain_slm.utils.jobs import (
-    PLAN_JSON,
-    Claim,
-    Progress,
-    Share,
-    claim,
-    missing,
-    together,
-)
 from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.ownership import refuse_foreign
 from speechbrain_slm.utils.tables import STORIES
@@ -102,16 +85,19 @@ def translate_table(
     FileExistsError, FolderInUse, ValueError
         If something else is there, or the table is not what it should be.
     """
-    path_out, folder, share = Path(path_out), Path(folder), Share(job, num_jobs)
-    checks = checks or Checks()
-    with claim(folder, share) as place, HeldFile(path_in, EXPECTED) as held:
+    path_out, folder, checks = Path(path_out), Path(folder), checks or Checks()
+    share = jobs.Share(job, num_jobs)
+    with (
+        jobs.claim(folder, share) as place,
+        HeldFile(path_in, EXPECTED) as held,
+    ):
         pinned = {}
         if is_main():
             # All that can be refused is, before anything is paid for.
             output_schema(held, target_language, leave_out)
             refuse_foreign([path_out], MAKER)
             pinned = {
-                **survey(held, source_language, stories_per_shard),
+                **parts.survey(held, source_language, stories_per_shard),
                 "source_language": source_language,
                 "target_language": target_language,
                 "stories_per_shard": stories_per_shard,
@@ -119,7 +105,7 @@ def translate_table(
                 "translator": translator.identity,
             }
         # What the main rank has found in the table, the others read here.
-        place.pin(pinned, f"**/{PARTS}")
+        place.pin(pinned, f"**/{parts.PARTS}")
         work = _Work(place, translator, checks, max_rejected)
         work.translate(held)
         if not share.merges:
@@ -135,7 +121,7 @@ class _Work:
 
     def __init__(
         self,
-        place: Claim,
+        place: jobs.Claim,
         translator: Translator,
         checks: Checks,
         max_rejected: float,
@@ -143,22 +129,22 @@ class _Work:
         self.place, self.translator, self.checks = place, translator, checks
         # Half of the first stories may be a bad beginning, whatever is allowed.
         self.most = max(max_rejected, 0.5)
-        self.pinned = read_json(place.folder / PLAN_JSON)
+        self.pinned = read_json(place.folder / jobs.PLAN_JSON)
         self.stories = self.rejected = 0
         self.example = ""
 
     def translate(self, held: HeldFile) -> None:
         """Translate what is missing of this rank's share, and publish it."""
-        done = find_parts(self.place.folder)
+        done = parts.find_parts(self.place.folder)
         if is_main():
             for path in done.values():
-                read_part(path, self.pinned)
+                parts.read_part(path, self.pinned)
         per_shard = self.pinned["stories_per_shard"]
         num_shards = -(-self.pinned["stories"] // per_shard)
         share = self.place.share
-        numbers = missing(range(num_shards), done.__contains__, share)
+        numbers = jobs.missing(range(num_shards), done.__contains__, share)
         language = self.pinned["source_language"]
-        shards = read_shards(held, [*STORIES.names, language], per_shard)
+        shards = parts.read_shards(held, [*STORIES.names, language], per_shard)
         pending: deque[tuple[int, list[Story]]] = deque()
 
         def stories() -> Iterator[list[Story]]:
@@ -168,22 +154,22 @@ class _Work:
                     pending.append((number, shard.stories(language)))
                     yield pending[-1][1]
 
-        progress = Progress(len(numbers))
-        with together():
+        progress = jobs.Progress(len(numbers))
+        with jobs.together():
             for answers in self.translator.translate(stories(), self.checks):
                 # A back-end may have read ahead: two shards are pending then.
                 number, told = pending.popleft()
                 pairs = zip(told, answers, strict=True)
                 rows = [self._row(*pair) for pair in pairs]
-                facts = facts_of(self.pinned, told)
-                write_part(self.place.own, number, rows, facts)
+                facts = parts.facts_of(self.pinned, told)
+                parts.write_part(self.place.own, number, rows, facts)
                 progress.add(note=self._note)
                 self._stop_early()
         self._write_usage()
 
     def _stop_early(self) -> None:
         if self.stories >= _TRIAL and self.rejected > self.most * self.stories:
-            forget_rejected(self.place.own)
+            parts.forget_rejected(self.place.own)
             raise TooManyLeftOut(
                 f"{self.rejected} of the first {self.stories} stories have no "
                 f"translation, the last: {self.example}"
