@@ -21,6 +21,7 @@ The natural items come with the package.
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
@@ -91,19 +92,13 @@ def read_cloze(
 
     Returns
     -------
-    items : list of ClozeItem
-        In the order of the first language.
-    ledger : list of dict
-        Lines of what was left out, see ``utils.ledger``.
+    The items in the order of the first language, and lines of the ledger.
 
     Raises
     ------
-    FileNotFoundError
-        If a file is not there.
     ValueError
         If a file cannot be read, an item stands twice, or the languages of an
-        item disagree in its number of sentences or in its right ending. Names
-        the file, the row or the item, and what was expected.
+        item disagree in its number of sentences or in its right ending.
     """
     if not files:
         raise ValueError("files: found none; expected language -> path")
@@ -158,9 +153,8 @@ def _read(path, language):
     found = {}
     for number, name, *row in rows:
         if not name or name in found:
-            raise ValueError(
-                f"{path}, row {number}: the item's name is '{name}'; expected "
-                "one that no other row has"
+            _refuse(
+                path, number, f"the item's name is '{name}'; expected another"
             )
         found[name] = row
     return found
@@ -187,26 +181,27 @@ def _columns(path):
 def _read_published(path, columns):
     for number, values, fault in iterate_rows(path, columns):
         if fault:
-            raise ValueError(f"{path}, row {number}: {fault}; mend the row")
+            _refuse(path, number, f"{fault}; mend the row")
         try:
             row = {key: as_text(text).strip() for key, text in values.items()}
         except ValueError as error:
-            raise ValueError(f"{path}, row {number}: {error}") from error
+            _refuse(path, number, error)
         # A sentence has none; half a table in one field has many.
         if stray := [key for key, text in row.items() if "\n" in text]:
-            raise ValueError(
-                f"{path}, row {number}: a line break in {stray[0]}; expected "
-                "one sentence. A quotation mark that is not closed does this."
-            )
+            advice = "expected one sentence (is a quotation mark not closed?)"
+            _refuse(path, number, f"a line break in {stray[0]}; {advice}")
         name, *prompt, one, two, answer = (row[key] for key in columns)
         if answer not in ("1", "2"):
-            raise ValueError(
-                f"{path}, row {number}: {columns[-1]} is '{answer}'; expected "
-                "1 or 2"
+            _refuse(
+                path, number, f"{columns[-1]} is '{answer}'; expected 1 or 2"
             )
         # Half of the answers are 2, so that the place tells nothing.
         right, wrong = (one, two) if answer == "1" else (two, one)
         yield number, name, tuple(prompt), right, wrong, answer
+
+
+def _refuse(path: Path, number: int, fault: object) -> NoReturn:
+    raise ValueError(f"{path}, row {number}: {fault}")
 
 
 def _read_ours(path):
@@ -221,11 +216,11 @@ def _read_ours(path):
             fault = f"id: {error}"
         is_item = len(texts) >= 3 and all(isinstance(t, str) for t in texts)
         if fault or not is_item:
-            raise ValueError(
-                f"{path}, row {number}: {fault or f'found {values!r:.80}'}; "
-                'expected an object with "id", "prompt" (a list of '
-                'sentences), "right", "wrong"'
+            fault = fault or f"found {values!r:.80}"
+            expected = (
+                'an object with "id", "prompt" (a list), "right", "wrong"'
             )
+            _refuse(path, number, f"{fault}; expected {expected}")
         *prompt, right, wrong = (text.strip() for text in texts)
         yield number, name, tuple(prompt), right, wrong, "right"
 

@@ -58,17 +58,9 @@ def write_cloze(
     output_folder
         Gets ``text/cloze.parquet``, ``text/cloze.left_out.jsonl`` and
         ``items.parquet``. Loses the manifest ``cloze.parquet`` if the stories
-        change.
-    languages : Those to write; an item a pair of them as prompt and ending.
+        change. A file in the way that another made is an error.
     ledger : What was left out before.
     sources : Named in the error if there is nothing to write.
-
-    Raises
-    ------
-    ValueError
-        If there is no item, or no off-topic ending for any.
-    FileExistsError
-        If a file is in the way that another made; nothing is changed then.
     """
     ledger = list(ledger)
     if not items:
@@ -81,16 +73,13 @@ def write_cloze(
     without = topics.count(None)
     if without == len(items):
         raise ValueError(
-            f"each of the {len(items)} items shares a name or a word with the "
-            "endings of all others, so none is off its topic; add items"
+            f"each of the {len(items)} items shares a word with the endings of "
+            "all others, so none is off its topic; add items"
         )
+    reason = "no ending of another item is off its topic"
+    lost = {"action": "dropped", "reason": reason, "detail": "not in sTC"}
     ledger += [
-        {
-            "story_id": item.item_id,
-            "action": "dropped",
-            "reason": "no ending of another item is off its topic",
-            "detail": "not in sTC",
-        }
+        {"story_id": item.item_id, **lost}
         for item, other in zip(items, topics, strict=True)
         if other is None
     ]
@@ -129,26 +118,18 @@ def cloze_tables(
             endings["topic"] = items[other].right
         # One speaker tells all: a voice cannot give the answer.
         speaker = draw_speaker(seed, item.item_id, speakers)
-        told = {"prompt": item.prompt} | {
-            part: {key: (text,) for key, text in ending.items()}
-            for part, ending in endings.items()
-        }
+        told = {"prompt": item.prompt}
+        for part, ending in endings.items():
+            told[part] = {key: (text,) for key, text in ending.items()}
         for part, texts in told.items():
             name = f"{item.item_id}.{part}"
             texts = {key: texts[key] for key in languages}
             rows += story_rows(name, texts, speaker=speaker)
     names = [item.item_id for item in items]
-    have_topic = [
-        name
-        for name, other in zip(names, topics, strict=True)
-        if other is not None
-    ]
-    table = item_table(
-        [
-            *items_of(names, "sSC", "wrong", languages),
-            *items_of(have_topic, "sTC", "topic", languages),
-        ]
-    )
+    kept = [n for n, t in zip(names, topics, strict=True) if t is not None]
+    coherent = items_of(names, "sSC", "wrong", languages)
+    on_topic = items_of(kept, "sTC", "topic", languages)
+    table = item_table([*coherent, *on_topic])
     return stories_table(rows, ["speaker", *languages]), table
 
 

@@ -53,12 +53,6 @@ def join_items(
         Gets ``speech.parquet``, ``items.parquet`` and ``audio/``. Audio
         that is there already is not written again.
 
-    Raises
-    ------
-    ValueError
-        If an item has no prompt or names a story that the manifest lacks, a
-        story's sentences have gaps, audio is not what the manifest says, or
-        what is to be joined differs in sample rate or channels.
     """
     output_folder, manifest = Path(output_folder), Path(manifest)
     table = read_table(items, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
@@ -82,7 +76,10 @@ def join_items(
             wholes[item[side], ending[1]] = prompt + spoken
         for whole, spoken in wholes.items():
             if whole not in rows:
-                rows[whole] = _row(whole, spoken, audio)
+                speakers = dict.fromkeys(row["speaker"] for row in spoken)
+                named = dict(zip(("story_id", "language"), whole, strict=True))
+                named |= {"sentence": 0, "speaker": "+".join(speakers)}
+                rows[whole] = named | audio.join(spoken)
         joined.append(item)
     publish_prepared(
         output_folder,
@@ -112,7 +109,7 @@ def _story(stories, key, what, manifest):
     if sentences is None:
         raise ValueError(
             f"{what}, story '{key[0]}' in '{key[1]}', is not in {manifest}; "
-            "give the manifest that the items were made with"
+            "give the manifest of these items"
         )
     if sorted(sentences) != list(range(len(sentences))):
         raise ValueError(
@@ -120,17 +117,6 @@ def _story(stories, key, what, manifest):
             f"{sorted(sentences)}; expected 0, 1, 2, ... without a gap"
         )
     return [sentences[number] for number in range(len(sentences))]
-
-
-def _row(key, spoken, audio):
-    speakers = dict.fromkeys(row["speaker"] for row in spoken)
-    return {
-        "story_id": key[0],
-        "sentence": 0,
-        "language": key[1],
-        "speaker": "+".join(speakers),
-        **audio.join(spoken),
-    }
 
 
 class _JoinedAudio:
@@ -148,8 +134,7 @@ class _JoinedAudio:
             path = row["audio"]
             if not path.exists():
                 raise FileNotFoundError(
-                    f"{path} does not exist; the manifest names it as story "
-                    f"'{row['story_id']}'"
+                    f"{path} does not exist, of story '{row['story_id']}'"
                 )
             if path not in self._sounds:
                 self._sounds[path] = open_audio(path, expected=row, keep=None)
@@ -168,12 +153,8 @@ class _JoinedAudio:
         # Samples are read only here, one row's at a time: a benchmark's audio
         # does not fit into memory. What is read now is compared anew with what
         # the manifest says.
-        whole = np.concatenate(
-            [
-                open_audio(row["audio"], expected=row, dtype=dtype).samples
-                for row in rows
-            ]
-        )
+        read = (open_audio(r["audio"], expected=r, dtype=dtype) for r in rows)
+        whole = np.concatenate([sound.samples for sound in read])
         # FLAC has no floating point, and keeps 16 bits as they are.
         suffix, subtype = (".flac", "PCM_16") if exact else (".wav", "FLOAT")
         name = identity_of({"parts": key, "version": AUDIO_VERSION})[:32]
@@ -204,6 +185,5 @@ def _refuse_mixture(rows, sounds):
             if one != other:
                 raise ValueError(
                     f"{row['audio']} has {other} {unit} and "
-                    f"{rows[0]['audio']}, which it should be joined to, "
-                    f"{one}; convert them to the same"
+                    f"{rows[0]['audio']}, {one}; convert them to the same"
                 )

@@ -118,14 +118,6 @@ def write_prepared(
     max_seconds
         Longer files are cropped to their first so many seconds, as copies;
         the manifest's column ``note`` says which.
-
-    Raises
-    ------
-    FileNotFoundError
-        If an audio file does not exist; names the first, and how many.
-    ValueError
-        If there is no item, a clip's name stands twice, or a file cannot be
-        read as audio.
     """
     output_folder = Path(output_folder)
     if not items:
@@ -142,8 +134,7 @@ def write_prepared(
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor do {len(missing) - 1} other "
-            "audio file(s) of the benchmark. Unpack it again, or correct the "
-            "table that names them."
+            "audio file(s). Unpack it again, or correct the table of names."
         )
     # All is there before the first is decoded: that can take an hour.
     rows = [_manifest_row(clip, output_folder, max_seconds) for clip in clips]
@@ -151,13 +142,8 @@ def write_prepared(
     note = [pa.field("note", pa.string())] if cropped else []
     manifest = pa.Table.from_pylist(rows, schema=pa.schema([*MANIFEST, *note]))
     publish_prepared(output_folder, manifest, item_table(items))
-    logger.info(
-        "%s: %d audio files (%d cropped), %d items",
-        output_folder,
-        len(rows),
-        cropped,
-        len(items),
-    )
+    told = f"{len(rows)} audio files ({cropped} cropped), {len(items)} items"
+    logger.info(f"{output_folder}: {told}")
 
 
 def publish_prepared(
@@ -167,11 +153,6 @@ def publish_prepared(
 
     Of two runs that write to a folder at a time, one waits: both tables are of
     one run.
-
-    Raises
-    ------
-    FileExistsError
-        If one is in the way that is of no benchmark; both stay then.
     """
     tables = {MANIFEST_FILE: manifest, ITEMS_FILE: items}
     refuse_foreign([output_folder / name for name in tables], MARK)
@@ -182,18 +163,12 @@ def publish_prepared(
 
 
 def open_audio(path: str | Path, **options: Any) -> Sound:
-    """Read an audio file, or refuse it by its name: ValueError.
-
-    Arguments
-    ---------
-    **options : For :func:`speechbrain_slm.utils.audio.read_audio`.
-    """
+    """Read an audio file (:func:`read_audio`), or refuse it by its name."""
     try:
         return read_audio(path, **options)
     except BadAudio as error:
         raise ValueError(
-            f"{path} cannot be read as audio ({error}); unpack or convert it "
-            "again"
+            f"{path} cannot be read as audio ({error}); unpack it again"
         ) from error
 
 
@@ -217,14 +192,8 @@ def manifest_entry(path: str | Path, sound: Sound | None = None) -> dict:
 
 def _manifest_row(clip, output_folder, max_seconds):
     entry = manifest_entry(clip.path)
-    row = {
-        "story_id": clip.story_id,
-        "sentence": 0,
-        "language": clip.language,
-        "speaker": clip.speaker,
-        "note": "",
-        **entry,
-    }
+    row = {**clip._asdict(), "sentence": 0, "note": "", **entry}
+    del row["path"]
     if max_seconds is None:
         return row
     most = round(max_seconds * row["sample_rate"])

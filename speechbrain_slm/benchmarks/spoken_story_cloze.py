@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from speechbrain_slm.benchmarks.spoken_items import AUDIO, Clip, Item, audio_in
+from speechbrain_slm.utils.numbers import check_choice
 
 PARTS = {
     "pairs": ("correct", "incorrect"),
@@ -47,26 +48,16 @@ def read_story_cloze(
     benchmark : What the items are called: ``sSC``, ``sTC``.
     speaker : Who speaks; nothing in the layouts says it.
 
-    Raises
-    ------
-    FileNotFoundError
-        If a folder does not exist, or has no audio.
-    ValueError
-        If a file is of no story, a story lacks a file or stands twice, or
-        languages of ``triples`` have other stories.
     """
-    if layout not in PARTS:
-        raise ValueError(
-            f"layout is '{layout}'; expected one of {', '.join(PARTS)}"
-        )
+    check_choice("layout", layout, PARTS)
     stories = {
         language: _read_folder(Path(folder), layout)
         for language, folder in folders.items()
     }
     has_prompt = "mutual" in PARTS[layout]
+    directions = list(itertools.product(stories, repeat=2))
     if has_prompt:
         _refuse_other_stories(folders, stories)
-        directions = list(itertools.product(stories, repeat=2))
     else:
         directions = [(language, language) for language in stories]
     # Sorted, so that the order of the file system is not in the tables.
@@ -97,8 +88,8 @@ def _read_folder(folder, layout):
         if not story or part not in parts:
             names = ", ".join(f"..._{part}{path.suffix}" for part in parts)
             raise ValueError(
-                f"{path} is of no story; the layout '{layout}' has "
-                f"{names}. Remove the file, or choose the other layout."
+                f"{path} is of no story; the layout '{layout}' has {names}. "
+                "Remove the file, or choose the other layout."
             )
         other = stories.setdefault(story, {}).setdefault(part, path)
         if other != path:
@@ -126,12 +117,9 @@ def _refuse_other_stories(folders, stories):
     first, *others = stories
     for other in others:
         for story in sorted(stories[first].keys() ^ stories[other].keys()):
-            here, there = (
-                (first, other) if story in stories[first] else (other, first)
-            )
+            is_first = story in stories[first]
+            here, there = (first, other)[:: 1 if is_first else -1]
             raise ValueError(
-                f"{folders[here]}: story '{story}' is not in "
-                f"{folders[there]} ('{there}'); folders that are read "
-                "together need the same stories. Read them one by one, or "
-                "remove the story."
+                f"{folders[here]}: story '{story}' is not in {folders[there]} "
+                f"('{there}'). Read them one by one, or remove the story."
             )

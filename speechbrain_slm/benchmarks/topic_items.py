@@ -50,14 +50,6 @@ def write_topic_items(
     output_folder
         Gets ``speech.parquet``, ``items.parquet`` and ``left_out.jsonl``.
     max_left_out : Share of the stories that may make no item.
-
-    Raises
-    ------
-    ValueError
-        If the manifest's languages are not matched, or no story makes an
-        item.
-    TooManyLeftOut
-        If more stories than ``max_left_out`` make none.
     """
     manifest, output_folder = Path(manifest), Path(output_folder)
     table = read_table(manifest, MANIFEST, MANIFEST_KEY)
@@ -70,15 +62,9 @@ def write_topic_items(
     reasons = write_ledger(ledger, left_out)
     if not drawn:
         raise ValueError(f"{manifest}: no story makes an item: {reasons}")
-    check_share(
-        "stories",
-        len(left_out),
-        len(stories),
-        max_left_out,
-        reasons,
-        ledger,
-        "Add stories, longer ones or of the same speakers.",
-    )
+    counts = len(left_out), len(stories), max_left_out
+    advice = "Add stories, longer ones or of the same speakers."
+    check_share("stories", *counts, reasons, ledger, advice)
     rows = [
         row
         for name, other in drawn.items()
@@ -107,9 +93,8 @@ def _draw(stories, languages, seed):
         if missing := [one for one in languages if one not in story]:
             left_out.append(_entry(name, "a language is missing", missing[0]))
         elif len(story[languages[0]]) < 2:
-            left_out.append(
-                _entry(name, "a single sentence", "no prompt is left")
-            )
+            fault = "a single sentence", "no prompt is left"
+            left_out.append(_entry(name, *fault))
         else:
             speakers = tuple(story[one][-1]["speaker"] for one in languages)
             groups.setdefault(speakers, []).append(name)
@@ -123,9 +108,9 @@ def _draw(stories, languages, seed):
         others = draw(stories, names, languages, seed)
         for name, other in zip(names, others, strict=True):
             if other is None:
+                who = ", ".join(dict.fromkeys(speakers))
                 detail = (
-                    "none of the same speaker has an ending that would do "
-                    f"({', '.join(dict.fromkeys(speakers))})"
+                    f"none of the same speaker ({who}) has an ending for it"
                 )
                 left_out.append(_entry(name, "no other story", detail))
             else:
@@ -134,12 +119,8 @@ def _draw(stories, languages, seed):
 
 
 def _entry(name, reason, detail):
-    return {
-        "story_id": name,
-        "action": "dropped",
-        "reason": reason,
-        "detail": detail,
-    }
+    entry = {"action": "dropped", "reason": reason, "detail": detail}
+    return {"story_id": name, **entry}
 
 
 def _has_text(stories, names, languages):

@@ -106,29 +106,18 @@ def draw_topics(
 ) -> list[int | None]:
     """Draw for each item another one whose right ending is off its topic.
 
-    Arguments
-    ---------
-    languages
-        Their languages. Words are compared in those of them with stop words.
-
     Returns
     -------
     For each item the index of one whose right ending shares no name and
     no content word with the item's prompt and its right ending, in any of
-    the languages; None where there is no such one.
-
-    Raises
-    ------
-    ValueError
-        If none of the languages has stop words.
+    the languages that have stop words; None where there is no such one.
     """
     compared = [name for name in languages if name in _STOP_WORDS]
     if not compared:
         raise ValueError(
             f"languages: found {', '.join(languages)}, without stop words; "
-            "expected one or more of "
-            f"{', '.join(_STOP_WORDS)}. Add one, or its stop words to "
-            "STOP_WORDS in speechbrain_slm/benchmarks/topics.py."
+            f"expected some of {', '.join(_STOP_WORDS)}. Add one, or its stop "
+            "words to STOP_WORDS in speechbrain_slm/benchmarks/topics.py."
         )
 
     def words(texts):

@@ -42,13 +42,6 @@ def read_utterance_pairs(
         What the utterances are called in the store, such as ``fr-en``. A
         model with language tags needs one of its own languages here.
     speaker : Who speaks, where no table says it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the source does not exist.
-    ValueError
-        If a file has no partner, or the table is not as above.
     """
     source = Path(source)
     read = _read_table if source.suffix in TABLES else _read_folders
@@ -86,16 +79,12 @@ def _read_folders(source):
                     f"and {path.name}. Remove one of them."
                 )
     # Half an unpacked benchmark would be scored without a word.
-    alone = sorted(sides["right"].keys() ^ sides["wrong"].keys())
-    if alone:
-        here, there = sorted(
-            FOLDERS, key=lambda one: alone[0] not in sides[one]
-        )
+    if alone := sorted(sides["right"].keys() ^ sides["wrong"].keys()):
+        here, there = sorted(FOLDERS, key=lambda s: alone[0] not in sides[s])
         raise ValueError(
             f"{sides[here][alone[0]]} has no partner in "
-            f"{source / FOLDERS[there]} ({len(alone)} such file(s)); expected "
-            "a file of the same name in both. Unpack the benchmark again, or "
-            "remove what is alone."
+            f"{source / FOLDERS[there]} ({len(alone)} such file(s)). Unpack it "
+            "again, or remove what is alone."
         )
     return [
         {"pair": name, "right": path, "wrong": sides["wrong"][name]}

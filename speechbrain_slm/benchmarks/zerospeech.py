@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from speechbrain_slm.benchmarks.spoken_items import Clip, Item
 from speechbrain_slm.utils.files import as_stored, files_in, nfc
+from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.tables import read_table
 
 GOLD = "gold.csv"
@@ -62,19 +63,8 @@ def read_zerospeech(
     ---------
     folder : ``.../lexical/dev`` or the like.
     benchmark : ``sWUGGY`` or ``sBLIMP``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or its table does not exist.
-    ValueError
-        If the table is not as above, a WAV file stands in no row, or a file
-        has no counterpart of its pair and voice.
     """
-    if benchmark not in LAYOUTS:
-        raise ValueError(
-            f"benchmark is '{benchmark}'; expected one of {', '.join(LAYOUTS)}"
-        )
+    check_choice("benchmark", benchmark, LAYOUTS)
     folder, layout = Path(folder), LAYOUTS[benchmark]
     gold = folder / GOLD
     rows = _read_gold(gold, layout)
@@ -112,14 +102,10 @@ def read_zerospeech(
 def _read_gold(gold, layout):
     columns = (*COLUMNS, *layout.columns)
     schema = pa.schema([(name, pa.string()) for name in columns])
-    advice = (
-        f"It comes with the benchmark's audio: name the folder that holds "
-        f"{GOLD} and the WAV files, such as lexical/dev"
-    )
+    advice = "It comes with the WAV files: name their folder, as lexical/dev"
     # Non-words have no frequency.
-    table = read_table(
-        gold, schema, ("filename",), ("frequency",), advice=advice
-    )
+    empty = ("frequency",)
+    table = read_table(gold, schema, ("filename",), empty, advice=advice)
     rows = table.select(columns).to_pylist()
     if not rows:
         raise ValueError(f"{gold} has no row; expected one for each WAV file")
@@ -132,8 +118,7 @@ def _read_gold(gold, layout):
         if row.get("frequency") and not _is_count(row["frequency"]):
             raise ValueError(
                 f"{gold}, row {number}: frequency is '{row['frequency']}'; "
-                "expected how often the word stands in LibriSpeech, 0 or "
-                "more, or nothing"
+                "expected 0 or more, or nothing"
             )
     return rows
 
@@ -158,8 +143,8 @@ def _refuse_surplus(folder, rows):
     if surplus:
         raise ValueError(
             f"{folder}: {surplus[0]} (and {len(surplus) - 1} other WAV "
-            f"file(s)) stand in no row of {GOLD}; expected one row for each "
-            "file. Unpack the benchmark again, or remove what is not of it."
+            f"file(s)) stand in no row of {GOLD}. Unpack the benchmark again, "
+            "or remove what is not of it."
         )
 
 
@@ -168,14 +153,11 @@ def _refuse_single(gold, layout, key, side):
         return
     there, missing = ("right", "wrong") if side["1"] else ("wrong", "right")
     row = (side["1"] or side["0"])[0]
-    names = (*layout.pair, "voice")
-    pair = ", ".join(
-        f"{name} '{value}'" for name, value in zip(names, key, strict=True)
-    )
+    named = zip((*layout.pair, "voice"), key, strict=True)
+    pair = ", ".join(f"{name} '{value}'" for name, value in named)
     raise ValueError(
         f"{gold}: {pair} has a {there} file ({row['filename']}) and no "
-        f"{missing} one; expected both. Unpack the benchmark again, or remove "
-        "the row and its file."
+        f"{missing} one. Unpack the benchmark again, or remove row and file."
     )
 
 

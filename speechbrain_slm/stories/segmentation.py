@@ -61,8 +61,8 @@ class LanguageRules:
     def __post_init__(self) -> None:
         if not 0 < 2 * self.min_characters <= self.max_characters:
             raise ValueError(
-                f"{self.language}: min_characters is {self.min_characters}, "
-                f"max_characters {self.max_characters}; expected twice that"
+                f"{self.language}: max_characters is {self.max_characters}; "
+                f"expected twice min_characters, {self.min_characters}, or more"
             )
 
     @cached_property

@@ -151,5 +151,5 @@ def test_no_rules():
     with pytest.raises(ValueError, match=r"no segmentation rules .* 'de'.*en"):
         rules_of("de", [RULES["en"], RULES["fr"]])
     assert rules_of("fr", [RULES["en"], RULES["fr"]]) is RULES["fr"]
-    with pytest.raises(ValueError, match="expected twice that"):
+    with pytest.raises(ValueError, match="expected twice min_char"):
         LanguageRules("en", ["Latin"], 30, 50)
