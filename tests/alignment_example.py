@@ -2,19 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+from conftest import TOKENIZER
 
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
 VOCABULARY = 30
 SPEAKERS = ("alto", "bass")
-TOKENIZER = {
-    "identity": "codebook-a",
-    "vocabulary_size": VOCABULARY,
-    "frame_rate": 25.0,
-    "deduplicated": True,
-    "config": {},
-}
 
 
 def text_of(number, language):
@@ -63,26 +57,17 @@ def write_corpus(
             ]
             rows[story % shards].append((name, language, teller, units))
             for number, text in enumerate(said):
-                speaker = tellers[number]
-                spoken.append(
-                    {
-                        "story_id": name,
-                        "sentence": number,
-                        "language": language,
-                        "speaker": speaker,
-                        "audio": f"{text}-{language}-{speaker}.flac",
-                        "num_samples": 16000,
-                        "sample_rate": 16000,
-                        "sha256": "0" * 64,
-                        "text": text_of(text, language),
-                    }
-                )
+                voice = f"{language}-{tellers[number]}"
+                place = (name, number, language, tellers[number])
+                audio = (f"{text}-{voice}.flac", 16000, 16000, "0" * 64)
+                spoken.append((*place, *audio, text_of(text, language)))
     tokenizer = {**TOKENIZER, "identity": identity}
     writer = StoreWriter(folder / "store", tokenizer, "manifest", shards)
     for number, content in enumerate(rows):
         writer.write(number, content)
     writer.finish()
     schema = pa.schema([*MANIFEST, ("text", pa.string())])
-    table = pa.Table.from_pylist(spoken, schema=schema)
+    columns = map(list, zip(*spoken, strict=True))
+    table = pa.table(list(columns), schema=schema)
     write_table(folder / "manifest.parquet", table)
     return folder

@@ -126,25 +126,22 @@ class _Handler(BaseHTTPRequestHandler):
             for message in reversed(asked)
             if message["content"].startswith("{")
         )
-        reply = json.dumps(
-            {
-                "choices": [
-                    {
-                        "finish_reason": "length" if fault == "cut" else "stop",
-                        "message": {
-                            "role": "assistant",
-                            "content": _content(fault, texts),
-                            "refusal": "No." if fault == "refusal" else None,
-                        },
-                    }
-                ],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10},
-            }
-        )
+        message = {
+            "role": "assistant",
+            "content": _content(fault, texts),
+            "refusal": "No." if fault == "refusal" else None,
+        }
+        reason = "length" if fault == "cut" else "stop"
+        choice = {"finish_reason": reason, "message": message}
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        reply = json.dumps({"choices": [choice], "usage": usage})
         if fault == "half":
             return self._send(200, reply[: len(reply) // 2], total=len(reply))
         if fault == "slow":  # a byte now and then, for ever
-            return self._trickle(reply)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(reply)))
+            self.end_headers()
+            return self._drip(reply)
         if fault == "endless":  # faster than any time limit
             self.send_response(200)
             self.end_headers()
@@ -166,12 +163,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(total or len(data)))
         self.end_headers()
         self.wfile.write(data)
-
-    def _trickle(self, text):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self._drip(text)
 
     def _drip(self, text):
         for character in text:
@@ -195,9 +186,7 @@ def chat_server(choose=lambda number, body: None):
     """Yield the base URL of a server, and what it has been asked."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.faulty = Faulty(choose)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.02}
-    )
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", server.faulty

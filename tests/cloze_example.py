@@ -56,19 +56,15 @@ def export(folder, model=None, identity="codebook-a", size=VOCABULARY, **units):
 def items_table(count=10, directions=DIRECTIONS):
     """Make items for sSC and sTC out of the stories story-000, ..."""
     rows = [
-        {
-            "item_id": f"test-{number:03d}",
-            "benchmark": benchmark,
-            "prompt_language": prompt,
-            "ending_language": ending,
-            "prompt": f"story-{number:03d}",
-            "right": f"story-{number + 10:03d}",
-            "wrong": f"story-{number + shift:03d}",
-        }
+        (
+            *(f"test-{n:03d}", benchmark, *languages),
+            *(f"story-{n + more:03d}" for more in (0, 10, shift)),
+        )
         for benchmark, shift in (("sSC", 20), ("sTC", 30))
-        for prompt, ending in directions
-        for number in range(count)
+        for languages in directions
+        for n in range(count)
     ]
+    rows = [dict(zip(ITEMS.names, row, strict=True)) for row in rows]
     return pa.Table.from_pylist(rows, schema=ITEMS)
 
 

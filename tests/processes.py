@@ -32,15 +32,14 @@ def command(script, yaml_file, ranks=1, restarts=0, **overrides):
     if ranks > 1:
         start += ["-m", "torch.distributed.run", "--standalone"]
         start += [f"--nproc_per_node={ranks}", f"--max-restarts={restarts}"]
-    values = []
-    for key, value in overrides.items():
-        values += [f"--{key}", str(value)]
+    values = [f"--{key}={value}" for key, value in overrides.items()]
     return [*start, str(script), str(yaml_file), *values, "--noprogressbar"]
 
 
 def start(arguments, cwd=None, **environment):
     """Start a command; its output can be read when it has ended."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
         arguments,
         cwd=cwd,
@@ -48,12 +47,7 @@ def start(arguments, cwd=None, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={
-            **os.environ,
-            "PYTHONPATH": path,
-            "OMP_NUM_THREADS": "1",
-            **environment,
-        },
+        env={**os.environ, **own},
     )
 
 
@@ -111,11 +105,8 @@ def wait_until(condition, process, timeout=120):
 def log_entries(folder):
     """Read a training log, without what depends on the clock."""
     path = Path(folder) / "train_log.jsonl"
-    if not path.exists():
-        return []
-    entries = []
-    for line in path.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            entries.append(json.loads(line))
+    text = path.read_text() if path.exists() else ""
+    # What stands behind the last line's end is half a line.
+    entries = map(json.loads, text.split("\n")[:-1])
     clock = ("tokens_per_second", "mfu", "memory_GB", "eta")
     return [{k: e[k] for k in e if k not in clock} for e in entries]

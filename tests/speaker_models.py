@@ -1,13 +1,9 @@
 """Small speaker encoders with random weights, saved as their hubs do."""
 
 import torch
-from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+from hyperpyyaml import load_hyperpyyaml
 from tiny_models import randomize
-from transformers import (
-    Wav2Vec2FeatureExtractor,
-    WavLMConfig,
-    WavLMForXVector,
-)
+from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMForXVector
 
 # The layout of speechbrain/spkrec-ecapa-voxceleb, of a fraction of its size.
 ECAPA = """\
@@ -46,17 +42,9 @@ def save_ecapa(folder, seed=0):
     torch.manual_seed(seed)
     folder.mkdir(parents=True)
     (folder / "hyperparams.yaml").write_text(ECAPA)
-    model = ECAPA_TDNN(
-        20,
-        channels=[16, 16, 16, 16, 48],
-        attention_channels=8,
-        res2net_scale=4,
-        se_channels=8,
-        lin_neurons=12,
-    )
-    torch.save(model.state_dict(), folder / "embedding_model.ckpt")
-    classifier = Classifier(12, out_neurons=5)
-    torch.save(classifier.state_dict(), folder / "classifier.ckpt")
+    modules = load_hyperpyyaml(ECAPA)["modules"]
+    for name in ("embedding_model", "classifier"):
+        torch.save(modules[name].state_dict(), folder / f"{name}.ckpt")
     return folder
 
 

@@ -3,6 +3,8 @@
 Its stories are the bundled grammar's, in paragraphs and with dialogue.
 """
 
+import itertools
+
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 
 SEPARATOR = "<|endoftext|>"
@@ -35,13 +37,8 @@ def story_text(story):
 def curly(text):
     """Make straight quotes curly, as a word processor does."""
     parts = text.replace("'", "’").split('"')
-    return (
-        "".join(
-            part + ("“" if number % 2 == 0 else "”")
-            for number, part in enumerate(parts[:-1])
-        )
-        + (parts[-1])
-    )
+    marks = ["“”"[number % 2] for number in range(len(parts) - 1)]
+    return "".join(map("".join, zip(parts, [*marks, ""], strict=True)))
 
 
 # Defect -> how to make it of a text, and what cleaning says of it.
@@ -67,46 +64,26 @@ DEFECTS = {
     "markup": (lambda text: text + " *The end.*", "markup"),
 }
 DUPLICATES = {
-    "duplicate": lambda text: text,
-    "other spelling": lambda text: curly(text).upper(),
+    "duplicate": (str, "duplicate"),
+    "other spelling": (lambda text: curly(text).upper(), "duplicate"),
 }
 
 
 def write_tinystories(path, num_stories=200, every=8, seed=0):
-    """Write stories, each `every`-th of them with a defect.
+    """Write stories, each ``every``-th of them with a defect, in turn.
 
-    Arguments
-    ---------
-    path : Path
-        The file.
-    num_stories : int
-        All that it holds, the spoilt ones too.
-    every : int
-        The distance of the defects, which come in turn.
-    seed : int
-        Another seed draws other stories.
-
-    Returns
-    -------
-    dict
-        Number of a story in the file (from 1) -> what the ledger says of it.
+    Returns number of a story in the file, from 1 -> what the ledger says.
     """
-    grammar = StoryGrammar.load()
-    texts = [
-        story_text(story)
-        for story in grammar.generate(num_stories, "train", seed, ["en"])
-    ]
-    kinds, expected = [*DEFECTS, *DUPLICATES], {}
-    for place, number in enumerate(range(every - 1, num_stories, every)):
-        kind = kinds[place % len(kinds)]
-        if kind in DUPLICATES:
-            # Of the story before, which has no defect.
-            texts[number] = DUPLICATES[kind](texts[number - 1])
-            expected[number + 1] = "duplicate"
-        else:
-            spoil, reason = DEFECTS[kind]
-            texts[number] = spoil(texts[number])
-            expected[number + 1] = reason
+    stories = StoryGrammar.load().generate(num_stories, "train", seed, ["en"])
+    texts = list(map(story_text, stories))
+    kinds, expected = DEFECTS | DUPLICATES, {}
+    turns = itertools.cycle(kinds)
+    for number in range(every - 1, num_stories, every):
+        kind = next(turns)
+        # A duplicate is one of the story before, which has no defect.
+        source = number - (kind in DUPLICATES)
+        spoil, expected[number + 1] = kinds[kind]
+        texts[number] = spoil(texts[source])
     content = "".join(f"{text}\n{SEPARATOR}\n" for text in texts)
     path.write_text(content, encoding="utf-8")
     return expected
