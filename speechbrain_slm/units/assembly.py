@@ -120,8 +120,7 @@ def _stories(
     several = one != np.maximum.reduceat(codes, bounds[:-1])
     first = told.take(pa.array(bounds[:-1]))
     spans = itertools.pairwise(bounds)
-    for row, many, (begin, end) in zip(
-        first.to_pylist(), several, spans, strict=True
-    ):
+    columns = (first.to_pylist(), several, spans)
+    for row, many, (begin, end) in zip(*columns, strict=True):
         speaker = SEVERAL if many else row["speaker"]
         yield (row["story_id"], row["language"], speaker, sentences[begin:end])

@@ -89,7 +89,12 @@ def extract_utterances(
         for _, batch in parts(table, ["audio"], rows):
             refuse_missing_audio(batch["audio"].to_pylist())
         with together():
-            shards = _shards(Rows(table), rows, utterances_per_shard)
+            taker, size = Rows(table), utterances_per_shard
+            # Taken one by one: all rows at once would be Python objects.
+            shards = (
+                taker.take(rows[begin : begin + size]).to_pylist()
+                for begin in range(0, len(rows), size)
+            )
             batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
             how = (tokenizer.sample_rate, num_workers, max_seconds)
             read = read_batches(batches, *how)
@@ -158,12 +163,6 @@ def _length(row):
     return row["num_samples"], row["sample_rate"]
 
 
-def _shards(utterances, rows, size):
-    # Taken one by one: all rows at once would be Python objects.
-    for begin in range(0, len(rows), size):
-        yield utterances.take(rows[begin : begin + size]).to_pylist()
-
-
 def _batches(shards, batch_seconds, equal):
     """Cut utterances into batches, of which each is of one shard."""
     for shard in shards:
@@ -188,10 +187,9 @@ def _encode(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Add units, reason and note to each audio file."""
-    good = [n for n, clip in enumerate(clips) if not clip.reason]
     empty = np.zeros(0, dtype=np.uint16)
     units: list[np.ndarray | None] = [empty] * len(batch)
-    if good:
+    if good := [n for n, clip in enumerate(clips) if not clip.reason]:
         languages = [batch[n]["language"] for n in good]
         padded = pad([clip.wav for clip in clips if clip.wav is not None])
         try:
@@ -225,7 +223,7 @@ def _publish(
     encoded: Iterator[list[dict[str, Any]]], folder: Path, per_shard: int
 ) -> None:
     """Publish shards, each while the next one is encoded."""
-    rows, published = [], []
+    rows, last = [], None
     with ThreadPoolExecutor(1) as publisher:
         # None says the end: what is left is a shard, too.
         for batch in itertools.chain(encoded, [None]):
@@ -234,10 +232,9 @@ def _publish(
             if len(rows) == per_shard or (batch is None and rows):
                 shard = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
                 rows = []
-                one = publisher.submit(write_utterances, folder, shard)
-                published.append(one)
                 # One may be on its way; what went wrong is raised here.
-                if len(published) > 1:
-                    published.pop(0).result()
-        for last in published:
+                if last:
+                    last.result()
+                last = publisher.submit(write_utterances, folder, shard)
+        if last:
             last.result()

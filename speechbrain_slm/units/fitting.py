@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.units.audio import Clip, pad, read_clips
+from speechbrain_slm.units.audio import pad, read_clips
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
@@ -128,8 +128,7 @@ def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
     if "train" not in manifests:
         raise ValueError(
             f"The manifests are those of {', '.join(manifests)}; expected one "
-            "of train, to fit the tokenizer on. Or set tokenizer_folder to "
-            "where a finished one is."
+            "of train to fit on, or a finished tokenizer in tokenizer_folder"
         )
     return manifests["train"]
 
@@ -178,12 +177,7 @@ def _shards(tokenizer, table, folder, seconds, seed):
     }
 
 
-def _write_features(
-    path: Path,
-    clips: Iterator[Clip],
-    tokenizer: KMeansTokenizer,
-    limit: float,
-) -> None:
+def _write_features(path, clips, tokenizer, limit):
     # Bad audio is told when the utterances are extracted, and likewise
     # features that are not finite.
     wavs = [clip.wav for clip in clips if clip.wav is not None]
@@ -221,7 +215,7 @@ def _fit(tokenizer, shards, folder, seed):
                 "written with. Run again; it is made anew."
             )
         frames.setdefault(language, []).append(np.load(path, mmap_mode="r"))
-    # Drawn together, so that they stand in one file while k-means reads them.
+    # Together they stand in one file while k-means reads them.
     tokenizer.fit(frames, seed, folder / FEATURES / "frames.f32")
     tokenizer.save(folder)
     del frames  # which are mapped: their room is free when nobody has them

@@ -24,15 +24,8 @@ from speechbrain_slm.utils.store_format import SEVERAL, read_tables
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 # A row a phone; start is in seconds from the beginning of its sentence.
-PHONES = pa.schema(
-    [
-        ("story_id", pa.string()),
-        ("sentence", pa.int32()),
-        ("language", pa.string()),
-        ("start", pa.float64()),
-        ("phone", pa.string()),
-    ]
-)
+_START = [pa.field("start", pa.float64()), pa.field("phone", pa.string())]
+PHONES = pa.schema([*(MANIFEST.field(name) for name in MANIFEST_KEY), *_START])
 PHONES_KEY = ("story_id", "sentence", "language", "start")
 SPOKEN = ["language", "speaker"]
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -131,12 +124,12 @@ def _add_seconds(spoken, tables, table, path):
             "it was made of"
         )
     sums = [("seconds_sum", "sum"), ("units", "sum")]
+    entries = {tuple(one[name] for name in SPOKEN): one for one in spoken}
     for row in joined.group_by(SPOKEN).aggregate(sums).to_pylist():
-        for entry in spoken:
-            if all(entry[name] == row[name] for name in SPOKEN):
-                length = row["seconds_sum_sum"]
-                entry["hours"] = length / 3600
-                entry["units_per_second"] = row["units_sum"] / length
+        entry = entries[tuple(row[name] for name in SPOKEN)]
+        length = row["seconds_sum_sum"]
+        entry["hours"] = length / 3600
+        entry["units_per_second"] = row["units_sum"] / length
 
 
 def _units_per_frame(spoken, language, frame_rate):

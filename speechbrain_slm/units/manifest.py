@@ -1,6 +1,7 @@
 """Manifests as the extraction needs them: checked, and each audio once."""
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -151,17 +152,15 @@ def sample_utterances(
     stratum, languages = codes(table, "language", rows)
     speaker, speakers = codes(table, "speaker", rows)
     lengths = seconds_of(table, rows)
-    found = set()
+    found: set[int] = set()
     for part in blocks(len(rows)):
         stratum[part] = stratum[part] * len(speakers) + speaker[part]
         found.update(np.unique(stratum[part]).tolist())
-
-    def name(one):
-        return languages[one // len(speakers)], speakers[one % len(speakers)]
-
+    # Of each its language and its speaker: by these they are drawn in turn.
+    names = list(itertools.product(languages, speakers))
     spoken = Rows(table.select([*KEY_COLUMNS, "audio", "speaker"]))
     drawn = []
-    for number, one in enumerate(sorted(found, key=name)):
+    for number, one in enumerate(sorted(found, key=names.__getitem__)):
         flags = scratch(len(rows), bool)
         for part in blocks(len(rows)):
             flags[part] = stratum[part] == one

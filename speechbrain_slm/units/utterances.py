@@ -135,7 +135,7 @@ class Utterances:
                 audio = batch["audio"][int(rows.argmin())]
                 raise ValueError(
                     f"{audio} has no units in {self.folder}; run the "
-                    "extraction first, to its end"
+                    "extraction to its end"
                 )
             found[part] = rows
         return found
@@ -167,6 +167,5 @@ class Utterances:
     def units(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Read the units of rows, uint16."""
         column = self._units.take(rows)["units"]
-        bounds = column.offsets.to_numpy()
-        flat = column.flatten().to_numpy()
+        bounds, flat = column.offsets.to_numpy(), column.flatten().to_numpy()
         return np.split(flat, bounds[1:-1] - bounds[0]) if len(column) else []

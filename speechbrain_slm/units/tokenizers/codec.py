@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Codec(PretrainedModel):
     choices = ("num_codebooks", "sample_rate")
     _codebook_size: Any
     _frames_per_second: Any
+    _codes: Any  # of wavs and lengths the codes, [Q, F] each
+    _waveform: Any  # undoes that for the codes of one utterance
 
     def __init__(
         self,
@@ -86,16 +88,6 @@ class Codec(PretrainedModel):
             )
         self.num_codebooks = num_codebooks
         self.deduplicated = deduplicate
-
-    def _codes(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> Iterable[np.ndarray]:
-        """Return the codes of each utterance, ``[Q, F]``."""
-        raise NotImplementedError
-
-    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
-        """Undo :meth:`_codes` for one utterance."""
-        raise NotImplementedError
 
     @property
     def identity(self) -> str:

@@ -65,10 +65,8 @@ def small_blocks(monkeypatch, size):
 
 def test_audio_paths_are_relative_to_the_manifest(tmp_path):
     table = read_rows(tmp_path, [row(), row(1, audio="/elsewhere/a.flac")])
-    assert table["audio"].to_pylist() == [
-        f"{tmp_path}/0en.flac",
-        "/elsewhere/a.flac",
-    ]
+    found = table["audio"].to_pylist()
+    assert found == [f"{tmp_path}/0en.flac", "/elsewhere/a.flac"]
 
 
 def test_copy_is_what_reading_gives(tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -30,14 +31,6 @@ def restored(folder, **config):
 
 def encode(tokenizer, wav):
     return encode_alone(tokenizer, [wav])[0]
-
-
-def test_fit_is_bitwise_repeatable():
-    one, other = fitted(), fitted()
-    for name, array in one.tensors.items():
-        assert array.tobytes() == other.tensors[name].tobytes()
-    assert one.identity == other.identity
-    assert fitted(seed=1).identity != one.identity
 
 
 def test_identity_names_configuration_and_codebook():
@@ -83,19 +76,9 @@ def test_length_follows_the_frame_rate():
     assert tokenizer.frame_rate == 25
     assert len(encode(tokenizer, wav)) == 50
     assert encode(tokenizer, wav[:80]) == []
-
-
-def test_deduplicated_units_never_repeat():
-    units = np.array(encode(fitted(), wavs(1, seconds=2.0)[0]))
-    assert (units[1:] != units[:-1]).all()
-
-
-def test_saved_tokenizer_is_the_same(tmp_path):
-    tokenizer = fitted()
-    tokenizer.save(tmp_path)
-    loaded = restored(tmp_path)
-    assert loaded.identity == tokenizer.identity
-    assert encode(loaded, wavs(1)[0]) == encode(tokenizer, wavs(1)[0])
+    once = encode(fitted(), wav)
+    assert 1 < len(once) < 50
+    assert all(one != other for one, other in itertools.pairwise(once))
 
 
 def test_codebook_of_another_tokenizer_is_refused(tmp_path):
