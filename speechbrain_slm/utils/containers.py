@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 # A program that writes into a pipe cannot go back to put the length into the
 # header. It leaves the largest number there, or one just below it.
-_OPEN_ENDED = ((0x7FFFF000, 0x7FFFFFFF), (0xFFFFF000, 0xFFFFFFFF))
-_OPEN_ENDED_64 = 0x7FFFFFFFFFFFF000
+_OPEN_ENDED = (
+    *((0x7FFFF000, 0x7FFFFFFF), (0xFFFFF000, 0xFFFFFFFF)),
+    (0x7FFFFFFFFFFFF000, float("inf")),
+)
 _LAST_PAGE = 4  # flag of an Ogg page
 # Kilobits a second of MPEG layer III, by the version's bit and the index.
 _BITRATES = (
@@ -30,19 +32,8 @@ _Found = tuple[int, int] | str
 def shortfall(content: bytes, kind: str) -> str:
     """Say what an audio file lacks of what its header promises, or nothing.
 
-    A length that was left open, as in a stream, promises nothing.
-
-    Arguments
-    ---------
-    kind : Its format, as libsndfile calls it.
-
-    Example
-    -------
-    >>> import io, soundfile
-    >>> file = io.BytesIO()
-    >>> soundfile.write(file, [0.5] * 100, 16000, format="WAV")
-    >>> shortfall(file.getvalue()[:-2], "WAV")
-    'cut short: its header promises 200 bytes of sound, 198 are there'
+    A length that was left open, as in a stream, promises nothing. ``kind`` is
+    its format, as libsndfile calls it.
     """
     try:
         found = CHECKED[kind](content)
@@ -56,9 +47,7 @@ def shortfall(content: bytes, kind: str) -> str:
             f"unfinished: its header promises no sound, but {there} bytes "
             "follow it, as where a recorder was killed"
         )
-    left_open = promised >= _OPEN_ENDED_64 or any(
-        low <= promised <= high for low, high in _OPEN_ENDED
-    )
+    left_open = any(low <= promised <= high for low, high in _OPEN_ENDED)
     if promised > there and not left_open:
         return (
             f"cut short: its header promises {promised} bytes of sound, "
@@ -164,10 +153,8 @@ def _mpeg(content: bytes) -> _Found:
         size = content[at + 6 : at + 10]
         at += 10 + sum(byte << 7 * (3 - n) for n, byte in enumerate(size))
     first = _mpeg_frame(content, at)
-    if first is None or any(
-        tag in content[at : at + first[0]]
-        for tag in (b"Xing", b"Info", b"VBRI")
-    ):
+    tags = (b"Xing", b"Info", b"VBRI")
+    if first is None or any(t in content[at : at + first[0]] for t in tags):
         # What the tag says of the length is compared once it is decoded.
         return ""
     rates = set()

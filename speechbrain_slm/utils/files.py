@@ -39,15 +39,8 @@ _MARKS = {
 }
 
 
-def is_hidden(path: str | Path) -> bool:
-    """Tell whether a name, or a folder in it, is hidden or left by a system.
-
-    Example
-    -------
-    >>> [is_hidden(name) for name in ("a.csv", "._a.csv", "__MACOSX/a.csv")]
-    [False, True, True]
-    """
-    parts = Path(path).parts
+def _is_hidden(path):
+    parts = path.parts
     return any(p.startswith(_HIDDEN) or p in _LEFT_BEHIND for p in parts)
 
 
@@ -61,7 +54,7 @@ def files_in(
     return sorted(
         path
         for path in found
-        if not is_hidden(path.relative_to(folder)) and not path.is_dir()
+        if not _is_hidden(path.relative_to(folder)) and not path.is_dir()
     )
 
 
@@ -76,13 +69,6 @@ def as_stored(path: str | Path) -> Path:
     A name with an accent can be written in two ways (NFC and NFD) that look
     the same, and what one system writes another may not find. A path that is
     there, or to which nothing is alike, comes back as it is.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "Zoe\u0308.wav").touch()
-    >>> as_stored(folder / "Zo\u00eb.wav").exists()
-    True
     """
     path = Path(path)
     # Not Path.exists(), which fails at a name that is too long.

@@ -115,12 +115,11 @@ class Claim:
             pin(folder, content, made, alone=True)
 
     def _is_only_job(self):
-        for other in self.folder.glob("job-*"):
-            try:
-                if other != self.own:
-                    lock_folder(other).close()
-            except FolderInUse:
-                return False
+        try:
+            for other in set(self.folder.glob("job-*")) - {self.own}:
+                lock_folder(other).close()
+        except FolderInUse:
+            return False
         return True
 
 
@@ -268,17 +267,19 @@ def run(
             progress.add()
 
 
+@dataclass
 class Progress:
     """Says now and then how far this rank is, and how long it will take.
 
     ``per``: how many make one in the log, 3600 where seconds show as hours.
     """
 
-    def __init__(
-        self, total: float, what: str = "shards", per: float = 1
-    ) -> None:
-        self.total, self.what, self.per = total, what, per
-        self.done = 0.0
+    total: float
+    what: str = "shards"
+    per: float = 1
+    done: float = 0.0
+
+    def __post_init__(self) -> None:
         self.start = self.said = time.monotonic()
 
     def add(self, amount: float = 1, note: Callable[[], str] = str) -> None:

@@ -38,18 +38,9 @@ MANIFEST_KEY = ("story_id", "sentence", "language")
 
 # One row a comparison; prompt, right and wrong are story_id values of a unit
 # store, each looked up in its language. An empty prompt is none.
-ITEMS = pa.schema(
-    [
-        ("item_id", pa.string()),
-        ("benchmark", pa.string()),
-        ("prompt_language", pa.string()),
-        ("ending_language", pa.string()),
-        ("prompt", pa.string()),
-        ("right", pa.string()),
-        ("wrong", pa.string()),
-    ]
-)
 ITEMS_KEY = ("item_id", "benchmark", "prompt_language", "ending_language")
+_STORIES = ("prompt", "right", "wrong")
+ITEMS = pa.schema([(name, pa.string()) for name in (*ITEMS_KEY, *_STORIES)])
 ITEMS_EMPTY = ("prompt",)
 # Columns of text that it may have.
 ITEMS_OPTIONAL = ("group", "subset")

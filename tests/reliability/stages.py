@@ -25,14 +25,9 @@ import pyarrow as pa
 
 if multiprocessing.parent_process() is None:
     # Workers of the synthesis import this file, too: not torch for nothing.
+    from speechbrain_slm.utils import pieces
     from speechbrain_slm.utils.hashing import sha256_file
     from speechbrain_slm.utils.jobs import ALL, PARTS, claim, missing, run
-    from speechbrain_slm.utils.pieces import (
-        find_piece,
-        join_tables,
-        read_piece,
-        write_piece,
-    )
     from speechbrain_slm.utils.tables import STORIES, write_table
 
 DISK = ("fsync", "replace", "rename", "remove", "unlink")
@@ -42,58 +37,56 @@ FOR_RESUMING = ("parts", "utterances", "features", "manifests")
 
 def toy(inputs, output, share=None, factor=1):
     """Square numbers: the smallest stage that there can be."""
-    share = share or ALL
+    share, facts = share or ALL, {"factor": factor}
+    paths = [output / PARTS / f"{n}.parquet" for n in range(5)]
+
+    def is_done(number):
+        found = pieces.find_piece(paths[number])
+        return found is not None and found.facts == facts
+
+    def make(number):
+        table = pa.table({"square": [factor * number**2]})
+        pieces.write_piece(paths[number], table, facts)
+
     with claim(output / PARTS, share) as place:
         place.pin({"stage": "squares"}, "**/[!.]*.parquet")
-        facts = {"factor": factor}
-        paths = [output / PARTS / f"{n}.parquet" for n in range(5)]
-
-        def is_done(number):
-            found = find_piece(paths[number])
-            return found is not None and found.facts == facts
-
-        def make(number):
-            table = pa.table({"square": [factor * number**2]})
-            write_piece(paths[number], table, facts)
-
         run(missing(range(5), is_done, share), make)
         if share.merges:
-            tables = [read_piece(path).table for path in paths]
-            with join_tables(output / "a.parquet", tables[0].schema, tables):
+            tables = [pieces.read_piece(path).table for path in paths]
+            path, schema = output / "a.parquet", tables[0].schema
+            with pieces.join_tables(path, schema, tables):
                 pass
+
+
+def corpus(inputs, **options):
+    """Return a manifest, made by whoever comes first."""
+    from units_example import write_corpus
+
+    path = inputs / "train.parquet"
+    return path if path.exists() else write_corpus(inputs, **options)
 
 
 def fit(inputs, output):
     """Fit a tokenizer."""
-    from units_example import write_corpus
-
     from speechbrain_slm.units import fitting
     from speechbrain_slm.units.manifest import read_manifest
     from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 
-    manifest = inputs / "train.parquet"
-    if not manifest.exists():
-        write_corpus(inputs)
     fitting.UTTERANCES_PER_SHARD = 8
-    table = read_manifest(manifest, ["en", "fr"])
+    table = read_manifest(corpus(inputs), ["en", "fr"])
     with claim(output / ".run"):
         fitting.fit_tokenizer(MelKMeans(8), {"train": table}, output, 4.0, 0)
 
 
 def encode(inputs, output):
     """From audio to a unit store."""
-    from units_example import LoudnessTokenizer, extract, write_corpus
+    from units_example import LoudnessTokenizer, extract
 
-    if not (inputs / "train.parquet").exists():
-        write_corpus(inputs)
-    # What is left is cut into shards of another size each time.
-    size = 2 + os.getpid() % 7
-    extract(
-        inputs / "train.parquet",
-        output,
-        LoudnessTokenizer(),
-        utterances_per_shard=size,
-    )
+    # What a killed run has left is cut into shards of another size. Not at
+    # random: the run that is to be killed makes as many calls as a whole one.
+    size = 5 if (output / "utterances").exists() else 3
+    tokenizer = LoudnessTokenizer()
+    extract(corpus(inputs), output, tokenizer, utterances_per_shard=size)
 
 
 def write_texts(path, count=9):
@@ -159,47 +152,35 @@ def speak(inputs, output):
 
 def take_over(inputs, output):
     """Make a manifest of recordings that exist."""
-    from units_example import write_corpus
-
     from speechbrain_slm.speech.imported.rows import Columns
     from speechbrain_slm.speech.imported.spoken import import_spoken
 
-    if not (inputs / "train.parquet").exists():
-        write_corpus(inputs, stories=6, files=12)
     columns = Columns("story_id", "sentence", "audio", "language", "speaker")
-    sources = {"train": [inputs / "train.parquet"]}
+    sources = {"train": [corpus(inputs, stories=6, files=12)]}
+    sizes = {"batch_rows": 8, "buckets": 3}
     with claim(output / ".run"):
-        import_spoken(
-            sources, output, columns, ["en", "fr"], batch_rows=8, buckets=3
-        )
+        import_spoken(sources, output, columns, ["en", "fr"], **sizes)
 
 
 class Spectrum:
-    """An encoder of speakers."""
+    """An encoder of speakers: the loudness of some bands."""
 
     identity = "spectrum"
     sample_rate = 16000
 
     def embed(self, wav):
-        """Return the loudness of some bands."""
         bands = np.array_split(np.abs(np.fft.rfft(np.asarray(wav))), 8)
         return np.array([band.mean() for band in bands], dtype=np.float32)
 
 
 def embed(inputs, output):
     """Embed utterances of each speaker."""
-    from units_example import write_corpus
+    from speechbrain_slm.speech.voices import check
 
-    from speechbrain_slm.speech.voices.check import (
-        draw_utterances,
-        embed_utterances,
-    )
-
-    manifest = inputs / "train.parquet"
-    if not manifest.exists():
-        write_corpus(inputs, stories=6, files=12)
-    drawn = draw_utterances([manifest], 3, seed=0)
-    found = embed_utterances(drawn, Spectrum(), output / PARTS, per_file=3)
+    manifest = corpus(inputs, stories=6, files=12)
+    drawn = check.draw_utterances([manifest], 3, seed=0)
+    parts = output / PARTS
+    found = check.embed_utterances(drawn, Spectrum(), parts, per_file=3)
     table = pa.table({"all": [str(sorted(found)), str(found)]})
     write_table(output / "found.parquet", table)
 
@@ -215,13 +196,8 @@ def score(inputs, output):
         write_store(inputs / "store")
         export(inputs / "model")
         write_items(inputs / "items.parquet")
-    evaluate_cloze(
-        inputs / "model",
-        inputs / "store",
-        inputs / "items.parquet",
-        output,
-        pairs_per_shard=40,
-    )
+    sources = [inputs / name for name in ("model", "store", "items.parquet")]
+    evaluate_cloze(*sources, output, pairs_per_shard=40)
 
 
 def align(inputs, output):
@@ -229,14 +205,12 @@ def align(inputs, output):
     from alignment_example import write_corpus
     from cloze_example import export
 
-    from speechbrain_slm.evaluation.alignment.evaluate import (
-        evaluate_alignment,
-    )
+    from speechbrain_slm.evaluation.alignment import evaluate
 
     if not (inputs / "model").exists():
         write_corpus(inputs, stories=12)
         export(inputs / "model")
-    evaluate_alignment(
+    evaluate.evaluate_alignment(
         inputs / "model",
         inputs / "store",
         output,
@@ -249,40 +223,35 @@ def align(inputs, output):
 # How often each is killed; from 100 bytes on, the room on the disk grows by
 # what factor; what is imported before the forks, so that it is paid for once.
 STAGES = {
-    "toy": (toy, 8, 2, ()),
-    "fit": (fit, 3, 6, ("units_example", "speechbrain_slm.units.fitting")),
-    "encode": (encode, 4, 3, ("units_example",)),
+    "toy": (toy, 8, 2),
+    "fit": (fit, 3, 6, "units_example", "speechbrain_slm.units.fitting"),
+    "encode": (encode, 4, 3, "units_example"),
     "translate": (
         translate,
         4,
         3,
-        ("speechbrain_slm.stories.translation.tables",),
+        "speechbrain_slm.stories.translation.tables",
     ),
-    "speak": (speak, 2, 8, ("speechbrain_slm.speech.synthesis",)),
+    "speak": (speak, 2, 8, "speechbrain_slm.speech.synthesis"),
     "take_over": (
-        take_over,
-        3,
-        3,
-        ("units_example", "speechbrain_slm.speech.imported.spoken"),
+        *(take_over, 3, 3, "units_example"),
+        "speechbrain_slm.speech.imported.spoken",
     ),
     "embed": (
         embed,
         3,
         3,
-        ("units_example", "speechbrain_slm.speech.voices.check"),
+        "units_example",
+        "speechbrain_slm.speech.voices.check",
     ),
     "score": (
-        score,
-        3,
-        6,
-        ("cloze_example", "speechbrain_slm.evaluation.cloze.evaluate"),
+        *(score, 3, 6, "cloze_example"),
+        "speechbrain_slm.evaluation.cloze.evaluate",
     ),
     # An array of states alone has 60,000 bytes.
     "align": (
-        align,
-        2,
-        8,
-        ("cloze_example", "speechbrain_slm.evaluation.alignment.evaluate"),
+        *(align, 2, 8, "cloze_example"),
+        "speechbrain_slm.evaluation.alignment.evaluate",
     ),
 }
 
@@ -344,7 +313,7 @@ def results(folder):
 
 def main(name, folder):
     """Try a stage; print what it has left."""
-    stage, kills, growth, modules = STAGES[name]
+    stage, kills, growth, *modules = STAGES[name]
     for module in modules:
         importlib.import_module(module)
     folder = Path(folder)
@@ -374,16 +343,10 @@ def main(name, folder):
     two = [fork(work("two")) for _ in range(2)]
     two = [ended(*one)["error"] for one in two]
     last = ended(*fork(work("two")))["error"]
-    print(
-        json.dumps(
-            {
-                "whole": whole,
-                "killed": killed,
-                "full": [full, results(folder / "full")],
-                "two": [two, last, results(folder / "two")],
-            }
-        )
-    )
+    found = {"whole": whole, "killed": killed}
+    found["full"] = [full, results(folder / "full")]
+    found["two"] = [two, last, results(folder / "two")]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -136,11 +136,10 @@ def write_sources(folder):
     for language in ("en", "fr"):
         lines = [
             json.dumps(
-                {
-                    "id": item.item_id,
-                    "prompt": item.prompt[language],
-                    "right": item.right[language],
-                    "wrong": item.wrong[language],
+                {"id": item.item_id}
+                | {
+                    name: getattr(item, name)[language]
+                    for name in ("prompt", "right", "wrong")
                 }
             )
             for item in load_natural()[:NUM_ITEMS]
@@ -169,35 +168,19 @@ def run_chain(folder, url, killed):
         assert (begun / last).exists()
 
 
-WRITTEN = (
-    "text/text/*.parquet",
-    "text/left_out.jsonl",
-    "translation/text/*",
-    "synthesis/*.parquet",
-    "synthesis/left_out.jsonl",
-    "synthesis/audio/**/*",
-    "benchmark/*.parquet",
-    "benchmark/left_out.jsonl",
-    "benchmark/text/*",
-    "benchmark/audio/**/*",
-    "speaker_check/*.parquet",
-    "speaker_check/left_out.jsonl",
-    "speaker_check/voices.*",
-    "units/tokenizer/**/*",
-    "units/train/*",
-    "units/valid/*",
-    "units/cloze/*",
-    "units/left_out.jsonl",
-    "LM/model/*",
-    "scores/scores.parquet",
-    "scores/results.json",
-)
+WRITTEN = """text/text/*.parquet text/left_out.jsonl translation/text/*
+synthesis/*.parquet synthesis/left_out.jsonl synthesis/audio/**/*
+benchmark/*.parquet benchmark/left_out.jsonl benchmark/text/*
+benchmark/audio/**/* speaker_check/*.parquet speaker_check/left_out.jsonl
+speaker_check/voices.* units/tokenizer/**/* units/train/* units/valid/*
+units/cloze/* units/left_out.jsonl LM/model/* scores/scores.parquet
+scores/results.json"""
 
 
 def digests(folder):
     """Return path -> SHA-256 of what the stages wrote, logs apart."""
     found = {}
-    for pattern in WRITTEN:
+    for pattern in WRITTEN.split():
         paths = [path for path in folder.glob(pattern) if path.is_file()]
         assert paths, f"nothing is written as {pattern}"
         for path in paths:

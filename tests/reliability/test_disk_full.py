@@ -3,7 +3,6 @@
 Checkpoints and speech have such tests of their own.
 """
 
-import contextlib
 import resource
 
 import pytest
@@ -12,24 +11,17 @@ from cloze_example import export
 from speechbrain_slm.models.export import load_speech_lm
 
 
-@contextlib.contextmanager
-def files_of_at_most(size):
+@pytest.fixture
+def files_of_10_kb():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_no_model_without_room(tmp_path):
-    message = ""
-    try:
-        with files_of_at_most(10_000):
-            export(tmp_path / "model")
-    except OSError as error:
-        message = str(error)
-    assert f"it goes on from here: '{tmp_path}/model'" in message
+def test_no_model_without_room(tmp_path, files_of_10_kb):
+    with pytest.raises(OSError, match=f"from here: '{tmp_path}/model'"):
+        export(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FileNotFoundError, match="not an exported speech LM"):
         load_speech_lm(tmp_path / "model")

@@ -22,10 +22,7 @@ from units_example import (
 
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import LEDGER, NOTHING_LEFT, TooManyLeftOut
-from speechbrain_slm.utils.store_format import (
-    read_info,
-    read_tables,
-)
+from speechbrain_slm.utils.store_format import read_info, read_tables
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +97,9 @@ def test_two_ranks_then_one(splits, tmp_path):
 def test_array_jobs_at_the_same_time_then_a_run_that_assembles(
     splits, tmp_path
 ):
+    both = {"units_folder": tmp_path, "num_jobs": 2}
     jobs = [
-        start(
-            recipe(
-                splits,
-                tmp_path / f"job-{job}",
-                units_folder=tmp_path,
-                job=job,
-                num_jobs=2,
-            )
-        )
+        start(recipe(splits, tmp_path / f"job-{job}", job=job, **both))
         for job in range(2)
     ]
     for job in jobs:
@@ -136,11 +126,10 @@ def test_a_second_run_that_logs_elsewhere_changes_nothing(splits, tmp_path):
 
 
 def test_what_killed_runs_left_is_removed(corpus, tmp_path):
-    for folder in (".", "utterances", "train"):
-        (tmp_path / "out" / folder).mkdir(exist_ok=True, parents=True)
-        (tmp_path / "out" / folder / ".tmp-0000001a-x.arrow").write_bytes(
-            b"half"
-        )
+    for name in (".", "utterances", "train"):
+        folder = tmp_path / "out" / name
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / ".tmp-0000001a-x.arrow").write_bytes(b"half")
     extract(corpus, tmp_path / "out", LoudnessTokenizer())
     assert not list((tmp_path / "out").rglob(".tmp-*"))
 
@@ -199,41 +188,31 @@ def test_other_codebook_of_the_same_size_has_another_identity(corpus, tmp_path):
 def write_bad(folder):
     """Write audio that went bad after its manifest was written."""
     entries = {}
+
+    def add(name, wav, rate=RATE, subtype=None, **lies):
+        path = folder / name
+        soundfile.write(path, wav, rate, subtype)
+        entries[name] = {**entry(path), **lies}
+        return path
+
     for suffix in ("wav", "flac", "ogg", "mp3"):
         for harm in ("empty", "truncated", "zeroed"):
-            path = folder / f"{harm}.{suffix}"
-            soundfile.write(path, clip(3, 1.0), RATE)
             # Each file its own content, or they would be one utterance.
-            entries[path.name] = {
-                **entry(path),
-                "sha256": f"{len(entries):064d}",
-            }
+            lie = {"sha256": f"{len(entries):064d}"}
+            path = add(f"{harm}.{suffix}", clip(3, 1.0), **lie)
             content = path.read_bytes()
-            path.write_bytes(
-                {
-                    "empty": b"",
-                    "truncated": content[: len(content) // 2],
-                    "zeroed": bytes(len(content)),
-                }[harm]
-            )
+            half = content[: len(content) // 2]
+            harmed = {"empty": b"", "truncated": half}
+            path.write_bytes(harmed.get(harm, bytes(len(content))))
     for name, value in (("nan", np.nan), ("inf", np.inf)):
-        path = folder / f"{name}.wav"
         wav = clip(4)
         wav[100] = value
-        soundfile.write(path, wav, RATE, subtype="FLOAT")
-        entries[path.name] = entry(path)
-    soundfile.write(folder / "silent.wav", np.zeros(6400), RATE)
-    entries["silent.wav"] = entry(folder / "silent.wav")
-    soundfile.write(folder / "short.wav", clip(5, 0.005), RATE)
-    entries["short.wav"] = entry(folder / "short.wav")
-    soundfile.write(folder / "rate.wav", clip(6, 0.4, 8000), 8000)
-    entries["rate.wav"] = {**entry(folder / "rate.wav"), "sample_rate": RATE}
-    soundfile.write(folder / "samples.wav", clip(7), RATE)
-    samples = entry(folder / "samples.wav")
-    entries["samples.wav"] = {**samples, "num_samples": 6401}
-    soundfile.write(folder / "replaced.wav", clip(8), RATE)
-    entries["replaced.wav"] = entry(folder / "replaced.wav")
-    soundfile.write(folder / "replaced.wav", clip(9), RATE)
+        add(f"{name}.wav", wav, subtype="FLOAT")
+    add("silent.wav", np.zeros(6400))
+    add("short.wav", clip(5, 0.005))
+    add("rate.wav", clip(6, 0.4, 8000), 8000, sample_rate=RATE)
+    add("samples.wav", clip(7), num_samples=6401)
+    soundfile.write(add("replaced.wav", clip(8)), clip(9), RATE)
     return entries
 
 
@@ -252,6 +231,20 @@ REASONS = {
 }
 
 
+def spoken(story_id, *sentences):
+    """Return manifest rows, of each sentence one for each language."""
+    return [
+        {"story_id": story_id, "sentence": number, "language": language}
+        | {"speaker": "alto", **one}
+        for number, pair in enumerate(sentences)
+        for language, one in zip(("en", "fr"), pair, strict=False)
+    ]
+
+
+def ledger_of(folder):
+    return list(map(json.loads, (folder / LEDGER).read_text().splitlines()))
+
+
 def test_bad_audio_goes_in_every_language(tmp_path):
     entries = write_bad(tmp_path)
     good = []
@@ -261,30 +254,15 @@ def test_bad_audio_goes_in_every_language(tmp_path):
         good.append(entry(path))
     rows = []
     for number, bad in enumerate(entries.values()):
-        story = {"story_id": f"story-{number:02d}", "speaker": "alto"}
-        audio = [[good[0], good[1]], [good[2], bad], [good[3], good[2]]]
-        rows += [
-            {**story, "sentence": sentence, "language": language, **one}
-            for sentence, pair in enumerate(audio)
-            for language, one in zip(("en", "fr"), pair, strict=True)
-        ]
+        audio = (good[0], good[1]), (good[2], bad), (good[3], good[2])
+        rows += spoken(f"story-{number:02d}", *audio)
     # A story of which nothing is left.
-    rows += [
-        {
-            "story_id": "lost",
-            "sentence": 0,
-            "language": language,
-            "speaker": "alto",
-            **one,
-        }
-        for language, one in (("en", good[0]), ("fr", entries["empty.wav"]))
-    ]
+    rows += spoken("lost", (good[0], entries["empty.wav"]))
     manifest = write_manifest(tmp_path / "train.parquet", rows)
     tokenizer = LoudnessTokenizer()
     extract(manifest, tmp_path / "out", tokenizer, max_rejects=1.0)
 
-    lines = (tmp_path / "out" / LEDGER).read_text().splitlines()
-    ledger = [json.loads(line) for line in lines]
+    ledger = ledger_of(tmp_path / "out")
     reasons = {
         Path(line["audio"]).name: line["reason"]
         for line in ledger
@@ -295,42 +273,26 @@ def test_bad_audio_goes_in_every_language(tmp_path):
         assert text in reasons[name]
     for number in range(len(entries)):
         here = [x for x in ledger if x["story_id"] == f"story-{number:02d}"]
-        assert [(x["sentence"], x["language"]) for x in here] == [
-            (1, "en"),
-            (1, "fr"),
-        ]
+        places = [(x["sentence"], x["language"]) for x in here]
+        assert places == [(1, "en"), (1, "fr")]
         assert "another language" in here[0]["reason"]
     assert ledger[-1]["story_id"] == "lost"
     assert ledger[-1]["reason"] == NOTHING_LEFT
 
     info, tables = read_tables(tmp_path / "out" / "train")
-    assert info["counts"]["en"]["sentences"] == 2 * len(entries)
-    assert info["counts"]["fr"]["sentences"] == 2 * len(entries)
-    assert "lost" not in {
-        story for table in tables for story in table["story_id"].to_pylist()
-    }
+    for language in ("en", "fr"):
+        assert info["counts"][language]["sentences"] == 2 * len(entries)
+    assert all("lost" not in t["story_id"].to_pylist() for t in tables)
 
 
 def test_stereo_and_stated_rate_are_kept_with_a_note(tmp_path):
-    left, right = clip(1), clip(2)
-    stereo = tmp_path / "stereo.wav"
-    soundfile.write(stereo, np.stack([left, right], axis=1), RATE)
-    telephone = tmp_path / "telephone.wav"
+    stereo, telephone = tmp_path / "stereo.wav", tmp_path / "telephone.wav"
+    soundfile.write(stereo, np.stack([clip(1), clip(2)], axis=1), RATE)
     soundfile.write(telephone, clip(3, 0.4, 8000), 8000)
-    rows = [
-        {
-            "story_id": "s",
-            "sentence": number,
-            "language": "en",
-            "speaker": "alto",
-            **entry(path),
-        }
-        for number, path in enumerate((stereo, telephone))
-    ]
+    rows = spoken("s", [entry(stereo)], [entry(telephone)])
     manifest = write_manifest(tmp_path / "train.parquet", rows)
     extract(manifest, tmp_path / "out", LoudnessTokenizer(), max_rejects=0)
-    lines = (tmp_path / "out" / LEDGER).read_text().splitlines()
-    notes = [json.loads(line) for line in lines]
+    notes = ledger_of(tmp_path / "out")
     assert [(note["action"], note["reason"]) for note in notes] == [
         ("kept", "2 channels mixed down"),
         ("kept", "resampled from 8000 Hz"),
@@ -368,17 +330,8 @@ def test_recipe_names_missing_audio_before_it_fits(tmp_path):
     for split in ("train", "valid", "cloze"):
         write_corpus(tmp_path, split=split)
     (tmp_path / "audio" / "train-003.flac").unlink()
-    recipe = ROOT / "recipes" / "TinyStories" / "units"
-    code, output = run(
-        command(
-            recipe / "train.py",
-            recipe / "hparams" / "mini.yaml",
-            data_folder=tmp_path,
-            output_folder=tmp_path / "out",
-            units="{num_clusters: 8}",
-        )
-    )
+    code, output = run(recipe(tmp_path, tmp_path / "out"))
     assert code != 0
     assert "train-003.flac does not exist, though a manifest" in output
-    assert not (tmp_path / "out" / "tokenizer").exists()
-    assert not (tmp_path / "out" / "utterances").exists()
+    for name in ("tokenizer", "utterances"):
+        assert not (tmp_path / "out" / name).exists()
