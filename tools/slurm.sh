@@ -72,7 +72,9 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
 fi
 
 # The node on which the ranks meet, and a port that other jobs do not take.
-host="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+# Not by head: under pipefail, hosts that it does not read end this script.
+host="$(scontrol show hostnames "$SLURM_JOB_NODELIST")"
+host="${host%%$'\n'*}"
 port=$((20000 + SLURM_JOB_ID % 20000))
 # A requeued job has the same number: it must not meet what is left of itself.
 run="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"

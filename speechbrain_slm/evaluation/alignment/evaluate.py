@@ -73,9 +73,8 @@ def evaluate_alignment(
     store = UnitStore(units_folder)
     texts, speakers = read_spoken(manifest) if manifest else (None, None)
     model_identity, identities = examine(model_folder, store)
-    pairs, summaries = parallel_pairs(
-        store, languages, level, voices, texts, seed, speakers
-    )
+    told = texts, seed, speakers
+    pairs, summaries = parallel_pairs(store, languages, level, voices, *told)
     states = {"format": report.FORMAT, "version": report.VERSION, **identities}
     states |= {"pairs": _identity(pairs), "level": level}
     states["poolings"] = list(poolings)
@@ -93,18 +92,19 @@ def evaluate_alignment(
         *(units["vocabulary_size"], units["boundary"], units["language_tags"]),
         *(poolings, batch_tokens),
     )
-    parts = folder / PARTS
-    groups = state_parts.cut_shards(pairs, pairs_per_shard, parts)
-    with claim(parts) as place:
-        plan = {**states, "pairs_per_shard": pairs_per_shard}
-        place.pin(plan, state_parts.PATTERN)
+    states["pairs_per_shard"] = pairs_per_shard
+    with claim(folder / PARTS) as place:
+        place.pin(states, state_parts.PATTERN)
         if is_main():
             write_table(folder / PAIRS_PARQUET, pairs)
+        groups = state_parts.cut_shards(pairs, pairs_per_shard, folder / PARTS)
         state_parts.publish_missing(pairs, groups, store, pooler)
-    if not is_main():
-        return None
+    return _write(folder, request, pairs, groups) if is_main() else None
+
+
+def _write(folder, request, pairs, groups):
     records = [r for shards in groups for r in _records(pairs, shards, request)]
-    capped = any(record["n"] > max_retrieval for record in records)
+    capped = any(record["n"] > request["max_retrieval"] for record in records)
     results = {**request, "retrieval_capped": capped, "records": records}
     write_json(folder / ALIGNMENT_JSON, results)
     return results

@@ -114,12 +114,8 @@ def find_matches(
             said = (_rendering(tellers, speakers, store, *s) for s in sides)
             found.setdefault(key, []).append(tuple(said))
     if shortened:
-        logger.warning(
-            "%s: %d stories have fewer sentences than in the manifest and are "
-            "left out",
-            store.folder,
-            shortened,
-        )
+        why = "have fewer sentences than in the manifest and are left out"
+        logger.warning("%s: %d stories %s", store.folder, shortened, why)
     return list(found.values()), len(ambiguous), shortened
 
 
@@ -127,19 +123,11 @@ def _parts(store, story, languages, level):
     """Yield, for each language, a part of a story and where it stands."""
     sides = [(name, store.story(story, name)) for name in languages]
     numbers = range(len(sides[0][1]))
-    spans = (
-        [(WHOLE, numbers)] if level == "story" else [(n, [n]) for n in numbers]
-    )
-    for number, span in spans:
+    spans = {WHOLE: numbers} if level == "story" else {n: [n] for n in numbers}
+    for number, span in spans.items():
+        said = ((name, [units[n] for n in span]) for name, units in sides)
         yield [
-            (
-                story,
-                name,
-                number,
-                span,
-                np.concatenate([units[n] for n in span]),
-            )
-            for name, units in sides
+            (story, name, number, span, np.concatenate(u)) for name, u in said
         ]
 
 
@@ -149,9 +137,7 @@ def _key(texts, store, story, language, sentence, numbers, units):
     if texts is not None:
         lines = [texts.get((story, number, language)) for number in numbers]
         if not all(lines):
-            number = next(
-                n for n, s in zip(numbers, lines, strict=True) if not s
-            )
+            number = numbers[[bool(line) for line in lines].index(False)]
             raise ValueError(
                 f"the manifest has no text for story '{story}', sentence "
                 f"{number}, '{language}', which {store.folder} holds; give the "

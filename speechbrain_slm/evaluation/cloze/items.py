@@ -128,13 +128,9 @@ def make_pairs(
             found.setdefault(key, (pair, f"{name_of(row)}, {side} ending"))
             keys[side].append(key)
     order = {key: place for place, key in enumerate(sorted(found))}
-    return Pairs(
-        [found[key][0] for key in order],
-        [found[key][1] for key in order],
-        {side: np.array([order[key] for key in keys[side]]) for side in SIDES},
-        truncated,
-        changed,
-    )
+    index = {s: np.array([order[key] for key in keys[s]]) for s in SIDES}
+    pairs, names = map(list, zip(*(found[key] for key in order), strict=True))
+    return Pairs(pairs, names, index, truncated, changed)
 
 
 def _units(row, store, stories):

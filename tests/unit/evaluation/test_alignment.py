@@ -41,14 +41,14 @@ def model_folder(tmp_path_factory):
     return export(tmp_path_factory.mktemp("model") / "model")
 
 
-def evaluate(model, corpus, output, **options):
-    settings = {
-        "languages": ["en", "fr"],
-        "manifest": corpus / "manifest.parquet",
-        "pairs_per_shard": 4,
-        **options,
-    }
-    return evaluate_alignment(model, corpus / "store", output, **settings)
+@pytest.fixture(scope="module")
+def evaluate(model_folder, corpus):
+    def evaluate(output, model=model_folder, corpus=corpus, **options):
+        options = {"languages": ["en", "fr"], "pairs_per_shard": 4, **options}
+        options.setdefault("manifest", corpus / "manifest.parquet")
+        return evaluate_alignment(model, corpus / "store", output, **options)
+
+    return evaluate
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ def copy(tmp_path, finished):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, model_folder, corpus):
+def finished(tmp_path_factory, evaluate):
     """Folder of a finished evaluation, and what it returned."""
     folder = tmp_path_factory.mktemp("alignment")
-    return folder, evaluate(model_folder, corpus, folder)
+    return folder, evaluate(folder)
 
 
 def test_results_say_what_they_are(finished, model_folder, corpus):
@@ -134,22 +134,18 @@ def test_records_are_those_of_the_pairs(finished, corpus, voice):
         assert found["mexa"] <= min(forward, backward)
 
 
-def test_the_manifest_says_who_speaks_where_several_do(tmp_path, model_folder):
+def test_the_manifest_says_who_speaks_where_several_do(tmp_path, evaluate):
     corpus = write_corpus(tmp_path / "corpus", several=True)
-    evaluate(model_folder, corpus, tmp_path, pairs_per_shard=100)
+    evaluate(tmp_path, corpus=corpus, pairs_per_shard=100)
     pairs = pq.read_table(tmp_path / "pairs.parquet")
     for side in ("source", "target", "mismatch"):
         assert set(pairs[f"{side}_speaker"].to_pylist()) == {"alto", "bass"}
     with pytest.raises(ValueError, match=r"several speakers .* the manifest"):
-        evaluate(model_folder, corpus, tmp_path / "none", manifest=None)
+        evaluate(tmp_path / "none", corpus=corpus, manifest=None)
 
 
-def test_batches_and_shards_change_nothing(
-    tmp_path, finished, model_folder, corpus
-):
-    again = evaluate(
-        model_folder, corpus, tmp_path, pairs_per_shard=1000, batch_tokens=1
-    )
+def test_batches_and_shards_change_nothing(tmp_path, finished, evaluate):
+    again = evaluate(tmp_path, pairs_per_shard=1000, batch_tokens=1)
     for records in zip(finished[1]["records"], again["records"], strict=True):
         one, two = (
             {k: v for k, v in record.items() if isinstance(v, float)}
@@ -158,26 +154,23 @@ def test_batches_and_shards_change_nothing(
         assert one == pytest.approx(two, abs=1e-5)
 
 
-def test_what_is_complete_is_reused(finished, model_folder, corpus):
+def test_what_is_complete_is_reused(finished, evaluate):
     folder, results = finished
     files = [path for path in folder.rglob("*") if path.is_file()]
     times = {path: path.stat().st_mtime_ns for path in files}
-    assert evaluate(model_folder, corpus, folder) == results
+    assert evaluate(folder) == results
     assert times == {path: path.stat().st_mtime_ns for path in files}
 
 
-def test_a_resumed_run_computes_what_is_missing(
-    copy, finished, model_folder, corpus
-):
-    folder = copy
-    (folder / NAME).unlink()
-    parts = sorted((folder / "parts").glob("states-*.npy"))
+def test_a_resumed_run_computes_what_is_missing(copy, finished, evaluate):
+    (copy / NAME).unlink()
+    parts = sorted((copy / "parts").glob("states-*.npy"))
     assert len(parts) > 8
     for part in parts[2:5]:
         part.unlink()
     kept = {part: part.stat().st_mtime_ns for part in parts if part.exists()}
-    evaluate(model_folder, corpus, folder)
-    assert (folder / NAME).read_bytes() == (finished[0] / NAME).read_bytes()
+    evaluate(copy)
+    assert (copy / NAME).read_bytes() == (finished[0] / NAME).read_bytes()
     assert kept == {part: part.stat().st_mtime_ns for part in kept}
 
 
@@ -200,14 +193,11 @@ def test_after_a_kill_two_ranks_give_the_same_file(
     assert (tmp_path / NAME).read_bytes() == (finished[0] / NAME).read_bytes()
 
 
-def test_the_matrix_of_similarities_is_capped(
-    copy, finished, model_folder, corpus
-):
-    results = evaluate(model_folder, corpus, copy, max_retrieval=10)
+def test_the_matrix_of_similarities_is_capped(copy, finished, evaluate):
+    results = evaluate(copy, max_retrieval=10)
     assert results["retrieval_capped"]
-    for record, whole in zip(
-        results["records"], finished[1]["records"], strict=True
-    ):
+    both = results["records"], finished[1]["records"]
+    for record, whole in zip(*both, strict=True):
         assert record["n_retrieval"] == 10
         assert record["retrieval"]["chance"] == pytest.approx(1 / 10)
         # Only retrieval looks at some pairs; the rest looks at all.
@@ -216,39 +206,38 @@ def test_the_matrix_of_similarities_is_capped(
 
 
 def test_states_of_another_model_are_refused(
-    tmp_path, copy, finished, model_folder, corpus
+    tmp_path, copy, finished, evaluate
 ):
-    folder = copy
     other = export(tmp_path / "other", tiny_model(seed=5))
     with pytest.raises(ValueError, match=r"another configuration \(model: exp"):
-        evaluate(other, corpus, folder)
+        evaluate(copy, other)
     with pytest.raises(ValueError, match=r"configuration \(poolings: exp"):
-        evaluate(model_folder, corpus, folder, poolings=["last"])
-    assert json.loads((folder / NAME).read_text()) == finished[1]
+        evaluate(copy, poolings=["last"])
+    assert json.loads((copy / NAME).read_text()) == finished[1]
 
 
-def test_a_damaged_part_is_named(copy, finished, model_folder, corpus):
-    folder = copy
-    (folder / NAME).unlink()
-    part = folder / "parts" / "states-00003.npy"
-    part.write_bytes(part.read_bytes()[:-9])
+def test_a_damaged_part_is_named(copy, evaluate):
+    (copy / NAME).unlink()
+    part = copy / "parts" / "states-00003.npy"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-9])
     with pytest.raises(ValueError, match=r"states-00003.npy is damaged"):
-        evaluate(model_folder, corpus, folder)
-    content = bytearray((finished[0] / "parts" / part.name).read_bytes())
+        evaluate(copy)
+    content = bytearray(whole)
     content[-1001] ^= 0x40
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"00003\.npy is damaged: it differs"):
-        evaluate(model_folder, corpus, folder)
+        evaluate(copy)
     np.save(part, np.zeros((3, 3, 3, 1, 32), np.float32))
     with pytest.raises(ValueError, match=r"states-00003.npy has the shape"):
-        evaluate(model_folder, corpus, folder)
-    assert not (folder / NAME).exists()
+        evaluate(copy)
+    assert not (copy / NAME).exists()
 
 
-def test_another_tokenizer_is_refused_first(tmp_path, corpus):
+def test_another_tokenizer_is_refused_first(tmp_path, evaluate):
     model = export(tmp_path / "model", identity="codebook-b")
     with pytest.raises(ValueError, match=r"codebook-b.*codebook-a"):
-        evaluate(model, corpus, tmp_path / "out")
+        evaluate(tmp_path / "out", model)
     assert not (tmp_path / "out").exists()
 
 
@@ -259,28 +248,18 @@ def test_another_tokenizer_is_refused_first(tmp_path, corpus):
         ({"poolings": ["max"]}, "pooling is 'max'; expected mean or "),
         ({"poolings": []}, "poolings is empty"),
         ({"gallery": 1}, "gallery is 1; expected .* at least 2"),
-        (
-            {"max_retrieval": 1},
-            "max_retrieval is 1; expected .* at l",
-        ),
-        (
-            {"pairs_per_shard": 0},
-            "pairs_per_shard is 0; expected .* at",
-        ),
+        ({"max_retrieval": 1}, "max_retrieval is 1; expected .* at l"),
+        ({"pairs_per_shard": 0}, "pairs_per_shard is 0; expected .* at"),
     ],
 )
-def test_bad_settings_leave_nothing(
-    tmp_path, model_folder, corpus, options, message
-):
+def test_bad_settings_leave_nothing(tmp_path, evaluate, options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(model_folder, corpus, tmp_path / "out", **options)
+        evaluate(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
 
 
-def test_stories_without_texts(tmp_path, model_folder, corpus):
-    results = evaluate(
-        model_folder, corpus, tmp_path, manifest=None, level="story"
-    )
+def test_stories_without_texts(tmp_path, evaluate):
+    results = evaluate(tmp_path, manifest=None, level="story")
     (summary,) = results["languages"]
     assert summary["voices"] == ["same"]
     assert {record["voice"] for record in results["records"]} == {"same"}
@@ -294,12 +273,11 @@ def tool(monkeypatch):
 
 
 def test_figure_and_table_of_several_runs(
-    tmp_path, finished, model_folder, corpus, tool, capsys
+    tmp_path, finished, evaluate, tool, capsys
 ):
     folder, results = finished
     other = tmp_path / "other"
-    model = export(tmp_path / "model", tiny_model(seed=5))
-    evaluate(model, corpus, other)
+    evaluate(other, export(tmp_path / "model", tiny_model(seed=5)))
     figure = tmp_path / "figure.png"
     capsys.readouterr()
     tool([f"one={folder}", f"two={other}", "--output", str(figure)])
@@ -325,12 +303,11 @@ def test_figure_and_table_of_several_runs(
             assert float(line[10]) == pytest.approx(found["mexa"], abs=6e-3)
 
 
-def test_every_pair_of_languages_is_named(tmp_path, model_folder, caplog):
+def test_every_pair_of_languages_is_named(tmp_path, evaluate, caplog):
     corpus = write_corpus(tmp_path, languages=("de", "en", "fr"))
     caplog.set_level("INFO")
-    results = evaluate(
-        model_folder, corpus, tmp_path / "out", languages=["en", "fr", "de"]
-    )
+    languages = ["en", "fr", "de"]
+    results = evaluate(tmp_path / "out", corpus=corpus, languages=languages)
     pairs = ["en and fr", "en and de", "fr and de"]
     for pair in pairs:
         assert f"{pair}: 25 of 25 parallel sentences are paired" in caplog.text

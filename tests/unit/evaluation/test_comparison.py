@@ -123,10 +123,8 @@ def test_any_run_can_be_the_baseline(tmp_path):
 def test_seeds_are_averaged_item_by_item(tmp_path):
     folders = [write(tmp_path / str(seed), seed=seed) for seed in range(3)]
     base = write(tmp_path / "base", 0.5, seed=9)
-    runs = [
-        read_run(f"base={base}"),
-        read_run(f"ours={','.join(map(str, folders))}"),
-    ]
+    ours = ",".join(map(str, folders))
+    runs = [read_run(f"base={base}"), read_run(f"ours={ours}")]
     accuracies, differences = compare(runs, seed=4)
     drawn = [
         credits_of(drawn_credits(0.7, seed=s), "sSC", "en", "en")
@@ -180,14 +178,9 @@ def test_benchmarks_are_joined_and_compared_where_both_have_them(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("start", "first_unit"),
-        ("score_end", True),
-        ("tie", 0),
-        ("endings", "together"),
-        ("too_long", "truncate"),
-        ("tokenizer", "codebook-b"),
-        ("units", "another store"),
-        ("items", "other items"),
+        *(("start", "first_unit"), ("score_end", True), ("tie", 0)),
+        *(("endings", "together"), ("too_long", "truncate")),
+        *(("tokenizer", "codebook-b"), ("units", "b"), ("items", "b")),
     ],
 )
 def test_what_was_scored_otherwise_is_refused(tmp_path, key, value):

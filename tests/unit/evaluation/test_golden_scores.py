@@ -96,20 +96,19 @@ def test_scores_are_those_on_record(start, score_end, share_prompts):
 def test_the_record_tells_endings_apart():
     golden = json.loads(GOLDEN.read_text())["boundary, end 0"]
     assert len(golden) >= 4
-    for scores in map(np.array, golden.values()):
+    for scores in golden.values():
         assert len(scores) == len(make_pairs())
-        assert (
-            np.abs(np.diff(np.sort(scores))).min() > 2e-4
-        )  # twice the tolerance
+        # Twice the tolerance.
+        assert np.diff(np.sort(scores)).min() > 2e-4
 
 
 if __name__ == "__main__":
     record = {
         f"{start}, end {end}": {
-            name: np.round(values, 8).tolist()
+            name: values.tolist()
             for name, values in zip(
                 LIKELIHOODS,
-                from_the_definition(start, end),
+                from_the_definition(start, end).round(8),
                 strict=True,
             )
         }

@@ -50,12 +50,8 @@ def test_equals_the_definition(make_model, score_end):
 def test_language_tags_are_read_and_not_scored(batch_tokens, score_end):
     model = tiny_model(tags=2)
     tags = {"en": VOCABULARY + 1, "fr": VOCABULARY + 2}
-    scorer = make_scorer(
-        model,
-        batch_tokens=batch_tokens,
-        score_end=score_end,
-        language_tags=tags,
-    )
+    options = {"batch_tokens": batch_tokens, "score_end": score_end}
+    scorer = make_scorer(model, language_tags=tags, **options)
     pairs = [
         ([tags["en"], *prompt], [*switch, *ending])
         for prompt, ending in random_pairs(6)
@@ -121,13 +117,8 @@ def test_a_sequence_may_begin_with_its_first_unit():
     scorer = make_scorer(
         model, start="first_unit", score_end=True, language_tags={"en": tag}
     )
-    pairs = [
-        ([1, 2, 3], [4, 5]),
-        ([], [4, 5]),
-        ([tag, 1, 2], [4, 5]),
-        ([tag], [4, 5]),
-        ([tag, 1, 2], [tag, 6]),
-    ]
+    prompts = [1, 2, 3], [], [tag, 1, 2], [tag]
+    pairs = [*((p, [4, 5]) for p in prompts), ([tag, 1, 2], [tag, 6])]
     expected = [
         naive(model, *pair, start=[], end=[BOUNDARY], tags=[tag])
         for pair in pairs

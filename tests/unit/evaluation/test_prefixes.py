@@ -31,7 +31,10 @@ SIZE = {
 }
 GROUPED = {**SIZE, "num_key_value_heads": 2}
 GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
-FULL = ["full_attention"]
+BLOOM = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
+MAMBA = {"hidden_size": 32, "num_hidden_layers": 2}
+WINDOW = {**GROUPED, "sliding_window": 16}
+CONV = {**GROUPED, "layer_types": ["conv", "full_attention"]}
 OPT = {"ffn_dim": 64, "word_embed_proj_dim": 32, **SIZE}
 del OPT["intermediate_size"]
 FAMILIES = {
@@ -67,12 +70,10 @@ def make_pairs(prompts=4, endings=4, seed=0, longest=40):
     def units(length):
         return generator.integers(0, VOCABULARY, length)
 
+    lengths = (0, *generator.integers(1, longest, prompts - 1))
     return [
         (prompt, units(generator.integers(1, 9)))
-        for prompt in [
-            units(length)
-            for length in (0, *generator.integers(1, longest, prompts - 1))
-        ]
+        for prompt in [units(length) for length in lengths]
         for _ in range(endings)
     ]
 
@@ -82,6 +83,10 @@ def assert_alike(found, expected, atol=1e-5):
         np.testing.assert_allclose(
             found[name], expected[name], rtol=0, atol=atol, err_msg=name
         )
+
+
+def one_by_one(model, pairs, **options):
+    return make_scorer(model, share_prompts=False, **options).score(pairs)
 
 
 def count_positions(model):
@@ -100,14 +105,9 @@ def test_every_family_scores_as_one_pair_at_a_time(family, attention):
     model = make_model(*FAMILIES[family], attention)
     pairs = make_pairs()
     found = make_scorer(model).score(pairs)
-    assert_alike(
-        found, make_scorer(model, share_prompts=False).score(pairs), 2e-5
-    )
-    expected = np.array([naive(model, *pair) for pair in pairs])
-    for name, column in (("whole_sum", 0), ("ending_sum", 2)):
-        np.testing.assert_allclose(
-            found[name], expected[:, column], rtol=0, atol=2e-5
-        )
+    assert_alike(found, one_by_one(model, pairs), 2e-5)
+    whole, _, ending, _ = np.array([naive(model, *pair) for pair in pairs]).T
+    assert_alike(found, {"whole_sum": whole, "ending_sum": ending}, 2e-5)
     assert model.config._attn_implementation == attention
 
 
@@ -125,11 +125,9 @@ def test_every_convention_scores_as_one_pair_at_a_time(
         if start == "boundary" or len(prompt)
     ]
     if tagged:
+        switch = [], [tags["fr"]]
         pairs = [
-            (
-                [tags["en"], *prompt],
-                [tags["fr"], *ending] if index % 2 else ending,
-            )
+            ([tags["en"], *prompt], [*switch[index % 2], *ending])
             for index, (prompt, ending) in enumerate(pairs)
         ]
         if start == "boundary":
@@ -137,8 +135,7 @@ def test_every_convention_scores_as_one_pair_at_a_time(
             pairs += [([tags["fr"]], [1, 2]), ([tags["fr"]], [3])]
     options = {"start": start, "score_end": score_end, "language_tags": tags}
     found = make_scorer(model, **options).score(pairs)
-    expected = make_scorer(model, share_prompts=False, **options).score(pairs)
-    assert_alike(found, expected)
+    assert_alike(found, one_by_one(model, pairs, **options))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
@@ -160,8 +157,7 @@ def test_a_prompt_with_many_endings_is_split(batch_tokens):
         assert sum(half) == 21 * len(half) + fed
     else:
         assert len(half) == 40
-    independent = make_scorer(model, share_prompts=False).score(pairs)
-    assert_alike(found, independent)
+    assert_alike(found, one_by_one(model, pairs))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 30, 100, 4096])
@@ -192,22 +188,18 @@ def test_equal_pairs_tie_and_cost_nothing():
     twice = scorer.score([*with_prompt, *with_prompt])
     assert sum(shapes) == computed
     for name, scores in twice.items():
-        assert (scores[: len(with_prompt)] == scores[len(with_prompt) :]).all()
-        np.testing.assert_allclose(
-            scores[: len(with_prompt)], once[name][3:], atol=1e-5
-        )
+        one, other = np.split(scores, 2)
+        assert (one == other).all()
+        np.testing.assert_allclose(one, once[name][3:], atol=1e-5)
 
 
 def test_a_bf16_model_scores_as_one_pair_at_a_time():
     model = make_model(*FAMILIES["qwen2"]).bfloat16()
     pairs = make_pairs()
-    found = make_scorer(model).score(pairs)
-    independent = make_scorer(model, share_prompts=False).score(pairs)
+    found, alone = make_scorer(model).score(pairs), one_by_one(model, pairs)
     # A mean moves by no more than a step of bf16 does.
-    for convention in ("whole_mean", "ending_mean"):
-        np.testing.assert_allclose(
-            found[convention], independent[convention], atol=0.02
-        )
+    means = {name: alone[name] for name in ("whole_mean", "ending_mean")}
+    assert_alike(found, means, 0.02)
 
 
 def test_an_ending_does_not_touch_another():
@@ -245,23 +237,11 @@ def make_deaf():
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
-        (
-            (MistralConfig, {**GROUPED, "sliding_window": 16}),
-            "a sliding window of 16 positions",
-        ),
+        ((MistralConfig, WINDOW), "a sliding window of 16 positions"),
         ((Gemma2Config, {**GROUPED, "head_dim": 8}), "asks for softcap"),
-        (
-            (Lfm2Config, {**GROUPED, "layer_types": ["conv", *FULL]}),
-            "layers of the type conv",
-        ),
-        (
-            (BloomConfig, {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
-            "attention interface",
-        ),
-        (
-            (MambaConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
-            "attention interface",
-        ),
+        ((Lfm2Config, CONV), "layers of the type conv"),
+        ((BloomConfig, BLOOM), "attention interface"),
+        ((MambaConfig, MAMBA), "attention interface"),
         (None, "other logits behind another ending"),
     ],
 )
@@ -277,7 +257,7 @@ def test_models_that_cannot_share_are_refused(family, reason):
         make_scorer(model).score(pairs)
     assert "share_prompts: False" in str(caught.value)
     assert model.config._attn_implementation == before
-    found = make_scorer(model, share_prompts=False).score(pairs)
+    found = one_by_one(model, pairs)
     expected = [naive(model, *pair)[0] for pair in pairs]
     assert found["whole_sum"] == pytest.approx(expected, abs=1e-4)
     # Nothing to share: nothing to refuse.
@@ -286,16 +266,12 @@ def test_models_that_cannot_share_are_refused(family, reason):
 
 
 def test_rows_do_not_depend_on_the_order():
-    ids = [
-        np.array([9, *prompt, *ending])
-        for prompt, ending in make_pairs(5, 4, longest=9)
-    ]
-    lengths = [1 + len(prompt) for prompt, _ in make_pairs(5, 4, longest=9)]
+    pairs = make_pairs(5, 4, longest=9)
+    ids = [np.array([9, *prompt, *ending]) for prompt, ending in pairs]
+    lengths = [1 + len(prompt) for prompt, _ in pairs]
     rows, alone = make_rows(ids, lengths, 40)
-    assert sorted(
-        [index for row in rows for same in row.members for index in same]
-        + alone
-    ) == list(range(len(ids)))
+    members = [index for row in rows for same in row.members for index in same]
+    assert sorted(members + alone) == list(range(len(ids)))
     for row in rows:
         assert row.size <= 40
         for ending, same in zip(row.endings, row.members, strict=True):
@@ -303,12 +279,10 @@ def test_rows_do_not_depend_on_the_order():
                 whole = np.concatenate([row.prompt, ending])
                 assert (whole == ids[index]).all()
     order = np.random.default_rng(0).permutation(len(ids))
-    again, _ = make_rows(
-        [ids[index] for index in order], [lengths[index] for index in order], 40
+    turned = ([values[index] for index in order] for values in (ids, lengths))
+    again, _ = make_rows(*turned, 40)
+    one, other = (
+        [[part.tobytes() for part in (r.prompt, *r.endings)] for r in found]
+        for found in (rows, again)
     )
-    assert [row.prompt.tobytes() for row in rows] == [
-        row.prompt.tobytes() for row in again
-    ]
-    assert [[each.tobytes() for each in row.endings] for row in rows] == [
-        [each.tobytes() for each in row.endings] for row in again
-    ]
+    assert one == other

@@ -55,13 +55,6 @@ def test_damaged_results_are_refused(folder, content, message):
     assert str(folder / "results.json") in str(error.value)
 
 
-def test_another_version_is_refused(tmp_path):
-    scores = scores_table(drawn_credits(0.7, count=2))
-    folder = write_results(tmp_path / "run", scores, version=3)
-    with pytest.raises(ValueError, match="is of version 3; expected version 2"):
-        read_results(folder)
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
