@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from speechbrain_slm.utils.command_line import RUN_OPTIONS, parse_arguments
+from speechbrain_slm.utils.command_line import parse_arguments
 from speechbrain_slm.utils.config import call_with, load_yaml
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.yaml_tree import ConfigurationError
@@ -30,6 +30,9 @@ width: !PLACEHOLDER
 depth: 2
 shape: {heads: 4}
 """
+
+
+MORE = {"pieces": 100, "widest": {"units": 3}}
 
 
 @pytest.fixture
@@ -66,11 +69,7 @@ def load(yaml_file, *arguments):
         (["--nothing", "null"], "nothing", None),
         (["--languages", "[de]"], "languages", ["de"]),
         (["--bpe", "null"], "bpe", None),
-        (
-            ["--bpe", "{widest: {units: 3}}"],
-            "bpe",
-            {"pieces": 100, "widest": {"units": 3}},
-        ),
+        (["--bpe={widest: {units: 3}}"], "bpe", MORE),
         (
             ["--lm", "{depth: 4, shape: {heads: 8}}"],
             "lm",
@@ -108,17 +107,10 @@ def test_run_options_have_their_types(recipe, arguments, expected):
         assert type(run_options[name]) is type(value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], r"first argument must be a YAML file"),
-        (["--seed", "3"], r"first argument must be a YAML file"),
-        (["absent.yaml"], r"absent\.yaml: there is no such YAML file"),
-    ],
-)
-def test_a_command_line_without_a_yaml_file(arguments, message):
-    with pytest.raises(ConfigurationError, match=message):
-        parse_arguments(arguments)
+def test_a_command_line_without_a_yaml_file():
+    for arguments in ([], ["--seed", "3"]):
+        with pytest.raises(ConfigurationError, match="must be a YAML file"):
+            parse_arguments(arguments)
 
 
 @pytest.mark.parametrize(
@@ -177,12 +169,6 @@ def test_without_a_brain_its_run_options_are_read_by_nothing(tmp_path):
     assert run_options == {"device": "cpu"}
     with pytest.raises(ConfigurationError, match="reads 'max_grad_norm'"):
         load(yaml_file, "--max_grad_norm", "1")
-
-
-def test_a_newer_speechbrains_run_options_are_known():
-    """Those that stand in the package, which parse_arguments relies on."""
-    assert {"device", "precision", "max_grad_norm", "debug"} <= RUN_OPTIONS
-    assert not {"param_file", "overridden_args"} & RUN_OPTIONS
 
 
 LM = "lm: !include:fragments/lm.yaml"

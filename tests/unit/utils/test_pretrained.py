@@ -10,10 +10,7 @@ from safetensors.torch import load_file, save_file
 from speaker_models import ECAPA
 from transformers import AutoModelForCausalLM
 
-from speechbrain_slm.utils.pretrained import (
-    check_speechbrain_yaml,
-    load_whole,
-)
+from speechbrain_slm.utils.pretrained import check_speechbrain_yaml, load_whole
 
 
 @pytest.fixture
@@ -28,6 +25,11 @@ def change(folder, **tensors):
     found = {**load_file(path), **tensors}
     found = {key: value for key, value in found.items() if value is not None}
     save_file(found, path, metadata={"format": "pt"})
+
+
+def configure(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 NORM = "model.layers.0.input_layernorm.weight"
@@ -70,8 +72,7 @@ def test_a_file_that_is_cut_short_is_named(folder):
     ],
 )
 def test_a_configuration_that_makes_no_model_is_named(folder, changes, message):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    configure(folder, **changes)
     with pytest.raises(ValueError, match=message):
         load_whole(AutoModelForCausalLM, folder)
 
@@ -79,14 +80,8 @@ def test_a_configuration_that_makes_no_model_is_named(folder, changes, message):
 def test_code_beside_the_weights_is_neither_run_nor_offered(
     folder, monkeypatch
 ):
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["model_type"] = "other"
-    config["auto_map"] = {
-        "AutoConfig": "code.Config",
-        "AutoModelForCausalLM": "code.Model",
-    }
-    path.write_text(json.dumps(config))
+    code = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    configure(folder, model_type="other", auto_map=code)
     (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')")
 
     def asked(*_):

@@ -5,20 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from speechbrain_slm.utils import ranges, yaml_tree
 from speechbrain_slm.utils.config import load_yaml
-from speechbrain_slm.utils.ranges import (
-    NULLS,
-    RANGES,
-    SEVERAL,
-    VALUES,
-    check_ranges,
-)
-from speechbrain_slm.utils.yaml_tree import (
-    ConfigurationError,
-    children,
-    read_tree,
-    tag_of,
-)
+from speechbrain_slm.utils.ranges import RANGES, check_ranges
+from speechbrain_slm.utils.yaml_tree import ConfigurationError, read_tree
 
 ROOT = Path(__file__).parents[3]
 FILES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
@@ -27,9 +17,11 @@ FILES += sorted((ROOT / "hparams").rglob("*.yaml"))
 
 def numbers(node, path=()):
     """Yield the path of each number, each switch and each product."""
-    for key, child in children(node):
+    for key, child in yaml_tree.children(node):
         here = (*path, key) if isinstance(key, str) else path
-        product = tag_of(child) == "!ref" and set(child.value) & set("*+")
+        product = yaml_tree.tag_of(child) == "!ref" and set(child.value) & set(
+            "*+"
+        )
         if isinstance(child, bool | int | float) or product:
             yield here
         yield from numbers(child, here)
@@ -41,7 +33,7 @@ def lacking(tree):
         path
         for path in numbers(tree)
         if path[-1] not in RANGES
-        and not set(path[-2:-1]) & VALUES.keys()
+        and not set(path[-2:-1]) & ranges.VALUES.keys()
         and path[0] != "__set_seed"
     ]
 
@@ -66,14 +58,11 @@ def test_the_files_themselves_are_within():
 @pytest.mark.parametrize("key", sorted(RANGES))
 def test_what_no_key_may_be(key):
     wrong = [math.nan, math.inf, -math.inf, "many", "1", [], {}]
-    wrong += [] if RANGES[key] == "true or false" else [True, False]
-    wrong += [] if key in NULLS else [None]
-    if RANGES[key] == "true or false":
-        wrong += [0, 1]
-    elif "whole" in RANGES[key]:
-        wrong += [2.5, -1]
+    wrong += [] if key in ranges.NULLS else [None]
+    wrong += [0, 1] if RANGES[key] == ranges.SWITCH else [True, False]
+    wrong += [2.5, -1] if "whole" in RANGES[key] else []
     for value in wrong:
-        if not isinstance(value, SEVERAL.get(key, ())):
+        if not isinstance(value, ranges.SEVERAL.get(key, ())):
             with pytest.raises(ConfigurationError, match=f"a: {key} is .*expe"):
                 check_ranges({"group": {key: value}}, "a")
 

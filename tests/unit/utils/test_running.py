@@ -126,13 +126,14 @@ def test_a_script_ends_with_a_line_and_knows_the_home_folder(tmp_path):
 
 def test_a_locale_without_utf8_decides_nothing(tmp_path):
     text = "import sys\nprint('é', sys.argv[1], ascii(open('ö').read()))"
+    text += "\nprint('a\\udcff')"  # no text: it is printed all the same
     (tmp_path / "ö").write_bytes("ü\n".encode())
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     status, output, errors = finish(start(tmp_path, text, "ß", **plain))
     assert status == 1, output
     status, output, errors = finish(start(tmp_path, BEGIN + text, "ß", **plain))
     assert (status, errors) == (0, "")
-    assert output == "é ß '\\xfc\\n'\n"
+    assert output == "é ß '\\xfc\\n'\na\\udcff\n"
 
 
 def test_an_error_that_is_no_text_is_logged_without_a_traceback(tmp_path):
@@ -145,8 +146,3 @@ def test_an_error_that_is_no_text_is_logged_without_a_traceback(tmp_path):
     assert (status, errors.splitlines()[-1]) == (1, "error: a\\udcff")
     assert "Logging error" not in errors
     assert "a\\udcff" in (tmp_path / "run" / "log.txt").read_text()
-
-
-def test_a_name_that_is_no_text_is_printed(tmp_path):
-    status, output, _ = finish(start(tmp_path, BEGIN + "print('a\\udcff')"))
-    assert (status, output) == (0, "a\\udcff\n")
