@@ -13,6 +13,7 @@ passes over the stores.
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +32,7 @@ SIZES = ("mini", "360M", "1B")
 
 
 def read_runs(path: str | Path) -> Iterator[dict]:
-    """Yield the values of ``KEYS`` for each run of a YAML file.
-
-    References are resolved, and no object is made. ValueError if it is not the
-    file of an LM recipe.
-    """
+    """Yield the values of ``KEYS`` for each run; no object is made."""
     tree = resolve(path)
     check_ranges(tree, path)
     absent = [key for key in KEYS if key not in tree]
@@ -52,33 +49,21 @@ def read_runs(path: str | Path) -> Iterator[dict]:
 
 
 def nominal_budget(path: str | Path, settings: dict) -> dict:
-    """Compute the budget of a run from its YAML file alone.
-
-    Arguments
-    ---------
-    path : Names the size, and what is wrong.
-    settings : A run of the file, of ``read_runs``.
-
-    Returns
-    -------
-    ``run``, ``size``, ``stages`` (their steps and mixtures), ``steps``,
-    ``tokens`` and ``languages`` (tokens of each).
-    """
+    """Compute the budget of a run of ``read_runs`` from its YAML file alone."""
     sources, row_length = settings["sources"], settings["row_length"]
     try:
         check_sources(sources, settings["language_tags"])
         used = check_stages(settings["stages"], sources)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    stages, languages = [], {}
+    stages, languages = [], Counter()
     for stage in settings["stages"]:
         found = Stage(stage, used, row_length, settings["rows_per_step"])
         stages.append({"steps": found.steps, "mixture": dict(stage["mixture"])})
         for name, rows in zip(used, found.shares.tolist(), strict=True):
             among = sources[name]["languages"] if rows else ()
             for language in among:
-                tokens = rows * row_length / len(among)
-                languages[language] = languages.get(language, 0.0) + tokens
+                languages[language] += rows * row_length / len(among)
     steps = sum(stage["steps"] for stage in stages)
     return {
         "run": settings["run"],
@@ -93,10 +78,7 @@ def nominal_budget(path: str | Path, settings: dict) -> dict:
 def exact_counts(settings: dict, units_folder: str | Path) -> dict:
     """Count what a run trains on, from the units themselves.
 
-    Returns
-    -------
-    ``counts`` (tokens of each language and kind, see ``TokenPlan.count``) and
-    ``passes`` (units of a language by those that its stores hold).
+    ``passes`` are the units of a language by those that its stores hold.
     """
     # No other source's units need be there.
     names = check_stages(settings["stages"], settings["sources"])
@@ -105,26 +87,19 @@ def exact_counts(settings: dict, units_folder: str | Path) -> dict:
     settings = {key: settings[key] for key in KEYS if key != "run"}
     plan = TokenPlan(stores, **{**settings, "sources": used})
     counts = plan.count(plan.num_steps)
-    held = {}
+    held = defaultdict(dict)  # a store once, in however many sources it stands
     for name, source in used.items():
         for language in source["languages"]:
-            store = stores[name]
-            units = store.info["counts"][language]["units"]
-            held.setdefault(language, {})[str(store.folder)] = units
-    passes = {
-        language: counts[language] / sum(folders.values())
-        for language, folders in held.items()
-    }
+            units = stores[name].info["counts"][language]["units"]
+            held[language][str(stores[name].folder)] = units
+    passes = {one: counts[one] / sum(held[one].values()) for one in held}
     return {"counts": counts, "passes": passes}
 
 
 def quantity(tokens: int) -> str:
     """Write a number of tokens: ``46.08 B``, ``0.82 M``, ``-`` for none."""
-    if not tokens:
-        return "-"
-    if tokens >= 1e9:
-        return f"{tokens / 1e9:.2f} B"
-    return f"{tokens / 1e6:.2f} M"
+    size, unit = (1e9, "B") if tokens >= 1e9 else (1e6, "M")
+    return f"{tokens / size:.2f} {unit}" if tokens else "-"
 
 
 def describe(stage: dict) -> str:
@@ -144,21 +119,15 @@ def markdown(records: list[dict]) -> str:
     header += [f"{name}: units, passes" for name in languages if exact]
     rows = [header, ["---"] * 3 + ["---:"] * (len(header) - 3)]
     for record in records:
-        rows.append(
-            [
-                record["size"],
-                f"`{record['run']}`",
-                ", then ".join(map(describe, record["stages"])),
-                f"{record['steps']:,}",
-                quantity(record["tokens"]),
-                *(quantity(record["languages"].get(n, 0)) for n in languages),
-            ]
-        )
+        tokens = [record["tokens"]]
+        tokens += [record["languages"].get(name, 0) for name in languages]
+        stages = ", then ".join(map(describe, record["stages"]))
+        row = [record["size"], f"`{record['run']}`", stages]
+        row += [f"{record['steps']:,}", *map(quantity, tokens)]
         for name in languages if exact else ():
-            passes = record["passes"].get(name)
-            rows[-1].append(
-                f"{record['counts'][name]:,} ({passes:.2f})" if passes else "-"
-            )
+            passes, count = record["passes"].get(name), record["counts"][name]
+            row.append(f"{count:,} ({passes:.2f})" if passes else "-")
+        rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -176,9 +145,7 @@ def main(arguments: list[str]) -> None:
             if options.units_folder:
                 records[-1] |= exact_counts(settings, options.units_folder)
     if not options.yaml_files:
-        records.sort(
-            key=lambda record: (*SIZES, record["size"]).index(record["size"])
-        )
+        records.sort(key=lambda one: (*SIZES, one["size"]).index(one["size"]))
     print(json.dumps(records) if options.json else markdown(records))
 
 

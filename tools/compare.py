@@ -36,9 +36,10 @@ LATEX = {
 
 def _heading(record):
     """Name a column as the paper does: ``sSC EN>FR``."""
+    direction = record["direction"].upper()
     if record["direction"] == CROSS_LINGUAL:
-        return f"{record['metric']} cross-lingual"
-    return f"{record['metric']} {record['direction'].upper()}"
+        direction = "cross-lingual"
+    return f"{record['metric']} {direction}"
 
 
 def _wide_table(records, cell):
@@ -47,14 +48,10 @@ def _wide_table(records, cell):
     rows = {}
     for record in records:
         rows.setdefault(record["run"], {})[_heading(record)] = cell(record)
-    return [
-        ["run", *columns],
-        *(
-            [name, *(found.get(column, "-") for column in columns)]
-            for name, found in rows.items()
-        ),
-        ["n", *map(str, columns.values())],
-    ]
+    table = [["run", *columns]]
+    for name, found in rows.items():
+        table.append([name, *(found.get(column, "-") for column in columns)])
+    return [*table, ["n", *map(str, columns.values())]]
 
 
 def tables(accuracies, differences):
@@ -150,10 +147,7 @@ def latex(found, notes):
 
 
 def comma_separated(accuracies, differences):
-    """Write every number as CSV, a line a run, metric and direction.
-
-    ``table`` is ``accuracy`` or ``difference``; what the other has is empty.
-    """
+    """Write every number as CSV, a line a run, metric and direction."""
     lines = [{"table": "accuracy", **record} for record in accuracies]
     lines += [{"table": "difference", **record} for record in differences]
     columns = dict.fromkeys(name for line in lines for name in line)

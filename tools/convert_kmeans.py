@@ -11,7 +11,6 @@ anything else is refused.
     python tools/convert_kmeans.py L11_km500.bin L11_km500.safetensors
 """
 
-import argparse
 import bz2
 import gzip
 import io
@@ -30,7 +29,7 @@ from safetensors.numpy import save
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.files import read_regular
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.running import run_script
+from speechbrain_slm.utils.running import run_script, script_parser
 
 OPENERS = {
     b"\x1f\x8b": gzip.open,
@@ -191,17 +190,10 @@ def unpack(content):
 
 
 def read_kmeans(path: str | Path) -> np.ndarray:
-    """Read the centroids of a pickled k-means object, executing nothing.
+    """Read the centroids of a pickled k-means object, float32 ``[K, D]``.
 
-    Arguments
-    ---------
-    path
-        A file that pickle or joblib wrote, compressed or not, of a k-means
-        object, of an array ``[K, D]``, or of a dict with either.
-
-    Returns
-    -------
-    ``[K, D]``, float32.
+    Or of an array ``[K, D]``, or of a dict with either; from a file of pickle
+    or joblib, compressed or not.
     """
     content = read_regular(path, MAX_BYTES)
     try:
@@ -223,12 +215,8 @@ def read_kmeans(path: str | Path) -> np.ndarray:
         found = next((found[key] for key in keys if key in found), None)
     if isinstance(found, Shell):
         found = found.state
-    if (
-        not isinstance(found, np.ndarray)
-        or found.ndim != 2
-        or found.dtype.kind != "f"
-        or not np.isfinite(found).all()
-    ):
+    whole = isinstance(found, np.ndarray) and found.ndim == 2
+    if not whole or found.dtype.kind != "f" or not np.isfinite(found).all():
         raise ValueError(
             f"{path} has no cluster_centers_ of [K, D] finite numbers; "
             "expected a k-means object"
@@ -262,10 +250,8 @@ def read_in_bounds(path):
 
 
 def _read_into(there, path):
-    for kind, most in (
-        (resource.RLIMIT_AS, MAX_MEMORY),
-        (resource.RLIMIT_CPU, MAX_SECONDS),
-    ):
+    bounds = {resource.RLIMIT_AS: MAX_MEMORY, resource.RLIMIT_CPU: MAX_SECONDS}
+    for kind, most in bounds.items():
         hard = resource.getrlimit(kind)[1]
         if hard == resource.RLIM_INFINITY or most < hard:
             resource.setrlimit(kind, (most, hard))
@@ -282,9 +268,7 @@ def _read_into(there, path):
 
 def main(arguments=None):
     """Convert one file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], allow_abbrev=False
-    )
+    parser = script_parser(__doc__)
     parser.add_argument("source", help="the published file")
     parser.add_argument("target", help="a .safetensors or .npy file to write")
     arguments = parser.parse_args(arguments)
@@ -292,16 +276,15 @@ def main(arguments=None):
     if target.suffix not in (".safetensors", ".npy"):
         raise ValueError(f"{target} should end in .safetensors or .npy")
     centroids = read_in_bounds(arguments.source)
-    if target.suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, centroids)
-        write_atomic(target, buffer.getvalue())
-    else:
-        write_atomic(target, save({"centroids": centroids}))
-    print(
-        f"{target}: {centroids.shape[0]} centroids of {centroids.shape[1]} "
-        f"features, sha256 {sha256_file(target)}"
-    )
+    buffer = io.BytesIO()
+    np.save(buffer, centroids)
+    content = buffer.getvalue()
+    if target.suffix == ".safetensors":
+        content = save({"centroids": centroids})
+    write_atomic(target, content)
+    count, width = centroids.shape
+    print(f"{target}: {count} centroids of {width} features, sha256 ", end="")
+    print(sha256_file(target))
 
 
 if __name__ == "__main__":

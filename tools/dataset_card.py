@@ -22,14 +22,10 @@ def corpus_hours(splits):
     for split, path in splits.items():
         seconds, rates, rows = Counter(), set(), 0
         for batch in pq.ParquetFile(path).iter_batches(65536, columns=names):
-            language, speaker, samples, rate = (
-                batch.column(name).to_pylist() for name in names
-            )
-            for one, voice, *length in zip(
-                language, speaker, samples, rate, strict=True
-            ):
-                seconds[one, voice] += length[0] / length[1]
-            rates |= set(rate)
+            columns = [batch.column(name).to_pylist() for name in names]
+            for language, speaker, samples, rate in zip(*columns, strict=True):
+                seconds[language, speaker] += samples / rate
+            rates |= set(columns[-1])
             rows += len(batch)
         found[split] = {"rows": rows, "seconds": seconds, "rates": rates}
     return found
@@ -38,42 +34,27 @@ def corpus_hours(splits):
 def dataset_card(options, hours, plan, features):
     """Return the text of README.md."""
     total = sum(one["rows"] for one in hours.values())
-    languages = sorted(
-        {key[0] for one in hours.values() for key in one["seconds"]}
-    )
+    languages = sorted({k[0] for one in hours.values() for k in one["seconds"]})
+    size = next((name for top, name in _SIZES.items() if total < top), "n>100M")
+    files = [{"split": s, "path": f"data/{s}-*.parquet"} for s in hours]
+    several = len(languages) > 1
     header = {
         "pretty_name": options.name,
         "license": options.license,
         "language": languages,
-        "multilinguality": "translation"
-        if len(languages) > 1
-        else "monolingual",
-        "size_categories": [
-            next(
-                (name for top, name in _SIZES.items() if total < top), "n>100M"
-            )
-        ],
+        "multilinguality": "translation" if several else "monolingual",
+        "size_categories": [size],
         "tags": ["speech", "stories", "sentence-aligned"],
-        "configs": [
-            {
-                "config_name": "default",
-                "data_files": [
-                    {"split": split, "path": f"data/{split}-*.parquet"}
-                    for split in hours
-                ],
-            }
-        ],
+        "configs": [{"config_name": "default", "data_files": files}],
         "dataset_info": {
             "features": features._to_yaml_list(),
             **_sizes(options.folder, hours),
         },
     }
     text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    where = (
-        "`audio` holds the file's bytes."
-        if options.audio == "bytes"
-        else "`audio` is a path in this folder; several rows may share a file."
-    )
+    where = "`audio` holds the file's bytes."
+    if options.audio == "paths":
+        where = "`audio` is a path in this folder; rows may share a file."
     parts = [
         f"---\n{text}---\n\n# {options.name}\n",
         "A row is a spoken sentence: sentence `i` of a story says the same in "
@@ -135,13 +116,10 @@ def _how(made_by, plan):
         for split, digest in plan["manifests"].items()
     ]
     for path in map(Path, made_by):
-        # Comments name the folders of the machine that it was made on.
-        content = [
-            line
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.strip() and not line.startswith("#")
-        ]
-        kind = path.suffix.lstrip(".")
+        content = path.read_text(encoding="utf-8").splitlines()
         lines += ["", f"`{path.parent.name}/{path.name}`:\n"]
-        lines += [f"```{kind}", *content, "```"]
+        lines.append(f"```{path.suffix.lstrip('.')}")
+        # Comments name the folders of the machine that it was made on.
+        lines += [s for s in content if s.strip() and not s.startswith("#")]
+        lines.append("```")
     return "\n".join([*lines, ""])

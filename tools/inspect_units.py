@@ -98,9 +98,8 @@ def main(arguments):
     parser.add_argument("store", help="a folder with a store.json")
     parser.add_argument("--manifest", help="what the store was made of")
     parser.add_argument("--phones", help="when each phone begins")
-    parser.add_argument(
-        "--stories", type=int, default=5000, help="rows to measure quality on"
-    )
+    text = "rows to measure quality on"
+    parser.add_argument("--stories", type=int, default=5000, help=text)
     parser.add_argument("--seed", type=int, default=1986, help="of their draw")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)

@@ -19,15 +19,10 @@ def main(arguments: list[str]) -> None:
     parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--output", required=True, help="the PNG file")
-    parser.add_argument(
-        "--pooling", default="last", help="of the table (default: last)"
-    )
-    parser.add_argument(
-        "--languages",
-        nargs=2,
-        metavar=("SOURCE", "TARGET"),
-        help="by default a table of all pairs, a figure of the first",
-    )
+    parser.add_argument("--pooling", default="last", help="of the table")
+    pair = {"nargs": 2, "metavar": ("SOURCE", "TARGET")}
+    text = "by default a table of all pairs, a figure of the first"
+    parser.add_argument("--languages", **pair, help=text)
     options = parser.parse_args(arguments)
     runs = {}
     for argument in options.runs:

@@ -23,7 +23,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from dataset_card import corpus_hours, dataset_card
-from dataset_check import check_dataset
 
 from speechbrain_slm.utils.atomic import (
     atomic_path,
@@ -47,19 +46,10 @@ def parse_arguments(arguments):
     add("--manifests", nargs="+", required=True, metavar="SPLIT=FILE")
     add("--name", required=True, help="title of the card")
     add("--license", required=True, help="the hub's name, such as cc-by-4.0")
-    add(
-        "--sources",
-        type=Path,
-        required=True,
-        help="Markdown for the card: texts and voices, and their licences",
-    )
-    add(
-        "--made_by",
-        type=Path,
-        nargs="*",
-        default=[],
-        help="hyperparams.yaml, plan.json, voices.json: what made the corpus",
-    )
+    text = "Markdown for the card: texts and voices, and their licences"
+    add("--sources", type=Path, required=True, help=text)
+    text = "hyperparams.yaml, plan.json, voices.json: what made the corpus"
+    add("--made_by", type=Path, nargs="*", default=[], help=text)
     add("--audio", choices=("bytes", "paths"), default="bytes")
     add("--rows_per_shard", type=int, default=5000)
     add("--check", type=int, default=100, help="audio files compared a split")
@@ -119,8 +109,7 @@ def with_audio(rows, manifest, folder, audio):
         if hashlib.sha256(content).hexdigest() != row["sha256"]:
             raise SystemExit(
                 f"error: {path}: its SHA-256 is not the manifest's "
-                f"({manifest}); the file was changed. The dataset is not "
-                "complete."
+                f"({manifest}): it was changed. The dataset is not complete."
             )
         if audio == "bytes":
             row["audio"] = {"bytes": content, "path": name}
@@ -150,6 +139,55 @@ def write_shards(split, manifest, schema, options):
                 rows = with_audio(rows, manifest, folder, options.audio)
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         print(path)
+
+
+def check_dataset(folder, splits, audio, count):
+    """Load a dataset as its users will; stop where it is not the manifests.
+
+    Rows are counted in full. `count` audio files a split, evenly spread, are
+    compared by their SHA-256, and every column of their rows.
+    """
+    import datasets
+
+    found = datasets.load_dataset(str(folder), streaming=True)
+    if set(found) != set(splits):
+        sys.exit(f"error: {folder} loads as {sorted(found)}")
+    lines = []
+    for split, manifest in splits.items():
+        data = found[split]
+        if audio == "bytes":
+            if not isinstance(data.features["audio"], datasets.Audio):
+                sys.exit(f"error: {split}: audio is {data.features['audio']}")
+            data = data.cast_column("audio", datasets.Audio(decode=False))
+        total = pq.ParquetFile(manifest).metadata.num_rows
+        step, rows, compared = max(1, total // max(count, 1)), 0, 0
+        for row, expected in zip(data, _rows(manifest), strict=True):
+            if rows % step == 0 and compared < count:
+                _compare(folder, row, expected, f"{split}, row {rows}")
+                compared += 1
+            rows += 1
+        lines.append(f"{split}: {rows} rows, {compared} audio files compared")
+    found = f"{folder} loads with datasets {datasets.__version__}"
+    return f"{found}: {'; '.join(lines)}"
+
+
+def _rows(manifest):
+    for batch in pq.ParquetFile(manifest).iter_batches(1000):
+        yield from batch.to_pylist()
+
+
+def _compare(folder, row, expected, where):
+    stored = row["audio"]
+    paths = not isinstance(stored, dict)
+    content = (folder / stored).read_bytes() if paths else stored["bytes"]
+    digest = hashlib.sha256(content).hexdigest()
+    others = [n for n in row if n != "audio" and row[n] != expected[n]]
+    if digest != expected["sha256"] or others:
+        sys.exit(
+            f"error: {where}: what was loaded is not the manifest's "
+            f"({', '.join(others) or 'audio'}); remove the folder and publish "
+            "it again"
+        )
 
 
 def main(arguments=None):

@@ -17,16 +17,11 @@ from report_audio import spoken_examples
 from report_page import render
 
 from speechbrain_slm.evaluation.cloze.results import COMPARABLE, read_info
+from speechbrain_slm.utils import schema
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.running import run_script, script_parser
-from speechbrain_slm.utils.schema import (
-    NUMBER,
-    Kind,
-    check_shape,
-    read_shaped,
-    whole,
-)
+from speechbrain_slm.utils.schema import NUMBER, whole
 from speechbrain_slm.utils.tables import markdown_row
 
 # Tokens that belong to no language.
@@ -35,19 +30,12 @@ NO_UNITS = ("boundary", "tag", "padding")
 
 @dataclass(frozen=True)
 class Model:
-    """One trained and evaluated model: a column of the table.
-
-    Arguments
-    ---------
-    log : The lines of ``train_log.jsonl``.
-    training : The content of ``run.json``.
-    results : The content of the cloze recipe's ``results.json``.
-    """
+    """One trained and evaluated model: a column of the table."""
 
     name: str
-    log: list[dict]
-    training: dict
-    results: dict
+    log: list[dict]  # of train_log.jsonl
+    training: dict  # of run.json
+    results: dict  # of results.json
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -66,9 +54,8 @@ class Model:
 
 # What can be drawn.
 _STEP = whole(0, 10**12)
-_LOSS = Kind(
-    "a number from -1e9 to 1e9",
-    lambda value: NUMBER.holds(value) and abs(value) <= 1e9,
+_LOSS = schema.Kind(
+    "a number from -1e9 to 1e9", lambda x: NUMBER.holds(x) and abs(x) <= 1e9
 )
 _LINE = {"step": _STEP, "loss?": _LOSS, "valid?": {str: _LOSS}}
 _TRAINING = {
@@ -92,7 +79,7 @@ def read_log(path: Path) -> list[dict]:
                 f"{path}, line {number}: expected a JSON object, found "
                 f"{line[:40]!r} ({error})"
             ) from None
-        check_shape(entries[-1], _LINE, f"{path}, line {number}")
+        schema.check_shape(entries[-1], _LINE, f"{path}, line {number}")
     return entries
 
 
@@ -105,23 +92,18 @@ def read_model(argument: str) -> Model:
             f"--runs {argument!r}: expected NAME=LM_FOLDER:CLOZE_FOLDER"
         )
     results = read_info(cloze_folder)
-    log, training = (
-        Path(lm_folder) / file for file in ("train_log.jsonl", "run.json")
-    )
-    for path in (log, training):
+    log, run = (Path(lm_folder) / f for f in ("train_log.jsonl", "run.json"))
+    for path in (log, run):
         if not path.is_file():
             raise ValueError(
-                f"{path} does not exist. Run the LM recipe to the end; it "
-                "writes it."
+                f"{path} does not exist; run the LM recipe to the end first"
             )
-    model = Model(
-        name, read_log(log), read_shaped(training, _TRAINING), results
-    )
+    training = schema.read_shaped(run, _TRAINING)
+    model = Model(name, read_log(log), training, results)
     if not model.records():
         raise ValueError(
             f"{cloze_folder} has no record of the scoring "
-            f"'{results['scoring']}', which its results.json names; evaluate "
-            "again"
+            f"'{results['scoring']}' of its results.json; evaluate again"
         )
     return model
 
@@ -145,10 +127,7 @@ def check_comparable(models: list[Model]) -> None:
 
 
 def table_rows(models: list[Model]) -> list[tuple[str, str, dict]]:
-    """Order the rows: (metric, direction, {name: record}).
-
-    The mean of the cross-lingual directions ends each metric.
-    """
+    """Order the rows: (metric, direction, {name: record}), the mean last."""
     rows: dict[tuple, dict] = {}
     for model in models:
         for kind in ("records", "cross_lingual"):
@@ -172,12 +151,8 @@ def markdown(models: list[Model]) -> str:
         f"| --- | --- | ---: |{' --- |' * len(names)}",
     ]
     for metric, direction, found in table_rows(models):
-        cells = [
-            "{accuracy:.1f} [{ci_low:.1f}, {ci_high:.1f}]".format(**found[name])
-            if name in found
-            else ""
-            for name in names
-        ]
+        cell = "{accuracy:.1f} [{ci_low:.1f}, {ci_high:.1f}]".format_map
+        cells = [cell(found[name]) if name in found else "" for name in names]
         n = str(next(iter(found.values()))["n"])
         lines.append(markdown_row([metric, direction, n, *cells]))
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from html import escape
 from math import floor, log10
 from pathlib import Path
+from statistics import fmean
 from string import Template
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -97,10 +98,10 @@ def _strip(records, low, high):
         if record is None:
             continue
         y = 10 * index + 12
-        line = x(record["ci_low"]), x(record["ci_high"])
+        x1, x2 = x(record["ci_low"]), x(record["ci_high"])
         shapes.append(
             f'<g class="run{index % COLOURS}">'
-            f'<line x1="{line[0]}" x2="{line[1]}" y1="{y}" y2="{y}"/>'
+            f'<line x1="{x1}" x2="{x2}" y1="{y}" y2="{y}"/>'
             f'<circle cx="{x(record["accuracy"])}" cy="{y}" r="3.5"/></g>'
         )
     chance = x(next(record for record in records if record)["chance"])
@@ -113,26 +114,15 @@ def _strip(records, low, high):
 
 
 def _charts(models):
+    logs = [model.log for model in models]
     losses = [
-        _binned([(e["step"], e["loss"]) for e in model.log if "loss" in e])
-        for model in models
+        _binned([(e["step"], e["loss"]) for e in log if "loss" in e])
+        for log in logs
     ]
     yield _chart("Training loss", losses, models)
-    sources = dict.fromkeys(
-        name
-        for model in models
-        for e in model.log
-        for name in e.get("valid", ())
-    )
-    for name in sources:
-        curves = [
-            [
-                (entry["step"], entry["valid"][name])
-                for entry in model.log
-                if name in entry.get("valid", ())
-            ]
-            for model in models
-        ]
+    valid = [[(e["step"], e.get("valid", {})) for e in log] for log in logs]
+    for name in dict.fromkeys(n for log in valid for _, e in log for n in e):
+        curves = [[(s, e[name]) for s, e in log if name in e] for log in valid]
         yield _chart(f"Validation loss: {name}", curves, models)
 
 
@@ -140,10 +130,7 @@ def _binned(points):
     """Average neighbours, so that a long log stays a readable curve."""
     size = -(-len(points) // BINS) or 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [
-        tuple(sum(values) / len(group) for values in zip(*group, strict=True))
-        for group in groups
-    ]
+    return [tuple(map(fmean, zip(*group, strict=True))) for group in groups]
 
 
 def _chart(title, curves, models):
@@ -156,9 +143,8 @@ def _chart(title, curves, models):
         across = (point[0] - xs[0]) / (xs[-1] - xs[0])
         up = (point[1] - ys[0]) / (ys[-1] - ys[0])
         x = LEFT + across * (WIDTH - LEFT - RIGHT)
-        return round(x, 1), round(
-            HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1
-        )
+        y = HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+        return round(x, 1), round(y, 1)
 
     parts = [f"<title>{escape(title)}</title>"]
     for tick in ys:

@@ -126,16 +126,9 @@ def test_it_agrees_with_the_plan(tmp_path, capsys, packing):
     write_store(folder / "train")
     path = write_yaml(tmp_path / "small_toy.yaml", packing=packing)
     (record,) = budgets(path, "--units_folder", folder)
-    plan = TokenPlan(
-        open_stores(SMALL["sources"], folder, "train"),
-        SMALL["sources"],
-        SMALL["stages"],
-        row_length=50,
-        rows_per_step=4,
-        seed=3,
-        packing=packing,
-        language_tags=[],
-    )
+    settings = {key: SMALL[key] for key in SMALL if key != "run"}
+    stores = open_stores(SMALL["sources"], folder, "train")
+    plan = TokenPlan(stores, **{**settings, "packing": packing})
     steps = [stage["steps"] for stage in record["stages"]]
     assert steps == np.diff(plan.first_steps).tolist()
     assert record["steps"] == plan.num_steps

@@ -26,18 +26,10 @@ def write_spoken(folder, deduplicated=False, config=None, several=()):
     Each of two sentences, of five frames a phone, is spoken by two speakers
     in English, who share the units of "a" alone; in French by one speaker.
     """
-    writer = StoreWriter(
-        folder / "store",
-        {
-            "identity": "codebook-a",
-            "vocabulary_size": 8,
-            "frame_rate": RATE,
-            "deduplicated": deduplicated,
-            "config": config or {},
-        },
-        "manifest-a",
-        num_shards=2,
-    )
+    tokenizer = {"identity": "codebook-a", "vocabulary_size": 8}
+    tokenizer |= {"frame_rate": RATE, "deduplicated": deduplicated}
+    tokenizer["config"] = config or {}
+    writer = StoreWriter(folder / "store", tokenizer, "manifest-a", 2)
     units = {
         ("en", "alto"): [[0] * 5 + [1] * 5, [1] * 5 + [0] * 5],
         ("en", "bass"): [[0] * 5 + [2] * 5, [2] * 5 + [0] * 5],
@@ -61,10 +53,9 @@ def write_spoken(folder, deduplicated=False, config=None, several=()):
         writer.write(shard, content)
     writer.finish()
     more = (*MANIFEST_KEY, "start", "phone")
-    for name, table, columns in (
-        ("manifest", manifest, (*MANIFEST.names, "text")),
-        ("phones", phones, more),
-    ):
+    tables = {"manifest": (manifest, (*MANIFEST.names, "text"))}
+    tables["phones"] = phones, more
+    for name, (table, columns) in tables.items():
         values = list(map(list, zip(*table, strict=True)))
         write_table(folder / f"{name}.parquet", pa.table(values, columns))
     return folder
@@ -81,22 +72,16 @@ def inspect(capsys, *arguments):
 
 
 def test_everything_is_measured(spoken, capsys):
-    record = inspect(
-        capsys,
-        spoken / "store",
-        *("--manifest", spoken / "manifest.parquet"),
-        *("--phones", spoken / "phones.parquet"),
-    )
+    tables = "--manifest", spoken / "manifest.parquet"
+    tables += "--phones", spoken / "phones.parquet"
+    record = inspect(capsys, spoken / "store", *tables)
     assert record["store"] == read_json(spoken / "store" / "store.json")
     one = {"stories": 1, "sentences": 2, "units": 20}
     time = {"hours": pytest.approx(0.4 / 3600), "units_per_second": RATE}
+    tellers = ("en", "alto"), ("en", "bass"), ("fr", "alto")
     assert record["spoken"] == [
         {"language": language, "speaker": speaker, **one, **time}
-        for language, speaker in (
-            ("en", "alto"),
-            ("en", "bass"),
-            ("fr", "alto"),
-        )
+        for language, speaker in tellers
     ]
     codebook = record["codebook"]
     assert (codebook["vocabulary_size"], codebook["dead"]) == (8, 3)
@@ -118,9 +103,7 @@ def test_everything_is_measured(spoken, capsys):
     }
     assert "speaker_nmi" not in french
     assert french["voices"] == {"pairs": 0}
-    assert [sample["text"] for sample in record["sample"]] == [
-        "Sentence 0."
-    ] * 2
+    assert [one["text"] for one in record["sample"]] == ["Sentence 0."] * 2
 
 
 def test_a_store_alone_is_inspected(store_folder, capsys):
@@ -140,13 +123,9 @@ def test_it_reads_well(spoken, store_folder, capsys):
     text = capsys.readouterr().out
     assert "all 3 files are whole" in text
     assert "25 Hz, de-duplicated, vocabulary of 30" in text
-    INSPECT["main"](
-        [
-            str(spoken / "store"),
-            *("--manifest", str(spoken / "manifest.parquet")),
-            *("--phones", str(spoken / "phones.parquet")),
-        ]
-    )
+    arguments = [str(spoken / "store")]
+    arguments += ["--manifest", str(spoken / "manifest.parquet")]
+    INSPECT["main"]([*arguments, "--phones", str(spoken / "phones.parquet")])
     text = capsys.readouterr().out
     assert "PNMI (1 is best): 1.000" in text
     assert "ratio (0 is best): 0.500 (2 pairs)" in text
@@ -172,9 +151,8 @@ def test_who_tells_a_story_of_several_is_not_guessed(tmp_path, capsys):
 def test_a_story_that_lost_a_sentence_has_no_time(spoken, tmp_path, capsys):
     table = pq.read_table(spoken / "manifest.parquet")
     extra = {**table.to_pylist()[0], "sentence": 2, "text": "Dropped."}
-    table = pa.concat_tables(
-        [table, pa.Table.from_pylist([extra], table.schema)]
-    )
+    extra = pa.Table.from_pylist([extra], table.schema)
+    table = pa.concat_tables([table, extra])
     write_table(tmp_path / "manifest.parquet", table)
     record = inspect(
         capsys, spoken / "store", "--manifest", tmp_path / "manifest.parquet"
@@ -208,21 +186,16 @@ def test_phones_need_a_unit_a_frame(tmp_path):
         ("pieces", {"config": {"base": {}, "bpe": {}}}),
     ):
         folder = write_spoken(tmp_path / name, **change)
+        phones = ["--phones", str(folder / "phones.parquet")]
         with pytest.raises(ValueError, match="no place in time"):
-            INSPECT["main"](
-                [
-                    str(folder / "store"),
-                    *("--phones", str(folder / "phones.parquet")),
-                ]
-            )
+            INSPECT["main"]([str(folder / "store"), *phones])
 
 
 def test_the_manifest_of_other_speech_is_refused(spoken, tmp_path):
     folder = write_store(tmp_path / "store")
+    manifest = str(spoken / "manifest.parquet")
     with pytest.raises(ValueError, match="holds no story of the store"):
-        INSPECT["main"](
-            [str(folder), "--manifest", str(spoken / "manifest.parquet")]
-        )
+        INSPECT["main"]([str(folder), "--manifest", manifest])
 
 
 def test_what_is_no_store_ends_with_a_line(tmp_path, monkeypatch):

@@ -73,10 +73,8 @@ def test_bytes_load_as_the_hub_loads_them(corpus, caplog):
     card, text = header(corpus)
     assert card["license"] == "cc0-1.0"
     assert card["language"] == ["en", "fr"]
-    assert [one["num_examples"] for one in card["dataset_info"]["splits"]] == [
-        72,
-        12,
-    ]
+    splits = card["dataset_info"]["splits"]
+    assert [one["num_examples"] for one in splits] == [72, 12]
     assert "Texts: noise, CC0." in text
     assert '{"tts": "noise"}' in text
     assert not (corpus / "out" / ".lock").exists()
@@ -111,9 +109,7 @@ def test_hours_of_a_speaker_are_those_of_the_sentences(corpus):
     hours = dataset_card.corpus_hours({"train": path})
     table = dataset_card._hours_table(hours, ["en", "fr"])
     for speaker in ("alto", "bass", "tenor"):
-        cells = [
-            f"{expected[speaker, language]:.2f}" for language in ("en", "fr")
-        ]
+        cells = [f"{expected[speaker, name]:.2f}" for name in ("en", "fr")]
         assert f"| {speaker} | {' | '.join(cells)} |" in table
 
 
@@ -149,9 +145,7 @@ def test_a_folder_of_something_else_is_refused(corpus):
     code, text = publish(corpus)
     assert code == 1
     assert "thesis.tex" in text
-    assert sorted(p.name for p in (corpus / "out").glob("[!.]*")) == [
-        "thesis.tex"
-    ]
+    assert [p.name for p in (corpus / "out").glob("[!.]*")] == ["thesis.tex"]
     (corpus / "out" / "thesis.tex").unlink()
     assert publish(corpus)[0] == 0
     code, text = publish(corpus, "--audio", "paths")

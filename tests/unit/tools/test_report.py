@@ -1,5 +1,6 @@
 import base64
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -76,16 +77,16 @@ def make_run(folder, name, cross, **changes):
 def make_manifest(folder, stories=5):
     generator = np.random.default_rng(0)
     rows = []
-    for story in range(stories):
-        for part, sentences in (("prompt", 2), ("right", 1), ("wrong", 1)):
-            for language in ("en", "fr"):
-                for sentence in range(sentences):
-                    name = f"{story}-{part}-{language}-{sentence}.wav"
-                    samples = generator.integers(-9, 9, 800, np.int16)
-                    soundfile.write(folder / name, samples, 16000)
-                    said = (f"test-{story:06d}.{part}", sentence, language)
-                    sound = ("alto", name, 800, 16000, "-", TEXTS[language])
-                    rows.append((*said, *sound))
+    spoken = ("prompt", 0), ("prompt", 1), ("right", 0), ("wrong", 0)
+    for story, said, language in itertools.product(
+        range(stories), spoken, TEXTS
+    ):
+        part, sentence = said
+        name = f"{story}-{part}-{language}-{sentence}.wav"
+        samples = generator.integers(-9, 9, 800, np.int16)
+        soundfile.write(folder / name, samples, 16000)
+        sound = ("alto", name, 800, 16000, "-", TEXTS[language])
+        rows.append((f"test-{story:06d}.{part}", sentence, language, *sound))
     schema = MANIFEST.append(pa.field("text", pa.string()))
     path = folder / "cloze.parquet"
     columns = list(map(list, zip(*rows, strict=True)))
@@ -132,26 +133,19 @@ class Page(HTMLParser):
 def made(tmp_path_factory):
     """The folder of a report of two runs, and what was printed."""
     folder = tmp_path_factory.mktemp("report")
-    runs = [
-        make_run(folder, "en_fr", 303),
-        make_run(folder, "inter<leaved>", 400),
-    ]
-    manifest = make_manifest(folder)
-    done = report(
-        "--runs", *runs, "--manifest", manifest, "--output_folder", folder
-    )
+    wins = {"en_fr": 303, "inter<leaved>": 400}
+    runs = [make_run(folder, name, cross) for name, cross in wins.items()]
+    more = ["--manifest", make_manifest(folder), "--output_folder", folder]
+    done = report("--runs", *runs, *more)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
 
 def test_records(made):
     records = json.loads((made[0] / "results.json").read_text())
-    assert [(r["run"], r["metric"], r["direction"]) for r in records] == [
-        (run, metric, direction)
-        for run in ("en_fr", "inter<leaved>")
-        for metric in ("sSC", "sTC")
-        for direction in DIRECTIONS
-    ]
+    found = [(r["run"], r["metric"], r["direction"]) for r in records]
+    runs, metrics = ("en_fr", "inter<leaved>"), ("sSC", "sTC")
+    assert found == list(itertools.product(runs, metrics, DIRECTIONS))
     assert records[2] == {
         "run": "en_fr",
         **record("sSC", "en>fr", 303),
@@ -181,18 +175,14 @@ def test_page_is_whole_and_loads_nothing(made):
     assert "$" not in text
 
 
-def test_page_escapes_what_it_shows(made):
+def test_page_escapes_what_it_shows_and_marks_chance(made):
     page = Page((made[0] / "report.html").read_text())
     said = " ".join(page.said)
-    assert "inter<leaved>" in said
-    assert TEXTS["en"] in said
-    assert TEXTS["fr"] in said
+    for text in ("inter<leaved>", *TEXTS.values()):
+        assert text in said
     assert "leaved" not in page.tags
-
-
-def test_page_marks_intervals_that_contain_chance(made):
-    page = Page((made[0] / "report.html").read_text())
-    # en>fr, fr>en and their mean, of one run of two, in two metrics.
+    # Intervals that contain chance: en>fr, fr>en and their mean, of one run of
+    # two, in two metrics.
     assert page.tags.count("abbr") == 2 * 3
 
 
@@ -275,16 +265,16 @@ def tool(monkeypatch):
 
 
 def test_bad_inputs_write_nothing(tmp_path, tool):
-    one = make_run(tmp_path, "one", 300)
+    one, broken, unfinished, torn = (
+        make_run(tmp_path, name, 300)
+        for name in ("one", "broken", "unfinished", "torn")
+    )
     other = make_run(tmp_path, "other", 300, tokenizer="codebook-b")
     wrong_ties = make_run(tmp_path, "wrong_ties", 300, tie=0)
     old = make_run(tmp_path, "old", 300, version=1)
-    broken = make_run(tmp_path, "broken", 300)
     log = tmp_path / "LM" / "broken" / "train_log.jsonl"
     log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    unfinished = make_run(tmp_path, "unfinished", 300)
     (tmp_path / "LM" / "unfinished" / "run.json").unlink()
-    torn = make_run(tmp_path, "torn", 300)
     path = tmp_path / "cloze" / "torn" / "results.json"
     path.write_text(path.read_text()[:300])
     output = tmp_path / "output"
@@ -386,14 +376,11 @@ def test_a_training_log_of_another_shape_is_named(
 def test_all_that_is_text_is_escaped(tmp_path, tool, capsys):
     """Whatever a file says, its words are words in the page."""
     run = make_run(tmp_path, "one", 300)
-    texts = {"metric": SCRIPT, "direction": f"a|b{SCRIPT}"}
+    places = dict.fromkeys(("tokenizer", "units", "items", "model"), SCRIPT)
     for kind in ("records", "cross_lingual"):
-        places = {f"{kind}__{key}": text for key, text in texts.items()}
-        change(tmp_path / "cloze/one/results.json", **places)
-    change(
-        tmp_path / "cloze/one/results.json",
-        **dict.fromkeys(("tokenizer", "units", "items", "model"), SCRIPT),
-    )
+        places[f"{kind}__metric"] = SCRIPT
+        places[f"{kind}__direction"] = f"a|b{SCRIPT}"
+    change(tmp_path / "cloze/one/results.json", **places)
     log = tmp_path / "LM/one/train_log.jsonl"
     log.write_text(json.dumps({"step": 1, "valid": {SCRIPT: 1e-320}}) + "\n")
     change(tmp_path / "LM/one/run.json", tokens={SCRIPT: 3})
