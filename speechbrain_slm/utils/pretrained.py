@@ -1,7 +1,4 @@
-"""Models of others: loaded whole or not at all, and without running code.
-
-Every room loads models of transformers and of SpeechBrain through here.
-"""
+"""Models of others: loaded whole or not at all, and without running code."""
 
 import pydoc
 import re
@@ -50,10 +47,8 @@ def not_there(
     """
     found = f"{source}: no {what} can be read from this folder"
     if not Path(source).exists():
-        found = (
-            f"{source} is neither a folder nor a hub model whose {what} is "
-            "downloaded or can be"
-        )
+        there = f"whose {what} is downloaded or can be"
+        found = f"{source} is neither a folder nor a hub model {there}"
     return FileNotFoundError(
         f"{found} ({said_by(error)}). Where there is a network, run: "
         f"hf download {source} --local-dir <folder>. Then give "
@@ -130,7 +125,6 @@ def _load(kind, source, options):
 
 
 def _misfits(loading, absent, surplus):
-    """Say which tensors a file and its model do not share."""
     found = list(loading.get("error_msgs", ()))
     shapes = [key[0] for key in loading["mismatched_keys"]]
     for how, names, but in (

@@ -50,7 +50,6 @@ def recipe_help(arguments: list[str]) -> str:
 
 
 def _entry(head: str, text: str | None) -> list[str]:
-    """Lay out what is said of a key: beside it, or below where it is long."""
     lines = textwrap.wrap(text or "", 79 - _COLUMN)
     if len(head) < _COLUMN - 1 and lines:
         head = f"{head:{_COLUMN}}{lines.pop(0)}"

@@ -7,6 +7,7 @@ which files its output folder must hold then.
 """
 
 import csv
+import itertools
 import json
 import re
 import shlex
@@ -21,22 +22,10 @@ from tiny_models import save_encoder, save_mimi, save_whisper
 from tiny_translators import save_marian
 from tinystories_example import write_tinystories
 
-COLUMNS = [
-    "Task",
-    "Dataset",
-    "Script_file",
-    "Hparam_file",
-    "Data_prep_file",
-    "Readme_file",
-    "Result_url",
-    "HF_repo",
-    "test_debug_flags",
-    "test_debug_checks",
-]
 FILES = ("Script_file", "Hparam_file", "Data_prep_file", "Readme_file")
-REQUIRED = {*FILES, "test_debug_flags", "test_debug_checks"} - {
-    "Data_prep_file"
-}
+CHECKS = ("test_debug_flags", "test_debug_checks")
+COLUMNS = ["Task", "Dataset", *FILES, "Result_url", "HF_repo", *CHECKS]
+REQUIRED = {*FILES, *CHECKS} - {"Data_prep_file"}
 RUNS = ("en_fr", "interleaved_ft")
 LM, CLOZE = "results/mini/LM", "results/mini/cloze"
 
@@ -179,10 +168,8 @@ def test_recipe(number, running, workspace):
     text, _ = running[number].communicate(timeout=300)
     assert running[number].returncode == 0, text
     output = workspace / re.search(r"Experiment folder: (.+)", text)[1]
-    checks = re.fullmatch(
-        r"file_exists=\[(.+)\]", ROWS[number]["test_debug_checks"]
-    )
-    expected = checks[1].split(",")
+    checks = ROWS[number]["test_debug_checks"]
+    expected = re.fullmatch(r"file_exists=\[(.+)\]", checks)[1].split(",")
     assert [name for name in expected if not (output / name).exists()] == []
 
 
@@ -196,16 +183,10 @@ def test_report(workspace):
     assert code == 0, text
     folder = workspace / "results" / "report"
     records = json.loads((folder / "results.json").read_text())
-    directions = ("en", "fr", "en>fr", "fr>en")
-    assert {
-        (entry["run"], entry["metric"], entry["direction"]): entry["n"]
-        for entry in records
-    } == {
-        (run, metric, direction): 20
-        for run in RUNS
-        for metric in ("sSC", "sTC")
-        for direction in directions
-    }
+    names = ("run", "metric", "direction", "n")
+    found = [tuple(entry[name] for name in names) for entry in records]
+    grid = RUNS, ("sSC", "sTC"), ("en", "fr", "en>fr", "fr>en"), (20,)
+    assert sorted(found) == sorted(itertools.product(*grid))
     for entry in records:
         assert 0 <= entry["ci_low"] <= entry["accuracy"] <= entry["ci_high"]
         assert set(entry["tokens"]) == {"en", "fr"}

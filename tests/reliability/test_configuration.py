@@ -32,14 +32,8 @@ YAML = LM / "hparams" / "mini.yaml"
 RECIPES = sorted((ROOT / "recipes").rglob("hparams/*.yaml"))
 FRAGMENTS = sorted((ROOT / "hparams").glob("*/*.yaml"))
 # A model of full size is neither looked up on a hub nor made here.
-SMALL_LM = {
-    "warm_start": None,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_layers": 2,
-    "num_heads": 2,
-    "num_key_value_heads": 2,
-}
+SMALL_LM = {"warm_start": None, "hidden_size": 32, "intermediate_size": 64}
+SMALL_LM |= {"num_layers": 2, "num_heads": 2, "num_key_value_heads": 2}
 
 
 def short(path):
@@ -79,14 +73,10 @@ def test_what_is_typed_reaches_the_recipe(tmp_path):
     text, _ = process.communicate(timeout=300)
     assert process.returncode == 0, text
     hparams, run_options = json.loads(text.splitlines()[-1])
-    assert hparams == {
-        "output_folder": str(output),
-        "precision": "bf16",
-        "max_grad_norm": -1.0,
-    }
+    both = {"precision": "bf16", "max_grad_norm": -1.0}
+    assert hparams == {"output_folder": str(output), **both}
     assert run_options == {
-        "precision": "bf16",
-        "max_grad_norm": -1.0,
+        **both,
         "optimizer_step_limit": 5,
         "debug": True,
         "device": "cpu",
@@ -186,10 +176,8 @@ def test_every_key_of_a_fragment_is_read(fragment):
     # A fragment may take the place of another of its folder.
     uses = [
         paths
-        for yaml_file in RECIPES
-        for used, paths in inclusions(
-            yaml_file, read_from_outside(yaml_file, BRAINS)
-        )
+        for one in RECIPES
+        for used, paths in inclusions(one, read_from_outside(one, BRAINS))
         if used.parent == fragment.parent
     ]
     assert uses, "no recipe includes a fragment of this folder"
@@ -202,10 +190,7 @@ def planted(tmp_path):
     """A copy of the LM recipe and its fragment, to be spoilt."""
     for name in ("recipes/TinyStories/LM", "hparams/lm"):
         shutil.copytree(ROOT / name, tmp_path / name)
-    return (
-        tmp_path / short(YAML),
-        tmp_path / "hparams" / "lm" / "qwen2_mini.yaml",
-    )
+    return tmp_path / short(YAML), tmp_path / "hparams/lm/qwen2_mini.yaml"
 
 
 def append(path, text):
@@ -224,9 +209,8 @@ def test_planted_keys_that_nothing_reads_are_found(planted):
     # Without a reader, keys that are read are not.
     script = recipe.parents[1] / "train.py"
     text = script.read_text().replace('["valid_rows"]', '["x"]')
-    script.write_text(
-        text.replace("hparams, TokenPlan", "hparams, open_stores")
-    )
+    text = text.replace("hparams, TokenPlan", "hparams, open_stores")
+    script.write_text(text)
     outside = read_from_outside(recipe, BRAINS)
     assert unread(recipe, outside) == [
         *("stages", "row_length", "rows_per_step", "packing", "valid_rows"),
@@ -249,14 +233,9 @@ def test_a_refused_synthesis_writes_nothing_to_the_data(tmp_path):
     table = pa.table({"mine": [1]})  # a user's own
     pq.write_table(table, data / "text" / "train.parquet")
     folder = ROOT / "recipes" / "TinyStories" / "synthesis"
-    code, output = run(
-        command(
-            folder / "train.py",
-            folder / "hparams" / "mini.yaml",
-            data_folder=data,
-            output_folder=tmp_path / "logs",
-        )
-    )
+    places = {"data_folder": data, "output_folder": tmp_path / "logs"}
+    yaml_file = folder / "hparams" / "mini.yaml"
+    code, output = run(command(folder / "train.py", yaml_file, **places))
     assert code == 1, output
     assert "stands where this run would write" in output
     assert [p.name for p in data.rglob("*")] == ["text", "train.parquet"]

