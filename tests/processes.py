@@ -1,5 +1,6 @@
 """Start recipes as a user would: in processes of their own."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -110,3 +111,11 @@ def log_entries(folder):
     entries = map(json.loads, text.split("\n")[:-1])
     clock = ("tokens_per_second", "mfu", "memory_GB", "eta")
     return [{k: e[k] for k in e if k not in clock} for e in entries]
+
+
+def load_script(path):
+    """Import a script that lies in no package."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -81,11 +81,8 @@ def test_no_sentence_stands_twice(language):
 def test_spelling(language):
     allowed = LETTERS[language] | set(MARKS[language])
     for item in ITEMS:
-        for text in (
-            *item.prompt[language],
-            item.right[language],
-            item.wrong[language],
-        ):
+        endings = item.right[language], item.wrong[language]
+        for text in (*item.prompt[language], *endings):
             assert set(text.lower()) <= allowed, text
             assert text[0].isupper()
             assert text[-1] == "."

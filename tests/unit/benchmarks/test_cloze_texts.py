@@ -1,7 +1,6 @@
 """Cloze benchmarks from text files: readers, tables, off-topic endings."""
 
 import csv
-import importlib.util
 import json
 from collections import Counter
 from itertools import product
@@ -10,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from processes import load_script
 
 from speechbrain_slm.benchmarks.cloze_files import load_natural, read_cloze
 from speechbrain_slm.benchmarks.cloze_texts import (
@@ -339,11 +339,7 @@ def test_a_pure_function_of_its_arguments(natural, written, tmp_path):
 
 @pytest.fixture(scope="module")
 def recipe():
-    script = ROOT / "recipes/StoryCloze/storycloze_prepare.py"
-    spec = importlib.util.spec_from_file_location("storycloze_prepare", script)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "recipes/StoryCloze/storycloze_prepare.py")
 
 
 def test_recipe(natural, recipe, tmp_path):

@@ -1,6 +1,5 @@
 """Prompts and endings as one recording, and items that are then scored."""
 
-import importlib.util
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from cloze_example import export
+from processes import load_script
 from units_example import (
     RATE,
     LoudnessTokenizer,
@@ -25,12 +25,8 @@ from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.utils.tables import write_table
 
-SCRIPT = Path(__file__).parents[3] / "recipes/TinyStories/cloze"
-SPEC = importlib.util.spec_from_file_location(
-    "cloze_prepare", SCRIPT / "cloze_prepare.py"
-)
-cloze_prepare = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(cloze_prepare)
+RECIPE = Path(__file__).parents[3] / "recipes/TinyStories/cloze"
+cloze_prepare = load_script(RECIPE / "cloze_prepare.py")
 LANGUAGES = ("en", "fr")
 STORIES = ("s0", "s1")
 

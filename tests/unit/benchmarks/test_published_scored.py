@@ -1,12 +1,12 @@
 """From the layouts, spoken by the offline TTS, to accuracies."""
 
-import importlib.util
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from cloze_example import export
+from processes import load_script
 
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.speech.tts import Voice
@@ -25,14 +25,8 @@ SPEAKERS = {
 }
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-mini_corpus, prepare = load("mini_corpus"), load("zerospeech_prepare")
+mini_corpus = load_script(RECIPE / "mini_corpus.py")
+prepare = load_script(RECIPE / "zerospeech_prepare.py")
 
 
 @pytest.fixture(scope="module")

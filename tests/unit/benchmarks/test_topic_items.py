@@ -65,16 +65,10 @@ def test_prompts_and_endings_are_those_of_the_stories(tmp_path):
         number = item["item_id"][1:]
         one, two = item["prompt_language"], item["ending_language"]
         prompt = speech[item["prompt"], one]
-        (right,), (wrong,) = (
-            speech[item["right"], two],
-            speech[item["wrong"], two],
-        )
+        (right,), (wrong,) = (speech[item[s], two] for s in ("right", "wrong"))
         sums = [row["sha256"] for row in [*prompt, right]]
-        assert sums == [
-            f"{number}-0-{one}",
-            f"{number}-1-{one}",
-            f"{number}-2-{two}",
-        ]
+        places = (f"0-{one}", f"1-{one}", f"2-{two}")
+        assert sums == [f"{number}-{place}" for place in places]
         other, sentence, spoken = wrong["sha256"].split("-")
         assert other != number
         assert (sentence, spoken) == ("2", two)

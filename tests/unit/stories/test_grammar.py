@@ -62,11 +62,7 @@ ANNA = ("Anna", "f")
         ("Plus de {thing}.", "une orange", "Plus d'orange."),
         ("Qu'un {thing}.", "une poire", "Qu'une poire."),
         ("Le {thing} est tombé{thing:|e}.", "une clé", "La clé est tombée."),
-        (
-            "Voilà un {thing:petit|petite} {thing}.",
-            "une souris",
-            "Voilà une petite souris.",
-        ),
+        ("Un {thing:bon|bonne} {thing}.", "une soupe", "Une bonne soupe."),
         ("Il {thing:le|la} voit.", "une clé", "Il la voit."),
     ],
 )
@@ -74,51 +70,40 @@ def test_french_goes_with_the_thing(text, thing, expected):
     assert fill(text, "fr", thing) == expected
 
 
-TOM = ("Tom", "m")
+TOM, MIA = ("Tom", "m"), ("Mia", "f")
+ALL = "{c1+c2:ils|elles} dorment."
+FELL = "the {thing} and {his} hat."
 
 
 @pytest.mark.parametrize(
-    ("text", "c1", "expected"),
+    ("language", "text", "thing", "characters", "expected"),
     [
-        ("Le sac de {c1}.", ANNA, "Le sac d'Anna."),
-        ("Le sac de {c1}.", TOM, "Le sac de Tom."),
-        ("Le sac de {c1}.", ("Hugo", "m"), "Le sac d'Hugo."),
-        ("Il voit que {c1} dort.", ANNA, "Il voit qu'Anna dort."),
-        ("Il voit que {il} dort.", ANNA, "Il voit qu'elle dort."),
-        ("On va voir si {il} dort.", ANNA, "On va voir si elle dort."),
-        ("On va voir si {il} dort.", TOM, "On va voir s'il dort."),
-        ("{c1} est {c1:heureux|heureuse}.", ANNA, "Anna est heureuse."),
-        ("{c1} est tombé{c1:|e}.", TOM, "Tom est tombé."),
-        ("{il} dort.", ANNA, "Elle dort."),
+        ("fr", "Le sac de {c1}.", None, [ANNA], "Le sac d'Anna."),
+        ("fr", "Le sac de {c1}.", None, [TOM], "Le sac de Tom."),
+        ("fr", "Le sac de {c1}.", None, [("Hugo", "m")], "Le sac d'Hugo."),
+        ("fr", "Il voit que {c1} a.", None, [ANNA], "Il voit qu'Anna a."),
+        ("fr", "Il voit que {il} a.", None, [ANNA], "Il voit qu'elle a."),
+        ("fr", "On voit si {il} dort.", None, [ANNA], "On voit si elle dort."),
+        ("fr", "On voit si {il} dort.", None, [TOM], "On voit s'il dort."),
+        ("fr", "{c1} est {c1:sot|sotte}.", None, [ANNA], "Anna est sotte."),
+        ("fr", "{c1} est tombé{c1:|e}.", None, [TOM], "Tom est tombé."),
+        ("fr", "{il} dort.", None, [ANNA], "Elle dort."),
+        # Feminine only together.
+        ("fr", ALL, None, [ANNA, TOM], "Ils dorment."),
+        ("fr", ALL, None, [ANNA, MIA], "Elles dorment."),
+        ("en", "A {thing} fell.", "an apple", [ANNA], "An apple fell."),
+        ("en", "He saw a {thing}.", "a ball", [ANNA], "He saw a ball."),
+        ("en", "He saw an {thing}.", "a unicorn", [ANNA], "He saw a unicorn."),
+        ("en", FELL, "an hour", [ANNA], "The hour and her hat."),
+        # A language without rules.
+        ("xx", "{c1} sucht le {thing}.", "Ball", [ANNA], "Anna sucht le Ball."),
+        ("xx", "{c1:er|sie} weint.", "Ball", [ANNA], "Sie weint."),
     ],
 )
-def test_french_goes_with_the_character(text, c1, expected):
-    assert fill(text, "fr", c1=c1) == expected
-
-
-def test_two_characters_are_feminine_only_together():
-    text = "{c1+c2:ils|elles} dorment."
-    assert fill(text, "fr", c1=ANNA) == "Ils dorment."
-    assert fill(text, "fr", c1=ANNA, c2=("Mia", "f")) == "Elles dorment."
-
-
-@pytest.mark.parametrize(
-    ("text", "thing", "expected"),
-    [
-        ("A {thing} fell.", "an apple", "An apple fell."),
-        ("He saw a {thing}.", "a ball", "He saw a ball."),
-        ("He saw an {thing}.", "a unicorn", "He saw a unicorn."),
-        ("the {thing} and {his} hat.", "an hour", "The hour and her hat."),
-    ],
-)
-def test_english_article_and_pronouns(text, thing, expected):
-    assert fill(text, "en", thing, c1=ANNA) == expected
-
-
-def test_a_language_without_rules_gets_plain_substitution():
-    text = "{c1} sucht le {thing}, {c1:er|sie} weint."
-    expected = "Anna sucht le Ball, sie weint."
-    assert fill(text, "xx", "Ball", c1=ANNA) == expected
+def test_a_sentence_goes_with_its_characters_and_its_language(
+    language, text, thing, characters, expected
+):
+    assert fill(text, language, thing, *characters) == expected
 
 
 @pytest.mark.parametrize(

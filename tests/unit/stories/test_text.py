@@ -188,21 +188,15 @@ def test_a_refused_run_leaves_what_is_there(tiny, tmp_path):
     refused = tmp_path / "left_out.refused.jsonl"
     assert refused.is_file()
     assert {p: p.read_bytes() for p in before} == before
+    # Nor is a table of another maker replaced.
+    with pytest.raises(FileExistsError, match="was not made by it"):
+        prepare_text(tmp_path, tiny[1], RULES, shares={"cloze": 0.2})
+    assert {p: p.read_bytes() for p in before} == before
     # One that is not refused takes its own away, and nothing else.
     prepare_text(tmp_path, tiny[1], RULES, shares={})
     names = {path.name for path in text.iterdir()}
     assert names == {"train.parquet", "cloze.parquet", ".lock"}
     assert not refused.exists()
-
-
-def test_a_table_of_another_maker_is_not_replaced(tiny, tmp_path):
-    path = tmp_path / "text" / "train.parquet"
-    path.parent.mkdir()
-    pq.write_table(pa.table({"story_id": ["a"]}), path)
-    before = path.read_bytes()
-    with pytest.raises(FileExistsError, match="was not made by it"):
-        prepare_text(tmp_path, tiny[1], RULES, shares={})
-    assert path.read_bytes() == before
 
 
 def test_one_name_in_two_files_is_an_error(tmp_path):

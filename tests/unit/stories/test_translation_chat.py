@@ -10,7 +10,6 @@ import threading
 import time
 from types import SimpleNamespace
 
-import chat_server as chat_server_module
 import pytest
 from chat_server import chat_server, fake_translation
 
@@ -151,19 +150,7 @@ def test_a_story_that_stays_bad_is_rejected_alone(tmp_path):
         ("copy", "of 3 can be used; the last: sentence 1 is a copy", 3),
         ("filter", "the server refuses the text", 1),
         ("too_long", "the server refuses the text", 1),
-    ],
-)
-def test_a_story_is_rejected(tmp_path, fault, message, requests):
-    with chat_server(lambda number, body: fault) as (url, asked):
-        (found,) = translate(translator(url, tmp_path))
-    assert isinstance(found, TranslationError)
-    assert message in str(found)
-    assert len(asked.requests) == requests
-
-
-@pytest.mark.parametrize(
-    ("fault", "message", "requests"),
-    [
+        # What no other story would mend stops the run.
         ("401", "TEST_API_KEY", 1),
         ("404", "The model does not exist", 1),
         ("format", "Set response_format to json_object", 1),
@@ -173,13 +160,18 @@ def test_a_story_is_rejected(tmp_path, fault, message, requests):
         ("500", "in 3 attempt", 3),
     ],
 )
-def test_what_no_story_can_mend_stops_the_run(
+def test_a_story_is_rejected_or_the_run_stops(
     tmp_path, fault, message, requests
 ):
+    rejected = fault in ("copy", "filter", "too_long")
     with chat_server(lambda number, body: fault) as (url, asked):
         one = translator(url, tmp_path, {"max_attempts": 3})
-        with pytest.raises(EndpointError, match=message):
-            translate(one)
+        try:
+            (found,) = translate(one)
+        except EndpointError as error:
+            found = error
+    assert isinstance(found, TranslationError if rejected else EndpointError)
+    assert message in str(found)
     assert len(asked.requests) == requests
 
 
@@ -238,23 +230,15 @@ def test_a_count_that_is_none_is_not_counted(count, caplog):
     assert _tokens({"usage": None}) == _tokens({}) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    "after",
-    ["nan", "inf", "-1", "1e400", "soon", "Wed, 21 Oct 99999 07:28:00 GMT"],
-)
-def test_a_server_cannot_ask_for_nonsense(tmp_path, monkeypatch, after):
-    monkeypatch.setitem(chat_server_module.AFTER, "429", after)
-    with chat_server(once("429")) as (url, asked):
-        assert translate(translator(url, tmp_path)) == [EXPECTED]
-    assert len(asked.requests) == 2
-
-
 def test_retry_after_is_seconds_or_a_date():
     seconds = endpoint._seconds_of
-    told = ("3", "-3", "nan", "1e999", "soon", None)
-    assert [seconds(text) for text in told] == [3.0, 0.0, *[None] * 4]
-    assert seconds("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
-    assert seconds("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
+    assert (seconds("3"), seconds("-3")) == (3.0, 0.0)
+    # What a server cannot ask for is not obeyed.
+    date = "Wed, 21 Oct {} 07:28:00 GMT".format
+    for text in ("nan", "inf", "1e999", "soon", None, date(99999)):
+        assert seconds(text) is None
+    assert seconds(date(2015)) == 0.0
+    assert seconds(date(2099)) > 1e9
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"error": ' * 100_000])

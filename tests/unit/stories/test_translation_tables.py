@@ -16,6 +16,8 @@ from speechbrain_slm.stories.translation.tables import (
 )
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ledger import TooManyLeftOut
+from speechbrain_slm.utils.story_tables import stories_table
+from speechbrain_slm.utils.tables import STORIES_KEY
 
 
 def fake(text):
@@ -73,12 +75,9 @@ def write_stories(path, count=40, seed=0, **columns):
         for sentence in range(generator.randint(1, 6))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist(rows)
-    position = table.column_names.index("sentence")
-    numbers = table["sentence"].cast(pa.int32())
-    table = table.set_column(position, "sentence", numbers)
+    names = [name for name in rows[0] if name not in STORIES_KEY]
     # Pages end in the middle of stories.
-    pq.write_table(table, path, row_group_size=7)
+    pq.write_table(stories_table(rows, names), path, row_group_size=7)
     return rows
 
 
@@ -254,26 +253,20 @@ def test_a_column_that_is_there(tmp_path):
     assert [row["fr"] for row in found] == [fake(row["en"]) for row in rows]
 
 
-BAD = {
-    "gap": ([("a", 0, "A."), ("a", 2, "B.")], "sentence 2 where 1"),
-    "apart": ([("a", 0, "A."), ("b", 0, "B."), ("a", 0, "C.")], "together"),
-    "empty": ([("a", 0, "A."), ("a", 1, " ")], "row 1: column 'en' has no"),
-    "hole": ([("a", 0, None)], "row 0: no 'en'"),
-    "nothing": ([], "no story"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_bad_tables_are_refused(tmp_path, kind):
-    rows, message = BAD[kind]
-    ids, numbers, texts = zip(*rows, strict=True) if rows else ([], [], [])
-    table = pa.table(
-        {
-            "story_id": pa.array(ids, pa.string()),
-            "sentence": pa.array(numbers, pa.int32()),
-            "en": pa.array(texts, pa.string()),
-        }
-    )
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", 0, "A."), ("a", 2, "B.")], "sentence 2 where 1"),
+        ([("a", 0, "A."), ("b", 0, "B."), ("a", 0, "C.")], "together"),
+        ([("a", 0, "A."), ("a", 1, " ")], "row 1: column 'en' has no"),
+        ([("a", 0, None)], "row 0: no 'en'"),
+        ([], "no story"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, rows, message):
+    schema = stories_table([], ["en"]).schema
+    rows = [dict(zip(schema.names, row, strict=True)) for row in rows]
+    table = pa.Table.from_pylist(rows, schema)
     pq.write_table(table, tmp_path / "in.parquet")
     with pytest.raises(ValueError, match=message):
         translate(tmp_path, Reverser())
@@ -358,13 +351,10 @@ def test_a_quoted_tsv_is_read_as_its_writer_meant_it(tmp_path):
     stories = [Story("a", ["A.", "B."]), Story("e\u0301", ["C."])]
     said = ["Il se tait.", 'Elle dit "arr\u00eate", puis part.', '"Oh !"']
     rows = [["a", 0], ["a", 1], ["\u00e9", 0]]
+    rows = [[*row, text] for row, text in zip(rows, said, strict=True)]
     with open(tmp_path / "fr.tsv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter="\t").writerows(
-            [
-                ["story_id", "sentence", "fr"],
-                *([*row, text] for row, text in zip(rows, said, strict=True)),
-            ]
-        )
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerows([["story_id", "sentence", "fr"], *rows])
     one = ParallelFile(tmp_path / "fr.tsv", "fr")
     assert next(one.translate([stories], Checks())) == [said[:2], said[2:]]
 
@@ -457,22 +447,18 @@ def test_bad_parallel_files(tmp_path):
         ParallelFile(tmp_path / "a.txt", "fr")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         _ = ParallelFile(tmp_path / "a.tsv", "fr").identity
-    shard = [Story("a", ["A."])]
-
-    def look_up(name, content):
+    head = "story_id\tsentence\t"
+    for name, content, message in (
+        ("a.tsv", f"{head}de\na\t0\tA.\n", r"missing column.*fr"),
+        ("b.tsv", f"{head}fr\nb\t0\n", "line at byte 21"),
+        ("c.tsv", f"{head}fr\na\t0\tA\nb\t0\tB\na\t1\tC\n", "'a' do not st"),
+        ("d.jsonl", '{"story_id": "a", "sentence": 0\n', "line at byte 0"),
+    ):
         path = tmp_path / name
         path.write_text(content)
-        return next(ParallelFile(path, "fr").translate([shard], Checks()))
-
-    with pytest.raises(ValueError, match=r"missing column.*fr"):
-        look_up("a.tsv", "story_id\tsentence\tde\na\t0\tA.\n")
-    with pytest.raises(ValueError, match="line at byte 21"):
-        look_up("b.tsv", "story_id\tsentence\tfr\nb\t0\n")
-    apart = "story_id\tsentence\tfr\na\t0\tA\nb\t0\tB\na\t1\tC\n"
-    with pytest.raises(ValueError, match="story 'a' do not stand together"):
-        look_up("c.tsv", apart)
-    with pytest.raises(ValueError, match="line at byte 0"):
-        look_up("d.jsonl", '{"story_id": "a", "sentence": 0\n')
+        one = ParallelFile(path, "fr")
+        with pytest.raises(ValueError, match=message):
+            next(one.translate([[Story("a", ["A."])]], Checks()))
 
 
 def test_tables_whose_names_would_meet_are_told_before_any_is_paid_for():
