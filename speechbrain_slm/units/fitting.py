@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 # Features of the drawn speech; removed when the codebook is there.
 FEATURES = "features"
 UTTERANCES_PER_SHARD = 500
+NUM_WORKERS = 2  # threads that read audio
+BATCH_SECONDS = 60  # of speech at once, with padding
 _DRAWN = 2000  # utterances by which the pieces are judged
 # That BPE is fitted on, at most: sentencepiece holds all of them in memory.
 BPE_UTTERANCES = 1_000_000
@@ -59,15 +61,12 @@ def fit_tokenizer(
     folder: str | Path,
     seconds: float | None,
     seed: int | None,
-    num_workers: int = 2,
-    batch_seconds: float = 60,
     max_seconds: float = MAX_SECONDS,
 ) -> Tokenizer:
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
     A tokenizer that needs no fit (a codec, or a codebook from a file) is
-    written down in the folder, and refused where another stands. The last
-    arguments are those of :func:`extract_utterances`.
+    written down in the folder, and refused where another stands.
 
     Arguments
     ---------
@@ -76,6 +75,7 @@ def fit_tokenizer(
         hold a finished one.
     seconds : Speech to fit on, the same amount of each (language, speaker).
     seed : Of the draw and of k-means.
+    max_seconds : A longer audio file is bad.
 
     Raises
     ------
@@ -94,15 +94,12 @@ def fit_tokenizer(
         return tokenizer
     kmeans = cast(KMeansTokenizer, tokenizer)
     if manifests is not None:
-        how = (kmeans.sample_rate, num_workers, max_seconds)
-        read = lambda drawn: read_clips(drawn, *how)  # noqa: E731
-        limit = batch_seconds * kmeans.sample_rate
-        _fit_kmeans(kmeans, manifests, folder, seconds, seed, read, limit)
+        _fit_kmeans(kmeans, manifests, folder, seconds, seed, max_seconds)
     kmeans.restore(folder)
     return tokenizer
 
 
-def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, read, limit):
+def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, max_seconds):
     if seconds is None:
         raise ValueError(
             "fit_seconds is null; expected seconds: this tokenizer is fitted"
@@ -114,8 +111,11 @@ def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, read, limit):
     if not (folder / DESCRIPTION).is_file():
         shards = _shards(tokenizer, table, folder, seconds, seed)
 
+        how = (tokenizer.sample_rate, NUM_WORKERS, max_seconds)
+
         def write(path):
-            _write_features(path, read(shards[path][1]), tokenizer, limit)
+            clips = read_clips(shards[path][1], *how)
+            _write_features(path, clips, tokenizer)
 
         run(missing(shards, is_sealed), write, "shards of features")
         if is_main():
@@ -177,12 +177,12 @@ def _shards(tokenizer, table, folder, seconds, seed):
     }
 
 
-def _write_features(path, clips, tokenizer, limit):
+def _write_features(path, clips, tokenizer):
     # Bad audio is told when the utterances are extracted, and likewise
     # features that are not finite.
     wavs = [clip.wav for clip in clips if clip.wav is not None]
     empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
-    rows = [empty] * len(wavs)
+    rows, limit = [empty] * len(wavs), BATCH_SECONDS * tokenizer.sample_rate
     for batch in _batches([len(wav) for wav in wavs], limit):
         features = tokenizer.features(*pad([wavs[i] for i in batch]))
         for i, points in zip(batch, features, strict=True):
@@ -247,8 +247,7 @@ def fit_bpe(
     # Also by the rank that has fitted it: all have the same then.
     bpe = unit_bpe.UnitBPE.load(folder, base=tokenizer)
     found = {name: bpe.config["bpe"].get(name) for name in settings}
-    wrong = difference(settings, found)
-    if wrong:
+    if wrong := difference(settings, found):
         raise ValueError(
             f"{path}: not this BPE ({'; '.join(wrong)}). Set bpe as it was "
             "fitted, or choose another tokenizer_folder."

@@ -89,10 +89,8 @@ def _in_all_languages(table, bad):
     # all would be sorted, too.
     gone = np.unique(np.concatenate(found))
     hurt, less = np.unique(gone >> 31, return_counts=True)
-    told = [
-        sentence[part][np.isin(sentence[part] >> 31, hurt)]
-        for part in blocks(len(bad))
-    ]
+    cut = [sentence[part] for part in blocks(len(bad))]  # views
+    told = [here[np.isin(here >> 31, hurt)] for here in cut]
     told = np.unique(np.concatenate(told))
     _, had = np.unique(told >> 31, return_counts=True)
     lost = fill(len(bad), bool, lambda part: np.isin(sentence[part], gone))
@@ -158,11 +156,9 @@ def leave_out_rejects(
         check_share(*lost, max_rejects, *told, forget, "max_rejects")
     kept = {split: one for split, (one, _) in found.items()}
     barrier()
-    empty = [split for split, one in kept.items() if not len(one.rows)]
-    if empty:
-        raise ValueError(
-            f"No story is left of {', '.join(empty)}; {path} says why"
-        )
+    if empty := [split for split, one in kept.items() if not len(one.rows)]:
+        text = f"No story is left of {', '.join(empty)}; {path} says why"
+        raise ValueError(text)
     return kept
 
 

@@ -114,15 +114,9 @@ def save_description(
 def check_saved(
     config: dict[str, Any], folder: str | Path, identity: str | None = None
 ) -> None:
-    """Refuse a folder that another tokenizer was saved to.
+    """Refuse a folder of no complete tokenizer, or of another: ValueError.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no complete tokenizer.
-    ValueError
-        If it was another, or was changed after it was written (where
-        ``identity`` is known).
+    Also one that was changed since, where ``identity`` is known.
     """
     path = Path(folder) / DESCRIPTION
     saved = read_description(path, "tokenizer")

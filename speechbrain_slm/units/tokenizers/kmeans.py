@@ -122,11 +122,8 @@ class KMeansTokenizer:
 
     def _set(self, tensors: dict[str, np.ndarray], where: str | Path) -> None:
         kinds = {name.partition(".")[0] for name in tensors}
-        languages = sorted(
-            name.partition(".")[2]
-            for name in tensors
-            if name.startswith("centroids")
-        )
+        named = (name for name in tensors if name.startswith("centroids"))
+        languages = sorted(name.partition(".")[2] for name in named)
         if (languages == [JOINT]) != (self.codebooks == "joint"):
             raise ValueError(
                 f"{where} holds a codebook for "
@@ -142,10 +139,8 @@ class KMeansTokenizer:
             for kind, shape in shapes.items()
             for language in languages
         }
-        wrong = difference(
-            expected, {name: array.shape for name, array in tensors.items()}
-        )
-        if wrong:
+        found = {name: array.shape for name, array in tensors.items()}
+        if wrong := difference(expected, found):
             raise ValueError(
                 f"{where} does not fit the features or num_clusters: "
                 f"{'; '.join(wrong)}. Choose the file that was fitted on this "

@@ -47,13 +47,11 @@ class SpeechTokenizer(Codec):
             for path in paths:
                 if not path.is_file():
                     raise FileNotFoundError(
-                        f"{path} does not exist; expected "
-                        f"{' and '.join(FILES)} of a SpeechTokenizer, which "
-                        f"stand in {SUBFOLDER} of the hub's repository"
+                        f"{path} does not exist; expected it as in "
+                        f"{SUBFOLDER} of the hub's repository"
                     )
-            model = speechtokenizer.SpeechTokenizer.load_from_checkpoint(
-                *map(str, paths)
-            )
+            load = speechtokenizer.SpeechTokenizer.load_from_checkpoint
+            model = load(*map(str, paths))
         self._check_number("num_codebooks", model.n_q)
         return model.eval()
 

@@ -1,8 +1,10 @@
 """Fit a tokenizer with several ranks, slowly; each prints its identity."""
 
 import datetime
+import os
 import sys
 import time
+from pathlib import Path
 
 from speechbrain_slm.units import fitting
 from speechbrain_slm.units.manifest import read_manifest
@@ -20,6 +22,10 @@ class SlowKMeans(MelKMeans):
 
 if __name__ == "__main__":
     manifest, folder, clusters = sys.argv[1:]
+    # The short timeout counts from where both have loaded everything.
+    Path(f"{folder}-{os.environ['RANK']}").touch()
+    while not all(Path(f"{folder}-{rank}").exists() for rank in (0, 1)):
+        time.sleep(0.01)
     distributed.TIMEOUT = datetime.timedelta(seconds=2)
     distributed.init_distributed("cpu")
     fitting.UTTERANCES_PER_SHARD = 4
