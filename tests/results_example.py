@@ -6,7 +6,7 @@ import pyarrow as pa
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.utils.atomic import write_json
 from speechbrain_slm.utils.hashing import sha256_file
-from speechbrain_slm.utils.tables import write_table
+from speechbrain_slm.utils.tables import ITEMS, write_table
 
 GRID = (("en", "en"), ("fr", "fr"), ("en", "fr"), ("fr", "en"))
 INFO = {
@@ -36,17 +36,11 @@ def scores_table(credits, groups=None, subsets=None):
     """
     rows = []
     for (item, benchmark, prompt, ending), credit in credits.items():
-        row = {
-            "item_id": item,
-            "benchmark": benchmark,
-            "prompt_language": prompt,
-            "ending_language": ending,
-            "prompt": f"{item}.prompt",
-            "right": f"{item}.right",
-            "wrong": f"{item}.wrong",
-            "group": (groups or {}).get(item, item),
-            "subset": (subsets or {}).get(item, ""),
-        }
+        parts = (f"{item}.{part}" for part in ("prompt", "right", "wrong"))
+        row = (item, benchmark, prompt, ending, *parts)
+        row = dict(zip(ITEMS.names, row, strict=True))
+        row["group"] = (groups or {}).get(item, item)
+        row["subset"] = (subsets or {}).get(item, "")
         for convention in LIKELIHOODS:
             value = {"whole_mean": credit, "ending_sum": 1.0}
             value = value.get(convention, 0.0)

@@ -1,6 +1,5 @@
 """Noise for speech, and a tokenizer that needs no fitting."""
 
-import hashlib
 import time
 
 import numpy as np
@@ -66,7 +65,7 @@ def entry(path):
         "audio": str(path),
         "num_samples": info.frames,
         "sample_rate": info.samplerate,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256_file(path),
     }
 
 
@@ -85,17 +84,13 @@ def write_corpus(folder, stories=12, sentences=3, files=30, split="train"):
     rows = []
     for story in range(stories):
         for number in range(2 * sentences):
-            language = ("en", "fr")[number % 2]
-            drawn = entries[(story * 6 + number) % files]
-            rows.append(
-                {
-                    "story_id": f"{split}-{story:03d}",
-                    "sentence": number // 2,
-                    "language": language,
-                    "speaker": ("alto", "bass")[story % 2],
-                    **drawn,
-                }
-            )
+            row = {
+                "story_id": f"{split}-{story:03d}",
+                "sentence": number // 2,
+                "language": ("en", "fr")[number % 2],
+                "speaker": ("alto", "bass")[story % 2],
+            }
+            rows.append(row | entries[(story * 6 + number) % files])
     return write_manifest(folder / f"{split}.parquet", rows)
 
 
@@ -141,8 +136,5 @@ def results(folder):
 
     How it was cut into shards and ranks may show in ``utterances`` alone.
     """
-    return {
-        name: digest
-        for name, digest in digests(folder).items()
-        if not name.startswith("utterances/")
-    }
+    found = digests(folder)
+    return {n: found[n] for n in found if not n.startswith("utterances/")}

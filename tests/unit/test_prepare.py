@@ -1,6 +1,6 @@
 """The text and the cloze items of the bundled grammar."""
 
-import importlib.util
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,9 +18,7 @@ from speechbrain_slm.utils.speakers import draw_speaker
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes/TinyStories/grammar_prepare.py"
-SPEC = importlib.util.spec_from_file_location("grammar_prepare", SCRIPT)
-module = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(module)
+prepare_grammar = runpy.run_path(str(SCRIPT))["prepare_grammar"]
 SETTINGS = {
     "languages": ["en", "fr"],
     "plots": 4,
@@ -37,7 +35,7 @@ PARTS = ("prompt", "right", "wrong", "topic")
 
 def prepare(folder, **changes):
     numbers = {f"num_{split}": count for split, count in SIZES.items()}
-    return module.prepare_grammar(folder, **{**SETTINGS, **numbers, **changes})
+    return prepare_grammar(folder, **{**SETTINGS, **numbers, **changes})
 
 
 @pytest.fixture(scope="module")
