@@ -82,12 +82,10 @@ def prepare_text(
 
     Raises
     ------
-    FileExistsError, FolderInUse
-        If another recipe's table is in the way, or another run writes there.
     ValueError
-        If a language has no rules, the shares are none, two files of the
-        source give one name to two stories, or a split gets no story
-        (``left_out.refused.jsonl`` says why). What is there stays.
+        If a language has no rules, two files of the source give one name to two
+        stories, or a split gets no story (``left_out.refused.jsonl`` says why).
+        What is there stays.
     """
     shares = _checked({"valid": 0.01} if shares is None else shares, limit)
     chosen = {key: rules_of(key, rules) for key in source.languages}

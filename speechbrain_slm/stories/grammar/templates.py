@@ -39,11 +39,8 @@ class Template:
     text : The sentence, see the module's description.
     slots : Those that the plot has, such as ``("c1", "thing")``.
 
-    Raises
-    ------
-    TemplateError
-        For a brace without its partner, a slot that the plot does not have,
-        or a choice that does not give two forms.
+    `TemplateError` is raised for a brace without its partner, an unknown slot
+    or a choice that does not give two forms.
 
     Example
     -------
@@ -63,9 +60,10 @@ class Template:
         pieces = re.split(r"\{([^{}]*)\}", text)
         stray = [p for p in pieces[::2] if "{" in p or "}" in p]
         if stray:
+            near = stray[0].strip()
             raise TemplateError(
-                f"'{text}': a brace without its partner near "
-                f"'{stray[0].strip()}'; expected {{slot}} or {{slot:m|f}}"
+                f"'{text}': a brace without its partner near '{near}'; "
+                "expected {slot} or {slot:m|f}"
             )
         self.literals = pieces[::2]
         self.fillers = [self._read(slot, [*slots]) for slot in pieces[1::2]]
@@ -99,17 +97,9 @@ class Template:
         return {slots[0] for slots, forms in self.fillers if forms is None}
 
     def render(self, words: Mapping[str, Word]) -> str:
-        """Fill the slots.
-
-        Raises
-        ------
-        TemplateError
-            If a choice asks for the gender of a word that has none.
-        """
-        done = self.literals[0]
-        for (slots, forms), literal in zip(
-            self.fillers, self.literals[1:], strict=True
-        ):
+        """Fill the slots; `TemplateError` where a gender is lacking."""
+        done, *literals = self.literals
+        for (slots, forms), literal in zip(self.fillers, literals, strict=True):
             word = words[slots[0]]
             if forms is not None:
                 word = self._choose(slots, forms, words)
@@ -118,10 +108,7 @@ class Template:
         return re.sub(r"\w", lambda first: first[0].upper(), done, count=1)
 
     def _choose(
-        self,
-        slots: list[str],
-        forms: tuple[str, ...],
-        words: Mapping[str, Word],
+        self, slots: list[str], forms: tuple[str, ...], words: Mapping
     ) -> Word:
         genders = {words[slot].gender for slot in slots}
         if None in genders:

@@ -7,6 +7,7 @@ that says why it cannot; a story that is answered otherwise is left out whole.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -105,25 +106,13 @@ class Checks:
     ) -> list[str]:
         """Return the translations with plain spaces.
 
-        Arguments
-        ---------
-        first : The number of the first sentence, for the message.
-
-        Raises
-        ------
-        TranslationError
-            Names the sentence that is none.
+        `TranslationError` names the bad one, counted from `first`.
         """
         if len(translations) != len(sentences):
-            raise TranslationError(
-                f"{len(translations)} sentence(s) came back for "
-                f"{len(sentences)}"
-            )
-        pairs = zip(sentences, translations, strict=True)
-        return [
-            self._checked(*pair, number)
-            for number, pair in enumerate(pairs, first)
-        ]
+            told = f"{len(translations)} sentence(s) came back"
+            raise TranslationError(f"{told} for {len(sentences)}")
+        numbers = itertools.count(first)
+        return list(map(self._checked, sentences, translations, numbers))
 
     def _checked(self, source: str, text: object, number: int) -> str:
         # Half of a surrogate pair: JSON can say it, but no file can hold it.

@@ -284,10 +284,10 @@ def _read(reply: dict, content: str, keys: list[str]) -> list:
     missing = [key for key in keys if key not in texts]
     extra = [key for key in texts if key not in keys]
     if missing or extra:
+        lost, more = (", ".join(k[:20]) or "none" for k in (missing, extra))
         raise TranslationError(
-            f"expected the keys {keys[0]} to {keys[-1]}; missing: "
-            f"{', '.join(missing[:20]) or 'none'}; not asked for: "
-            f"{', '.join(extra[:20]) or 'none'}"
+            f"expected the keys {keys[0]} to {keys[-1]}; missing: {lost}; not "
+            f"asked for: {more}"
         )
     return [texts[key] for key in keys]
 

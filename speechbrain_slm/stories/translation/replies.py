@@ -29,21 +29,7 @@ _PATIENCE = 60.0  # seconds that a process waits for the others of its host
 
 
 class ReplyCache:
-    """Keeps good replies, and counts what all of them have cost.
-
-    Arguments
-    ---------
-    folder : Made when it is first used.
-
-    Example
-    -------
-    >>> cache = ReplyCache(getfixture("tmp_path"))
-    >>> cache.add("gpt", 12, 7, "key", ["Bonjour."])
-    >>> cache.get("key")
-    ['Bonjour.']
-    >>> cache.totals()
-    {'gpt': {'requests': 1, 'prompt_tokens': 12, 'completion_tokens': 7}}
-    """
+    """Keeps good replies, and counts what all of them have cost."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)

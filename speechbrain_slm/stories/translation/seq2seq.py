@@ -109,10 +109,8 @@ class Seq2SeqTranslator:
         except OSError as error:
             raise not_there(self.source, "translation model", error) from error
         except ValueError as error:
-            raise ValueError(
-                f"{self.source} cannot be read as a translation model: "
-                f"{said_by(error)}"
-            ) from error
+            fault = f"{self.source} cannot be read as a translation model: "
+            raise ValueError(fault + said_by(error)) from error
         weights = _weights_identity(model)
         # The identity is of the weights as published, whatever the precision.
         model = model.eval().requires_grad_(False)
@@ -130,8 +128,7 @@ class Seq2SeqTranslator:
                 raise ValueError(
                     f"{self.source}: source_code is {self.source_code} and "
                     f"target_code {self.target_code}; this model takes no "
-                    "source_code, and for target_code one of "
-                    f"{', '.join(map(str, expected[:10]))}"
+                    f"source_code, and as target_code one of {expected[:10]}"
                 )
             return None
         ids = {}
@@ -170,18 +167,14 @@ class Seq2SeqTranslator:
             for text in texts
         }
         limit = min(positions, tokenizer.model_max_length)
-        found: dict[str, str | TranslationError] = {
-            text: TranslationError(
-                f"has {len(one)} tokens; the model takes {limit}"
-            )
-            for text, one in tokens.items()
-            if len(one) > limit
-        }
+        found: dict[str, str | TranslationError] = {}
+        for text, one in tokens.items():
+            if len(one) > limit:
+                fault = f"has {len(one)} tokens; the model takes {limit}"
+                found[text] = TranslationError(fault)
         # The longest first: memory that does not do is found out at once.
-        good = sorted(
-            (text for text in texts if text not in found),
-            key=lambda text: (-len(tokens[text]), text),
-        )
+        good = sorted(tokens.keys() - found.keys())
+        good.sort(key=lambda text: len(tokens[text]), reverse=True)
         while good:
             size = max(1, self.batch_tokens // len(tokens[good[0]]))
             batch, good = good[:size], good[size:]

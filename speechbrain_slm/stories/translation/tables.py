@@ -69,7 +69,6 @@ def translate_table(
 
     Arguments
     ---------
-    path_in : The table (Parquet); a story's rows stand together.
     path_out : ``<its name>.left_out.jsonl`` beside it names what is not in it.
     source_language, target_language : The text columns: read, and added.
     folder : Gets ``plan.json``, the shards, and ``usage.json``.
@@ -82,8 +81,6 @@ def translate_table(
     ------
     TooManyLeftOut
         If more stories are left out. A rerun tries them again.
-    FileExistsError, FolderInUse, ValueError
-        If something else is there, or the table is not what it should be.
     """
     path_out, folder, checks = Path(path_out), Path(folder), checks or Checks()
     share = jobs.Share(job, num_jobs)
