@@ -38,15 +38,15 @@ def check_kind(kind: str, sample_rate: int) -> None:
         raise ValueError(
             f"audio_format is '{kind}'; expected {', '.join(KINDS)}"
         )
+    fault = ""
     if not soundfile.check_format(*KINDS[kind]):
+        fault = f"libsndfile {soundfile.__libsndfile_version__} cannot write"
+    elif kind == "opus" and sample_rate not in _OPUS_RATES:
+        rates = ", ".join(map(str, _OPUS_RATES))
+        fault = f"has no {sample_rate} Hz (only {rates})"
+    if fault:
         raise ValueError(
-            f"audio_format is {kind}, which this libsndfile "
-            f"({soundfile.__libsndfile_version__}) cannot write; choose flac"
-        )
-    if kind == "opus" and sample_rate not in _OPUS_RATES:
-        raise ValueError(
-            f"audio_format is opus, which has no {sample_rate} Hz (only "
-            f"{', '.join(map(str, _OPUS_RATES))}); choose flac, or another "
+            f"audio_format is {kind}, which {fault}; choose flac, or another "
             "voice"
         )
 
@@ -71,15 +71,8 @@ def encode(samples: np.ndarray, sample_rate: int, kind: str) -> bytes:
     return content[:4] + size + content[8:] + chunk
 
 
-def check_whole(
-    content: bytes, kind: str, sample_rate: int
-) -> np.ndarray | None:
-    """Decode an audio file that :func:`encode` has made.
-
-    Returns
-    -------
-    int16 [T]; None where the file is torn or another's.
-    """
+def check_whole(content: bytes, kind: str, rate: int) -> np.ndarray | None:
+    """Decode a file of :func:`encode`: int16 [T], None if torn or another's."""
     if kind == "wav":
         whole, chunk = content[: -len(_SUM) - 32], content[-len(_SUM) - 32 :]
         if chunk != _SUM + hashlib.sha256(whole[8:]).digest():
@@ -88,10 +81,9 @@ def check_whole(
         sound = read_audio(content, dtype="int16")
     except BadAudio:
         return None
-    expected = (KINDS[kind][0], sample_rate, 1)
-    if (sound.kind, sound.sample_rate, sound.channels) != expected:
+    found = (sound.kind, sound.sample_rate, sound.channels)
+    if sound.samples is None or found != (KINDS[kind][0], rate, 1):
         return None
-    assert sound.samples is not None
     return sound.samples[:, 0]
 
 
@@ -109,12 +101,6 @@ class Trim:
 
     threshold_db: float
     margin: float
-
-    def __post_init__(self) -> None:
-        if self.threshold_db >= 0 or self.margin < 0:
-            raise ValueError(
-                f"{self}: expected threshold_db below 0 and margin of 0 or more"
-            )
 
 
 def trim_silence(
@@ -149,7 +135,7 @@ def set_loudness(
     ---------
     target : Integrated loudness in LUFS (ITU-R BS.1770, EBU R128).
     """
-    # Here: torch would take every worker seconds to load for nothing.
+    # Here: torch would take each worker seconds to load, mostly for nothing.
     import torch
     from torchaudio.functional import loudness
 
@@ -161,6 +147,5 @@ def set_loudness(
     # -inf: all of it is below the gate.
     if not np.isfinite(found):
         return samples
-    gain = 10 ** ((target - found) / 20)
-    gain = min(gain, _PEAK / np.abs(signal).max())
+    gain = min(10 ** ((target - found) / 20), _PEAK / np.abs(signal).max())
     return np.round(signal * gain * 2**15).astype(np.int16)

@@ -33,24 +33,16 @@ Parts = dict[Path, str]  # path -> identity
 def merge_parts(
     identities: dict[Shard, str], output_folder: Path, max_left_out: float
 ) -> None:
-    """Write the manifests, once all parts are there.
+    """Write the manifests and the ledger, once all parts are there.
 
     Arguments
     ---------
     identities : Of all shards of all splits.
-    output_folder
-        Gets ``<split>.parquet`` and ``left_out.jsonl``; items that lack a
-        story are taken out of its ``items.parquet``.
+    output_folder : Items that lack a story are taken out of its items.parquet.
     max_left_out
-        Share of the utterances, and of each split's rows, that may have gone.
-
-    Raises
-    ------
-    TooManyLeftOut
-        If more did: the ledger is written, the manifests are not, and a rerun
-        speaks the shards with failures again.
-    ValueError
-        If nothing is left of a split, or a part is of another text.
+        Share of the utterances, and of each split's rows, that may have gone;
+        if more did, no manifest is written, and a rerun speaks the shards with
+        failures again.
     """
     splits: dict[str, Parts] = defaultdict(dict)
     for shard, identity in identities.items():
@@ -86,8 +78,7 @@ def _check_shares(
 ) -> set[str]:
     """Write the ledger, refuse too long a one; return the stories in it."""
     spoken, failed, bad, hurt = 0, 0, [], set()
-    kept: Counter[str] = Counter()
-    lost: Counter[str] = Counter()
+    kept, lost = Counter[str](), Counter[str]()
     with open_ledger(path) as ledger:
         for split, parts in splits.items():
             for part, identity in parts.items():
@@ -101,26 +92,18 @@ def _check_shares(
                     ledger.write(**entry)
                     hurt.add(entry["story_id"])
                     lost[split] += "sentence" in entry
-    checks = [("utterances", failed, spoken, str(ledger))]
+    checks = [("utterances", failed, spoken, most, str(ledger))]
     for split in splits:
         total, why = lost[split] + kept[split], str(ledger.reasons[split])
-        checks.append((f"rows of {split}", lost[split], total, why))
+        checks.append((f"rows of {split}", lost[split], total, most, why))
 
     def forget() -> None:
         for part in bad:
             part.unlink()
 
-    for what, gone, total, why in checks:
-        check_share(
-            what,
-            gone,
-            total,
-            most,
-            why,
-            path,
-            "Mend the texts or the voices and run again.",
-            forget,
-        )
+    advice = "Mend the texts or the voices and run again."
+    for check in checks:
+        check_share(*check, path, advice, forget)
     return hurt
 
 
@@ -147,10 +130,9 @@ def _write_items(path: Path, manifests: list[Path], hurt: set[str]) -> None:
     roles = items.select(["prompt", "right", "wrong"]).to_pydict().values()
     named, there = set().union(*roles), set()
     for manifest in manifests:
-        file = pq.ParquetFile(manifest)
-        for batch in file.iter_batches(columns=["story_id"]):
-            told = pc.unique(batch["story_id"]).to_pylist()
-            there |= named.intersection(told)
+        batches = pq.ParquetFile(manifest).iter_batches(columns=["story_id"])
+        for batch in batches:
+            there |= named.intersection(pc.unique(batch[0]).to_pylist())
     # An item without a prompt names none.
     stays = [
         there.issuperset({*item} - {""}) for item in zip(*roles, strict=True)

@@ -1,14 +1,14 @@
 """What is to be spoken, and into which files."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.speech.story_shards import Shard, list_shards, read_shard
+from speechbrain_slm.speech.story_shards import Shard, read_shard
 from speechbrain_slm.speech.tts import TextToSpeech, Voice
 from speechbrain_slm.speech.utterances import AUDIO_VERSION, Shape, Utterance
 from speechbrain_slm.utils.hashing import identity_of
@@ -18,6 +18,7 @@ from speechbrain_slm.utils.tables import STORIES_KEY
 AUDIO = "audio"
 
 
+@dataclass
 class Planner:
     """Says which audio file each sentence of a shard has.
 
@@ -29,55 +30,30 @@ class Planner:
     speaker_per : ``story`` or ``sentence``: what a speaker is drawn for.
     """
 
-    def __init__(
-        self,
-        tts: TextToSpeech,
-        speakers: Mapping[str, Mapping[str, Voice]],
-        languages: list[str],
-        seed: int,
-        shape: Shape,
-        speaker_per: str = "story",
-    ) -> None:
-        self.tts, self.speakers, self.shape = tts, speakers, shape
-        self.languages, self.seed = languages, seed
-        self.speaker_per = speaker_per
+    tts: TextToSpeech
+    speakers: Mapping[str, Mapping[str, Voice]]
+    languages: list[str]
+    seed: int
+    shape: Shape
+    speaker_per: str = "story"
+
+    def __post_init__(self) -> None:
         # What a file's name depends on beside text and voice. The format is
         # its suffix; a loudness of null is as if there were no such setting.
         self.audio = {
-            "tts": tts.identity,
-            "trim": asdict(shape.trim),
+            "tts": self.tts.identity,
+            "trim": asdict(self.shape.trim),
             "version": AUDIO_VERSION,
         }
-        if shape.loudness is not None:
-            self.audio["loudness"] = shape.loudness
+        if self.shape.loudness is not None:
+            self.audio["loudness"] = self.shape.loudness
 
-    def shards(
-        self, stories: Mapping[str, str | Path], stories_per_shard: int
-    ) -> list[Shard]:
-        """Check stories tables (split -> path) and cut them into shards."""
-        return [
-            shard
-            for split, path in stories.items()
-            for shard in list_shards(
-                split,
-                path,
-                self.languages,
-                self.speakers,
-                stories_per_shard,
-                self.speaker_per,
-            )
-        ]
-
-    def read(self, shard: Shard) -> pa.Table:
-        """Read the rows of a shard, for :meth:`identity` and :meth:`rows`.
+    def read(self, shard: Shard) -> tuple[pa.Table, str]:
+        """Read a shard: its rows, and the identity of all that makes its part.
 
         Both are of one read: a table may be replaced from one to the next.
         """
-        return read_shard(shard, self.languages)
-
-    def identity(self, table: pa.Table) -> str:
-        """Return the identity of all that makes the part of a shard."""
-        sink = pa.BufferOutputStream()
+        table, sink = read_shard(shard, self.languages), pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
         content = {
@@ -96,21 +72,15 @@ class Planner:
         # means nothing to a table that says itself who speaks.
         if self.speaker_per != "story" and "speaker" not in table.column_names:
             content["speaker_per"] = self.speaker_per
-        return identity_of(content)
-
-    def name(self, shard: Shard) -> str:
-        """Return the identity of a shard as it stands there now."""
-        return self.identity(self.read(shard))
+        return table, identity_of(content)
 
     def rows(self, table: pa.Table) -> tuple[pa.Table, list[Utterance]]:
-        """Return a row a sentence and language, and what is to be spoken.
+        """Return what is to be spoken, each text in each voice once.
 
         Returns
         -------
-        pyarrow.Table
-            story_id, sentence, speaker, language, text and audio.
-        list of Utterance
-            Each text in each voice once.
+        A row a sentence and language (story_id, sentence, speaker, language,
+        text and audio), and the utterances.
         """
         if "speaker" not in table.column_names:
             table = table.append_column("speaker", self._draw(table))
@@ -119,13 +89,10 @@ class Planner:
         files: dict[Voice, dict[str, str]] = {}
         parts, utterances = [], []
         for language in self.languages:
-            told = {
-                name: (own[language], files.setdefault(own[language], {}))
-                for name, own in self.speakers.items()
-            }
             texts, audio = pc.utf8_trim_whitespace(table[language]), []
             for speaker, text in zip(speakers, texts.to_pylist(), strict=True):
-                voice, known = told[speaker]
+                voice = self.speakers[speaker][language]
+                known = files.setdefault(voice, {})
                 if text not in known:
                     known[text] = self._file(text, voice)
                     utterances.append(Utterance(text, voice, known[text]))
@@ -142,18 +109,18 @@ class Planner:
 
     def _draw(self, table: pa.Table) -> pa.Array:
         """Draw who says each row; the languages of a row have one speaker."""
-        if self.speaker_per == "sentence":
-            keys = [table[key].to_pylist() for key in STORIES_KEY]
-            return pa.array(
-                draw_speaker(self.seed, story, self.speakers, sentence)
-                for story, sentence in zip(*keys, strict=True)
+        each = self.speaker_per == "sentence"
+        keys = (table[key].to_pylist() for key in STORIES_KEY)
+        # A hash a draw: a story of many sentences draws once.
+        draw = functools.cache(
+            lambda story, sentence: draw_speaker(
+                self.seed, story, self.speakers, sentence
             )
-        stories = table["story_id"].combine_chunks().dictionary_encode()
-        names = [
-            draw_speaker(self.seed, story, self.speakers)
-            for story in stories.dictionary.to_pylist()
-        ]
-        return pa.array(names).take(stories.indices)
+        )
+        return pa.array(
+            draw(story, sentence if each else None)
+            for story, sentence in zip(*keys, strict=True)
+        )
 
     def _file(self, text: str, voice: Voice) -> str:
         made_of = {**self.audio, "voice": asdict(voice), "text": text}

@@ -12,12 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
@@ -39,21 +34,15 @@ def run_in_workers(
 ) -> Iterator:
     """Yield ``function(context, chunk)`` for each chunk, as they finish.
 
+    What the function raises ends it; RuntimeError if a worker process dies.
+
     Arguments
     ---------
     function : A function of a module.
     context : Sent to each worker once.
     chunks : Taken as they are needed.
-
-    Raises
-    ------
-    RuntimeError
-        If a worker process dies. Names what was being worked on.
-    Exception
-        What the function raised; the chunks not begun are dropped.
     """
-    chunks = iter(chunks)
-    running: dict[Future, object] = {}
+    chunks, running = iter(chunks), dict[Any, object]()
     pool = ProcessPoolExecutor(
         num_workers,
         # Forking a process in which torch has started threads is unsafe.
@@ -71,14 +60,14 @@ def run_in_workers(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 result = future.result()
+                # Not before: one whose worker died is named below.
                 del running[future]
                 yield result
     except BrokenProcessPool as error:
-        begun = list(running.values())[: num_workers + 1]
+        begun = map(str, list(running.values())[: num_workers + 1])
         raise RuntimeError(
             "A worker process died: it crashed, or the system killed it (out "
-            "of memory?). It was working on one of "
-            + "; ".join(str(chunk) for chunk in begun)
+            f"of memory?). It was working on one of {'; '.join(begun)}"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -145,18 +134,13 @@ def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
     """Run a program, in bounds of time and of what it may print.
 
     Whatever it has started is killed at its end, unless that has left its
-    process group.
+    process group. ValueError if its arguments are longer than allowed.
 
     Arguments
     ---------
     words : The program and its arguments; no shell is involved.
     text : Its standard input.
     timeout : Seconds; then it is killed.
-
-    Raises
-    ------
-    ValueError
-        If its arguments are longer than the system allows.
     """
     # A file, not a pipe: a program that never reads it blocks nobody.
     with tempfile.TemporaryFile() as stdin:
@@ -171,8 +155,7 @@ def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
             raise ValueError(
                 f"'{words[0]}' cannot be given a word of {longest} characters: "
                 "the system allows no arguments so long. Shorten the text, or "
-                "leave {text} out of the command: it comes on standard input "
-                "then."
+                "leave {text} out: it comes on standard input then."
             ) from error
     try:
         in_time, *printed = _watch(process, time.monotonic() + timeout)

@@ -17,11 +17,7 @@ from speechbrain_slm.speech.processes import run_in_workers
 from speechbrain_slm.speech.story_shards import Shard, groups_of
 from speechbrain_slm.speech.utterances import Fact, Utterance, speak_chunk
 from speechbrain_slm.utils.jobs import PARTS, Progress
-from speechbrain_slm.utils.ledger import (
-    ELSEWHERE,
-    NOTHING_LEFT,
-    TooManyLeftOut,
-)
+from speechbrain_slm.utils.ledger import ELSEWHERE, NOTHING_LEFT, TooManyLeftOut
 from speechbrain_slm.utils.pieces import find_piece, write_piece
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY
 
@@ -70,55 +66,39 @@ def speak_shard(
     num_workers: int,
     max_left_out: float,
 ) -> Counter[str]:
-    """Speak a shard and publish its part.
+    """Speak a shard and publish its part; count the states of utterances.
 
     Arguments
     ---------
-    identity : Of what it was when the run began.
-    output_folder : Gets the audio and the part.
-    max_left_out : Share of the utterances that may fail.
-
-    Returns
-    -------
-    Of the states of utterances.
-
-    Raises
-    ------
-    ValueError
-        If the table holds other text now.
-    TooManyLeftOut
-        If more utterances fail.
+    identity : Of what it was when the run began; ValueError if it is other now.
+    max_left_out : Share of the utterances that may fail, or TooManyLeftOut.
     """
-    table = planner.read(shard)
-    if planner.identity(table) != identity:
+    table, found = planner.read(shard)
+    if found != identity:
         raise changed(shard.path)
     rows, utterances = planner.rows(table)
     facts = _speak_all(
         utterances, output_folder, planner, num_workers, max_left_out
     )
-    failures = {
-        name: fact.failure for name, fact in facts.items() if fact.failure
-    }
+    failures = {k: fact.failure for k, fact in facts.items() if fact.failure}
     rows, ledger = leave_out(rows, failures)
     # A file that many rows share is looked up once.
     audio = rows["audio"].combine_chunks().dictionary_encode()
-    found = [facts[name] for name in audio.dictionary.to_pylist()]
+    files = [facts[name] for name in audio.dictionary.to_pylist()]
     for column in ("num_samples", "size", "sha256"):
         kind = SCHEMA.field(column).type
-        values = pa.array([getattr(fact, column) for fact in found], kind)
+        values = pa.array([getattr(fact, column) for fact in files], kind)
         rows = rows.append_column(column, values.take(audio.indices))
     rate = pa.scalar(planner.tts.sample_rate, pa.int32())
     rows = rows.append_column("sample_rate", pa.repeat(rate, len(rows)))
-    write_piece(
-        part_path(output_folder, shard),
-        rows.select(SCHEMA.names).cast(SCHEMA),
-        {
-            "identity": identity,
-            "utterances": len(utterances),
-            "failed": len(failures),
-            "ledger": [{"split": shard.split, **entry} for entry in ledger],
-        },
-    )
+    said = {
+        "identity": identity,
+        "utterances": len(utterances),
+        "failed": len(failures),
+        "ledger": [{"split": shard.split, **entry} for entry in ledger],
+    }
+    path = part_path(output_folder, shard)
+    write_piece(path, rows.select(SCHEMA.names).cast(SCHEMA), said)
     return Counter(fact.state for fact in facts.values())
 
 
@@ -129,16 +109,13 @@ def _speak_all(
     num_workers: int,
     max_left_out: float,
 ) -> dict[str, Fact]:
-    chunks = (
-        utterances[start : start + _CHUNK]
-        for start in range(0, len(utterances), _CHUNK)
-    )
+    total, failed = len(utterances), 0
+    starts = range(0, total, _CHUNK)
+    chunks = (utterances[start : start + _CHUNK] for start in starts)
     context = (planner.tts, planner.shape, output_folder)
     facts: dict[str, Fact] = {}
-    failed, most = 0, max_left_out * len(utterances)
-    if max_left_out:
-        most = max(most, _BAD_LUCK)
-    progress = Progress(len(utterances), "utterances")
+    most = max(max_left_out * total, _BAD_LUCK) if max_left_out else 0
+    progress = Progress(total, "utterances")
     for results in run_in_workers(speak_chunk, context, chunks, num_workers):
         for fact in results:
             facts[fact.audio] = fact
@@ -150,23 +127,20 @@ def _speak_all(
                 reason, detail = fact.failure
                 raise TooManyLeftOut(
                     f"cannot speak {one.text!r} with {one.voice}: {reason} "
-                    f"({detail}). It is failure {failed} among "
-                    f"{len(utterances)} utterances of a shard, and "
-                    f"max_left_out is {max_left_out:.2%}. Mend the texts or "
-                    "the voices, or raise max_left_out: what fails is then "
-                    "left out in every language and listed in left_out.jsonl."
+                    f"({detail}). It is failure {failed} among {total} "
+                    f"utterances of a shard; max_left_out is "
+                    f"{max_left_out:.2%}. Mend the texts or the voices, or "
+                    "raise it: what fails is then left out in every language "
+                    "and listed in left_out.jsonl."
                 )
         progress.add(len(results))
     samples = sum(fact.num_samples for fact in facts.values())
     seconds = samples / planner.tts.sample_rate
     states = Counter(fact.state for fact in facts.values())
-    logger.info(
-        "%d utterances, %.0f s of speech (%.0f x real time): %s",
-        len(facts),
-        seconds,
-        seconds / len(facts) * progress.speed if facts else 0,
-        ", ".join(f"{count} {state}" for state, count in states.items()),
-    )
+    told = ", ".join(f"{count} {state}" for state, count in states.items())
+    speed = seconds / len(facts) * progress.speed if facts else 0
+    shown = "%d utterances, %.0f s of speech (%.0f x real time): %s"
+    logger.info(shown, len(facts), seconds, speed, told)
     return facts
 
 
@@ -175,15 +149,11 @@ def leave_out(
 ) -> tuple[pa.Table, list[dict]]:
     """Drop the sentences that failed, in every language of their stories.
 
-    Those after one move up: sentence ``i`` says the same in all languages. A
-    story of which nothing is left goes as a whole, and a cloze item goes
-    with all its parts.
+    A cloze item goes with all its parts.
 
     Arguments
     ---------
-    table
-        Columns ``story_id, sentence, language, speaker, audio, text``; whole
-        stories, the same sentences in each language.
+    table : Whole stories, the same sentences in each language.
     failures : Audio file -> (reason, detail).
 
     Returns
@@ -221,30 +191,18 @@ def leave_out(
         numbers[key] = left[key[0]]
         left[key[0]] += 1
     anew = [numbers[k] for k, stays in zip(keys, keep, strict=True) if stays]
-    table, place = (
-        table.filter(pa.array(keep)),
-        table.column_names.index("sentence"),
-    )
-    return table.set_column(
-        place, "sentence", pa.array(anew, pa.int32())
-    ), ledger
+    place, column = table.column_names.index("sentence"), pa.array(anew, "i4")
+    table = table.filter(pa.array(keep))
+    return table.set_column(place, "sentence", column), ledger
 
 
 def _whole_stories(keys: set[Sentence], lost: set[Sentence]) -> dict[str, str]:
     """Return the stories that go as a whole, each with its reason."""
     had = Counter(story for story, _ in keys)
     less = Counter(story for story, _ in lost)
-    whole = {
-        story: NOTHING_LEFT
-        for story, count in less.items()
-        if had[story] == count
-    }
-    stories = list(had)
-    group_of = dict(
-        zip(stories, groups_of(pa.array(stories)).to_pylist(), strict=True)
-    )
+    whole = {one: NOTHING_LEFT for one in less if had[one] == less[one]}
+    names = groups_of(pa.array(list(had))).to_pylist()
+    group_of = dict(zip(had, names, strict=True))
     items = {group_of[one] for one in less if group_of[one] != one}
-    for story, group in group_of.items():
-        if group in items:
-            whole[story] = "a part of the cloze item was left out"
-    return whole
+    gone = "a part of the cloze item was left out"
+    return whole | {k: gone for k, group in group_of.items() if group in items}

@@ -56,17 +56,14 @@ def list_shards(
 ) -> list[Shard]:
     """Check a whole stories table and cut it into shards.
 
+    ValueError if it is none: names the file, row and column.
+
     Arguments
     ---------
     languages : The text columns that must be there, every row of them filled.
     speakers : Who may tell a story.
     stories_per_shard : The stories of a cloze item count as one.
     speaker_per : ``story`` refuses one of several speakers.
-
-    Raises
-    ------
-    ValueError
-        If the table is not a stories table: names the file, row and column.
     """
     starts, names, row, count, several = [], [], 0, 0, False
     with _open(path, languages) as (file, columns):
@@ -86,31 +83,21 @@ def list_shards(
             names.append(_numbers(table["story_id"].filter(pa.array(begins))))
             groups = begins & _changes(whole, "group", len(table))
             found = np.flatnonzero(groups)
+            # 5 a shard: stories 0, 5, 10, ... of the table begin one.
             cut = (count + np.arange(len(found))) % stories_per_shard == 0
             starts += (row + found[cut]).tolist()
             count, row = count + len(found), row + len(table)
             before = [table.slice(len(table) - 1)]
     _refuse_twice(path, names)
     if speaker_per == "sentence" and "speaker" in columns and not several:
-        logger.info(
-            "%s: its column 'speaker' gives each story one speaker; none is "
-            "drawn for its sentences",
-            path,
-        )
-    stops = [*starts[1:], row]
-    return [
-        Shard(split, number, Path(path), start, stop)
-        for number, (start, stop) in enumerate(zip(starts, stops, strict=True))
-    ]
+        told = "gives each story one speaker; none is drawn for its sentences"
+        logger.info("%s: its column 'speaker' %s", path, told)
+    ends = zip(starts, [*starts[1:], row], strict=True)
+    return [Shard(split, n, Path(path), *one) for n, one in enumerate(ends)]
 
 
 def read_shard(shard: Shard, languages: list[str]) -> pa.Table:
-    """Read the rows of a shard of a table that :func:`list_shards` has checked.
-
-    Returns
-    -------
-    story_id, sentence, the languages and, where there is one, speaker.
-    """
+    """Read a shard: story_id, sentence, languages; speaker, if there is one."""
     parts, begin = [], 0
     with _open(shard.path, languages) as (file, columns):
         for number in range(file.num_row_groups):
@@ -140,15 +127,12 @@ def _open(
 
 
 def _typed(path: str | Path, rows: pa.RecordBatch | pa.Table) -> pa.Table:
-    """Give the columns their types."""
-    fields = [
-        STORIES.field(name)
-        if name in STORIES.names
-        else pa.field(name, pa.string())
-        for name in rows.schema.names
-    ]
-    columns = [as_type(path, field, rows[field.name]) for field in fields]
-    return pa.table(columns, pa.schema(fields))
+    """Give the columns their types: text, but for those of ``STORIES``."""
+    types = dict(zip(STORIES.names, STORIES.types, strict=True))
+    names = rows.schema.names
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in names])
+    columns = [as_type(path, field, rows[field.name]) for field in schema]
+    return pa.table(columns, schema)
 
 
 def _refuse_holes(path: str | Path, table: pa.Table, first_row: int) -> None:
@@ -207,12 +191,11 @@ def _check_speakers(
     speaker_per: str,
 ) -> None:
     """Refuse speakers nobody knows, and a change of them ``inside`` a story."""
-    unknown = set(pc.unique(table["speaker"]).to_pylist()) - set(speakers)
-    if unknown:
+    told = set(pc.unique(table["speaker"]).to_pylist())
+    if unknown := sorted(told - set(speakers)):
         raise ValueError(
-            f"{path}: unknown speaker(s) "
-            f"{', '.join(map(repr, sorted(unknown)))}; expected one of "
-            f"{', '.join(speakers)}"
+            f"{path}: unknown speaker(s) {', '.join(map(repr, unknown))}; "
+            f"expected one of {', '.join(speakers)}"
         )
     if speaker_per == "story" and inside.any():
         raise ValueError(
@@ -224,8 +207,8 @@ def _check_speakers(
 
 def _numbers(names: pa.ChunkedArray) -> np.ndarray:
     """Return 8 bytes for each name: all that is kept of a story."""
-    digests = [
-        hashlib.blake2b(name.encode(), digest_size=8).digest()
-        for name in names.to_pylist()
-    ]
+    encoded = (name.encode() for name in names.to_pylist())
+    digests = (
+        hashlib.blake2b(name, digest_size=8).digest() for name in encoded
+    )
     return np.frombuffer(b"".join(digests), "<u8")

@@ -8,10 +8,12 @@ stories are taken a shard at a time: by the ranks of ``torchrun``, by array
 jobs, or one after the other.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from speechbrain_slm.speech.audio_files import Trim, check_kind
 from speechbrain_slm.speech.merging import merge_parts
@@ -22,12 +24,17 @@ from speechbrain_slm.speech.shard_speech import (
     part_path,
     speak_shard,
 )
-from speechbrain_slm.speech.story_shards import STORIES_TABLE, Shard
+from speechbrain_slm.speech.story_shards import (
+    STORIES_TABLE,
+    Shard,
+    list_shards,
+)
 from speechbrain_slm.speech.tts import TextToSpeech, Voice
 from speechbrain_slm.speech.utterances import Limits, Shape
 from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
 from speechbrain_slm.utils.jobs import Share, deal, lock_folder, run
+from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
 from speechbrain_slm.utils.speakers import check_speaker_per, check_voices
 from speechbrain_slm.utils.story_tables import MARK
@@ -68,10 +75,7 @@ def plan_of_speech(
     speaker_per: str,
     stories_per_shard: int,
 ) -> dict:
-    """Say all that decides what a data folder holds, for ``Claim.pin``.
-
-    The recipe fills in what the signature names: of :func:`synthesize`, all
-    that the manifests depend on.
+    """Say all that the manifests depend on, for ``Claim.pin``.
 
     Arguments
     ---------
@@ -90,8 +94,8 @@ def plan_of_speech(
             for name, own in speakers.items()
         },
         "seed": seed,
-        "trim": trim and asdict(trim),
-        "limits": limits and asdict(limits),
+        "trim": asdict(trim),
+        "limits": asdict(limits),
         "audio_format": audio_format,
         "loudness": loudness,
         "speaker_per": speaker_per,
@@ -137,35 +141,42 @@ def synthesize(
     How many utterances of this rank are in which state; see ``Fact``.
     """
     folder, share = Path(output_folder), Share(job, num_jobs)
-    _check_numbers(max_left_out, stories_per_shard, num_workers)
+    check_number("max_left_out", max_left_out, at_least=0, below=1)
+    check_number("stories_per_shard", stories_per_shard, at_least=1)
+    check_number("num_workers", num_workers, at_least=1)
     check_speaker_per(speaker_per)
     check_voices(tts, speakers, languages)
     check_kind(audio_format, tts.sample_rate)
     refuse_foreign([folder / f"{split}.parquet" for split in stories], MARK)
     shape = Shape(trim, limits, audio_format, loudness)
     planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
-    stamps = [file_stamp(path) for path in stories.values()]
-    shards = planner.shards(stories, stories_per_shard)
+
+    def cut_all() -> list[Shard]:
+        cut = (
+            list_shards(
+                *table, languages, speakers, stories_per_shard, speaker_per
+            )
+            for table in stories.items()
+        )
+        return list(itertools.chain.from_iterable(cut))
+
+    stamps, shards = [*map(file_stamp, stories.values())], cut_all()
     # Dealt out before anybody looks: what a shard is takes reading it.
-    known = {one: planner.name(one) for one in deal(share.of(shards))}
+    known = {one: planner.read(one)[1] for one in deal(share.of(shards))}
     counts = _speak(known, planner, folder, num_workers, max_left_out)
     if share.merges:
-        if [file_stamp(path) for path in stories.values()] != stamps:
+        if [*map(file_stamp, stories.values())] != stamps:
             # Written anew; with the same content, that is no matter.
-            if planner.shards(stories, stories_per_shard) != shards:
+            if cut_all() != shards:
                 raise changed(", ".join(map(str, stories.values())))
             known = {}
-        names = {one: known.get(one) or planner.name(one) for one in shards}
+        names = {one: known.get(one) or planner.read(one)[1] for one in shards}
         merge_parts(names, folder, max_left_out)
     return counts
 
 
 def _speak(
-    identities: dict[Shard, str],
-    planner: Planner,
-    folder: Path,
-    num_workers: int,
-    max_left_out: float,
+    identities: dict[Shard, str], planner: Planner, folder: Path, *options: Any
 ) -> dict[str, int]:
     """Speak what is missing of this rank's shards."""
     mine = [
@@ -178,28 +189,9 @@ def _speak(
     counts = Counter(spoken=0, found=0, damaged=0, failed=0)
 
     def speak(shard: Shard) -> None:
-        identity = identities[shard]
         with lock_folder(part_path(folder, shard).parent):
-            counts.update(
-                speak_shard(
-                    shard, identity, planner, folder, num_workers, max_left_out
-                )
-            )
+            how = identities[shard], planner, folder, *options
+            counts.update(speak_shard(shard, *how))
 
     run(mine, speak, "shards to speak")
     return dict(counts)
-
-
-def _check_numbers(
-    max_left_out: float, stories_per_shard: int, num_workers: int
-) -> None:
-    if not 0 <= max_left_out < 1:
-        raise ValueError(
-            f"max_left_out is {max_left_out}; expected 0 or more and below 1"
-        )
-    for name, value in (
-        ("stories_per_shard", stories_per_shard),
-        ("num_workers", num_workers),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; expected 1 or more")

@@ -9,30 +9,19 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.imported.rows import FACTS, OTHER_LANGUAGE
+from speechbrain_slm.utils import ledger as ledgers
+from speechbrain_slm.utils import ownership
 from speechbrain_slm.utils.atomic import TEMPORARY
 from speechbrain_slm.utils.distributed import rank
 from speechbrain_slm.utils.jobs import deal
-from speechbrain_slm.utils.ledger import (
-    ELSEWHERE,
-    LEDGER,
-    NOTHING_LEFT,
-    Reasons,
-    check_share,
-    open_ledger,
-)
-from speechbrain_slm.utils.ownership import (
-    has_mark,
-    mark_of,
-    refuse_foreign,
-    withdraw,
-)
 from speechbrain_slm.utils.pieces import join_tables, read_piece, write_piece
-from speechbrain_slm.utils.tables import MANIFEST, check_matched
+from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, check_matched
 
 logger = logging.getLogger(__name__)
 MARK = "spoken"
@@ -40,20 +29,12 @@ _WRITTEN = pa.schema([*MANIFEST, ("text", pa.string())])
 
 
 def refuse_others(output_folder: Path, splits: Iterable[str]) -> None:
-    """Refuse a folder whose manifests would not be those of one run.
-
-    Raises
-    ------
-    FileExistsError
-        If one of them was made by another recipe.
-    ValueError
-        If the folder has a manifest of an earlier import that this run does
-        not name: the ledger would be this run's alone.
-    """
+    """Refuse a folder whose manifests would not be those of one run."""
     paths = [output_folder / f"{split}.parquet" for split in splits]
-    refuse_foreign(paths, MARK)
+    ownership.refuse_foreign(paths, MARK)
     for path in sorted(set(output_folder.glob("*.parquet")) - set(paths)):
-        if has_mark(path, MARK):
+        # The ledger will be this run's alone.
+        if ownership.has_mark(path, MARK):
             raise ValueError(
                 f"{path} is of an earlier import, and this one has the splits "
                 f"{', '.join(splits)} alone. Name the sources of all splits, "
@@ -74,7 +55,6 @@ def assemble(
     ---------
     folder : Of the parts of a split; gets ``buckets/``.
     parts : Path -> identity, in order.
-    buckets : Into how many the stories are dealt.
     max_ratio : See :func:`align`.
 
     Returns
@@ -88,25 +68,17 @@ def assemble(
         own = deal(range(buckets))
         _deal(scratch, parts, own, buckets)
         for bucket in own:
-            content = pq.read_table(
-                scratch / f"{bucket}.parquet", page_checksum_verification=True
-            )
+            dealt = scratch / f"{bucket}.parquet"
+            content = pq.read_table(dealt, page_checksum_verification=True)
             kept, ledger = align(content.to_pylist(), languages, max_ratio)
             table = pa.Table.from_pylist(kept, _WRITTEN)
             if kept:
                 check_matched(f"{folder}, bucket {bucket}", table, languages)
             # Rows that nobody asked for are neither kept nor lost.
-            lost = sum(
-                "language" in entry
-                and not entry["reason"].startswith(f"{OTHER_LANGUAGE}: ")
-                for entry in ledger
-            )
-            facts = {
-                "ledger": ledger,
-                "lost": lost,
-                "total": lost + len(kept),
-                "kept": len(kept),
-            }
+            unasked = f"{OTHER_LANGUAGE}: "
+            rows = [entry for entry in ledger if "language" in entry]
+            lost = sum(not row["reason"].startswith(unasked) for row in rows)
+            facts = {"ledger": ledger, "lost": lost, "kept": len(kept)}
             write_piece(paths[bucket], table, facts)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -118,16 +90,11 @@ def _deal(
 ) -> None:
     """Write the rows of this rank's stories, a file a bucket."""
     with contextlib.ExitStack() as stack:
-        writers = {
-            bucket: stack.enter_context(
-                pq.ParquetWriter(
-                    scratch / f"{bucket}.parquet",
-                    FACTS,
-                    write_page_checksum=True,
-                )
-            )
-            for bucket in own
-        }
+        writers = {}
+        for bucket in own:
+            path = scratch / f"{bucket}.parquet"
+            writer = pq.ParquetWriter(path, FACTS, write_page_checksum=True)
+            writers[bucket] = stack.enter_context(writer)
         for path, identity in parts.items():
             table, facts = read_piece(path)
             if facts["identity"] != identity:
@@ -156,57 +123,38 @@ def publish(
     buckets : Split -> its files, small enough to be copied one by one.
     languages : Those that every sentence has.
     max_left_out : Share of a split's rows that may have been left out.
-
-    Raises
-    ------
-    ValueError
-        If nothing is left of a split.
-    TooManyLeftOut
-        If too little is.
     """
-    ledger = output_folder / LEDGER
-    counts, reasons = _write_ledger(ledger, buckets)
-    for split in buckets:
-        if not counts[split]["kept"]:
-            raise ValueError(
-                f"No sentence of {split} is left in all of "
-                f"{', '.join(languages)}: {reasons[split]}. {ledger} names "
-                "each; correct the names of columns and languages, or the "
-                "source."
-            )
-    for split in buckets:
-        check_share(
-            f"rows of {split}",
-            counts[split]["lost"],
-            counts[split]["total"],
-            max_left_out,
-            reasons[split],
-            ledger,
-            "Mend the source and run again; what is good is not read again.",
-        )
-    # Whenever this run ends, what is there is of one run.
-    withdraw([output_folder / f"{split}.parquet" for split in buckets], MARK)
-    schema = _WRITTEN.with_metadata(mark_of(MARK))
-    for split, paths in buckets.items():
-        path = output_folder / f"{split}.parquet"
-        tables = (read_piece(bucket).table for bucket in paths)
-        with join_tables(path, schema, tables) as rows:
-            logger.info("%s: %d rows", split, rows)
-
-
-def _write_ledger(
-    path: Path, buckets: dict[str, list[Path]]
-) -> tuple[dict[str, Counter[str]], dict[str, Reasons]]:
-    counts: dict[str, Counter[str]] = {split: Counter() for split in buckets}
-    with open_ledger(path) as ledger:
+    told = output_folder / ledgers.LEDGER
+    lost, kept = Counter[str](), Counter[str]()
+    with ledgers.open_ledger(told) as ledger:
         for split, paths in buckets.items():
             for bucket in paths:
                 facts = read_piece(bucket, []).facts
                 for entry in facts["ledger"]:
                     ledger.write(split=split, **entry)
-                for name in ("lost", "total", "kept"):
-                    counts[split][name] += facts[name]
-    return counts, ledger.reasons
+                lost[split] += facts["lost"]
+                kept[split] += facts["kept"]
+    for split in buckets:
+        if not kept[split]:
+            raise ValueError(
+                f"No sentence of {split} is left in all of "
+                f"{', '.join(languages)}: {ledger.reasons[split]}. {told} "
+                "names each; correct the names of columns and languages, or "
+                "the source."
+            )
+    advice = "Mend the source and run again; what is good is not read again."
+    for split in buckets:
+        counts = lost[split], lost[split] + kept[split], max_left_out
+        why = ledger.reasons[split]
+        ledgers.check_share(f"rows of {split}", *counts, why, told, advice)
+    manifests = {split: output_folder / f"{split}.parquet" for split in buckets}
+    # Whenever this run ends, what is there is of one run.
+    ownership.withdraw(manifests.values(), MARK)
+    schema = _WRITTEN.with_metadata(ownership.mark_of(MARK))
+    for split, paths in buckets.items():
+        tables = (read_piece(bucket).table for bucket in paths)
+        with join_tables(manifests[split], schema, tables) as rows:
+            logger.info("%s: %d rows", split, rows)
 
 
 def align(
@@ -231,9 +179,7 @@ def align(
     for fact in facts:
         stories[fact["story_id"]][fact["sentence"]].append(fact)
 
-    def drop(row: dict, reason: str) -> None:
-        entry = {"story_id": row["story_id"], "sentence": row["sentence"]}
-        entry |= {"language": row["language"], "place": row["source"]}
+    def drop(reason: str, **entry: Any) -> None:
         ledger.append({**entry, "action": "dropped", "reason": reason})
 
     for story, sentences in sorted(stories.items()):
@@ -249,10 +195,11 @@ def align(
                 whole.append({row["language"]: row for row in rows})
             for row, reason, own in zip(rows, reasons, ours, strict=True):
                 if not (good and own):
-                    drop(row, reason or ELSEWHERE)
+                    place = {k: row[k] for k in MANIFEST_KEY}
+                    why = reason or ledgers.ELSEWHERE
+                    drop(why, **place, place=row["source"])
         if not whole:
-            entry = {"story_id": story, "action": "dropped"}
-            ledger.append({**entry, "reason": NOTHING_LEFT})
+            drop(ledgers.NOTHING_LEFT, story_id=story)
         kept += [
             {**sentence[language], "sentence": number}
             for language in languages
@@ -283,9 +230,7 @@ def _reasons(
     if max_ratio and len(wanted) == len(languages):
         (short, one), (long, other) = min(wanted), max(wanted)
         if long > max_ratio * short:
-            found = (
-                f"lengths differ: {long:.2f} s in {other} and {short:.2f} s in "
-                f"{one}; max_ratio is {max_ratio}"
-            )
-            reasons = [reason or found for reason in reasons]
+            found = f"{long:.2f} s in {other} and {short:.2f} s in {one}"
+            found = f"lengths differ: {found}; max_ratio is {max_ratio}"
+            return [reason or found for reason in reasons]
     return reasons

@@ -17,13 +17,8 @@ from speechbrain_slm.utils.user_tables import Row, iterate_rows
 _KINDS = "aif aifc aiff au caf flac m4a mp3 oga ogg opus snd w64 wav webm"
 KINDS = frozenset(f".{kind}" for kind in _KINDS.split())
 # Of the rows, as arguments of ``rows.Columns``.
-COLUMNS = {
-    "story": "story_id",
-    "sentence": "sentence",
-    "language": "language",
-    "speaker": "speaker",
-    "audio": "audio",
-}
+_SAME = ("sentence", "language", "speaker", "audio")
+COLUMNS = {"story": "story_id", **dict(zip(_SAME, _SAME, strict=True))}
 
 
 def recording_rows(
@@ -36,27 +31,17 @@ def recording_rows(
 
     Arguments
     ---------
-    folders
-        Language -> folder. Two recordings are the same sentence if their
-        paths in their folders are equal but for the suffix.
+    folders : Language -> folder.
     stories
         A number N: a story is N recordings of a folder, one after the other
         by name (numbers in names count as numbers). ``folder``: all of a
         folder inside are one story. Else: the column of ``table`` that names
         the story.
-    speaker
-        Who speaks, or language -> who. By default the speaker is ``unknown``.
+    speaker : Who speaks, or language -> who; else ``unknown``.
     table
         For stories by a column: a table with the columns ``name`` (a
         recording's path without its suffix) and that one, in the order of the
         sentences.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a folder is missing or holds no recording.
-    ValueError
-        If ``stories`` is none of the three, or a name stands twice.
     """
     names = {
         language: _recordings(language, Path(folder))
@@ -77,22 +62,17 @@ def recording_rows(
                 who = speaker
                 if isinstance(who, dict):
                     who = who[language]
-                values = {
-                    "story_id": story,
-                    "sentence": sentence,
-                    "language": language,
-                    "speaker": who or "unknown",
-                    "audio": str(found[name]),
-                }
+                values = {"story_id": story, "sentence": sentence}
+                values |= {"language": language, "speaker": who or "unknown"}
+                values["audio"] = str(found[name])
                 yield Row(next(numbers), values)
 
 
 def _key(name: str) -> list[tuple[int, str]]:
     """Sort ``2`` before ``10``."""
-    return [
-        (int(part), part) if number % 2 else (0, part)
-        for number, part in enumerate(re.split(r"(\d+)", name))
-    ]
+    # "a2b10" is cut into a, 2, b, 10 and "": every other one is a number.
+    parts = enumerate(re.split(r"(\d+)", name))
+    return [(int(part) if n % 2 else 0, part) for n, part in parts]
 
 
 def _recordings(language: str, folder: Path) -> dict[str, Path]:
@@ -124,9 +104,8 @@ def _told_by_table(
         name = str(values.get("name") or "")
         if fault or not name or not values[column] or name in seen:
             raise ValueError(
-                f"{table}, row {number}: {fault or values}; expected the "
-                f"name of a recording, which no other row has, and its "
-                f"{column}"
+                f"{table}, row {number}: {fault or values}; expected the name "
+                f"of a recording, which no other row has, and its {column}"
             )
         seen.add(name)
         found[str(values[column])].append(name)

@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -39,13 +40,8 @@ OTHER_LANGUAGE = "language"
 _EXTENSIONS = {"WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MPEG": "mp3"}
 
 
-class _Spoken(NamedTuple):
-    """One of the sentences of a row, as they stand there."""
-
-    language: Any
-    audio: Any
-    speaker: Any
-    text: Any
+# Of one of the sentences of a row, as they stand there.
+_Spoken = namedtuple("_Spoken", "language audio speaker text")
 
 
 @dataclass(frozen=True)
@@ -54,16 +50,12 @@ class Columns:
 
     Arguments
     ---------
-    story : The story's name.
     sentence : The sentence's number in its story, from any number on.
     audio
-        Audio: a path (absolute, or relative to the table's folder), bytes, or
-        the hub's ``{bytes, path}``. Language -> column where a row holds a
-        sentence in several languages.
-    language : The language's name; not with several audio columns.
-    speaker
-        The speaker's name, or language -> column. By default all is spoken by
-        ``unknown``.
+        A path (absolute, or relative to the table's folder), bytes, or the
+        hub's ``{bytes, path}``. Language -> column where a row holds a
+        sentence in several languages; there is no ``language`` then.
+    speaker : Or language -> column. By default all is spoken by ``unknown``.
     text : What is said, or language -> column.
     """
 
@@ -100,9 +92,8 @@ class Columns:
                 for one in (self.speaker, self.text)
             )
             speaker, text = (row.get(name or "") for name in names)
-            if not self.speaker:
-                speaker = "unknown"
-            yield _Spoken(language, row.get(column), speaker, text)
+            who = speaker if self.speaker else "unknown"
+            yield _Spoken(language, row.get(column), who, text)
 
 
 @dataclass(frozen=True)
@@ -127,12 +118,8 @@ class Reader:
         """Return what is known of a row, with the fields of ``FACTS``.
 
         Whatever is wrong is a reason to leave it out, and no more: its kind
-        stands before its first colon.
-
-        Arguments
-        ---------
-        where : The source, for the ledger.
-        folder : What audio paths are relative to.
+        stands before its first colon. ``where`` is the source, for the ledger;
+        audio paths are relative to ``folder``.
         """
         empty = {**_EMPTY, "source": f"{where}, row {row.number}"}
         if row.fault:
@@ -186,13 +173,11 @@ class Reader:
             path = self.output_folder / "audio" / name[:2] / name
             if not path.is_file() or path.read_bytes() != content:
                 write_atomic(path, content)
-            fact["file"] = os.path.abspath(path)
-            fact["stamp"] = file_stamp(path)
+            fact |= {"file": os.path.abspath(path), "stamp": file_stamp(path)}
         # Relative where both may be moved together.
         outside = path.is_absolute() and self.output_folder not in path.parents
-        fact["audio"] = (
-            str(path) if outside else os.path.relpath(path, self.output_folder)
-        )
+        beside = path if outside else os.path.relpath(path, self.output_folder)
+        fact["audio"] = str(beside)
         for name in ("num_samples", "sample_rate", "sha256"):
             fact[name] = getattr(sound, name)
 

@@ -36,11 +36,6 @@ class Part(NamedTuple):
     batches: Callable[[], Iterator[list[Row]]]
 
 
-def is_recordings(source: Source) -> bool:
-    """Tell whether a source is folders of recordings."""
-    return isinstance(source, Mapping)
-
-
 def iterate_parts(
     source: Source, rows: int, columns: list[str]
 ) -> Iterator[Part]:
@@ -55,13 +50,6 @@ def iterate_parts(
         Rows in a batch, and in a part where the format has none of its own
         (the parts of a Parquet file are its row groups).
     columns : Those that it must have.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file, or no table in the folder.
-    ValueError
-        If the file is of another format, or lacks a column.
     """
     if isinstance(source, Mapping):
         _check_keys(source)
@@ -99,14 +87,13 @@ def _chunks(
         chunk = list(itertools.islice(found, rows))
         if not chunk:
             return
-        text = json.dumps(chunk, sort_keys=True, default=_short)
-        yield Part(
+        text = json.dumps(chunk, sort_keys=True, default=_short).encode()
+        identity, number = (
+            hashlib.sha256(text).hexdigest(),
             f"{name}{index:05d}",
-            where,
-            folder,
-            hashlib.sha256(text.encode()).hexdigest(),
-            functools.partial(iter, [chunk]),
         )
+        batches = functools.partial(iter, [chunk])
+        yield Part(number, where, folder, identity, batches)
 
 
 def _short(value: object) -> str:
@@ -123,53 +110,32 @@ def _row_groups(
     stamp = file_stamp(path)
     with open_parquet(path) as file:
         check_columns(path, file.schema_arrow.names, columns)
-        counts = [
-            file.metadata.row_group(group).num_rows
-            for group in range(file.num_row_groups)
-        ]
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        counts = [group.num_rows for group in groups]
+
+    def read(group: int, first: int) -> Iterator[list[Row]]:
+        wanted = {"row_groups": [group], "columns": columns}
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(rows, **wanted):
+                values = batch.to_pylist()
+                yield [Row(first + n, row) for n, row in enumerate(values)]
+                first += len(values)
+        if file_stamp(path) != stamp:
+            raise ValueError(
+                f"{path} was changed while it was read; run the same command "
+                "again"
+            )
+
     for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
-        yield Part(
-            f"{name}{group:05d}",
-            str(path),
-            path.parent,
-            identity_of([stamp, group]),
-            functools.partial(
-                _group_rows, path, stamp, group, first, rows, columns
-            ),
-        )
-
-
-def _group_rows(
-    path: Path,
-    stamp: str,
-    group: int,
-    first: int,
-    rows: int,
-    columns: list[str],
-) -> Iterator[list[Row]]:
-    with open_parquet(path) as file:
-        batches = file.iter_batches(rows, row_groups=[group], columns=columns)
-        for batch in batches:
-            values = batch.to_pylist()
-            yield [Row(first + n, row) for n, row in enumerate(values)]
-            first += len(values)
-    if file_stamp(path) != stamp:
-        raise ValueError(
-            f"{path} was changed while it was read; run the same command again"
-        )
+        identity, number = identity_of([stamp, group]), f"{name}{group:05d}"
+        batches = functools.partial(read, group, first)
+        yield Part(number, str(path), path.parent, identity, batches)
 
 
 def source_files(source: str | Path) -> list[Path]:
-    """List the tables of a file or folder, by name.
+    """List the tables of a file or folder, by name, of one format.
 
     Hidden files, and what systems leave, are none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    ValueError
-        If the file is none, or the folder has tables of several formats.
     """
     path = as_stored(source)
     # What is no regular file is told by whoever opens it.

@@ -10,40 +10,24 @@ findings, then that of a bucket of stories.
 
 import itertools
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.speech.imported.assembly import (
-    assemble,
-    publish,
-    refuse_others,
-)
+from speechbrain_slm.speech.imported import assembly, rows
+from speechbrain_slm.speech.imported.assembly import publish
 from speechbrain_slm.speech.imported.recordings import COLUMNS
-from speechbrain_slm.speech.imported.rows import (
-    FACTS,
-    Columns,
-    Reader,
-    is_unchanged,
-)
-from speechbrain_slm.speech.imported.sources import (
-    Part,
-    Source,
-    is_recordings,
-    iterate_parts,
-)
+from speechbrain_slm.speech.imported.rows import Columns, Reader
+from speechbrain_slm.speech.imported.sources import Part, Source, iterate_parts
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    is_main,
-    rank,
-    world_size,
-)
+from speechbrain_slm.utils.distributed import barrier, is_main, rank, world_size
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.pieces import find_piece, write_piece
+from speechbrain_slm.utils.user_tables import Row
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +52,7 @@ def import_spoken(
     Arguments
     ---------
     sources : Split -> sources (see :func:`iterate_parts`).
-    columns : Which columns hold what. Folders of recordings have their own.
+    columns : Folders of recordings have their own.
     languages : Those wanted. A story needs every sentence in each.
     language_names : A language's name in the source -> ours.
     num_workers : Threads that read audio.
@@ -83,7 +67,7 @@ def import_spoken(
     Raises
     ------
     TooManyLeftOut
-        If more is left out; the manifests of an earlier run stay.
+        The manifests of an earlier run stay then.
     """
     folder = Path(output_folder)
     sources = _begin(sources, folder)
@@ -98,12 +82,10 @@ def import_spoken(
                     source, place, reader, batch_rows, pool
                 )
     barrier()
-    paths = {
-        split: assemble(
-            folder / "parts" / split, found, languages, buckets, max_ratio
-        )
-        for split, found in parts.items()
-    }
+    paths, how = {}, (languages, buckets, max_ratio)
+    for split, found in parts.items():
+        place = folder / "parts" / split
+        paths[split] = assembly.assemble(place, found, *how)
     barrier()
     if is_main():
         publish(folder, paths, languages, max_left_out)
@@ -124,7 +106,7 @@ def _begin(sources: dict[str, list], folder: Path) -> dict[str, list]:
                 f"{{{split}: [...]}}"
             )
     if is_main():
-        refuse_others(folder, sources)
+        assembly.refuse_others(folder, sources)
         # What killed processes left.
         for place in (folder / "audio", folder / "parts"):
             for inner in place.glob("**/"):
@@ -141,17 +123,13 @@ def _read_source(
     pool: Executor,
 ) -> dict[Path, str]:
     """Read this rank's parts; return the identity of each part of all ranks."""
-    if is_recordings(source):
+    if isinstance(source, Mapping):
         reader = replace(reader, columns=Columns(**COLUMNS))
-    columns = reader.columns
-    request = {
-        "languages": reader.languages,
-        "language_names": reader.language_names,
-        "max_seconds": reader.max_seconds,
-        "columns": vars(columns),
-    }
+    request = {**vars(reader), "columns": vars(reader.columns)}
+    # The folder may be moved, and all that was read with it.
+    del request["output_folder"]
     found, kept = {}, 0
-    parts = iterate_parts(source, batch_rows, columns.names())
+    parts = iterate_parts(source, batch_rows, reader.columns.names())
     for number, part in enumerate(parts):
         path = folder / f"{part.name}.parquet"
         identity = identity_of([part.identity, part.where, request])
@@ -159,27 +137,23 @@ def _read_source(
         if number % world_size() != rank():
             continue
         piece = find_piece(path, ["file", "stamp"])
-        if (
-            piece is not None
-            and piece.facts["identity"] == identity
-            and is_unchanged(piece.table)
-        ):
-            kept += 1
-            continue
+        if piece and piece.facts["identity"] == identity:
+            if rows.is_unchanged(piece.table):
+                kept += 1
+                continue
         write_piece(path, _read(part, reader, pool), {"identity": identity})
         logger.info("Rank %d: %s, part %s", rank(), part.where, part.name)
-    logger.info(
-        "Rank %d: %s: %d of its parts are as they were", rank(), source, kept
-    )
+    told = "Rank %d: %s: %d of its parts are as they were"
+    logger.info(told, rank(), source, kept)
     return found
 
 
 def _read(part: Part, reader: Reader, pool: Executor) -> pa.Table:
-    tables = [FACTS.empty_table()]
+    def facts_of(row: Row) -> list[dict]:
+        return reader.facts_of(row, part.where, part.folder)
+
+    tables = [rows.FACTS.empty_table()]
     for batch in part.batches():
-        facts = pool.map(
-            lambda row: reader.facts_of(row, part.where, part.folder), batch
-        )
-        rows = list(itertools.chain.from_iterable(facts))
-        tables.append(pa.Table.from_pylist(rows, FACTS))
+        facts = [*itertools.chain.from_iterable(pool.map(facts_of, batch))]
+        tables.append(pa.Table.from_pylist(facts, rows.FACTS))
     return pa.concat_tables(tables)

@@ -104,7 +104,12 @@ class BackEnd:
 
     def check_voice(self, voice: Voice) -> None:
         """Refuse a voice that the engine has not, or would clamp."""
-        check_range(voice, self.pitch, self.speed)
+        for name in ("pitch", "speed"):
+            (low, high), value = getattr(self, name), getattr(voice, name)
+            # So written, NaN is refused as well.
+            if not low <= value <= high:
+                what = f"voice '{voice.name}': {name} is {value}"
+                raise ValueError(f"{what}; expected {low} to {high}")
         self._check_name(voice)
 
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
@@ -122,34 +127,13 @@ class BackEnd:
         raise NotImplementedError
 
 
-def check_range(
-    voice: Voice, pitch: tuple[float, float], speed: tuple[float, float]
-) -> None:
-    """Refuse a pitch or a speed that a back-end would clamp silently."""
-    for name, (low, high) in (("pitch", pitch), ("speed", speed)):
-        value = getattr(voice, name)
-        # So written, NaN is refused as well.
-        if not low <= value <= high:
-            raise ValueError(
-                f"voice '{voice.name}': {name} is {value}; expected {low} to "
-                f"{high}"
-            )
-
-
 def check_speech(samples: np.ndarray, text: str, voice: Voice) -> np.ndarray:
-    """Return int16 samples [T], unless they are none or silence.
-
-    Raises
-    ------
-    SilentSpeech
-        Names the text and the voice.
-    """
+    """Return int16 samples [T]; SilentSpeech if they are none or silence."""
     # int16 has no positive counterpart of -32768.
     peak = np.abs(samples.astype(np.int32)).max(initial=0) / 2**15
     if peak < SILENCE_PEAK:
         raise SilentSpeech(
             f"{voice} gives silence for the text {text!r} (peak {peak:.4f} of "
-            "full scale); expected words of the voice's language. Correct the "
-            "text, or choose a voice of its language."
+            "full scale). Correct the text, or choose a voice of its language."
         )
     return samples

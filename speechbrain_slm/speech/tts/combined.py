@@ -5,7 +5,6 @@ spoken in one run, and a back-end that lacks a language needs one beside it.
 """
 
 from dataclasses import replace
-from math import gcd
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -50,16 +49,12 @@ class Combined:
     def synthesize(self, text: str, voice: Voice) -> np.ndarray:
         """Speak a text: int16 [T]."""
         part, own = self._part(voice)
-        samples = part.synthesize(text, own)
-        if part.sample_rate == self.sample_rate:
+        samples, rate = part.synthesize(text, own), self.sample_rate
+        if part.sample_rate == rate:
             return samples
-        common = gcd(self.sample_rate, part.sample_rate)
-        # A polyphase filter, whose output is a pure function of its input.
-        signal = resample_poly(
-            samples.astype(np.float64),
-            self.sample_rate // common,
-            part.sample_rate // common,
-        )
+        # A polyphase filter, whose output is a pure function of its input; it
+        # divides both by what they have in common itself.
+        signal = resample_poly(samples.astype("f8"), rate, part.sample_rate)
         return np.round(signal.clip(-(2**15), 2**15 - 1)).astype(np.int16)
 
     def _part(self, voice: Voice) -> tuple[TextToSpeech, Voice]:

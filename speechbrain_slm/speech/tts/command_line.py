@@ -104,10 +104,9 @@ class CommandLine(BackEnd):
                 "the program writes"
             )
         refuse_code(self.command)
-        if shutil.which(self.command[0]) is None:
+        if shutil.which(program := self.command[0]) is None:
             raise FileNotFoundError(
-                f"the program '{self.command[0]}' is not installed, or not on "
-                "the PATH"
+                f"the program '{program}' is not installed, or not on the PATH"
             )
         self.sample_rate, self.timeout = sample_rate, timeout
         self.voices = list(voices)
@@ -120,11 +119,8 @@ class CommandLine(BackEnd):
         self._fixed = {"pitch", "speed"} - set(_PLACEHOLDER.findall(text))
         self._checked = not pure
         if not pure:
-            logger.warning(
-                "'%s' is not a pure function of text and voice: lost audio "
-                "cannot be made again as it was",
-                self.command[0],
-            )
+            told = "'%s' is not a pure function of text and voice: lost audio"
+            logger.warning(f"{told} cannot be made again as it was", program)
 
     def _check_name(self, voice: Voice) -> None:
         if voice.name not in self.voices:
@@ -173,14 +169,11 @@ class CommandLine(BackEnd):
             as_argument = any("{text}" in word for word in self.command)
             stdin = b"" if as_argument else text.encode() + b"\n"
             done = run_program(words, stdin, self.timeout)
-            if done.status is None:
-                raise ValueError(
-                    f"{shown} took more than {self.timeout} s{_printed(done)}"
-                )
-            if done.status:
-                raise ValueError(
-                    f"{shown} ended with status {done.status}{_printed(done)}"
-                )
+            if done.status != 0:
+                fault = f"ended with status {done.status}"
+                if done.status is None:
+                    fault = f"took more than {self.timeout} s"
+                raise ValueError(f"{shown} {fault}{_printed(done)}")
             return self._read(out, shown, done)
 
     def _read(self, out: Path, shown: str, done: Ended) -> np.ndarray:
@@ -189,10 +182,8 @@ class CommandLine(BackEnd):
         except BadAudio as error:
             if _is_empty(out):
                 raise SilentSpeech(f"{shown} wrote no sample") from error
-            raise ValueError(
-                f"{shown} wrote no audio file that can be read ({error})"
-                f"{_printed(done)}"
-            ) from error
+            fault = f"wrote no audio file that can be read ({error})"
+            raise ValueError(f"{shown} {fault}{_printed(done)}") from error
         if sound.sample_rate != self.sample_rate or sound.channels != 1:
             raise RuntimeError(
                 f"{shown} wrote {sound.channels} channel(s) at "
@@ -221,18 +212,12 @@ def _printed(done: Ended) -> str:
 
 
 def refuse_code(command: list[str]) -> None:
-    """Refuse a command in which a text would be a program.
-
-    Arguments
-    ---------
-    command : Its words; ``{text}`` stands for the text.
-    """
-    for place, word in enumerate(command):
-        name = PurePath(word).name
-        rest = command[place + 1 :]
+    """Refuse a command in which a text, ``{text}``, would be a program."""
+    for place, word in enumerate(command, 1):
+        name, rest = PurePath(word).name, command[place:]
+        holds = any("{text}" in one for one in rest)
         if (_INTERPRETER.fullmatch(name) and _takes_code(rest, command)) or (
-            _SHELLS_OF_OTHERS.fullmatch(name)
-            and any("{text}" in one for one in rest)
+            _SHELLS_OF_OTHERS.fullmatch(name) and holds
         ):
             raise ValueError(
                 f"command {command}: '{name}' would take {{text}}, or the "

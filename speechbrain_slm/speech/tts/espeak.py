@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,18 +83,15 @@ class Espeak(BackEnd):
 
     def _check_name(self, voice: Voice) -> None:
         name, _, variant = voice.name.partition("+")
-        folder = Path(espeakng_loader.get_data_path())
-        if variant and not (folder / "voices" / "!v" / variant).is_file():
-            # espeak-ng itself would speak without the variant.
-            raise ValueError(
-                f"voice '{voice.name}': espeak-ng has no variant '{variant}'; "
-                f"expected a file name of {folder / 'voices' / '!v'}"
-            )
-        if name.lower() not in _languages(folder / "lang"):
-            raise ValueError(
-                f"voice '{voice.name}': espeak-ng has no '{name}'; expected a "
-                f"file name below {folder / 'lang'}, e.g. en-us, fr, de"
-            )
+        folder, fault = Path(espeakng_loader.get_data_path()), ""
+        variants, languages = folder / "voices" / "!v", folder / "lang"
+        # espeak-ng itself would speak without the variant.
+        if variant and not (variants / variant).is_file():
+            fault = f"variant '{variant}'; expected a file name of {variants}"
+        elif name.lower() not in _languages(languages):
+            fault = f"'{name}'; expected a file name below {languages}, e.g. fr"
+        if fault:
+            raise ValueError(f"voice '{voice.name}': espeak-ng has no {fault}")
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
         request = {
@@ -109,9 +107,8 @@ class Espeak(BackEnd):
 
     def _ask(self, request: str) -> tuple[bool, bytes]:
         server, late = self._engine, threading.Event()
-        requests, answers = server.stdin, server.stdout
-        assert requests is not None
-        assert answers is not None
+        requests: Any = server.stdin
+        answers: Any = server.stdout
 
         def stop() -> None:
             late.set()
@@ -131,14 +128,10 @@ class Espeak(BackEnd):
             return spoken, answer
         except (BrokenPipeError, struct.error, EOFError):
             self.close()
-            shown = f"{request:.500}"
+            shown = f"the request {request:.500}"
             if late.is_set():
-                raise ValueError(
-                    f"espeak-ng took more than {TIMEOUT} s for the request "
-                    f"{shown}"
-                ) from None
-            raise RuntimeError(
-                f"espeak-ng ended at the request {shown}"
-            ) from None
+                told = f"espeak-ng took more than {TIMEOUT} s for {shown}"
+                raise ValueError(told) from None
+            raise RuntimeError(f"espeak-ng ended at {shown}") from None
         finally:
             timer.cancel()

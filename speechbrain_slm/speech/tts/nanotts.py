@@ -78,14 +78,10 @@ class NanoTTS(BackEnd):
         mallopt = ctypes.CDLL(None).mallopt
         with _LOCK:
             mallopt(_M_PERTURB, _FILL_WITH_ZEROS)
+            manner = {"pitch": voice.pitch, "speed": voice.speed}
+            manner |= {"voice": voice.name, "volume": VOLUME}
             try:
-                pcm = py_nanotts.NanoTTS().speak(
-                    text,
-                    voice=voice.name,
-                    pitch=voice.pitch,
-                    speed=voice.speed,
-                    volume=VOLUME,
-                )
+                pcm = py_nanotts.NanoTTS().speak(text, **manner)
             finally:
                 mallopt(_M_PERTURB, 0)
         return np.frombuffer(pcm, np.int16)
