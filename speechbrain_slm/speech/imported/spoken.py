@@ -136,11 +136,10 @@ def _read_source(
         found[path] = identity
         if number % world_size() != rank():
             continue
-        piece = find_piece(path, ["file", "stamp"])
-        if piece and piece.facts["identity"] == identity:
-            if rows.is_unchanged(piece.table):
-                kept += 1
-                continue
+        table, facts = find_piece(path, ["file", "stamp"]) or (None, {})
+        if facts.get("identity") == identity and rows.is_unchanged(table):
+            kept += 1
+            continue
         write_piece(path, _read(part, reader, pool), {"identity": identity})
         logger.info("Rank %d: %s, part %s", rank(), part.where, part.name)
     told = "Rank %d: %s: %d of its parts are as they were"

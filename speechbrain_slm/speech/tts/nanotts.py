@@ -78,10 +78,9 @@ class NanoTTS(BackEnd):
         mallopt = ctypes.CDLL(None).mallopt
         with _LOCK:
             mallopt(_M_PERTURB, _FILL_WITH_ZEROS)
-            manner = {"pitch": voice.pitch, "speed": voice.speed}
-            manner |= {"voice": voice.name, "volume": VOLUME}
             try:
-                pcm = py_nanotts.NanoTTS().speak(text, **manner)
+                manner = voice.speed, voice.pitch, VOLUME
+                pcm = py_nanotts.NanoTTS().speak(text, voice.name, *manner)
             finally:
                 mallopt(_M_PERTURB, 0)
         return np.frombuffer(pcm, np.int16)

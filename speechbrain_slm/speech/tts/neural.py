@@ -76,12 +76,8 @@ def drawing(
 ) -> Iterator[None]:
     """Draw the same noise whenever a text is said by a voice.
 
-    The caller's own state of random numbers comes back afterwards.
-
-    Arguments
-    ---------
-    voice : Of its name, ``speaker`` alone counts.
-    speaker : Which of the model's speakers, if it has several.
+    Of the voice's name, ``speaker`` alone counts. The caller's own state of
+    random numbers comes back afterwards.
     """
     # 1 and 1.0 are one pitch.
     manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
@@ -107,11 +103,6 @@ def model_folder(source: str, fetch: list[str], needs: dict[str, str]) -> Path:
     source : A local folder or a hub model.
     fetch : Patterns of the files to fetch from the hub.
     needs : Pattern of a file that must be there -> what it is called.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is neither, or it lacks something; says what to do.
     """
     from huggingface_hub import snapshot_download
 

@@ -15,11 +15,7 @@ import torch
 
 from speechbrain_slm.speech.tts import Voice
 from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder
-from speechbrain_slm.utils.hashing import (
-    identity_of,
-    sha256_file,
-    tensors_identity,
-)
+from speechbrain_slm.utils import hashing
 from speechbrain_slm.utils.pretrained import check_speechbrain_yaml
 
 _HPARAMS = "hyperparams.yaml"
@@ -38,25 +34,13 @@ class SpeechBrainTTS(NeuralVoice):
 
     Arguments
     ---------
-    acoustic
-        A hub model or a local folder for
-        ``speechbrain.inference.TTS.Tacotron2``.
-    vocoder
-        A hub model or a local folder for
-        ``speechbrain.inference.vocoders.HIFIGAN``, trained on the same kind
-        of spectrogram.
+    acoustic : A hub model or a local folder of a ``Tacotron2``.
+    vocoder : Of a ``HIFIGAN`` trained on the same kind of spectrogram.
     language : What the acoustic model speaks.
     sample_rate : Hz of what the vocoder gives.
     trusted
         Load the models whatever their ``hyperparams.yaml`` name: SpeechBrain
         runs it. Else more than SpeechBrain's own layers is refused.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a model is not there; says what to fetch.
-    ValueError
-        If one is no such model, or they do not fit each other.
     """
 
     def __init__(
@@ -78,27 +62,22 @@ class SpeechBrainTTS(NeuralVoice):
             check_speechbrain_yaml(folder / _HPARAMS, trusted)
         # On the CPU and for this alone: the workers load them again.
         models = self._load("cpu")
+        identities = []
         for folder, model in zip(self._folders, models, strict=True):
             self._check_weights(folder, model)
+            yaml = hashing.sha256_file(folder / _HPARAMS)
+            made_of = [yaml, hashing.tensors_identity(model)]
+            identities.append(hashing.identity_of(made_of))
         self._check_bands(*models)
-        self.identity = {
-            "name": "speechbrain",
-            "sample_rate": sample_rate,
-            "models": [
-                identity_of(
-                    [sha256_file(folder / _HPARAMS), tensors_identity(model)]
-                )
-                for folder, model in zip(self._folders, models, strict=True)
-            ],
-        }
+        self.identity = {"name": "speechbrain", "sample_rate": sample_rate}
+        self.identity["models"] = identities
 
     def _check_name(self, voice: Voice) -> None:
         if voice.name != self.language:
             raise ValueError(
                 f"voice '{voice.name}': {self._folders[0]} speaks "
-                f"'{self.language}' alone; expected '{self.language}'. "
-                "SpeechBrain publishes no other language: let another "
-                "back-end speak it, beside this one, in a Combined "
+                f"'{self.language}' alone. SpeechBrain publishes no other: let "
+                "another back-end speak it, beside this one, in a Combined "
                 "(hparams/tts/speechbrain.yaml)"
             )
 
@@ -123,16 +102,11 @@ class SpeechBrainTTS(NeuralVoice):
         from speechbrain.inference.TTS import Tacotron2
         from speechbrain.inference.vocoders import HIFIGAN
 
-        models = []
-        for kind, folder in zip(
-            (Tacotron2, HIFIGAN), self._folders, strict=True
-        ):
+        models, where = [], {"run_opts": {"device": device}}
+        kinds = Tacotron2, HIFIGAN
+        for kind, folder in zip(kinds, self._folders, strict=True):
             try:
-                models.append(
-                    kind.from_hparams(
-                        source=str(folder), run_opts={"device": device}
-                    )
-                )
+                models.append(kind.from_hparams(source=str(folder), **where))
             # What a YAML file runs may raise anything.
             except Exception as error:
                 raise ValueError(
@@ -145,22 +119,21 @@ class SpeechBrainTTS(NeuralVoice):
     def _check_weights(self, folder: Path, model: Any) -> None:
         rate = getattr(model.hparams, "sample_rate", self.sample_rate)
         if rate != self.sample_rate:
+            said = f"{folder / _HPARAMS} says {rate} Hz"
             raise ValueError(
-                f"sample_rate is {self.sample_rate} Hz, but "
-                f"{folder / _HPARAMS} says {rate} Hz"
+                f"sample_rate is {self.sample_rate} Hz, but {said}"
             )
         pretrainer = model.hparams.pretrainer
         for name, module in pretrainer.loadables.items():
             # SpeechBrain leaves at random what a file lacks, and warns.
-            weights = torch.load(
-                pretrainer.paths[name], map_location="cpu", weights_only=True
-            )
+            path = pretrainer.paths[name]
+            weights = torch.load(path, map_location="cpu", weights_only=True)
             lacking = module.load_state_dict(weights, strict=False).missing_keys
             if lacking:
                 raise ValueError(
-                    f"{pretrainer.paths[name]} lacks {len(lacking)} tensor(s) "
-                    f"of '{name}' ({min(lacking)}, ...), which would be "
-                    f"random; expected the weights of {folder / _HPARAMS}"
+                    f"{path} lacks {len(lacking)} tensor(s) of '{name}' "
+                    f"({min(lacking)}, ...), which would be random; expected "
+                    f"the weights of {folder / _HPARAMS}"
                 )
 
     def _check_bands(self, acoustic: Any, vocoder: Any) -> None:
@@ -183,10 +156,9 @@ def _readable(acoustic: Any, text: str) -> str:
     # An odd kind of space would be passed over too, and join two words.
     signs = " ".join(text.split())
     signs = "".join(
-        sign if known(sign) else _PLAIN.get(sign, sign) for sign in signs
+        one if known(one) else _PLAIN.get(one, one) for one in signs
     )
-    unknown = sorted({sign for sign in signs if not known(sign)})
-    if unknown:
+    if unknown := sorted({sign for sign in signs if not known(sign)}):
         raise ValueError(
             f"the model has no sign for {' '.join(unknown)} in the text "
             f"{text!r}; write it in letters of its language"

@@ -35,68 +35,44 @@ class Vits(NeuralVoice):
     models
         Name -> a hub model or a local folder, as ``save_pretrained`` of
         ``VitsModel`` and ``VitsTokenizer`` writes it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a model is not there; says what to fetch.
-    ValueError
-        If models differ in their sample rate, or one is no VITS.
     """
 
     def __init__(self, models: dict[str, str], device: str = "cpu") -> None:
         super().__init__(device)
         if not models:
             raise ValueError("models is empty; expected {name: model}")
-        self._folders = {
-            name: model_folder(source, _FETCH, _NEEDS)
-            for name, source in models.items()
-        }
-        self._configs = {
-            name: _config(folder) for name, folder in self._folders.items()
-        }
-        rates = {
-            name: config.sampling_rate for name, config in self._configs.items()
-        }
+        self._folders, self._configs, rates, identities = {}, {}, {}, {}
+        for name, source in models.items():
+            folder = self._folders[name] = model_folder(source, _FETCH, _NEEDS)
+            self._configs[name] = _config(folder)
+            rates[name] = self._configs[name].sampling_rate
+            files = {
+                path.name: sha256_file(path)
+                for path in folder.iterdir()
+                if path.suffix in (".json", ".safetensors")
+            }
+            identities[name] = identity_of(files)
         if len(set(rates.values())) > 1:
             raise ValueError(
                 f"models have different sample rates, in Hz: {rates}; expected "
                 "one for all"
             )
         self.sample_rate = next(iter(rates.values()))
-        self.identity = {
-            "name": "vits",
-            "models": {
-                name: identity_of(
-                    {
-                        path.name: sha256_file(path)
-                        for path in sorted(folder.iterdir())
-                        if path.suffix in (".json", ".safetensors")
-                    }
-                )
-                for name, folder in self._folders.items()
-            },
-        }
+        self.identity = {"name": "vits", "models": identities}
 
     def _check_name(self, voice: Voice) -> None:
         name, _, speaker = voice.name.partition("/")
+        fault, of = "", f"the model '{name}' has"
         if name not in self._configs:
-            raise ValueError(
-                f"voice '{voice.name}': there is no model '{name}'; expected "
-                f"one of {', '.join(self._configs)}"
-            )
-        speakers = self._configs[name].num_speakers
-        if speakers == 1:
-            if speaker:
-                raise ValueError(
-                    f"voice '{voice.name}': the model '{name}' has one "
-                    f"speaker; expected '{name}'"
-                )
+            known = ", ".join(self._configs)
+            fault = f"there is no model '{name}'; expected one of {known}"
+        elif (speakers := self._configs[name].num_speakers) == 1:
+            fault = f"{of} one speaker; expected '{name}'" if speaker else ""
         elif not (speaker.isdecimal() and int(speaker) < speakers):
-            raise ValueError(
-                f"voice '{voice.name}': the model '{name}' has {speakers} "
-                f"speakers; expected '{name}/0' to '{name}/{speakers - 1}'"
-            )
+            last = f"'{name}/{speakers - 1}'"
+            fault = f"{of} {speakers} speakers; expected '{name}/0' to {last}"
+        if fault:
+            raise ValueError(f"voice '{voice.name}': {fault}")
 
     @functools.cached_property
     def _engine(self) -> dict:
@@ -132,10 +108,8 @@ def _config(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
         raise ValueError(f"{folder}: {said_by(error)}") from error
-    if config.model_type != "vits":
-        raise ValueError(
-            f"{folder} is a {config.model_type} model; expected vits"
-        )
+    if (kind := config.model_type) != "vits":
+        raise ValueError(f"{folder} is a {kind} model; expected vits")
     return config
 
 
