@@ -37,21 +37,13 @@ def draw_utterances(
 ) -> Drawn:
     """Draw audio files of each speaker and language from manifests.
 
-    The manifests are read in batches; only what may still be drawn is held.
+    The order of rows and files does not count.
 
     Arguments
     ---------
     manifests : Parquet files with the columns of ``utils.tables.MANIFEST``.
     count : Distinct files of each speaker and language, or all there are.
-    seed
-        Another seed draws others. The order of rows and files does not count.
     languages : Those that are compared; by default any.
-
-    Raises
-    ------
-    ValueError
-        If a manifest has another language: its speech would be kept though
-        nobody has compared it.
     """
     drawn: dict[Key, dict[str, str]] = {}
     paths = [Path(path) for path in manifests]
@@ -63,19 +55,20 @@ def draw_utterances(
             for row in table.group_by(_COLUMNS).aggregate([]).to_pylist():
                 found = drawn.setdefault((row["speaker"], row["language"]), {})
                 found[row["sha256"]] = str(path.parent / row["audio"])
+            # Only what may still be drawn is held.
             for key, found in drawn.items():
                 first = sorted(
                     found, key=lambda name: identity_of([seed, name])
                 )
                 drawn[key] = {name: found[name] for name in first[:count]}
-    if languages is not None:
-        unknown = sorted({key[1] for key in drawn} - set(languages))
-        if unknown:
-            raise ValueError(
-                f"{', '.join(map(str, paths))}: unknown language(s) "
-                f"{', '.join(unknown)}; expected {', '.join(languages)}. Add "
-                "it to 'languages' or drop its rows."
-            )
+    # Its speech would be kept though nobody has compared it.
+    unknown = sorted({key[1] for key in drawn} - set(languages or ()))
+    if languages is not None and unknown:
+        raise ValueError(
+            f"{', '.join(map(str, paths))}: unknown language(s) "
+            f"{', '.join(unknown)}; expected {', '.join(languages)}. Add it to "
+            "'languages' or drop its rows."
+        )
     return {key: list(drawn[key].items()) for key in sorted(drawn)}
 
 
@@ -88,7 +81,8 @@ def embed_utterances(
 ) -> dict[Key, np.ndarray]:
     """Embed drawn utterances; what an earlier run embedded is found.
 
-    The ranks of ``torchrun`` share the work.
+    The ranks of ``torchrun`` share the work. ValueError if the folder holds
+    another encoder's embeddings, or an audio file cannot be read or embedded.
 
     Arguments
     ---------
@@ -98,12 +92,6 @@ def embed_utterances(
     Returns
     -------
     (speaker, language) -> float32 [N, D].
-
-    Raises
-    ------
-    ValueError
-        If the folder holds another encoder's embeddings, or an audio file
-        cannot be read or gives an embedding that is not finite or is zero.
     """
     folder = Path(folder)
     files = dict(itertools.chain.from_iterable(drawn.values()))
@@ -111,10 +99,14 @@ def embed_utterances(
 
     def embed(names: list[str]) -> None:
         wavs = pool.map(lambda name: _read(files[name], name, rate), names)
-        vectors = [
-            _embed(encoder, wav, files[name])
-            for name, wav in zip(names, wavs, strict=True)
-        ]
+        vectors = []
+        for name, wav in zip(names, wavs, strict=True):
+            vectors.append(encoder.embed(wav).tolist())
+            if not np.isfinite(vectors[-1]).all() or not any(vectors[-1]):
+                raise ValueError(
+                    f"{files[name]}: its embedding is zero or not finite; "
+                    f"expected speech. The encoder is {encoder.identity}."
+                )
         table = pa.table({"sha256": names, "embedding": vectors})
         path = folder / f"{identity_of(names)[:16]}.parquet"
         write_piece(path, table, {"encoder": encoder.identity})
@@ -137,9 +129,8 @@ def _known(folder: Path) -> dict[str, np.ndarray]:
     for path in sorted(folder.glob("[!.]*.parquet")):
         piece = find_piece(path)
         if piece is None:
-            logger.warning(
-                "%s is damaged or no embeddings; they are made anew", path
-            )
+            told = "%s is damaged or no embeddings; they are made anew"
+            logger.warning(told, path)
             continue
         for row in piece.table.to_pylist():
             known[row["sha256"]] = np.array(row["embedding"], np.float32)
@@ -158,16 +149,6 @@ def _read(path: str, digest: str, rate: int) -> np.ndarray:
             f"{path} cannot be read as audio ({error}); a manifest names it. "
             "Mend the file, or make the manifest again."
         ) from error
-
-
-def _embed(encoder: Encoder, wav: np.ndarray, path: str) -> list[float]:
-    vector = encoder.embed(wav)
-    if not np.isfinite(vector).all() or not vector.any():
-        raise ValueError(
-            f"{path}: its embedding is zero or not finite; expected speech. "
-            f"The encoder is {encoder.identity}."
-        )
-    return vector.tolist()
 
 
 def compare_voices(
@@ -209,10 +190,7 @@ def compare_voices(
     }
     rows = []
     for name in sorted({speaker for speaker, _ in centres}):
-        told = {
-            language: len(embeddings.get((name, language), ()))
-            for language in languages
-        }
+        told = {key: len(embeddings.get((name, key), ())) for key in languages}
         row: dict = {"speaker": name, "utterances": told}
         row |= _compare(name, centres, languages)
         reason = ""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
+from speechbrain_slm.utils import pretrained
 from speechbrain_slm.utils.hashing import tensors_identity
-from speechbrain_slm.utils.pretrained import (
-    check_speechbrain_yaml,
-    load_whole,
-    not_there,
-)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -160,8 +158,14 @@ class _Pretrained:
     def _embed(self, wav: np.ndarray) -> torch.Tensor:
         raise NotImplementedError
 
-    def _missing(self, error: Exception) -> FileNotFoundError:
-        return not_there(self.source, "speaker encoder", error)
+    @contextlib.contextmanager
+    def _loading(self, *errors: type[Exception]) -> Iterator[None]:
+        """Say of what cannot be loaded that it is not there."""
+        try:
+            yield
+        except errors as error:
+            what = "speaker encoder"
+            raise pretrained.not_there(self.source, what, error) from error
 
 
 class EcapaEncoder(_Pretrained):
@@ -195,21 +199,16 @@ class EcapaEncoder(_Pretrained):
         from speechbrain.inference.classifiers import EncoderClassifier
         from speechbrain.utils.fetching import fetch
 
-        try:
-            hparams = fetch("hyperparams.yaml", self.source, self.savedir)
-        except (OSError, ValueError) as error:
-            raise self._missing(error) from error
-        if not Path(hparams).is_file():
-            raise self._missing(OSError("no hyperparams.yaml"))
-        check_speechbrain_yaml(hparams, self.trusted)
-        try:
-            return EncoderClassifier.from_hparams(
-                source=self.source,
-                savedir=self.savedir,
-                run_opts={"device": self.device},
-            )
-        except (OSError, ValueError) as error:
-            raise self._missing(error) from error
+        where = {"source": self.source, "savedir": self.savedir}
+        with self._loading(OSError, ValueError):
+            hparams = fetch("hyperparams.yaml", **where)
+            if not Path(hparams).is_file():
+                raise OSError("no hyperparams.yaml")
+        # Outside: what it refuses is there.
+        pretrained.check_speechbrain_yaml(hparams, self.trusted)
+        run_opts = {"device": self.device}
+        with self._loading(OSError, ValueError):
+            return EncoderClassifier.from_hparams(**where, run_opts=run_opts)
 
     @functools.cached_property
     def _network(self) -> torch.nn.Module:
@@ -230,12 +229,10 @@ class XVectorEncoder(_Pretrained):
     def _extractor(self) -> Any:
         from transformers import AutoFeatureExtractor
 
-        try:
+        with self._loading(OSError, ValueError):
             return AutoFeatureExtractor.from_pretrained(
                 self.source, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise self._missing(error) from error
 
     @property
     def sample_rate(self) -> int:
@@ -248,22 +245,18 @@ class XVectorEncoder(_Pretrained):
 
         # The loss's class weights are not used, nor in every file.
         unused = r"^objective\.|masked_spec_embed$"
-        try:
-            model = load_whole(
-                WavLMForXVector,
-                self.source,
-                absent=unused,
-                surplus=unused,
-                dtype=torch.float32,
-            )
-        except OSError as error:
-            raise self._missing(error) from error
+        options: dict = {
+            "absent": unused,
+            "surplus": unused,
+            "dtype": torch.float32,
+        }
+        with self._loading(OSError):
+            load = pretrained.load_whole
+            model = load(WavLMForXVector, self.source, **options)
         return model.eval().to(self.device)
 
     def _embed(self, wav: np.ndarray) -> torch.Tensor:
-        features = self._extractor(
+        values = self._extractor(
             wav, sampling_rate=self.sample_rate, return_tensors="pt"
-        )
-        return self._network(
-            features["input_values"].to(self.device)
-        ).embeddings
+        )["input_values"]
+        return self._network(values.to(self.device)).embeddings

@@ -1,5 +1,6 @@
 """Leave out the stories of some speakers, and the items made of them."""
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,22 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speechbrain_slm.utils import ledger as ledgers
+from speechbrain_slm.utils import tables as tables_of
 from speechbrain_slm.utils.hashing import file_stamp
-from speechbrain_slm.utils.ledger import (
-    LEDGER,
-    Ledger,
-    check_share,
-    open_ledger,
-)
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
 from speechbrain_slm.utils.pieces import join_tables
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    ITEMS_EMPTY,
-    ITEMS_KEY,
-    read_table,
-    write_table,
-)
 
 MARK = "speaker_check"
 _BATCH_ROWS = 65536
@@ -38,11 +28,7 @@ def output_tables(
 ) -> list[Path]:
     """List what is written: the manifests, then the items.
 
-    Raises
-    ------
-    FileExistsError
-        If one of them is not of an earlier speaker check; the manifests that
-        are read, for example.
+    FileExistsError if one is not of an earlier check, but read, for example.
     """
     names = [*(f"{split}.parquet" for split in splits), "items.parquet"]
     tables = [Path(output_folder) / name for name in names]
@@ -61,22 +47,15 @@ def leave_out_voices(
     """Write manifests and items without the voices that were not kept.
 
     A story goes as a whole, in all languages, if any of its sentences is by
-    someone else: what is left is what was matched, without a gap. A manifest
-    is read in batches; only the names of the stories that go are held. The
-    audio paths of the new manifests lead to the old files.
+    someone else. A manifest is read in batches; only the names of the stories
+    that go are held. After an error no manifest is there, of an earlier run
+    neither.
 
     Arguments
     ---------
-    items : The table of cloze items, if there is one.
     voices : From :func:`speechbrain_slm.speech.voices.check.compare_voices`.
     max_left_out : Share of a split's rows that may be left out.
     stamps : ``file_stamp`` of the manifests as they were compared.
-
-    Raises
-    ------
-    TooManyLeftOut
-        If more is left out than ``max_left_out``. No manifest is there then,
-        as after any other error, not even of an earlier run.
     """
     folder = Path(output_folder)
     tables = output_tables(manifests, folder)
@@ -86,38 +65,35 @@ def leave_out_voices(
     if stamps is None:
         stamps = [file_stamp(path) for path in paths.values()]
     reasons = {row["speaker"]: row["reason"] for row in voices}
-    _refuse_none(reasons, folder)
-    with open_ledger(folder / LEDGER) as ledger:
+    if all(reasons.values()):
+        shown = "; ".join(": ".join(pair) for pair in sorted(reasons.items()))
+        raise ValueError(
+            f"No voice is kept ({shown}). Look at voices.md in {folder}; lower "
+            "the threshold, or take other voices. No manifest was written."
+        )
+    told, most = folder / ledgers.LEDGER, max_left_out
+    with ledgers.open_ledger(told) as ledger:
         gone = {
             split: _stories_of_others(split, path, reasons, ledger)
             for split, path in paths.items()
         }
         if items is not None:
             left = _left_items(items, set().union(*gone.values()), ledger)
-    told, most = folder / LEDGER, max_left_out
     for split, path in paths.items():
-        lost, total = _count(path, gone[split], reasons)
+        counts = _count(path, gone[split], reasons)
         why, what = ledger.reasons[split], f"rows of {split}"
-        check_share(what, lost, total, most, why, told, _ADVICE)
+        ledgers.check_share(what, *counts, most, why, told, _ADVICE)
     for target, (split, path) in zip(tables, paths.items(), strict=False):
         _write(path, target, gone[split])
     if items is not None:
-        write_table(tables[-1], left.replace_schema_metadata(mark_of(MARK)))
+        marked = left.replace_schema_metadata(mark_of(MARK))
+        tables_of.write_table(tables[-1], marked)
     if stamps != [file_stamp(path) for path in paths.values()]:
         withdraw(tables, MARK)
         raise ValueError(
             f"A manifest of {', '.join(map(str, paths.values()))} was "
             "changed while its voices were compared. Run the same command "
             "again; what was embedded is found."
-        )
-
-
-def _refuse_none(reasons: dict[str, str], folder: Path) -> None:
-    if all(reasons.values()):
-        told = "; ".join(f"{name}: {reasons[name]}" for name in sorted(reasons))
-        raise ValueError(
-            f"No voice is kept ({told}). Look at voices.md in {folder}; lower "
-            "the threshold, or take other voices. No manifest was written."
         )
 
 
@@ -128,7 +104,7 @@ def _read(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
 
 
 def _stories_of_others(
-    split: str, path: Path, reasons: dict[str, str], ledger: Ledger
+    split: str, path: Path, reasons: dict[str, str], ledger: ledgers.Ledger
 ) -> set[str]:
     """Return the stories that go; say of each whose voice it is."""
     good = pa.array([name for name in reasons if not reasons[name]])
@@ -140,34 +116,27 @@ def _stories_of_others(
         table = table.filter(others).group_by(columns).aggregate([])
         for row in table.to_pylist():
             bad.setdefault(row["story_id"], set()).add(row["speaker"])
-    for story_id, found in bad.items():
-        told = [
-            f"speaker '{name}': "
-            + reasons.get(name, "the check does not know it")
-            for name in sorted(found)
-        ]
-        ledger.write(
-            split=split,
-            story_id=story_id,
-            action="dropped",
-            reason="; ".join(told),
-        )
+    drop = functools.partial(ledger.write, split=split, action="dropped")
+    unknown = "the check does not know it"
+    for story, found in bad.items():
+        whys = ((k, reasons.get(k, unknown)) for k in sorted(found))
+        told = "; ".join(f"speaker '{name}': {why}" for name, why in whys)
+        drop(story_id=story, reason=told)
     return set(bad)
 
 
-def _left_items(path: str | Path, gone: set[str], ledger: Ledger) -> pa.Table:
+def _left_items(
+    path: str | Path, gone: set[str], ledger: ledgers.Ledger
+) -> pa.Table:
     """Return the items whose stories are all still there; list the others."""
-    items = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    key, empty = tables_of.ITEMS_KEY, tables_of.ITEMS_EMPTY
+    items = tables_of.read_table(path, tables_of.ITEMS, key, empty)
     roles = items.select(["prompt", "right", "wrong"]).to_pydict().values()
     stays = [gone.isdisjoint(item) for item in zip(*roles, strict=True)]
-    kept = pa.array(stays, pa.bool_())
+    kept, why = pa.array(stays, pa.bool_()), "a story of it is gone"
+    drop = functools.partial(ledger.write, action="dropped", reason=why)
     for row in items.filter(pc.invert(kept)).to_pylist():
-        ledger.write(
-            item=row["item_id"],
-            action="dropped",
-            reason="a story of it is gone",
-            detail=", ".join(row[name] for name in ITEMS_KEY[1:]),
-        )
+        drop(item=row["item_id"], detail=", ".join(row[k] for k in key[1:]))
     return items.filter(kept)
 
 
