@@ -10,28 +10,13 @@ from units_example import clip, entry, write_manifest
 
 from speechbrain_slm.speech.tts import Voice
 from speechbrain_slm.speech.tts.nanotts import NanoTTS
-from speechbrain_slm.speech.voices.check import (
-    compare_voices,
-    draw_utterances,
-    embed_utterances,
-)
-from speechbrain_slm.speech.voices.encoders import (
-    EcapaEncoder,
-    PitchHistogram,
-    XVectorEncoder,
-)
+from speechbrain_slm.speech.voices import check, encoders
+from speechbrain_slm.speech.voices.encoders import PitchHistogram
 from speechbrain_slm.speech.voices.filter import leave_out_voices
 from speechbrain_slm.speech.voices.report import voices_table, write_report
+from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
 from speechbrain_slm.utils.ledger import TooManyLeftOut
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    ITEMS_KEY,
-    MANIFEST,
-    MANIFEST_KEY,
-    check_matched,
-    read_table,
-)
 
 TEXTS = {
     "en": ("The cat sat on the red mat.", "Grandma made a very good cake."),
@@ -93,14 +78,17 @@ def test_default_voices_are_told_apart_and_a_mismatch_is_found():
         for speaker, voices in speakers.items()
         for language, (name, pitch) in zip(("en", "fr"), voices, strict=True)
     }
-    rows = compare_voices(spoken, ["en", "fr"], 0.75)
+    rows = check.compare_voices(spoken, ["en", "fr"], 0.75)
     assert [row["speaker"] for row in rows if not row["kept"]] == ["mixed"]
     assert rows[0]["cosine"] < 0.6
 
 
 @pytest.mark.parametrize(
     ("encoder", "save"),
-    [(EcapaEncoder, save_ecapa), (XVectorEncoder, save_xvector)],
+    [
+        (encoders.EcapaEncoder, save_ecapa),
+        (encoders.XVectorEncoder, save_xvector),
+    ],
 )
 def test_pretrained_encoders(tmp_path, encoder, save):
     source = save(tmp_path / "model")
@@ -117,7 +105,9 @@ def test_pretrained_encoders(tmp_path, encoder, save):
     assert one.identity == again.identity != other.identity
 
 
-@pytest.mark.parametrize("encoder", [EcapaEncoder, XVectorEncoder])
+@pytest.mark.parametrize(
+    "encoder", [encoders.EcapaEncoder, encoders.XVectorEncoder]
+)
 def test_a_missing_encoder_is_named(tmp_path, encoder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="hf download"):
@@ -129,33 +119,35 @@ def test_weights_that_lack_the_head_are_refused(tmp_path):
 
     save_encoder(tmp_path / "wavlm", kind="wavlm")
     with pytest.raises(ValueError, match="lack"):
-        XVectorEncoder(str(tmp_path / "wavlm")).embed(np.ones(16000, "f4"))
+        encoders.XVectorEncoder(str(tmp_path / "wavlm")).embed(
+            np.ones(16000, "f4")
+        )
 
 
 def test_draw_does_not_depend_on_the_order_of_rows(tmp_path):
     path = write_stories(tmp_path, "abab")
-    drawn = draw_utterances([path], 2, seed=3)
+    drawn = check.draw_utterances([path], 2, seed=3)
     assert sorted(drawn) == [(s, lang) for s in "ab" for lang in ("en", "fr")]
     assert all(len(found) == 2 for found in drawn.values())
     table = pq.read_table(path)
     pq.write_table(table.take(np.arange(len(table))[::-1]), path)
-    assert draw_utterances([path], 2, seed=3) == drawn
-    assert draw_utterances([path, path], 2, seed=3) == drawn
-    everything = draw_utterances([path], 99, seed=3)
+    assert check.draw_utterances([path], 2, seed=3) == drawn
+    assert check.draw_utterances([path, path], 2, seed=3) == drawn
+    everything = check.draw_utterances([path], 99, seed=3)
     assert len(everything["a", "en"]) == 4
 
 
 def test_a_language_that_is_not_compared_is_not_passed_over(tmp_path):
     path = write_stories(tmp_path, "ab")
-    assert draw_utterances([path], 2, 3, ["en", "fr"])
+    assert check.draw_utterances([path], 2, 3, ["en", "fr"])
     with pytest.raises(ValueError, match=r"unknown language\(s\) fr; expected"):
-        draw_utterances([path], 2, 3, ["en", "de"])
+        check.draw_utterances([path], 2, 3, ["en", "de"])
 
 
 def test_embeddings_are_found_and_damaged_ones_made_anew(tmp_path):
-    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
+    drawn = check.draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
     encoder, folder = PitchHistogram(low=100.0, high=3500.0), tmp_path / "e"
-    first = embed_utterances(drawn, encoder, folder, per_file=1)
+    first = check.embed_utterances(drawn, encoder, folder, per_file=1)
     lost, damaged, *_ = sorted(folder.glob("*.parquet"))
     lost.unlink()
     content = bytearray(damaged.read_bytes())
@@ -171,23 +163,26 @@ def test_embeddings_are_found_and_damaged_ones_made_anew(tmp_path):
             Counting.calls += 1
             return super().embed(wav)
 
-    again = embed_utterances(drawn, Counting(100.0, 3500.0), folder)
+    again = check.embed_utterances(drawn, Counting(100.0, 3500.0), folder)
     assert Counting.calls == 2
     for key in first:
         np.testing.assert_array_equal(first[key], again[key])
     with pytest.raises(ValueError, match="begun with another configuration"):
-        embed_utterances(drawn, PitchHistogram(), folder)
+        check.embed_utterances(drawn, PitchHistogram(), folder)
 
 
-def test_audio_without_speech_is_named(tmp_path):
+def test_audio_that_cannot_be_embedded_is_named(tmp_path):
     path = tmp_path / "0.flac"
     soundfile.write(path, np.zeros(8000), 16000)
     drawn = {("a", "en"): [(sha256_file(path), str(path))]}
     with pytest.raises(ValueError, match=r"0\.flac: its embedding is zero"):
-        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
-    (tmp_path / "0.flac").write_bytes(b"no audio")
+        check.embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+    path.write_bytes(b"no audio")
     with pytest.raises(ValueError, match=r"0\.flac cannot be read"):
-        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+        check.embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
+    soundfile.write(path, np.ones(8000) / 2, 16000)
+    with pytest.raises(ValueError, match="SHA-256 is not the manifest's"):
+        check.embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
 
 
 def test_cosines_of_means_and_pairs():
@@ -203,10 +198,11 @@ def test_cosines_of_means_and_pairs():
     }
     pairs = {
         row["speaker"]: row
-        for row in compare_voices(spoken, ["en", "fr"], 0, "pairs")
+        for row in check.compare_voices(spoken, ["en", "fr"], 0, "pairs")
     }
     means = {
-        row["speaker"]: row for row in compare_voices(spoken, ["en", "fr"], 0)
+        row["speaker"]: row
+        for row in check.compare_voices(spoken, ["en", "fr"], 0)
     }
     for name in "abc":
         each = unit[name, "en"] @ unit[name, "fr"].T
@@ -225,14 +221,14 @@ def test_a_speaker_needs_every_language_and_every_pair():
     one, other = [[1.0, 0.0]], [[0.6, 0.8]]
     spoken = {("a", "en"): one, ("a", "fr"): one, ("a", "de"): other}
     spoken |= {("b", "en"): one}
-    rows = compare_voices(spoken, ["en", "fr", "de"], 0.5)
+    rows = check.compare_voices(spoken, ["en", "fr", "de"], 0.5)
     assert [row["speaker"] for row in rows] == ["b", "a"]
     assert rows[0]["reason"] == "no speech in fr, de"
     assert rows[1]["cosine"] == pytest.approx(0.6)
     assert rows[1]["kept"]
-    assert not compare_voices(spoken, ["en", "fr", "de"], 0.61)[1]["kept"]
+    assert not check.compare_voices(spoken, ["en", "fr", "de"], 0.61)[1]["kept"]
     with pytest.raises(ValueError, match="two languages"):
-        compare_voices(spoken, ["en"], 0.5)
+        check.compare_voices(spoken, ["en"], 0.5)
 
 
 def leave_out(path, output, items=None, most=1.0, stamps=None, **reasons):
@@ -240,8 +236,10 @@ def leave_out(path, output, items=None, most=1.0, stamps=None, **reasons):
     voices = [{"speaker": k, "reason": v} for k, v in reasons.items()]
     manifests = {"train": path}
     leave_out_voices(manifests, items, output, voices, most, stamps)
-    kept = read_table(output / "train.parquet", MANIFEST, MANIFEST_KEY)
-    check_matched(output, kept, ["en", "fr"])
+    kept = tables.read_table(
+        output / "train.parquet", tables.MANIFEST, tables.MANIFEST_KEY
+    )
+    tables.check_matched(output, kept, ["en", "fr"])
     return kept.to_pylist()
 
 
@@ -261,26 +259,29 @@ def retell(path, speakers):
 def test_whole_stories_and_their_items_go(tmp_path):
     path = write_stories(tmp_path / "data", "abab")
     items = [
-        {
-            "item_id": f"item-{right}",
-            "benchmark": "sSC",
-            "prompt_language": "en",
-            "ending_language": "fr",
-            "prompt": prompt,
-            "right": f"story-{right}",
-            "wrong": "story-0",
-        }
+        (
+            f"item-{right}",
+            "sSC",
+            "en",
+            "fr",
+            prompt,
+            f"story-{right}",
+            "story-0",
+        )
         for right, prompt in ((0, ""), (1, "story-0"), (2, "story-2"))
     ]
+    columns = [list(column) for column in zip(*items, strict=True)]
     source = tmp_path / "data" / "items.parquet"
-    pq.write_table(pa.Table.from_pylist(items, schema=ITEMS), source)
+    pq.write_table(pa.table(columns, tables.ITEMS), source)
     output = tmp_path / "new"
     rows = leave_out(path, output, source, a="", b="cosine 0.1 is below 0.9")
     assert {row["story_id"] for row in rows} == {"story-0", "story-2"}
     assert len(rows) == 8
     for row in rows:
         assert (output / row["audio"]).is_file()
-    kept = read_table(output / "items.parquet", ITEMS, ITEMS_KEY, ("prompt",))
+    kept = tables.read_table(
+        output / "items.parquet", tables.ITEMS, tables.ITEMS_KEY, ("prompt",)
+    )
     assert kept["item_id"].to_pylist() == ["item-0", "item-2"]
     reasons = reasons_of(output)
     assert list(reasons) == ["story-1", "story-3", None]
@@ -307,7 +308,7 @@ def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
         "story-3": low,
     }
     # Each voice is compared, whichever stories it speaks in.
-    assert {key[0] for key in draw_utterances([path], 9, 0)} == set("abc")
+    assert {key[0] for key in check.draw_utterances([path], 9, 0)} == set("abc")
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
@@ -362,19 +363,11 @@ def test_a_manifest_that_changed_since_it_was_compared(tmp_path):
     assert not (output / "train.parquet").exists()
 
 
-def test_audio_that_is_not_the_manifests_is_not_embedded(tmp_path):
-    drawn = draw_utterances([write_stories(tmp_path, "ab")], 2, seed=0)
-    _, path = next(iter(drawn.values()))[0]
-    soundfile.write(path, np.ones(8000) / 2, 16000)
-    with pytest.raises(ValueError, match="SHA-256 is not the manifest's"):
-        embed_utterances(drawn, PitchHistogram(), tmp_path / "e")
-
-
 def test_report(tmp_path):
     one, other = [[1.0, 0.0]], [[0.6, 0.8]]
     spoken = {("a", "en"): one, ("a", "fr"): one, ("b", "fr"): one}
     spoken |= {("b", "en"): other, ("c", "en"): one}
-    rows = compare_voices(spoken, ["en", "fr"], 0.9)
+    rows = check.compare_voices(spoken, ["en", "fr"], 0.9)
     assert write_report(tmp_path, rows, SETTINGS) == ["a"]
     content = json.loads((tmp_path / "voices.json").read_text())
     assert content["kept"] == ["a"]

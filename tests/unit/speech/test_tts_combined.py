@@ -1,5 +1,6 @@
 """Back-ends beside each other; SpeechBrain's and Pico, as their YAML has it."""
 
+import itertools
 import pickle
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 from neural_voices import save_hifigan, save_tacotron2
+from speech_example import rows_of
 
 from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.tts import Voice
@@ -16,13 +18,7 @@ from speechbrain_slm.speech.tts.nanotts import NanoTTS
 from speechbrain_slm.speech.utterances import Limits, Trim
 from speechbrain_slm.utils.config import load_yaml
 from speechbrain_slm.utils.speakers import check_voices
-from speechbrain_slm.utils.tables import (
-    MANIFEST,
-    MANIFEST_KEY,
-    check_matched,
-    read_table,
-    write_table,
-)
+from speechbrain_slm.utils.tables import write_table
 
 YAML = Path(__file__).parents[3] / "hparams" / "tts" / "speechbrain.yaml"
 
@@ -83,15 +79,12 @@ def test_the_identity_is_made_of_the_parts():
     ],
 )
 def test_voices_that_are_not_there(name, message):
+    with pytest.raises(ValueError, match="parts is empty"):
+        Combined({})
     tts = Combined({"pico": NanoTTS(), "tone": Tone(16000)})
     for refuse in (tts.check_voice, lambda v: tts.synthesize("A boat.", v)):
         with pytest.raises(ValueError, match=message):
             refuse(Voice(name))
-
-
-def test_no_parts():
-    with pytest.raises(ValueError, match="parts is empty"):
-        Combined({})
 
 
 @pytest.fixture(scope="module")
@@ -129,15 +122,9 @@ def test_a_story_in_two_languages_by_two_back_ends(speech, tmp_path):
         limits=Limits(shortest=0.0, longest=1.0, spare=1.0, clipped=1.0),
         max_left_out=0.5,
     )
-    path = tmp_path / "train.parquet"
-    table = read_table(path, MANIFEST, MANIFEST_KEY)
-    check_matched(path, table, ["en", "fr"])
-    spoken = {(row["language"], row["text"]): row for row in table.to_pylist()}
-    assert sorted(spoken) == sorted(
-        (language, text)
-        for number in (0, 2)
-        for language, text in zip(("en", "fr"), texts[number], strict=True)
-    )
+    spoken = {(row["language"], row["text"]): row for row in rows_of(tmp_path)}
+    left = [zip(("en", "fr"), texts[n], strict=True) for n in (0, 2)]
+    assert sorted(spoken) == sorted(itertools.chain(*left))
     ledger = (tmp_path / "left_out.jsonl").read_text()
     assert "no sign for 3 in" in ledger
     other = pickle.loads(pickle.dumps(speech["tts"]))

@@ -19,13 +19,8 @@ def command(tmp_path):
 
 
 def make(command, **changes):
-    options = {
-        "sample_rate": 8000,
-        "voices": ["a"],
-        "version": "1",
-        "pure": True,
-        "timeout": 20,
-    }
+    options = {"sample_rate": 8000, "voices": ["a"], "version": "1"}
+    options |= {"pure": True, "timeout": 20}
     return CommandLine(command, **{**options, **changes})
 
 
@@ -67,36 +62,26 @@ def test_purity_is_checked_where_it_is_stated(command):
 
 
 def test_a_program_that_is_not_what_was_said(command, tmp_path):
-    with pytest.raises(
-        RuntimeError, match=r"1 channel.* 8000 Hz; expected 1 at"
-    ):
-        make([*command, "{text}"], sample_rate=16000).synthesize(
-            "Anna.", Voice("a")
-        )
+    other = make([*command, "{text}"], sample_rate=16000)
+    with pytest.raises(RuntimeError, match=r"1 chan.* 8000 Hz; expected 1 at"):
+        other.synthesize("Anna.", Voice("a"))
     with pytest.raises(FileNotFoundError, match="'no-such-tts' is not"):
         make(["no-such-tts", "{out}"])
     with pytest.raises(ValueError, match=r"no word holds {out}"):
         make(command[:-1])
-    with pytest.raises(ValueError, match="no audio file that can be read"):
-        make([sys.executable, "-c", "", "{out}"]).synthesize("A.", Voice("a"))
+    for words, message in (
+        ([sys.executable, "-c", ""], "no audio file that can be read"),
+        # It is not waited for.
+        (["mkfifo"], "is a pipe; expected a regular"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make([*words, "{out}"]).synthesize("A.", Voice("a"))
 
 
-def test_a_pipe_in_place_of_audio_is_not_waited_for():
-    tts = make(["mkfifo", "{out}"])
-    with pytest.raises(ValueError, match="is a pipe; expected a regular"):
-        tts.synthesize("Anna.", Voice("a"))
-
-
-@pytest.mark.parametrize(
-    ("voice", "message"),
-    [
-        (Voice("a", pitch=1.2), "no word of the command holds {pitch}"),
-        (Voice("a", speed=1.2), "no word of the command holds {speed}"),
-    ],
-)
-def test_voices_that_are_not_there(command, voice, message):
-    with pytest.raises(ValueError, match=message):
-        make(command).check_voice(voice)
+@pytest.mark.parametrize("name", ["pitch", "speed"])
+def test_a_manner_that_the_command_does_not_hold(command, name):
+    with pytest.raises(ValueError, match=f"no word .* holds {{{name}}}"):
+        make(command).check_voice(Voice("a", **{name: 1.2}))
 
 
 @pytest.mark.parametrize(

@@ -33,15 +33,13 @@ def test_speakers_differ_and_speed_does_what_it_says(models):
 
 def test_pitch_leaves_the_duration(models):
     tts = Vits(models)
-    plain, high = (
-        np.mean(
-            [
-                len(tts.synthesize(TEXT[: 20 + n], Voice("fr", pitch=pitch)))
-                for n in range(12)
-            ]
-        )
-        for pitch in (1.0, 1.6)
-    )
+
+    def length(pitch):
+        voice = Voice("fr", pitch=pitch)
+        texts = [TEXT[: 20 + n] for n in range(12)]
+        return np.mean([len(tts.synthesize(text, voice)) for text in texts])
+
+    plain, high = length(1.0), length(1.6)
     assert high == pytest.approx(plain, rel=0.25)
 
 
