@@ -150,24 +150,21 @@ def synthesize(
     refuse_foreign([folder / f"{split}.parquet" for split in stories], MARK)
     shape = Shape(trim, limits, audio_format, loudness)
     planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
+    tables = stories.items()
+    how = languages, speakers, stories_per_shard, speaker_per
 
-    def cut_all() -> list[Shard]:
-        cut = (
-            list_shards(
-                *table, languages, speakers, stories_per_shard, speaker_per
-            )
-            for table in stories.items()
-        )
-        return list(itertools.chain.from_iterable(cut))
+    def cut() -> list[Shard]:
+        each = (list_shards(split, path, *how) for split, path in tables)
+        return list(itertools.chain.from_iterable(each))
 
-    stamps, shards = [*map(file_stamp, stories.values())], cut_all()
+    stamps, shards = [*map(file_stamp, stories.values())], cut()
     # Dealt out before anybody looks: what a shard is takes reading it.
     known = {one: planner.read(one)[1] for one in deal(share.of(shards))}
     counts = _speak(known, planner, folder, num_workers, max_left_out)
     if share.merges:
         if [*map(file_stamp, stories.values())] != stamps:
             # Written anew; with the same content, that is no matter.
-            if cut_all() != shards:
+            if cut() != shards:
                 raise changed(", ".join(map(str, stories.values())))
             known = {}
         names = {one: known.get(one) or planner.read(one)[1] for one in shards}
@@ -190,8 +187,8 @@ def _speak(
 
     def speak(shard: Shard) -> None:
         with lock_folder(part_path(folder, shard).parent):
-            how = identities[shard], planner, folder, *options
-            counts.update(speak_shard(shard, *how))
+            what = shard, identities[shard], planner, folder
+            counts.update(speak_shard(*what, *options))
 
     run(mine, speak, "shards to speak")
     return dict(counts)

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections import namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +28,11 @@ FACTS = pa.schema(
         ("stamp", pa.string()),
     ]
 )
-_EMPTY = {
-    **dict.fromkeys(FACTS.names, ""),
-    "sentence": None,
-    "num_samples": 0,
-    "sample_rate": 0,
-}
+_EMPTY: dict = dict.fromkeys(FACTS.names, "")
+_EMPTY |= {"sentence": None, "num_samples": 0, "sample_rate": 0}
 # The kind of reason of rows that nobody asked for.
 OTHER_LANGUAGE = "language"
 _EXTENSIONS = {"WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MPEG": "mp3"}
-
-
-# Of one of the sentences of a row, as they stand there.
-_Spoken = namedtuple("_Spoken", "language audio speaker text")
 
 
 @dataclass(frozen=True)
@@ -81,8 +72,11 @@ class Columns:
             found += one.values() if isinstance(one, dict) else [one]
         return list(dict.fromkeys(name for name in found if name))
 
-    def spoken(self, row: dict) -> Iterator[_Spoken]:
-        """Yield what a row holds: a sentence, or one in several languages."""
+    def spoken(self, row: dict) -> Iterator[tuple]:
+        """Yield language, speaker, text and audio of what a row holds.
+
+        It is a sentence, or one in several languages.
+        """
         pairs: list = [(row.get(self.language or ""), self.audio)]
         if isinstance(self.audio, dict):
             pairs = list(self.audio.items())
@@ -93,7 +87,7 @@ class Columns:
             )
             speaker, text = (row.get(name or "") for name in names)
             who = speaker if self.speaker else "unknown"
-            yield _Spoken(language, row.get(column), who, text)
+            yield language, who, text, row.get(column)
 
 
 @dataclass(frozen=True)
@@ -125,24 +119,26 @@ class Reader:
         if row.fault:
             return [{**empty, "reason": f"no row: {row.fault}"}]
         facts = []
-        for spoken in self.columns.spoken(row.values):
+        for *names, audio in self.columns.spoken(row.values):
             fact = dict(empty)
             try:
-                self._add_names(fact, row.values, spoken)
-                self._add_audio(fact, spoken.audio, folder)
+                self._add_names(fact, row.values, *names)
+                self._add_audio(fact, audio, folder)
             except ValueError as error:
                 fact["reason"] = str(error)
             facts.append(fact)
         return facts
 
-    def _add_names(self, fact: dict, row: dict, spoken: _Spoken) -> None:
+    def _add_names(
+        self, fact: dict, row: dict, language: Any, speaker: Any, text: Any
+    ) -> None:
         # First what says whose row it is: the rest may be bad.
         fact["story_id"] = _text("story", row.get(self.columns.story))
-        language = _text("language", spoken.language)
-        fact["language"] = self.language_names.get(language, language)
+        name = _text("language", language)
+        fact["language"] = self.language_names.get(name, name)
         fact["sentence"] = _number(row.get(self.columns.sentence))
-        fact["speaker"] = _text("speaker", spoken.speaker)
-        fact["text"] = _text("text", spoken.text)
+        fact["speaker"] = _text("speaker", speaker)
+        fact["text"] = _text("text", text)
         if not fact["story_id"] or not fact["speaker"]:
             raise ValueError("no name of a story or of a speaker")
         if fact["language"] not in self.languages:

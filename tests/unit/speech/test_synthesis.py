@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import os
 import signal
@@ -19,9 +20,7 @@ from speechbrain_slm.speech.tts.nanotts import NanoTTS
 from speechbrain_slm.speech.utterances import Limits, Shape, Trim
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.speakers import choose_speakers, draw_speaker
-from speechbrain_slm.utils.tables import (
-    write_table,
-)
+from speechbrain_slm.utils.tables import write_table
 
 ROOT = Path(__file__).parents[3]
 LANGUAGES = ["en", "fr"]
@@ -143,11 +142,10 @@ def test_speakers_of_sentences_are_the_same_in_every_language(tmp_path):
     for (story, sentence), speakers in told.items():
         drawn = draw_speaker(1, story, SPEAKERS, sentence)
         assert speakers == dict.fromkeys(LANGUAGES, drawn)
-    tellers = [
-        {told[f"s{story}", sentence]["en"] for sentence in range(3)}
-        for story in range(8)
-    ]
-    assert set(SPEAKERS) in tellers
+    tellers = {}
+    for (story, _), speakers in told.items():
+        tellers.setdefault(story, set()).add(speakers["en"])
+    assert set(SPEAKERS) in tellers.values()
     # Nothing is spoken again, and the manifest is the same, byte for byte.
     before = (tmp_path / "train.parquet").read_bytes()
     counts = run(stories, tmp_path, speaker_per="sentence")
@@ -196,9 +194,7 @@ def test_a_table_that_says_who_speaks_is_believed(tmp_path, caplog):
     assert [row["speaker"] for row in rows] == told * 2
     assert "none is drawn" not in caplog.text
     # One speaker for the story: the value means nothing to such a table.
-    stories = write_stories(
-        tmp_path / "text.parquet", [TEXTS], speaker=["anna"] * 3
-    )
+    write_stories(stories, [TEXTS], speaker=["anna"] * 3)
     run(stories, tmp_path, speaker_per="story")
     counts = run(stories, tmp_path, speaker_per="sentence")
     assert not any(counts.values())
@@ -208,18 +204,13 @@ def test_a_table_that_says_who_speaks_is_believed(tmp_path, caplog):
 
 def test_draws_depend_on_seed_story_and_sentence_alone():
     def draws(seed, names="ab", sentence=None):
-        return [
-            draw_speaker(seed, f"t-{n}", names, sentence) for n in range(2000)
-        ]
+        stories = [f"t-{n}" for n in range(2000)]
+        return [draw_speaker(seed, one, names, sentence) for one in stories]
 
-    one = draws(1)
+    one, first = draws(1), draws(1, sentence=0)
     assert one == draws(1, "ba")
-    first = draws(1, sentence=0)
-    for some, others in (
-        (one, draws(2)),
-        (one, first),
-        (first, draws(1, sentence=1)),
-    ):
+    second = draws(1, sentence=1)
+    for some, others in ((one, draws(2)), (one, first), (first, second)):
         agreement = sum(a == b for a, b in zip(some, others, strict=True))
         assert 900 < agreement < 1100
         assert 900 < some.count("a") < 1100
@@ -240,9 +231,8 @@ def test_one_speaker_a_story_is_as_if_there_were_no_setting(
         (drawn, "sentence", {"speaker_per"}),
         (said, "sentence", set()),
     ):
-        planner = planning.Planner(
-            NanoTTS(), SPEAKERS, LANGUAGES, 1, shape, speaker_per
-        )
+        options = SPEAKERS, LANGUAGES, 1, shape, speaker_per
+        planner = planning.Planner(NanoTTS(), *options)
         _, identity = planner.read(Shard("train", 0, path, 0, 3))
         assert identity == keys | more
 
@@ -252,10 +242,7 @@ def test_one_speaker_a_story_is_as_if_there_were_no_setting(
     [
         ({"languages": ["en", "de"]}, "'anna' has no voice for .* 'de'"),
         (
-            {
-                "languages": ["de"],
-                "speakers": {"eva": {"de": Voice("de-DE")}},
-            },
+            {"languages": ["de"], "speakers": {"eva": {"de": Voice("de-DE")}}},
             r"missing column\(s\) de; found .*en, fr",
         ),
         (
@@ -263,10 +250,7 @@ def test_one_speaker_a_story_is_as_if_there_were_no_setting(
             "speaker 'a': nanotts has no voice 'en-UK'",
         ),
         ({"num_workers": 0}, "num_workers is 0"),
-        (
-            {"speaker_per": "word"},
-            "speaker_per is 'word'; expected one of story, sentence",
-        ),
+        ({"speaker_per": "word"}, "'word'; expected one of story, sentence"),
     ],
 )
 def test_bad_settings(tmp_path, changes, message):
@@ -350,15 +334,9 @@ def test_a_kill_loses_nothing_and_leaves_no_process(tmp_path):
 
 def session_lives(session):
     """Tell whether a session still has processes that run."""
-    for stat in os.listdir("/proc"):
-        if stat.isdigit():
-            try:
-                with open(f"/proc/{stat}/stat", encoding="utf-8") as file:
-                    state, _, _, found = (
-                        file.read().rpartition(")")[2].split()[:4]
-                    )
-            except OSError:
-                continue
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, _, found, *_ = stat.read_text().rpartition(")")[2].split()
             if int(found) == session and state != "Z":
                 return True
     return False

@@ -33,10 +33,7 @@ from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.pieces import write_piece
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    write_table,
-)
+from speechbrain_slm.utils.tables import ITEMS, STORIES, write_table
 
 PARTS = ("prompt", "right", "wrong", "topic")
 
@@ -70,13 +67,11 @@ def write_items(path, names, without_prompt=""):
         {
             **dict.fromkeys(ITEMS.names, "en"),
             **{part: f"{name}.{part}" for part in ("prompt", "right", "wrong")},
+            **({"prompt": ""} if name == without_prompt else {}),
             "item_id": name,
         }
         for name in names
     ]
-    for row in rows:
-        if row["item_id"] == without_prompt:
-            row["prompt"] = ""
     write_table(path, pa.Table.from_pylist(rows, schema=ITEMS))
 
 
@@ -287,12 +282,9 @@ def test_what_others_put_there_is_neither_removed_nor_replaced(tmp_path):
 
 def test_a_sentence_that_many_stories_share_is_much(tmp_path):
     """One utterance of many fails, and takes a third of all rows with it."""
+    shared = ("Once.", "Il était.")
     stories = {
-        f"s{n:02d}": [
-            ("Once.", "Il était."),
-            (f"{n}.", f"Nr {n}."),
-            (f"x{n}", f"y{n}"),
-        ]
+        f"s{n:02d}": [shared, (f"{n}.", f"Nr {n}."), (f"x{n}", f"y{n}")]
         for n in range(30)
     }
     write_stories(tmp_path, stories)
@@ -405,14 +397,9 @@ def test_bad_tables(tmp_path, rows, message, monkeypatch):
     # As if it were read in several batches.
     monkeypatch.setattr(story_shards, "_BATCH", 2)
     names, numbers = zip(*rows, strict=True) if rows else ((), ())
-    table = pa.table(
-        {
-            "story_id": pa.array(names, pa.string()),
-            "sentence": pa.array(numbers, pa.int32()),
-            "en": pa.array(["One."] * len(rows), pa.string()),
-            "fr": pa.array(["Un."] * len(rows), pa.string()),
-        }
-    )
+    columns = [names, numbers, ["One."] * len(rows), ["Un."] * len(rows)]
+    schema = pa.schema([*STORIES, ("en", pa.string()), ("fr", pa.string())])
+    table = pa.table([list(column) for column in columns], schema)
     write_table(tmp_path / "text.parquet", table)
     with pytest.raises(ValueError, match=message):
         run(tmp_path)
