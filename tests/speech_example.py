@@ -27,7 +27,7 @@ if text == "fail":
     sys.exit("no such word")
 if text == "sleep":
     time.sleep(60)
-value = time.time_ns() % 9000 if text == "random" else 9000
+value = 1000 + time.time_ns() % 8000 if text == "random" else 9000
 value = 0 if text in ("silence", "...") else value
 samples = array.array("h", [value, -value] * 100 * len(text))
 with wave.open(out, "wb") as file:

@@ -31,8 +31,8 @@ def test_two_ranks_and_a_kill(tmp_path, store_folder):
         )
         code, output = run(arguments)
         assert code == 0, output
-        # 120 distinct pairs.
-        assert "12 parts, of which 12 are" in output
+        # 120 distinct pairs, ten a shard.
+        assert "{0} of its {0} shards".format(12 // ranks) in output
         # Rank 0 alone says what came of it.
         assert output.count("95 % interval") == 1
     process = start(
@@ -46,7 +46,7 @@ def test_two_ranks_and_a_kill(tmp_path, store_folder):
         )
         code, output = run(arguments)
         assert code == 0, output
-        assert "of which 12 are" not in output
+        assert "of its 12 shards" not in output
     results, scores = (
         [read(tmp_path / name) for name in ("one", "two", "killed")]
         for read in (
