@@ -72,7 +72,6 @@ def prepare_text(
     Arguments
     ---------
     output_folder : Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
-    seed : Another seed draws other splits and speakers.
     shares
         split -> its share of the stories; ``train`` gets the rest. A hash of a
         story's id draws its split, so more stories move none.
@@ -83,9 +82,8 @@ def prepare_text(
     Raises
     ------
     ValueError
-        If a language has no rules, two files of the source give one name to two
-        stories, or a split gets no story (``left_out.refused.jsonl`` says why).
-        What is there stays.
+        If two files of the source give one name to two stories, or a split gets
+        no story (``left_out.refused.jsonl`` says why). What is there stays.
     """
     shares = _checked({"valid": 0.01} if shares is None else shares, limit)
     chosen = {key: rules_of(key, rules) for key in source.languages}

@@ -30,13 +30,9 @@ from speechbrain_slm.utils.tables import (
 )
 
 ROOT = Path(__file__).parents[3]
-COLUMNS = [
-    "InputStoryid",
-    *(f"InputSentence{number}" for number in range(1, 5)),
-    "RandomFifthSentenceQuiz1",
-    "RandomFifthSentenceQuiz2",
-    "AnswerRightEnding",
-]
+QUIZ = "RandomFifthSentenceQuiz"
+COLUMNS = ["InputStoryid", *(f"InputSentence{n}" for n in range(1, 5))]
+COLUMNS += [f"{QUIZ}1", f"{QUIZ}2", "AnswerRightEnding"]
 LANGUAGES = ["en", "fr"]
 
 
@@ -56,12 +52,10 @@ def save(path, items, language, columns=COLUMNS, **changes):
     return path
 
 
-def only(items, languages):
-    """Keep some languages of items."""
+def only(items, language):
+    """Keep one language of items."""
     return [
-        ClozeItem(
-            name, *({key: part[key] for key in languages} for part in parts)
-        )
+        ClozeItem(name, *({language: part[language]} for part in parts))
         for name, *parts in items
     ]
 
@@ -78,7 +72,7 @@ def test_published_files_give_the_items_back(natural, tmp_path, suffix):
         for language in LANGUAGES
     }
     assert read_cloze(files) == (natural, [])
-    assert read_cloze({"fr": files["fr"]})[0] == only(natural, ["fr"])
+    assert read_cloze({"fr": files["fr"]})[0] == only(natural, "fr")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
@@ -106,7 +100,7 @@ def test_the_names_of_the_hub_are_read_in_every_format(
     elif suffix == ".jsonl":
         path.write_text("\n".join(map(json.dumps, rows)))
     items, ledger = read_cloze({"en": path})
-    assert (items, ledger) == (only(natural[:3], ["en"]), [])
+    assert (items, ledger) == (only(natural[:3], "en"), [])
 
 
 def test_json_lines(natural, tmp_path):
@@ -121,7 +115,7 @@ def test_json_lines(natural, tmp_path):
         for item in natural
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert read_cloze({"en": path}) == (only(natural, ["en"]), [])
+    assert read_cloze({"en": path}) == (only(natural, "en"), [])
     # As other programs write it: a mark, CRLF, and U+2028 as it is.
     rows[0]["right"] = "One\u2028line."
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
@@ -131,7 +125,7 @@ def test_json_lines(natural, tmp_path):
 
 def test_whole_stories_are_translated_and_read_back(natural, tmp_path):
     """A translator adds a column and may leave stories out."""
-    table = whole_table(only(natural, ["en"]), ["en"])
+    table = whole_table(only(natural, "en"), ["en"])
     counts = Counter(table["story_id"].to_pylist())
     assert counts == dict.fromkeys((item.item_id for item in natural), 6)
     french = whole_table(natural, LANGUAGES)["fr"]
@@ -201,14 +195,11 @@ def test_refused_text(tmp_path, name, text, message):
         read_cloze({"en": path})
 
 
-def test_refused_without_a_file(tmp_path):
+def test_files_that_lack_or_disagree_are_refused(natural, tmp_path):
     with pytest.raises(FileNotFoundError, match="'en'"):
         read_cloze({"en": tmp_path / "no.csv"})
     with pytest.raises(ValueError, match="found none"):
         read_cloze({})
-
-
-def test_languages_that_disagree_are_refused(natural, tmp_path):
     english = save(tmp_path / "en.csv", natural[:2], "en")
     french = save(tmp_path / "fr.csv", natural[:2], "fr", AnswerRightEnding="2")
     with pytest.raises(ValueError, match="right ending 2; expected 4 and 1"):

@@ -34,10 +34,7 @@ def test_mojibake_is_mended(text):
         ("â€œHi,â€ he said.", "“Hi,” he said."),
         ("â€œHi!â€", "“Hi!”"),
         ("â€œHi.â€\nâ€œBye.â€", "“Hi.”\n“Bye.”"),
-        (
-            'It was lateâ€"too late. Itâ€™s so.',
-            "It was late—too late. It’s so.",
-        ),
+        ('Lateâ€"too late. Itâ€™s so.', "Late—too late. It’s so."),
     ],
 )
 def test_mojibake_that_lost_a_byte_is_mended(text, mended):
@@ -50,11 +47,7 @@ def test_mojibake_that_lost_a_byte_is_mended(text, mended):
         (clean, text, reason)
         for clean, reason, *texts in (
             (clean_text, "characters lost in decoding", "The caf\ufffd ran."),
-            (
-                clean_text,
-                "mojibake that cannot be mended",
-                "It wasâ€\x82Â¤Ã a.",
-            ),
+            (clean_text, "mojibake that cannot be mended", "Wasâ€\x82Â¤Ã a."),
             (clean_text, "foreign character", "He said 你好 to her."),
             (clean_text, "foreign character", "She smiled 😀 at him."),
             (clean_text, "foreign character", "She was \ue000here."),
@@ -95,9 +88,6 @@ def test_paragraphs_and_wrapped_lines():
     assert clean_story(text, EN)[0] == (
         'Tim ran to the big tree.\n\nMom said, "Stop!"\n\nHe did.'
     )
-
-
-def test_whole_stories_are_taken():
     for text in ('Tim ran. "I won!"', "Tim ran. (He won.)", "42 cats ran…"):
         assert clean_story(text, EN)[1] == []
 
