@@ -21,6 +21,8 @@ from speechbrain_slm.models.export import (
 )
 from speechbrain_slm.utils.atomic import read_json, write_atomic, write_json
 
+pytestmark = pytest.mark.long
+
 ROWS = np.array([[30, 1, 2, 30, 3, 30, 30, 30], [4, 30, 5, 6, 7, 8, 9, 30]])
 
 

@@ -27,6 +27,8 @@ from speechbrain_slm.evaluation.alignment.report import (
 )
 from speechbrain_slm.utils.hashing import sha256_file
 
+pytestmark = pytest.mark.long
+
 ALIGN_RANKS = Path(__file__).with_name("align_ranks.py")
 NAME = "alignment.json"
 

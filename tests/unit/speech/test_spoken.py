@@ -23,6 +23,8 @@ from speechbrain_slm.utils import jobs
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ledger import NOTHING_LEFT, TooManyLeftOut
 
+pytestmark = pytest.mark.long
+
 LONG = Columns(
     story="story", sentence="nr", language="lang", speaker="who", audio="wav"
 )

@@ -22,6 +22,8 @@ from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.speakers import choose_speakers, draw_speaker
 from speechbrain_slm.utils.tables import write_table
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 LANGUAGES = ["en", "fr"]
 SPEAKERS = {

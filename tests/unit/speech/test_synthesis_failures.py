@@ -35,6 +35,8 @@ from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.pieces import write_piece
 from speechbrain_slm.utils.tables import ITEMS, STORIES, write_table
 
+pytestmark = pytest.mark.long
+
 PARTS = ("prompt", "right", "wrong", "topic")
 
 

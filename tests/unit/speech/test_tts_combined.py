@@ -20,6 +20,8 @@ from speechbrain_slm.utils.config import load_yaml
 from speechbrain_slm.utils.speakers import check_voices
 from speechbrain_slm.utils.tables import write_table
 
+pytestmark = pytest.mark.long
+
 YAML = Path(__file__).parents[3] / "hparams" / "tts" / "speechbrain.yaml"
 
 

@@ -16,6 +16,8 @@ from speechbrain_slm.stories.grammar.languages import (
 from speechbrain_slm.stories.grammar.lexicon import GrammarError
 from speechbrain_slm.stories.grammar.templates import Template
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def grammar():

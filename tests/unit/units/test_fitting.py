@@ -22,6 +22,8 @@ from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.units.tokenizers.mimi import Mimi
 from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
 
+pytestmark = pytest.mark.long
+
 CLUSTERS = 12
 FIT_RANKS = Path(__file__).with_name("fit_ranks.py")
 BPE = {"vocabulary_size": 20, "max_piece_length": 4}
