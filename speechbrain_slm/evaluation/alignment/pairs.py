@@ -77,9 +77,8 @@ def parallel_pairs(
     generator = np.random.default_rng(seed)
     rows, summaries = [], []
     for pair in itertools.combinations(languages, 2):
-        found, ambiguous, shortened = find_matches(
-            store, pair, level, texts, speakers
-        )
+        matches = find_matches(store, pair, level, texts, speakers)
+        found, ambiguous, shortened = matches
         for places in found:
             # Else the first stories' speakers would tell all pairs.
             generator.shuffle(places)
@@ -89,9 +88,8 @@ def parallel_pairs(
         for voice, number in itertools.product(kept, chosen):
             source, targets = chosen[number]
             target = targets[voice]
-            pool = pools[target.speaker]
-            mismatch = pool.nearest(number, target.units, generator)
-            sides = (*source, *target, *mismatch)
+            other = pools[target.speaker].nearest(number, target, generator)
+            sides = (*source, *target, *other)
             rows.append((*pair, voice == "same", number, *sides))
         summaries.append(
             {
@@ -123,8 +121,7 @@ def _check(store, languages, level, voices):
     check_choice("level", level, LEVELS)
     if not voices or not set(voices) <= set(VOICES):
         raise ValueError(
-            f"voices are {list(voices)}; expected [same], [different] or "
-            "[same, different]"
+            f"voices are {list(voices)}; expected same, different or both"
         )
 
 
@@ -142,17 +139,15 @@ class _Pool:
             self._by_length.setdefault(rendering.units, []).append(match)
 
     def nearest(
-        self, match: int, units: int, generator: np.random.Generator
+        self, match: int, target: Rendering, generator: np.random.Generator
     ) -> Rendering:
         """Draw one of the other matches' renderings of nearest length."""
-        distance = min(
-            abs(length - units)
-            for length, same in self._by_length.items()
-            if same != [match]
-        )
-        others = [*self._by_length.get(units - distance, [])]
+        groups, units = self._by_length, target.units
+        lengths = (n for n, same in groups.items() if same != [match])
+        distance = min(abs(length - units) for length in lengths)
+        others = [*groups.get(units - distance, [])]
         if distance:
-            others += self._by_length.get(units + distance, [])
+            others += groups.get(units + distance, [])
         # At distance 0 the match itself is among them: drawn again.
         while (other := others[generator.integers(len(others))]) == match:
             continue

@@ -136,17 +136,15 @@ def alignment_table(
         "| --- " * 13 + "|",
     ]
     first = next(iter(runs.values()))
+    asked = None if languages is None else list(languages)
     summaries = [
-        summary
-        for summary in first["languages"]
-        if languages is None or summary["languages"] == list(languages)
+        s for s in first["languages"] if asked in (None, s["languages"])
     ]
+    # A pair that there is not: select names those that there are.
+    pairs = [one["languages"] for one in summaries] or [asked]
     chosen = [
         (number, record["voice"], record["layer"], place, name, record)
-        # A pair that there is not: select names those that there are.
-        for number, pair in enumerate(
-            [summary["languages"] for summary in summaries] or [languages]
-        )
+        for number, pair in enumerate(pairs)
         for place, (name, results) in enumerate(runs.items())
         for record in select(results, pair)
         if record["pooling"] == pooling

@@ -115,8 +115,8 @@ class LikelihoodScorer:
         self.share_prompts = share_prompts
         self.context = getattr(model.config, "max_position_embeddings", None)
         self._tags = np.array(sorted(tags.values()), np.int64)
-        arguments = inspect.signature(model.forward).parameters
-        self._selects = "logits_to_keep" in arguments
+        known = inspect.signature(model.forward).parameters
+        self._selects = "logits_to_keep" in known
         self._checked = False  # whether the model can share prompts
 
     def count_units(self, symbols: Sequence[int] | np.ndarray) -> int:
