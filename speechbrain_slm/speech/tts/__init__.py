@@ -134,6 +134,7 @@ def check_speech(samples: np.ndarray, text: str, voice: Voice) -> np.ndarray:
     if peak < SILENCE_PEAK:
         raise SilentSpeech(
             f"{voice} gives silence for the text {text!r} (peak {peak:.4f} of "
-            "full scale). Correct the text, or choose a voice of its language."
+            "full scale); expected words of the voice's language. Correct the "
+            "text, or choose a voice of its language."
         )
     return samples
