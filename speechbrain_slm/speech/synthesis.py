@@ -122,7 +122,7 @@ def synthesize(
     job: int | None = None,
     num_jobs: int = 1,
 ) -> dict[str, int]:
-    """Speak stories and write ``<split>.parquet``, the manifests.
+    """Speak stories, write ``<split>.parquet``; count utterances by state.
 
     Cloze items that lose a story are taken out of ``items.parquet``. A column
     ``speaker`` of the stories says who speaks; else it is drawn.
@@ -135,10 +135,6 @@ def synthesize(
     speaker_per : Who has a speaker: a ``story``, or each ``sentence`` of it.
     stories_per_shard : Held at once, and what a rank or a job takes.
     job : Speak the share of this array job alone, and write no manifest.
-
-    Returns
-    -------
-    How many utterances of this rank are in which state; see ``Fact``.
     """
     folder, share = Path(output_folder), Share(job, num_jobs)
     check_number("max_left_out", max_left_out, at_least=0, below=1)
