@@ -124,12 +124,11 @@ def synthesize(
 ) -> dict[str, int]:
     """Speak stories, write ``<split>.parquet``; count utterances by state.
 
-    Cloze items that lose a story are taken out of ``items.parquet``. A column
-    ``speaker`` of the stories says who speaks; else it is drawn.
+    Items that lose a story go. A column ``speaker`` says who speaks.
 
     Arguments
     ---------
-    num_workers : How many processes speak, for each rank.
+    num_workers : Processes of each rank.
     max_left_out : Share of the utterances, and of a split's rows, that may go.
     loudness : LUFS (EBU R128) that each utterance gets; by default its own.
     speaker_per : Who has a speaker: a ``story``, or each ``sentence`` of it.
@@ -146,12 +145,11 @@ def synthesize(
     refuse_foreign([folder / f"{split}.parquet" for split in stories], MARK)
     shape = Shape(trim, limits, audio_format, loudness)
     planner = Planner(tts, speakers, languages, seed, shape, speaker_per)
-    tables = stories.items()
     how = languages, speakers, stories_per_shard, speaker_per
 
     def cut() -> list[Shard]:
-        each = (list_shards(split, path, *how) for split, path in tables)
-        return list(itertools.chain.from_iterable(each))
+        each = [list_shards(k, path, *how) for k, path in stories.items()]
+        return list(itertools.chain(*each))
 
     stamps, shards = [*map(file_stamp, stories.values())], cut()
     # Dealt out before anybody looks: what a shard is takes reading it.
