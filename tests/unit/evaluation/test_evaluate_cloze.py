@@ -170,7 +170,7 @@ def test_a_further_likelihood_is_one_line(
     extra = [r for r in found["records"] if r["scoring"] == "ending_first"]
     known = [r for r in found["records"] if r not in extra]
     assert known == finished[1]["records"]
-    assert len(extra) == len(known) / 4
+    assert len(extra) == len(known) / (len(LIKELIHOODS) - 1)
     scores = pq.read_table(folders[-1] / "scores.parquet")
     for row in scores.to_pylist()[::9]:
         assert row["right_ending_sum"] <= row["right_ending_first"] < 0
