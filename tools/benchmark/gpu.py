@@ -15,7 +15,7 @@ about ten minutes, most of it compiling (a cold cache costs a minute a model).
 - open, blocked, bare, trainer of a size: the recipe with attention open or
   blocked between stories, a bare loop and Hugging Face's Trainer, on the same
   model and rows a step. tokens_per_second and mfu (of 989 TFLOPS) are those
-  after the first steps; first_step is from the start of the process.
+  after the first steps; wall is of the whole recipe, compilation included.
 - mimi, hubert: encoders of real size with random weights, times real time
   against the encoder alone (see ``extraction.py``) and units that changed.
 - cloze: items a second with prompts shared or not, and the largest difference
