@@ -94,6 +94,7 @@ class Heart:
         self.interval = min(5.0, limit / 10)
         self._watched = (rank + 1) % ranks
         self._count = 0
+        self.stopped = threading.Event()
         # In beats of our own: where all are stopped for a while, a laptop
         # closed, nobody has missed any.
         self._missed = 0
@@ -120,8 +121,7 @@ class Heart:
 
     def run(self) -> None:
         """Beat until the process ends, or another one fails to."""
-        while True:
-            time.sleep(self.interval)
+        while not self.stopped.wait(self.interval):
             try:
                 reason = self.beat()
             except Exception:  # The store's end, whatever PyTorch calls it.
@@ -138,13 +138,18 @@ def start(
     """Start to beat and to watch; each thread connects for itself."""
     global _store
     heart = Heart(connect(), rank, ranks, limit)
-    threading.Thread(target=heart.run, daemon=True).start()
+    thread = threading.Thread(target=heart.run, daemon=True)
+    thread.start()
     _store = connect()
-    atexit.register(_end_in_peace, rank, os.getpid())
+    atexit.register(_end_in_peace, rank, os.getpid(), heart, thread)
 
 
-def _end_in_peace(rank, process):
+def _end_in_peace(rank, process, heart, thread):
     if os.getpid() == process:  # What a fork ends is not the rank.
+        # Python ends a thread that is inside the store by unwinding its C++,
+        # which aborts the process ("terminate called").
+        heart.stopped.set()
+        thread.join(timeout=5)
         with contextlib.suppress(Exception):
             _store.add(f"ended/{rank}", 1)
 

@@ -127,3 +127,19 @@ def test_one_of_many_speaks(monkeypatch, capsys):
     assert fail(2, "Connection closed by peer") == ""
     said = "rank 1: row 7 is no audio"
     assert heartbeat.first_failure("Connection closed by peer") == said
+
+
+BEATING = """
+from torch.distributed import TCPStore
+from speechbrain_slm.utils import heartbeat
+store = TCPStore("localhost", 0, is_master=True)
+def connect():
+    return TCPStore("localhost", store.port, is_master=False)
+heartbeat.start(connect, 0, 1, limit=0.0)
+"""
+
+
+def test_a_process_ends_between_two_beats():
+    """A thread that Python ends inside the store takes the process along."""
+    done = subprocess.run([sys.executable, "-c", BEATING], timeout=60)
+    assert done.returncode == 0
