@@ -16,14 +16,7 @@ from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, remove_own
 from speechbrain_slm.utils.pieces import Piece, join_tables, read_piece
 from speechbrain_slm.utils.story_tables import ITEMS_FILE, MARK
-from speechbrain_slm.utils.tables import (
-    ITEMS,
-    ITEMS_EMPTY,
-    ITEMS_KEY,
-    MANIFEST,
-    read_table,
-    write_table,
-)
+from speechbrain_slm.utils.tables import MANIFEST, read_items, write_table
 
 logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d{5}")
@@ -126,17 +119,13 @@ def _write_items(path: Path, manifests: list[Path], hurt: set[str]) -> None:
     """
     if not path.is_file():
         return
-    items = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
-    roles = items.select(["prompt", "right", "wrong"]).to_pydict().values()
-    named, there = set().union(*roles), set()
+    items, stories = read_items(path)
+    named, there = set().union(*stories), set()
     for manifest in manifests:
         batches = pq.ParquetFile(manifest).iter_batches(columns=["story_id"])
         for batch in batches:
             there |= named.intersection(pc.unique(batch[0]).to_pylist())
-    # An item without a prompt names none.
-    stays = [
-        there.issuperset({*item} - {""}) for item in zip(*roles, strict=True)
-    ]
+    stays = list(map(there.issuperset, stories))
     if (there or named & hurt) and not all(stays):
         gone = len(stays) - sum(stays)
         logger.warning("%d of %d items are left out", gone, len(items))

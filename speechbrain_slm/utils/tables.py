@@ -110,6 +110,14 @@ def read_table(
     return table
 
 
+def read_items(path: str | Path) -> tuple[pa.Table, list[set[str]]]:
+    """Read a table of items, and the stories that each names."""
+    items = read_table(path, ITEMS, ITEMS_KEY, ITEMS_EMPTY)
+    names = zip(*(items[name].to_pylist() for name in _STORIES), strict=True)
+    # An item without a prompt names none.
+    return items, [{*stories} - {""} for stories in names]
+
+
 def _read(path):
     if path.suffix == ".csv":
         with columns.open_csv(path) as reader:

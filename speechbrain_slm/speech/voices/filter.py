@@ -1,6 +1,6 @@
 """Leave out the stories of some speakers, and the items made of them."""
 
-import functools
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils import ledger as ledgers
-from speechbrain_slm.utils import tables as tables_of
 from speechbrain_slm.utils.hashing import file_stamp
 from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
 from speechbrain_slm.utils.pieces import join_tables
+from speechbrain_slm.utils.tables import ITEMS_KEY, read_items, write_table
 
 MARK = "speaker_check"
 _BATCH_ROWS = 65536
@@ -62,16 +62,16 @@ def leave_out_voices(
     # Whenever this run ends, what is there is this run's.
     withdraw(tables, MARK)
     paths = {split: Path(path) for split, path in manifests.items()}
-    if stamps is None:
-        stamps = [file_stamp(path) for path in paths.values()]
+    stamps = stamps or list(map(file_stamp, paths.values()))
     reasons = {row["speaker"]: row["reason"] for row in voices}
-    if all(reasons.values()):
+    good = [name for name in reasons if not reasons[name]]
+    if not good:
         shown = "; ".join(": ".join(pair) for pair in sorted(reasons.items()))
         raise ValueError(
             f"No voice is kept ({shown}). Look at voices.md in {folder}; lower "
             "the threshold, or take other voices. No manifest was written."
         )
-    told, most = folder / ledgers.LEDGER, max_left_out
+    told = folder / ledgers.LEDGER
     with ledgers.open_ledger(told) as ledger:
         gone = {
             split: _stories_of_others(split, path, reasons, ledger)
@@ -79,22 +79,28 @@ def leave_out_voices(
         }
         if items is not None:
             left = _left_items(items, set().union(*gone.values()), ledger)
-    for split, path in paths.items():
-        counts = _count(path, gone[split], reasons)
-        why, what = ledger.reasons[split], f"rows of {split}"
-        ledgers.check_share(what, *counts, most, why, told, _ADVICE)
-    for target, (split, path) in zip(tables, paths.items(), strict=False):
-        _write(path, target, gone[split])
+    with contextlib.ExitStack() as written:
+        for target, (split, path) in zip(tables, paths.items(), strict=False):
+            # Under temporary names, until all of them have been judged.
+            rows = written.enter_context(_written(path, target, gone[split]))
+            total, why = pq.read_metadata(path).num_rows, ledger.reasons[split]
+            if not rows:
+                raise ValueError(
+                    f"{path}: no story is left; each has a sentence by a voice "
+                    "that is not kept. Speak the stories again with the "
+                    f"speakers that are: {', '.join(good)}. No manifest was "
+                    "written."
+                )
+            counts = total - rows, total, max_left_out
+            ledgers.check_share(f"rows of {split}", *counts, why, told, _ADVICE)
+        if stamps != list(map(file_stamp, paths.values())):
+            raise ValueError(
+                f"A manifest of {', '.join(map(str, paths.values()))} was "
+                "changed while its voices were compared. Run the same command "
+                "again; what was embedded is found."
+            )
     if items is not None:
-        marked = left.replace_schema_metadata(mark_of(MARK))
-        tables_of.write_table(tables[-1], marked)
-    if stamps != [file_stamp(path) for path in paths.values()]:
-        withdraw(tables, MARK)
-        raise ValueError(
-            f"A manifest of {', '.join(map(str, paths.values()))} was "
-            "changed while its voices were compared. Run the same command "
-            "again; what was embedded is found."
-        )
+        write_table(tables[-1], left.replace_schema_metadata(mark_of(MARK)))
 
 
 def _read(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -116,12 +122,12 @@ def _stories_of_others(
         table = table.filter(others).group_by(columns).aggregate([])
         for row in table.to_pylist():
             bad.setdefault(row["story_id"], set()).add(row["speaker"])
-    drop = functools.partial(ledger.write, split=split, action="dropped")
     unknown = "the check does not know it"
     for story, found in bad.items():
         whys = ((k, reasons.get(k, unknown)) for k in sorted(found))
-        told = "; ".join(f"speaker '{name}': {why}" for name, why in whys)
-        drop(story_id=story, reason=told)
+        reason = "; ".join(f"speaker '{name}': {why}" for name, why in whys)
+        entry = {"split": split, "story_id": story, "reason": reason}
+        ledger.write(**entry, action="dropped")
     return set(bad)
 
 
@@ -129,37 +135,19 @@ def _left_items(
     path: str | Path, gone: set[str], ledger: ledgers.Ledger
 ) -> pa.Table:
     """Return the items whose stories are all still there; list the others."""
-    key, empty = tables_of.ITEMS_KEY, tables_of.ITEMS_EMPTY
-    items = tables_of.read_table(path, tables_of.ITEMS, key, empty)
-    roles = items.select(["prompt", "right", "wrong"]).to_pydict().values()
-    stays = [gone.isdisjoint(item) for item in zip(*roles, strict=True)]
-    kept, why = pa.array(stays, pa.bool_()), "a story of it is gone"
-    drop = functools.partial(ledger.write, action="dropped", reason=why)
+    items, stories = read_items(path)
+    kept = pa.array(map(gone.isdisjoint, stories), pa.bool_())
     for row in items.filter(pc.invert(kept)).to_pylist():
-        drop(item=row["item_id"], detail=", ".join(row[k] for k in key[1:]))
+        where = ", ".join(row[name] for name in ITEMS_KEY[1:])
+        entry = {"item": row["item_id"], "reason": "a story of it is gone"}
+        ledger.write(**entry, action="dropped", detail=where)
     return items.filter(kept)
 
 
-def _count(
-    path: Path, gone: set[str], reasons: dict[str, str]
-) -> tuple[int, int]:
-    """Count the rows that go, and all; refuse to leave out every one."""
-    lost, total, names = 0, 0, pa.array(gone, pa.string())
-    for table in _read(path, ["story_id"]):
-        found = pc.is_in(table["story_id"], value_set=names)
-        lost += pc.sum(found).as_py() or 0
-        total += len(table)
-    if lost == total:
-        good = [name for name in reasons if not reasons[name]]
-        raise ValueError(
-            f"{path}: no story is left; each has a sentence by a voice "
-            "that is not kept. Speak the stories again with the speakers "
-            f"that are: {', '.join(good)}. No manifest was written."
-        )
-    return lost, total
-
-
-def _write(path: Path, target: Path, gone: set[str]) -> None:
+def _written(
+    path: Path, target: Path, gone: set[str]
+) -> contextlib.AbstractContextManager[int]:
+    """Write the rows whose stories stay; see ``join_tables``."""
     beside = os.path.relpath(path.parent, target.parent)
     names = pa.array(gone, pa.string())
     schema = pq.read_schema(path).with_metadata(mark_of(MARK))
@@ -172,10 +160,8 @@ def _write(path: Path, target: Path, gone: set[str]) -> None:
             if beside != ".":
                 audio = table["audio"]
                 moved = pc.binary_join_element_wise(beside, audio, "/")
-                absolute = pc.starts_with(audio, "/")
-                audio = pc.if_else(absolute, audio, moved)
+                audio = pc.if_else(pc.starts_with(audio, "/"), audio, moved)
                 table = table.set_column(place, schema.field(place), audio)
             yield table
 
-    with join_tables(target, schema, left()):
-        pass
+    return join_tables(target, schema, left())
