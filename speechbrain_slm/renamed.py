@@ -83,6 +83,7 @@ MODULES = {
     "utils.publishing": "utils.atomic",
     "utils.shares": "utils.ledger",
     "utils.sharing": "utils.jobs",
+    "utils.store_content": "utils.store_format",
 }
 
 

@@ -84,37 +84,27 @@ class Claim:
     share: Share
 
     def pin(self, content: dict, made: str, takes_over: bool = False) -> None:
-        """Write down what the folder will hold, or refuse one begun otherwise.
+        """Do what :func:`pin` does, once for all ranks.
 
-        As :func:`pin` does. ``takes_over``: a run that is no array job makes
-        the folder its own, whatever was made; its files are found by content.
+        A plan that nothing was made of yet, such as that of array jobs which
+        failed at the door, gives way to whoever is alone. ``takes_over``: a
+        run that is no array job makes the folder its own, whatever was made;
+        its files are found by content.
         """
-        # One that nothing was made of yet, such as that of array jobs which
-        # failed at the door, gives way to whoever is alone.
         if is_main():
             # Jobs that start together must not both write it.
             with take_turns(self.folder):
-                self._pin(content, made, takes_over)
+                way = ""
+                if takes_over and self.share.job is None:
+                    made = ""  # Whatever there is counts as nothing.
+                elif takes_over:
+                    way = " A run without 'job' takes it over."
+                pin(self.folder, content, made, self._is_alone, way)
         barrier()
 
-    def _pin(self, content, made, takes_over):
-        folder = self.folder
+    def _is_alone(self):
         if self.share.job is None:
-            if takes_over and (lines := _differences(folder, content)):
-                shown = "; ".join(lines)
-                logger.info("%s is made anew: %s", folder.parent, shown)
-            pin(folder, content, "" if takes_over else made, alone=True)
-            return
-        try:
-            pin(folder, content, made)
-        except ValueError as error:
-            # Asked last: it locks the folders of the others for a moment.
-            if not self._is_only_job():
-                way = " A run without 'job' takes it over." * takes_over
-                raise ValueError(f"{error}{way}") from error
-            pin(folder, content, made, alone=True)
-
-    def _is_only_job(self):
+            return True
         try:
             for other in set(self.folder.glob("job-*")) - {self.own}:
                 lock_folder(other).close()
@@ -146,12 +136,11 @@ def claim(folder: str | Path, share: Share = ALL) -> Iterator[Claim]:
         own = folder / f"job-{share.job}-of-{share.num_jobs}"
     with contextlib.ExitStack() as stack:
         if is_main():  # The other ranks belong to it.
-            if share.job is not None:
+            if own != folder:
                 stack.enter_context(_lock(folder, fcntl.LOCK_SH))
             stack.enter_context(lock_folder(own))
-            if share.job is None:
-                for other in folder.glob("job-*"):
-                    remove_temporary(other)
+            for other in folder.glob("job-*") if own == folder else ():
+                remove_temporary(other)
         yield Claim(folder, own, share)
 
 
@@ -188,7 +177,11 @@ def take_turns(folder: str | Path) -> Iterator[None]:
 
 
 def pin(
-    folder: str | Path, content: dict, made: str, alone: bool = False
+    folder: str | Path,
+    content: dict,
+    made: str,
+    is_alone: Callable[[], bool] = lambda: False,
+    way: str = "",
 ) -> None:
     """Write ``plan.json``: what a folder will hold, before its first file.
 
@@ -198,34 +191,33 @@ def pin(
     Arguments
     ---------
     content : All that decides what the folder holds; JSON can hold it.
-    made : Pattern of the files that it is needed to understand.
-    alone : Another one, of which nothing was made yet, is replaced.
+    made : Pattern of the files that it is needed to understand; empty: none.
+    is_alone : Whether another one, of which nothing was made, may be replaced.
+    way : What else a user can do, for the error.
     """
-    path = Path(folder) / PLAN_JSON
-    stray = sorted(Path(folder).glob(made)) if made else []
-    if not path.is_file() and stray:
+    folder, path = Path(folder), Path(folder) / PLAN_JSON
+    stray = sorted(folder.glob(made)) if made else []
+    lines = []
+    if path.is_file():
+        # As it will be read: JSON makes a list of a tuple.
+        lines = difference(json.loads(json.dumps(content)), read_json(path))
+        if not lines:
+            return
+    elif stray:
         raise ValueError(
             f"{folder} holds {stray[0].name} but no {PLAN_JSON}, so nothing "
             "says what made it; choose another folder or remove this one"
         )
-    if lines := _differences(folder, content):
-        if stray or not alone:
-            raise ValueError(
-                f"{folder} was begun with another configuration "
-                f"({'; '.join(lines)}). Choose another folder, or remove this "
-                "one to start over."
-            )
-    elif path.is_file():
-        return
+    # Asked last: it locks the folders of the others for a moment.
+    if lines and (stray or not is_alone()):
+        raise ValueError(
+            f"{folder} was begun with another configuration "
+            f"({'; '.join(lines)}). Choose another folder, or remove this one "
+            f"to start over.{way}"
+        )
+    if lines:
+        logger.info(f"{folder.parent} is made anew: {'; '.join(lines)}")
     write_json(path, content)
-
-
-def _differences(folder, content):
-    path = Path(folder) / PLAN_JSON
-    if not path.is_file():
-        return []
-    # As it will be read: JSON makes a list of a tuple.
-    return difference(json.loads(json.dumps(content)), read_json(path))
 
 
 def missing(
@@ -269,14 +261,11 @@ def run(
 
 @dataclass
 class Progress:
-    """Says now and then how far this rank is, and how long it will take.
-
-    ``per``: how many make one in the log, 3600 where seconds show as hours.
-    """
+    """Says now and then how far this rank is, and how long it will take."""
 
     total: float
     what: str = "shards"
-    per: float = 1
+    per: float = 1  # that make one in the log: 3600 of seconds told as hours
     done: float = 0.0
 
     def __post_init__(self) -> None:
@@ -291,14 +280,11 @@ class Progress:
         if now - self.said < LOG_INTERVAL and left > 1e-6 * self.total:
             return
         self.said = now
-        form = ".0f" if self.per == 1 else ".2f"
-        done, total = (
-            f"{n / self.per:{form}}" for n in (self.done, self.total)
-        )
+        form, told = ".0f" if self.per == 1 else ".2f", note()
         logger.info(
-            f"Rank {rank()} of {world_size()}: {done} of its {total} "
-            f"{self.what}, {left / self.speed:.0f} s left"
-            + (f"; {told}" if (told := note()) else "")
+            f"Rank {rank()} of {world_size()}: {self.done / self.per:{form}} "
+            f"of its {self.total / self.per:{form}} {self.what}, "
+            f"{left / self.speed:.0f} s left" + f"; {told}" * bool(told)
         )
 
     @property

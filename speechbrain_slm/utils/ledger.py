@@ -63,21 +63,20 @@ class Reasons:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._examples: dict[str, str] = {}
+        self._examples: dict[str, str] = {}  # the first of a kind, in words
 
     def add(self, reason: str) -> None:
         """Count a reason: a kind, and after a colon what it is about."""
         kind, _, example = reason.partition(": ")
-        kind = kind[:_LONGEST]
+        kind, example = kind[:_LONGEST], example[:_LONGEST]
         self._counts[kind] += 1
-        self._examples.setdefault(kind, example[:_LONGEST])
+        shown = f" (the first: {example})" if example else ""
+        self._examples.setdefault(kind, shown)
 
     def __str__(self) -> str:
         shown = [
-            f"{count} x {kind}"
-            + (f" (the first: {example})" if example else "")
+            f"{count} x {kind}{self._examples[kind]}"
             for kind, count in self._counts.most_common(_SHOWN)
-            for example in [self._examples[kind]]
         ]
         if len(self._counts) > _SHOWN:
             shown.append(f"{len(self._counts) - _SHOWN} other reasons")
@@ -102,8 +101,9 @@ class Ledger:
         action, reason = entry["action"], entry["reason"]
         self.counts[f"{action}: {reason}"] += 1
         if action == "dropped":
-            detail = f": {told['detail']}" if "detail" in told else ""
-            self.reasons[str(entry.get("split", ""))].add(f"{reason}{detail}")
+            split = str(entry.get("split", ""))
+            # Without a detail the colon is followed by nothing, and no matter.
+            self.reasons[split].add(f"{reason}: {told.get('detail', '')}")
 
     def __str__(self) -> str:
         """Say what was dropped of each split, and why."""
@@ -115,11 +115,8 @@ class Ledger:
 
 @contextlib.contextmanager
 def open_ledger(path: str | Path) -> Iterator[Ledger]:
-    """Write a ledger, all of it or nothing.
-
-    Its name is ``left_out.jsonl``, or ``<table>.left_out.jsonl`` beside a table
-    that is written on its own.
-    """
+    """Write a ledger, all of it or nothing."""
+    # left_out.jsonl, or <table>.left_out.jsonl of a table of its own.
     with (
         atomic_path(path) as new,
         # JSON lines may hold half of a surrogate pair; so escaped, too.
@@ -151,8 +148,7 @@ def check_share(
 
     Arguments
     ---------
-    what : What is counted, e.g. ``rows of train``.
-    most : The share of them that may go, from 0 to 1.
+    most : The share of what is counted that may go, from 0 to 1.
     forget
         Called before the error: removes what says of the input that it is bad,
         so that a rerun looks at it again. It may be mended.
@@ -170,7 +166,7 @@ def check_share(
         raise TooManyLeftOut(
             f"{shown}; {key} allows {most:.2%}. {advice} Or raise {key}."
         )
+    level, begin = logging.INFO, ""
     if share > MUCH:
-        logger.warning(f"Warning: {shown}.")
-    else:
-        logger.info(f"{shown}.")
+        level, begin = logging.WARNING, "Warning: "
+    logger.log(level, f"{begin}{shown}.")

@@ -12,23 +12,21 @@ from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import pin
 from speechbrain_slm.utils.scratch import DIGEST, changes, digests, scratch
-from speechbrain_slm.utils.store_content import counts_of
-from speechbrain_slm.utils.store_format import SCHEMAS, STORE_JSON
+from speechbrain_slm.utils.store_format import SCHEMAS, STORE_JSON, counts_of
 
 
 class StoreWriter:
     """Write a store shard by shard; any process, any order, any restart.
 
+    ValueError, which names the field, if the folder was begun otherwise.
+
     Arguments
     ---------
-    tokenizer
-        Its own words, all of ``TOKENIZER_FIELDS``.
+    tokenizer : Its own words, all of ``TOKENIZER_FIELDS``.
     source : Identity of what is tokenized (the manifest).
-    num_shards : In how many files the store comes.
     stories_per_shard
-        What decides which story goes to which file. Pinned with the rest:
-        files of another cut would leave stories out, or hold them twice.
-        ValueError, which names the field, if the folder holds others.
+        What decides which story goes to which file: files of another cut
+        would leave stories out, or hold them twice.
 
     Example
     -------
@@ -57,12 +55,11 @@ class StoreWriter:
             )
         self.folder = Path(folder)
         self.names = [f"units-{n:05d}.arrow" for n in range(num_shards)]
+        fields = store_format.TOKENIZER_FIELDS
         self.pinned = {
             "format": store_format.FORMAT,
             "version": store_format.VERSION,
-            "tokenizer": {
-                key: tokenizer[key] for key in store_format.TOKENIZER_FIELDS
-            },
+            "tokenizer": {name: tokenizer[name] for name in fields},
             "source": source,
             "num_shards": num_shards,
             "stories_per_shard": stories_per_shard,
@@ -81,13 +78,14 @@ class StoreWriter:
     def missing(self) -> list[int]:
         """Return the indexes of the shards that are not there as written."""
         finished = (self.folder / STORE_JSON).is_file()
-        return [
-            index
-            for index, name in enumerate(self.names)
-            for path in [self.folder / name]
-            if not path.is_file()
-            or not (finished or self._told(name) == sha256_file(path))
-        ]
+
+        def is_whole(name):
+            path = self.folder / name
+            return path.is_file() and (
+                finished or self._told(name) == sha256_file(path)
+            )
+
+        return [n for n, name in enumerate(self.names) if not is_whole(name)]
 
     def write(self, index: int, rows: Iterable[tuple]) -> None:
         """Publish one shard, all of it or nothing.
@@ -100,15 +98,14 @@ class StoreWriter:
         for story_id, language, speaker, sentences in rows:
             arrays = list(map(np.asarray, sentences))
             story = f"{path}: story '{story_id}', language '{language}'"
-            for number, array in enumerate(arrays):
-                where = f"{story}, sentence {number}"
-                check_units(array, self.vocabulary_size, where)
+            for n, array in enumerate(arrays):
+                size, where = self.vocabulary_size, f"{story}, sentence {n}"
+                check_units(array, size, where)
             ends = np.cumsum(list(map(len, arrays)))
             units = np.concatenate(arrays).astype(np.uint16)
             found.append((story_id, language, speaker, units, ends))
-        schema = store_format.schema(
-            max((len(row[3]) for row in found), default=0)
-        )
+        longest = max((len(row[3]) for row in found), default=0)
+        schema = store_format.schema(longest)
         columns = [[row[n] for row in found] for n in range(len(schema))]
         self.publish(index, pa.record_batch(columns, schema=schema))
 

@@ -1,13 +1,7 @@
 """The unit store's format: what its files are, and how they are read.
 
 A store holds ``units-*.arrow`` (Arrow IPC files; a row is one story in one
-language) and ``store.json``, which says what they are: the identity of the
-tokenizer that made the units, the vocabulary, the frame rate, the counts and
-the SHA-256 of every file. ``store.json`` is written last; a folder without it
-is not a store.
-
-The format stands here because its writer (``units``) and its reader
-(``dataio``) both need it; ``store.py`` writes it.
+language) and ``store.json``, written last, which says what they are.
 """
 
 import contextlib
@@ -15,18 +9,23 @@ import hashlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speechbrain_slm.utils import schema as shapes
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.store_content import check_content
 
 FORMAT = "speechbrain_slm.unit_store"
 VERSION = 2
 STORE_JSON = "store.json"
 # The speaker of a story that several tell; the manifest says who says what.
 SEVERAL = ""
+_ROWS = 1 << 16  # at a time: sentences of so many rows are copied
+_ENDS = (
+    "has sentences that do not end one after the other, the last with the story"
+)
 
 
 def schema(longest: int) -> pa.Schema:
@@ -73,8 +72,7 @@ def write_file(path: str | Path, batch: pa.RecordBatch) -> str:
 
 def map_file(path: str | Path, *schemas: pa.Schema) -> pa.Table:
     """Memory-map an Arrow file of one of the schemas, zero-copy."""
-    with _undamaged(path):
-        return _as_table(path, _map(path), schemas)
+    return _as_table(path, _map(path), schemas)
 
 
 @contextlib.contextmanager
@@ -89,12 +87,13 @@ def _undamaged(path):
 
 
 def _map(path):
-    with pa.memory_map(str(path)) as source:
+    with _undamaged(path), pa.memory_map(str(path)) as source:
         return source.read_buffer()
 
 
 def _as_table(path, content, schemas):
-    table = pa.ipc.open_file(content).read_all()
+    with _undamaged(path):
+        table = pa.ipc.open_file(content).read_all()
     if not any(table.schema.equals(schema) for schema in schemas):
         raise ValueError(
             f"{path}: its columns are {table.schema.names}, expected "
@@ -148,8 +147,7 @@ def read_tables(
     """Memory-map the stories of a store, zero-copy: store.json and the tables.
 
     FileNotFoundError if it is not a complete store. ValueError names every file
-    that is missing or differs, and any stray one; else the first that is no
-    Arrow file of the schema, or holds what :func:`check_content` refuses.
+    that is missing, differs or is stray, or holds what nobody writes.
 
     Arguments
     ---------
@@ -158,10 +156,7 @@ def read_tables(
     folder = Path(folder)
     info = read_info(folder)
     paths = [folder / name for name in info["files"]]
-    mapped = {}
-    for path in filter(Path.is_file, paths):
-        with _undamaged(path):
-            mapped[path] = _map(path)
+    mapped = {path: _map(path) for path in paths if path.is_file()}
     wrong = [f"{path.name} is missing" for path in paths if path not in mapped]
     if check:
         # Of the very mapping that is returned: what takes the file's place
@@ -181,10 +176,134 @@ def read_tables(
             f"{folder} is damaged: {'; '.join(wrong)}. Remove the folder and "
             "run the units recipe again."
         )
-    tables = []
-    for path, content in mapped.items():
-        with _undamaged(path):
-            tables.append(_as_table(path, content, SCHEMAS))
+    tables = [_as_table(*one, SCHEMAS) for one in mapped.items()]
     if check:
         check_content(paths, tables, info)
     return info, tables
+
+
+def check_content(
+    paths: list[Path], tables: list[pa.Table], info: dict
+) -> None:
+    """Refuse tables that no writer of unit stores has made (ValueError).
+
+    A store that somebody sends may agree with its own sums and still hold
+    units beyond the vocabulary, or sentences that end in the next story.
+    """
+    # On whole arrays, none of which copies the units.
+    languages = pa.array(sorted(info["counts"]), pa.string())
+    for path, table in zip(paths, tables, strict=True):
+        for batch in table.to_batches():
+            _check_arrays(path, batch)
+            found = pc.index_in(batch["language"], languages)
+            if found.null_count:
+                row = pc.index(pc.is_null(found), True).as_py()
+                raise ValueError(
+                    f"{path}: {_name(batch, row)} is in no language that "
+                    f"store.json counts ({', '.join(info['counts'])})"
+                )
+            _check_lists(path, batch, info["tokenizer"]["vocabulary_size"])
+    if (found := counts_of(tables)) != info["counts"]:
+        raise ValueError(
+            f"{paths[0].parent}: its files hold {found}, but store.json counts "
+            f"{info['counts']}. Extract the units again."
+        )
+    _refuse_twice(paths[0].parent, tables, languages)
+
+
+def counts_of(tables: list[pa.Table]) -> dict[str, dict[str, int]]:
+    """Count the stories, sentences and units of each language."""
+    # Lengths alone: the units stay on the disk.
+    lengths = pa.concat_tables(
+        pa.table(
+            {
+                "language": table["language"],
+                "sentences": pc.list_value_length(table["sentence_ends"]),
+                "units": pc.list_value_length(table["units"]),
+            }
+        )
+        for table in tables
+    )
+    sums = lengths.group_by("language").aggregate(
+        [([], "count_all"), ("sentences", "sum"), ("units", "sum")]
+    )
+    sums = sums.rename_columns(["language", "stories", "sentences", "units"])
+    rows = sums.sort_by("language").to_pylist()
+    return {row.pop("language"): row for row in rows}
+
+
+def _check_arrays(path, batch):
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"{path}: its arrays are broken ({error}). Extract the units again."
+        ) from error
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        inner = column.values if pa.types.is_list(column.type) else column
+        if column.null_count or inner.null_count:
+            raise ValueError(
+                f"{path}: column '{name}' has {column.null_count} empty rows "
+                f"and {inner.null_count} missing values; expected none"
+            )
+
+
+def _check_lists(path, batch, size):
+    offsets = batch["units"].offsets.to_numpy()
+    values = batch["units"].values.to_numpy()
+    # The largest of uint16: nothing is copied.
+    if len(values) and values.max() >= size:
+        place = int(np.argmax(values >= size))
+        row = int(np.searchsorted(offsets, place, "right")) - 1
+        raise ValueError(
+            f"{path}: {_name(batch, row)} has the unit {values[place]}; "
+            f"expected units in [0, {size}), the tokenizer's vocabulary"
+        )
+    lengths = np.diff(offsets)
+    bounds = batch["sentence_ends"].offsets.to_numpy()
+    counts = np.diff(bounds)
+    _refuse(path, batch, (lengths < 1) | (counts < 1), "has no units")
+    ends = batch["sentence_ends"].values.to_numpy()
+    for begin in range(0, len(batch), _ROWS):
+        rows = slice(begin, min(begin + _ROWS, len(batch)))
+        # Ends 3 5 | 2 4 are the lengths 3 2 | 2 2: what a first sentence
+        # has before it is of another story.
+        first = bounds[rows] - bounds[begin]
+        last = first + counts[rows] - 1
+        part = ends[bounds[begin] : bounds[begin] + last[-1] + 1]
+        part = part.astype(np.int64)
+        steps = np.diff(part, prepend=0)
+        steps[first] = part[first]
+        wrong = np.minimum.reduceat(steps, first) < 1
+        wrong |= part[last] != lengths[rows]
+        _refuse(path, batch, wrong, _ENDS, begin)
+
+
+def _refuse(path, batch, wrong, what, begin=0):
+    if wrong.any():
+        name = _name(batch, begin + int(wrong.argmax()))
+        raise ValueError(f"{path}: {name} {what}. Extract the units again.")
+
+
+def _name(batch, row):
+    return f"story '{batch['story_id'][row]}' in '{batch['language'][row]}'"
+
+
+def _refuse_twice(folder, tables, languages):
+    names, spoken = (
+        pa.chunked_array([c for t in tables for c in t[name].chunks])
+        for name in ("story_id", "language")
+    )
+    # A number for each name, in all files: no string is compared twice.
+    encoded = names.dictionary_encode().chunks
+    story = np.concatenate([chunk.indices.to_numpy() for chunk in encoded])
+    code = pc.index_in(spoken, languages).to_numpy()
+    key = story.astype(np.int64) * len(languages) + code
+    twice = np.bincount(key) > 1
+    if twice.any():
+        row = int(np.argmax(key == int(twice.argmax())))
+        raise ValueError(
+            f"{folder}: {np.count_nonzero(twice)} (story, language) pair(s) "
+            f"stand more than once, first '{names[row]}' in '{spoken[row]}'; "
+            "expected one row each"
+        )

@@ -42,8 +42,8 @@ from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_content import check_content
 from speechbrain_slm.utils.store_format import (
+    check_content,
     read_info,
     read_tables,
     schema,
