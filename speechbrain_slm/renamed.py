@@ -16,7 +16,7 @@ _PACKAGE = "speechbrain_slm."
 _MOVED = {
     ("corpus", "stories"): "cleaning duplicates segmentation sources "
     "table_sources text translation",
-    ("corpus", "stories.grammar"): "grammar languages lexicon plots templates",
+    ("corpus", "stories.grammar"): "grammar languages plots templates",
     ("corpus", "speech"): "audio_files merging planning "
     "shard_speech story_shards synthesis tts utterances",
     ("corpus", "speech.imported"): "recordings spoken",
@@ -59,6 +59,7 @@ MODULES = {
     "corpus.spoken_rows": "speech.imported.rows",
     "corpus.spoken_sources": "speech.imported.sources",
     "corpus.stories": "stories.table",
+    "corpus.lexicon": "stories.grammar.plots",
     "corpus.tts.programs": "speech.processes",
     "corpus.voice_filter": "speech.voices.filter",
     "corpus.voice_report": "speech.voices.report",

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from itertools import permutations, product
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from speechbrain_slm.stories.grammar.lexicon import Lexicon, need, read_lexicon
 from speechbrain_slm.stories.grammar.plots import (
     COURSES,
+    Lexicon,
     Plot,
+    need,
+    read_lexicon,
     read_plots,
     select_plots,
 )
@@ -33,7 +36,15 @@ VALID_SHARE, TEST_SHARE = 0.05, 0.15
 # With this seed each of the first eight plots is in every split even if there
 # are but six characters and four things. Another one moves every story.
 SPLIT_SEED = 2844
-Combination = tuple[tuple[str, ...], str]  # characters, thing
+
+
+class _Cell(NamedTuple):
+    """A course of a plot, who and what may be in it, and how many stories."""
+
+    plot: Plot
+    course: str
+    owned: list[tuple[tuple[str, ...], str]]  # characters, thing
+    size: int
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,12 @@ def _digest(*names: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
+@dataclass
 class StoryGrammar:
     """Plots in order, and the characters and things that may be drawn."""
 
-    def __init__(self, lexicon: Lexicon, plots: list[Plot]) -> None:
-        self.lexicon = lexicon
-        self.plots = plots
+    lexicon: Lexicon
+    plots: list[Plot]
 
     @classmethod
     def load(
@@ -82,41 +93,33 @@ class StoryGrammar:
     ) -> StoryGrammar:
         """Read a grammar and check all of it.
 
+        `GrammarError` names the file, the plot and the sentence of data that is
+        not a grammar, or what it has less of than is asked for.
+
         Arguments
         ---------
-        folder
-            With ``lexicon.yaml`` and ``plots/*.yaml``; None is the bundled
-            grammar.
+        folder : With ``lexicon.yaml`` and ``plots/*.yaml``; None: the bundled.
         plots : The first so many, the plots of these names, or all.
         characters : The first so many, or all.
         things : At most so many a plot, the first that fit; or all.
-
-        Raises
-        ------
-        GrammarError
-            With the file, the plot and the sentence, for data that is not a
-            grammar; or if it has fewer plots or characters than asked for.
         """
         folder = Path(BUNDLED if folder is None else folder)
         lexicon = read_lexicon(folder / "lexicon.yaml")
         known = read_plots(folder / "plots", lexicon)
         chosen = select_plots(known, plots, things)
         least = max(plot.num_characters for plot in chosen)
-        everybody = lexicon.characters
-        enough = characters is None or least <= characters <= len(everybody)
-        expected = f"{least} to {len(everybody)}, or None for all"
+        most = len(lexicon.characters)
+        enough = characters is None or least <= characters <= most
+        expected = f"{least} to {most}, or None for all"
         need(enough, "the grammar", f"characters={characters}", expected)
-        kept = dict(list(everybody.items())[:characters])
+        kept = dict(list(lexicon.characters.items())[:characters])
         return cls(Lexicon(kept, lexicon.things), chosen)
 
     def count(self, split: str) -> int:
         """Return how many distinct stories a split has."""
-        return sum(size for *_, size in self._cells(split))
+        return sum(cell.size for cell in self._cells(split))
 
-    def _cells(
-        self, split: str
-    ) -> Iterator[tuple[Plot, str, list[Combination], int]]:
-        """Each course of each plot, its combinations, its number of stories."""
+    def _cells(self, split: str) -> Iterator[_Cell]:
         need(split in SPLITS, "split", f"'{split}'", f"one of {SPLITS}")
         for plot in self.plots:
             casts = permutations(self.lexicon.characters, plot.num_characters)
@@ -127,7 +130,7 @@ class StoryGrammar:
             ]
             for course in COURSES:
                 size = len(owned) * prod(plot.num_wordings(course))
-                yield plot, course, owned, size
+                yield _Cell(plot, course, owned, size)
 
     def generate(
         self,
@@ -138,19 +141,14 @@ class StoryGrammar:
     ) -> list[Story]:
         """Draw distinct stories, evenly over plots, courses, combinations.
 
-        A pure function of the grammar and the arguments.
+        A pure function of the grammar and the arguments. `GrammarError` if the
+        split has fewer stories, or a plot lacks a language.
 
         Arguments
         ---------
         split
             "train", "valid" or "test"; no combination of plot, characters
             and thing stands in two of them.
-        seed : Another seed draws other stories.
-
-        Raises
-        ------
-        GrammarError
-            If the split has fewer stories, or a plot lacks a language.
 
         Example
         -------
@@ -164,22 +162,18 @@ class StoryGrammar:
             known = languages and set(plot.languages).issuperset(languages)
             need(known, plot.where, found, f"some of {plot.languages}")
         # Courses A and B of a plot have a cell each, so neither is likelier.
-        cells = sorted(self._cells(split), key=lambda cell: cell[-1])
-        total = sum(size for *_, size in cells)
-        need(
-            0 < num_stories <= total,
-            f"split '{split}'",
-            f"{num_stories} stories asked for, {total} distinct ones exist",
-            "1 to what exists (more plots, characters, things give more)",
-        )
+        cells = sorted(self._cells(split), key=lambda cell: cell.size)
+        total, left = sum(cell.size for cell in cells), num_stories
+        found = f"{left} stories asked for, {total} distinct ones exist"
+        expected = "1 to what exists (more plots, characters, things give more)"
+        need(0 < left <= total, f"split '{split}'", found, expected)
         drawn: list[tuple] = []
-        left = num_stories
         # The smallest first: what they cannot give, the others make up for.
-        for index, (plot, course, owned, size) in enumerate(cells):
-            quota = min(size, left // (len(cells) - index))
+        for index, cell in enumerate(cells):
+            quota = min(cell.size, left // (len(cells) - index))
             left -= quota
-            rng = np.random.default_rng(_digest(seed, split, plot.name, course))
-            drawn += _draw(plot, course, owned, quota, rng)
+            key = _digest(seed, split, cell.plot.name, cell.course)
+            drawn += _draw(cell, quota, np.random.default_rng(key))
         # Else the stories of a plot would stand together.
         order = np.random.default_rng(_digest(seed, split))
         return [
@@ -197,7 +191,6 @@ class StoryGrammar:
         thing: str,
         wordings: Sequence[int],
     ) -> Story:
-        """Write a story out."""
         slots = dict(zip(("c1", "c2"), cast, strict=False)) | {"thing": thing}
         told = plot.courses[course]
         wrong = plot.courses[COURSES[1 - COURSES.index(course)]]
@@ -217,31 +210,22 @@ class StoryGrammar:
         )
 
 
-def _draw(
-    plot: Plot,
-    course: str,
-    owned: list[Combination],
-    quota: int,
-    rng: np.random.Generator,
-) -> Iterator[tuple]:
+def _draw(cell: _Cell, quota: int, rng: np.random.Generator) -> Iterator[tuple]:
     """Draw `quota` distinct (plot, course, characters, thing, wordings)."""
-    num_wordings = plot.num_wordings(course)
-    for index, place in enumerate(rng.permutation(len(owned))):
+    num_wordings = cell.plot.num_wordings(cell.course)
+    for index, place in enumerate(rng.permutation(len(cell.owned))):
         # 7 stories of 3 combinations: 3, 2 and 2.
-        share = len(range(index, quota, len(owned)))
+        share = len(range(index, quota, len(cell.owned)))
         for choice in rng.choice(prod(num_wordings), share, replace=False):
             wordings = np.unravel_index(choice, num_wordings)
-            yield plot, course, *owned[place], wordings
+            yield cell.plot, cell.course, *cell.owned[place], wordings
 
 
 def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
-    """Find for each story another one whose ending is off its topic.
+    """Find for each story the index of one whose ending is off its topic.
 
-    Returns
-    -------
-    For each story the index of one that shares neither a character nor the
-    thing, nor, where there is such a one, the plot; a `GrammarError` where a
-    story has no such other.
+    It shares neither a character nor the thing, nor, where there is such a one,
+    the plot; `GrammarError` where a story has no such other.
     """
     rng = np.random.default_rng(_digest(seed, "topic endings"))
     order = rng.permutation(len(stories))
@@ -249,7 +233,7 @@ def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
     indices = []
     for story in stories:
         found = -1
-        # A walk through all stories in random order from a random place.
+        # All stories in one random order, from a random place.
         for index in np.roll(order, rng.integers(len(stories))):
             other = stories[index]
             shared = set(story.characters) & set(other.characters)

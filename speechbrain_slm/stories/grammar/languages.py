@@ -39,7 +39,7 @@ def _noun(text: str, articles: tuple[str, str], examples: str) -> list[str]:
 class Language:
     """Plain substitution: the rules of a language that has none."""
 
-    #: Slots that are short for a choice by the first character's gender.
+    # Slots that are short for a choice by the first character's gender.
     pronouns: Mapping[str, tuple[str, str]] = MappingProxyType({})
 
     def noun(self, text: str) -> Word:
@@ -60,10 +60,8 @@ class English(Language):
 
     pronouns = MappingProxyType(
         {
-            "he": ("he", "she"),
-            "him": ("him", "her"),
-            "his": ("his", "her"),
-            "himself": ("himself", "herself"),
+            **{"he": ("he", "she"), "him": ("him", "her")},
+            **{"his": ("his", "her"), "himself": ("himself", "herself")},
         }
     )
 
@@ -86,33 +84,28 @@ class English(Language):
 
 # Before a masculine, a feminine, a masculine with vowel, a feminine with vowel.
 _FRENCH_FORMS = {
-    "le": ("le ", "la ", "l'", "l'"),
-    "un": ("un ", "une ", "un ", "une "),
-    "ce": ("ce ", "cette ", "cet ", "cette "),
-    "mon": ("mon ", "ma ", "mon ", "mon "),
-    "ton": ("ton ", "ta ", "ton ", "ton "),
-    "son": ("son ", "sa ", "son ", "son "),
-    "du": ("du ", "de la ", "de l'", "de l'"),
-    "au": ("au ", "à la ", "à l'", "à l'"),
+    "le |la ": ("le ", "la ", "l'", "l'"),
+    "un |une ": ("un ", "une ", "un ", "une "),
+    "ce |cette ": ("ce ", "cette ", "cet ", "cette "),
+    "mon |ma ": ("mon ", "ma ", "mon ", "mon "),
+    "ton |ta ": ("ton ", "ta ", "ton ", "ton "),
+    "son |sa ": ("son ", "sa ", "son ", "son "),
+    "du |de le |de la ": ("du ", "de la ", "de l'", "de l'"),
+    "au |à le |à la ": ("au ", "à la ", "à l'", "à l'"),
+    **{
+        f"{word}e ": (f"{word}e ", f"{word}e ", f"{word}'", f"{word}'")
+        for word in ("d", "qu", "lorsqu", "puisqu", "j", "m", "t", "s", "n")
+    },
+    "si ": ("si ", "si ", "si ", "si "),  # but "s'il"
 }
-_FRENCH_SYNONYMS = {
-    "la": "le",
-    "une": "un",
-    "cette": "ce",
-    "ma": "mon",
-    "ta": "ton",
-    "sa": "son",
-    "de le": "du",
-    "de la": "du",
-    "à le": "au",
-    "à la": "au",
+_FRENCH_FORMS = {
+    written: forms
+    for many, forms in _FRENCH_FORMS.items()
+    for written in many.split("|")
 }
-_FRENCH_ELIDED = ("de", "que", "lorsque", "puisque", "je", "me", "te", "se")
-# Synonyms first: of "de la " the whole is found, not "la " alone.
+# The longest first: of "de la " the whole is found, not "la " alone.
 _FRENCH_BEFORE_SLOT = re.compile(
-    rf"\b({'|'.join([*_FRENCH_SYNONYMS, *_FRENCH_FORMS, *_FRENCH_ELIDED])}"
-    r"|ne|si) $",
-    re.IGNORECASE,
+    rf"\b({'|'.join(sorted(_FRENCH_FORMS, key=len, reverse=True))})$", re.I
 )
 
 
@@ -142,14 +135,10 @@ class French(Language):
         found = _FRENCH_BEFORE_SLOT.search(before)
         if found is None or not word.text:
             return before
-        old = found[1].lower()
-        key = _FRENCH_SYNONYMS.get(old, old)
-        if key in _FRENCH_FORMS:
-            new = _FRENCH_FORMS[key][(word.gender == "f") + 2 * word.vowel]
-        elif key == "si":  # "s'il", but "si elle"
-            new = "s'" if word.text in ("il", "ils") else "si "
-        else:
-            new = key[:-1] + "'" if word.vowel else key + " "
+        forms = _FRENCH_FORMS[found[1].lower()]
+        new = forms[(word.gender == "f") + 2 * word.vowel]
+        if new == "si " and word.text in ("il", "ils"):  # not "si elle"
+            new = "s'"
         return before[: found.start()] + _in_case_of(new)(found)
 
 

@@ -1,17 +1,17 @@
-"""Reads a story grammar's plots (see ``mini/README.md``) and checks them."""
+"""Reads a story grammar (see ``mini/README.md``) and checks all of it."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from speechbrain_slm.stories.grammar.languages import TemplateError
-from speechbrain_slm.stories.grammar.lexicon import (
-    GrammarError,
-    Lexicon,
-    need,
-    read_yaml,
+import yaml
+
+from speechbrain_slm.stories.grammar.languages import (
+    TemplateError,
+    Word,
+    language_rules,
 )
 from speechbrain_slm.stories.grammar.templates import Template
 
@@ -21,6 +21,85 @@ PLOT_KEYS = ("plot", "characters", "things", *PARTS)
 # A text a language; the wordings of a sentence; the sentences of a part.
 Wording = dict[str, Template]
 Part = list[list[Wording]]
+
+
+class GrammarError(ValueError):
+    """Data that is not a story grammar, or a request it cannot serve."""
+
+
+def need(condition: object, where: object, found: str, expected: str) -> None:
+    """Raise a `GrammarError` unless it holds: what was found where."""
+    if not condition:
+        raise GrammarError(f"{where}: {found}; expected {expected}")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key given twice: yaml itself would lose the first of them."""
+
+    def construct_mapping(
+        self, node: yaml.MappingNode, deep: bool = False
+    ) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        where = f"line {node.start_mark.line + 1}"
+        for key in keys:
+            found = f"the key '{key}' stands twice"
+            need(keys.count(key) == 1, where, found, "it once, or a dash")
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except GrammarError as error:
+        raise GrammarError(f"{path}: {error}") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise GrammarError(
+            f"{path}: cannot be read: {error}; expected YAML in UTF-8, every "
+            "sentence in double quotes (it may begin with a brace)"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Characters and things by name, in the order of the file."""
+
+    characters: dict[str, dict]
+    things: dict[str, dict]
+
+    def words(self, names: dict[str, str], language: str) -> dict[str, Word]:
+        """Return slot -> word for slot -> name of a character or thing.
+
+        `TemplateError`: the language's rules cannot read it; `KeyError`: the
+        thing has no word in this language.
+        """
+        rules, words = language_rules(language), {}
+        for slot, name in names.items():
+            if slot == "thing":
+                words[slot] = rules.noun(self.things[name][language])
+            else:
+                # "Anna" is Anna in every language, unless the entry says more.
+                entry = self.characters[name]
+                spelling = entry.get(language, name)
+                words[slot] = rules.word(spelling, entry["gender"])
+        return words
+
+
+def read_lexicon(path: Path) -> Lexicon:
+    """Read ``lexicon.yaml``; a `GrammarError` names an entry that is none."""
+    data = _read_yaml(path)
+    expected = "the keys 'characters' and 'things', each with entries by name"
+    good = isinstance(data, dict) and set(data) == {"characters", "things"}
+    good = good and all(isinstance(part, dict) for part in data.values())
+    need(good, path, "not a lexicon", expected)
+    for name, entry in data["characters"].items():
+        good = isinstance(entry, dict) and entry.get("gender") in ("m", "f")
+        where, expected = f"{path}: character '{name}'", "{gender: m}, or f"
+        need(good, where, f"{entry}", expected)
+    for name, entry in data["things"].items():
+        good = isinstance(entry, dict) and isinstance(entry.get("tags"), list)
+        where, expected = f"{path}: thing '{name}'", "{tags: [...], en: a ball}"
+        need(good, where, f"{entry}", expected)
+    return Lexicon(**data)
 
 
 @dataclass(frozen=True)
@@ -50,7 +129,7 @@ def read_plots(folder: Path, lexicon: Lexicon) -> list[Plot]:
     """
     plots: dict[str, Plot] = {}
     for path in sorted(folder.glob("*.yaml")):
-        entries = read_yaml(path)
+        entries = _read_yaml(path)
         need(isinstance(entries, list), path, "no plots", "a list of plots")
         for number, entry in enumerate(entries, start=1):
             plot = _read_plot(entry, f"{path}: plot {number}", lexicon)
@@ -68,72 +147,47 @@ def select_plots(
     by_name = {plot.name: plot for plot in known}
     # [:None] is all of them.
     names = plots if isinstance(plots, list) else list(by_name)[:plots]
-    need(
-        names
-        and len(set(names) & set(by_name)) == len(names)
-        and (not isinstance(plots, int) or plots == len(names)),
-        "the grammar",
-        f"plots={plots}",
-        f"1 to {len(by_name)}, None for all, or a list of different names "
-        f"out of {', '.join(by_name)}",
-    )
+    good = names and len(set(names) & set(by_name)) == len(names)
+    if isinstance(plots, int):
+        good = good and plots == len(names)
+    expected = f"1 to {len(by_name)}, None for all, or a list of different "
+    expected += f"names out of {', '.join(by_name)}"
+    need(good, "the grammar", f"plots={plots}", expected)
     found, expected = f"things={things}", "at least 1, or None for all"
     need(things is None or things > 0, "the grammar", found, expected)
-    return [
-        replace(by_name[name], things=by_name[name].things[:things])
-        for name in names
-    ]
+    chosen = [by_name[name] for name in names]
+    return [replace(plot, things=plot.things[:things]) for plot in chosen]
 
 
 def _read_plot(entry: Any, where: str, lexicon: Lexicon) -> Plot:
     keys = list(entry) if isinstance(entry, dict) else [str(entry)]
-    need(
-        {*keys, "characters"} == set(PLOT_KEYS)
-        and isinstance(entry["plot"], str),
-        where,
-        f"keys {', '.join(map(str, keys))}",
-        f"{', '.join(PLOT_KEYS)} ('characters' may be left out)",
-    )
+    good = {*keys, "characters"} == set(PLOT_KEYS)
+    good = good and isinstance(entry["plot"], str)
+    expected = f"{', '.join(PLOT_KEYS)} ('characters' may be left out)"
+    need(good, where, f"keys {', '.join(map(str, keys))}", expected)
     where = f"{where} '{entry['plot']}'"
-    count = entry.get("characters", 1)
+    count, tags = entry.get("characters", 1), entry["things"]
     need(count in (1, 2), where, f"characters: {count}", "1, 2")
-    tags, entries = entry["things"], lexicon.things.items()
+    entries = lexicon.things.items()
     known = {tag for _, thing in entries for tag in thing["tags"]}
-    need(
-        isinstance(tags, list) and tags and known.issuperset(tags),
-        f"{where}, things",
-        f"{tags}",
-        f"a list of tags out of {', '.join(sorted(known))}",
-    )
+    good = isinstance(tags, list) and bool(tags) and known.issuperset(tags)
+    expected = f"a list of tags out of {', '.join(sorted(known))}"
+    need(good, f"{where}, things", f"{tags}", expected)
     # A thing needs one of the tags: {toy, food} takes a ball and an apple.
-    things = tuple(
-        name
-        for name, thing in entries
-        if not set(tags).isdisjoint(thing["tags"])
-    )
+    things = tuple(t for t, thing in entries if set(tags) & set(thing["tags"]))
     slots = [*["c1", "c2"][:count], "thing"]
-    parts = {
-        part: [
-            [
-                _read_wording(texts, place, slots)
-                for place, texts in _listed(wordings, here, "wording")
-            ]
-            for here, wordings in _listed(
-                entry[part], f"{where}, {part}", "sentence"
-            )
-        ]
-        for part in PARTS
-    }
-    languages = tuple(parts["opening"][0][0])
+    languages: tuple[str, ...] = ()
+    parts: dict[str, Part] = {part: [] for part in PARTS}
+    for part, read in parts.items():
+        place = f"{where}, {part}"
+        for here, texts in _listed(entry[part], place, "sentence"):
+            wordings = _read_sentence(texts, here, slots, languages)
+            languages = languages or tuple(wordings[0])
+            _try_out(wordings, here, things, lexicon)
+            read.append(wordings)
+    _check_names(where, parts, slots)
     courses = {one: parts["opening"] + parts[one] for one in COURSES}
-    plot = Plot(entry["plot"], where, count, things, languages, courses)
-    for part, sentences in parts.items():
-        for number, wordings in enumerate(sentences, start=1):
-            here = f"{where}, {part}, sentence {number}"
-            _check_languages(plot, here, wordings)
-            _try_out(plot, here, wordings, lexicon)
-    _check_names(plot, parts, slots)
-    return plot
+    return Plot(entry["plot"], where, count, things, languages, courses)
 
 
 def _listed(values: Any, where: str, what: str) -> Iterator[tuple[str, Any]]:
@@ -144,79 +198,68 @@ def _listed(values: Any, where: str, what: str) -> Iterator[tuple[str, Any]]:
         yield f"{where}, {what} {number}", value
 
 
-def _read_wording(texts: Any, where: str, slots: list[str]) -> Wording:
-    need(
-        isinstance(texts, dict)
-        and texts
-        and all(isinstance(text, str) and text for text in texts.values()),
-        where,
-        f"{texts}",
-        "a text in double quotes for each language",
-    )
-    try:
-        return {key: Template(text, key, slots) for key, text in texts.items()}
-    except TemplateError as error:
-        raise GrammarError(f"{where}: {error}") from None
-
-
-def _check_languages(plot: Plot, where: str, wordings: list[Wording]) -> None:
-    expected = f"{', '.join(plot.languages)}, as in the plot's first sentence"
-    for number, wording in enumerate(wordings, start=1):
-        here, found = f"{where}, wording {number}", ", ".join(wording)
-        same = set(wording) == set(plot.languages)
+def _read_sentence(
+    values: Any, where: str, slots: list[str], languages: tuple[str, ...]
+) -> list[Wording]:
+    """Read its wordings; `languages` is empty for a plot's first sentence."""
+    wordings: list[Wording] = []
+    for here, texts in _listed(values, where, "wording"):
+        good = isinstance(texts, dict) and bool(texts)
+        good = good and all(t and isinstance(t, str) for t in texts.values())
+        expected = "a text in double quotes for each language"
+        need(good, here, f"{texts}", expected)
+        languages = languages or tuple(texts)
+        same, found = set(texts) == set(languages), ", ".join(texts)
+        expected = f"{', '.join(languages)}, as in the plot's first sentence"
         need(same, here, f"languages {found}", expected)
-    for language in plot.languages:
-        texts = [wording[language].text for wording in wordings]
-        here, found = f"{where} ({language})", f"the same text twice: {texts}"
-        differ = len(set(texts)) == len(texts)
-        need(differ, here, found, "wordings that differ")
+        try:
+            read = {key: Template(t, key, slots) for key, t in texts.items()}
+        except TemplateError as error:
+            raise GrammarError(f"{here}: {error}") from None
+        twice = [k for w in wordings for k in w if w[k].text == texts[k]]
+        found = f"the same text twice ({', '.join(twice)})"
+        need(not twice, here, found, "wordings that differ")
+        wordings.append(read)
+    return wordings
 
 
 def _try_out(
-    plot: Plot, where: str, wordings: list[Wording], lexicon: Lexicon
+    wordings: list[Wording],
+    where: str,
+    things: tuple[str, ...],
+    lexicon: Lexicon,
 ) -> None:
-    """Fill a sentence with each thing, that no error waits for a rare one.
-
-    Two characters do for all: names have a gender and a word in any language.
-    """
+    """Fill a sentence with each thing, that no error waits for a rare one."""
+    # Two characters do for all: each has a gender and a word in any language.
     names = dict(zip(("c1", "c2"), lexicon.characters, strict=False))
-    for wording, thing in product(wordings, plot.things):
-        names["thing"] = thing
+    for wording, thing in product(wordings, things):
         for language, template in wording.items():
             try:
-                template.render(lexicon.words(names, language))
+                words = lexicon.words({**names, "thing": thing}, language)
+                template.render(words)
             except TemplateError as error:
                 raise GrammarError(f"{where} ({language}): {error}") from None
             except KeyError:
-                raise GrammarError(
-                    f"{where}: the thing '{thing}' has no word in "
-                    f"'{language}'; expected one, or tags that leave it out"
-                ) from None
+                found = f"the thing '{thing}' has no word in '{language}'"
+                need(False, where, found, "one, or tags that leave it out")
 
 
-def _check_names(plot: Plot, parts: dict[str, Part], slots: list[str]) -> None:
+def _check_names(where: str, parts: dict[str, Part], slots: list[str]) -> None:
     """A story must tell who and what it is about, and so must an ending."""
     for slot in slots:
-        need(
-            any(
-                all(slot in t.names() for w in wordings for t in w.values())
-                for wordings in parts["opening"]
-            ),
-            f"{plot.where}, opening",
-            f"no sentence names {{{slot}}} in all its wordings",
-            "one that does, for a story must tell who and what it is about",
+        told = any(
+            all(slot in t.names() for w in wordings for t in w.values())
+            for wordings in parts["opening"]
         )
+        found = f"no sentence names {{{slot}}} in all its wordings"
+        expected = "one that does, to tell who and what a story is about"
+        need(told, f"{where}, opening", found, expected)
     one, other = (parts[course][-1] for course in COURSES)
-    need(
-        len(one) == len(other),
-        f"{plot.where}, last sentences of A and B",
-        f"{len(one)} and {len(other)} wordings",
-        "as many in both, for each is the other's wrong ending",
-    )
+    here = f"{where}, last sentences of A and B"
+    found = f"{len(one)} and {len(other)} wordings"
+    expected = "as many in both, for each is the other's wrong ending"
+    need(len(one) == len(other), here, found, expected)
     for template in (t for wording in one + other for t in wording.values()):
-        need(
-            template.names(),
-            f"{plot.where}, last sentence of a course",
-            f"'{template.text}' names neither a character nor the thing",
-            f"one of {', '.join(slots)}, to tell it from other stories'",
-        )
+        found = f"'{template.text}' names neither a character nor the thing"
+        expected = f"one of {', '.join(slots)}, to tell it from other stories'"
+        need(template.names(), here, found, expected)

@@ -34,22 +34,15 @@ from speechbrain_slm.stories.grammar.languages import (
 class Template:
     """One sentence in one language, read once and filled many times.
 
-    Arguments
-    ---------
-    text : The sentence, see the module's description.
-    slots : Those that the plot has, such as ``("c1", "thing")``.
-
-    `TemplateError` is raised for a brace without its partner, an unknown slot
-    or a choice that does not give two forms.
+    `TemplateError` is raised for a brace without its partner, a slot that is
+    not among those of the plot, or a choice that does not give two forms.
 
     Example
     -------
     >>> rules = language_rules("fr")
     >>> words = {"c1": rules.word("Anna", "f"), "thing": rules.noun("un ours")}
-    >>> said = Template(
-    ...     "le {thing} de {c1} est tombé{thing:|e}.", "fr", ["c1", "thing"]
-    ... )
-    >>> said.render(words)
+    >>> text = "le {thing} de {c1} est tombé{thing:|e}."
+    >>> Template(text, "fr", ["c1", "thing"]).render(words)
     "L'ours d'Anna est tombé."
     """
 
@@ -58,14 +51,12 @@ class Template:
         self.rules = language_rules(language)
         # Literal text at even places, the inside of a slot at odd ones.
         pieces = re.split(r"\{([^{}]*)\}", text)
-        stray = [p for p in pieces[::2] if "{" in p or "}" in p]
-        if stray:
-            near = stray[0].strip()
-            raise TemplateError(
-                f"'{text}': a brace without its partner near '{near}'; "
-                "expected {slot} or {slot:m|f}"
-            )
         self.literals = pieces[::2]
+        for stray in filter(re.compile("[{}]").search, self.literals):
+            raise TemplateError(
+                f"'{text}': a brace without its partner near "
+                f"'{stray.strip()}'; expected {{slot}} or {{slot:m|f}}"
+            )
         self.fillers = [self._read(slot, [*slots]) for slot in pieces[1::2]]
 
     def _read(
@@ -82,15 +73,13 @@ class Template:
                 f"{', '.join([*slots, *self.rules.pronouns])}, or a choice "
                 "such as {c1:m|f}"
             )
-        if not colon:
-            return names, None
         forms = tuple(choice.split("|"))
-        if len(forms) != 2:
+        if colon and len(forms) != 2:
             raise TemplateError(
                 f"'{self.text}': '{{{slot}}}' gives {len(forms)} form(s); "
                 "expected two, {slot:masculine|feminine}"
             )
-        return names, forms
+        return names, forms if colon else None
 
     def names(self) -> set[str]:
         """Return the slots that stand in it as a name or a noun."""
@@ -102,20 +91,16 @@ class Template:
         for (slots, forms), literal in zip(self.fillers, literals, strict=True):
             word = words[slots[0]]
             if forms is not None:
-                word = self._choose(slots, forms, words)
+                genders = {words[slot].gender for slot in slots}
+                if None in genders:
+                    raise TemplateError(
+                        f"'{self.text}': a choice by the gender of "
+                        f"'{word.text}', which has none in this language"
+                    )
+                # "Elles" only where all are; one "il" among them: "ils".
+                feminine = genders == {"f"}
+                gender = "f" if feminine else "m"
+                word = self.rules.word(forms[feminine], gender)
             done = self.rules.adjust(done, word) + word.text + literal
         # The first letter, behind a quote or a dash.
         return re.sub(r"\w", lambda first: first[0].upper(), done, count=1)
-
-    def _choose(
-        self, slots: list[str], forms: tuple[str, ...], words: Mapping
-    ) -> Word:
-        genders = {words[slot].gender for slot in slots}
-        if None in genders:
-            raise TemplateError(
-                f"'{self.text}': a choice by the gender of "
-                f"'{words[slots[0]].text}', which has none in this language"
-            )
-        # "Elles" only where all are; one "il" among them makes it "ils".
-        feminine = genders == {"f"}
-        return self.rules.word(forms[feminine], "f" if feminine else "m")

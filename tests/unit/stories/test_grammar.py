@@ -13,7 +13,7 @@ from speechbrain_slm.stories.grammar.languages import (
     TemplateError,
     language_rules,
 )
-from speechbrain_slm.stories.grammar.lexicon import GrammarError
+from speechbrain_slm.stories.grammar.plots import GrammarError
 from speechbrain_slm.stories.grammar.templates import Template
 
 pytestmark = pytest.mark.long
