@@ -1,8 +1,8 @@
 """Files and folders that are either whole or absent.
 
-What is written here goes to a temporary name in the same folder, reaches the
-disk (``fsync``), and only then takes its final name. Whichever library writes
-it, a full disk is named, and the process's umask says who may read it.
+What is written goes to a temporary name in the same folder, reaches the disk
+(``fsync``), and only then takes its name. Whichever library writes it, a full
+disk is named, and the process's umask says who may read it.
 """
 
 import contextlib
@@ -59,28 +59,13 @@ def _new_mode(folder):
         probe.unlink()
 
 
-@contextlib.contextmanager
-def _named(path, temporary):
-    """Name what was being written: libraries say no more than "disk full"."""
-    try:
-        yield
-    except Exception as error:
-        code = _no_room(error, temporary)
-        if code is None:
-            raise
-        said = (
-            f"{os.strerror(code)}; nothing was written. Make room and run the "
-            "same command again, it goes on from here"
-        )
-        raise OSError(code, said, str(path)) from error
-
-
 def _no_room(error, temporary):
     """Return the system's number where a write failed for want of room."""
     for code in _NO_ROOM:
         # safetensors has an error of its own, with the system's words.
-        if code == getattr(error, "errno", 0) or os.strerror(code) in str(
-            error
+        if (
+            getattr(error, "errno", 0) == code
+            or os.strerror(code) in f"{error}"
         ):
             return code
     # Others (numpy, torch) say how many bytes were written, or nothing: then
@@ -118,11 +103,21 @@ def atomic_path(path: str | Path, folder: bool = False) -> Iterator[Path]:
     if folder:
         temporary.mkdir()
     try:
-        with _named(path, temporary):
-            yield temporary
-            for inner in [*temporary.rglob("*"), temporary]:
-                (fsync_folder if inner.is_dir() else fsync_file)(inner)
-            os.replace(temporary, path)
+        yield temporary
+        for inner in [*temporary.rglob("*"), temporary]:
+            (fsync_folder if inner.is_dir() else fsync_file)(inner)
+        os.replace(temporary, path)
+    except Exception as error:
+        # Libraries say no more than "disk full", or less.
+        code = _no_room(error, temporary)
+        if code is None:
+            raise
+        said = (
+            f"{os.strerror(code)}; nothing was written. Make room and run the "
+            "same command again, it goes on from here"
+        )
+        raise OSError(code, said, str(path)) from error
+    else:
         fsync_folder(path.parent)
     finally:
         _remove(temporary)
@@ -154,20 +149,14 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
 
 
 def write_json(path: str | Path, content: object) -> None:
-    """Write an object as indented JSON, all of it or nothing.
-
-    NaN is refused: a result that is not a number is no result.
-    """
+    """Write an object as indented JSON, all of it or nothing."""
+    # NaN is refused: a result that is not a number is no result.
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path, text + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    ValueError, with its name, if it is torn or damaged; OSError if it cannot be
-    read, or is no regular file.
-    """
+    """Read a JSON file; ValueError, with its name, if it is torn or damaged."""
     try:
         return json.loads(read_regular(path).decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -187,16 +176,16 @@ def published_together(folder: str | Path) -> Iterator[Path]:
     try:
         yield new
         files = sorted(filter(Path.is_file, new.rglob("*")))
-        names = [path.relative_to(new) for path in files]
-        for path in files:
-            fsync_file(path)
+        paths = {file: folder / file.relative_to(new) for file in files}
+        for file in files:
+            fsync_file(file)
         # Away with all of the old ones before the first new one.
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(new / name, folder / name)
-        for inner in {(folder / name).parent for name in names}:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        for file, path in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, path)
+        for inner in {path.parent for path in paths.values()}:
             fsync_folder(inner)
     finally:
         shutil.rmtree(new, ignore_errors=True)

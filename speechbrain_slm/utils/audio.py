@@ -1,10 +1,7 @@
-"""The one place where audio enters.
+"""The one place where audio enters: whole, bounded, as stated, and heard.
 
-Whatever reads speech reads it here, so that a file is looked at once and in
-one way: is it a regular file, is it whole, is it what the manifest says, is
-it of a length that a story has, can it be heard. What is wrong is a reason,
-told by the one error :class:`BadAudio`; what becomes of the file (an entry of
-a ledger, the end of a run) is for the caller to say.
+What is wrong is a reason, told by the one error :class:`BadAudio`; what becomes
+of the file (an entry of a ledger, the end of a run) is for the caller to say.
 """
 
 from __future__ import annotations
@@ -47,24 +44,15 @@ class BadAudio(ValueError):
 
 
 class Sound(NamedTuple):
-    """An audio file that is what it should be.
+    """An audio file that is what it should be."""
 
-    Attributes
-    ----------
-    samples : [T, channels], or [T] if mixed down; None if not asked for.
-    num_samples : Of each channel.
-    sample_rate : Hz.
-    kind, subtype : Its format and its encoding, as libsndfile calls them.
-    sha256 : Of the bytes that were decoded.
-    """
-
-    samples: np.ndarray | None
-    num_samples: int
-    sample_rate: int
+    samples: np.ndarray | None  # [T, channels], or [T] if mixed down
+    num_samples: int  # of each channel
+    sample_rate: int  # Hz
     channels: int
-    kind: str
-    subtype: str
-    sha256: str
+    kind: str  # its format, as libsndfile calls it
+    subtype: str  # and its encoding
+    sha256: str  # of the bytes that were decoded
 
 
 def read_audio(
@@ -84,16 +72,12 @@ def read_audio(
     expected
         What a manifest says: ``num_samples``, ``sample_rate`` (Hz), which
         are compared before anything is decoded, and, or not, ``sha256``.
-    keep
-        ``channels``; ``mono``, which mixes them down; None: decode all, keep
-        nothing.
+    keep : ``channels``; ``mono``, which mixes them down; None: nothing.
     dtype
         ``float32``, ``int16`` or ``int32``, the first where ``keep`` is
         ``mono``; None: what keeps every sample as it is.
     max_seconds : What is longer is not decoded.
-    audible
-        Refuse silence, and what lies beyond full scale. What is not a
-        number is refused anyway.
+    audible : Refuse silence, and what lies beyond full scale.
 
     Example
     -------
@@ -112,13 +96,11 @@ def read_audio(
             with soundfile.SoundFile(file.fileno(), closefd=False) as head:
                 _check_head(head, size, expected, max_seconds)
 
+    options = expected, keep, dtype, max_seconds, audible
     try:
-        content = source
-        if not isinstance(source, bytes):
-            content = read_regular(source, MAX_BYTES, look)
-        if not content:
-            raise BadAudio("the file has 0 bytes")
-        return _decode(content, expected, keep, dtype, max_seconds, audible)
+        if isinstance(source, bytes):
+            return _decode(source, *options)
+        return _decode(read_regular(source, MAX_BYTES, look), *options)
     except BadAudio:
         raise
     except Exception as error:
@@ -129,6 +111,7 @@ def _reason(source, error):
     if isinstance(error, FileNotFoundError):
         return "it does not exist"
     if isinstance(error, OSError):
+        # One of ours begins with the name, which the caller tells.
         text = str(error).removeprefix(str(source))
         return error.strerror or text.lstrip(": ")
     if isinstance(error, MemoryError):
@@ -189,7 +172,9 @@ def _too_long(count, rate, max_seconds):
 
 
 def _decode(content, expected, keep, dtype, max_seconds, audible):
-    kept, count = [], 0
+    if not content:
+        raise BadAudio("the file has 0 bytes")
+    kept, count, loudest, peak = [], 0, 0.0, 0.0
     with soundfile.SoundFile(io.BytesIO(content)) as file:
         kind, subtype = file.format, file.subtype
         if kind in CHECKED and (fault := shortfall(content, kind)):
@@ -197,7 +182,7 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
         told, most = _check_head(file, len(content), expected, max_seconds)
         rate, channels = file.samplerate, file.channels
         dtype = dtype or EXACT.get(subtype, "float32")
-        level = _Level(dtype)
+        scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
         if told is None:
             # soundfile seeks after each read: FLAC cannot without an end.
             file._info.seekable = 0
@@ -208,7 +193,10 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
             if not len(block):
                 break
             count += len(block)
-            mono = level.add(block)
+            mono = block[:, 0] if channels == 1 else block.mean(axis=1)
+            loudest = _louder(loudest, block, scale)
+            # Channels that cancel each other are silence.
+            peak = loudest if channels == 1 else _louder(peak, mono, scale)
             if keep:
                 kept.append(mono if keep == "mono" else block)
     if told is not None and count < told:
@@ -223,52 +211,35 @@ def _decode(content, expected, keep, dtype, max_seconds, audible):
     digest = hashlib.sha256(content).hexdigest()
     if expected is not None and digest != expected.get("sha256", digest):
         raise BadAudio("its SHA-256 is not the manifest's")
-    level.check(channels, audible)
+    if not np.isfinite(loudest):
+        raise BadAudio("a sample is NaN or infinite")
+    if audible:
+        mixed = " once its channels are mixed down" if channels > 1 else ""
+        _refuse_inaudible(loudest, peak, mixed)
     # One block, as speech is, is not copied.
     samples = np.concatenate(kept) if len(kept) > 1 else (kept or [None])[0]
     return Sound(samples, count, rate, channels, kind, subtype, digest)
 
 
-class _Level:  # How loud a file is, found while it is decoded.
-    def __init__(self, dtype):
-        # Integers are counted in steps of full scale.
-        self._scale = {"int16": 2.0**15, "int32": 2.0**31}.get(dtype, 1.0)
-        self._loudest = self._peak = 0.0
+def _louder(peak, samples, scale):
+    low, high = float(samples.min()), float(samples.max())
+    # Not the built-in max, which may pass over what is not a number.
+    return np.max([peak, -low / scale, high / scale])
 
-    def add(self, block):
-        """Hear samples, [T, channels], and return them mixed down, [T]."""
-        self._loudest = self._louder(self._loudest, block)
-        if block.shape[1] == 1:
-            self._peak = self._loudest
-            return block[:, 0]
-        # Channels that cancel each other are silence.
-        mono = block.mean(axis=1)
-        self._peak = self._louder(self._peak, mono)
-        return mono
 
-    def _louder(self, peak, samples):
-        low, high = float(samples.min()), float(samples.max())
-        # Not the built-in max, which may pass over what is not a number.
-        return np.max([peak, -low / self._scale, high / self._scale])
-
-    def check(self, channels, audible):
-        if not np.isfinite(self._loudest):
-            raise BadAudio("a sample is NaN or infinite")
-        if not audible:
-            return
-        if self._loudest > LOUDEST:
-            raise BadAudio(
-                f"a sample is {self._loudest:.3g} times full scale; expected "
-                f"at most {LOUDEST:g}"
-            )
-        mixed = " once its channels are mixed down" if channels > 1 else ""
-        if not self._peak:
-            raise BadAudio(f"every sample is 0{mixed}")
-        if self._peak < 10 ** (SILENCE_DB / 20):
-            raise BadAudio(
-                f"silent: its peak is {20 * np.log10(self._peak):.0f} dB of "
-                f"full scale{mixed}; expected {SILENCE_DB:g} or more"
-            )
+def _refuse_inaudible(loudest, peak, mixed):
+    if loudest > LOUDEST:
+        raise BadAudio(
+            f"a sample is {loudest:.3g} times full scale; expected at most "
+            f"{LOUDEST:g}"
+        )
+    if not peak:
+        raise BadAudio(f"every sample is 0{mixed}")
+    if (level := 20 * np.log10(peak)) < SILENCE_DB:
+        raise BadAudio(
+            f"silent: its peak is {level:.0f} dB of full scale{mixed}; "
+            f"expected {SILENCE_DB:g} or more"
+        )
 
 
 def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:

@@ -1,12 +1,8 @@
-"""Audio files that are not whole, found out by their headers.
+"""Audio files that are not whole, found out by what their headers promise."""
 
-Decoders read what is there without a word. That a download broke off, or a
-recorder was killed, is seen only where what the header promises is compared
-with what the file holds.
-"""
-
-# libsndfile sees it too, but tells it only in a log for people, and there not
-# of NIST, Ogg and MP3; soundfile's ``frames`` are those that are there.
+# Decoders read what is there without a word. libsndfile sees that a download
+# broke off, but tells it only in a log for people, and there not of NIST, Ogg
+# and MP3; soundfile's ``frames`` are those that are there.
 
 import struct
 from collections.abc import Callable
@@ -32,8 +28,7 @@ _Found = tuple[int, int] | str
 def shortfall(content: bytes, kind: str) -> str:
     """Say what an audio file lacks of what its header promises, or nothing.
 
-    A length that was left open, as in a stream, promises nothing. ``kind`` is
-    its format, as libsndfile calls it.
+    ``kind`` is its format, as libsndfile calls it.
     """
     try:
         found = CHECKED[kind](content)
@@ -47,21 +42,18 @@ def shortfall(content: bytes, kind: str) -> str:
             f"unfinished: its header promises no sound, but {there} bytes "
             "follow it, as where a recorder was killed"
         )
-    left_open = any(low <= promised <= high for low, high in _OPEN_ENDED)
-    if promised > there and not left_open:
-        return (
-            f"cut short: its header promises {promised} bytes of sound, "
-            f"{there} are there"
-        )
-    return ""
+    # A length that was left open, as in a stream, promises nothing.
+    open_ended = any(low <= promised <= high for low, high in _OPEN_ENDED)
+    if promised <= there or open_ended:
+        return ""
+    told = f"its header promises {promised} bytes of sound, {there} are there"
+    return f"cut short: {told}"
 
 
 def _chunked(content, at, header, counted=0, align=1, before=0):
-    """Walk over chunks, from ``at`` on, to that of the sound.
-
-    A chunk's size counts so many bytes of its ``header``, chunks begin at
-    multiples of ``align``, and ``before`` bytes of the sound's are no sound.
-    """
+    """Walk over chunks, from ``at`` on, to that of the sound."""
+    # A chunk's size counts so many bytes of its header, chunks begin at
+    # multiples of ``align``, and ``before`` bytes of the sound's are no sound.
     wide = None
     while True:
         name, told = struct.unpack_from(header, content, at)
@@ -163,13 +155,11 @@ def _mpeg(content: bytes) -> _Found:
         rates.add(frame[1])
         if at > len(content):
             return "cut short: its last frame is not whole"
-    if len(rates) > 1:
-        # Decoders guess the length by the first bit rate, and stop there.
-        return (
-            "of variable bit rate without a header that tells its length; "
-            "convert it to FLAC"
-        )
-    return ""
+    if len(rates) < 2:
+        return ""
+    # Decoders guess the length by the first bit rate, and stop there.
+    fault = "of variable bit rate without a header that tells its length"
+    return f"{fault}; convert it to FLAC"
 
 
 def _mpeg_frame(content, at):

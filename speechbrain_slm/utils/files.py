@@ -1,8 +1,7 @@
 """Files that somebody else made: which to open, and what is wrong with one.
 
-A folder of somebody's data holds more than data, and a file of the right name
-may be a pipe, a pointer, half a download or text in an older encoding. Whoever
-reads one asks here first, so that the error names the file and says what it is.
+A file of the right name may be a pipe, a pointer, half a download or text in an
+older encoding; whoever reads one asks here first, so that the error says so.
 """
 
 import codecs
@@ -64,12 +63,9 @@ def nfc(name: str) -> str:
 
 
 def as_stored(path: str | Path) -> Path:
-    r"""Return a path in the Unicode form in which the disk has its names.
-
-    A name with an accent can be written in two ways (NFC and NFD) that look
-    the same, and what one system writes another may not find. A path that is
-    there, or to which nothing is alike, comes back as it is.
-    """
+    """Return a path in the Unicode form in which the disk has its names."""
+    # An accent is written in two ways (NFC and NFD) that look the same, and
+    # what one system writes another may not find.
     path = Path(path)
     # Not Path.exists(), which fails at a name that is too long.
     if os.path.exists(path) or path.parent == path:
@@ -86,8 +82,7 @@ def check_file(path: str | Path, expected: str) -> Path:
     """Refuse what is no file that can be read; return where it is.
 
     FileNotFoundError if there is nothing; ValueError if it is no regular file,
-    empty, or a pointer to the one that is meant. ``expected``: what it should
-    be, for the errors.
+    empty, or a pointer to the one that is meant.
     """
     path = as_stored(path)
     if not os.path.exists(path):
@@ -110,16 +105,12 @@ def check_file(path: str | Path, expected: str) -> Path:
 
 
 def _kind(mode):
-    if stat.S_ISDIR(mode):
-        return "a folder"
-    return "a pipe" if stat.S_ISFIFO(mode) else "a device"
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def open_regular(path: str | Path) -> io.FileIO:
     """Open a file for reading, without a buffer, or say what else it is.
-
-    A pipe without a writer keeps whoever opens it waiting for ever, and a
-    device has no end.
 
     Example
     -------
@@ -128,8 +119,8 @@ def open_regular(path: str | Path) -> io.FileIO:
     ...
     OSError: /dev/null is a device; expected a regular file
     """
-    # Opened first and looked at then: between the two, a path could come to
-    # lead elsewhere. Without O_NONBLOCK a pipe would not even open.
+    # A device has no end, and a pipe may have no writer: without O_NONBLOCK it
+    # would not even open. Looked at once it is open: a path could change.
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
     number = os.open(as_stored(path), flags)
     mode = os.fstat(number).st_mode
@@ -144,11 +135,12 @@ def read_regular(
     most: int = 1 << 31,
     look: Callable[[io.FileIO, int], None] | None = None,
 ) -> bytes:
-    """Read a whole file, of which the size is known before.
+    """Read a whole file, or say in an OSError why not.
 
-    OSError, with its name, if it is none (see :func:`open_regular`), has more
-    than ``most`` bytes, or became smaller. ``look`` is called with the open
-    file and its size before it is read; it may raise.
+    Arguments
+    ---------
+    most : Bytes that it may have.
+    look : Called with the open file and its size before it is read.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -180,11 +172,10 @@ def sha256_of(file: IO[bytes], size: int) -> str:
 
 
 class HeldFile:
-    """A file that is read several times, and is to be the same each time.
+    """A file that is read several times, and is to be the same each time."""
 
-    It is held open: a file that is put in its place is not read, and one that
-    is written to is told. Its hash is of what its reader gets from ``file``.
-    """
+    # It is held open: what is put in its place is not read, and its hash is of
+    # what a reader gets from ``file``.
 
     def __init__(self, path: str | Path, expected: str) -> None:
         import pyarrow as pa  # here: most who ask for a file need no tables
@@ -223,8 +214,7 @@ class HeldFile:
 def open_text(path: str | Path, expected: str) -> Iterator[IO[str]]:
     """Open a text file in UTF-8, with or without a byte order mark.
 
-    Line ends are as they are in the file. What :func:`check_file` refuses is
-    an error at once, a byte that is no UTF-8 as soon as it is met.
+    Line ends are as they are in the file.
     """
     path = check_file(path, expected)
     refuse_wide(path)
@@ -246,19 +236,18 @@ def refuse_encoding(path: str | Path) -> NoReturn:
     """Raise the error of a text file that is not in UTF-8; say where."""
     where = "it holds bytes of value 0"
     with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            kinds = [kind for m, kind in _MARKS.items() if line.startswith(m)]
-            if number == 1 and kinds:
-                where = f"it is in {kinds[0]}"
-                break
-            try:
+        head = file.peek(4)
+        kinds = [kind for mark, kind in _MARKS.items() if head.startswith(mark)]
+        try:
+            for number, line in enumerate(file, start=1):
                 line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                where = (
-                    f"byte 0x{line[error.start]:02X} in line {number} is none "
-                    "(an older encoding of Windows or macOS?)"
-                )
-                break
+        except UnicodeDecodeError as error:
+            where = (
+                f"byte 0x{line[error.start]:02X} in line {number} is none (an "
+                "older encoding of Windows or macOS?)"
+            )
+    if kinds:
+        where = f"it is in {kinds[0]}"
     raise ValueError(
         f"{path}: expected text in UTF-8, but {where}. Save it as UTF-8; "
         "spreadsheets call that 'CSV UTF-8'."

@@ -1,8 +1,7 @@
 """Only what carries our own mark is ever removed or replaced.
 
-A folder that is named on a command line may hold anything: a user's own
-``train.parquet``, another stage's ``parts/``. What a recipe may remove is known
-by a mark inside it, never by its place alone.
+A folder named on a command line may hold a user's own ``train.parquet``. What
+a recipe may remove is known by a mark in it, never by its place alone.
 """
 
 import logging
@@ -26,10 +25,9 @@ def mark_of(maker: str) -> dict[bytes, bytes]:
 def _mark(path):
     """Return a file's mark, empty where it has none; None if unreadable."""
     try:
-        metadata = pq.read_schema(path).metadata
+        return (pq.read_schema(path).metadata or {}).get(_MARK, b"")
     except (pa.ArrowException, OSError):
         return None
-    return (metadata or {}).get(_MARK, b"")
 
 
 def has_mark(path: str | Path, maker: str) -> bool:
@@ -59,10 +57,7 @@ def refuse_foreign(
 
 
 def withdraw(paths: Iterable[str | Path], maker: str) -> None:
-    """Remove Parquet files of a maker; where one is another's, none.
-
-    That is a FileExistsError, see :func:`refuse_foreign`.
-    """
+    """Remove a maker's files, or none where :func:`refuse_foreign` objects."""
     there = list(filter(Path.exists, map(Path, paths)))
     refuse_foreign(there, maker)
     for path in there:
@@ -72,7 +67,7 @@ def withdraw(paths: Iterable[str | Path], maker: str) -> None:
 
 
 def remove_own(folder: str | Path, *patterns: str) -> None:
-    """Remove from a folder of ours the files of these names, then the folder.
+    """Remove files from a folder of ours, then the folder.
 
     What has another name stays, and the folder with it.
 

@@ -1,7 +1,6 @@
 """Tables between two steps, each with its own sum from the moment it is made.
 
-A piece is a Parquet file that says what made it; what was damaged since is
-told from a whole one wherever it is read.
+A piece is a Parquet file that says what made it, and whether it is whole.
 """
 
 from __future__ import annotations
@@ -63,16 +62,14 @@ def read_piece(path: str | Path, columns: list[str] | None = None) -> Piece:
     """
     # Read once: what was checked is what is used.
     content = Path(path).read_bytes()
-    try:
+    faults = pa.ArrowException, OSError, KeyError, TypeError, ValueError
+    with contextlib.suppress(*faults):
         metadata = pq.read_metadata(pa.BufferReader(content)).metadata
         found = metadata[_SUM]
-        whole = _digest(content.replace(found, _BLANK)) == found
-        if whole:
+        if _digest(content.replace(found, _BLANK)) == found:
             table = pq.read_table(pa.BufferReader(content), columns=columns)
             facts = json.loads(metadata[_FACTS])
             return Piece(table.replace_schema_metadata(None), facts)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
-        pass
     raise DamagedPiece(
         f"{path} is damaged: its content has not the sum that it had when it "
         "was made. Run the same command again; it makes what is damaged anew."
@@ -93,7 +90,7 @@ def find_piece(
 def join_tables(
     path: str | Path, schema: pa.Schema, tables: Iterable[pa.Table]
 ) -> Iterator[int]:
-    """Write tables one after the other as a Parquet file; yield its rows.
+    """Write tables, one behind the other, and yield how many rows they have.
 
     The file takes its name when the block succeeds.
     """

@@ -1,7 +1,4 @@
-"""Sums that stand beside, or in, what they are of.
-
-What is damaged later, or changed by hand, is told from what was written.
-"""
+"""Sums beside, or in, what they are of: so later damage is told."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,9 +14,7 @@ _LENGTH = 32  # bytes of a SHA-256
 
 
 def seal_file(path: str | Path) -> None:
-    """Put a file's own SHA-256 behind its content.
-
-    Its format must not mind what follows it.
+    """Put a file's SHA-256 behind its content; its format must not mind.
 
     Example
     -------
@@ -29,40 +24,32 @@ def seal_file(path: str | Path) -> None:
     >>> is_sealed(path)
     True
     """
-    digest = bytes.fromhex(sha256_file(path))
+    digest = sha256_file(path)
     with open(path, "ab") as file:
-        file.write(digest)
+        file.write(bytes.fromhex(digest))
 
 
 def is_sealed(path: str | Path) -> bool:
     """Tell whether a file is there and as it was when it was sealed."""
     path = Path(path)
-    size = path.stat().st_size - _LENGTH if path.is_file() else -1
-    if size < 0:
+    if not path.is_file():
         return False
     with open(path, "rb") as file:
-        found = sha256_of(file, size)
+        found = sha256_of(file, path.stat().st_size - _LENGTH)
         return file.read().hex() == found
 
 
 def seal(folder: str | Path, files: Iterable[Path]) -> None:
     """Write ``files.json``: what the files of a folder, or in it, are."""
-    folder = Path(folder)
-    content = {
-        file.relative_to(folder).as_posix(): {
-            "bytes": file.stat().st_size,
-            "sha256": sha256_file(file),
-        }
-        for file in sorted(files)
-    }
-    write_json(folder / FILES_JSON, content)
+    folder, told = Path(folder), {}
+    for path in sorted(files):
+        facts = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        told[path.relative_to(folder).as_posix()] = facts
+    write_json(folder / FILES_JSON, told)
 
 
 def unsealed(folder: str | Path, needed: Iterable[str] = ()) -> str | None:
-    """Return what is wrong with a sealed folder; None if it is whole.
-
-    ``needed`` are files that it must list.
-    """
+    """Say what is wrong with a sealed folder; None if it is whole."""
     folder = Path(folder)
     try:
         files = read_shaped(folder / FILES_JSON, _SHAPE)
