@@ -42,6 +42,7 @@ MODULES = {
     "brains.damage": "brains.checkpoints",
     "brains.monitor": "brains.progress",
     "brains.validation": "brains.base",
+    "dataio.stage": "dataio.plan",
     "corpus.benchmarks": "benchmarks",
     "corpus.benchmarks.joined": "benchmarks.joined_endings",
     "corpus.benchmarks.off_topic": "benchmarks.topic_items",

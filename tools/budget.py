@@ -17,10 +17,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from speechbrain_slm.dataio.plan import TokenPlan
+from speechbrain_slm.dataio.plan import Stage, TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.dataio.settings import check_sources, check_stages
-from speechbrain_slm.dataio.stage import Stage
 from speechbrain_slm.utils.ranges import check_ranges
 from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.yaml_tree import resolve, tag_of

@@ -18,17 +18,7 @@ def hash_integers(*keys: int | np.ndarray) -> np.ndarray:
     """Mix integers into 64 uniform bits (uint64), the same on every machine.
 
     The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), applied
-    after each key.
-
-    Arguments
-    ---------
-    *keys : Non-negative integers; arrays broadcast.
-
-    Example
-    -------
-    >>> bits = hash_integers(1, np.arange(3))
-    >>> bool((bits == hash_integers(1, np.arange(3))).all()), len(set(bits))
-    (True, 3)
+    after each key; keys are not negative, and arrays of them broadcast.
     """
     state = np.zeros((), dtype=np.uint64)
     for key in keys:
@@ -45,14 +35,10 @@ def _mix(state: np.ndarray, key: int | np.ndarray) -> np.ndarray:
         return state ^ (state >> np.uint64(31))
 
 
-def _as_uniform(bits: np.ndarray) -> np.ndarray:
+def as_uniform(bits: np.ndarray) -> np.ndarray:
+    """Turn what :func:`hash_integers` returns into numbers in [0, 1)."""
     # 53 bits are what a float64 holds: the largest is 1 - 2**-53, never 1.
     return (bits >> np.uint64(11)) * 2.0**-53
-
-
-def uniform(*keys: int | np.ndarray) -> np.ndarray:
-    """Return numbers in [0, 1), float64, that depend on ``keys`` alone."""
-    return _as_uniform(hash_integers(*keys))
 
 
 def language_paths(
@@ -74,13 +60,11 @@ def language_paths(
     ---------
     stories : Story numbers, shape ``[N]``.
     counts : Sentences in each, at least 1, shape ``[N]``.
-    num_languages
-        How many languages there are to draw from; of each story, ``[N]``.
+    num_languages : To draw from; of all stories, or of each, ``[N]``.
     switch_probability
         0 keeps a story in one language, 1 switches whenever it may. For two
         languages, 0.5 draws each sentence's language uniformly. Of each
         story, ``[N]``, for a curriculum.
-    span : Sentences that a language keeps at least.
 
     Returns
     -------
@@ -97,9 +81,11 @@ def language_paths(
     # What holds for a story is computed once a story, not once a sentence:
     # epochs have millions of these.
     state = np.repeat(hash_integers(seed, epoch, stories), counts)
-    draws = _as_uniform(_mix(state, sentence))
-    many = _spread(num_languages, counts)
-    bound = _spread(switch_probability, counts)
+    draws = as_uniform(_mix(state, sentence))
+    many, bound = (
+        np.repeat(value, counts) if np.ndim(value) else value
+        for value in (num_languages, switch_probability)
+    )
     moves = draws < bound
     if span > 1:
         moves &= sentence % span == 0
@@ -107,17 +93,10 @@ def language_paths(
     share = draws / np.maximum(bound, 1e-9)
     shifts = moves * (1 + (share * (many - 1)).astype(np.int64))
     last = num_languages - 1
-    uniform_first = (draws[first] * num_languages).astype(np.int64)
-    shifts[first] = np.minimum(uniform_first, last)
+    uniform = (draws[first] * num_languages).astype(np.int64)
+    shifts[first] = np.minimum(uniform, last)
     # Shifts add up within a story: by [1, 1, 0] from language 1 of 2 the path
     # is 1, 0, 0.
     running = np.cumsum(shifts)
     running -= np.repeat(running[first] - shifts[first], counts)
     return running % many
-
-
-def _spread(
-    value: float | np.ndarray, counts: np.ndarray
-) -> float | np.ndarray:
-    """Repeat what is given a story for each of its sentences."""
-    return np.repeat(value, counts) if np.ndim(value) else value

@@ -25,15 +25,11 @@ class Concatenated:
 
     Row ``i`` holds the tokens from ``i * row_length`` on of an endless
     stream: stories run over the ends of rows, no unit is lost or doubled.
-
-    Arguments
-    ---------
-    boundary : Id of the symbol before each story.
+    ``boundary`` is the symbol before each story.
     """
 
     def __init__(self, source: Source, row_length: int, boundary: int) -> None:
-        self.source = source
-        self.row_length = row_length
+        self.source, self.row_length = source, row_length
         self.boundary = boundary
         self.num_blocks = -(-source.num_stories // BLOCK)
         # Where each block begins in the stream, and what it holds. They grow as
@@ -44,9 +40,7 @@ class Concatenated:
 
     def _make_block(self, number: int) -> Stream:
         epoch, block = divmod(number, self.num_blocks)
-        begin = block * BLOCK
-        end = min(begin + BLOCK, self.source.num_stories)
-        return self.source.tell(epoch, np.arange(begin, end))
+        return self.source.tell(epoch, _block(self.source, block))
 
     def _extend(self, position: int = 0, blocks: int = 0) -> None:
         """Lay out a number of blocks, and until a position is reached."""
@@ -104,10 +98,8 @@ class Concatenated:
         return position, block
 
     def passes(self, num_rows: int) -> float:
-        """Return how often the first rows pass over the stories, in tokens.
-
-        The rest of an epoch is laid out for that, once.
-        """
+        """Return how often the first rows pass over the stories, in tokens."""
+        # The rest of the epoch is laid out for that, once.
         position, block = self._reach(num_rows)
         epoch = block // self.num_blocks
         first, last = epoch * self.num_blocks, (epoch + 1) * self.num_blocks
@@ -123,20 +115,10 @@ class BestFit:
     a story of its own, with a boundary before it. What stays empty at the end
     of a row is filled with boundaries. An epoch's rows are packed anew, since
     the lengths of interleaved stories are, and stand in an order drawn for it.
-
-    Arguments
-    ---------
-    boundary : Id of the symbol before each story.
-
-    Raises
-    ------
-    ValueError
-        If a row is shorter than the longest sentence.
     """
 
     def __init__(self, source: Source, row_length: int, boundary: int) -> None:
-        self.source = source
-        self.row_length = row_length
+        self.source, self.row_length = source, row_length
         self.boundary = boundary
         extra = 1 + (source.tags is not None)
         longest = source.store.longest_sentence(source.languages) + extra
@@ -157,30 +139,24 @@ class BestFit:
     def _pieces(self, epoch: int) -> list[np.ndarray]:
         """Return (positions, first, number, lengths) of an epoch's pieces."""
         found = []
-        for begin in range(0, self.source.num_stories, BLOCK):
-            end = min(begin + BLOCK, self.source.num_stories)
-            positions = np.arange(begin, end)
+        for number in range(-(-self.source.num_stories // BLOCK)):
+            positions = _block(self.source, number)
             stream = self.source.tell(epoch, positions)
-            found.append(_cut(stream, positions, self.row_length))
+            found += _cut(stream, positions, self.row_length)
         return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
     def _pack(self, epoch: int) -> tuple[np.ndarray, ...]:
         """Return (positions, first, number) by row, and where rows begin."""
         positions, first, number, lengths = self._pieces(epoch)
         rows = best_fit(lengths, self.row_length)
-        seed = [self.source.seed, epoch, _SHUFFLE]
-        generator = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(seed))
-        )
-        rows = generator.permutation(int(rows.max()) + 1)[rows]
+        bits = np.random.Philox([self.source.seed, epoch, _SHUFFLE])
+        places = np.random.Generator(bits).permutation(int(rows.max()) + 1)
+        rows = places[rows]
         order = np.argsort(rows, kind="stable")
         edges = np.concatenate([[0], np.cumsum(np.bincount(rows))])
         # Kept for the whole epoch: 12 bytes a story and not 24.
-        packed = (
-            array[order].astype(np.int32)
-            for array in (positions, first, number)
-        )
-        return (*packed, edges)
+        pieces = (positions, first, number)
+        return (*(array[order].astype(np.int32) for array in pieces), edges)
 
     def rows_before(self, epoch: int) -> int:
         """Return how many rows the epochs before one have."""
@@ -203,9 +179,7 @@ class BestFit:
         pieces = ranges(edges[rows], counts)
         stream = self.source.tell(
             epoch,
-            positions[pieces].astype(np.int64),
-            first[pieces].astype(np.int64),
-            number[pieces].astype(np.int64),
+            *(a[pieces].astype(np.int64) for a in (positions, first, number)),
         )
         ends = stream.story_ends()[np.cumsum(counts) - 1]
         return stream, np.concatenate([[0], ends])
@@ -248,47 +222,39 @@ class BestFit:
         return epoch + (num_rows - begin) / (end - begin)
 
 
+def _block(source: Source, number: int) -> np.ndarray:
+    """Return the places of a block of stories in an epoch's order."""
+    begin = number * BLOCK
+    return np.arange(begin, min(begin + BLOCK, source.num_stories))
+
+
 def _cut(
     stream: Stream, positions: np.ndarray, row_length: int
-) -> tuple[np.ndarray, ...]:
+) -> list[tuple[np.ndarray, ...]]:
     """Cut stories that are longer than a row, between sentences.
 
-    Returns position, first sentence, number of sentences and tokens of each
-    piece.
+    Returns position, first sentence, number of sentences and tokens of pieces.
     """
-    heads = stream.heads
-    counts = np.diff(np.append(heads, len(stream.lengths)))
-    ends = stream.story_ends()
+    heads, ends = stream.heads, stream.story_ends()
+    counts = np.diff(heads, append=len(stream.lengths))
     lengths = np.diff(ends, prepend=0)
-    zeros = np.zeros(len(heads), dtype=np.int64)
     short = lengths <= row_length
-    found = [
-        tuple(a[short] for a in (positions, zeros, counts, lengths)),
-    ]
+    whole = positions, np.zeros_like(heads), counts, lengths
+    found = [tuple(array[short] for array in whole)]
     # All long stories at once, each as far as a row reaches.
     story = np.flatnonzero(~short)
-    sentence_ends = stream.starts + stream.lengths
     first = heads[story]
     while len(story):
         # A piece has its own boundary, and tag, before its first sentence.
-        extra = 1 + (stream.source.tags is not None)
-        base = stream.starts[first] - extra
-        after = np.searchsorted(sentence_ends, base + row_length, "right")
-        after = np.minimum(after, heads[story] + counts[story])
-        found.append(
-            (
-                positions[story],
-                first - heads[story],
-                after - first,
-                sentence_ends[after - 1] - base,
-            )
-        )
-        unfinished = after < heads[story] + counts[story]
-        story, first = story[unfinished], after[unfinished]
-    return tuple(np.concatenate(a) for a in zip(*found, strict=True))
+        base = stream.starts[first] - 1 - (stream.source.tags is not None)
+        last = heads[story] + counts[story]
+        after = np.searchsorted(stream.ends, base + row_length, "right")
+        after = np.minimum(after, last)
+        tokens = stream.ends[after - 1] - base
+        begun = first - heads[story]
+        found.append((positions[story], begun, after - first, tokens))
+        story, first = story[after < last], after[after < last]
+    return found
 
 
-PACKINGS: dict[str, type] = {
-    "concatenate": Concatenated,
-    "best_fit": BestFit,
-}
+PACKINGS: dict[str, type] = {"concatenate": Concatenated, "best_fit": BestFit}

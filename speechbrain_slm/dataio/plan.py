@@ -12,6 +12,7 @@ Example: row_length 4, rows_per_step 2, one stage of 16 tokens with
 one row of ``fr``, rows 0 and 0 in the first step, 1 and 1 in the second.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Sequence
@@ -29,10 +30,72 @@ from speechbrain_slm.dataio.settings import (
     described,
 )
 from speechbrain_slm.dataio.source import Source
-from speechbrain_slm.dataio.stage import Stage
 from speechbrain_slm.utils.numbers import check_choice, check_number
 
 logger = logging.getLogger(__name__)
+# The kinds of tokens beside the units of each language.
+OTHERS = ("boundary", "tag", "padding")
+# Twice the square of it is the largest number that dealing meets, in 64 bits.
+MOST_ROWS = 1 << 30
+
+
+class Stage:
+    """The rows of a stage, and how they are dealt out to the sources of a run.
+
+    Arguments
+    ---------
+    stage : One that :func:`check_stages` lets pass.
+    names : The sources of the run, in the order of the columns.
+
+    Example
+    -------
+    >>> half = {"tokens": 48, "mixture": {"en": 0.5, "fr": 0.5}}
+    >>> stage = Stage(half, ["en", "fr"], 4, 3)
+    >>> stage.steps, stage.shares.tolist()
+    (4, [6, 6])
+    >>> stage.dealt([0, 3, 6]).tolist()
+    [[0, 0], [2, 1], [3, 3]]
+    """
+
+    def __init__(
+        self,
+        stage: dict,
+        names: Sequence[str],
+        row_length: int,
+        rows_per_step: int,
+    ) -> None:
+        # Tokens are rounded to whole steps.
+        self.steps = stage.get("steps") or max(
+            1, round(stage["tokens"] / (row_length * rows_per_step))
+        )
+        self.rows = self.steps * rows_per_step
+        if self.rows > MOST_ROWS:
+            raise ValueError(
+                f"A stage of {self.rows:,} rows is too long: at most "
+                f"{MOST_ROWS:,} can be dealt out. Split it into several."
+            )
+        weights = np.array([stage["mixture"].get(n, 0) for n in names], float)
+        exact = weights / weights.sum() * self.rows
+        # Rows of each source. Largest remainders; a tie goes to the source
+        # that stands first.
+        self.shares = np.floor(exact).astype(np.int64)
+        order = np.argsort(-(exact - self.shares), kind="stable")
+        self.shares[order[: self.rows - self.shares.sum()]] += 1
+
+    def dealt(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return how many of the first rows each source has, [N, sources].
+
+        The first source's k-th of n rows stands in the middle of the k-th
+        n-th of the stage; the others share what it leaves in the same way.
+        """
+        # Nothing is kept: a stage may have millions of rows. In integers, so
+        # that the sources' rows add up to all exactly.
+        before, left, found = np.asarray(rows, dtype=np.int64), self.rows, []
+        for share in self.shares.tolist():
+            mine = (2 * before * share + left) // max(1, 2 * left)
+            found.append(mine)
+            before, left = before - mine, left - share
+        return np.stack(found, axis=1)
 
 
 class TokenPlan:
@@ -48,27 +111,9 @@ class TokenPlan:
         ``{tokens: N, mixture: {source: weight}}`` in the order of training.
         Weights are shares of the stage's tokens; they need not sum to 1. A
         budget is rounded to whole steps, or given as ``steps: N``.
-    rows_per_step
-        Rows in the global batch of one optimizer step, over all ranks.
-    seed : Seed of the order and of the language paths.
-    packing : ``"concatenate"`` or ``"best_fit"``.
+    rows_per_step : Of one optimizer step, over all ranks.
+    packing : A key of ``PACKINGS``.
     language_tags : Languages that get a tag of their own.
-
-    Attributes
-    ----------
-    num_steps : Optimizer steps of the whole run.
-    first_steps : First step of every stage and, last, ``num_steps``.
-    tokenizer : What ``store.json`` says of it.
-    units_folder : Where the units of all splits stand.
-    boundary : Id of the symbol before each story, the first after the units.
-    language_tags : Language -> id, after the boundary.
-    num_symbols : Units, boundary and tags.
-
-    Raises
-    ------
-    ValueError
-        If a stage or a source cannot be used as it stands, or the stores'
-        units come from different tokenizers.
     """
 
     def __init__(
@@ -88,32 +133,30 @@ class TokenPlan:
         check_choice("packing", packing, PACKINGS)
         check_sources(sources, language_tags)
         used = check_stages(stages, sources)
-        self.row_length = row_length
-        self.rows_per_step = rows_per_step
-        self.seed = seed
-        self.packing = packing
-        self._settings = sources
+        self.row_length, self.rows_per_step = row_length, rows_per_step
+        self.seed, self.packing = seed, packing
+        self._settings, self._stores = sources, stores
         # What the packings remember grows in the calls, and rows are built in
         # a thread while others are counted.
-        self._lock = threading.RLock()
-        self._stores = stores
+        self._lock = threading.Lock()
         first = next(iter(stores.values()))
         check_tokenizers(stores, first)
         self.tokenizer_identity = first.identity
         self.tokenizer = first.info["tokenizer"]
         self.units_folder = Path(first.folder).parent
+        # Symbols: the units, the boundary before each story, then the tags.
         self.vocabulary_size = self.boundary = first.vocabulary_size
         self.language_tags = {
-            name: self.boundary + 1 + number
-            for number, name in enumerate(language_tags)
+            name: number
+            for number, name in enumerate(language_tags, self.boundary + 1)
         }
         self.num_symbols = self.boundary + 1 + len(self.language_tags)
         self.sources = {name: self._open(stores, name) for name in used}
         self._stages = [
             Stage(stage, used, row_length, rows_per_step) for stage in stages
         ]
-        steps = [stage.steps for stage in self._stages]
-        self.first_steps = np.concatenate([[0], np.cumsum(steps)])
+        # The first step of every stage and, last, the number of steps.
+        self.first_steps = np.cumsum([0, *(s.steps for s in self._stages)])
         self.num_steps = int(self.first_steps[-1])
         # Rows of each source before each stage, [stages + 1, sources].
         self._rows_before = np.cumsum(
@@ -136,12 +179,10 @@ class TokenPlan:
     ) -> Concatenated | BestFit:
         settings = dict(self._settings[name])
         settings.pop("units_folder", None)
-        tags = None
-        if self.language_tags:
-            tags = [self.language_tags[n] for n in settings["languages"]]
+        ids = self.language_tags
+        tags = [ids[n] for n in settings["languages"]] if ids else None
         source = Source(stores[name], seed=self.seed, tags=tags, **settings)
-        packing = PACKINGS[self.packing]
-        return packing(source, self.row_length, self.boundary)
+        return PACKINGS[self.packing](source, self.row_length, self.boundary)
 
     def _locate(self, step: int) -> tuple[int, int]:
         """Return the stage of a step, and its number there."""
@@ -191,11 +232,8 @@ class TokenPlan:
     def statistics(self, step: int) -> dict[str, dict]:
         """Say what all steps before one have seen of each source.
 
-        Returns
-        -------
-        Source -> ``rows``, ``passes`` over its stories, units of each
-        language, ``boundary``, ``tag``, ``padding`` (tokens),
-        ``sentences`` and ``switches``.
+        That is ``rows``, ``passes`` over its stories, units of each language,
+        ``boundary``, ``tag``, ``padding``, ``sentences`` and ``switches``.
         """
         found = {}
         for name, rows in self.rows_of(step).items():
@@ -213,22 +251,14 @@ class TokenPlan:
         return found
 
     def count(self, step: int) -> dict[str, int]:
-        """Count the units of each language, and the other tokens.
+        """Count all tokens of the steps before one, by their kind.
 
-        Those of all steps before one; ``boundary``, ``tag`` and ``padding``.
+        Units by language, then ``boundary``, ``tag`` and ``padding``.
         """
-        languages = {
-            name
-            for packed in self.sources.values()
-            for name in packed.source.languages
-        }
-        counts = dict.fromkeys(
-            [*sorted(languages), "boundary", "tag", "padding"], 0
-        )
-        for found in self.statistics(step).values():
-            for name in counts:
-                counts[name] += found.get(name, 0)
-        return counts
+        named = [packed.source.languages for packed in self.sources.values()]
+        kinds = [*sorted({*itertools.chain(*named)}), *OTHERS]
+        found = self.statistics(step).values()
+        return {kind: sum(f.get(kind, 0) for f in found) for kind in kinds}
 
     def valid_rows(
         self, stores: dict[str, UnitStore], num_rows: int
@@ -241,16 +271,14 @@ class TokenPlan:
         Arguments
         ---------
         stores : Source -> stories that are not trained on.
-        num_rows
-            Rows a set, at most; no more than one pass over the stories gives.
+        num_rows : Rows a set, at most, of one pass over the stories.
 
         Returns
         -------
         Source -> int64 ``[N, row_length]``.
         """
         check_number("valid_rows", num_rows, at_least=1, whole=True)
-        trained = next(iter(self._stores.values()))
-        check_tokenizers(stores, trained)
+        check_tokenizers(stores, next(iter(self._stores.values())))
         rows = {}
         for name in self._settings:
             packed = self._open(stores, name)

@@ -15,12 +15,7 @@ _ROWS = 1 << 16
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenate integer ranges without a Python loop.
-
-    Arguments
-    ---------
-    starts : First value of each range, shape ``[N]``.
-    lengths : How many values each has, shape ``[N]``.
+    """Concatenate integer ranges, ``[N]``, without a Python loop.
 
     Example
     -------
@@ -37,29 +32,6 @@ class UnitStore:
     Sentence ``j`` of story ``s`` has number ``sentence_offsets[s] + j`` in
     every language. Resident memory is 4 bytes a sentence and language, and 8
     bytes a story and language; the units stay on the disk.
-
-    Arguments
-    ---------
-    folder : A complete store (see ``speechbrain_slm.utils.store_format``).
-
-    Attributes
-    ----------
-    info : The content of ``store.json``.
-    languages : In alphabetical order.
-    num_stories : Stories in any language.
-    sentence_offsets : int64, shape ``[stories + 1]``.
-    bases
-        Address of the first unit of each story, int64, shape ``[languages,
-        stories]``; -1 where a story is not there in a language.
-    ends
-        Where each sentence ends, counted from its story's first unit, int32,
-        shape ``[languages, sentences]``; 0 where it is not there.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged, or a story's languages differ in their number of
-        sentences.
 
     Example
     -------
@@ -82,12 +54,10 @@ class UnitStore:
         # nobody said, or one that no embedding stands for.
         self.info, tables = read_tables(folder, check=is_main())
         self.languages = sorted(self.info["counts"])
-        batches = [
-            batch
-            for table in tables
-            for batch in table.to_batches()
-            if len(batch)
-        ]
+        tokenizer = self.info["tokenizer"]  # that made the units
+        self.identity: str = tokenizer["identity"]
+        self.vocabulary_size: int = tokenizer["vocabulary_size"]
+        batches = [b for t in tables for b in t.to_batches() if len(b)]
         # The names are hashed once: a lookup for each batch would do it again.
         self._names = pa.chunked_array(
             [batch["story_id"] for batch in batches], pa.string()
@@ -98,20 +68,26 @@ class UnitStore:
         self._values = [batch["units"].values.to_numpy() for batch in batches]
         sizes = [len(values) for values in self._values]
         self._chunks = np.cumsum([0, *sizes], dtype=np.int64)
+        names = pa.array(self.languages)
+        numbers = [pc.index_in(batch["language"], names) for batch in batches]
         rows = [
-            (chunk.indices.to_numpy(), self._languages_of(batch))
-            for chunk, batch in zip(encoded.chunks, batches, strict=True)
+            (chunk.indices.to_numpy(), number.to_numpy().astype(np.int8))
+            for chunk, number in zip(encoded.chunks, numbers, strict=True)
         ]
-        self._count_sentences(batches, rows)
-        shape = (len(self.languages), self.num_stories)
+        # Sentence j of story s is sentence_offsets[s] + j in every language.
+        self.sentence_offsets = self._count_sentences(rows)
+        # Address of the first unit of each story, [languages, stories]; -1
+        # where a story is not there in a language.
+        shape = len(self.languages), self.num_stories
         self.bases = np.full(shape, -1, dtype=np.int64)
-        self.ends = np.zeros(
-            (len(self.languages), self.sentence_offsets[-1]), dtype=np.int32
-        )
-        for batch, base, (stories, languages) in zip(
+        # Where each sentence ends, counted from its story's first unit,
+        # [languages, sentences]; 0 where it is not there.
+        shape = len(self.languages), self.sentence_offsets[-1]
+        self.ends = np.zeros(shape, dtype=np.int32)
+        for batch, base, place in zip(
             batches, self._chunks, rows, strict=False
         ):
-            self._place(batch, base, stories, languages)
+            self._place(batch, base, *place)
         del encoded, rows
         # Arrow would keep what it needed for a while, several times as much
         # as what stays.
@@ -121,6 +97,10 @@ class UnitStore:
     def story_ids(self) -> pa.StringArray:
         """The stories, in the store's order."""
         return pc.unique(self._names)
+
+    @functools.cached_property
+    def _story_numbers(self) -> dict[str, int]:
+        return {name: n for n, name in enumerate(self.story_ids.to_pylist())}
 
     def speakers(self) -> dict[tuple[str, str], str]:
         """Return who tells what: (story, language) -> speaker.
@@ -137,36 +117,30 @@ class UnitStore:
             )
         }
 
-    def _languages_of(self, batch: pa.RecordBatch) -> np.ndarray:
-        names = pa.array(self.languages)
-        found = pc.index_in(batch["language"], names)
-        return found.to_numpy().astype(np.int8)
-
     def _count_sentences(
-        self,
-        batches: list[pa.RecordBatch],
-        rows: list[tuple[np.ndarray, np.ndarray]],
-    ) -> None:
+        self, rows: list[tuple[np.ndarray, np.ndarray]]
+    ) -> np.ndarray:
         sentences = np.zeros(self.num_stories, dtype=np.int64)
-        for batch, (stories, languages) in zip(batches, rows, strict=True):
+        for batch, (stories, languages) in zip(
+            self._batches, rows, strict=True
+        ):
             counts = np.diff(batch["sentence_ends"].offsets.to_numpy())
-            for language in range(len(self.languages)):
-                picked = np.flatnonzero(languages == language)
+            for number, language in enumerate(self.languages):
+                picked = np.flatnonzero(languages == number)
                 known = sentences[stories[picked]]
                 uneven = (known > 0) & (known != counts[picked])
                 if uneven.any():
                     row = picked[uneven.argmax()]
+                    story = int(stories[row])
                     raise ValueError(
-                        f"{self.folder}: story "
-                        f"'{self.story_ids[int(stories[row])]}' has "
-                        f"{counts[row]} sentence(s) in "
-                        f"'{self.languages[language]}' and "
-                        f"{sentences[stories[row]]} in another language; "
-                        "aligned languages need the same number. Align the "
-                        "manifest, then extract the units again."
+                        f"{self.folder}: story '{self.story_ids[story]}' has "
+                        f"{counts[row]} sentence(s) in '{language}' and "
+                        f"{sentences[story]} in another language; aligned "
+                        "languages need the same number. Align the manifest, "
+                        "then extract the units again."
                     )
                 sentences[stories[picked]] = counts[picked]
-        self.sentence_offsets = np.concatenate([[0], np.cumsum(sentences)])
+        return np.concatenate([[0], np.cumsum(sentences)])
 
     def _place(
         self,
@@ -189,25 +163,9 @@ class UnitStore:
             where = ranges(self.sentence_offsets[stories[part]], counts)
             self.ends[owner, where] = ends[ranges(offsets[:-1][part], counts)]
 
-    @property
-    def identity(self) -> str:
-        """Identity of the tokenizer that made the units."""
-        return self.info["tokenizer"]["identity"]
-
-    @property
-    def vocabulary_size(self) -> int:
-        """Number of units that can occur."""
-        return self.info["tokenizer"]["vocabulary_size"]
-
-    def lengths(self, language: str) -> np.ndarray:
-        """Return the units of every story in a language; 0 without it."""
-        number = self.languages.index(language)
-        return self.ends[number, self.sentence_offsets[1:] - 1].astype(np.int64)
-
     def longest_sentence(self, languages: Sequence[str]) -> int:
         """Return the number of units of the longest sentence in some."""
-        first = self.sentence_offsets[:-1]
-        longest = 0
+        first, longest = self.sentence_offsets[:-1], 0
         for language in languages:
             ends = self.ends[self.languages.index(language)]
             lengths = np.diff(ends, prepend=np.int32(0))
@@ -226,12 +184,10 @@ class UnitStore:
 
         Arguments
         ---------
-        addresses
-            Where each piece begins, int64, shape ``[N]``; no piece runs over
-            the end of a story.
-        lengths : Units in each piece, shape ``[N]``.
-        out : Gets the units, of any integer type, one dimension.
-        places : Where in ``out`` each piece goes, shape ``[N]``.
+        addresses, lengths
+            Where each piece begins, and its units, ``[N]``; none runs over the
+            end of a story.
+        out, places : Gets the units, from these places on.
         """
         if not len(addresses):
             return
@@ -253,10 +209,7 @@ class UnitStore:
 
     def story(self, story_id: str, language: str) -> list[np.ndarray]:
         """Return the units (uint16) of each sentence; KeyError without it."""
-        if not hasattr(self, "_numbers"):
-            names = self.story_ids.to_pylist()
-            self._numbers = {name: number for number, name in enumerate(names)}
-        story = self._numbers.get(story_id, -1)
+        story = self._story_numbers.get(story_id, -1)
         if language in self.languages and story >= 0:
             number = self.languages.index(language)
             base = self.bases[number, story]
@@ -268,8 +221,7 @@ class UnitStore:
                 return np.split(units, ends[:-1])
         raise KeyError(
             f"{self.folder} has no story '{story_id}' in '{language}'; it "
-            f"holds {self.num_stories} stories in "
-            f"{', '.join(self.languages)}"
+            f"holds {self.num_stories} in {', '.join(self.languages)}"
         )
 
 
@@ -278,13 +230,8 @@ def open_stores(
 ) -> dict[str, UnitStore]:
     """Open the unit store of each of a recipe's sources, each folder once.
 
-    Arguments
-    ---------
-    sources
-        Name -> settings of a source; ``units_folder`` among them names units
-        other than the recipe's own.
-    units_folder : The recipe's own units, with a folder for every split.
-    split : ``"train"``, ``"valid"``, ...
+    Where a source's settings name no ``units_folder``, it is the recipe's own,
+    which has a folder for every split.
     """
     folders = {
         name: f"{settings.get('units_folder', units_folder)}/{split}"

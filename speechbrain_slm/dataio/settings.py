@@ -1,21 +1,19 @@
 """What a recipe's ``sources`` and ``stages`` may be, and their stores."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechbrain_slm.utils.numbers import check_number
 
 if TYPE_CHECKING:
     from speechbrain_slm.dataio.reader import UnitStore
 
-SOURCE_KEYS = (
-    "languages",
-    "switch_probability",
-    "span",
-    "shuffle_alignment",
+SOURCE_KEYS = {
+    *("languages", "switch_probability", "span", "shuffle_alignment"),
     "units_folder",
-)
+}
 BUDGETS = ("tokens", "steps")
+_LIST = ((list, tuple), "a list, [...]")  # text would be read letter by letter
 
 
 class Sources(dict):
@@ -34,64 +32,45 @@ class Sources(dict):
         check_sources(self)
 
 
+def _check(name: str, value: object, kind: Any, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
 def check_sources(sources: dict, language_tags: Sequence[str] = ()) -> None:
     """Refuse sources that cannot be made; the error names the source.
 
-    Arguments
-    ---------
-    language_tags
-        Languages that have a tag; none, or all that the sources name.
+    ``language_tags`` are none, or those of all languages that sources name.
     """
-    _check_list("language_tags", language_tags)
+    _check("language_tags", language_tags, *_LIST)
+    if len(set(language_tags)) != len(language_tags):
+        raise ValueError(f"language_tags names one twice: {language_tags}")
     for name, settings in sources.items():
-        if not isinstance(settings, dict):
+        where = f"Source '{name}'"
+        _check(where, settings, dict, "a mapping such as {languages: [en]}")
+        if "languages" not in settings or set(settings) - SOURCE_KEYS:
             raise ValueError(
-                f"Source '{name}' is {settings!r}; expected a mapping such as "
-                "{languages: [en]}"
-            )
-        unknown = set(settings) - set(SOURCE_KEYS)
-        if unknown or "languages" not in settings:
-            raise ValueError(
-                f"Source '{name}' has the keys {sorted(settings)}; expected "
+                f"{where} has the keys {sorted(settings)}; expected "
                 f"languages, and of {sorted(SOURCE_KEYS)} what is needed"
             )
-        _check_list(f"Source '{name}': languages", settings["languages"])
+        languages = settings["languages"]
+        _check(f"{where}: languages", languages, *_LIST)
         shuffled = settings.get("shuffle_alignment", False)
-        if not isinstance(shuffled, bool):
-            raise ValueError(
-                f"Source '{name}': shuffle_alignment is {shuffled!r}; "
-                "expected True or False"
-            )
-        untagged = set(settings["languages"]) - set(language_tags)
+        _check(f"{where}: shuffle_alignment", shuffled, bool, "True or False")
+        untagged = set(languages) - set(language_tags)
         if language_tags and untagged:
             raise ValueError(
-                f"Source '{name}' has {', '.join(sorted(untagged))}, for which "
+                f"{where} has {', '.join(sorted(untagged))}, for which "
                 f"language_tags {list(language_tags)} has no tag; add it, or "
                 "set language_tags to []"
             )
-    if len(set(language_tags)) != len(language_tags):
-        raise ValueError(f"language_tags names one twice: {language_tags}")
-
-
-def _check_list(name: str, value: object) -> None:
-    # Text would be read letter by letter.
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{name} is {value!r}; expected a list, [...]")
 
 
 def check_stages(stages: list[dict], sources: Collection[str]) -> list[str]:
     """Refuse stages that cannot be laid out; return the sources they use.
 
-    Arguments
-    ---------
-    stages
-        ``{tokens: N, mixture: {source: weight}}``, or ``steps`` in place of
-        ``tokens``.
-
-    Raises
-    ------
-    ValueError
-        Names the stage.
+    ValueError names the stage. One is ``{tokens: N, mixture: {source:
+    weight}}``, or has ``steps`` in place of ``tokens``.
 
     Example
     -------
@@ -99,17 +78,17 @@ def check_stages(stages: list[dict], sources: Collection[str]) -> list[str]:
     ...              {"en": {}, "fr": {}})
     ['en']
     """
-    _check_list("stages", stages)
+    _check("stages", stages, *_LIST)
     if not stages:
         raise ValueError("'stages' is empty; expected at least one stage")
     used: set[str] = set()
     for number, stage in enumerate(stages, 1):
-        mixture = _check_stage(f"Stage {number} of {len(stages)}", stage)
-        unknown = [name for name in mixture if name not in sources]
-        if unknown:
+        where = f"Stage {number} of {len(stages)}"
+        mixture = _check_stage(where, stage)
+        if unknown := [name for name in mixture if name not in sources]:
             raise ValueError(
-                f"Stage {number} of {len(stages)}: its mixture names "
-                f"{', '.join(unknown)}; 'sources' defines {', '.join(sources)}"
+                f"{where}: its mixture names {', '.join(unknown)}; 'sources' "
+                f"defines {', '.join(sources)}"
             )
         used.update(name for name, weight in mixture.items() if weight > 0)
     return sorted(used)
@@ -117,21 +96,15 @@ def check_stages(stages: list[dict], sources: Collection[str]) -> list[str]:
 
 def _check_stage(where: str, stage: dict) -> dict[str, float]:
     """Refuse a stage that is none; return its mixture."""
-    if not isinstance(stage, dict):
-        raise ValueError(
-            f"{where} is {stage!r}; expected a mapping such as "
-            "{tokens: 1000000, mixture: {en: 1}}"
-        )
+    example = "a mapping such as {tokens: 1000000, mixture: {en: 1}}"
+    _check(where, stage, dict, example)
     if set(stage) not in [{budget, "mixture"} for budget in BUDGETS]:
         raise ValueError(
             f"{where} has the keys {sorted(stage)}; expected mixture, and "
             f"either {' or '.join(BUDGETS)}"
         )
     mixture = stage["mixture"]
-    if not isinstance(mixture, dict):
-        raise ValueError(
-            f"{where}: mixture is {mixture!r}; expected source: weight"
-        )
+    _check(f"{where}: mixture", mixture, dict, "source: weight")
     if "steps" in stage:
         check_number(f"{where}: steps", stage["steps"], at_least=1, whole=True)
     else:
@@ -144,13 +117,7 @@ def _check_stage(where: str, stage: dict) -> dict[str, float]:
 
 
 def stages_of_run(runs: dict[str, list], run: str) -> list:
-    """Pick the stages of a run; YAML files call it.
-
-    Raises
-    ------
-    ValueError
-        If there is no such run; it names those that there are.
-    """
+    """Pick the stages of a run; YAML files call it."""
     if run not in runs:
         raise ValueError(
             f"run is {run!r}; expected one of runs: {', '.join(map(str, runs))}"
@@ -176,16 +143,9 @@ def described(settings: dict) -> dict:
     """Say what a source is, for comparing runs.
 
     Not where its units stand, since their store has an identity.
-
-    Example
-    -------
-    >>> described({"languages": ["en"], "units_folder": "results/units"})
-    {'languages': ['en']}
     """
-    return {
-        key: {str(k): v for k, v in value.items()}
-        if isinstance(value, dict)
-        else value
-        for key, value in settings.items()
-        if key != "units_folder"
-    }
+    found = {k: v for k, v in settings.items() if k != "units_folder"}
+    for key, value in found.items():
+        if isinstance(value, dict):  # a curriculum
+            found[key] = {str(tokens): v for tokens, v in value.items()}
+    return found

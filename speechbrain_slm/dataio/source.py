@@ -41,18 +41,6 @@ class Source:
     tags
         Id of each language's tag, put before a story's first sentence and
         wherever the language changes.
-
-    Attributes
-    ----------
-    columns
-        What is counted: units of each language, then ``boundary``, ``tag``,
-        ``sentences`` and ``switches``.
-    num_stories : Stories an epoch.
-
-    Raises
-    ------
-    ValueError
-        If the store lacks a language, or a value is out of range.
     """
 
     def __init__(
@@ -74,33 +62,29 @@ class Source:
         if len(set(languages)) != len(languages):
             raise ValueError(f"A source names a language twice: {languages}")
         check_number("span", span, at_least=1, whole=True)
-        self.store = store
-        self.languages = list(languages)
-        self.span = span
-        self.seed = seed
+        self.store, self.languages = store, list(languages)
+        self.span, self.seed = span, seed
         self.tags = None if tags is None else np.asarray(tags)
+        # What is counted: units of each language, and the rest.
         self.columns = [*languages, "boundary", "tag", "sentences", "switches"]
         self._numbers = np.array([store.languages.index(n) for n in languages])
         present = store.bases[self._numbers] >= 0
-        there = present.any(axis=0)
-        self.num_stories = int(there.sum())
-        self.num_partial = int((there & ~present.all(axis=0)).sum())
-        # None where all of the store's stories are the source's.
-        self._stories = None
-        if self.num_stories < store.num_stories:
-            self._stories = np.flatnonzero(there).astype(np.int32)
+        self._stories = np.flatnonzero(present.any(axis=0)).astype(np.int32)
+        self.num_stories = len(self._stories)
+        self.num_partial = self.num_stories - int(present.all(axis=0).sum())
         self._available = None
         if self.num_partial:
             # The languages that a story has, before those that it lacks.
             self._available = np.argsort(~present.T, axis=1, kind="stable")
             self._available = self._available.astype(np.int8)
             self._num_available = present.sum(axis=0)
-        self._knots = self._curriculum(switch_probability)
-        self._classes = self._partner_classes(present, shuffle_alignment)
+        self._knots = self._curriculum(switch_probability, int(present.sum()))
+        shuffled = shuffle_alignment and len(languages) > 1
+        self._classes = self._partner_classes(present) if shuffled else None
         self.order = functools.lru_cache(maxsize=1)(self._make_order)
 
     def _curriculum(
-        self, probability: float | dict
+        self, probability: float | dict, told: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return stories told, and the probability at each; linear between."""
         is_dict = isinstance(probability, dict)
@@ -110,37 +94,34 @@ class Source:
             check_number("switch_probability's token", tokens, at_least=0)
         if not knots:
             raise ValueError("switch_probability is an empty curriculum")
-        positions = sorted(knots)
-        # A curriculum is given in tokens; a path is drawn a story.
-        units = sum(
-            self.store.info["counts"][name]["units"] for name in self.languages
-        )
-        told = (self.store.bases[self._numbers] >= 0).sum()
-        tokens_per_story = units / told + 1
-        return (
-            np.array(positions, dtype=float) / tokens_per_story,
-            np.array([knots[key] for key in positions], dtype=float),
-        )
+        # A curriculum is given in tokens; a path is drawn a story. A story has
+        # its units, on average, and a boundary.
+        counts = self.store.info["counts"]
+        units = sum(counts[name]["units"] for name in self.languages)
+        positions, values = np.array(sorted(knots.items()), dtype=float).T
+        return positions / (units / told + 1), values
 
-    def _partner_classes(
-        self, present: np.ndarray, shuffle_alignment: bool
-    ) -> tuple[np.ndarray, ...] | None:
+    def _partner_classes(self, present: np.ndarray) -> tuple[np.ndarray, ...]:
         """Group the stories that can stand for each other."""
-        if not shuffle_alignment or len(self.languages) == 1:
-            return None
-        stories = self._all_stories()
+        stories = self._stories
         sizes = np.diff(self.store.sentence_offsets)[stories]
-        masks = (present[:, stories].T * (1 << np.arange(len(present)))).sum(1)
+        masks = (1 << np.arange(len(present))) @ present[:, stories]
         # A class: as many sentences, in the same languages.
-        order = np.lexsort((masks, sizes))
-        new = np.ones(len(order), dtype=bool)
-        new[1:] = (np.diff(sizes[order]) != 0) | (np.diff(masks[order]) != 0)
-        firsts = np.flatnonzero(new)
-        counts = np.diff(np.append(firsts, len(order)))
+        _, group, counts = np.unique(
+            (sizes << len(present)) + masks,
+            return_inverse=True,
+            return_counts=True,
+        )
+        members = stories[np.argsort(group, kind="stable")]
         place = np.empty(self.store.num_stories, dtype=np.int64)
-        place[stories[order]] = np.arange(len(order))
-        group = np.repeat(np.arange(len(firsts)), counts)
-        return stories[order], place, group, firsts, counts
+        place[members] = np.arange(len(members))
+        return (
+            members,
+            place,
+            np.sort(group),
+            np.cumsum(counts) - counts,
+            counts,
+        )
 
     def _partners(
         self, stories: np.ndarray, languages: np.ndarray, epoch: int
@@ -155,26 +136,16 @@ class Source:
         members, place, group, firsts, counts = self._classes
         mine = group[place[stories]]
         size = counts[mine]
-        most = np.maximum((size - 1) // (len(self.languages) - 1), 0)
+        most = (size - 1) // (len(self.languages) - 1)
         draws = hash_integers(self.seed, epoch, _PARTNERS, mine)
-        steps = np.where(
-            most > 0,
-            1 + (draws >> np.uint64(1)).astype(int) % (most + 0**most),
-            0,
-        )
+        drawn = 1 + (draws >> np.uint64(1)).astype(int) % np.maximum(most, 1)
+        steps = np.where(most > 0, drawn, 0)
         inside = place[stories] - firsts[mine] + languages * steps
         return members[firsts[mine] + inside % size]
 
     def _make_order(self, epoch: int) -> np.ndarray:
-        generator = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([self.seed, epoch, _ORDER]))
-        )
-        return generator.permutation(self._all_stories())
-
-    def _all_stories(self) -> np.ndarray:
-        if self._stories is None:
-            return np.arange(self.num_stories, dtype=np.int32)
-        return self._stories
+        bits = np.random.Philox([self.seed, epoch, _ORDER])
+        return np.random.Generator(bits).permutation(self._stories)
 
     def _paths(
         self,
@@ -189,18 +160,12 @@ class Source:
         if len(knots) > 1:
             told = epoch * self.num_stories + positions
             probability = np.interp(told, knots, values)
-        draw = functools.partial(
-            language_paths,
-            stories,
-            counts,
-            switch_probability=probability,
-            span=self.span,
-            seed=self.seed,
-            epoch=epoch,
-        )
+        how = (probability, self.span, self.seed, epoch)
         if self._available is None:
-            return draw(num_languages=len(self.languages))
-        paths = draw(num_languages=self._num_available[stories])
+            many = len(self.languages)
+            return language_paths(stories, counts, many, *how)
+        among = self._num_available[stories]
+        paths = language_paths(stories, counts, among, *how)
         return self._available[np.repeat(stories, counts), paths].astype(int)
 
     def tell(
@@ -210,14 +175,9 @@ class Source:
         first: np.ndarray | None = None,
         number: np.ndarray | None = None,
     ) -> Stream:
-        """Lay out stories of an epoch.
+        """Lay out the stories at some places, ``[N]``, of an epoch's order.
 
-        Arguments
-        ---------
-        positions : Places in the epoch's order, shape ``[N]``.
-        first, number
-            Of each story, take ``number`` sentences from ``first`` on; all by
-            default.
+        Of each, that is ``number`` sentences from ``first`` on; all by default.
         """
         store = self.store
         stories = self.order(epoch)[positions]

@@ -8,9 +8,8 @@ import pytest
 from conftest import write_store
 
 from speechbrain_slm.dataio import packing
-from speechbrain_slm.dataio.plan import TokenPlan
+from speechbrain_slm.dataio.plan import Stage, TokenPlan
 from speechbrain_slm.dataio.reader import UnitStore, open_stores
-from speechbrain_slm.dataio.stage import Stage
 
 NAN = float("nan")
 SOURCES = {
@@ -231,22 +230,6 @@ def test_batch_that_ranks_cannot_divide(store_folder):
 def test_refused_stages(store_folder, stage, message):
     with pytest.raises(ValueError, match=message):
         make_plan(store_folder, [stage])
-
-
-@pytest.mark.parametrize(
-    ("stage", "rows_per_step", "message"),
-    [
-        ({"tokens": -5, "mixture": {"en": 1}}, 2, "tokens is -5"),
-        ({"steps": -5, "mixture": {"en": 1}}, 2, "steps is -5"),
-        ({"steps": 5, "mixture": {"en": NAN}}, 2, "weight of 'en' is nan"),
-        ({"steps": 5, "mixture": {"en": 1, "it": 1}}, 2, "is called it"),
-        ({"steps": 5, "mixture": {"en": 1}}, 0, "rows_per_step is 0"),
-    ],
-)
-def test_a_stage_checks_itself(stage, rows_per_step, message):
-    """It is laid out without a plan, too."""
-    with pytest.raises(ValueError, match=message):
-        Stage(stage, ["en", "fr"], 4, rows_per_step)
 
 
 def test_step_outside_the_run(store_folder):

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from conftest import TOKENIZER, write_store
 
-from speechbrain_slm.dataio.interleaving import language_paths, uniform
+from speechbrain_slm.dataio.interleaving import (
+    as_uniform,
+    hash_integers,
+    language_paths,
+)
 from speechbrain_slm.dataio.packing import BestFit, Concatenated
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.dataio.source import Source
@@ -305,7 +309,7 @@ def test_paths_do_not_depend_on_the_batch():
 
 
 def test_uniform_is_uniform():
-    draws = uniform(3, np.arange(100_000))
+    draws = as_uniform(hash_integers(3, np.arange(100_000)))
     assert draws.min() >= 0
     assert draws.max() < 1
     counts, _ = np.histogram(draws, bins=20, range=(0, 1))
