@@ -21,6 +21,7 @@ setup(
         "speechbrain_slm": [
             "stories/grammar/mini/**/*",
             "benchmarks/natural_items/*",
+            "benchmarks/stop_words.yaml",
         ]
     },
     install_requires=[

@@ -85,8 +85,8 @@ def item_table(items: Iterable[Item]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*ITEMS, *optional]))
 
 
-def audio_in(folder: Path, expected: str) -> Iterator[tuple[str, Path]]:
-    """Yield a folder's audio files by their names, without the suffix.
+def audio_in(folder: Path, expected: str) -> list[tuple[str, Path]]:
+    """List a folder's audio files by their names, without the suffix.
 
     Transcripts beside them, and what a system leaves, do not count.
 
@@ -94,11 +94,40 @@ def audio_in(folder: Path, expected: str) -> Iterator[tuple[str, Path]]:
     ---------
     expected : What the folder should be, for the error.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder; expected {expected}")
-    for path in files_in(folder, deep=False):
-        if path.suffix.lower() in AUDIO:
-            yield nfc(path.stem), path
+    there = files_in(folder, deep=False) if folder.is_dir() else []
+    found = [path for path in there if path.suffix.lower() in AUDIO]
+    if not found:
+        lacks = f"holds no {' or '.join(AUDIO)} file"
+        fault = lacks if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(f"{folder} {fault}; expected {expected}")
+    return [(nfc(path.stem), path) for path in found]
+
+
+def group_files(
+    files: Iterable[tuple[str, str, Path]], parts: Iterable[str]
+) -> dict[str, dict[str, Path]]:
+    """Return name -> part -> file, of (name, part, file); each has all, once.
+
+    ValueError if not: half a benchmark would be scored without a word.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for name, part, path in files:
+        other = found.setdefault(name, {}).setdefault(part, path)
+        if other != path:
+            raise ValueError(
+                f"'{name}' stands twice: {other} and {path}. Remove one."
+            )
+    parts = list(parts)
+    half = [name for name in sorted(found) if len(found[name]) < len(parts)]
+    for name in half:
+        there = ", ".join(map(str, found[name].values()))
+        lacks = ", ".join(p for p in parts if p not in found[name])
+        raise ValueError(
+            f"'{name}' has {there} and no '{lacks}' ({len(half)} such names); "
+            f"expected {' and '.join(parts)}. Unpack it again, or remove what "
+            "is alone."
+        )
+    return found
 
 
 def write_prepared(

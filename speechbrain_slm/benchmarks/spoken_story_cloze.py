@@ -14,12 +14,16 @@ say it.
 identifiers agree give items in every direction.
 """
 
-import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from speechbrain_slm.benchmarks.spoken_items import AUDIO, Clip, Item, audio_in
+from speechbrain_slm.benchmarks.spoken_items import (
+    Clip,
+    Item,
+    audio_in,
+    group_files,
+)
 from speechbrain_slm.utils.numbers import check_choice
 
 PARTS = {
@@ -47,19 +51,21 @@ def read_story_cloze(
     layout : ``pairs`` or ``triples``, see above.
     benchmark : What the items are called: ``sSC``, ``sTC``.
     speaker : Who speaks; nothing in the layouts says it.
-
     """
     check_choice("layout", layout, PARTS)
+    places = {language: Path(folder) for language, folder in folders.items()}
     stories = {
-        language: _read_folder(Path(folder), layout)
-        for language, folder in folders.items()
+        language: group_files(_files(place, layout), PARTS[layout])
+        for language, place in places.items()
     }
-    has_prompt = "mutual" in PARTS[layout]
-    directions = list(itertools.product(stories, repeat=2))
-    if has_prompt:
-        _refuse_other_stories(folders, stories)
-    else:
-        directions = [(language, language) for language in stories]
+    directions = [(language, language) for language in stories]
+    if layout == "triples":
+        # A story is asked in every direction: each language needs it.
+        named = [
+            (name, key, places[key]) for key in places for name in stories[key]
+        ]
+        group_files(named, places)
+        directions = [(one, two) for one in places for two in places]
     # Sorted, so that the order of the file system is not in the tables.
     clips = [
         Clip(f"{benchmark}.{story}.{part}", language, speaker, path)
@@ -70,18 +76,16 @@ def read_story_cloze(
     items = []
     for one, two in directions:
         for story in sorted(stories[two]):
-            prompt, right, wrong = (
-                f"{benchmark}.{story}.{part}" for part in PARTS["triples"]
-            )
-            prompt = prompt if has_prompt else ""
-            items.append(Item(story, benchmark, one, two, prompt, right, wrong))
+            names = [f"{benchmark}.{story}.{part}" for part in PARTS[layout]]
+            prompt = [""] if layout == "pairs" else []
+            items.append(Item(story, benchmark, one, two, *prompt, *names))
     return clips, items
 
 
-def _read_folder(folder, layout):
-    """Return story -> part -> file."""
-    parts, stories = PARTS[layout], {}
-    for name, path in audio_in(folder, "one of audio files"):
+def _files(folder, layout):
+    """Yield story, part and file."""
+    parts = PARTS[layout]
+    for name, path in audio_in(folder, f"the layout '{layout}'"):
         story, _, part = name.rpartition("_")
         if layout == "pairs":
             story = INDEX.sub("", story, count=1)
@@ -91,35 +95,4 @@ def _read_folder(folder, layout):
                 f"{path} is of no story; the layout '{layout}' has {names}. "
                 "Remove the file, or choose the other layout."
             )
-        other = stories.setdefault(story, {}).setdefault(part, path)
-        if other != path:
-            raise ValueError(
-                f"{folder}: story '{story}' stands twice: {other.name} and "
-                f"{path.name}. Remove one of them."
-            )
-    if not stories:
-        raise FileNotFoundError(
-            f"{folder} holds no {' or '.join(AUDIO)} file; expected the "
-            f"layout '{layout}'"
-        )
-    for story, files in sorted(stories.items()):
-        for part in (part for part in parts if part not in files):
-            there = ", ".join(path.name for path in files.values())
-            raise ValueError(
-                f"{folder}: story '{story}' has {there} but no file that "
-                f"ends in _{part}; expected {' and '.join(parts)}. Add "
-                "what is missing, or remove the story."
-            )
-    return stories
-
-
-def _refuse_other_stories(folders, stories):
-    first, *others = stories
-    for other in others:
-        for story in sorted(stories[first].keys() ^ stories[other].keys()):
-            is_first = story in stories[first]
-            here, there = (first, other)[:: 1 if is_first else -1]
-            raise ValueError(
-                f"{folders[here]}: story '{story}' is not in {folders[there]} "
-                f"('{there}'). Read them one by one, or remove the story."
-            )
+        yield story, part, path

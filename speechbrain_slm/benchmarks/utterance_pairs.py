@@ -17,12 +17,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.spoken_items import Clip, Item, audio_in
+from speechbrain_slm.benchmarks.spoken_items import (
+    Clip,
+    Item,
+    audio_in,
+    group_files,
+)
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.tables import read_table
 
 FOLDERS = {"right": "correct", "wrong": "wrong"}
-COLUMNS = ("pair", "right", "wrong")
+COLUMNS = ("pair", *FOLDERS)
 OPTIONAL = ("speaker", "group", "subset")
 TABLES = (".csv", ".parquet")
 
@@ -47,20 +52,13 @@ def read_utterance_pairs(
     read = _read_table if source.suffix in TABLES else _read_folders
     clips, items = [], []
     for row in read(source):
-        names = {side: f"{benchmark}.{row['pair']}.{side}" for side in FOLDERS}
-        teller = row.get("speaker") or speaker
-        clips += [Clip(names[s], language, teller, row[s]) for s in FOLDERS]
-        items.append(
-            Item(
-                row["pair"],
-                benchmark,
-                *(language, language),
-                prompt="",
-                **names,
-                group=row.get("group") or "",
-                subset=row.get("subset") or "",
-            )
-        )
+        pair, teller = row["pair"], row.get("speaker") or speaker
+        names = [f"{benchmark}.{pair}.{side}" for side in FOLDERS]
+        for name, side in zip(names, FOLDERS, strict=True):
+            clips.append(Clip(name, language, teller, row[side]))
+        kinds = (row.get(kind) or "" for kind in ("group", "subset"))
+        ends = "", *names, *kinds
+        items.append(Item(pair, benchmark, language, language, *ends))
     return clips, items
 
 
@@ -69,34 +67,20 @@ def _read_folders(source):
         f"{source} to hold {' and '.join(FOLDERS.values())}, or to be a table "
         f"({' or '.join(TABLES)})"
     )
-    sides = {side: {} for side in FOLDERS}
-    for side, folder in FOLDERS.items():
-        for name, path in audio_in(source / folder, expected):
-            other = sides[side].setdefault(name, path)
-            if other != path:
-                raise ValueError(
-                    f"{source / folder}: '{name}' stands twice: {other.name} "
-                    f"and {path.name}. Remove one of them."
-                )
-    # Half an unpacked benchmark would be scored without a word.
-    if alone := sorted(sides["right"].keys() ^ sides["wrong"].keys()):
-        here, there = sorted(FOLDERS, key=lambda s: alone[0] not in sides[s])
-        raise ValueError(
-            f"{sides[here][alone[0]]} has no partner in "
-            f"{source / FOLDERS[there]} ({len(alone)} such file(s)). Unpack it "
-            "again, or remove what is alone."
-        )
-    return [
-        {"pair": name, "right": path, "wrong": sides["wrong"][name]}
-        for name, path in sides["right"].items()
+    files = [
+        (name, folder, path)
+        for folder in FOLDERS.values()
+        for name, path in audio_in(source / folder, expected)
     ]
+    for pair, found in group_files(files, FOLDERS.values()).items():
+        sides = {side: found[folder] for side, folder in FOLDERS.items()}
+        yield {"pair": pair, **sides}
 
 
 def _read_table(source):
     schema = pa.schema([(name, pa.string()) for name in COLUMNS])
     table = read_table(source, schema, ("pair",), optional=OPTIONAL, advice="")
-    # A path that is absolute stays as it is.
-    return [
-        row | {side: as_stored(source.parent / row[side]) for side in FOLDERS}
-        for row in table.to_pylist()
-    ]
+    for row in table.to_pylist():
+        # A path that is absolute stays as it is.
+        paths = {side: as_stored(source.parent / row[side]) for side in FOLDERS}
+        yield row | paths

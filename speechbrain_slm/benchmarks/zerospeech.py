@@ -21,7 +21,6 @@ keys, and what has no partner is an error.
 
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -35,17 +34,11 @@ LANGUAGE = "en"
 IN_VOCABULARY = "in-vocabulary"
 OUT_OF_VOCABULARY = "out-of-vocabulary"
 COLUMNS = ("id", "filename", "voice", "correct")
-
-
-class _Layout(NamedTuple):
-    columns: tuple[str, ...]  # those that a benchmark adds
-    pair: tuple[str, ...]  # those that name a pair
-
-
+# Benchmark -> the columns that it adds, and those that name a pair. The ids
+# of sBLIMP begin anew in each subtype.
 LAYOUTS = {
-    "sWUGGY": _Layout(("frequency",), ("id",)),
-    # The ids of sBLIMP begin anew in each subtype.
-    "sBLIMP": _Layout(("type", "subtype"), ("type", "subtype", "id")),
+    "sWUGGY": (("frequency",), ("id",)),
+    "sBLIMP": (("type", "subtype"), ("type", "subtype", "id")),
 }
 
 
@@ -65,42 +58,41 @@ def read_zerospeech(
     benchmark : ``sWUGGY`` or ``sBLIMP``.
     """
     check_choice("benchmark", benchmark, LAYOUTS)
-    folder, layout = Path(folder), LAYOUTS[benchmark]
-    gold = folder / GOLD
-    rows = _read_gold(gold, layout)
+    folder, (further, pair) = Path(folder), LAYOUTS[benchmark]
+    gold, clips = folder / GOLD, []
+    rows = _read_gold(gold, (*COLUMNS, *further))
     _refuse_surplus(folder, rows)
-    clips = []
-    # Pair and voice -> right and wrong rows, wherever they stand in the table.
-    sides: dict[tuple, dict[str, list[dict]]] = {}
+    # Pair and voice -> wrong and right rows, wherever they stand in the table.
+    sides: dict[tuple, tuple[list, list]] = {}
     for row in rows:
         path = as_stored(folder / f"{row['filename']}.wav")
-        name = f"{benchmark}.{row['filename']}"
-        clips.append(Clip(name, LANGUAGE, row["voice"], path))
-        key = (*(row[name] for name in layout.pair), row["voice"])
-        sides.setdefault(key, {"1": [], "0": []})[row["correct"]].append(row)
+        row["story"] = f"{benchmark}.{row['filename']}"
+        clips.append(Clip(row["story"], LANGUAGE, row["voice"], path))
+        key = (*(row[name] for name in pair), row["voice"])
+        sides.setdefault(key, ([], []))[int(row["correct"])].append(row)
     items = []
-    for key, side in sides.items():
-        _refuse_single(gold, layout, key, side)
-        # As a rule one each; the official score, too, compares each with each.
-        items += [
-            Item(
-                f"{right['filename']}+{wrong['filename']}",
-                benchmark,
-                *(LANGUAGE, LANGUAGE),
-                prompt="",
-                right=f"{benchmark}.{right['filename']}",
-                wrong=f"{benchmark}.{wrong['filename']}",
-                group="/".join(key[:-1]),
-                subset=_subset(benchmark, right),
+    for key, (wrongs, rights) in sides.items():
+        if not (wrongs and rights):
+            told = zip((*pair, "voice"), key, strict=True)
+            named = ", ".join(f"{name} '{value}'" for name, value in told)
+            has, lacks = ("right", "wrong") if rights else ("wrong", "right")
+            file = (rights or wrongs)[0]["filename"]
+            raise ValueError(
+                f"{gold}: {named} has a {has} file ({file}) and no {lacks} "
+                "one. Unpack the benchmark again, or remove row and file."
             )
-            for right in side["1"]
-            for wrong in side["0"]
-        ]
+        # As a rule one each; the official score, too, compares each with each.
+        for right in rights:
+            for wrong in wrongs:
+                names = "", right["story"], wrong["story"]
+                kinds = "/".join(key[:-1]), _subset(benchmark, right)
+                item = f"{right['filename']}+{wrong['filename']}"
+                ends = LANGUAGE, LANGUAGE, *names, *kinds
+                items.append(Item(item, benchmark, *ends))
     return clips, items
 
 
-def _read_gold(gold, layout):
-    columns = (*COLUMNS, *layout.columns)
+def _read_gold(gold, columns):
     schema = pa.schema([(name, pa.string()) for name in columns])
     advice = "It comes with the WAV files: name their folder, as lexical/dev"
     # Non-words have no frequency.
@@ -110,23 +102,22 @@ def _read_gold(gold, layout):
     if not rows:
         raise ValueError(f"{gold} has no row; expected one for each WAV file")
     for number, row in enumerate(rows):
-        if row["correct"] not in ("0", "1"):
-            raise ValueError(
-                f"{gold}, row {number}: correct is '{row['correct']}'; "
-                "expected 1 (the right one) or 0 (the wrong one)"
-            )
-        if row.get("frequency") and not _is_count(row["frequency"]):
-            raise ValueError(
-                f"{gold}, row {number}: frequency is '{row['frequency']}'; "
-                "expected 0 or more, or nothing"
-            )
+        for name, good, expected in (
+            ("correct", row["correct"] in ("0", "1"), "1 (right) or 0 (wrong)"),
+            ("frequency", _is_count(row), "0 or more, or nothing"),
+        ):
+            if not good:
+                raise ValueError(
+                    f"{gold}, row {number}: {name} is '{row[name]}'; expected "
+                    f"{expected}"
+                )
     return rows
 
 
-def _is_count(text):
+def _is_count(row):
     # Pandas writes a column with holes as floats: 12.0.
     try:
-        value = float(text)
+        value = float(row.get("frequency") or 0)
     except ValueError:
         return False
     return math.isfinite(value) and value >= 0
@@ -134,11 +125,8 @@ def _is_count(text):
 
 def _refuse_surplus(folder, rows):
     named = {nfc(row["filename"]) for row in rows}
-    surplus = [
-        path.name
-        for path in files_in(folder, "*.wav", deep=False)
-        if nfc(path.stem) not in named
-    ]
+    files = files_in(folder, "*.wav", deep=False)
+    surplus = [path.name for path in files if nfc(path.stem) not in named]
     # Of another split, as a rule, or the table is half of itself.
     if surplus:
         raise ValueError(
@@ -146,19 +134,6 @@ def _refuse_surplus(folder, rows):
             f"file(s)) stand in no row of {GOLD}. Unpack the benchmark again, "
             "or remove what is not of it."
         )
-
-
-def _refuse_single(gold, layout, key, side):
-    if side["1"] and side["0"]:
-        return
-    there, missing = ("right", "wrong") if side["1"] else ("wrong", "right")
-    row = (side["1"] or side["0"])[0]
-    named = zip((*layout.pair, "voice"), key, strict=True)
-    pair = ", ".join(f"{name} '{value}'" for name, value in named)
-    raise ValueError(
-        f"{gold}: {pair} has a {there} file ({row['filename']}) and no "
-        f"{missing} one. Unpack the benchmark again, or remove row and file."
-    )
 
 
 def _subset(benchmark, right):

@@ -62,9 +62,7 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def joined(sources, tmp_path_factory):
     folder = tmp_path_factory.mktemp("joined")
-    counts = join_items(*sources, folder)
-    # Four prompts, and for each two endings in two languages.
-    assert counts == {"written": 4 + 4 * 4, "found": 0}
+    join_items(*sources, folder)
     return folder
 
 
@@ -96,23 +94,13 @@ def test_a_joined_file_is_the_prompt_and_the_ending(sources, joined):
             assert rows[key]["speaker"] == "alto"
 
 
-def test_joined_audio_is_written_once(sources, joined):
-    files = sorted(joined.rglob("[!.]*.*"))
-    before = {path: path.read_bytes() for path in files}
-    counts = join_items(*sources, joined)
-    assert counts == {"written": 0, "found": 20}
-    assert sorted(joined.rglob("[!.]*.*")) == files
-    assert {path: path.read_bytes() for path in files} == before
-
-
-def test_joined_audio_that_was_damaged_is_written_again(sources, joined):
-    path = sorted(joined.rglob("*.flac"))[0]
-    whole = path.read_bytes()
-    wav, rate = soundfile.read(path, dtype="int16")
-    soundfile.write(path, wav[::-1], rate)
-    counts = join_items(*sources, joined)
-    assert counts == {"written": 1, "found": 19}
-    assert path.read_bytes() == whole
+def test_joining_again_gives_the_same_bytes(sources, joined):
+    before = {path: path.read_bytes() for path in joined.rglob("[!.]*.*")}
+    damaged = next(path for path in before if path.suffix == ".flac")
+    damaged.write_bytes(before[damaged][::-1])
+    join_items(*sources, joined)
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(joined.rglob("[!.]*.*")) == set(before)
 
 
 def test_samples_that_are_no_16_bits_are_kept(tmp_path):
@@ -143,13 +131,13 @@ def rewrite(path, change):
         (1, {"wrong": "s9.wrong"}, r"its wrong, story 's9.wrong' in 'en', is"),
         (0, {"sentence": 7}, r"'s0.prompt' in 'en' has the sentences \[1, 7\]"),
         (0, {"sha256": "0" * 64}, "its SHA-256 is not the manifest's"),
-        (0, {"audio": "gone.wav"}, r"gone.wav does not exist"),
+        (0, {"audio": "gone.wav"}, r"gone.wav cannot be read .*not exist"),
     ],
 )
 def test_tables_that_cannot_be_joined(tmp_path, table, change, message):
     sources = speak(tmp_path)
     rewrite(sources[table], lambda rows: rows[0].update(change))
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises(ValueError, match=message):
         join_items(*sources, tmp_path / "out")
     assert not (tmp_path / "out/items.parquet").exists()
 

@@ -104,13 +104,17 @@ A = ["0_a_correct.wav", "0_a_incorrect.wav"]
 @pytest.mark.parametrize(
     ("layout", "names", "message"),
     [
-        ("pairs", [*A, "1_b_correct.wav"], "'b' has 1_b.* ends in _incorrect"),
-        ("pairs", [*A, "4_a_correct.wav"], "stands twice: 0_a_.* and 4_a_"),
+        (
+            "pairs",
+            [*A, "1_b_correct.wav"],
+            "'b' has .*1_b.* and no 'incorrect'",
+        ),
+        ("pairs", [*A, "4_a_correct.wav"], "stands twice: .*0_a_.* and .*4_a_"),
         ("pairs", [*A, "0_a_mutual.wav"], "0_a_mutual.wav is of no story"),
         ("pairs", ["_correct.wav"], "_correct.wav is of no story"),
         ("pairs", ["song.wav"], "song.wav is of no story"),
         ("pairs", ["a_right.flac"], "a_right.flac is of no story"),
-        ("triples", A, "story '0_a' has .* but no file that ends in _mutual"),
+        ("triples", A, "'0_a' has .* and no 'mutual'"),
         ("pairs", [], "holds no .wav or .flac file"),
         ("quads", ["a_correct.wav"], "expected pairs or triples"),
     ],
@@ -128,7 +132,7 @@ def test_a_story_that_one_language_lacks_is_named(tmp_path):
         "en": write_files(tmp_path / "en", *names[:3]),
         "fr": write_files(tmp_path / "fr", *names),
     }
-    with pytest.raises(ValueError, match=r"fr: story 'b' is not in .*en"):
+    with pytest.raises(ValueError, match=r"'b' has .*fr and no 'en'"):
         read_story_cloze(folders, "triples", "sSC")
     with pytest.raises(FileNotFoundError, match="none is no folder"):
         read_story_cloze({"en": tmp_path / "none"}, "pairs", "sSC")
@@ -365,10 +369,14 @@ def test_a_table_of_pairs(tmp_path, code_switched):
 
 def test_pairs_that_are_none(tmp_path, code_switched):
     write_wav(code_switched / "wrong/3.wav")
-    with pytest.raises(ValueError, match=r"wrong/3.wav has no partner .*corr"):
+    with pytest.raises(
+        ValueError, match=r"'3' has .*wrong/3.wav and no 'correct'"
+    ):
         read_utterance_pairs(code_switched, "CSZS", "fr-en")
     write_wav(code_switched / "wrong/3.flac")
-    with pytest.raises(ValueError, match=r"'3' stands twice: 3.flac and 3.wav"):
+    with pytest.raises(
+        ValueError, match=r"'3' stands twice: .*3.flac and .*3.wav"
+    ):
         read_utterance_pairs(code_switched, "CSZS", "fr-en")
     shutil.rmtree(code_switched / "wrong")
     with pytest.raises(FileNotFoundError, match="wrong is no folder"):
