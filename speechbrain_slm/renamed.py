@@ -61,6 +61,7 @@ MODULES = {
     "corpus.spoken_sources": "speech.imported.sources",
     "corpus.stories": "stories.table",
     "corpus.lexicon": "stories.grammar.plots",
+    "corpus.translation.assembly": "stories.translation.tables",
     "corpus.tts.programs": "speech.processes",
     "corpus.voice_filter": "speech.voices.filter",
     "corpus.voice_report": "speech.voices.report",

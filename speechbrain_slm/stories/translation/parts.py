@@ -20,7 +20,7 @@ from speechbrain_slm.stories.translation import Story
 from speechbrain_slm.utils.columns import as_type, check_columns, parquet_of
 from speechbrain_slm.utils.files import HeldFile
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.pieces import DamagedPiece, read_piece, write_piece
+from speechbrain_slm.utils.pieces import DamagedPiece, read_piece
 from speechbrain_slm.utils.tables import STORIES
 
 PARTS = "part-*.parquet"
@@ -36,33 +36,26 @@ _ROWS = 16384  # read at once
 
 
 class Shard(NamedTuple):
-    """Whole stories of a table.
+    """Whole stories of a table: their rows, and at which each story begins."""
 
-    Attributes
-    ----------
-    table
-        Their rows; ``story_id`` and ``sentence`` are of the types of
-        ``STORIES``, whatever the file has.
-    starts : Where each story begins, int64 ``[stories]``.
-    """
-
-    table: pa.Table
-    starts: np.ndarray
+    table: pa.Table  # columns of STORIES have its types, whatever the file has
+    starts: np.ndarray  # int64 [stories]
 
     @property
     def lengths(self) -> np.ndarray:
         """Sentences of each story."""
         return np.diff(self.starts, append=len(self.table))
 
+    @property
+    def names(self) -> list[str]:
+        """The ``story_id`` of each story."""
+        return self.table["story_id"].take(self.starts).to_pylist()
+
     def stories(self, language: str) -> list[Story]:
         """Return them in one language."""
-        names = self.table["story_id"].take(self.starts).to_pylist()
-        texts = self.table[language].to_pylist()
-        ends = self.starts + self.lengths
-        return [
-            Story(name, texts[start:end])
-            for name, start, end in zip(names, self.starts, ends, strict=True)
-        ]
+        texts, ends = self.table[language].to_pylist(), [*self.starts[1:], None]
+        told = map(lambda start, end: texts[start:end], self.starts, ends)
+        return list(map(Story, self.names, told))
 
 
 def read_shards(
@@ -71,9 +64,13 @@ def read_shards(
     """Cut a stories table into shards of whole stories."""
     left = None
     with parquet_of(held) as file:
-        for batch in file.iter_batches(_ROWS, columns=columns):
+        for batch in filter(len, file.iter_batches(_ROWS, columns=columns)):
             held.check()
-            table = _typed(held.path, pa.Table.from_batches([batch]))
+            table = pa.Table.from_batches([batch])
+            for field in STORIES:
+                place = table.column_names.index(field.name)
+                column = as_type(held.path, field, table[field.name])
+                table = table.set_column(place, field, column)
             left = table if left is None else pa.concat_tables([left, table])
             starts = _starts(left)
             # The last story may go on in the next batch.
@@ -82,51 +79,33 @@ def read_shards(
                 here = starts[first : first + stories_per_shard + 1]
                 rows = left[int(here[0]) : int(here[-1])]
                 yield Shard(rows, here[:-1] - here[0])
-            left = left[int(starts[whole]) :] if len(starts) else None
-    if left is not None and len(left):
+            left = left[int(starts[whole]) :]
+    if left is not None:
         yield Shard(left, _starts(left))
-
-
-def _typed(path: Path, table: pa.Table) -> pa.Table:
-    for field in STORIES:
-        place = table.column_names.index(field.name)
-        column = as_type(path, field, table[field.name])
-        table = table.set_column(place, field, column)
-    return table
 
 
 def _starts(table: pa.Table) -> np.ndarray:
     ids = table["story_id"].combine_chunks()
-    if not len(ids):
-        return np.zeros(0, dtype=np.int64)
     new = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     return np.flatnonzero(np.concatenate([[True], new.astype(bool)]))
 
 
 def survey(held: HeldFile, language: str, stories_per_shard: int) -> dict:
-    """Read a stories table through and refuse what is not one.
+    """Read a stories table through, and refuse what is none (ValueError).
 
-    Returns
-    -------
-    ``stories``: their number; ``sha256``: of the file.
-
-    Raises
-    ------
-    ValueError
-        If it is no Parquet file, lacks a column, has no story, a sentence
-        without text, a story whose sentences are not numbered 0, 1, 2, ...,
-        or one whose rows do not stand together.
+    Returns the number of its ``stories`` and the ``sha256`` of the file.
     """
     path, columns = held.path, [*STORIES.names, language]
     with parquet_of(held) as file:
         check_columns(path, file.schema_arrow.names, columns)
     rows, stories, seen = 0, 0, Seen()
     for shard in read_shards(held, columns, stories_per_shard):
-        _check_shard(path, shard, language, rows)
+        row, fault = _first_fault(shard, language)
+        if fault:
+            raise ValueError(f"{path}, row {rows + row}: {fault}")
         rows += len(shard.table)
         stories += len(shard.starts)
-        names = shard.table["story_id"].take(shard.starts).to_pylist()
-        if not seen.add([digest_id(name) for name in names]).all():
+        if not seen.add(list(map(digest_id, shard.names))).all():
             raise ValueError(
                 f"{path}: the rows of a story do not stand together, or two "
                 "stories have one story_id; sort it by story_id and sentence"
@@ -136,26 +115,23 @@ def survey(held: HeldFile, language: str, stories_per_shard: int) -> dict:
     return {"stories": stories, "sha256": held.sha256()}
 
 
-def _check_shard(path: Path, shard: Shard, language: str, row: int) -> None:
-    table, starts = shard
+def _first_fault(shard: Shard, language: str) -> tuple[int, str]:
+    table = shard.table
     for name in table.column_names:
-        if table[name].null_count:
-            hole = pc.index(pc.is_null(table[name]), True).as_py()
-            raise ValueError(f"{path}, row {row + hole}: no '{name}'")
-    empty = pc.index(pc.utf8_trim_whitespace(table[language]), "").as_py()
-    if empty >= 0:
-        raise ValueError(
-            f"{path}, row {row + empty}: column '{language}' has no text"
+        if (row := pc.index(pc.is_null(table[name]), True).as_py()) >= 0:
+            return row, f"no '{name}'"
+    row = pc.index(pc.utf8_trim_whitespace(table[language]), "").as_py()
+    if row >= 0:
+        return row, f"column '{language}' has no text"
+    starts = np.repeat(shard.starts, shard.lengths)
+    expected, found = np.arange(len(table)) - starts, table["sentence"]
+    for row in np.flatnonzero(found.to_numpy() != expected)[:1].tolist():
+        return row, (
+            f"story '{table['story_id'][row]}' has sentence {found[row]} where "
+            f"{expected[row]} is expected; a story's rows stand together, "
+            "numbered 0, 1, 2, ..."
         )
-    expected = np.arange(len(table)) - np.repeat(starts, shard.lengths)
-    wrong = np.flatnonzero(table["sentence"].to_numpy() != expected)
-    if len(wrong):
-        here = table.slice(int(wrong[0]), 1).to_pylist()[0]
-        raise ValueError(
-            f"{path}, row {row + wrong[0]}: story '{here['story_id']}' has "
-            f"sentence {here['sentence']} where {expected[wrong[0]]} is "
-            "expected; a story's rows stand together, numbered 0, 1, 2, ..."
-        )
+    return 0, ""
 
 
 def facts_of(pinned: dict, stories: list[Story]) -> dict:
@@ -163,20 +139,11 @@ def facts_of(pinned: dict, stories: list[Story]) -> dict:
     return {"plan": identity_of(pinned), "stories": identity_of(stories)}
 
 
-def write_part(
-    folder: Path, number: int, rows: list[dict], facts: dict
-) -> None:
-    """Publish a shard: a row a story, of ``PART``."""
-    table = pa.Table.from_pylist(rows, schema=PART)
-    write_piece(folder / PARTS.replace("*", f"{number:07d}"), table, facts)
-
-
 def find_parts(folder: Path) -> dict[int, Path]:
     """Find the shards that are done, those of array jobs too, by number."""
     return {
         int(path.stem.removeprefix("part-")): path
         for path in sorted(folder.glob(f"**/{PARTS}"))
-        if not path.name.startswith(".")
     }
 
 
@@ -196,8 +163,8 @@ def read_part(path: Path, pinned: dict | None = None) -> tuple[pa.Table, dict]:
         ) from error
     if pinned is not None and facts["plan"] != identity_of(pinned):
         raise ValueError(
-            f"{path} was made with another configuration than the "
-            "folder's plan.json says; remove it and run again"
+            f"{path} was made with another configuration than the folder's "
+            "plan.json says; remove it and run again"
         )
     return table.cast(PART), facts
 
