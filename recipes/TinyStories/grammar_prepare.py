@@ -13,7 +13,7 @@ from pathlib import Path
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
 from speechbrain_slm.utils.numbers import check_choice
-from speechbrain_slm.utils.speakers import check_speaker_per, draw_speaker
+from speechbrain_slm.utils.speakers import SPEAKER_PER, draw_speaker
 from speechbrain_slm.utils.story_tables import (
     stories_table,
     story_rows,
@@ -66,7 +66,7 @@ def prepare_grammar(
     The stories tables: split -> path.
     """
     check_choice("source", source, SOURCES)
-    check_speaker_per(speaker_per)
+    check_choice("speaker_per", speaker_per, SPEAKER_PER)
     grammar = StoryGrammar.load(
         plots=plots, characters=characters, things=things
     )

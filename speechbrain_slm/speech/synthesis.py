@@ -34,9 +34,9 @@ from speechbrain_slm.speech.utterances import Limits, Shape
 from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
 from speechbrain_slm.utils.jobs import Share, deal, lock_folder, run
-from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.numbers import check_choice, check_number
 from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
-from speechbrain_slm.utils.speakers import check_speaker_per, check_voices
+from speechbrain_slm.utils.speakers import SPEAKER_PER, check_voices
 from speechbrain_slm.utils.story_tables import MARK
 
 LIMITS = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
@@ -139,7 +139,7 @@ def synthesize(
     check_number("max_left_out", max_left_out, at_least=0, below=1)
     check_number("stories_per_shard", stories_per_shard, at_least=1)
     check_number("num_workers", num_workers, at_least=1)
-    check_speaker_per(speaker_per)
+    check_choice("speaker_per", speaker_per, SPEAKER_PER)
     check_voices(tts, speakers, languages)
     check_kind(audio_format, tts.sample_rate)
     refuse_foreign([folder / f"{split}.parquet" for split in stories], MARK)

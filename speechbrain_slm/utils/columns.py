@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from speechbrain_slm.utils.files import HeldFile, open_text, refuse_encoding
 
 # Bytes; a row of a CSV file fits in so many.
 CSV_BLOCK = 1 << 22
+_TEXTS = {"string", "large_string", "string_view", "null"}
 _Column = TypeVar("_Column", pa.Array, pa.ChunkedArray)
 
 
@@ -26,8 +27,7 @@ def check_columns(
 ) -> None:
     """Refuse a table that lacks a column: ValueError."""
     found = list(map(str, found))
-    missing = [name for name in columns if name not in found]
-    if not missing:
+    if not (missing := [name for name in columns if name not in found]):
         return
     hint = "Name the columns that it has."
     mark = next((m for m in ";\t," if found and m in found[0]), "")
@@ -76,7 +76,7 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
+def open_csv(path: str | Path) -> Iterator[arrow_csv.CSVStreamingReader]:
     """Open a CSV file, all of whose columns are text; little is in memory.
 
     What a column holds is not guessed from how it looks: ``01`` is not 1. A
@@ -88,13 +88,16 @@ def open_csv(path: str | Path) -> Iterator[pyarrow.csv.CSVStreamingReader]:
         names = next(csv.reader(file), [])
     types = dict.fromkeys(names, pa.string())
     options = (
-        pyarrow.csv.ReadOptions(block_size=CSV_BLOCK),
-        pyarrow.csv.ParseOptions(newlines_in_values=True),
-        pyarrow.csv.ConvertOptions(column_types=types),
+        arrow_csv.ReadOptions(block_size=CSV_BLOCK),
+        arrow_csv.ParseOptions(newlines_in_values=True),
+        arrow_csv.ConvertOptions(column_types=types),
     )
     try:
-        with readable(path, "CSV"), pyarrow.csv.open_csv(path, *options) as it:
-            yield it
+        with (
+            readable(path, "CSV"),
+            arrow_csv.open_csv(path, *options) as reader,
+        ):
+            yield reader
     except ValueError as error:
         # Arrow says that, and not where.
         if "UTF8" in str(error):
@@ -108,17 +111,11 @@ def as_type(path: str | Path, field: pa.Field, column: _Column) -> _Column:
     Where it should be text, whole numbers are their digits. ValueError if it
     cannot be that: which text 1.0 is meant to be, nobody knows.
     """
-    found, types = column.type, pa.types
-    if types.is_dictionary(found):
+    found = column.type
+    if pa.types.is_dictionary(found):
         found = found.value_type
-    can_be_text = (
-        types.is_string(found)
-        or types.is_large_string(found)
-        or types.is_string_view(found)
-        or types.is_integer(found)
-        or types.is_null(found)
-    )
-    if types.is_string(field.type) and not can_be_text:
+    can_be_text = pa.types.is_integer(found) or str(found) in _TEXTS
+    if pa.types.is_string(field.type) and not can_be_text:
         raise ValueError(
             f"{path}: column '{field.name}' should be text (whole numbers do, "
             f"too), found {column.type}"

@@ -11,11 +11,13 @@ import os
 import runpy
 import sys
 import typing
+from collections.abc import Set
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from speechbrain_slm.utils.ranges import RANGES, check_value
-from speechbrain_slm.utils.typed_values import ANYTHING, Place, typed_value
+from speechbrain_slm.utils.typed_values import Place, typed_value
 from speechbrain_slm.utils.yaml_tree import (
     ConfigurationError,
     read_tree,
@@ -25,23 +27,17 @@ from speechbrain_slm.utils.yaml_tree import (
 # From their file: importing the package imports torch, which takes seconds; a
 # typo and --help are answered without.
 _PACKAGE = importlib.util.find_spec("speechbrain")
-if _PACKAGE is None or _PACKAGE.origin is None:
-    raise ImportError("speechbrain is not installed")
-_RUN_OPTS = runpy.run_path(f"{Path(_PACKAGE.origin).parent}/utils/run_opts.py")
-HELP = _RUN_OPTS["HELP_TEXTS"] | {
-    "compile_module_keys": "Those of modules to compile, in place of all"
-}
+assert _PACKAGE is not None  # setup.py requires it
+_FILE = Path(str(_PACKAGE.origin)).parent / "utils" / "run_opts.py"
+_RUN_OPTS = runpy.run_path(str(_FILE))
 _LISTS = {"jit_module_keys", "compile_module_keys"}
-_FIELDS = {
-    field.name: field
-    for field in fields(_RUN_OPTS["RunOptions"])
-    if field.name in HELP.keys() | _LISTS
-}
+HELP = _RUN_OPTS["HELP_TEXTS"] | dict.fromkeys(
+    _LISTS, "Those of modules to compile, in place of all"
+)
+_FIELDS = {f.name: f for f in fields(_RUN_OPTS["RunOptions"]) if f.name in HELP}
 RUN_OPTIONS = frozenset(_FIELDS)
 # What a recipe without a Brain reads (or need not read to obey).
-_WITHOUT_BRAIN = frozenset(
-    {"device", "distributed_backend", "noprogressbar", "debug"}
-)
+_WITHOUT_BRAIN = {"device", "distributed_backend", "noprogressbar", "debug"}
 _STOPS = "a non-finite step stops the run on all ranks"
 _PROFILER = "wrap fit() in torch.profiler instead"
 # Run options that would be silently without effect.
@@ -60,7 +56,7 @@ UNSUPPORTED = {
 }
 
 
-def options_of(tree: dict) -> frozenset[str]:
+def options_of(tree: dict) -> Set[str]:
     """Return a recipe's run options; a Brain, which has modules, reads all."""
     return RUN_OPTIONS if "modules" in tree else _WITHOUT_BRAIN
 
@@ -85,8 +81,8 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     # HyperPyYAML's own keys, such as __set_seed, are not for users.
     keys = {key for key in map(str, tree) if not key.startswith("__")}
     known = (options - UNSUPPORTED.keys()) | keys
-    run_options: dict = {}
-    overrides: dict = {}
+    run_options: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for name, values in _grouped(arguments):
         if name in options & UNSUPPORTED.keys():
             raise ConfigurationError(
@@ -151,16 +147,17 @@ def _grouped(tokens):
 
 
 def _only(name, values):
+    fault = ""
     if len(values) != 1:
         found = f"{len(values)} values: {values}" if values else "no value"
-        raise ConfigurationError(
-            f"--{name} has {found}; expected one (quote a list or a mapping: "
-            f"--{name} '[1, 2]'; write --{name}=--x for a value with dashes)"
+        fault = (
+            f"has {found}; expected one (quote a list or a mapping: --{name} "
+            f"'[1, 2]'; write --{name}=--x for a value with dashes)"
         )
-    if not values[0].strip():
-        raise ConfigurationError(
-            f"--{name} {values[0]!r} is empty; write null or '\"\"' for that"
-        )
+    elif not values[0].strip():
+        fault = f"{values[0]!r} is empty; write null or '\"\"' for that"
+    if fault:
+        raise ConfigurationError(f"--{name} {fault}")
     return values[0]
 
 
@@ -170,15 +167,14 @@ def _run_option(name, values):
         return values
     if field.default is False and not values:
         return True  # a switch: --debug
-    choices = typing.get_args(field.type)
-    # Optional[int] is int: what has no default cannot be set to it either.
-    kind = choices[0] if choices else field.type
-    value = _only(name, values)
+    choices, value = typing.get_args(field.type), _only(name, values)
     if typing.get_origin(field.type) is typing.Literal:
         fits, expected = value in choices, f"one of {', '.join(choices)}"
     else:
-        if kind in (bool, int, float):
-            value = typed_value(value, ANYTHING)
+        # Optional[int] is int: what has no default cannot be set to it either.
+        kind = choices[0] if choices else field.type
+        if kind is not str:
+            value = typed_value(value, Place())
         if kind is float and type(value) is int:
             value = float(value)
         # Not isinstance: True is an int to it.

@@ -28,10 +28,7 @@ from speechbrain_slm.utils.yaml_tree import ConfigurationError
 
 
 def load_yaml(yaml_file: str | Path, overrides: dict | None = None) -> dict:
-    """Make what a HyperPyYAML file describes, with new values for its keys.
-
-    ConfigurationError: see ``yaml_tree.resolve`` and ``ranges.check_ranges``.
-    """
+    """Make what a HyperPyYAML file describes, with new values for its keys."""
     return _make(_resolved(yaml_file, overrides)[1])
 
 
@@ -61,26 +58,15 @@ def load_recipe(
 
     The command line is read strictly, the process group is joined when
     ``torchrun`` started the process, the YAML file is loaded, and the
-    experiment folder gets its lock and log; see ``experiment``. From here on
-    an error is one line on stderr; see ``running``. ``--help`` prints what
-    there is to set, and ends the process.
+    experiment folder gets its lock and log. From here on an error is one line
+    on stderr. ``--help`` prints what there is to set, and ends the process.
+    ``alone``: why the recipe does not run with ``torchrun``, if so.
 
-    Arguments
-    ---------
-    alone : Why the recipe does not run with ``torchrun``, if so.
-
-    Returns
-    -------
-    The YAML file's objects and values, run options included; and a Brain's
-    ``run_opts``: those of the command line, the device and the backend.
-
-    Raises
-    ------
-    ConfigurationError
-        For anything that nothing reads or that is out of its range. Nothing
-        has been made or written then.
-    FolderInUse
-        For a folder that another run is writing.
+    Returns the YAML file's objects and values, run options included; and a
+    Brain's ``run_opts``: those of the command line, the device, the backend.
+    FolderInUse for a folder that another run is writing; ConfigurationError
+    for anything that nothing reads or that is out of its range: nothing has
+    been made or written then.
     """
     begin_process()
     # Before anything is checked: who asks may not know what to give.
@@ -103,23 +89,17 @@ def load_recipe(
             f"{yaml_file}: output_folder is {folder!r}; expected a folder "
             "(a name that looks like a number needs quotes)"
         )
-    return _begin(yaml_file, folder, tree, text, run_options)
-
-
-def _begin(yaml_file, folder, tree, text, run_options):
-    """Join the process group, make the objects, claim the folder."""
     # These import torch and SpeechBrain: some seconds.
     from speechbrain.utils.distributed import infer_device
 
     from speechbrain_slm.utils import distributed
     from speechbrain_slm.utils.experiment import begin_experiment
 
-    device = run_options.get("device") or tree.get("device")
-    device = str(device or infer_device())
-    for name in {device, *_devices(tree)}:
+    device = run_options.get("device") or tree.get("device") or infer_device()
+    for name in {str(device), *_devices(tree)}:
         check_device(name)
     backend = run_options.get("distributed_backend")
-    device = distributed.init_distributed(device, backend)
+    device = distributed.init_distributed(str(device), backend)
     # Only now: objects may be made on the rank's own GPU.
     hparams = _make(text)
     if distributed.is_main():
@@ -143,7 +123,6 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     """Call a function with the values of a YAML file that its signature names.
 
     ``given`` is what the file does not say, or says under another name.
-    ConfigurationError if that is not all that is needed, or a key is misspelt.
 
     Example
     -------

@@ -6,19 +6,20 @@ import operator
 from collections.abc import Iterable
 from typing import Any
 
+_BOUNDS = {
+    "at_least": ("of at least", operator.ge),
+    "above": ("above", operator.gt),
+    "at_most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+}
+
 
 def check_number(
-    name: str,
-    value: Any,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
-    whole: bool = False,
+    name: str, value: Any, whole: bool = False, **bounds: float
 ) -> None:
     """Refuse a value that is no number, or out of its range.
 
-    NaN and infinity are never in range, and True is no number.
+    ``bounds``: some of ``at_least``, ``above``, ``at_most`` and ``below``.
 
     Example
     -------
@@ -28,22 +29,17 @@ def check_number(
     ValueError: warmup is 2; expected a number of at least 0 and below 1
     """
     kind = numbers.Integral if whole else numbers.Real
+    # True is no number here; NaN and infinity are in no range.
     fits = isinstance(value, kind) and not isinstance(value, bool)
-    fits = fits and -math.inf < value < math.inf
-    words = []
-    for word, bound, test in (
-        ("of at least", at_least, operator.ge),
-        ("above", above, operator.gt),
-        ("at most", at_most, operator.le),
-        ("below", below, operator.lt),
+    if (
+        fits
+        and -math.inf < value < math.inf
+        and all(_BOUNDS[key][1](value, end) for key, end in bounds.items())
     ):
-        if bound is not None:
-            words.append(f"{word} {bound}")
-            fits = fits and test(value, bound)
-    if not fits:
-        what = "an integer" if whole else "a number"
-        expected = f"{what} {' and '.join(words)}".rstrip()
-        raise ValueError(f"{name} is {value!r}; expected {expected}")
+        return
+    words = [f"{_BOUNDS[key][0]} {end}" for key, end in bounds.items()]
+    expected = f"{'an integer' if whole else 'a number'} {' and '.join(words)}"
+    raise ValueError(f"{name} is {value!r}; expected {expected.rstrip()}")
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

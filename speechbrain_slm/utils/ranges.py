@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.scalarbool import ScalarBoolean
+
+from speechbrain_slm.utils import yaml_tree
 from speechbrain_slm.utils.numbers import check_number
-from speechbrain_slm.utils.yaml_tree import (
-    OWN_NAMES,
-    ConfigurationError,
-    tag_of,
-)
+from speechbrain_slm.utils.yaml_tree import ConfigurationError, tag_of
 
 Spec = dict[str, Any] | str
 SWITCH = "true or false"
@@ -153,36 +152,33 @@ def check_settings(owner: object, *names: str) -> None:
 
 def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:
     """Check what is below a node; the table has the ranges of its keys."""
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ValueError(f"{name} is {node}; expected a finite number")
     kind, _, target = tag_of(node).partition(":")
     if kind in ("!new", "!apply", "!name") and target != "dict":
         # Somebody else's names mean what they want.
         table = RANGES if target.startswith("speechbrain_slm.") else {}
-    if isinstance(node, dict):
-        if name in VALUES:
-            table = dict.fromkeys(node, VALUES[name])
-        for key, child in node.items():
-            if table is RANGES:
-                _check_names(key, child)
-            if (spec := table.get(key)) is not None:
-                label = f"{name}[{key}]" if name in VALUES else key
-                check_value(label, child, spec, SEVERAL.get(key, ()))
-                if isinstance(child, float) and "whole" in spec:
-                    node[key] = int(child)
-            _check(key, child, table)
-    elif isinstance(node, list):
-        for child in node:
-            _check(name, child, table)
-    elif isinstance(node, float) and not math.isfinite(node):
-        raise ValueError(f"{name} is {node}; expected a finite number")
+    values = name in VALUES and isinstance(node, dict)
+    if values:
+        table = dict.fromkeys(node, VALUES[name])
+    for key, child in yaml_tree.children(node):
+        if table is RANGES:
+            _check_names(key, child)
+        if (spec := table.get(key)) is not None:
+            label = f"{name}[{key}]" if values else key
+            check_value(label, child, spec, SEVERAL.get(key, ()))
+            if isinstance(child, float) and "whole" in spec:
+                node[key] = int(child)
+        _check(name if isinstance(node, list) else key, child, table)
 
 
 def _check_names(name: str, value: Any) -> None:
     """Refuse a list of names that is none, or names that are no files'."""
-    tag = tag_of(value)
-    if name in NAMES and not tag and not (value is None and name in NO_NAMES):
+    tag, expected = tag_of(value), ""
+    absent = value is None and name in NO_NAMES
+    if name in NAMES and not tag and not absent:
         names: list = value if isinstance(value, list) else []
         texts = [one for one in names if isinstance(one, str)]
-        expected = ""
         if not isinstance(value, list):
             # A text would be read letter by letter.
             expected = f"a list of names, [{value}]"
@@ -191,9 +187,9 @@ def _check_names(name: str, value: Any) -> None:
         elif len(names) < NAMES[name] or len(set(texts)) < len(texts):
             some = "one name or more" if NAMES[name] else "names"
             expected = f"{some}, none of them twice"
-        if expected:
-            raise ValueError(f"{name} is {value!r}; expected {expected}")
-    files = name in FILE_NAMES and tag in ("", OWN_NAMES)
+    if expected:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+    files = name in FILE_NAMES and tag in ("", yaml_tree.OWN_NAMES)
     several = value if files and isinstance(value, dict | list) else ()
     for one in map(str, several):
         if not one or one.startswith(".") or "/" in one:
@@ -214,19 +210,15 @@ def check_value(
     null = name in NULLS
     if tag_of(value) or isinstance(value, several) or (null and value is None):
         return
-    # ruamel has numbers of its own, which remember how they were written.
-    switch = isinstance(value, bool) or type(value).__name__.endswith("Boolean")
+    # ruamel has a switch of its own, an int that remembers its anchor.
+    if isinstance(value, ScalarBoolean):
+        value = bool(value)
     if isinstance(spec, str):
-        if not switch:
+        if not isinstance(value, bool):
             raise ValueError(f"{name} is {value!r}; expected {spec}")
         return
-    if switch:
-        value = bool(value)
-    elif isinstance(value, float):
-        # 1e6 is how a whole number may be written, too.
-        whole = "whole" in spec and float(value).is_integer()
-        value = int(value) if whole else float(value)
-    elif isinstance(value, int):
+    # 1e6 is how a whole number may be written, too.
+    if "whole" in spec and isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
         check_number(name, value, **spec)

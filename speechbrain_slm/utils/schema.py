@@ -5,6 +5,7 @@ A shape is a :class:`Kind`, a mapping of keys to shapes (a key that ends in
 mapping whose keys are names, or ``[shape]`` for a list.
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from speechbrain_slm.utils.atomic import read_json
+
+_MOST = sys.float_info.max
 
 
 class Kind(NamedTuple):
@@ -21,19 +24,24 @@ class Kind(NamedTuple):
     holds: Callable[[Any], object]
 
 
-def _is_number(value, kinds=(int, float)):
+def _number(words, low=-_MOST, high=_MOST, kinds=(int, float)):
     # True is a number for Python; NaN and infinity are none here. An integer of
     # hundreds of digits is none either: no float holds it.
-    is_one = isinstance(value, kinds) and not isinstance(value, bool)
-    return is_one and abs(value) <= sys.float_info.max
+    return Kind(
+        words,
+        lambda value: (
+            isinstance(value, kinds)
+            and not isinstance(value, bool)
+            and low <= value <= high
+        ),
+    )
 
 
-def whole(low: int, high: float = sys.float_info.max) -> Kind:
+def whole(low: int, high: float = _MOST) -> Kind:
     """Make the kind of an integer in a range."""
-    words = f"an integer from {low} to {high}"
-    if high == sys.float_info.max:
-        words = f"an integer of {low} or more"
-    return Kind(words, lambda n: _is_number(n, int) and low <= n <= high)
+    end = "or more" if high == _MOST else f"to {high}"
+    begin = "of" if high == _MOST else "from"
+    return _number(f"an integer {begin} {low} {end}", low, high, int)
 
 
 def matching(pattern: str, words: str) -> Kind:
@@ -47,17 +55,13 @@ def matching(pattern: str, words: str) -> Kind:
 # Half of a surrogate pair is in JSON, and can be written nowhere.
 TEXT = matching("[^\ud800-\udfff]*", "text")
 FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-NUMBER = Kind("a number", _is_number)
-POSITIVE = Kind(
-    "a number above 0", lambda value: _is_number(value) and value > 0
-)
+NUMBER = _number("a number")
+POSITIVE = _number("a number above 0", math.ulp(0))
 COUNT = whole(0)
 # Sums of floats end a little beside their bounds.
-PERCENT = Kind(
-    "a number from 0 to 100",
-    lambda value: _is_number(value) and -1e-6 <= value <= 100 + 1e-6,
-)
+PERCENT = _number("a number from 0 to 100", -1e-6, 100 + 1e-6)
 MAPPING = Kind("an object", lambda value: isinstance(value, dict))
+_LIST = Kind("a list", lambda value: isinstance(value, list))
 
 
 def check_shape(value: object, shape: object, where: str | Path) -> None:
@@ -72,9 +76,8 @@ def check_shape(value: object, shape: object, where: str | Path) -> None:
     ValueError: x.json: a[1] is '2'; expected an integer of 0 or more
     """
     for place, found, expected in _faults(value, shape, ""):
-        shown = f"is {found}" if found else "is missing"
         raise ValueError(
-            f"{where}: {place or 'its content'} {shown}; expected {expected}"
+            f"{where}: {place or 'its content'} {found}; expected {expected}"
         )
 
 
@@ -90,7 +93,8 @@ def _faults(value, shape, place):
     kind = _kind(shape)
     if not kind.holds(value):
         text = repr(value)
-        yield place, text if len(text) <= 60 else f"{text[:57]}...", kind.words
+        text = text if len(text) <= 60 else f"{text[:57]}..."
+        yield place, f"is {text}", kind.words
     elif isinstance(shape, list):
         for number, one in enumerate(value):
             yield from _faults(one, shape[0], f"{place}[{number}]")
@@ -103,10 +107,9 @@ def _faults(value, shape, place):
             if name in value:
                 yield from _faults(value[name], inner, f"{inside}{name}")
             elif name == key:
-                yield f"{inside}{name}", "", _kind(inner).words
+                yield f"{inside}{name}", "is missing", _kind(inner).words
 
 
 def _kind(shape):
-    if isinstance(shape, list):
-        return Kind("a list", lambda value: isinstance(value, list))
-    return MAPPING if isinstance(shape, dict) else shape
+    kinds = {list: _LIST, dict: MAPPING}
+    return kinds.get(type(shape), shape)

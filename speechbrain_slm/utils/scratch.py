@@ -22,10 +22,7 @@ DIGEST = np.dtype("S12")
 
 
 def scratch(length: int, dtype: DTypeLike) -> np.ndarray:
-    """Make an array of zeros in a file, whose room is freed with the array.
-
-    OSError if the disk has no room for it, or ``TMPDIR`` cannot be written.
-    """
+    """Make an array of zeros in a file, whose room is freed with the array."""
     dtype = np.dtype(dtype)
     if not length:
         return np.zeros(0, dtype=dtype)
@@ -95,19 +92,20 @@ def changes(values: np.ndarray) -> np.ndarray:
 
 def select(values: np.ndarray, flags: np.ndarray) -> np.ndarray:
     """Do ``values[flags]``, into a file."""
-    found, end = scratch(int(np.count_nonzero(flags)), values.dtype), 0
-    for part in blocks(len(flags)):
-        here = values[part][flags[part]]
-        found[end : end + len(here)] = here
-        end += len(here)
-    return found
+    return _gather(flags, values.dtype, lambda part: values[part][flags[part]])
 
 
 def positions(flags: np.ndarray) -> np.ndarray:
     """Do ``numpy.flatnonzero(flags)``, uint32, into a file."""
-    found, end = scratch(int(np.count_nonzero(flags)), np.uint32), 0
+    return _gather(
+        flags, np.uint32, lambda part: np.flatnonzero(flags[part]) + part.start
+    )
+
+
+def _gather(flags, dtype, values):
+    found, end = scratch(int(np.count_nonzero(flags)), dtype), 0
     for part in blocks(len(flags)):
-        here = np.flatnonzero(flags[part])
-        found[end : end + len(here)] = here + part.start
+        here = values(part)
+        found[end : end + len(here)] = here
         end += len(here)
     return found

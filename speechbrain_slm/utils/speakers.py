@@ -17,31 +17,19 @@ def draw_speaker(
 ) -> str:
     """Draw the speaker who tells a story, the same in every language.
 
-    Arguments
-    ---------
-    speakers : Their names; the order does not count.
-    sentence : Its number, where each has a speaker of its own.
+    ``sentence`` is its number, where each has a speaker of its own. The order
+    of the names does not count.
     """
     names = sorted(speakers)
     key = [seed, story_id, *([] if sentence is None else [sentence])]
     return names[int(identity_of(key), 16) % len(names)]
 
 
-def check_speaker_per(speaker_per: str) -> None:
-    """Refuse a value of ``speaker_per`` that is none of ``SPEAKER_PER``."""
-    if speaker_per not in SPEAKER_PER:
-        raise ValueError(
-            f"speaker_per is {speaker_per!r}; expected one of "
-            f"{', '.join(SPEAKER_PER)}"
-        )
-
-
 def choose_speakers(
     catalogue: Mapping[str, _Voices], names: list[str]
 ) -> dict[str, _Voices]:
     """Take speakers from {name: {language: Voice}}; refuse other names."""
-    unknown = [name for name in names if name not in catalogue]
-    if unknown or not names:
+    if not names or set(names) - catalogue.keys():
         raise ValueError(
             f"speakers: found {list(names)}; expected one or more of "
             f"{', '.join(catalogue)}"

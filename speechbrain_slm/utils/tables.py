@@ -24,8 +24,7 @@ STORIES_KEY = ("story_id", "sentence")
 # absolute; several rows may share an audio file.
 MANIFEST = pa.schema(
     [
-        ("story_id", pa.string()),
-        ("sentence", pa.int32()),
+        *STORIES,
         ("language", pa.string()),
         ("speaker", pa.string()),
         ("audio", pa.string()),
@@ -72,13 +71,10 @@ def read_table(
     Arguments
     ---------
     path : A ``.parquet`` or ``.csv`` file.
-    schema
-        The columns that must be there, which come first and have these types.
-        Further columns are kept.
+    schema : The columns that must be there. They come first; others are kept.
     key : The columns that name a row; no two rows may agree in all of them.
     may_be_empty : String columns that may have holes, which are read as ``""``.
-    optional
-        Further string columns that it may have, holes included, read alike.
+    optional : Further such columns, which may be absent.
     advice : What to do where there is no such file.
     """
     path = Path(path)
@@ -103,11 +99,10 @@ def read_table(
             )
         position = table.column_names.index(field.name)
         table = table.set_column(position, field, column)
+    _refuse_twice(path, table, list(key))
     # The schema's columns come first, so that a table can be written as it is.
     others = [name for name in table.column_names if name not in schema.names]
-    table = table.select(schema.names + others)
-    _refuse_twice(path, table, list(key))
-    return table
+    return table.select(schema.names + others)
 
 
 def read_items(path: str | Path) -> tuple[pa.Table, list[set[str]]]:
@@ -172,11 +167,8 @@ def check_matched(
     )
     # No sentence stands twice (the key), so that first, last and count tell
     # whether one is missing between.
-    last = pc.subtract(counts["sentence_count"], 1)
-    wrong = pc.or_(
-        pc.not_equal(counts["sentence_min"], 0),
-        pc.not_equal(counts["sentence_max"], last),
-    )
+    count, last = pc.field("sentence_count"), pc.field("sentence_max")
+    wrong = (pc.field("sentence_min") != 0) | (last != count - 1)
     for row in counts.filter(wrong).slice(0, 1).to_pylist():
         raise ValueError(
             f"{path}: story '{row['story_id']}' has {row['sentence_count']} "
@@ -187,9 +179,8 @@ def check_matched(
     spread = counts.group_by("story_id").aggregate(
         [("sentence_count", "min"), ("sentence_count", "max")]
     )
-    uneven = spread.filter(
-        pc.not_equal(spread["sentence_count_min"], spread["sentence_count_max"])
-    )
+    least, most = (pc.field(f"sentence_count_{end}") for end in ("min", "max"))
+    uneven = spread.filter(least != most)
     for row in uneven.slice(0, 1).to_pylist():
         raise ValueError(
             f"{path}: story '{row['story_id']}' has "

@@ -8,10 +8,13 @@ a mapping and a comment.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ruamel.yaml
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from speechbrain_slm.utils import yaml_tree
 from speechbrain_slm.utils.ranges import GROUPS, RANGES
@@ -27,27 +30,27 @@ _PLAIN_NUMBER = re.compile(
 )
 # What is read as YAML where a text stands.
 _MORE_THAN_TEXT = re.compile(r"\s*[\[{\"']|!(ref|copy) |null$")
-_YAMLError = ruamel.yaml.error.YAMLError
 
 
+@dataclass
 class Place:
     """A node of a YAML file, as far as it says what may take its place."""
 
-    def __init__(
-        self, name: str, node: Any, root: dict, path: str | Path
-    ) -> None:
-        self.name, self.root, self.path = name, root, path
-        self.node = _followed(node, root)
-        self.fragment: Path | None = None
-        if tag_of(self.node).startswith(yaml_tree.INCLUDE):
-            self.fragment = yaml_tree.find_fragment(path, tag_of(self.node))
+    name: str = ""
+    node: Any = _UNKNOWN
+    root: dict = field(default_factory=dict)
+    path: str | Path = ""
+
+    def __post_init__(self) -> None:
+        self.node = _followed(self.node, self.root)
+        self.tag = tag_of(self.node)
 
     @property
     def kind(self) -> str:
         """What of ``TEXT``, ``NUMBER``, ``LIST``, ``MAPPING`` may stand."""
-        node, tag = self.node, tag_of(self.node)
-        own_names = tag == yaml_tree.OWN_NAMES
-        if isinstance(node, dict) or own_names or self.fragment:
+        node, tag = self.node, self.tag
+        group = tag == yaml_tree.OWN_NAMES or tag.startswith(yaml_tree.INCLUDE)
+        if isinstance(node, dict) or group:
             return MAPPING
         if isinstance(node, list):
             return LIST
@@ -62,24 +65,18 @@ class Place:
     def child(self, key: str) -> Place:
         """Return the place of a key."""
         node = self.node if isinstance(self.node, dict) else {}
-        if key in node:
-            return Place(key, node[key], self.root, self.path)
-        if self.fragment:
-            tree = yaml_tree.read_tree(self.fragment)
-            return Place(key, tree.get(key, _UNKNOWN), tree, self.fragment)
+        if key not in node and self.tag.startswith(yaml_tree.INCLUDE):
+            path = yaml_tree.find_fragment(self.path, self.tag)
+            tree = yaml_tree.read_tree(path)
+            return Place(key, tree.get(key, _UNKNOWN), tree, path)
         # A name of the user's is like the others; {it: {languages: ...}} in
         # sources is typed as en and fr are.
         found, others = _UNKNOWN, list(node.values())
         if others and all(isinstance(other, dict) for other in others):
             found = {k: v for other in others for k, v in other.items()}
-        elif others and tag_of(node) == yaml_tree.OWN_NAMES:
+        elif others and self.tag == yaml_tree.OWN_NAMES:
             found = others[0]
-        return Place(key, found, self.root, self.path)
-
-    def element(self) -> Place:
-        """Return the place of a list's elements."""
-        first = self.node[0] if self.kind == LIST and self.node else ""
-        return Place(self.name, first, self.root, self.path)
+        return Place(key, node.get(key, found), self.root, self.path)
 
 
 def _followed(node, root, depth=0):
@@ -98,14 +95,11 @@ def _followed(node, root, depth=0):
     return _followed(found, root, depth + 1)
 
 
-# Where nothing says what may stand.
-ANYTHING = Place("", _UNKNOWN, {}, "")
-
-
 def typed_value(text: str, place: Place) -> object:
     """Read a value of the command line: a text where a text stands, else YAML.
 
     A text is what was typed, but for ``null`` and what stands in quotes.
+    ``Place()`` is where nothing says what may stand.
     """
     text_stands = place.kind == TEXT
     if text_stands and not _MORE_THAN_TEXT.match(text):
@@ -122,26 +116,38 @@ def typed_value(text: str, place: Place) -> object:
         if _has_tags(node):
             return ruamel.yaml.YAML().load(text)
         value = _converted(node, place)
-    except _YAMLError as error:
+    except YAMLError as error:
         if text_stands:
             return text  # such as "[draft] 2"
         raise ConfigurationError(f"not valid YAML: {error}") from None
-    if isinstance(value, dict | list):
-        _check_group(place, value)
-    elif place.kind == NUMBER and value is not None:
-        switch = isinstance(place.node, bool)
-        number = isinstance(value, int | float)
-        like = place.node is None or isinstance(value, bool) == switch
-        if not (number and like):
-            expected = "true or false" if switch else "a number"
-            raise ConfigurationError(f"expected {expected}")
+    _check_kind(place, value)
     return value
+
+
+def _check_kind(place, value):
+    expected, node = "", place.node
+    if isinstance(value, dict) and node is None:
+        known = GROUPS.get(place.name)
+        for key in value if known else ():
+            if key not in known:
+                raise yaml_tree.unknown_key(key, known, place.name)
+        expected = "" if known else "no mapping"
+    elif isinstance(value, dict | list):
+        if place.kind == TEXT and node is not None:
+            expected = "a text; it is one in quotes of its own, '\"[...]\"'"
+    elif place.kind == NUMBER and value is not None:
+        switch = isinstance(node, bool)
+        like = node is None or isinstance(value, bool) == switch
+        if not (isinstance(value, int | float) and like):
+            expected = "true or false" if switch else "a number"
+    if expected:
+        raise ConfigurationError(f"expected {expected}")
 
 
 def _has_tags(node):
     """Tell whether something refers, or is made: YAML alone can say it."""
     below = node.value if isinstance(node.value, list) else ()
-    if isinstance(node, ruamel.yaml.nodes.MappingNode):
+    if isinstance(node, MappingNode):
         below = [child for pair in below for child in pair]
     # A text in parentheses gets the tag !tuple by how it looks.
     tagged = str(node.tag).startswith("!") and node.tag != "!tuple"
@@ -149,17 +155,19 @@ def _has_tags(node):
 
 
 def _converted(node, place):
-    if isinstance(node, ruamel.yaml.nodes.ScalarNode):
+    if isinstance(node, ScalarNode):
         return _scalar(node, place.kind)
-    if isinstance(node, ruamel.yaml.nodes.SequenceNode):
-        return [_converted(child, place.element()) for child in node.value]
+    if not isinstance(node, MappingNode):
+        like = place.node[0] if place.kind == LIST and place.node else ""
+        element = Place(place.name, like, place.root, place.path)
+        return [_converted(child, element) for child in node.value]
     value = {}
     # Tokens -> probability, where one probability stands.
     number = place.kind == NUMBER
     for key_node, child in node.value:
         key = _scalar(key_node, ANY if number else TEXT)
         if key in value:
-            raise _YAMLError(f"'{key}' is given twice")
+            raise YAMLError(f"'{key}' is given twice")
         value[key] = _converted(child, place if number else place.child(key))
     return value
 
@@ -167,7 +175,7 @@ def _converted(node, place):
 def _scalar(node, kind):
     text = node.value
     if not isinstance(text, str):
-        raise _YAMLError("a key that is no text")
+        raise YAMLError("a key that is no text")
     if node.style is not None:
         return text  # in quotes
     if kind == TEXT:
@@ -176,17 +184,3 @@ def _scalar(node, kind):
     if word or kind == NUMBER or _PLAIN_NUMBER.fullmatch(text):
         return ruamel.yaml.YAML(typ="safe").load(text)
     return text
-
-
-def _check_group(place, value):
-    """Refuse a list or a mapping that has no place there."""
-    if isinstance(value, dict) and place.node is None:
-        known = GROUPS.get(place.name)
-        if known is None:
-            raise ConfigurationError("expected no mapping")
-        for key in (name for name in value if name not in known):
-            raise yaml_tree.unknown_key(key, known, place.name)
-    elif place.kind == TEXT and place.node is not None:
-        raise ConfigurationError(
-            "expected a text; it is one in quotes of its own, '\"[...]\"'"
-        )

@@ -136,52 +136,40 @@ def _resolve(name, node, root, path):
     return node
 
 
-def _merge(where, tree, overrides):
+def _merge(where, tree, overrides, strict=True):
     for name, value in overrides.items():
-        if name not in tree:
+        old, tag = tree.get(name), tag_of(tree.get(name))
+        if strict and name not in tree:
             raise unknown_key(name, tree, where)
-        old = tree[name]
-        _check_shape(where, name, old, value)
-        both = isinstance(value, dict) and isinstance(old, dict)
-        if both and not tag_of(old):
-            _merge(f"{where}: {name}", old, value)
+        if strict and (fault := _misfit(old, tag, value)):
+            raise ConfigurationError(f"{where}: '{name}' {fault}")
+        if not isinstance(value, dict) or tag_of(value):
+            tree[name] = value
+        elif isinstance(old, dict) and tag != OWN_NAMES:
+            # New names may be given to an object, whose class checks its
+            # arguments, and to a fragment, which is checked where it is read.
+            _merge(f"{where}: {name}", old, value, strict and not tag)
         else:
-            _set(tree, name, value)
+            tree[name] = ruamel.yaml.comments.CommentedMap(value)
+            if tag.startswith(("!new:", "!apply:", "!name:", INCLUDE)):
+                tree[name].yaml_set_ctag(ruamel.yaml.tag.Tag(suffix=tag))
 
 
-def _set(tree, name, value):
-    # New names may be given to an object, whose class checks its arguments, and
-    # to a fragment, which is checked where it is read.
-    old, tag = tree.get(name), tag_of(tree.get(name))
-    if not isinstance(value, dict) or tag_of(value):
-        tree[name] = value
-    elif isinstance(old, dict) and tag != OWN_NAMES:
-        for key, child in value.items():
-            _set(old, key, child)
-    else:
-        tree[name] = ruamel.yaml.comments.CommentedMap(value)
-        if tag.startswith(("!new:", "!apply:", "!name:", INCLUDE)):
-            tree[name].yaml_set_ctag(ruamel.yaml.tag.Tag(suffix=tag))
-
-
-def _check_shape(where, name, old, value):
-    tag = tag_of(old)
+def _misfit(old, tag, value):
+    """Say why a value cannot take the place of an old one, or nothing."""
     # Null may stand for a group of settings that is switched off (on the
     # command line ``ranges.GROUPS`` says which), and a reference for any. But a
     # fragment stays: others refer to what it makes.
     plain = value is not None and not tag_of(value)
     if isinstance(value, dict):
-        wrong = not (isinstance(old, dict) or tag or old is None)
-        found = f"is not a mapping, found {dict(value)}"
-    else:
-        group = tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain)
-        wrong = isinstance(old, dict) and group
-        found = f"is a mapping, found {value!r}; give it as '{{key: value}}'"
-    if isinstance(old, list) and not (tag or isinstance(value, dict | list)):
-        wrong = plain
-        found = f"is a list, found {value!r}; give it as '[{value}]'"
-    if wrong:
-        raise ConfigurationError(f"{where}: '{name}' {found}")
+        fits = isinstance(old, dict) or tag or old is None
+        return "" if fits else f"is not a mapping, found {dict(value)}"
+    group = tag.startswith(INCLUDE) or (tag in ("", OWN_NAMES) and plain)
+    if isinstance(old, dict) and group:
+        return f"is a mapping, found {value!r}; give it as '{{key: value}}'"
+    if isinstance(old, list) and plain and not (tag or isinstance(value, list)):
+        return f"is a list, found {value!r}; give it as '[{value}]'"
+    return ""
 
 
 def _quoted(value):
