@@ -1,7 +1,6 @@
 """Ranks: started by ``torchrun``, or one process without it.
 
-SpeechBrain's ``ddp_init_group`` expects the user to name the backend; here it
-follows from the device, so that the same command runs on GPUs and on CPUs.
+Unlike in SpeechBrain's ``ddp_init_group`` the backend follows from the device.
 """
 
 import datetime
@@ -46,19 +45,17 @@ def is_main() -> bool:
 
 def barrier() -> None:
     """Wait for all processes; does nothing where there is only one."""
-    # For as long as it takes: shares of long work never end at the same time,
-    # and a fit on the main rank may take hours. Where a rank ends, its
-    # connections close, and the others raise at once; of one that is stopped
-    # see heartbeat.py.
+    # For as long as it takes: a fit on the main rank may take hours. Where a
+    # rank ends, its connections close, and the others raise at once; of one
+    # that is stopped see heartbeat.py.
     if _patient is not None:
         torch.distributed.barrier(_patient)
 
 
 def init_distributed(device: str, backend: str | None = None) -> str:
-    """Join the process group when ``torchrun`` started this process.
+    """Join the process group of ``torchrun``; return the device of this rank.
 
-    Returns the device of this rank, ``cuda:<local rank>`` on GPUs. The backend
-    is ``nccl`` on GPUs and ``gloo`` on CPUs, if none is named.
+    ``backend``: None is ``nccl`` on GPUs and ``gloo`` on CPUs.
     """
     if not launched_by_torchrun():
         return device

@@ -238,14 +238,13 @@ def refuse_encoding(path: str | Path) -> NoReturn:
     with open(path, "rb") as file:
         head = file.peek(4)
         kinds = [kind for mark, kind in _MARKS.items() if head.startswith(mark)]
-        try:
-            for number, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
+            try:
                 line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            where = (
-                f"byte 0x{line[error.start]:02X} in line {number} is none (an "
-                "older encoding of Windows or macOS?)"
-            )
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{line[error.start]:02X} in line {number}"
+                where = f"{byte} is none (an older encoding of Windows?)"
+                break
     if kinds:
         where = f"it is in {kinds[0]}"
     raise ValueError(

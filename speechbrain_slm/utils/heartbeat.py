@@ -1,9 +1,8 @@
 """No rank outlives the others, or the ``torchrun`` that started it.
 
-A rank that is killed closes its connections. One that is stopped, or on a
-machine that has frozen, keeps them open: at a barrier it would be waited for as
-if it had long work to do. So each rank counts up in the rendezvous store, by a
-thread of its own, and watches whether the next rank does, too.
+A rank that is stopped, or on a machine that has frozen, keeps its connections
+open: at a barrier it would be waited for as if it had long work to do. So each
+counts up in the rendezvous store and watches whether the next one does, too.
 """
 
 import atexit
@@ -26,10 +25,7 @@ _store = None  # the main thread's connection
 
 
 def end_with_parent() -> None:
-    """End this process when the ``torchrun`` that started it ends.
-
-    Call it first: until then, a process whose parent is killed goes on.
-    """
+    """End this process when the ``torchrun`` that started it ends."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         # Started by hand or by a batch system: a shell may end before it.
         return
@@ -82,7 +78,7 @@ class Heart:
 
     Arguments
     ---------
-    store : Which no dead process has written to; used from one thread.
+    store : No dead process has written to it; used from one thread.
     limit : Seconds after which a rank that does not count is taken for dead.
     """
 
@@ -102,22 +98,19 @@ class Heart:
     def beat(self) -> str | None:
         """Count up; return what is wrong with the next rank that goes on."""
         self._store.add(f"beats/{self._rank}", 1)
-        while self._watched != self._rank:
-            if not self._store.add(f"ended/{self._watched}", 0):
-                break
+        own, ended = self._rank, "ended/{}".format
+        while self._watched != own and self._store.add(ended(self._watched), 0):
             self._watched = (self._watched + 1) % self._ranks
             self._count = self._missed = 0
-        else:
+        if self._watched == own:  # All others have ended.
             return None
         count = self._store.add(f"beats/{self._watched}", 0)
         self._missed = self._missed + 1 if count == self._count else 0
         self._count = count
         if self._missed * self.interval < self._limit:
             return None
-        return (
-            f"Rank {self._watched} is stopped, or its machine: it has shown "
-            f"no sign of life for {self._limit} s"
-        )
+        which = f"Rank {self._watched} is stopped, or its machine"
+        return f"{which}: it has shown no sign of life for {self._limit} s"
 
     def run(self) -> None:
         """Beat until the process ends, or another one fails to."""
@@ -155,11 +148,8 @@ def _end_in_peace(rank, process, heart, thread):
 
 
 def first_failure(line: str) -> str | None:
-    """Tell the other ranks how this one fails, so that one of them speaks.
-
-    When a rank fails, the others do, too: their connections break. Returns
-    what the first that failed has said; None where it is this one.
-    """
+    """Return what the first rank that failed has said; None if this is it."""
+    # When one fails, the others do, too: their connections break. One speaks.
     if _store is None:
         return None
     mine = f"rank {os.environ.get('RANK')}: {line}"

@@ -1,8 +1,4 @@
-"""How a run starts, and how it ends: encodings, errors, Ctrl-C.
-
-Everything here is for the process as a whole; scripts call it once, before
-anything else is done.
-"""
+"""How a process starts, and how it ends: encodings, errors, Ctrl-C."""
 
 import argparse
 import codecs
@@ -31,18 +27,16 @@ GRACE = 3.0  # seconds
 _EXPECTED: tuple = (ValueError, OSError, RuntimeError)
 _EXPECTED += (ImportError, FloatingPointError)
 _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-_GO_ON = "run the same command again, it goes on from here"
-_state: dict[str, Any] = dict.fromkeys(("debug", "failed", "watched"), False)
-_state["stop"] = None
+# "stop": the signal that has asked for the end.
+_state: dict[str, Any] = dict(debug=False, failed=False, watched=False, stop=0)
 _ending = threading.Lock()
 
 
 def begin_process() -> None:
     """Prepare the process of a recipe: call it first.
 
-    Text is UTF-8 whatever the locale says, an error becomes one line on
-    stderr (see :func:`report_error`), and Ctrl-C or SIGTERM end the process
-    soon, also while its threads wait for something.
+    Text is UTF-8 whatever the locale says, an error becomes one line on stderr,
+    and Ctrl-C or SIGTERM end the process soon, also while its threads wait.
     """
     _speak_utf8()
     sys.excepthook = report_error
@@ -89,11 +83,7 @@ def report_error(
     error: BaseException,
     trace: TracebackType | None,
 ) -> None:
-    """Print an error as one line on stderr, its traceback to ``log.txt``.
-
-    The traceback is printed, too, with ``--debug``, or where there is no
-    ``log.txt`` and the error is a fault of the program.
-    """
+    """Print an error as one line on stderr, its traceback to ``log.txt``."""
     _state["failed"] = True
     if issubclass(kind, KeyboardInterrupt):
         _end(_state["stop"] or signal.SIGINT)
@@ -105,6 +95,7 @@ def report_error(
     if first is not None and not _state["debug"]:
         return  # One rank has spoken; this one fails since that one did.
     expected = isinstance(error, _EXPECTED)
+    # Without a log, a fault of the program is not swallowed.
     if _state["debug"] or not (files or expected):
         traceback.print_exception(kind, error, trace)
     elif not expected:
@@ -127,21 +118,18 @@ def _sentence(error):
 
 def _write_log(level, line, info=None):
     """Write to the log files, and return them."""
-    files = logging.getLogger().handlers
-    files = [one for one in files if isinstance(one, logging.FileHandler)]
-    record = logging.LogRecord(__name__, level, "", 0, line, (), info)
+    every, record = logging.root.handlers, logging.LogRecord
+    files = [one for one in every if isinstance(one, logging.FileHandler)]
     # Past the loggers: stderr gets a line of its own.
     for handler in files:
-        handler.handle(record)
+        handler.handle(record(__name__, level, "", 0, line, (), info))
     return files
 
 
 def _speak_utf8():
-    """Start again in Python's UTF-8 mode where the locale has no UTF-8.
-
-    The names of files and the libraries' own files would be read in the
-    locale's encoding, too; nothing but the mode of the process reaches them.
-    """
+    """Start again in Python's UTF-8 mode where the locale has no UTF-8."""
+    # The names of files, and what libraries read, are in the locale's encoding,
+    # too; nothing but the mode of the process reaches them.
     used = {locale.getpreferredencoding(False), sys.getfilesystemencoding()}
     if any(codecs.lookup(name).name != "utf-8" for name in used):
         script = Path(sys.argv[0]).is_file() or sys.argv[0] == "-c"
@@ -174,7 +162,7 @@ def _obey_signals():
 
 
 def _raise_stop(number, frame):
-    if _state["stop"] is not None:
+    if _state["stop"]:
         _end(number)  # asked twice
     _state["stop"] = number
     raise KeyboardInterrupt
@@ -182,7 +170,7 @@ def _raise_stop(number, frame):
 
 def _watch(read):
     while (number := os.read(read, 1)[0]) not in _STOPS:
-        continue
+        pass
     time.sleep(GRACE)
     _end(number)
 
@@ -191,7 +179,8 @@ def _end(number):
     """Say that the run was stopped, and end it without waiting."""
     if not _ending.acquire(blocking=False):
         return
-    line = f"stopped by {_STOPS[number]}; {_GO_ON}"
+    line = f"stopped by {_STOPS[number]}; run the same command again, it goes "
+    line += "on from here"
     # torchrun stops the other ranks where one has failed, and has said why.
     if first_failure(line) is None:
         print(f"\n{line}", file=sys.stderr)
