@@ -19,9 +19,9 @@ the right and the wrong ending (see ``whole_table``).
 The natural items come with the package.
 """
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
@@ -31,21 +31,21 @@ from speechbrain_slm.utils.files import check_file
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
 from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
-# Name, prompt, endings and answer, as they are published.
+
+def _published(name, sentence, ending, answer):
+    sentences = (f"{sentence}{number}" for number in range(1, 5))
+    return (name, *sentences, f"{ending}1", f"{ending}2", answer)
+
+
 _PUBLISHED = (
-    (
+    _published(
         "InputStoryid",
-        *(f"InputSentence{number}" for number in range(1, 5)),
-        "RandomFifthSentenceQuiz1",
-        "RandomFifthSentenceQuiz2",
+        "InputSentence",
+        "RandomFifthSentenceQuiz",
         "AnswerRightEnding",
     ),
-    (
-        "story_id",
-        *(f"input_sentence_{number}" for number in range(1, 5)),
-        "sentence_quiz1",
-        "sentence_quiz2",
-        "answer_right_ending",
+    _published(
+        "story_id", "input_sentence_", "sentence_quiz", "answer_right_ending"
     ),
 )
 _OURS = ("id", "prompt", "right", "wrong")
@@ -108,23 +108,26 @@ def read_cloze(
         read[language] = _read(path, language)
     first = next(iter(read))
     items, ledger = [], []
-    for name in dict.fromkeys(name for one in read.values() for name in one):
+    for name in dict.fromkeys(itertools.chain.from_iterable(read.values())):
         if fault := _fault(name, read):
             ledger.append({"story_id": name, "action": "dropped", **fault})
             continue
         rows = {language: found[name] for language, found in read.items()}
         # Translators keep the order of the endings: where the answers differ,
         # the files are of two versions, and one of the endings is wrong.
-        expected = len(rows[first][0]), rows[first][-1]
-        for language, (prompt, *_, answer) in rows.items():
-            if (len(prompt), answer) != expected:
+        length, right = len(rows[first][0]), rows[first][1]
+        for language, (texts, answer) in rows.items():
+            if (len(texts), answer) != (length, right):
                 raise ValueError(
-                    f"{files[language]}: item '{name}' has {len(prompt)} "
+                    f"{files[language]}: item '{name}' has {len(texts) - 2} "
                     f"sentences and right ending {answer}; expected "
-                    f"{expected[0]} and {expected[1]} as in {files[first]}"
+                    f"{length - 2} and {right} as in {files[first]}"
                 )
-        told = [{key: row[n] for key, row in rows.items()} for n in range(3)]
-        items.append(ClozeItem(name, *told))
+        prompt = {key: texts[:-2] for key, (texts, _) in rows.items()}
+        endings = [
+            {key: row[0][n] for key, row in rows.items()} for n in (-2, -1)
+        ]
+        items.append(ClozeItem(name, prompt, *endings))
     return items, ledger
 
 
@@ -133,7 +136,7 @@ def _fault(name, read):
     for language, rows in read.items():
         if name not in rows:
             reason = f"the item is not there in '{language}'"
-        elif not all((*rows[name][0], *rows[name][1:3])):
+        elif not all(rows[name][0]):
             reason = "a sentence is empty"
         else:
             continue
@@ -142,34 +145,37 @@ def _fault(name, read):
 
 
 def _read(path, language):
-    """Return an item's prompt, right, wrong and answer by its name."""
+    """Return name -> (prompt, right and wrong ending), answer."""
     columns = _columns(path)
-    if columns is None:
-        rows = _read_stories(path, language)
-    elif columns == _OURS:
-        rows = _read_ours(path)
-    else:
-        rows = _read_published(path, columns)
+    if not columns:
+        return _read_stories(path, language)
     found = {}
-    for number, name, *row in rows:
-        if not name or name in found:
-            _refuse(
-                path, number, f"the item's name is '{name}'; expected another"
-            )
-        found[name] = row
+    for number, values, fault in iterate_rows(path, columns):
+        try:
+            if fault:
+                raise ValueError(f"{fault}; mend the row")
+            parse = _own if columns == _OURS else _as_published
+            name, texts, answer = parse(columns, values)
+            if not name or name in found:
+                raise ValueError(
+                    f"the item's name is '{name}'; expected another"
+                )
+        except ValueError as error:
+            raise ValueError(f"{path}, row {number}: {error}") from error
+        found[name] = tuple(text.strip() for text in texts), answer
     return found
 
 
 def _columns(path):
-    """Tell which names a file has; None: those of a stories table."""
-    known = dict.fromkeys(name for one in (*_PUBLISHED, _OURS) for name in one)
+    """Tell which names a file has; none: those of a stories table."""
+    known = dict.fromkeys(itertools.chain(*_PUBLISHED, _OURS))
     rows = (row.values for row in iterate_rows(path, (), known) if row.values)
     there = {key for key, value in next(rows, {}).items() if value is not None}
     # The names of which most are there; so one that is misspelt is named.
     best = max(_PUBLISHED, key=lambda names: len(there & set(names)))
     # One column alone says nothing: a stories table has a story_id, too.
     if len(there & set(best)) < 2 and path.suffix in (".parquet", ".jsonl"):
-        return _OURS if path.suffix == ".jsonl" else None
+        return _OURS if path.suffix == ".jsonl" else ()
     if set(best) - there == {best[-1]}:
         raise ValueError(
             f"{path}: no column {best[-1]}, like the winter 2018 test set, "
@@ -178,51 +184,33 @@ def _columns(path):
     return best
 
 
-def _read_published(path, columns):
-    for number, values, fault in iterate_rows(path, columns):
-        if fault:
-            _refuse(path, number, f"{fault}; mend the row")
-        try:
-            row = {key: as_text(text).strip() for key, text in values.items()}
-        except ValueError as error:
-            _refuse(path, number, error)
-        # A sentence has none; half a table in one field has many.
-        if stray := [key for key, text in row.items() if "\n" in text]:
-            advice = "expected one sentence (is a quotation mark not closed?)"
-            _refuse(path, number, f"a line break in {stray[0]}; {advice}")
-        name, *prompt, one, two, answer = (row[key] for key in columns)
-        if answer not in ("1", "2"):
-            _refuse(
-                path, number, f"{columns[-1]} is '{answer}'; expected 1 or 2"
-            )
-        # Half of the answers are 2, so that the place tells nothing.
-        right, wrong = (one, two) if answer == "1" else (two, one)
-        yield number, name, tuple(prompt), right, wrong, answer
+def _as_published(columns, values):
+    row = {key: as_text(text).strip() for key, text in values.items()}
+    # A sentence has none; half a table in one field has many.
+    if stray := [key for key, text in row.items() if "\n" in text]:
+        raise ValueError(
+            f"a line break in {stray[0]}; expected one sentence (is a "
+            "quotation mark not closed?)"
+        )
+    name, *texts, answer = (row[key] for key in columns)
+    if answer not in ("1", "2"):
+        raise ValueError(f"{columns[-1]} is '{answer}'; expected 1 or 2")
+    # Half of the answers are 2, so that the place tells nothing.
+    if answer == "2":
+        texts[-2:] = reversed(texts[-2:])
+    return name, texts, answer
 
 
-def _refuse(path: Path, number: int, fault: object) -> NoReturn:
-    raise ValueError(f"{path}, row {number}: {fault}")
-
-
-def _read_ours(path):
-    for number, values, fault in iterate_rows(path, _OURS):
-        prompt = values.get("prompt")
-        texts = [values.get("right"), values.get("wrong")]
-        # A text instead of a list would be read letter by letter.
-        texts = [*prompt, *texts] if isinstance(prompt, list) else texts
-        try:
-            name = as_text(values.get("id"))
-        except ValueError as error:
-            fault = f"id: {error}"
-        is_item = len(texts) >= 3 and all(isinstance(t, str) for t in texts)
-        if fault or not is_item:
-            fault = fault or f"found {values!r:.80}"
-            expected = (
-                'an object with "id", "prompt" (a list), "right", "wrong"'
-            )
-            _refuse(path, number, f"{fault}; expected {expected}")
-        *prompt, right, wrong = (text.strip() for text in texts)
-        yield number, name, tuple(prompt), right, wrong, "right"
+def _own(columns, values):
+    name, prompt, *endings = (values[key] for key in columns)
+    # A text instead of a list would be read letter by letter.
+    texts = [*prompt, *endings] if isinstance(prompt, list) else []
+    if len(texts) < 3 or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f"found {values!r:.80}; expected an object with "
+            '"id", "prompt" (a list), "right", "wrong"'
+        )
+    return as_text(name), texts, "right"
 
 
 def _read_stories(path, language):
@@ -232,11 +220,10 @@ def _read_stories(path, language):
     stories = {name: [] for name in table["story_id"].to_pylist()}
     for row in table.sort_by("sentence").to_pylist():
         stories[row["story_id"]].append((row[language] or "").strip())
-    for number, (name, texts) in enumerate(stories.items()):
+    for name, texts in stories.items():
         if len(texts) < 3:
             raise ValueError(
                 f"{path}: story '{name}' has {len(texts)} sentence(s);"
                 " expected a prompt, the right and the wrong ending"
             )
-        *prompt, right, wrong = texts
-        yield number, name, tuple(prompt), right, wrong, "right"
+    return {name: (tuple(texts), "right") for name, texts in stories.items()}

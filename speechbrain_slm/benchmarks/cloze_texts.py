@@ -26,20 +26,13 @@ MAKER = "cloze items"
 
 
 class ClozeItem(NamedTuple):
-    """A story with two endings, in one language or in several.
+    """A story with two endings, in one language or in several."""
 
-    Attributes
-    ----------
-    item_id : Its name; no other item has it.
-    prompt : The beginning: language -> sentences, as many in each language.
-    right : The ending that follows: language -> sentence.
-    wrong : The ending that does not.
-    """
-
-    item_id: str
+    item_id: str  # no other item has it
+    # Language -> the beginning, as many sentences in each language.
     prompt: dict[str, tuple[str, ...]]
-    right: dict[str, str]
-    wrong: dict[str, str]
+    right: dict[str, str]  # language -> the ending that follows
+    wrong: dict[str, str]  # the one that does not
 
 
 def write_cloze(
@@ -70,25 +63,22 @@ def write_cloze(
             f"expected one or more. Left out: {'; '.join(reasons) or 'none'}"
         )
     topics = draw_topics(items, languages, seed)
-    without = topics.count(None)
-    if without == len(items):
+    pairs = zip(items, topics, strict=True)
+    without = [item.item_id for item, other in pairs if other is None]
+    if len(without) == len(items):
         raise ValueError(
             f"each of the {len(items)} items shares a word with the endings of "
             "all others, so none is off its topic; add items"
         )
     reason = "no ending of another item is off its topic"
     lost = {"action": "dropped", "reason": reason, "detail": "not in sTC"}
-    ledger += [
-        {"story_id": item.item_id, **lost}
-        for item, other in zip(items, topics, strict=True)
-        if other is None
-    ]
+    ledger += [{"story_id": name, **lost} for name in without]
     stories, table = cloze_tables(items, topics, languages, seed, speakers)
     paths = write_stories(output_folder, {"cloze": stories}, table, MAKER)
     write_ledger(Path(output_folder) / LEDGER, ledger)
     logger.info(
-        f"{len(items)} cloze items, {len(items) - without} with an off-topic "
-        f"ending; {LEDGER} has {len(ledger)} line(s)"
+        f"{len(items)} cloze items, {len(without)} without an off-topic ending; "
+        f"{LEDGER} has {len(ledger)} line(s)"
     )
     return paths
 
@@ -109,24 +99,23 @@ def cloze_tables(
     ---------
     topics : Of each item the other's index; None: it is none of sTC.
     """
-    # An ending is a story of its own: it is spoken once, and follows the prompt
-    # of any language.
-    rows = []
+    rows, kept = [], []
     for item, other in zip(items, topics, strict=True):
         endings = {"right": item.right, "wrong": item.wrong}
         if other is not None:
+            kept.append(item.item_id)
             endings["topic"] = items[other].right
         # One speaker tells all: a voice cannot give the answer.
         speaker = draw_speaker(seed, item.item_id, speakers)
-        told = {"prompt": item.prompt}
+        told = {"prompt": {key: item.prompt[key] for key in languages}}
+        # An ending is a story of its own: it is spoken once, and follows the
+        # prompt of any language.
         for part, ending in endings.items():
-            told[part] = {key: (text,) for key, text in ending.items()}
+            told[part] = {key: (ending[key],) for key in languages}
         for part, texts in told.items():
             name = f"{item.item_id}.{part}"
-            texts = {key: texts[key] for key in languages}
             rows += story_rows(name, texts, speaker=speaker)
     names = [item.item_id for item in items]
-    kept = [n for n, t in zip(names, topics, strict=True) if t is not None]
     coherent = items_of(names, "sSC", "wrong", languages)
     on_topic = items_of(kept, "sTC", "topic", languages)
     table = item_table([*coherent, *on_topic])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,28 +150,26 @@ def write_prepared(
     output_folder = Path(output_folder)
     if not items:
         raise ValueError("the benchmark has no item; expected at least one")
-    counts = Counter(clip[:2] for clip in clips)
     # A store has one story of a name and a language.
-    for name in (name for name in counts if counts[name] > 1):
-        paths = [str(clip.path) for clip in clips if clip[:2] == name]
-        raise ValueError(
-            f"'{name[0]}' ({name[1]}) stands {len(paths)} times: "
-            f"{', '.join(paths)}; expected one audio file for each name"
-        )
+    group_files(
+        ((clip.story_id, clip.language, clip.path) for clip in clips), ()
+    )
     missing = [clip.path for clip in clips if not as_stored(clip.path).exists()]
     if missing:
         raise FileNotFoundError(
             f"{missing[0]} does not exist, nor do {len(missing) - 1} other "
             "audio file(s). Unpack it again, or correct the table of names."
         )
-    # All is there before the first is decoded: that can take an hour.
+    # Only now, as to decode can take an hour.
     rows = [_manifest_row(clip, output_folder, max_seconds) for clip in clips]
     cropped = sum(bool(row["note"]) for row in rows)
     note = [pa.field("note", pa.string())] if cropped else []
     manifest = pa.Table.from_pylist(rows, schema=pa.schema([*MANIFEST, *note]))
     publish_prepared(output_folder, manifest, item_table(items))
-    told = f"{len(rows)} audio files ({cropped} cropped), {len(items)} items"
-    logger.info(f"{output_folder}: {told}")
+    logger.info(
+        f"{output_folder}: {len(rows)} audio files ({cropped} cropped), "
+        f"{len(items)} items"
+    )
 
 
 def publish_prepared(
@@ -202,21 +199,12 @@ def open_audio(path: str | Path, **options: Any) -> Sound:
 
 
 def manifest_entry(path: str | Path, sound: Sound | None = None) -> dict:
-    """Say what a manifest says of an audio file.
-
-    Arguments
-    ---------
-    sound : What was read of it; None: it is read.
-    """
-    if sound is None:
-        sound = open_audio(path, keep=None)
-    return {
-        # Absolute: the manifest need not lie beside the benchmark.
-        "audio": str(Path(path).resolve()),
-        "num_samples": sound.num_samples,
-        "sample_rate": sound.sample_rate,
-        "sha256": sound.sha256,
-    }
+    """Say what a manifest says of an audio file; it is read, if not yet."""
+    sound = sound or open_audio(path, keep=None)
+    facts = ("num_samples", "sample_rate", "sha256")
+    # Absolute: the manifest need not lie beside the benchmark.
+    entry = {"audio": str(Path(path).resolve())}
+    return entry | {name: getattr(sound, name) for name in facts}
 
 
 def _manifest_row(clip, output_folder, max_seconds):
@@ -238,9 +226,9 @@ def _manifest_row(clip, output_folder, max_seconds):
     copy = output_folder / "audio" / name[:2] / name
     # What is cropped is what was described: compared, and in its own encoding.
     sound = open_audio(clip.path, expected=entry, dtype=None)
+    wav, rate = sound.samples[:most], sound.sample_rate
     subtype = sound.subtype if sound.subtype in EXACT else "FLOAT"
     with atomic_path(copy) as temporary:
-        wav = sound.samples[:most]
-        soundfile.write(temporary, wav, sound.sample_rate, subtype=subtype)
+        soundfile.write(temporary, wav, rate, subtype=subtype)
     note = f"the first {most} of {row['num_samples']} samples of {row['audio']}"
     return {**row, **manifest_entry(copy), "note": note}

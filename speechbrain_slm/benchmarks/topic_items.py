@@ -7,6 +7,7 @@ text, so that recordings of one's own can be scored.
 
 import itertools
 import logging
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -88,98 +89,81 @@ def _stories(table):
 
 def _draw(stories, languages, seed):
     """Draw for each story another one; say why some have none."""
-    left_out, groups = [], {}
+    left_out, groups = [], defaultdict(list)
+
+    def drop(name, reason, detail):
+        entry = {"action": "dropped", "reason": reason, "detail": detail}
+        left_out.append({"story_id": name, **entry})
+
     for name, story in stories.items():
         if missing := [one for one in languages if one not in story]:
-            left_out.append(_entry(name, "a language is missing", missing[0]))
+            drop(name, "a language is missing", missing[0])
         elif len(story[languages[0]]) < 2:
-            fault = "a single sentence", "no prompt is left"
-            left_out.append(_entry(name, *fault))
+            drop(name, "a single sentence", "no prompt is left")
         else:
+            # The speakers of the endings, in all languages at once: a story's
+            # item is the same in every direction.
             speakers = tuple(story[one][-1]["speaker"] for one in languages)
-            groups.setdefault(speakers, []).append(name)
-    # By the speakers of the endings, in all languages at once: a story's item
-    # is the same in every direction.
+            groups[speakers].append(name)
     drawn = {}
     for speakers, names in sorted(groups.items()):
+        own = {name: stories[name] for name in names}
         # Without text of all, nothing tells what a story is about.
-        by_topic = _has_text(stories, names, languages)
-        draw = _by_topic if by_topic else _by_chance
-        others = draw(stories, names, languages, seed)
-        for name, other in zip(names, others, strict=True):
-            if other is None:
-                who = ", ".join(dict.fromkeys(speakers))
-                detail = (
-                    f"none of the same speaker ({who}) has an ending for it"
-                )
-                left_out.append(_entry(name, "no other story", detail))
-            else:
-                drawn[name] = other
+        draw = _by_topic if _has_text(own, languages) else _by_chance
+        for name, other in zip(names, draw(own, languages, seed), strict=True):
+            if other is not None:
+                drawn[name] = names[other]
+                continue
+            who = ", ".join(dict.fromkeys(speakers))
+            detail = f"none of the same speaker ({who}) has an ending for it"
+            drop(name, "no other story", detail)
     return dict(sorted(drawn.items())), left_out
 
 
-def _entry(name, reason, detail):
-    entry = {"action": "dropped", "reason": reason, "detail": detail}
-    return {"story_id": name, **entry}
-
-
-def _has_text(stories, names, languages):
-    return any(language in STOP_WORDS for language in languages) and all(
+def _has_text(stories, languages):
+    return not STOP_WORDS.keys().isdisjoint(languages) and all(
         (row.get("text") or "").strip()
-        for name in names
-        for rows in stories[name].values()
-        for row in rows
+        for story in stories.values()
+        for row in itertools.chain.from_iterable(story.values())
     )
 
 
-def _by_topic(stories, names, languages, seed):
+def _by_topic(stories, languages, seed):
     items = []
-    for name in names:
-        texts = {
-            language: [row["text"] for row in stories[name][language]]
-            for language in languages
-        }
+    for name, story in stories.items():
+        texts = {key: [row["text"] for row in story[key]] for key in languages}
         prompt = {key: tuple(text[:-1]) for key, text in texts.items()}
         right = {key: text[-1] for key, text in texts.items()}
         items.append(ClozeItem(name, prompt, right, wrong={}))
-    drawn = draw_topics(items, languages, seed)
-    return [None if other is None else names[other] for other in drawn]
+    return draw_topics(items, languages, seed)
 
 
-def _by_chance(stories, names, languages, seed):
-    digest = identity_of([seed, "off-topic endings", names])
+def _by_chance(stories, languages, seed):
+    digest = identity_of([seed, "off-topic endings", list(stories)])
     generator = np.random.default_rng(int(digest, 16))
-    order = [names[n] for n in generator.permutation(len(names))]
+    order = generator.permutation(len(stories))
+    endings = [
+        {story[language][-1]["sha256"] for language in languages}
+        for story in stories.values()
+    ]
     drawn = []
-    for name in names:
-        start = int(generator.integers(len(order)))
-        own = {row["sha256"] for rows in stories[name].values() for row in rows}
+    for number, story in enumerate(stories.values()):
+        rows = itertools.chain.from_iterable(story.values())
+        own = {row["sha256"] for row in rows}
         # Stories may share a recording, which would be right and wrong.
-        free = (
-            other
-            for other in itertools.chain(order[start:], order[:start])
-            if other != name
-            and own.isdisjoint(
-                stories[other][language][-1]["sha256"] for language in languages
-            )
-        )
+        walk = np.roll(order, -int(generator.integers(len(order))))
+        free = (n for n in walk if n != number and not own & endings[n])
         drawn.append(next(free, None))
     return drawn
 
 
 def _rows(name, story, other, folder):
     for language, rows in story.items():
-        parts = {
-            "prompt": rows[:-1],
-            "right": rows[-1:],
-            "topic": other[language][-1:],
-        }
+        ending = other[language][-1:]
+        parts = {"prompt": rows[:-1], "right": rows[-1:], "topic": ending}
         for part, spoken in parts.items():
+            # In the order of the story; numbers begin anew in each part.
             for sentence, row in enumerate(spoken):
-                # In the order of the story; numbers begin anew in each part.
-                yield {
-                    **row,
-                    "story_id": f"{name}.{part}",
-                    "sentence": sentence,
-                    "audio": str((folder / row["audio"]).resolve()),
-                }
+                new = {"story_id": f"{name}.{part}", "sentence": sentence}
+                new["audio"] = str((folder / row["audio"]).resolve())
+                yield {**row, **new}

@@ -206,7 +206,7 @@ def test_audio_that_is_none_is_named(tmp_path):
         ("gone", r"gone.wav does not exist"),
         ("text", r"text.wav cannot be read as audio"),
         ("empty", r"empty.wav .*holds no sample"),
-        ("gone text", r"stands 2 times: .*gone.*text"),
+        ("gone text", r"stands twice: .*gone.*text"),
         ("good", "max_seconds is 0"),
     ):
         clips = [
