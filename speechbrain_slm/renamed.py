@@ -76,6 +76,7 @@ MODULES = {
     "units.key_index": "units.rows",
     "units.layer_kmeans": "units.tokenizers.pretrained",
     "speech.parts": "speech.shard_speech",
+    "units.mapping": "units.manifest",
     "units.tokenizer": "units.tokenizers.base",
     "utils.level": "utils.audio",
     "utils.markdown": "utils.tables",

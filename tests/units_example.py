@@ -8,7 +8,7 @@ import soundfile
 
 from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
-from speechbrain_slm.units.mapping import map_manifest
+from speechbrain_slm.units.manifest import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.rows import KeyIndex, Rows
 from speechbrain_slm.units.utterances import Utterances

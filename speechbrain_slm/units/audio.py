@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from speechbrain_slm.utils.audio import (
-    MAX_SECONDS,
-    BadAudio,
-    read_audio,
-    resampled,
-)
+from speechbrain_slm.utils import audio
 
 
 class Clip(NamedTuple):
@@ -29,27 +25,23 @@ class Clip(NamedTuple):
 def _read(
     utterance: dict[str, Any], sample_rate: int, max_seconds: float
 ) -> Clip:
-    notes = []
+    how = ("mono", "float32", max_seconds, True)
     try:
-        sound = read_audio(
-            utterance["audio"], utterance, "mono", "float32", max_seconds, True
-        )
-        if sound.channels > 1:
-            notes.append(f"{sound.channels} channels mixed down")
-        if sound.sample_rate != sample_rate:
-            notes.append(f"resampled from {sound.sample_rate} Hz")
-        samples = np.asarray(sound.samples)
-        wav = resampled(samples, sound.sample_rate, sample_rate)
-    except BadAudio as error:
+        sound = audio.read_audio(utterance["audio"], utterance, *how)
+        rate, samples = sound.sample_rate, np.asarray(sound.samples)
+        wav = torch.from_numpy(audio.resampled(samples, rate, sample_rate))
+    except audio.BadAudio as error:
         return Clip(None, str(error))
-    return Clip(torch.from_numpy(wav), note="; ".join(notes))
+    mixed = f"{sound.channels} channels mixed down" * (sound.channels > 1)
+    resampled = f"resampled from {rate} Hz" * (rate != sample_rate)
+    return Clip(wav, note="; ".join(filter(None, (mixed, resampled))))
 
 
 def read_batches(
     batches: Iterable[list[dict[str, Any]]],
     sample_rate: int,
     num_workers: int,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float = audio.MAX_SECONDS,
     ahead: int = 2,
 ) -> Iterator[tuple[list[dict[str, Any]], list[Clip]]]:
     """Read the audio of the next batches while one is worked on.
@@ -70,19 +62,16 @@ def read_batches(
     pool = ThreadPoolExecutor(num_workers)
     waiting: deque = deque()
     try:
-        for batch in batches:
-            clips = [
-                pool.submit(_read, one, sample_rate, max_seconds)
-                for one in batch
-            ]
+        # At the end, as many times nothing: what waits is handed on.
+        for batch in itertools.chain(batches, [None] * ahead):
+            how = (sample_rate, max_seconds)
+            clips = [pool.submit(_read, one, *how) for one in batch or ()]
             waiting.append((batch, clips))
             # In their order, whoever is read first.
             if len(waiting) > ahead:
                 batch, clips = waiting.popleft()
-                yield batch, [clip.result() for clip in clips]
-        while waiting:
-            batch, clips = waiting.popleft()
-            yield batch, [clip.result() for clip in clips]
+                if batch is not None:
+                    yield batch, [clip.result() for clip in clips]
     finally:
         # Whoever stops half-way need not wait for what nobody reads.
         pool.shutdown(cancel_futures=True)
@@ -92,7 +81,7 @@ def read_clips(
     utterances: Iterable[dict[str, Any]],
     sample_rate: int,
     num_workers: int,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float = audio.MAX_SECONDS,
 ) -> Iterator[Clip]:
     """Read audio files one by one, ahead of the one who needs them."""
     single = ([utterance] for utterance in utterances)

@@ -9,31 +9,19 @@ ranks or array jobs and shards of any size, encodes what is missing.
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from speechbrain_slm.units import manifest
+from speechbrain_slm.units import utterances as published
 from speechbrain_slm.units.audio import Clip, pad, read_batches
-from speechbrain_slm.units.manifest import (
-    distinct_utterances,
-    refuse_missing_audio,
-    seconds_of,
-)
-from speechbrain_slm.units.rows import KEY_COLUMNS, KeyIndex, Rows, parts
+from speechbrain_slm.units.rows import KEY_COLUMNS, Rows
 from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
-from speechbrain_slm.units.utterances import (
-    FILES,
-    SCHEMA,
-    Utterances,
-    forget_rejects,
-    remove_damaged,
-    write_utterances,
-)
 from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import Progress, Share, claim, deal, together
@@ -41,8 +29,7 @@ from speechbrain_slm.utils.scratch import blocks, fill, positions, scratch
 from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
-
-COLUMNS = [*KEY_COLUMNS, "audio"]
+_NOTHING = np.zeros(0, dtype=np.uint16)
 
 
 def extract_utterances(
@@ -76,18 +63,19 @@ def extract_utterances(
     """
     share = Share(job, num_jobs)
     with claim(folder, share) as place:
-        place.pin({"tokenizer": describe(tokenizer)}, f"**/{FILES}")
+        made = f"**/{published.FILES}"
+        place.pin({"tokenizer": describe(tokenizer)}, made)
         # Of all splits: they share audio, which is encoded once.
-        table = pa.concat_tables(table.select(COLUMNS) for table in tables)
+        columns = [*KEY_COLUMNS, "audio"]
+        table = pa.concat_tables(one.select(columns) for one in tables)
         if is_main():
-            remove_damaged(folder)
+            published.remove_damaged(folder)
             _log_rates(table, tokenizer)
         if share.merges:
             _forget_rejects(table, folder)
         barrier()
         rows, seconds = _missing(table, folder, share)
-        for _, batch in parts(table, ["audio"], rows):
-            refuse_missing_audio(batch["audio"].to_pylist())
+        manifest.refuse_missing_audio(table, rows)
         with together():
             taker, size = Rows(table), utterances_per_shard
             # Taken one by one: all rows at once would be Python objects.
@@ -97,10 +85,12 @@ def extract_utterances(
             )
             batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
             how = (tokenizer.sample_rate, num_workers, max_seconds)
-            read = read_batches(batches, *how)
             progress = Progress(seconds, "h of speech", per=3600)
-            encoded = (_encode(*one, tokenizer, progress) for one in read)
-            _publish(encoded, place.own, utterances_per_shard)
+            encoded = (
+                _encode(batch, clips, tokenizer, progress)
+                for batch, clips in read_batches(batches, *how)
+            )
+            _publish(encoded, place.own, size)
 
 
 def _forget_rejects(table: pa.Table, folder: str | Path) -> None:
@@ -108,37 +98,35 @@ def _forget_rejects(table: pa.Table, folder: str | Path) -> None:
 
     Where it is gone, what was found of it stays: complete work needs no audio.
     """
-    utterances = Utterances(folder)
+    utterances = published.Utterances(folder)
     bad = utterances.has_text("reason")
     if not bad.any():
         return
-    records, rows = distinct_utterances(table), Rows(table)
-    paths = []
+    records = manifest.distinct_utterances(table)
+    rows, paths = Rows(table), []
     for part in blocks(len(records)):
         found = utterances.index.find(records["key"][part])
         here = (found >= 0) & bad[np.maximum(found, 0)]
         paths += rows.take(records["row"][part][here])["audio"].to_pylist()
     if paths and all(map(os.path.exists, paths)):
-        forget_rejects(folder)
+        published.forget_rejects(folder)
 
 
 def _missing(
     table: pa.Table, folder: str | Path, share: Share
 ) -> tuple[np.ndarray, float]:
     """List the rows that this rank has to encode, and their seconds in all."""
-    records: Any = share.of(cast(Any, distinct_utterances(table)))
-    index = KeyIndex(Utterances(folder).table)
-
-    def is_missing(part):
-        return index.find(records["key"][part]) < 0
-
-    places = positions(fill(len(records), bool, is_missing))
+    records: Any = manifest.distinct_utterances(table)
+    records = share.of(records)
+    find = published.Utterances(folder).index.find
+    missing = fill(len(records), bool, lambda p: find(records["key"][p]) < 0)
+    places = positions(missing)
     kind = [("brevity", ">u4"), ("place", ">u4"), ("row", ">u4")]
-    found = scratch(len(places), kind)
+    found: Any = scratch(len(places), kind)
     for part in blocks(len(places)):
         found["row"][part] = records["row"][places[part]]
         found["place"][part] = np.arange(part.start, part.stop)
-    seconds = seconds_of(table, found["row"])
+    seconds = manifest.seconds_of(table, found["row"])
     for part in blocks(len(found)):
         # The bits of positive numbers are in the order of the numbers.
         bits = seconds[part].astype(np.float32).view(np.uint32)
@@ -147,7 +135,7 @@ def _missing(
     # and dealt out they give every rank as much. The longest come first:
     # memory that does not do is found out at once.
     found.view("S12").sort()
-    mine: Any = deal(cast(Any, found))
+    mine: Any = deal(found)
     mined = (seconds[mine["place"][part]] for part in blocks(len(mine)))
     return mine["row"], sum(float(here.sum()) for here in mined)
 
@@ -187,9 +175,9 @@ def _encode(
     progress: Progress,
 ) -> list[dict[str, Any]]:
     """Add units, reason and note to each audio file."""
-    empty = np.zeros(0, dtype=np.uint16)
-    units: list[np.ndarray | None] = [empty] * len(batch)
-    if good := [n for n, clip in enumerate(clips) if not clip.reason]:
+    good = [n for n, clip in enumerate(clips) if clip.wav is not None]
+    units: dict[int, Any] = {}
+    if good:
         languages = [batch[n]["language"] for n in good]
         padded = pad([clip.wav for clip in clips if clip.wav is not None])
         try:
@@ -200,41 +188,33 @@ def _encode(
                 f"file(s) cannot be encoded at once: {error}. If for want of "
                 "memory, set batch_seconds or max_seconds lower."
             ) from error
-        for n, one in zip(good, encoded, strict=True):
-            units[n] = one if one is None else np.asarray(one)
+        units = dict(zip(good, encoded, strict=True))
     rows = []
-    for row, clip, found in zip(batch, clips, units, strict=True):
-        reason = clip.reason
+    for n, (row, clip) in enumerate(zip(batch, clips, strict=True)):
+        found, reason = units.get(n, _NOTHING), clip.reason
         if found is None:
-            found, reason = empty, "its features are not all finite numbers"
+            found, reason = _NOTHING, "its features are not all finite numbers"
         elif len(found):
             where = f"{row['audio']}, as encoded"
             check_units(found, tokenizer.vocabulary_size, where)
         elif not reason:
             reason = "too short to give a unit"
         told = {"reason": reason, "note": clip.note}
-        rows.append({**row, "units": found.astype(np.uint16), **told})
+        rows.append({**row, "units": np.asarray(found, np.uint16), **told})
     seconds = sum(samples / rate for samples, rate in map(_length, batch))
     progress.add(seconds, lambda: f"{progress.speed:.0f} x real time")
     return rows
 
 
 def _publish(
-    encoded: Iterator[list[dict[str, Any]]], folder: Path, per_shard: int
+    encoded: Iterable[list[dict[str, Any]]], folder: Path, per_shard: int
 ) -> None:
-    """Publish shards, each while the next one is encoded."""
-    rows, last = [], None
-    with ThreadPoolExecutor(1) as publisher:
-        # None says the end: what is left is a shard, too.
-        for batch in itertools.chain(encoded, [None]):
-            rows += batch or []
-            # Batches end with their shard, so that it is met exactly.
-            if len(rows) == per_shard or (batch is None and rows):
-                shard = pa.RecordBatch.from_pylist(rows, schema=SCHEMA)
-                rows = []
-                # One may be on its way; what went wrong is raised here.
-                if last:
-                    last.result()
-                last = publisher.submit(write_utterances, folder, shard)
-        if last:
-            last.result()
+    rows: list = []
+    # Nothing says the end: what is left is a shard, too.
+    for batch in itertools.chain(encoded, [[]]):
+        rows += batch
+        # Batches end with their shard, so that it is met exactly.
+        if rows and (len(rows) == per_shard or not batch):
+            shard = pa.RecordBatch.from_pylist(rows, schema=published.SCHEMA)
+            published.write_utterances(folder, shard)
+            rows = []

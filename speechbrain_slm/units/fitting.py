@@ -13,26 +13,9 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
+from speechbrain_slm.units import manifest
 from speechbrain_slm.units.audio import pad, read_clips
-from speechbrain_slm.units.manifest import (
-    content_identity,
-    distinct_utterances,
-    refuse_missing_audio,
-    sample_utterances,
-)
-from speechbrain_slm.units.rows import parts
-from speechbrain_slm.units.tokenizers import bpe as unit_bpe
-from speechbrain_slm.units.tokenizers.base import (
-    DESCRIPTION,
-    Tokenizer,
-    check_saved,
-    describe,
-)
-from speechbrain_slm.units.tokenizers.kmeans import (
-    JOINT,
-    KMeansTokenizer,
-    is_finite,
-)
+from speechbrain_slm.units.tokenizers import base, bpe, kmeans
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.atomic import atomic_path, remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
@@ -56,13 +39,13 @@ BPE_UTTERANCES = 1_000_000
 
 
 def fit_tokenizer(
-    tokenizer: Tokenizer,
+    tokenizer: base.Tokenizer,
     manifests: dict[str, pa.Table] | None,
     folder: str | Path,
     seconds: float | None,
     seed: int | None,
     max_seconds: float = MAX_SECONDS,
-) -> Tokenizer:
+) -> base.Tokenizer:
     """Fit a k-means tokenizer on frames of a manifest, or restore it.
 
     A tokenizer that needs no fit (a codec, or a codebook from a file) is
@@ -86,17 +69,35 @@ def fit_tokenizer(
         message names the field), or if there is no training split.
     """
     folder = Path(folder)
-    if tokenizer.fitted:
-        if manifests is None:
-            check_saved(tokenizer.config, folder, tokenizer.identity)
-        else:
-            _keep(tokenizer, folder)
-        return tokenizer
-    kmeans = cast(KMeansTokenizer, tokenizer)
-    if manifests is not None:
-        _fit_kmeans(kmeans, manifests, folder, seconds, seed, max_seconds)
-    kmeans.restore(folder)
+    if not tokenizer.fitted:
+        fitted = cast(kmeans.KMeansTokenizer, tokenizer)
+        if manifests is not None:
+            _fit_kmeans(fitted, manifests, folder, seconds, seed, max_seconds)
+        fitted.restore(folder)
+    elif manifests is None:
+        base.check_saved(tokenizer.config, folder, tokenizer.identity)
+    else:
+        plan = {"config": tokenizer.config, "identity": tokenizer.identity}
+        if is_main() and _begin(folder / base.DESCRIPTION, plan):
+            tokenizer.save(folder)
+        barrier()
     return tokenizer
+
+
+def _begin(path: Path, plan: dict[str, Any]) -> bool:
+    """Pin what a folder will hold; tell whether it is still to be made."""
+    pin(path.parent, plan, path.name)
+    remove_temporary(path.parent)
+    return not path.is_file()
+
+
+def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
+    if "train" not in manifests:
+        raise ValueError(
+            f"The manifests are those of {', '.join(manifests)}; expected one "
+            "of train to fit on, or a finished tokenizer in tokenizer_folder"
+        )
+    return manifests["train"]
 
 
 def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, max_seconds):
@@ -104,13 +105,21 @@ def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, max_seconds):
         raise ValueError(
             "fit_seconds is null; expected seconds: this tokenizer is fitted"
         )
-    table = _training_split(manifests)
+    table, done = _training_split(manifests), folder / base.DESCRIPTION
     if is_main():
-        _pin_fit(tokenizer, manifests, folder, seconds, seed)
+        told = ["sha256", "language", "speaker"]
+        rows = manifest.distinct_utterances(table)["row"]
+        speech = manifest.content_identity(table, told, rows)
+        plan = {"config": tokenizer.config, "seconds": seconds, "seed": seed}
+        # All splits: the extraction would find them out after the fit.
+        for split in {} if done.is_file() else manifests.values():
+            rows = manifest.distinct_utterances(split)["row"]
+            manifest.refuse_missing_audio(split, rows)
+        _begin(done, plan | {"speech": speech})
+        remove_temporary(folder / FEATURES)
     barrier()
-    if not (folder / DESCRIPTION).is_file():
+    if not done.is_file():
         shards = _shards(tokenizer, table, folder, seconds, seed)
-
         how = (tokenizer.sample_rate, NUM_WORKERS, max_seconds)
 
         def write(path):
@@ -124,48 +133,12 @@ def _fit_kmeans(tokenizer, manifests, folder, seconds, seed, max_seconds):
     barrier()
 
 
-def _training_split(manifests: dict[str, pa.Table]) -> pa.Table:
-    if "train" not in manifests:
-        raise ValueError(
-            f"The manifests are those of {', '.join(manifests)}; expected one "
-            "of train to fit on, or a finished tokenizer in tokenizer_folder"
-        )
-    return manifests["train"]
-
-
-def _pin_fit(tokenizer, manifests, folder, seconds, seed):
-    table, columns = manifests["train"], ["sha256", "language", "speaker"]
-    speech = content_identity(table, columns, distinct_utterances(table)["row"])
-    plan = {"config": tokenizer.config, "seconds": seconds, "seed": seed}
-    plan["speech"] = speech
-    if not (folder / DESCRIPTION).is_file():
-        # All splits: the extraction would find them out after the fit.
-        for split in manifests.values():
-            rows = distinct_utterances(split)["row"]
-            for _, batch in parts(split, ["audio"], rows):
-                refuse_missing_audio(batch["audio"].to_pylist())
-    pin(folder, plan, DESCRIPTION)
-    for place in (folder, folder / FEATURES):
-        remove_temporary(place)
-
-
-def _keep(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write down a tokenizer that needs no fit."""
-    if is_main():
-        plan = {"config": tokenizer.config, "identity": tokenizer.identity}
-        pin(folder, plan, DESCRIPTION)
-        remove_temporary(folder)
-        if not (folder / DESCRIPTION).is_file():
-            tokenizer.save(folder)
-    barrier()
-
-
 def _shards(tokenizer, table, folder, seconds, seed):
     """Return the language and the utterances of each shard of features."""
     drawn: dict[str, list] = {}
-    for utterance in sample_utterances(table, seconds, seed):
-        joint = tokenizer.codebooks == "joint"
-        language = JOINT if joint else utterance["language"]
+    joint = tokenizer.codebooks == "joint"
+    for utterance in manifest.sample_utterances(table, seconds, seed):
+        language = kmeans.JOINT if joint else utterance["language"]
         drawn.setdefault(language, []).append(utterance)
     return {
         folder / FEATURES / f"{language or 'all'}-{start:08d}.npy": (
@@ -183,10 +156,10 @@ def _write_features(path, clips, tokenizer):
     wavs = [clip.wav for clip in clips if clip.wav is not None]
     empty = np.zeros((0, tokenizer.feature_size), dtype=np.float32)
     rows, limit = [empty] * len(wavs), BATCH_SECONDS * tokenizer.sample_rate
-    for batch in _batches([len(wav) for wav in wavs], limit):
+    for batch in _batches(list(map(len, wavs)), limit):
         features = tokenizer.features(*pad([wavs[i] for i in batch]))
         for i, points in zip(batch, features, strict=True):
-            if is_finite(points):
+            if kmeans.is_finite(points):
                 rows[i] = points.cpu().numpy()
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.concatenate([empty, *rows]))
@@ -223,12 +196,12 @@ def _fit(tokenizer, shards, folder, seed):
 
 
 def fit_bpe(
-    tokenizer: Tokenizer,
+    tokenizer: base.Tokenizer,
     manifests: dict[str, pa.Table] | None,
     utterances_folder: str | Path,
     folder: str | Path,
     **settings: Any,
-) -> unit_bpe.UnitBPE:
+) -> bpe.UnitBPE:
     """Fit unit BPE on the training split's utterances, or load it.
 
     Of more than ``BPE_UTTERANCES`` those whose SHA-256 come first are taken,
@@ -240,39 +213,32 @@ def fit_bpe(
     utterances_folder : What ``extract_utterances`` filled.
     **settings : ``vocabulary_size`` and more for ``UnitBPE.fit``.
     """
-    path = Path(folder) / unit_bpe.DESCRIPTION
+    path = Path(folder) / bpe.DESCRIPTION
     if manifests is not None:
         table = _training_split(manifests)
         _fit_bpe(tokenizer, table, utterances_folder, path, settings)
     # Also by the rank that has fitted it: all have the same then.
-    bpe = unit_bpe.UnitBPE.load(folder, base=tokenizer)
-    found = {name: bpe.config["bpe"].get(name) for name in settings}
+    fitted = bpe.UnitBPE.load(folder, base=tokenizer)
+    found = {name: fitted.config["bpe"].get(name) for name in settings}
     if wrong := difference(settings, found):
         raise ValueError(
             f"{path}: not this BPE ({'; '.join(wrong)}). Set bpe as it was "
             "fitted, or choose another tokenizer_folder."
         )
-    return bpe
+    return fitted
 
 
 def _fit_bpe(tokenizer, table, utterances_folder, path, settings):
-    utterances, base = Utterances(utterances_folder), describe(tokenizer)
+    utterances, told = Utterances(utterances_folder), base.describe(tokenizer)
     rows = utterances.good_rows(table)[:BPE_UTTERANCES]
-    plan = {
-        "tokenizer": base,
-        "settings": settings,
-        "utterances": content_identity(utterances.table, ["sha256"], rows),
-    }
-    if is_main():
-        pin(path.parent, plan, path.name)
-        remove_temporary(path.parent)
-        if not path.is_file():
-            logger.info("Fitting BPE on %d utterances", len(rows))
-            sentences = itertools.chain.from_iterable(
-                utterances.units(rows[part]) for part in blocks(len(rows))
-            )
-            bpe = unit_bpe.UnitBPE.fit(base, sentences, **settings)
-            drawn = utterances.units(rows[:_DRAWN])
-            unit_bpe.warn_of_rare_pieces(bpe, drawn, len(table))
-            bpe.save(path.parent)
+    identity = manifest.content_identity(utterances.table, ["sha256"], rows)
+    plan = {"tokenizer": told, "settings": settings, "utterances": identity}
+    if is_main() and _begin(path, plan):
+        logger.info("Fitting BPE on %d utterances", len(rows))
+        parts = (utterances.units(rows[part]) for part in blocks(len(rows)))
+        sentences = itertools.chain.from_iterable(parts)
+        fitted = bpe.UnitBPE.fit(told, sentences, **settings)
+        drawn = utterances.units(rows[:_DRAWN])
+        bpe.warn_of_rare_pieces(fitted, drawn, len(table))
+        fitted.save(path.parent)
     barrier()

@@ -17,7 +17,7 @@ def run_all(hparams, device):
     from speechbrain_slm.units.assembly import assemble_stores
     from speechbrain_slm.units.extraction import extract_utterances
     from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
-    from speechbrain_slm.units.mapping import map_manifests
+    from speechbrain_slm.units.manifest import map_manifests
     from speechbrain_slm.units.rejects import leave_out_rejects
     from speechbrain_slm.units.tokenizers.bpe import check_size
     from speechbrain_slm.utils.jobs import take_turns

@@ -14,7 +14,7 @@ from speechbrain_slm.speech.tts.nanotts import NanoTTS
 from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_tokenizer
-from speechbrain_slm.units.mapping import map_manifest
+from speechbrain_slm.units.manifest import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 

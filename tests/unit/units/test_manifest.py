@@ -8,15 +8,16 @@ import pyarrow.csv
 import pytest
 from units_example import write_corpus, write_manifest
 
-from speechbrain_slm.units import mapping
+from speechbrain_slm.units import manifest
 from speechbrain_slm.units import rows as rows_module
 from speechbrain_slm.units.manifest import (
     content_identity,
     distinct_utterances,
+    map_manifest,
+    map_manifests,
     read_manifest,
     sample_utterances,
 )
-from speechbrain_slm.units.mapping import map_manifest, map_manifests
 from speechbrain_slm.utils import scratch
 
 LANGUAGES = ["en", "fr"]
@@ -70,7 +71,7 @@ def test_audio_paths_are_relative_to_the_manifest(tmp_path):
 
 
 def test_copy_is_what_reading_gives(tmp_path, monkeypatch):
-    monkeypatch.setattr(mapping, "COPIED_ROWS", 7)
+    monkeypatch.setattr(manifest, "COPIED_ROWS", 7)
     path = write_corpus(tmp_path)
     whole = read(path)
     copy = map_manifest(path, LANGUAGES, tmp_path / "copy.arrow")
@@ -86,7 +87,7 @@ def test_a_good_file_is_never_read_as_a_whole(tmp_path, monkeypatch):
     path = write_corpus(tmp_path)
     whole, other = read_manifest(path, LANGUAGES), tmp_path / "train.csv"
     pa.csv.write_csv(pa.parquet.read_table(path), other)
-    monkeypatch.setattr(mapping, "read_manifest", None)
+    monkeypatch.setattr(manifest, "read_manifest", None)
     for one in (path, other):
         copy = map_manifest(one, LANGUAGES, tmp_path / f"{one.suffix}.arrow")
         assert copy.equals(whole)
@@ -96,7 +97,7 @@ def test_a_good_file_is_never_read_as_a_whole(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ([], "has no row"),
+        ([], "no rows"),
         ([{}, {}], "stand more than once"),
         ([{"sentence": 1}], "numbered from 1"),
         ([{"sentence": -1}, {}], "numbered from -1"),
@@ -135,7 +136,7 @@ def test_files_of_other_kinds_are_refused(tmp_path):
 
 def test_full_disk_is_told_at_once(tmp_path, monkeypatch):
     path = write_corpus(tmp_path)
-    monkeypatch.setattr(mapping, "read_manifest", None)
+    monkeypatch.setattr(manifest, "read_manifest", None)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
     try:
