@@ -41,6 +41,8 @@ MODULES = {
     "brains.curves": "brains.progress",
     "brains.damage": "brains.checkpoints",
     "brains.monitor": "brains.progress",
+    "brains.prefetch": "brains.base",
+    "brains.schedule": "brains.options",
     "brains.validation": "brains.base",
     "dataio.stage": "dataio.plan",
     "corpus.benchmarks": "benchmarks",

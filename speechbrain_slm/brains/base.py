@@ -10,6 +10,7 @@ holds weights, optimizer and step alone.
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,13 @@ from speechbrain.utils.distributed import ddp_broadcast
 from tqdm.auto import tqdm
 
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
-from speechbrain_slm.brains.options import check_options, describe_optimizer
-from speechbrain_slm.brains.parallel import check_division, sum_over_ranks
-from speechbrain_slm.brains.prefetch import Ahead
+from speechbrain_slm.brains.options import (
+    LearningRate,
+    check_options,
+    describe_optimizer,
+)
+from speechbrain_slm.brains.parallel import sum_over_ranks
 from speechbrain_slm.brains.progress import Monitor, TrainLog, draw_curves
-from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.brains.update import UpdateBrain
 from speechbrain_slm.utils.distributed import is_main, rank, world_size
 from speechbrain_slm.utils.experiment import work_begins
@@ -51,7 +54,6 @@ class StepBrain(UpdateBrain):
 
     Arguments
     ---------
-    opt_class : Takes parameters, returns an optimizer.
     hparams
         Read here: ``output_folder``, ``seed``, ``learning_rate`` (peak),
         ``warmup`` and ``schedule`` (see :class:`LearningRate`), ``parallel``
@@ -82,15 +84,13 @@ class StepBrain(UpdateBrain):
 
     def identity(self) -> dict:
         """Name what a resumed run must share with the one that was saved."""
+        values = ("learning_rate", "warmup", "schedule")
+        options = ("remove_vector_weight_decay", "max_grad_norm", "precision")
         return {
             **self.plan.identity,
             "optimizer": describe_optimizer(self.optimizer),
-            "learning_rate": self.hparams.learning_rate,
-            "warmup": self.hparams.warmup,
-            "schedule": self.hparams.schedule,
-            "remove_vector_weight_decay": self.remove_vector_weight_decay,
-            "max_grad_norm": self.max_grad_norm,
-            "precision": self.precision,
+            **{name: getattr(self.hparams, name) for name in values},
+            **{name: getattr(self, name) for name in options},
         }
 
     def fit(
@@ -113,18 +113,16 @@ class StepBrain(UpdateBrain):
         if self.test_only:
             logger.info("Test only mode: no training.")
             return
-        self.plan = train_plan
-        check_division(train_plan.rows_per_step, self.grad_accumulation_factor)
-        limits = [self.optimizer_step_limit]
+        self.plan, hparams = train_plan, self.hparams
+        _check_division(train_plan.rows_per_step, self.grad_accumulation_factor)
+        limits = [train_plan.num_steps, self.optimizer_step_limit]
         limits += [self.debug_batches] if self.debug else []
-        self.num_steps = min(
-            [train_plan.num_steps, *(int(n) for n in limits if n is not None)]
-        )
+        self.num_steps = min(int(n) for n in limits if n is not None)
         self.learning_rate = LearningRate(
-            self.hparams.learning_rate,
-            self.hparams.warmup,
+            hparams.learning_rate,
+            hparams.warmup,
             train_plan.first_steps,
-            self.hparams.schedule,
+            hparams.schedule,
         )
         self.on_fit_start()
         work_begins()
@@ -138,16 +136,16 @@ class StepBrain(UpdateBrain):
             train_plan.row_length * train_plan.rows_per_step,
             self.device_type,
             self.flops_per_token(),
-            self.hparams.peak_tflops,
+            hparams.peak_tflops,
         )
         if is_main():
-            self.monitor.open(self.hparams.tensorboard)
+            self.monitor.open(hparams.tensorboard)
         self._train(valid_sets or {})
         # The result first: what only shows it never stands in its way.
         self.on_fit_end()
         if is_main():
             self.monitor.close()
-            path = Path(self.hparams.output_folder) / "curves.png"
+            path = Path(hparams.output_folder) / "curves.png"
             try:
                 draw_curves(self.log.entries(), path)
             except Exception as error:
@@ -160,23 +158,20 @@ class StepBrain(UpdateBrain):
         self.init_optimizers()
         # Each rank has read the stores and the YAML file for itself, and they
         # may have been replaced in between.
-        lines = difference(ddp_broadcast(self.identity()), self.identity())
-        if lines:
+        mine = self.identity()
+        if lines := "; ".join(difference(ddp_broadcast(mine), mine)):
             raise ValueError(
-                f"Rank {rank()} would train another run than rank 0 ("
-                + "; ".join(lines)
-                + "). Was something replaced while they started? Start again."
+                f"Rank {rank()} would train another run than rank 0 ({lines}). "
+                "Was something replaced while they started? Start again."
             )
         checkpointer = self.checkpointer
         found = checkpointer.find_checkpoint() if checkpointer else None
         if found is None:
             return
-        lines = difference(found.meta["identity"], self.identity())
-        if lines:
+        if lines := "; ".join(difference(found.meta["identity"], mine)):
             raise ValueError(
-                f"{found.path} belongs to another run ("
-                + "; ".join(lines)
-                + "). Set the values back, or choose another output_folder."
+                f"{found.path} belongs to another run ({lines}). Set the "
+                "values back, or choose another output_folder."
             )
         checkpointer.load_checkpoint(found)
         checkpointer.give_up_after(found)
@@ -187,7 +182,9 @@ class StepBrain(UpdateBrain):
     def _train(self, valid_sets: dict) -> None:
         show = is_main() and not self.noprogressbar
         with (
-            Ahead(self.prepare, self.num_steps) as ahead,
+            # Rows are ready in a fraction of a step, and NumPy and torch leave
+            # the interpreter to others meanwhile: one thread, one step ahead.
+            ThreadPoolExecutor(1, "prepare-batches") as pool,
             tqdm(
                 total=self.num_steps,
                 initial=self.optimizer_step,
@@ -197,32 +194,36 @@ class StepBrain(UpdateBrain):
                 colour=self.tqdm_barcolor["train"],
             ) as bar,
         ):
-            while self.optimizer_step < self.num_steps:
-                self.fit_step(ahead.take(self.optimizer_step))
+            ahead = None
+            while (step := self.optimizer_step) < self.num_steps:
+                ready = (ahead or pool.submit(self.prepare, step)).result()
+                if step + 1 < self.num_steps:
+                    ahead = pool.submit(self.prepare, step + 1)
+                self.fit_step(ready)
                 self.monitor.after_step()
                 bar.update()
-                self._after_step(valid_sets, ahead)
+                self._after_step(valid_sets)
 
     def _due(self, interval: int) -> bool:
         step = self.optimizer_step
         return step == self.num_steps or (interval > 0 and not step % interval)
 
-    def _after_step(self, valid_sets: dict, ahead: Ahead) -> None:
-        step = self.optimizer_step
-        saving = self.checkpointer is not None and self._due(
+    def _after_step(self, valid_sets: dict) -> None:
+        step, checkpointer = self.optimizer_step, self.checkpointer
+        saving = checkpointer is not None and self._due(
             self.ckpt_interval_steps
         )
         # A line at every checkpoint: the averages of a log line then never
         # reach back over a place where a run may resume.
         if saving or self._due(self.hparams.log_interval):
-            self._log_training(ahead)
+            self._log_training()
         if valid_sets and self._due(self.hparams.valid_interval):
             losses = self.valid_losses(valid_sets)
             if is_main():
                 self.monitor.write({"step": step, "valid": losses})
         if saving:
             # Every rank: each holds a slice, and the call waits for all.
-            self.checkpointer.save_and_keep_only(
+            checkpointer.save_and_keep_only(
                 meta={"step": step, "identity": self.identity()},
                 name=f"step-{step:08d}",
                 num_to_keep=self.hparams.keep_checkpoints,
@@ -233,22 +234,19 @@ class StepBrain(UpdateBrain):
         self._loss = torch.zeros((), device=self.device)
         self._steps = 0
 
-    def _log_training(self, ahead: Ahead) -> None:
+    def _log_training(self) -> None:
         if not self._steps:
             return
         loss = sum_over_ranks(self._loss / self._steps / world_size())
         self._reset_averages()
         if is_main():
-            step = self.optimizer_step
             entry = {
-                "step": step,
+                "step": self.optimizer_step,
                 "loss": loss.item(),
                 "grad_norm": self._norm.item(),
                 "lr": self.optimizer.param_groups[0]["lr"],
-                **self.monitor.progress(step),
-                # In the thread that prepares rows: the plan's arrays grow in
-                # its calls.
-                "seen": ahead.call(self.plan.count, step),
+                **self.monitor.progress(self.optimizer_step),
+                "seen": self.plan.count(self.optimizer_step),
             }
             self.monitor.write(entry)
 
@@ -258,8 +256,7 @@ class StepBrain(UpdateBrain):
     ) -> dict[str, float]:
         """Return each set's mean loss over the scored positions of its rows.
 
-        Every rank must call it: they share out the rows. Modules are in
-        training mode, before and after.
+        Every rank must call it, with modules in training mode, as after it.
         """
         self.modules.eval()
         losses = {name: self._mean(rows) for name, rows in valid_sets.items()}
@@ -285,3 +282,16 @@ class StepBrain(UpdateBrain):
             total[1] += count
         loss, count = sum_over_ranks(total)
         return (loss / count).item()
+
+
+def _check_division(rows_per_step: int, factor: int) -> None:
+    """Refuse a global batch that ranks and micro-batches cannot divide."""
+    parts = world_size() * factor
+    if rows_per_step % parts:
+        below = rows_per_step // parts * parts
+        fits = " or ".join(str(n) for n in (below, below + parts) if n)
+        raise ValueError(
+            f"rows_per_step is {rows_per_step}; {world_size()} rank(s) x "
+            f"grad_accumulation_factor {factor} cannot divide it. Set "
+            f"rows_per_step to {fits}, or change the ranks or the factor."
+        )

@@ -8,41 +8,6 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from speechbrain_slm.utils.distributed import world_size
 
-PARALLEL = ("ddp", "fsdp")
-
-
-def check_division(rows_per_step: int, factor: int) -> None:
-    """Refuse a global batch that ranks and micro-batches cannot divide.
-
-    Arguments
-    ---------
-    factor : ``grad_accumulation_factor``.
-
-    Raises
-    ------
-    ValueError
-        Names the values and the nearest ones that fit.
-
-    Example
-    -------
-    >>> check_division(8, 3)
-    Traceback (most recent call last):
-    ...
-    ValueError: rows_per_step is 8; 1 rank(s) x grad_accumulation_factor 3
-    cannot divide it. Set rows_per_step to 6 or 9, or change the ranks or the
-    factor.
-    """
-    parts = world_size() * factor
-    if rows_per_step % parts:
-        below = rows_per_step // parts * parts
-        fits = [str(n) for n in (below, below + parts) if n]
-        raise ValueError(
-            f"rows_per_step is {rows_per_step}; {world_size()} rank(s) x "
-            f"grad_accumulation_factor {factor} cannot divide it. Set "
-            f"rows_per_step to {' or '.join(fits)}, or change the ranks or "
-            "the factor."
-        )
-
 
 def layers_of(module: torch.nn.Module) -> list[torch.nn.Module]:
     """Find the layers that are compiled and sharded one by one, inner first.
@@ -57,12 +22,8 @@ def layers_of(module: torch.nn.Module) -> list[torch.nn.Module]:
 def shard(module: torch.nn.Module, device_type: str, precision: str) -> None:
     """Leave each rank a slice of the parameters, the gradients and the rest.
 
-    Arguments
-    ---------
-    module : Changed in place; its weights become those of the main process.
-    precision
-        With ``"bf16"``, layers get their parameters as bf16; slices,
-        gradients' sums and updates stay fp32.
+    The weights become those of the main process. With ``precision`` bf16,
+    layers get theirs as bf16; slices, sums of gradients and updates stay fp32.
     """
     # Their import takes a second.
     from torch.distributed.device_mesh import init_device_mesh
@@ -98,14 +59,8 @@ def clip_gradients(
 ) -> torch.Tensor:
     """Scale all gradients together to a norm of at most ``limit``.
 
-    Arguments
-    ---------
-    parameters : Of all groups of an optimizer, sharded or not.
-    limit : Not positive: nothing is scaled.
-
-    Returns
-    -------
-    The norm before, a scalar, the same on all ranks.
+    Not if it is 0 or less. Returns the norm before, a scalar, the same on all
+    ranks. Parameters are sharded or not.
 
     Example
     -------

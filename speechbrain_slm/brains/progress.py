@@ -2,11 +2,12 @@
 
 import json
 import logging
-import math
 import resource
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ from speechbrain_slm.utils.distributed import world_size
 
 logger = logging.getLogger(__name__)
 _NO_STATS = ("step", "seen", "valid")
+_CURVES = {
+    "loss": "training loss (nats a token)",
+    "valid": "validation loss (nats a token)",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm before clipping",
+}
 
 
 class TrainLog:
     """Losses of a run, which a restart continues instead of repeating.
 
-    Arguments
-    ---------
-    folder
-        Gets ``train_log.jsonl`` (for tools) and ``train_log.txt`` (in
-        SpeechBrain's form).
+    They stand in ``train_log.jsonl`` (for tools) and ``train_log.txt`` (in
+    SpeechBrain's form).
 
     Example
     -------
@@ -58,50 +62,40 @@ class TrainLog:
                 # A killed process may leave half of its last line. Elsewhere
                 # a disk has lost something; the run need not stop for it.
                 if number < len(lines):
-                    logger.warning(
-                        "%s, line %d is no entry and is left out: %.80r",
-                        self.path,
-                        number,
-                        line,
-                    )
+                    where = f"{self.path}, line {number}"
+                    found = f"is no entry and is left out: {line!r:.80}"
+                    logger.warning("%s %s", where, found)
         return entries
 
     def rewind(self, step: int) -> None:
         """Drop the entries after a step, which will be trained again."""
         kept = [entry for entry in self.entries() if entry["step"] <= step]
-        lines = [json.dumps(entry) + "\n" for entry in kept]
-        write_atomic(self.path, "".join(lines))
-        texts = [f"{self._text(entry)}\n" for entry in kept]
-        write_atomic(self.text_path, "".join(texts))
+        for path, line in self._files():
+            write_atomic(path, "".join(f"{line(entry)}\n" for entry in kept))
 
     def write(self, entry: dict) -> None:
         """Append an entry to both files; it reaches the disk.
 
-        Arguments
-        ---------
-        entry
-            ``step`` and numbers, among them ``seen``: kind -> tokens; or
-            ``step`` and ``valid``: name -> loss.
+        It holds ``step`` and numbers, among them ``seen``: kind -> tokens; or
+        ``step`` and ``valid``: name -> loss.
         """
-        text = self._text(entry)
-        for path, line in (
-            (self.path, json.dumps(entry)),
-            (self.text_path, text),
-        ):
+        for path, line in self._files():
             with open(path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(f"{line(entry)}\n")
             # The checkpoint that follows is synced, too: after a power
             # failure a run resumes behind no line that is lost.
             fsync_file(path)
-        logger.info(text)
+        logger.info(self._text(entry))
+
+    def _files(self) -> list[tuple[Path, Callable]]:
+        return [(self.path, json.dumps), (self.text_path, self._text)]
 
     @staticmethod
     def parts(entry: dict) -> dict[str, dict]:
         """Sort what an entry says: ``train``, ``seen`` and ``valid``."""
-        parts = {
-            "train": {k: v for k, v in entry.items() if k not in _NO_STATS},
-            **{kind: entry.get(kind, {}) for kind in ("seen", "valid")},
-        }
+        train = {k: v for k, v in entry.items() if k not in _NO_STATS}
+        rest = {kind: entry.get(kind, {}) for kind in ("seen", "valid")}
+        parts = {"train": train, **rest}
         return {kind: values for kind, values in parts.items() if values}
 
     def _text(self, entry: dict) -> str:
@@ -109,29 +103,17 @@ class TrainLog:
         # call, which a log that the main process writes alone would wait in.
         line = f"step: {entry['step']}"
         for kind, values in self.parts(entry).items():
-            stats = (
-                f"{kind} {k}: {v:.4g}"
-                if isinstance(v, float)
-                else f"{kind} {k}: {v}"
+            shown = {
+                k: f"{v:.4g}" if isinstance(v, float) else v
                 for k, v in values.items()
-            )
-            line += " - " + ", ".join(stats)
+            }
+            line += " - " + ", ".join(f"{kind} {k}: {shown[k]}" for k in shown)
         return line
 
 
+@dataclass
 class Monitor:
     """Measure a training session, and write to TensorBoard beside the log.
-
-    Arguments
-    ---------
-    log : Gets every entry; it continues where the session begins.
-    step : The optimizer step at which the session begins.
-    num_steps : The step at which it ends.
-    step_tokens : Tokens of a global batch.
-    flops : Floating-point operations a token, forward and backward.
-    peak_tflops
-        Of one device, in 10**12 operations a second. Without either of them
-        no MFU (model FLOPs utilisation) is given.
 
     Example
     -------
@@ -142,30 +124,25 @@ class Monitor:
     ['tokens', 'tokens_per_second', 'mfu', 'memory_GB', 'eta']
     """
 
-    def __init__(
-        self,
-        log: TrainLog,
-        step: int,
-        num_steps: int,
-        step_tokens: int,
-        device_type: str,
-        flops: float | None = None,
-        peak_tflops: float | None = None,
-    ) -> None:
-        if peak_tflops and flops is None:
+    log: TrainLog  # gets every entry
+    first: int  # the optimizer step at which the session begins
+    num_steps: int  # the one at which it ends
+    step_tokens: int  # of a global batch
+    device_type: str
+    # Operations a token, and 10**12 operations a second that one device can
+    # do; without both, no MFU (model FLOPs utilisation) is given.
+    flops: float | None = None
+    peak_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.peak_tflops and self.flops is None:
             logger.warning(
                 "The operations a token costs are not known: the log gets no "
                 "MFU, though peak_tflops is set"
             )
-        self.log = log
-        self.first = step
         self.began = self._mark = time.time()
-        self._num_steps = num_steps
-        self._step_tokens = step_tokens
-        self._device_type = device_type
-        self._flops, self._peak = flops, peak_tflops
-        self._writer: Any = None
         self._seconds, self._steps = 0.0, 0
+        self._writer: Any = None
 
     def open(self, tensorboard: bool) -> None:
         """Continue the files; for the main process alone."""
@@ -187,10 +164,9 @@ class Monitor:
 
     def after_step(self) -> None:
         """Count a step; the time since the last mark was spent on it."""
-        now = time.time()
-        self._seconds += now - self._mark
-        self._mark = now
+        self._seconds += time.time() - self._mark
         self._steps += 1
+        self.skip()
 
     def skip(self) -> None:
         """Leave out of the speed what was done since the last step."""
@@ -198,19 +174,22 @@ class Monitor:
 
     def progress(self, step: int) -> dict:
         """Say how training goes since the last call, and measure anew."""
-        speed = self._steps * self._step_tokens / max(self._seconds, 1e-9)
+        speed = self._steps * self.step_tokens / max(self._seconds, 1e-9)
         self._seconds, self._steps = 0.0, 0
         entry: dict[str, float | str] = {
-            "tokens": step * self._step_tokens,
+            "tokens": step * self.step_tokens,
             "tokens_per_second": round(speed, 1),
         }
-        if self._peak and self._flops:
-            peak = self._peak * 1e12 * world_size()
-            entry["mfu"] = round(speed * self._flops / peak, 4)
-        entry["memory_GB"] = round(memory_gb(self._device_type), 2)
+        if self.peak_tflops and self.flops:
+            peak = self.peak_tflops * 1e12 * world_size()
+            entry["mfu"] = round(speed * self.flops / peak, 4)
+        entry["memory_GB"] = round(memory_gb(self.device_type), 2)
         # Of the whole session: validation and checkpoints take time as well.
         pace = (time.time() - self.began) / max(1, step - self.first)
-        entry["eta"] = format_seconds((self._num_steps - step) * pace)
+        minutes, seconds = divmod(round((self.num_steps - step) * pace), 60)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+        entry["eta"] = f"{clock}:{seconds:02d}"
         return entry
 
     def write(self, entry: dict) -> None:
@@ -239,10 +218,7 @@ class Monitor:
 def memory_gb(device_type: str) -> float:
     """Return the most memory used so far, in units of 2**30 bytes.
 
-    Arguments
-    ---------
-    device_type
-        ``"cuda"``: tensors on the GPU; else the process's resident memory.
+    On ``cuda`` that of tensors, else the process's resident memory.
     """
     if device_type == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
@@ -251,68 +227,30 @@ def memory_gb(device_type: str) -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def format_seconds(seconds: float) -> str:
-    """Write a duration the short way.
-
-    Example
-    -------
-    >>> format_seconds(3725), format_seconds(59.6), format_seconds(math.nan)
-    ('1:02:05', '1:00', '?')
-    """
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}:{minutes:02d}:{rest:02d}"
-    return f"{minutes}:{rest:02d}"
-
-
 def draw_curves(entries: list[dict], path: str | Path) -> None:
-    """Draw losses, learning rate and gradient norm over the steps.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "curves.png"
-    >>> entry = {"step": 5, "loss": 2.0, "grad_norm": 1.0, "lr": 0.1}
-    >>> draw_curves([entry, {"step": 5, "valid": {"en": 2.1}}], path)
-    >>> path.read_bytes()[1:4]
-    b'PNG'
-    """
+    """Draw losses, learning rate and gradient norm over the steps."""
     # Not pyplot, which keeps figures and asks for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2, sharex=True).flat
-    for axis, (name, label) in zip(
-        axes,
-        (
-            ("loss", "training loss (nats a token)"),
-            ("valid", "validation loss (nats a token)"),
-            ("lr", "learning rate"),
-            ("grad_norm", "gradient norm before clipping"),
-        ),
-        strict=True,
-    ):
-        told = [entry for entry in entries if name in entry]
-        if name == "valid":
-            sources = sorted({key for entry in told for key in entry["valid"]})
-            for source in sources:
-                points = [
-                    (entry["step"], entry["valid"][source])
-                    for entry in told
-                    if source in entry["valid"]
-                ]
-                axis.plot(*zip(*points, strict=True), marker=".", label=source)
-            if sources:
-                axis.legend()
-        else:
-            axis.plot([e["step"] for e in told], [e[name] for e in told])
+    axes = figure.subplots(2, 2, sharex=True)
+    for axis, (name, label) in zip(axes.flat, _CURVES.items(), strict=True):
+        curves = defaultdict(list)
+        for entry in entries:
+            value = entry.get(name, {})
+            named = value if isinstance(value, dict) else {"": value}
+            for source, number in named.items():
+                curves[source].append((entry["step"], number))
+        for source, points in sorted(curves.items()):
+            marker = "." if source else None  # validation has few points
+            axis.plot(*zip(*points, strict=True), marker=marker, label=source)
+        if any(curves):
+            axis.legend()
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-        if name in ("lr", "grad_norm"):
-            axis.set_xlabel("optimizer step")
+    for axis in axes[-1]:
+        axis.set_xlabel("optimizer step")
     with atomic_path(path) as temporary:
         canvas.print_png(temporary)

@@ -10,13 +10,13 @@ import torch
 from speechbrain.utils.data_utils import recursive_to
 from torch.distributed.tensor import DTensor
 
+from speechbrain_slm.brains.options import LearningRate
 from speechbrain_slm.brains.parallel import (
     clip_gradients,
     layers_of,
     shard,
     sum_over_ranks,
 )
-from speechbrain_slm.brains.schedule import LearningRate
 from speechbrain_slm.utils.distributed import rank, world_size
 
 if TYPE_CHECKING:
@@ -30,24 +30,13 @@ class UpdateBrain(sb.Brain):
 
     Micro-batches and ranks weigh by their scored positions: the loss of a
     step is the mean over those of the global batch, however it is divided.
-    ``parallel: fsdp`` without ``torchrun`` trains as it is: one process has
-    nothing to share out.
     """
 
     plan: "TokenPlan"
     learning_rate: LearningRate
 
     def collate(self, rows: np.ndarray) -> Batch:
-        """Make what ``compute_forward`` takes; in a thread, one step ahead.
-
-        Arguments
-        ---------
-        rows : Of the plan, int64 ``[B, T]``.
-
-        Returns
-        -------
-        The batch, still on the CPU.
-        """
+        """Make a batch on the CPU of rows ``[B, T]``; in a thread, ahead."""
         return torch.from_numpy(rows)
 
     def scored(self, batch: Batch) -> int:
@@ -57,13 +46,12 @@ class UpdateBrain(sb.Brain):
     def prepare(self, step: int) -> list[tuple[Batch, int]]:
         """Build this rank's micro-batches of a step, and count the scored."""
         rows = self.plan.rows(step, rank(), world_size())
-        parts = []
-        for part in np.split(rows, self.grad_accumulation_factor):
-            batch = self.collate(part)
-            count = self.scored(batch)
-            pinned = _pinned(batch) if self.device_type == "cuda" else batch
-            parts.append((pinned, count))
-        return parts
+        parts = np.split(rows, self.grad_accumulation_factor)
+        batches = [self.collate(part) for part in parts]
+        counts = [self.scored(batch) for batch in batches]
+        if self.device_type == "cuda":
+            batches = [_pinned(batch) for batch in batches]
+        return list(zip(batches, counts, strict=True))
 
     def fit_step(self, parts: list[tuple[Batch, int]]) -> None:
         """Run one optimizer step over what :meth:`prepare` returned."""
@@ -95,27 +83,17 @@ class UpdateBrain(sb.Brain):
         self._steps += 1
 
     def _share_of(self, count: int) -> float | torch.Tensor:
-        """Return what one scored position weighs, before ranks average.
-
-        That is ranks times one over the scored positions of all of them, of
-        which this rank has ``count``.
-        """
+        """Return what a scored position, of ``count`` here, weighs."""
         if world_size() == 1:
             return 1 / max(1, count)
+        # Times the ranks, since their gradients are averaged.
         total = torch.tensor(float(count), device=self.device)
         return world_size() / sum_over_ranks(total).clamp(min=1)
 
     def optimizers_step(self, loss: torch.Tensor) -> None:
         """Clip and update, or stop on all ranks with the weights untouched.
 
-        Arguments
-        ---------
-        loss : This rank's loss of the step.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss or the gradient norm of any rank is not finite.
+        FloatingPointError if any rank's loss or gradient norm is not finite.
         """
         self.scaler.unscale_(self.optimizer)
         # SpeechBrain clips the first group alone, and flips the gradients

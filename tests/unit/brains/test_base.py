@@ -1,5 +1,7 @@
 """Clipping, accumulation and refusals of the step Brain."""
 
+import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,9 @@ import torch
 from lm_example import HPARAMS
 from torch.utils.tensorboard import SummaryWriter
 
-from speechbrain_slm.brains import base, parallel
+from speechbrain_slm.brains import base
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.options import check_options
-from speechbrain_slm.brains.schedule import LearningRate
 
 
 class Plan:
@@ -137,7 +138,7 @@ def test_accumulation_changes_nothing(tmp_path):
 def test_what_does_not_divide_the_batch_is_refused(
     tmp_path, monkeypatch, ranks, factor, message
 ):
-    monkeypatch.setattr(parallel, "world_size", lambda: ranks)
+    monkeypatch.setattr(base, "world_size", lambda: ranks)
     brain = make(tmp_path, grad_accumulation_factor=factor)
     with pytest.raises(ValueError, match=message):
         brain.fit(Plan())
@@ -243,18 +244,50 @@ def test_numbers_out_of_range_are_refused(tmp_path, name, values):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((-1, 0, [0, 4], "run"), "learning_rate is -1"),
-        ((1, 1, [0, 4], "run"), "warmup is 1"),
-        ((1, 0, [0, 4], "once"), "schedule is 'once'"),
-    ],
-)
-def test_a_schedule_checks_its_numbers(values, message):
-    """It is used without a Brain, too."""
-    with pytest.raises(ValueError, match=message):
-        LearningRate(*values)
+def threads():
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith("prepare-batches")]
+
+
+class WatchedBrain(LineBrain):
+    """Notes what is prepared and trained; either fails at step 2, if told."""
+
+    notes = ()
+
+    def prepare(self, step):
+        self.notes += (f"prepare {step}",)
+        if self.hparams.fails == "prepare" and step == 2:
+            raise ValueError("row 2 is damaged")
+        return super().prepare(step)
+
+    def fit_step(self, parts):
+        step = self.optimizer_step
+        if self.hparams.fails == "train" and step == 2:
+            assert len(threads()) == 1
+            raise ValueError("training fails")
+        super().fit_step(parts)
+        self.notes += (f"train {step}",)
+
+
+@pytest.mark.parametrize("fails", ["prepare", "train", None])
+def test_batches_are_prepared_one_step_ahead(tmp_path, fails):
+    """An error comes where its step would train, and ends the thread."""
+    brain = make(tmp_path, hparams={"fails": fails})
+    brain.__class__ = WatchedBrain
+    with (
+        pytest.raises(ValueError, match=r"damaged|fails")
+        if fails
+        else nullcontext()
+    ):
+        brain.fit(Plan())
+    assert threads() == []
+    assert brain.optimizer_step == (2 if fails else 12)
+    last = {None: 11, "prepare": 2, "train": 3}[fails]
+    prepared = [note for note in brain.notes if note.startswith("prepare")]
+    assert prepared == [f"prepare {step}" for step in range(last + 1)]
+    for step in range(10 if not fails else 0):
+        trained = brain.notes.index(f"train {step}")
+        assert trained < brain.notes.index(f"prepare {step + 2}")
 
 
 def test_a_brain_that_does_not_know_its_operations(tmp_path, caplog):
