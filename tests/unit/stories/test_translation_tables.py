@@ -3,12 +3,19 @@
 import csv
 import json
 import random
+import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    parallel,
+)
 from speechbrain_slm.stories.translation.parallel import ParallelFile
 from speechbrain_slm.stories.translation.tables import (
     check_tables,
@@ -18,6 +25,7 @@ from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ledger import TooManyLeftOut
 from speechbrain_slm.utils.story_tables import stories_table
 from speechbrain_slm.utils.tables import STORIES_KEY
+from speechbrain_slm.utils.user_tables import iterate_rows
 
 
 def fake(text):
@@ -372,13 +380,13 @@ def test_a_line_that_is_no_row_costs_its_story(tmp_path):
     stories = [Story(name, ["A.", "B."]) for name in "abc"]
     found = next(ParallelFile(path, "fr").translate([stories], Checks()))
     assert found[::2] == [["a 0", "a 1"], ["c 0", "c 1"]]
-    assert "line at byte" in str(found[1])
+    assert "row 3: not valid JSON" in str(found[1])
     path.write_text("\n".join(lines), encoding="utf-16")
     with pytest.raises(ValueError, match=r"fr\.jsonl: expected text in UTF-8"):
         next(ParallelFile(path, "fr").translate([stories], Checks()))
 
 
-def test_a_parallel_file_that_is_replaced_is_not_read(tmp_path):
+def test_a_parallel_file_that_is_replaced_is_not_read(tmp_path, monkeypatch):
     """What the identity says is what is looked up."""
     path, new = tmp_path / "fr.jsonl", tmp_path / "new.jsonl"
     row = {"story_id": "a", "sentence": 0, "fr": "Un."}
@@ -389,11 +397,20 @@ def test_a_parallel_file_that_is_replaced_is_not_read(tmp_path):
     write_parallel(new, [{**row, "fr": "Deux."}])
     new.replace(path)
     assert next(one.translate([stories], Checks())) == [["Un."]]
-    other = ParallelFile(path, "fr")
-    assert other.identity["sha256"] == sha256_file(path)
-    path.write_text(path.read_text() + " ")
-    with pytest.raises(ValueError, match="was changed while it was read"):
-        next(other.translate([stories], Checks()))
+
+    # Nor is one that is replaced, or written to, at that moment.
+    for act, message in (
+        (lambda: path.write_text(path.read_text() + " "), "was changed"),
+        (lambda: Path(shutil.copy(path, new)).replace(path), "was replaced"),
+    ):
+
+        def rows(path, columns, act=act):
+            yield from iterate_rows(path, columns)
+            act()
+
+        monkeypatch.setattr(parallel, "iterate_rows", rows)
+        with pytest.raises(ValueError, match=f"{message} while it was read"):
+            _ = ParallelFile(path, "fr").identity
 
 
 class Replacing(Reverser):
@@ -443,16 +460,21 @@ def test_another_recipe_s_table_is_not_replaced(tmp_path):
 
 
 def test_bad_parallel_files(tmp_path):
-    with pytest.raises(ValueError, match=r"\.jsonl, \.tsv"):
-        ParallelFile(tmp_path / "a.txt", "fr")
+    (tmp_path / "a.txt").write_text("Bonjour.")
+    with pytest.raises(ValueError, match=r"\.tsv, \.jsonl"):
+        _ = ParallelFile(tmp_path / "a.txt", "fr").identity
     with pytest.raises(FileNotFoundError, match="does not exist"):
         _ = ParallelFile(tmp_path / "a.tsv", "fr").identity
     head = "story_id\tsentence\t"
     for name, content, message in (
         ("a.tsv", f"{head}de\na\t0\tA.\n", r"missing column.*fr"),
-        ("b.tsv", f"{head}fr\nb\t0\n", "line at byte 21"),
+        ("b.tsv", f"{head}fr\nb\t0\n", "no line is a row; row 0"),
         ("c.tsv", f"{head}fr\na\t0\tA\nb\t0\tB\na\t1\tC\n", "'a' do not st"),
-        ("d.jsonl", '{"story_id": "a", "sentence": 0\n', "line at byte 0"),
+        (
+            "d.jsonl",
+            '{"story_id": "a", "sentence": 0\n',
+            "row 0: not valid JSON",
+        ),
     ):
         path = tmp_path / name
         path.write_text(content)
