@@ -20,7 +20,7 @@ _MOVED = {
     ("corpus", "speech"): "audio_files merging planning "
     "shard_speech story_shards synthesis tts utterances",
     ("corpus", "speech.imported"): "recordings spoken",
-    ("corpus", "utils"): "speakers story_tables",
+    ("corpus", "utils"): "speakers",
     ("corpus.cloze", "benchmarks"): "topics",
     ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
     "items likelihood prefix_attention prefixes results",
@@ -62,6 +62,7 @@ MODULES = {
     "corpus.spoken_rows": "speech.imported.rows",
     "corpus.spoken_sources": "speech.imported.sources",
     "corpus.stories": "stories.table",
+    "corpus.story_tables": "utils.tables",
     "corpus.lexicon": "stories.grammar.plots",
     "corpus.translation.assembly": "stories.translation.tables",
     "corpus.tts.programs": "speech.processes",

@@ -14,7 +14,7 @@ from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
 from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.speakers import SPEAKER_PER, draw_speaker
-from speechbrain_slm.utils.story_tables import (
+from speechbrain_slm.utils.tables import (
     stories_table,
     story_rows,
     write_stories,

@@ -13,7 +13,7 @@ from speechbrain_slm.benchmarks.spoken_items import item_table, items_of
 from speechbrain_slm.benchmarks.topics import draw_topics
 from speechbrain_slm.utils.ledger import write_ledger
 from speechbrain_slm.utils.speakers import draw_speaker
-from speechbrain_slm.utils.story_tables import (
+from speechbrain_slm.utils.tables import (
     stories_table,
     story_rows,
     write_stories,

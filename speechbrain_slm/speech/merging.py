@@ -15,8 +15,13 @@ from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, remove_own
 from speechbrain_slm.utils.pieces import Piece, join_tables, read_piece
-from speechbrain_slm.utils.story_tables import ITEMS_FILE, MARK
-from speechbrain_slm.utils.tables import MANIFEST, read_items, write_table
+from speechbrain_slm.utils.tables import (
+    ITEMS_FILE,
+    MANIFEST,
+    MARK,
+    read_items,
+    write_table,
+)
 
 logger = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d{5}")

@@ -37,7 +37,7 @@ from speechbrain_slm.utils.jobs import Share, deal, lock_folder, run
 from speechbrain_slm.utils.numbers import check_choice, check_number
 from speechbrain_slm.utils.ownership import refuse_foreign, withdraw
 from speechbrain_slm.utils.speakers import SPEAKER_PER, check_voices
-from speechbrain_slm.utils.story_tables import MARK
+from speechbrain_slm.utils.tables import MARK
 
 LIMITS = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
 Speakers = Mapping[str, Mapping[str, Voice]]  # name -> language -> Voice

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +147,10 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     return function(*bound.args, **bound.kwargs)
 
 
-def _devices(node: object) -> Iterator[str]:
-    """Yield the devices that the arguments of objects name."""
-    for key, child in yaml_tree.children(node):
-        if key == "device" and isinstance(child, str):
-            yield str(child)
-        yield from _devices(child)
+def _devices(tree):
+    """Return the devices that the arguments of objects name."""
+    found = [value for _, key, value in yaml_tree.walk(tree) if key == "device"]
+    return {str(value) for value in found if isinstance(value, str)}
 
 
 def check_device(device: str) -> None:

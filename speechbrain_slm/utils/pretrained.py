@@ -45,10 +45,12 @@ def not_there(
 
     ``below`` is where in a downloaded folder the model stands.
     """
-    found = f"{source}: no {what} can be read from this folder"
-    if not Path(source).exists():
-        there = f"whose {what} is downloaded or can be"
-        found = f"{source} is neither a folder nor a hub model {there}"
+    found = (
+        f"{source}: no {what} can be read from this folder"
+        if Path(source).exists()
+        else f"{source} is neither a folder nor a hub model whose {what} is "
+        "downloaded or can be"
+    )
     return FileNotFoundError(
         f"{found} ({said_by(error)}). Where there is a network, run: "
         f"hf download {source} --local-dir <folder>. Then give "
@@ -65,19 +67,28 @@ def load_whole(
 ) -> Any:
     """Load a transformers model; refuse one that is not whole.
 
+    OSError if there are no weights; ValueError says what else is wrong.
+
     Arguments
     ---------
     kind : A class with ``from_pretrained``: ``AutoModel``, ``VitsModel``, ...
-    absent
-        Pattern of the tensors that a file may lack, because nothing uses them
-        or they are computed.
+    absent : Pattern of tensors that a file may lack: unused, or computed.
     surplus : Pattern of the tensors that a file may have and the model has not.
     **options : For ``from_pretrained``.
-
-    OSError if there are no weights; ValueError says what else is wrong.
     """
     model, loading = _load(kind, source, options)
-    if found := _misfits(loading, absent, surplus):
+    found = list(loading.get("error_msgs", ()))
+    shapes = [key[0] for key in loading["mismatched_keys"]]
+    for how, names, but in (
+        ("lack", loading["missing_keys"], absent),
+        ("have, beyond the model's own,", loading["unexpected_keys"], surplus),
+        ("have in another shape", shapes, None),
+    ):
+        wrong = sorted(n for n in names if not (but and re.search(but, n)))
+        if wrong:
+            shown = ", ".join(wrong[:3] + ["..."] * (len(wrong) > 3))
+            found.append(f"{how} {len(wrong)} tensor(s) ({shown})")
+    if found:
         raise ValueError(
             f"{source}: its weights {'; they '.join(found)}. They are not "
             f"those of a {type(model).__name__} as its config.json describes "
@@ -124,31 +135,17 @@ def _load(kind, source, options):
         logging.set_verbosity(verbosity)
 
 
-def _misfits(loading, absent, surplus):
-    found = list(loading.get("error_msgs", ()))
-    shapes = [key[0] for key in loading["mismatched_keys"]]
-    for how, names, but in (
-        ("lack", loading["missing_keys"], absent),
-        ("have, beyond the model's own,", loading["unexpected_keys"], surplus),
-        ("have in another shape", shapes, None),
-    ):
-        wrong = sorted(n for n in names if not (but and re.search(but, n)))
-        if wrong:
-            shown = ", ".join(wrong[:3] + ["..."] * (len(wrong) > 3))
-            found.append(f"{how} {len(wrong)} tensor(s) ({shown})")
-    return found
-
-
 def _refuse_kernels(source, options):
     """Refuse a configuration that names kernels of a repository: code."""
     from transformers import AutoConfig
 
-    local = {"local_files_only": options.get("local_files_only", False)}
     config = options.get("config") or AutoConfig.from_pretrained(
-        source, trust_remote_code=False, **local
+        source,
+        trust_remote_code=False,
+        local_files_only=options.get("local_files_only", False),
     )
-    asked = getattr(config, "_attn_implementation", None)
-    if "/" in str(asked):
+    asked = str(getattr(config, "_attn_implementation", None))
+    if "/" in asked:
         raise ValueError(
             f"its config.json asks for the attention '{asked}', code of a "
             "repository, which is never run; remove attn_implementation"
@@ -179,31 +176,27 @@ def check_speechbrain_yaml(path: str | Path, trusted: bool = False) -> None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     for token in tokens:
+        shown = ""
         if isinstance(token, yaml.TagToken):
             handle, name = token.value
             # Any other handle stands for what a directive says.
-            if handle == "!" and _is_part(name):
-                continue
-            shown = f"{handle or ''}{name}"
+            if handle != "!" or not _is_part(name):
+                shown = f"{handle or ''}{name}"
         elif isinstance(token, yaml.DirectiveToken) and token.name == "TAG":
             shown = f"%TAG {' '.join(token.value)}"
-        else:
-            continue
-        raise ValueError(
-            f"{path} names {shown}, which loading the model would run; "
-            "expected the layers of SpeechBrain and torch alone. Read the "
-            "file: where you trust it, set trusted to True."
-        )
+        if shown:
+            raise ValueError(
+                f"{path} names {shown}, which loading the model would run; "
+                "expected the layers of SpeechBrain and torch alone. Read the "
+                "file: where you trust it, set trusted to True."
+            )
 
 
 def _is_part(tag):
-    if tag in _HARMLESS:
-        return True
     name = _TAG.fullmatch(tag)
     if not name or not name[1].startswith(_PARTS):
-        return False
+        return tag in _HARMLESS
     # speechbrain.nnet.linear.logging.FileHandler begins as a layer does; where
     # it is defined tells.
-    part = pydoc.locate(name[1])
-    home = f"{getattr(part, '__module__', '')}."
+    home = f"{getattr(pydoc.locate(name[1]), '__module__', '')}."
     return home.startswith(_PARTS) and not home.startswith(_LOADERS)

@@ -24,9 +24,7 @@ def recipe_help(arguments: list[str]) -> str:
     # The one that runs without a download comes first.
     there.sort(key=lambda path: path.stem != "mini")
     given = not arguments[0].startswith("-")
-    shown = there[:1]
-    if given:
-        shown = [Path(command_line.find_yaml(arguments)[0])]
+    shown = [command_line.find_yaml(arguments)[0]] if given else there[:1]
     lines = [
         (sys.modules["__main__"].__doc__ or script.name).strip(),
         "",
@@ -38,10 +36,9 @@ def recipe_help(arguments: list[str]) -> str:
         for path in there:
             first = path.read_text(encoding="utf-8").partition("\n")[0]
             lines += [f"  {path}", f"      {first.lstrip('# ')}"]
-    for path in shown:
+    for path in map(Path, shown):
         lines += ["", f"Keys of {path}, and what they are set to:", ""]
-        lines += _keys(path)
-        lines += ["", "Run options:", ""]
+        lines += [*_keys(path), "", "Run options:", ""]
         tree = read_tree(path)
         hidden = command_line.UNSUPPORTED.keys() | tree.keys()
         for name in sorted(command_line.options_of(tree) - hidden):

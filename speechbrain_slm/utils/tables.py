@@ -5,7 +5,7 @@ same columns does as well). A table is checked where it is read: the columns,
 their types, missing values and keys that stand twice.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from speechbrain_slm.utils import columns
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.files import check_file
+from speechbrain_slm.utils.ownership import mark_of, refuse_foreign, withdraw
 
 # A story's text, one row a sentence and one text column a language.
 STORIES = pa.schema([("story_id", pa.string()), ("sentence", pa.int32())])
@@ -44,6 +45,9 @@ ITEMS_EMPTY = ("prompt",)
 # Columns of text that it may have.
 ITEMS_OPTIONAL = ("group", "subset")
 
+ITEMS_FILE = "items.parquet"
+# Of the manifests of the synthesis: what is removed or replaced carries it.
+MARK = "synthesis"
 # Of the tables that a stage writes.
 WRITTEN = "Run the stage that writes it first."
 
@@ -189,6 +193,73 @@ def check_matched(
             "stories); languages are matched sentence by sentence. Match the "
             "story again, or drop it."
         )
+
+
+def story_rows(
+    story_id: str, texts: Mapping[str, Sequence[str]], **others: object
+) -> list[dict]:
+    """Return a story (language -> sentences) as rows, one a sentence.
+
+    Each of them has the columns ``others``, too.
+
+    Example
+    -------
+    >>> story_rows("a", {"en": ["Hi.", "Bye."], "fr": ["Salut.", "Adieu."]})[1]
+    {'story_id': 'a', 'sentence': 1, 'en': 'Bye.', 'fr': 'Adieu.'}
+    """
+    matched = zip(*texts.values(), strict=True)
+    return [
+        {"story_id": story_id, "sentence": number, **others}
+        | dict(zip(texts, sentences, strict=True))
+        for number, sentences in enumerate(matched)
+    ]
+
+
+def stories_table(rows: list[dict], columns: Iterable[str]) -> pa.Table:
+    """Make a stories table with further columns of text."""
+    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def write_stories(
+    output_folder: str | Path,
+    tables: Mapping[str, pa.Table],
+    items: pa.Table,
+    maker: str,
+) -> dict[str, Path]:
+    """Write a recipe's stories tables, ``text/<split>.parquet``, and its items.
+
+    They carry the mark of their ``maker``. The manifest ``<split>.parquet`` of
+    a split whose stories change is withdrawn first: whenever a run is killed,
+    the manifests that are there fit the text and the items.
+    """
+    refuse_others(output_folder, tables, maker)
+    folder, mark, paths = Path(output_folder), mark_of(maker), {}
+    for split, table in tables.items():
+        path = paths[split] = folder / "text" / f"{split}.parquet"
+        # A manifest of the same stories stays: they need not be spoken again.
+        if not _is_there(path, table):
+            withdraw([folder / f"{split}.parquet"], MARK)
+        write_table(path, table.replace_schema_metadata(mark))
+    write_table(folder / ITEMS_FILE, items.replace_schema_metadata(mark))
+    return paths
+
+
+def refuse_others(
+    output_folder: str | Path, splits: Iterable[str], maker: str
+) -> None:
+    """Refuse to write where another's tables, items or manifests stand."""
+    folder, names = Path(output_folder), [f"{one}.parquet" for one in splits]
+    ours = [*(folder / "text" / name for name in names), folder / ITEMS_FILE]
+    refuse_foreign(ours, maker, damaged=True)
+    refuse_foreign([folder / name for name in names], MARK)
+
+
+def _is_there(path, table):
+    try:
+        return read_table(path, table.schema, STORIES_KEY).equals(table)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def markdown_row(cells: Iterable[str]) -> str:

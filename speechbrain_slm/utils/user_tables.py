@@ -1,22 +1,15 @@
 """Rows of the tables that users bring: one reader for five kinds of file.
 
-======== ==============================================================
-file     how it is read
-======== ==============================================================
-.parquet as it is; only the columns that are asked for
-.arrow   as it is: an Arrow file or stream
-.csv     all is text; a quoted field may hold line ends
-.tsv     all is text; a row a line. A quotation mark is a character like
-         others. A field that stands between two of them and has those
-         inside doubled was quoted by a program that writes CSV so, and is
-         read as that program meant it; where the names in the first line
-         are quoted, every field is.
-.jsonl   an object a line; each by itself, whatever the others hold
-======== ==============================================================
+- ``.parquet``, and ``.arrow`` (a file or a stream): as they are.
+- ``.csv``: all is text; a quoted field may hold line ends.
+- ``.tsv``: all is text; a row a line. A quotation mark is a character like
+  others. A field that stands between two of them and has those inside doubled
+  was quoted by a program that writes CSV so, and is read as that program meant
+  it; where the names in the first line are quoted, every field is.
+- ``.jsonl``: an object a line; each by itself, whatever the others hold.
 
 Rows are counted from 0. A line that is no row costs that row: it comes with
-its fault, and the caller says what that means. A file that cannot be read is
-an error with its name.
+its fault, and the caller says what that means.
 """
 
 # Not by DuckDB or pyarrow.csv, which are 1.6 times as fast: both tell of lines
@@ -49,18 +42,11 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class Row(NamedTuple):
-    """A row of somebody's table.
+    """A row of somebody's table."""
 
-    Attributes
-    ----------
-    number : Its place in the file, from 0.
-    values : Column -> value, as the file has it; None where a row lacks it.
-    fault : Why it is no row; empty if it is one.
-    """
-
-    number: int
-    values: dict
-    fault: str = ""
+    number: int  # its place in the file, from 0
+    values: dict  # column -> what the file has; None where a row lacks it
+    fault: str = ""  # why it is no row
 
 
 def as_text(value: object) -> str:
@@ -152,9 +138,7 @@ def _parquet_batches(path, expected, columns, optional, batch):
 def _arrow_batches(path, expected, columns, optional, batch):
     path = check_file(path, expected)
     with readable(path, "Arrow"), pa.memory_map(str(path)) as source:
-        begin = source.read(6)
-        source.seek(0)
-        if begin == b"ARROW1":
+        if source.read_at(6, 0) == b"ARROW1":
             file = pa.ipc.open_file(source)
             parts = map(file.get_batch, range(file.num_record_batches))
         else:
@@ -167,15 +151,13 @@ def _arrow_batches(path, expected, columns, optional, batch):
 
 def _csv_rows(file, path, columns, optional):
     csv.field_size_limit(LONGEST_FIELD)
-    rows = csv.reader(file, strict=True)
+    lines = csv.reader(file, strict=True)
     try:
-        names = next(rows, [])
-        # Empty lines are no rows.
-        fields = filter(None, rows)
-        yield from _field_rows(path, names, fields, columns, optional)
+        names, filled = next(lines, []), filter(None, lines)
+        yield from _field_rows(path, names, filled, columns, optional)
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {rows.line_num}: {error}; expected fields with "
+            f"{path}, line {lines.line_num}: {error}; expected fields with "
             "commas between them. A quotation mark inside a quoted field is "
             "doubled, and one that is not closed takes in all that follows."
         ) from error
@@ -188,11 +170,7 @@ def tsv_names(line: str) -> tuple[list[str], bool]:
 
 
 def tsv_fields(line: str, quoted: bool = False) -> list[str]:
-    r"""Cut a line of a TSV file into its fields, see above.
-
-    Arguments
-    ---------
-    quoted : Every field may be, as the names in the first line are.
+    r"""Cut a line of a TSV file into its fields; all may be ``quoted``.
 
     Example
     -------

@@ -10,8 +10,9 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ruamel.yaml
 from hyperpyyaml.core import recursive_resolve
@@ -40,7 +41,6 @@ def unknown_key(name: str, known: Iterable, where: str) -> ConfigurationError:
     )
 
 
-# ------------------------------------------------------ files as they stand
 def read_tree(path: str | Path) -> dict:
     """Read a YAML file without making its objects, tags kept."""
     try:
@@ -64,6 +64,17 @@ def children(node: object) -> list[tuple]:
     return list(enumerate(node)) if isinstance(node, list) else []
 
 
+def walk(node: Any, seen: set[int] | None = None) -> Iterator[tuple]:
+    """Yield (parent, key or number, child) of all that is below a node."""
+    # A node that several refer to is one object: visited once.
+    seen = set() if seen is None else seen
+    if id(node) not in seen:
+        seen.add(id(node))
+        for key, child in children(node):
+            yield node, key, child
+            yield from walk(child, seen)
+
+
 def find_fragment(path: str | Path, tag: str) -> Path:
     """Find the file that the tag ``!include:<path>`` of a file names."""
     name = tag[len(INCLUDE) :]
@@ -84,7 +95,6 @@ def find_fragment(path: str | Path, tag: str) -> Path:
     )
 
 
-# ----------------------------------------------------------- one whole tree
 def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     """Set values in a YAML file, and put in what it includes and refers to.
 
@@ -183,20 +193,17 @@ def _quoted(value):
     return value
 
 
-def _expand(node, key="", seen=None):
+def _expand(tree):
     """Write out ``~``, whichever file or command line it is from."""
-    # A node that several refer to is one object: visited once.
-    seen = set() if seen is None else seen
-    if isinstance(node, str):
-        path = os.path.expanduser(node)
+    for parent, key, text in walk(tree):
+        if not isinstance(text, str):
+            continue
+        path = os.path.expanduser(text)
         # Arrow takes lm:v2/x for an address; a folder of that name is given
         # its absolute path.
         address = re.match(r"[A-Za-z][\w+.-]*:(?!//)", path)
         if address and (str(key).endswith("_folder") or os.path.exists(path)):
             path = os.path.abspath(path)
-        return node if path == node else DoubleQuotedScalarString(path)
-    if isinstance(node, dict | list) and id(node) not in seen:
-        seen.add(id(node))
-        for name, child in children(node):
-            node[name] = _expand(child, name, seen)
-    return node
+        if path != text:
+            parent[key] = DoubleQuotedScalarString(path)
+    return tree

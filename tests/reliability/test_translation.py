@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 from chat_server import chat_server, fake_translation
 from processes import ROOT, command, kill, run, start, wait_until
 
-from speechbrain_slm.utils.story_tables import stories_table, story_rows
+from speechbrain_slm.utils.tables import stories_table, story_rows
 
 RECIPE = ROOT / "recipes" / "TinyStories" / "translation"
 KEY = "sk-Secret0123456789"

@@ -24,7 +24,7 @@ def main(hparams, run_opts):
     )
     from speechbrain_slm.utils.distributed import barrier, is_main
     from speechbrain_slm.utils.jobs import PARTS, Share, claim
-    from speechbrain_slm.utils.story_tables import refuse_others
+    from speechbrain_slm.utils.tables import refuse_others
 
     folder, ready = Path(hparams["data_folder"]), hparams["stories"]
     text = None if ready else named(hparams, prepare_grammar)

@@ -23,8 +23,7 @@ from speechbrain_slm.stories.translation.tables import (
 )
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.ledger import TooManyLeftOut
-from speechbrain_slm.utils.story_tables import stories_table
-from speechbrain_slm.utils.tables import STORIES_KEY
+from speechbrain_slm.utils.tables import STORIES_KEY, stories_table
 from speechbrain_slm.utils.user_tables import iterate_rows
 
 
