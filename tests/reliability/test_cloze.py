@@ -1,10 +1,6 @@
 """Check 18: cloze scores that nothing but the model and the units changes."""
 
-import json
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +19,6 @@ from cloze_example import (
 
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
-from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.tables import ITEMS
 
@@ -157,59 +152,3 @@ def test_a_missing_choice_raises_and_names_the_item(
     with pytest.raises(ValueError, match=message):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)
     assert not (tmp_path / "results.json").exists()
-
-
-# Ends itself at the k-th call of a function that touches the disk. The
-# parent has imported torch but not worked with it, so forks are sound.
-KILLED = """
-import os, sys
-sys.path.append(sys.argv.pop())
-from processes import die_at_call
-from transformers import Qwen2ForCausalLM  # imported once, not in each child
-from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
-
-model, store, items, folder = sys.argv[1:]
-for target in range(1, 20):
-    child = os.fork()
-    if child == 0:
-        die_at_call(target, "fsync", "replace", "remove")
-        evaluate_cloze(model, store, items, f"{folder}/{target:02d}")
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    print(target, os.waitstatus_to_exitcode(status), flush=True)
-    if status == 0:
-        break
-"""
-
-
-def test_a_kill_leaves_no_partial_results(
-    tmp_path, reference, model_folder, store_folder
-):
-    # A folder that holds the results of another model already: between its
-    # removal and the end, no results.json may stand.
-    results, _ = reference
-    items = write_items(tmp_path / "items.parquet", items_table())
-    other = export(tmp_path / "other", tiny_model(seed=3))
-    old = evaluate_cloze(other, store_folder, items, tmp_path / "old")
-    for target in range(1, 20):
-        folder = tmp_path / "runs" / f"{target:02d}"
-        folder.mkdir(parents=True)
-        for name in ("results.json", "scores.parquet"):
-            (folder / name).write_bytes((tmp_path / "old" / name).read_bytes())
-    arguments = [model_folder, store_folder, items, tmp_path / "runs"]
-    arguments.append(Path(__file__).parents[1])
-    command = [sys.executable, "-c", KILLED, *map(str, arguments)]
-    text = subprocess.check_output(command, text=True)
-    lines = [line.split() for line in text.splitlines()]
-    kills = [int(target) for target, code in lines if code == "-9"]
-    assert len(kills) >= 6
-    assert lines[-1][1] == "0"
-    for target in kills:
-        folder = tmp_path / "runs" / f"{target:02d}"
-        path = folder / "results.json"
-        if path.exists():
-            found = json.loads(path.read_text())
-            assert found in (old, results)
-            assert found["scores"] == sha256_file(folder / "scores.parquet")
-        again = evaluate_cloze(model_folder, store_folder, items, folder)
-        assert again["records"] == results["records"]
