@@ -17,18 +17,30 @@ from safetensors.torch import load_file
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
 
 
+def save(checkpointer, step):
+    meta, name = {"step": step}, f"step-{step:08d}"
+    checkpointer.save_and_keep_only(meta, name=name, num_to_keep=2)
+
+
 def saved(folder, steps=(1, 2, 3)):
     layer = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(layer.parameters())
-    checkpointer = AtomicCheckpointer(
-        folder, {"layer": layer, "optimizer": optimizer}
-    )
+    recoverables = {"layer": layer, "optimizer": optimizer}
+    checkpointer = AtomicCheckpointer(folder, recoverables)
     for step in steps:
         torch.nn.init.constant_(layer.weight, step)
-        checkpointer.save_and_keep_only(
-            {"step": step}, name=f"step-{step:08d}", num_to_keep=2
-        )
+        save(checkpointer, step)
     return checkpointer, layer
+
+
+def steps_in(folder):
+    names = sorted(path.name for path in folder.iterdir())
+    return [int(name.removeprefix("CKPT+step-")) for name in names]
+
+
+def resumed(checkpointer):
+    found = checkpointer.recover_if_possible()
+    return found and found.meta["step"]
 
 
 @pytest.mark.parametrize(
@@ -36,23 +48,20 @@ def saved(folder, steps=(1, 2, 3)):
 )
 def test_kill_during_save(tmp_path, kills):
     script = ROOT / "tests" / "reliability" / "checkpoint_writer.py"
-    code, text = run(
-        [sys.executable, str(script), str(tmp_path), str(kills), "5"]
-    )
+    arguments = script, tmp_path, kills, 5
+    code, text = run([sys.executable, *map(str, arguments)])
     assert code == 0, text
     assert f"{kills} kills" in text
 
 
 def test_only_the_newest_are_kept(tmp_path):
+    empty = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(1, 1)})
+    assert resumed(empty) is None
     saved(tmp_path)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
+    assert steps_in(tmp_path) == [2, 3]
 
 
-DAMAGE = ("truncate", "flip", "remove", "empty")
-
-
-@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("kind", ["truncate", "flip", "remove", "empty"])
 @pytest.mark.parametrize(
     "name", ["layer.ckpt", "optimizer.ckpt", "CKPT.yaml", "files.json"]
 )
@@ -69,22 +78,20 @@ def test_torn_newest_falls_back(tmp_path, caplog, kind, name):
     else:
         path.write_bytes(content[: len(content) // 2 if kind[0] == "t" else 0])
     with caplog.at_level(logging.WARNING):
-        found = checkpointer.recover_if_possible()
-    assert found.meta["step"] == 2
+        assert resumed(checkpointer) == 2
     assert torch.all(layer.weight == 2)
     assert "passed over" in caplog.text
     # The run comes to step 3 again; the torn one is replaced.
-    checkpointer.save_and_keep_only({"step": 3}, name="step-00000003")
-    assert checkpointer.recover_if_possible().meta["step"] == 3
+    save(checkpointer, 3)
+    assert resumed(checkpointer) == 3
 
 
 def test_torn_later_one_does_not_push_out_good_ones(tmp_path):
     checkpointer, _ = saved(tmp_path, steps=(1, 2, 5))
     (tmp_path / "CKPT+step-00000005" / "layer.ckpt").write_bytes(b"")
-    assert checkpointer.recover_if_possible().meta["step"] == 2
-    checkpointer.save_and_keep_only({"step": 3}, name="step-00000003")
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
+    assert resumed(checkpointer) == 2
+    save(checkpointer, 3)
+    assert steps_in(tmp_path) == [2, 3]
 
 
 def test_what_was_passed_over_does_not_come_back(tmp_path):
@@ -120,12 +127,11 @@ def test_a_checkpoint_that_is_not_finite_is_not_published(tmp_path, value):
         kept = tensor.clone()
         tensor[1] = float(value)
         with pytest.raises(FloatingPointError, match=name):
-            checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
+            save(checkpointer, 4)
         tensor.copy_(kept)
-        names = sorted(path.name for path in tmp_path.iterdir())
-        assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
-    checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
-    assert checkpointer.recover_if_possible().meta["step"] == 4
+        assert steps_in(tmp_path) == [2, 3]
+    save(checkpointer, 4)
+    assert resumed(checkpointer) == 4
 
 
 def reseal(folder, name, content):
@@ -161,43 +167,31 @@ def test_nobody_goes_on_from_a_useless_checkpoint(tmp_path, caplog, name, kind):
         content = not_finite(newest, name)
     reseal(newest, name, content)
     with caplog.at_level(logging.WARNING):
-        found = checkpointer.recover_if_possible()
-    assert found.meta["step"] == 2
+        assert resumed(checkpointer) == 2
     assert torch.all(layer.weight == 2)
-    assert f"passed over: {newest}" in caplog.text
-    assert name in caplog.text
-    assert kind in caplog.text
-
-
-def test_none_yet(tmp_path):
-    checkpointer = AtomicCheckpointer(tmp_path, {"a": torch.nn.Linear(1, 1)})
-    assert checkpointer.recover_if_possible() is None
+    for text in (f"passed over: {newest}", name, kind):
+        assert text in caplog.text
 
 
 def test_disk_full(tmp_path):
     """Check 10, by a limit on the size of files: the previous one loads."""
-    checkpointer, layer = saved(tmp_path)
-    big = torch.nn.Linear(300, 300)
-    checkpointer.add_recoverable("big", big)
+    checkpointer, _ = saved(tmp_path)
+    recoverables = dict(checkpointer.recoverables)
+    checkpointer.add_recoverable("big", torch.nn.Linear(300, 300))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
         with pytest.raises(RuntimeError, match="Is the disk full"):
-            checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
+            save(checkpointer, 4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["CKPT+step-00000002", "CKPT+step-00000003"]
-    again = AtomicCheckpointer(
-        tmp_path,
-        {"layer": layer, "optimizer": checkpointer.recoverables["optimizer"]},
-    )
-    assert again.recover_if_possible().meta["step"] == 3
+    assert steps_in(tmp_path) == [2, 3]
+    assert resumed(AtomicCheckpointer(tmp_path, recoverables)) == 3
 
 
 def test_stale_temporary_folders_go(tmp_path):
     checkpointer, _ = saved(tmp_path)
     stale = tmp_path / ".tmp-12345678"
     shutil.copytree(tmp_path / "CKPT+step-00000003", stale / "CKPT+x")
-    checkpointer.save_and_keep_only({"step": 4}, name="step-00000004")
+    save(checkpointer, 4)
     assert not stale.exists()
