@@ -1,10 +1,13 @@
 """Back-ends that hum: quick, and they fail where they are told to."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
 
+from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.utterances import Speech, Trim
 from speechbrain_slm.utils.tables import (
     MANIFEST,
     MANIFEST_KEY,
@@ -70,6 +73,15 @@ class Humming:
         if failure == "too long":
             return np.tile(sound, 40)
         return sound[: RATE // 50] if failure == "too short" else sound
+
+
+def speak(stories, folder, **options):
+    """Speak a split ``train``; the options of ``Speech`` and the others."""
+    names = {field.name for field in dataclasses.fields(Speech)}
+    how = {"languages": LANGUAGES, "seed": 1, "trim": Trim(-45.0, 0.05)}
+    how |= {name: options.pop(name) for name in names & options.keys()}
+    options = {"num_workers": 1, **options}
+    return synthesize({"train": stories}, folder, Speech(**how), **options)
 
 
 def rows_of(folder):

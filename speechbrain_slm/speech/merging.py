@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.shard_speech import ROWS, SCHEMA, part_path
-from speechbrain_slm.speech.story_shards import Shard
+from speechbrain_slm.speech.story_shards import Shard, changed
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.ledger import LEDGER, check_share, open_ledger
 from speechbrain_slm.utils.ownership import mark_of, remove_own
@@ -63,11 +63,7 @@ def merge_parts(
 def _read(path: Path, identity: str, columns: list[str]) -> Piece:
     part = read_piece(path, columns)
     if part.facts["identity"] != identity:
-        raise ValueError(
-            f"{path} is of another text, or of other settings, than this run "
-            "has: they were changed while it was spoken. Run the same command "
-            "again; what was spoken is kept."
-        )
+        raise changed(path)
     return part
 
 

@@ -6,16 +6,23 @@ killed has done.
 """
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import compress, groupby
+from operator import itemgetter
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from speechbrain_slm.speech.planning import Planner
+from speechbrain_slm.speech.planning import plan_rows, read_planned
 from speechbrain_slm.speech.processes import run_in_workers
-from speechbrain_slm.speech.story_shards import Shard, groups_of
-from speechbrain_slm.speech.utterances import Fact, Utterance, speak_chunk
+from speechbrain_slm.speech.story_shards import Shard, changed, groups_of
+from speechbrain_slm.speech.utterances import (
+    Fact,
+    Speech,
+    Utterance,
+    speak_chunk,
+)
 from speechbrain_slm.utils.jobs import PARTS, Progress
 from speechbrain_slm.utils.ledger import ELSEWHERE, NOTHING_LEFT, TooManyLeftOut
 from speechbrain_slm.utils.pieces import find_piece, write_piece
@@ -27,7 +34,6 @@ ROWS = "rows.parquet"
 _CHUNK = 16  # utterances
 # How many may fail in a shard if any may: a small one may have its bad luck.
 _BAD_LUCK = 100
-Sentence = tuple[str, int]  # of which story, and its number
 
 
 def part_path(output_folder: Path, shard: Shard) -> Path:
@@ -40,8 +46,8 @@ def is_complete(path: Path, identity: str, output_folder: Path) -> bool:
     part = find_piece(path, ["audio", "size"])
     if part is None or part.facts["identity"] != identity:
         return False
+    files = set(zip(*part.table.to_pydict().values(), strict=True))
     try:
-        files = set(zip(*part.table.to_pydict().values(), strict=True))
         return all(
             (output_folder / name).stat().st_size == size
             for name, size in files
@@ -50,18 +56,10 @@ def is_complete(path: Path, identity: str, output_folder: Path) -> bool:
         return False
 
 
-def changed(path: str | Path) -> ValueError:
-    """Return the error of a table that changed while it was spoken."""
-    return ValueError(
-        f"{path} was changed while it was spoken. Run the same command again: "
-        "it speaks what the text is then, and keeps what it has spoken of it."
-    )
-
-
 def speak_shard(
     shard: Shard,
     identity: str,
-    planner: Planner,
+    speech: Speech,
     output_folder: Path,
     num_workers: int,
     max_left_out: float,
@@ -73,12 +71,12 @@ def speak_shard(
     identity : Of what it was when the run began; ValueError if it is other now.
     max_left_out : Share of the utterances that may fail, or TooManyLeftOut.
     """
-    table, found = planner.read(shard)
+    table, found = read_planned(shard, speech)
     if found != identity:
         raise changed(shard.path)
-    rows, utterances = planner.rows(table)
+    rows, utterances = plan_rows(table, speech)
     facts = _speak_all(
-        utterances, output_folder, planner, num_workers, max_left_out
+        utterances, speech, output_folder, num_workers, max_left_out
     )
     failures = {k: fact.failure for k, fact in facts.items() if fact.failure}
     rows, ledger = leave_out(rows, failures)
@@ -89,8 +87,8 @@ def speak_shard(
         kind = SCHEMA.field(column).type
         values = pa.array([getattr(fact, column) for fact in files], kind)
         rows = rows.append_column(column, values.take(audio.indices))
-    rate = pa.scalar(planner.tts.sample_rate, pa.int32())
-    rows = rows.append_column("sample_rate", pa.repeat(rate, len(rows)))
+    rate = pa.repeat(speech.tts.sample_rate, len(rows))
+    rows = rows.append_column("sample_rate", rate)
     said = {
         "identity": identity,
         "utterances": len(utterances),
@@ -104,25 +102,22 @@ def speak_shard(
 
 def _speak_all(
     utterances: list[Utterance],
+    speech: Speech,
     output_folder: Path,
-    planner: Planner,
     num_workers: int,
     max_left_out: float,
 ) -> dict[str, Fact]:
     total, failed = len(utterances), 0
     starts = range(0, total, _CHUNK)
     chunks = (utterances[start : start + _CHUNK] for start in starts)
-    context = (planner.tts, planner.shape, output_folder)
-    facts: dict[str, Fact] = {}
+    context, facts = (speech, output_folder), dict[str, Fact]()
     most = max(max_left_out * total, _BAD_LUCK) if max_left_out else 0
     progress = Progress(total, "utterances")
     for results in run_in_workers(speak_chunk, context, chunks, num_workers):
         for fact in results:
             facts[fact.audio] = fact
-            if fact.failure is None:
-                continue
-            failed += 1
-            if failed > most:
+            failed += fact.failure is not None
+            if fact.failure and failed > most:
                 (one,) = (u for u in utterances if u.audio == fact.audio)
                 reason, detail = fact.failure
                 raise TooManyLeftOut(
@@ -134,13 +129,14 @@ def _speak_all(
                     "and listed in left_out.jsonl."
                 )
         progress.add(len(results))
-    samples = sum(fact.num_samples for fact in facts.values())
-    seconds = samples / planner.tts.sample_rate
+    seconds = (
+        sum(f.num_samples for f in facts.values()) / speech.tts.sample_rate
+    )
     states = Counter(fact.state for fact in facts.values())
     told = ", ".join(f"{count} {state}" for state, count in states.items())
-    speed = seconds / len(facts) * progress.speed if facts else 0
+    speed = seconds / max(total, 1) * progress.speed
     shown = "%d utterances, %.0f s of speech (%.0f x real time): %s"
-    logger.info(shown, len(facts), seconds, speed, told)
+    logger.info(shown, total, seconds, speed, told)
     return facts
 
 
@@ -166,43 +162,41 @@ def leave_out(
     table = table.sort_by([(name, "ascending") for name in order])
     if not failures:
         return table, []
-    columns = (table[name].to_pylist() for name in ("story_id", "sentence"))
-    keys: list[Sentence] = list(zip(*columns, strict=True))
-    audio = table["audio"].to_pylist()
-    lost = {k for k, name in zip(keys, audio, strict=True) if name in failures}
-    whole = _whole_stories(set(keys), lost)
-    keep = np.array([key not in lost and key[0] not in whole for key in keys])
-    names = [*MANIFEST_KEY, "speaker", "text", "audio"]
+    columns = [table[name].to_pylist() for name in (*order, "audio")]
+    rows, lost = list(zip(*columns, strict=True)), defaultdict(set)
+    for _, story, sentence, audio in rows:
+        if audio in failures:
+            lost[story].add(sentence)
+    # The last row of a story has its highest number; the first is 0.
+    whole = _whole_stories({row[1]: row[2] + 1 for row in rows}, dict(lost))
+    keep = [row[1] not in whole and row[2] not in lost[row[1]] for row in rows]
+    gone = table.filter(pc.invert(pa.array(keep)))
     ledger = []
-    for row in table.select(names).filter(pa.array(~keep)).to_pylist():
-        reason, detail = whole.get(row["story_id"], ""), ""
-        if row["audio"] in failures:
-            reason, detail = failures[row["audio"]]
-        elif (row["story_id"], row["sentence"]) in lost:
-            reason = ELSEWHERE
+    for row in gone.select(
+        [*MANIFEST_KEY, "speaker", "text", "audio"]
+    ).to_pylist():
+        story = row["story_id"]
+        other = ELSEWHERE if row["sentence"] in lost[story] else whole[story]
+        reason, detail = failures.get(row["audio"], (other, ""))
         why = {"action": "dropped", "reason": reason, "detail": detail}
         ledger.append({**row, **why})
     ledger += [
         {"story_id": story, "action": "dropped", "reason": reason}
         for story, reason in sorted(whole.items())
     ]
-    left, numbers = Counter[str](), {}
-    for key in sorted(set(keys) - lost):
-        numbers[key] = left[key[0]]
-        left[key[0]] += 1
-    anew = [numbers[k] for k, stays in zip(keys, keep, strict=True) if stays]
-    place, column = table.column_names.index("sentence"), pa.array(anew, "i4")
+    kept = groupby(compress(rows, keep), key=itemgetter(0, 1))
+    numbers = [n for _, story in kept for n, _ in enumerate(story)]
+    place = table.column_names.index("sentence")
     table = table.filter(pa.array(keep))
-    return table.set_column(place, "sentence", column), ledger
+    return table.set_column(place, "sentence", pa.array(numbers, "i4")), ledger
 
 
-def _whole_stories(keys: set[Sentence], lost: set[Sentence]) -> dict[str, str]:
+def _whole_stories(
+    had: dict[str, int], lost: dict[str, set[int]]
+) -> dict[str, str]:
     """Return the stories that go as a whole, each with its reason."""
-    had = Counter(story for story, _ in keys)
-    less = Counter(story for story, _ in lost)
-    whole = {one: NOTHING_LEFT for one in less if had[one] == less[one]}
-    names = groups_of(pa.array(list(had))).to_pylist()
-    group_of = dict(zip(had, names, strict=True))
-    items = {group_of[one] for one in less if group_of[one] != one}
+    whole = {k: NOTHING_LEFT for k, gone in lost.items() if len(gone) == had[k]}
+    group_of = dict(zip(had, groups_of(pa.array(had)).to_pylist(), strict=True))
+    items = {group_of[one] for one in lost if group_of[one] != one}
     gone = "a part of the cloze item was left out"
     return whole | {k: gone for k, group in group_of.items() if group in items}

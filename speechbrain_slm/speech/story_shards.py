@@ -1,9 +1,9 @@
 """Stories tables, read a part at a time: memory does not grow with them."""
 
+import array
 import contextlib
-import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from speechbrain_slm.speech.utterances import Speech
 from speechbrain_slm.utils.columns import as_type, check_columns, open_parquet
 from speechbrain_slm.utils.tables import STORIES
 
@@ -35,6 +36,14 @@ class Shard:
     stop: int
 
 
+def changed(path: str | Path) -> ValueError:
+    """Return the error of a file that changed while it was spoken."""
+    return ValueError(
+        f"{path} was changed while it was spoken. Run the same command again: "
+        "it speaks what the text is then, and keeps what it has spoken of it."
+    )
+
+
 def groups_of(story_ids: _Names) -> _Names:
     """Return what stays or goes together: an item's name, or the story's.
 
@@ -46,50 +55,44 @@ def groups_of(story_ids: _Names) -> _Names:
     return pc.replace_substring_regex(story_ids, _PART, "")
 
 
-def list_shards(
-    split: str,
-    path: str | Path,
-    languages: list[str],
-    speakers: Iterable[str],
-    stories_per_shard: int,
-    speaker_per: str = "story",
-) -> list[Shard]:
+def list_shards(split: str, path: str | Path, speech: Speech) -> list[Shard]:
     """Check a whole stories table and cut it into shards.
 
     ValueError if it is none: names the file, row and column.
-
-    Arguments
-    ---------
-    languages : The text columns that must be there, every row of them filled.
-    speakers : Who may tell a story.
-    stories_per_shard : The stories of a cloze item count as one.
-    speaker_per : ``story`` refuses one of several speakers.
     """
-    starts, names, row, count, several = [], [], 0, 0, False
-    with _open(path, languages) as (file, columns):
+    starts, row, count, group, several = [], 0, 0, None, False
+    seen = array.array("q")  # 8 bytes are all that is kept of a story
+    with _open(path, speech.languages) as (file, columns):
         before: list[pa.Table] = []
         for batch in file.iter_batches(_BATCH, columns=columns):
             table = _typed(path, batch)
             _refuse_holes(path, table, row)
-            table = table.append_column("group", groups_of(table["story_id"]))
             # The last row of the batch before says whether a story goes on.
             whole = pa.concat_tables([*before, table])
-            begins = _changes(whole, "story_id", len(table))
+            begins = _changes(whole["story_id"], len(table))
             _check_numbers(path, whole, begins, row)
             if "speaker" in columns:
-                inside = _changes(whole, "speaker", len(table)) & ~begins
+                inside = _changes(whole["speaker"], len(table)) & ~begins
                 several |= bool(inside.any())
-                _check_speakers(path, table, speakers, inside, speaker_per)
-            names.append(_numbers(table["story_id"].filter(pa.array(begins))))
-            groups = begins & _changes(whole, "group", len(table))
-            found = np.flatnonzero(groups)
-            # 5 a shard: stories 0, 5, 10, ... of the table begin one.
-            cut = (count + np.arange(len(found))) % stories_per_shard == 0
-            starts += (row + found[cut]).tolist()
-            count, row = count + len(found), row + len(table)
-            before = [table.slice(len(table) - 1)]
-    _refuse_twice(path, names)
-    if speaker_per == "sentence" and "speaker" in columns and not several:
+                _check_speakers(path, table, inside, speech)
+            names = table["story_id"].filter(pa.array(begins))
+            seen.extend(map(hash, names.to_pylist()))
+            places, names = np.flatnonzero(begins), groups_of(names).to_pylist()
+            for place, name in zip(places, names, strict=True):
+                # 5 a shard: groups 0, 5, 10, ... of the table begin one.
+                if name != group and count % speech.stories_per_shard == 0:
+                    starts.append(row + int(place))
+                count, group = count + (name != group), name
+            row, before = row + len(table), [table.slice(len(table) - 1)]
+    if not seen:
+        raise ValueError(f"{path} holds no story; expected one or more")
+    if twice := len(seen) - len(np.unique(seen)):
+        raise ValueError(
+            f"{path}: {twice} story_id(s) stand more than once; expected the "
+            "rows of a story together"
+        )
+    by_story = "speaker" in columns and not several
+    if by_story and speech.speaker_per == "sentence":
         told = "gives each story one speaker; none is drawn for its sentences"
         logger.info("%s: its column 'speaker' %s", path, told)
     ends = zip(starts, [*starts[1:], row], strict=True)
@@ -98,22 +101,18 @@ def list_shards(
 
 def read_shard(shard: Shard, languages: list[str]) -> pa.Table:
     """Read a shard: story_id, sentence, languages; speaker, if there is one."""
-    parts, begin = [], 0
     with _open(shard.path, languages) as (file, columns):
-        for number in range(file.num_row_groups):
-            end = begin + file.metadata.row_group(number).num_rows
-            if begin < shard.stop and end > shard.start:
-                group = file.read_row_group(number, columns=columns)
-                start = max(shard.start - begin, 0)
-                part = group.slice(start, min(end, shard.stop) - begin - start)
-                parts.append(_typed(shard.path, part))
-            begin = end
-    if begin < shard.stop:
-        raise ValueError(
-            f"{shard.path} has {begin} rows and had more when this run began; "
-            "run the same command again, what was spoken is kept"
-        )
-    return pa.concat_tables(parts).combine_chunks()
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        bounds = np.cumsum([0, *(group.num_rows for group in groups)])
+        if shard.stop > bounds[-1]:
+            raise changed(shard.path)
+        # The row groups that hold its first and its last row.
+        rows = [shard.start, shard.stop - 1]
+        first, last = np.searchsorted(bounds, rows, "right") - 1
+        whole = file.read_row_groups(range(first, last + 1), columns=columns)
+        start = shard.start - int(bounds[first])
+        table = whole.slice(start, shard.stop - shard.start)
+        return _typed(shard.path, table).combine_chunks()
 
 
 @contextlib.contextmanager
@@ -149,9 +148,9 @@ def _refuse_holes(path: str | Path, table: pa.Table, first_row: int) -> None:
             )
 
 
-def _changes(table: pa.Table, name: str, rows: int) -> np.ndarray:
+def _changes(column: pa.ChunkedArray, rows: int) -> np.ndarray:
     """Tell which of the last rows differ from the one before."""
-    names = table[name].combine_chunks()
+    names = column.combine_chunks()
     other = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
     return np.append(True, other)[-rows:]
 
@@ -159,56 +158,32 @@ def _changes(table: pa.Table, name: str, rows: int) -> np.ndarray:
 def _check_numbers(
     path: str | Path, whole: pa.Table, begins: np.ndarray, first_row: int
 ) -> None:
-    sentence, rows = whole["sentence"].to_numpy(), len(begins)
-    previous = np.append(0, sentence)[-rows - 1 : -1]
-    expected = np.where(begins, 0, previous + 1)
-    wrong = np.flatnonzero(sentence[-rows:] != expected)
-    if len(wrong):
-        place = len(whole) - rows + int(wrong[0])
+    sentences, rows = whole["sentence"].to_numpy(), len(begins)
+    steps = np.diff(sentences, prepend=0)[-rows:]
+    wrong = np.where(begins, sentences[-rows:] != 0, steps != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        found = whole.slice(len(whole) - rows + row, 1).to_pylist()[0]
         raise ValueError(
-            f"{path}, row {first_row + wrong[0]}: sentence {sentence[place]} "
-            f"of story '{whole['story_id'][place]}'; expected the rows of a "
-            "story together and numbered 0, 1, 2, ... without a gap"
-        )
-
-
-def _refuse_twice(path: str | Path, names: list[np.ndarray]) -> None:
-    if not names:
-        raise ValueError(f"{path} holds no story; expected one or more")
-    stories = np.concatenate(names)
-    if twice := len(stories) - len(np.unique(stories)):
-        raise ValueError(
-            f"{path}: {twice} story_id(s) stand more than once; expected the "
-            "rows of a story together"
+            f"{path}, row {first_row + row}: sentence {found['sentence']} of "
+            f"story '{found['story_id']}'; expected the rows of a story "
+            "together and numbered 0, 1, 2, ... without a gap"
         )
 
 
 def _check_speakers(
-    path: str | Path,
-    table: pa.Table,
-    speakers: Iterable[str],
-    inside: np.ndarray,
-    speaker_per: str,
+    path: str | Path, table: pa.Table, inside: np.ndarray, speech: Speech
 ) -> None:
     """Refuse speakers nobody knows, and a change of them ``inside`` a story."""
     told = set(pc.unique(table["speaker"]).to_pylist())
-    if unknown := sorted(told - set(speakers)):
+    if unknown := sorted(told - speech.speakers.keys()):
         raise ValueError(
             f"{path}: unknown speaker(s) {', '.join(map(repr, unknown))}; "
-            f"expected one of {', '.join(speakers)}"
+            f"expected one of {', '.join(speech.speakers)}"
         )
-    if speaker_per == "story" and inside.any():
+    if speech.speaker_per == "story" and inside.any():
         raise ValueError(
             f"{path}: story '{table['story_id'][int(inside.argmax())]}' has "
             "more than one speaker; expected one from its first sentence to "
             "its last. If it is meant so, set speaker_per to sentence."
         )
-
-
-def _numbers(names: pa.ChunkedArray) -> np.ndarray:
-    """Return 8 bytes for each name: all that is kept of a story."""
-    encoded = (name.encode() for name in names.to_pylist())
-    digests = (
-        hashlib.blake2b(name, digest_size=8).digest() for name in encoded
-    )
-    return np.frombuffer(b"".join(digests), "<u8")

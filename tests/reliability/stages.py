@@ -130,8 +130,8 @@ def speak(inputs, output):
     """Speak stories; one text is refused."""
     from speech_example import SPEAKERS, Humming
 
-    from speechbrain_slm.speech.audio_files import Trim
     from speechbrain_slm.speech.synthesis import synthesize
+    from speechbrain_slm.speech.utterances import Speech, Trim
 
     if not (inputs / "train.parquet").exists():
         write_texts(inputs / "train.parquet", 4)
@@ -139,14 +139,16 @@ def speak(inputs, output):
         synthesize(
             {"train": inputs / "train.parquet"},
             output,
-            Humming({"Here is sentence 3 of 2.": "refused"}),
-            SPEAKERS,
-            ["en", "fr"],
-            seed=0,
-            trim=Trim(-40.0, 0.05),
+            Speech(
+                Humming({"Here is sentence 3 of 2.": "refused"}),
+                SPEAKERS,
+                ["en", "fr"],
+                seed=0,
+                trim=Trim(-40.0, 0.05),
+                stories_per_shard=2,
+            ),
             num_workers=1,
             max_left_out=0.3,
-            stories_per_shard=2,
         )
 
 

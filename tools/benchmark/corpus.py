@@ -108,7 +108,7 @@ def write_manifests(folder):
     import pyarrow.parquet as pq
 
     from speechbrain_slm.speech import shard_speech, synthesis
-    from speechbrain_slm.speech.utterances import Trim
+    from speechbrain_slm.speech.utterances import Speech, Trim
     from speechbrain_slm.utils.config import load_yaml
 
     fragment = ROOT / "hparams" / "tts" / "nanotts.yaml"
@@ -121,13 +121,15 @@ def write_manifests(folder):
         synthesis.synthesize(
             tables,
             output,
-            speech["tts"],
-            speech["speakers"],
-            ["en", "fr"],
-            0,
-            Trim(-40.0, 0.1),
-            1,
-            stories_per_shard=STORIES_PER_SHARD,
+            Speech(
+                speech["tts"],
+                speech["speakers"],
+                ["en", "fr"],
+                0,
+                Trim(-40.0, 0.1),
+                stories_per_shard=STORIES_PER_SHARD,
+            ),
+            num_workers=1,
         )
         found = [output / f"{name}.parquet" for name in tables]
         return {"rows": sum(pq.read_metadata(one).num_rows for one in found)}

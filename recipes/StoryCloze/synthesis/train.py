@@ -19,16 +19,18 @@ def main(hparams, run_opts):
     from storycloze_prepare import prepare_cloze
 
     from speechbrain_slm.speech.synthesis import synthesize
+    from speechbrain_slm.speech.utterances import Speech
     from speechbrain_slm.utils.jobs import PARTS, claim
 
+    voices = {name: hparams["speech"][name] for name in ("tts", "speakers")}
+    speech = call_with(hparams, Speech, **voices)
     # A run that logs elsewhere may have this as its data folder.
     with claim(Path(hparams["output_folder"]) / PARTS):
         call_with(
             hparams,
             synthesize,
             stories=call_with(hparams, prepare_cloze),
-            tts=hparams["speech"]["tts"],
-            speakers=hparams["speech"]["speakers"],
+            speech=speech,
         )
 
 

@@ -22,6 +22,7 @@ def main(hparams, run_opts):
         plan_of_speech,
         synthesize,
     )
+    from speechbrain_slm.speech.utterances import Speech
     from speechbrain_slm.utils.distributed import barrier, is_main
     from speechbrain_slm.utils.jobs import PARTS, Share, claim
     from speechbrain_slm.utils.tables import refuse_others
@@ -31,13 +32,9 @@ def main(hparams, run_opts):
     tables = name_tables(
         ready or [folder / "text" / f"{split}.parquet" for split in SPLITS]
     )
-    voices = {
-        "tts": hparams["speech"]["tts"],
-        "speakers": hparams["speech"]["speakers"],
-    }
-    pinned = call_with(
-        hparams, plan_of_speech, text=text, tables=tables, **voices
-    )
+    voices = {name: hparams["speech"][name] for name in ("tts", "speakers")}
+    speech = call_with(hparams, Speech, **voices)
+    pinned = plan_of_speech(text, tables, speech)
     if not ready and is_main():
         refuse_others(folder, SPLITS, MAKER)
     share = call_with(hparams, Share)
@@ -53,7 +50,7 @@ def main(hparams, run_opts):
             synthesize,
             stories=tables,
             output_folder=folder,
-            **voices,
+            speech=speech,
         )
 
 

@@ -10,14 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import soundfile
-from speech_example import Humming, rows_of
+from speech_example import LANGUAGES, Humming, rows_of, speak
 
-from speechbrain_slm.speech import planning
-from speechbrain_slm.speech.story_shards import Shard
-from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.tts import Voice
 from speechbrain_slm.speech.tts.nanotts import NanoTTS
-from speechbrain_slm.speech.utterances import Limits, Shape, Trim
+from speechbrain_slm.speech.utterances import Trim
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.speakers import choose_speakers, draw_speaker
 from speechbrain_slm.utils.tables import write_table
@@ -25,7 +22,6 @@ from speechbrain_slm.utils.tables import write_table
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[3]
-LANGUAGES = ["en", "fr"]
 SPEAKERS = {
     "anna": {"en": Voice("en-US", 1.2), "fr": Voice("fr-FR", 1.2)},
     "bruno": {"en": Voice("en-GB", 0.8), "fr": Voice("fr-FR", 0.8)},
@@ -52,15 +48,8 @@ def write_stories(path, stories, **columns):
 
 
 def run(stories, folder, **changes):
-    options = {
-        "tts": NanoTTS(),
-        "speakers": SPEAKERS,
-        "languages": LANGUAGES,
-        "seed": 1,
-        "trim": Trim(-45.0, 0.05),
-        "num_workers": 1,
-    }
-    return synthesize({"train": stories}, folder, **{**options, **changes})
+    options = {"tts": NanoTTS(), "speakers": SPEAKERS, **changes}
+    return speak(stories, folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -216,27 +205,6 @@ def test_draws_depend_on_seed_story_and_sentence_alone():
         agreement = sum(a == b for a, b in zip(some, others, strict=True))
         assert 900 < agreement < 1100
         assert 900 < some.count("a") < 1100
-
-
-def test_one_speaker_a_story_is_as_if_there_were_no_setting(
-    tmp_path, monkeypatch
-):
-    """Parts that were made before there was ``speaker_per`` are found."""
-    drawn = write_stories(tmp_path / "drawn.parquet", [TEXTS])
-    said = write_stories(tmp_path / "said.parquet", [TEXTS], speaker=["b"] * 3)
-    limits = Limits(shortest=0.02, longest=0.3, spare=1.0, clipped=0.001)
-    shape = Shape(Trim(-45.0, 0.05), limits, "flac")
-    monkeypatch.setattr(planning, "identity_of", set)
-    keys = {"text", "audio", "kind", "limits", "speakers", "languages", "seed"}
-    for path, speaker_per, more in (
-        (drawn, "story", set()),
-        (drawn, "sentence", {"speaker_per"}),
-        (said, "sentence", set()),
-    ):
-        options = SPEAKERS, LANGUAGES, 1, shape, speaker_per
-        planner = planning.Planner(NanoTTS(), *options)
-        _, identity = planner.read(Shard("train", 0, path, 0, 3))
-        assert identity == keys | more
 
 
 @pytest.mark.parametrize(

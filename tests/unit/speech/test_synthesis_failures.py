@@ -19,6 +19,7 @@ from speech_example import (
     Humming,
     hum,
     rows_of,
+    speak,
     texts_of,
 )
 
@@ -27,7 +28,6 @@ from speechbrain_slm.speech.audio_files import check_whole, encode
 from speechbrain_slm.speech.merging import merge_parts
 from speechbrain_slm.speech.shard_speech import SCHEMA, part_path
 from speechbrain_slm.speech.story_shards import Shard
-from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.utterances import Limits, Trim
 from speechbrain_slm.utils.distributed import init_distributed
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
@@ -78,19 +78,10 @@ def write_items(path, names, without_prompt=""):
 
 
 def run(folder, tts=None, **changes):
-    options = {
-        "stories": {"train": folder / "text.parquet"},
-        "output_folder": folder,
-        "tts": tts or Humming(),
-        "speakers": SPEAKERS,
-        "languages": LANGUAGES,
-        "seed": 1,
-        "trim": Trim(-60.0, 0.05),
-        "num_workers": 1,
-        "max_left_out": 0.9,
-        "stories_per_shard": 20,
-    }
-    return synthesize(**{**options, **changes})
+    options = {"tts": tts or Humming(), "speakers": SPEAKERS}
+    options |= {"trim": Trim(-60.0, 0.05), "max_left_out": 0.9}
+    options |= {"stories_per_shard": 20, **changes}
+    return speak(folder / "text.parquet", folder, **options)
 
 
 def ledger_of(folder):

@@ -9,13 +9,12 @@ import pyarrow as pa
 import pytest
 import soundfile
 from neural_voices import save_hifigan, save_tacotron2
-from speech_example import rows_of
+from speech_example import rows_of, speak
 
-from speechbrain_slm.speech.synthesis import synthesize
 from speechbrain_slm.speech.tts import Voice
 from speechbrain_slm.speech.tts.combined import Combined
 from speechbrain_slm.speech.tts.nanotts import NanoTTS
-from speechbrain_slm.speech.utterances import Limits, Trim
+from speechbrain_slm.speech.utterances import Limits
 from speechbrain_slm.utils.config import load_yaml
 from speechbrain_slm.utils.speakers import check_voices
 from speechbrain_slm.utils.tables import write_table
@@ -111,15 +110,11 @@ def test_a_story_in_two_languages_by_two_back_ends(speech, tmp_path):
         for number, (en, fr) in enumerate(texts)
     ]
     write_table(tmp_path / "text.parquet", pa.Table.from_pylist(rows))
-    synthesize(
-        {"train": tmp_path / "text.parquet"},
+    speak(
+        tmp_path / "text.parquet",
         tmp_path,
         tts=speech["tts"],
         speakers=speech["speakers"],
-        languages=["en", "fr"],
-        seed=1,
-        trim=Trim(-45.0, 0.05),
-        num_workers=1,
         # Random weights know no duration.
         limits=Limits(shortest=0.0, longest=1.0, spare=1.0, clipped=1.0),
         max_left_out=0.5,
