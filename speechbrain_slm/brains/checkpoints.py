@@ -3,7 +3,6 @@
 import logging
 import shutil
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +42,6 @@ class AtomicCheckpointer(Checkpointer):
     then renamed. Recovery takes the newest whole one. Modules are stored as
     safetensors, whole: a checkpoint can be resumed on any number of ranks,
     with DDP or FSDP.
-
-    Arguments
-    ---------
-    recoverables : Name -> object; see SpeechBrain's Checkpointer.
 
     Example
     -------
@@ -89,32 +84,22 @@ class AtomicCheckpointer(Checkpointer):
         name: str | None = None,
         verbosity: int = logging.INFO,
     ) -> Path:
-        """Save all recoverables; every rank must call it.
+        """Save all recoverables; every rank must call it, and gets the path.
+
+        FloatingPointError if a value is not finite, RuntimeError if it cannot
+        be written; nothing is published then.
 
         Arguments
         ---------
         meta : Kept in ``CKPT.yaml``.
         name : Put behind ``CKPT+``; a time stamp by default.
-
-        Returns
-        -------
-        The published checkpoint, on every rank.
-
-        Raises
-        ------
-        RuntimeError
-            If it could not be written; nothing is published then.
-        FloatingPointError
-            If a value is not finite; nothing is published then, either.
         """
-        published = self.checkpoints_dir
-        staging = published / _temporary()
+        published, path = self.checkpoints_dir, None
+        staging = self.checkpoints_dir = published / _temporary()
         if is_main():
             # Only one process writes here, so what killed ones left can go.
             remove_temporary(published)
             staging.mkdir()
-        self.checkpoints_dir = staging
-        path = None
         try:
             saved = super().save_checkpoint(
                 meta or {}, end_of_epoch, name, verbosity=logging.DEBUG
@@ -151,15 +136,10 @@ class AtomicCheckpointer(Checkpointer):
     ) -> None:
         """Save a checkpoint, then delete all but the newest ones.
 
-        Every rank must call it. SpeechBrain's own collects sort keys in a
-        default argument from call to call; nothing is shared here.
-
-        Arguments
-        ---------
-        meta : Kept in ``CKPT.yaml``.
-        name : Put behind ``CKPT+``. Later checkpoints need later names.
-        num_to_keep : How many stay, at least 1.
+        Every rank must call it. Later checkpoints need later names.
         """
+        # SpeechBrain's own collects sort keys in a default argument from call
+        # to call; nothing is shared here.
         newest = self.save_checkpoint(meta=meta, name=name)
         if is_main():
             # A later name can only be a torn checkpoint that recovery passed
@@ -167,24 +147,19 @@ class AtomicCheckpointer(Checkpointer):
             folders = self._newest_first()
             kept = [path for path in folders if path.name <= newest.name]
             for path in set(folders) - set(kept[: max(1, num_to_keep)]):
-                if not (path / FILES_JSON).is_file():
-                    continue  # Not published by this class.
-                # Renamed first: a kill must not leave half a checkpoint.
-                doomed = path.rename(self.checkpoints_dir / _temporary())
-                shutil.rmtree(doomed)
-                logger.debug("Deleted checkpoint %s", path)
+                if (path / FILES_JSON).is_file():  # published by this class
+                    # Renamed first: a kill must not leave half a checkpoint.
+                    doomed = path.rename(self.checkpoints_dir / _temporary())
+                    shutil.rmtree(doomed)
         barrier()
 
     def give_up_after(self, checkpoint: Checkpoint) -> None:
-        """Never find again the checkpoints that were passed over for one.
-
-        A fault may go away (of a network disk, say). The training log of a
-        run that resumed earlier, and was killed soon, would have a gap then.
-        The next save deletes them.
-        """
+        """Never find again the checkpoints that were passed over for one."""
+        # A fault may go away (of a network disk, say). The training log of a
+        # run that resumed earlier, and was killed soon, would have a gap then.
         if is_main():
             for path in self._newest_first():
-                if path.name > checkpoint.path.name:
+                if path.name > checkpoint.path.name:  # the next save deletes it
                     path.rename(path.with_name(f"{TEMPORARY}{path.name}"))
         barrier()
 
@@ -194,37 +169,43 @@ class AtomicCheckpointer(Checkpointer):
     def find_checkpoint(self, *args: Any, **kwargs: Any) -> Checkpoint | None:
         """Return the newest whole checkpoint, the same on every rank.
 
-        One that holds NaN or infinity is passed over, too. Selection by
-        metrics is refused: checkpoints here are for resuming.
-
-        Raises
-        ------
-        RuntimeError
-            If there are checkpoints and none is whole: starting afresh
-            would hide that work was lost.
+        One that holds NaN or infinity is not. RuntimeError if there are some
+        and none is whole: starting afresh would hide that work was lost.
         """
         if any(args) or any(kwargs.values()):
             raise ValueError("AtomicCheckpointer finds by recency alone")
         chosen, torn = None, []
-        if is_main():
-            for path in self._newest_first():
-                fault = damage(path, self.custom_load_hooks)
-                if fault is None:
-                    chosen = path
-                    break
-                torn.append(f"{path}: {fault}")
-                logger.warning("Checkpoint passed over: %s: %s", path, fault)
         # The main process chooses for all: a disk may be torn for one node.
+        for path in self._newest_first() if is_main() else ():
+            fault = self._damage(path)
+            if fault is None:
+                chosen = path
+                break
+            torn.append(f"{path}: {fault}")
+            logger.warning("Checkpoint passed over: %s", torn[-1])
         chosen, torn = ddp_broadcast((chosen, torn))
-        if chosen is None and torn:
+        if chosen is not None:
+            return self._construct_checkpoint_objects([chosen])[0]
+        if torn:
             raise RuntimeError(
-                "No checkpoint is whole: "
-                + "; ".join(torn)
-                + ". Restore one, or remove the folder to start afresh."
+                f"No checkpoint is whole: {'; '.join(torn)}. Restore one, or "
+                "remove the folder to start afresh."
             )
-        if chosen is None:
-            return None
-        return self._construct_checkpoint_objects([chosen])[0]
+        return None
+
+    def _damage(self, path: Path) -> str | None:
+        """Say what is wrong with a checkpoint; None where nothing is."""
+        # What will be loaded is read: a sum is true, too, of what was damaged
+        # before it was taken.
+        fault = unsealed(path, ["CKPT.yaml"])
+        for name, loader in self.custom_load_hooks.items():
+            file = path / f"{name}.ckpt"
+            try:
+                if fault is None and loader in _READERS:
+                    check_finite(_READERS[loader](file), file.name)
+            except (OSError, ValueError, FloatingPointError) as error:
+                fault = str(error)
+        return fault
 
 
 def _temporary() -> str:
@@ -246,28 +227,3 @@ def _publish(source: Path, folder: Path) -> Path:
     # leave the folder as it was before.
     fsync_folder(folder)
     return target
-
-
-def damage(path: str | Path, loaders: Mapping | None = None) -> str | None:
-    """Say what is wrong with a checkpoint; None where nothing is.
-
-    Every file's SHA-256 is compared, and what will be loaded is read: a sum
-    is true, too, of what was damaged before it was taken.
-
-    Arguments
-    ---------
-    loaders : Name -> how the object is loaded, of those of ``state``.
-    """
-    path = Path(path)
-    fault = unsealed(path, ["CKPT.yaml"])
-    if fault:
-        return fault
-    for name, loader in (loaders or {}).items():
-        reader = _READERS.get(loader)
-        file = path / f"{name}.ckpt"
-        try:
-            if reader is not None:
-                check_finite(reader(file), file.name)
-        except (OSError, ValueError, FloatingPointError) as error:
-            return str(error)
-    return None

@@ -1,5 +1,6 @@
 """The Brain that pretrains a decoder LM on units."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
 from speechbrain_slm.models.export import (
+    UNITS_FIELDS,
     refuse_foreign_model,
     save_speech_lm,
 )
@@ -34,9 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 RUN_JSON = "run.json"
-ATTENTION = ("open", "blocked")
-# Targets that the loss passes over.
-IGNORED = -100
+IGNORED = -100  # targets that the loss passes over
 
 
 class LMBrain(StepBrain):
@@ -50,17 +50,10 @@ class LMBrain(StepBrain):
     """
 
     def collate(self, rows: np.ndarray) -> dict:
-        """Return tokens and targets; runs in a thread.
+        """Return what the model takes, and ``labels``, of rows ``[B, T]``.
 
-        Arguments
-        ---------
-        rows : Symbols, int64 ``[B, T]``.
-
-        Returns
-        -------
-        ``labels``: the next symbols ``[B, T]``, with -100 behind the last
-        one and where the row is padded (a boundary after a boundary).
-        The rest is what the model takes.
+        Labels are the next symbols, with -100 behind the last one and where
+        the row is padded (a boundary after a boundary).
         """
         tokens = torch.from_numpy(rows)
         labels = torch.full_like(tokens, IGNORED)
@@ -88,15 +81,8 @@ class LMBrain(StepBrain):
     ) -> torch.Tensor:
         """Return the mean negative log-likelihood in nats a scored position.
 
-        The first token of a row has no context and is not scored.
-
-        Arguments
-        ---------
-        predictions : Logits, ``[B, T, symbols]``.
-
-        Returns
-        -------
-        A scalar; 0 where nothing is scored.
+        ``predictions`` are logits, ``[B, T, symbols]``. The first token of a
+        row has no context and is not scored; where nothing is, it is 0.
         """
         labels = batch["labels"].flatten()
         total = torch.nn.functional.cross_entropy(
@@ -115,25 +101,19 @@ class LMBrain(StepBrain):
     ) -> None:
         """Train until the plan's last step; see :meth:`StepBrain.fit`.
 
-        Raises
-        ------
-        ValueError
-            If the model has not one embedding for each symbol of the plan, or
-            ``attention`` is unknown.
+        Refuses a model without one embedding for each symbol of the plan.
         """
-        attention = self.hparams.attention
-        check_choice("attention", attention, ATTENTION)
-        model = self.hparams.model
+        attention, model = self.hparams.attention, self.hparams.model
+        check_choice("attention", attention, ("open", "blocked"))
         embeddings = model.get_input_embeddings().num_embeddings
         if embeddings != train_plan.num_symbols:
-            tags = list(train_plan.language_tags)
-            advice = f"Set vocabulary_size to {train_plan.vocabulary_size}"
-            if tags:
-                advice += f", and the model's language_tags to {tags}"
+            size, tags = train_plan.vocabulary_size, [*train_plan.language_tags]
+            and_tags = f", and the model's language_tags to {tags}"
             raise ValueError(
-                f"The model has {embeddings} embeddings; the units have "
-                f"{train_plan.vocabulary_size} symbols, the story boundary is "
-                f"one more, and {len(tags)} are language tags. {advice}."
+                f"The model has {embeddings} embeddings; the units have {size} "
+                f"symbols, the story boundary is one more, and {len(tags)} are "
+                f"language tags. Set vocabulary_size to {size}"
+                f"{and_tags if tags else ''}."
             )
         if attention == "blocked":
             block_attention(model)
@@ -146,11 +126,9 @@ class LMBrain(StepBrain):
     def _refuse_foreign(folder: Path) -> None:
         """Refuse what is not ours in the way now, not after the training."""
         refuse_foreign_model(folder / "model")
-        path = folder / RUN_JSON
-        try:
+        path, ours = folder / RUN_JSON, False
+        with contextlib.suppress(ValueError, TypeError):
             ours = not path.exists() or "identity" in read_json(path)
-        except (ValueError, TypeError):
-            ours = False
         if not ours:
             raise FileExistsError(
                 f"{path} stands where this run would write, and is of no "
@@ -198,33 +176,19 @@ class LMBrain(StepBrain):
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
-        tokenizer = _or_without(
-            "tokenizer",
-            saved_files,
-            plan.units_folder / "tokenizer",
-            plan.tokenizer_identity,
-        )
+        source = plan.units_folder / "tokenizer"
+        identity = plan.tokenizer_identity
+        tokenizer = _or_without("tokenizer", saved_files, source, identity)
         if not tokenizer:
             logger.warning(
-                "%s/tokenizer is not what made the units: %s goes without its "
-                "tokenizer. Keep the one that made them beside it.",
-                plan.units_folder,
-                folder / "model",
+                "%s is not what made the units: %s goes without its tokenizer. "
+                "Keep the one that made them beside it.",
+                *(source, folder / "model"),
             )
-        save_speech_lm(
-            folder / "model",
-            whole,
-            {
-                "tokenizer_identity": plan.tokenizer_identity,
-                "vocabulary_size": plan.vocabulary_size,
-                "boundary": plan.boundary,
-                "language_tags": plan.language_tags,
-            },
-            tokenizer or {},
-            _or_without(
-                "card", model_card, plan, model, self.hparams, bool(tokenizer)
-            ),
-        )
+        known = (plan, model, self.hparams, bool(tokenizer))
+        card = _or_without("card", model_card, *known)
+        units = {key: getattr(plan, key) for key in UNITS_FIELDS}
+        save_speech_lm(folder / "model", whole, units, tokenizer, card)
         write_json(
             folder / RUN_JSON,
             {
@@ -246,10 +210,6 @@ def _or_without(name: str, make: Callable, *arguments: object) -> Any:
     try:
         return make(*arguments)
     except Exception as error:
-        logger.warning(
-            "The model goes without its %s: %s: %s",
-            name,
-            type(error).__name__,
-            error,
-        )
+        fault = f"{type(error).__name__}: {error}"
+        logger.warning("The model goes without its %s: %s", name, fault)
         return None

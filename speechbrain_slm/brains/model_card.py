@@ -1,14 +1,11 @@
 """The card of an exported model: what somebody who gets it must know."""
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
 
+from speechbrain_slm.dataio.plan import OTHERS, TokenPlan
 from speechbrain_slm.models.export import TOKENIZER, UNITS_JSON
-
-if TYPE_CHECKING:
-    from speechbrain_slm.dataio.plan import TokenPlan
 
 _CARD = """\
 ---
@@ -31,13 +28,15 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained("<this folder>")
 ```
 
-A story is `{boundary}` (the boundary), then its units{tags}. `{units_json}`
+A story is `{plan.boundary}` (the boundary), then its units{tags}. \
+`{units_json}`
 says so for programs, as does `speech_units` in `config.json`. {tokenizer}
 
 ## Units
 
-{vocabulary:,} units, {rate:g} frames a second{merged}. Its tokenizer is of the
-type `{type}`, its identity `{identity}`.
+{plan.vocabulary_size:,} units, {rate:g} frames a second{merged}. Its \
+tokenizer is of the
+type `{type}`, its identity `{plan.tokenizer_identity}`.
 
 ## Training
 
@@ -45,8 +44,9 @@ type `{type}`, its identity `{identity}`.
 | --- | ---: |
 {tokens}
 
-{steps:,} steps of {rows} rows of {row_length:,} tokens ({packing}, attention
-{attention}), seed {seed}:
+{plan.num_steps:,} steps of {plan.rows_per_step} rows of {plan.row_length:,} \
+tokens ({plan.packing}, attention
+{attention}), seed {plan.seed}:
 
 {stages}
 
@@ -65,59 +65,36 @@ _WITHOUT = "What turns speech into them is not in this folder."
 
 
 def model_card(
-    plan: "TokenPlan",
+    plan: TokenPlan,
     model: PreTrainedModel,
     hparams: SimpleNamespace,
     has_tokenizer: bool,
 ) -> str:
-    """Write the card of a model in Markdown; it names no place on this disk.
-
-    Arguments
-    ---------
-    plan : What it was trained on.
-    hparams : Values of the run; ``attention`` is one.
-    has_tokenizer : Whether the tokenizer is published with it.
-    """
+    """Write the card of a model in Markdown; it names no place on this disk."""
     counts = plan.count(plan.num_steps)
-    languages = sorted(
-        {
-            language
-            for source in plan.sources.values()
-            for language in source.source.languages
-        }
-    )
+    languages = sorted(counts.keys() - OTHERS)
     tags = ", ".join(
         f"`{n}` for {name}" for name, n in plan.language_tags.items()
     )
     config = plan.tokenizer["config"]
+    once = plan.tokenizer["deduplicated"]
+    seen = [f"| {name} | {counts[name]:,} |" for name in languages]
+    stages = [f"- {_stage(stage)}" for stage in plan.identity["stages"]]
     return _CARD.format(
+        plan=plan,
         codes=", ".join(languages),
         names=" and ".join(languages),
         kind=model.config.model_type,
         parameters=model.num_parameters(),
-        boundary=plan.boundary,
         tags=f", each language behind a tag ({tags})" if tags else "",
         units_json=UNITS_JSON,
         tokenizer=(_WITH if has_tokenizer else _WITHOUT).format(TOKENIZER),
-        vocabulary=plan.vocabulary_size,
         type=config.get("type", "unknown"),
         rate=plan.tokenizer["frame_rate"],
-        merged=", units that repeat written once"
-        if plan.tokenizer["deduplicated"]
-        else "",
-        identity=plan.tokenizer_identity,
-        tokens="\n".join(
-            f"| {name} | {counts[name]:,} |" for name in languages
-        ),
-        steps=plan.num_steps,
-        rows=plan.rows_per_step,
-        row_length=plan.row_length,
-        packing=plan.packing,
+        merged=", units that repeat written once" if once else "",
+        tokens="\n".join(seen),
         attention=hparams.attention,
-        seed=plan.seed,
-        stages="\n".join(
-            f"- {_stage(stage)}" for stage in plan.identity["stages"]
-        ),
+        stages="\n".join(stages),
     )
 
 

@@ -49,8 +49,7 @@ def _cut(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def whole_weights(module: torch.nn.Module) -> dict[str, Any]:
     """Gather a module's weights on the CPU, named as in ``state_dict()``.
 
-    Tied weights are one tensor. On other ranks than the main one its values
-    are None.
+    Tied weights are one tensor; all are None on other ranks than the main one.
     """
     state = module.state_dict(keep_vars=True)
     unique = {id(tensor): tensor for tensor in state.values()}
@@ -59,17 +58,9 @@ def whole_weights(module: torch.nn.Module) -> dict[str, Any]:
 
 
 def check_finite(content: object, name: str, keys: tuple = ()) -> None:
-    """Refuse tensors that hold NaN or infinity.
+    """Refuse tensors that hold NaN or infinity, in mappings of any depth.
 
-    Arguments
-    ---------
-    content : Tensors in dictionaries and lists of any depth; and other things.
-    name, keys : What it is called, and what leads to it.
-
-    Raises
-    ------
-    FloatingPointError
-        Names the first such tensor.
+    FloatingPointError names the first: what it is in, and its keys.
 
     Example
     -------
@@ -113,16 +104,9 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 def load_weights(
     module: torch.nn.Module, path: str | Path, end_of_epoch: bool = False
 ) -> None:
-    """Read what :func:`save_weights` wrote; SpeechBrain's Checkpointer calls.
+    """Read what :func:`save_weights` wrote, for a module sharded or not.
 
-    Arguments
-    ---------
-    module : Sharded or not, however it was when the file was written.
-
-    Raises
-    ------
-    RuntimeError
-        If a weight is missing, too many, or of another shape.
+    RuntimeError if a weight is missing, too many, or of another shape.
     """
     saved = read_weights(path)
     state = module.state_dict(keep_vars=True)
@@ -159,13 +143,7 @@ def save_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
 
 
 def read_optimizer(path: str | Path) -> dict:
-    """Read an optimizer's state on the CPU; what could run code is refused.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
-    """
+    """Read an optimizer's state on the CPU; what could run code is refused."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
