@@ -24,7 +24,7 @@ _MOVED = {
     ("corpus.cloze", "benchmarks"): "topics",
     ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
     "items likelihood prefix_attention prefixes results",
-    ("evaluation", "evaluation.alignment"): "hidden_states state_parts",
+    ("evaluation", "evaluation.alignment"): "hidden_states",
     ("units", "units.tokenizers"): "bpe codebook codec ctranslate2 kmeans "
     "mel_kmeans mimi pretrained speech_tokenizer ssl_kmeans "
     "whisper_kmeans",
@@ -69,6 +69,7 @@ MODULES = {
     "corpus.voice_filter": "speech.voices.filter",
     "corpus.voice_report": "speech.voices.report",
     "corpus.workers": "speech.processes",
+    "evaluation.state_parts": "evaluation.alignment.evaluate",
     "evaluation.alignment_figure": "evaluation.alignment.figure",
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.identity": "evaluation.inputs",

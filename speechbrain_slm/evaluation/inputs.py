@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from speechbrain_slm.dataio.reader import UnitStore
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -37,10 +39,7 @@ def unchanged(path: str | Path) -> Iterator[str | None]:
 def examine(
     model_folder: str | Path, store: UnitStore
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the identities of a model, and those with its units'.
-
-    Units that the model has not learnt are refused.
-    """
+    """Return a model's identities, alone and with its units', which fit."""
     # Not above: transformers takes seconds, and tables need nothing of it.
     from speechbrain_slm.models.export import examine_speech_lm
 
@@ -65,10 +64,9 @@ def read_report(
     path: Path, form: str, version: int, shape: dict, recipe: str
 ) -> dict:
     """Read what an evaluation says of itself, in the shape that it writes."""
+    advice = f"run the {recipe} recipe to its end first"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; run the {recipe} recipe to its end first"
-        )
+        raise FileNotFoundError(f"{path} does not exist; {advice}")
     content: dict = read_shaped(path, MAPPING)
     if content.get("format") != form:
         raise ValueError(
@@ -99,15 +97,10 @@ def by_length(
     indexes: Sequence[int] | None = None,
     unread: int = 0,
 ) -> Iterator[list[int]]:
-    """Batch sequences by length, so that little is padded.
+    """Batch sequences (some ``indexes`` of them) so that little is padded.
 
-    Arguments
-    ---------
-    sequences : int64.
-    batch_tokens
-        Positions a batch, padding included; a longer sequence goes alone.
-    indexes : Which of them; by default all.
-    unread : Symbols at the end of each that the model does not read.
+    A batch has at most ``batch_tokens`` positions, padding included; a longer
+    sequence goes alone. The last ``unread`` symbols of each do not count.
 
     Example
     -------
@@ -115,18 +108,29 @@ def by_length(
     >>> list(by_length(ids, batch_tokens=6))
     [[1, 2], [0], [3]]
     """
-    batch: list[int] = []
     # Equal lengths are ordered by content: the same set of sequences makes
     # the same batches, so the same roundings, in whatever order it comes.
-    for index in sorted(
+    ordered = sorted(
         range(len(sequences)) if indexes is None else indexes,
         key=lambda i: (len(sequences[i]), sequences[i].tobytes()),
-    ):
-        # The last of a batch is its longest.
-        width = len(sequences[index]) - unread
-        if batch and (len(batch) + 1) * width > batch_tokens:
+    )
+    # The last of a batch is its longest.
+    return batches(
+        ordered,
+        lambda batch: len(batch) * (len(sequences[batch[-1]]) - unread),
+        batch_tokens,
+    )
+
+
+def batches(
+    things: Iterable[T], size_of: Callable[[list[T]], int], most: int
+) -> Iterator[list[T]]:
+    """Cut things into lists of at most a size; one alone may be larger."""
+    batch: list[T] = []
+    for thing in things:
+        if batch and size_of([*batch, thing]) > most:
             yield batch
             batch = []
-        batch.append(index)
+        batch.append(thing)
     if batch:
         yield batch

@@ -21,16 +21,12 @@ ROUNDING = 1e-12
 
 
 def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion, in [0, 1].
-
-    With z the normal quantile of the confidence and p = successes / n, the
-    ends are
+    """Return Wilson's score interval of p = successes / n, in [0, 1].
 
         (p + z^2 / 2n +- z * sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
 
-    (E. B. Wilson, JASA 22, 1927; without continuity correction). Unlike the
-    normal approximation it stays inside [0, 1] and keeps its coverage near
-    the ends. ``successes`` is the sum of the items' credits, each in [0, 1].
+    (E. B. Wilson, JASA 22, 1927; without continuity correction). It keeps its
+    coverage near the ends. ``successes`` is a sum of credits in [0, 1].
 
     Example
     -------
@@ -57,9 +53,8 @@ def wilson_interval(successes: float, n: int) -> tuple[float, float]:
 def bootstrap_interval(credits: ArrayLike, seed: int) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a mean of credits [N].
 
-    Where all credits are equal the interval is a point: a resample cannot
-    show what the sample lacks. Wilson's interval is the safer one near 0 and
-    1; this one knows ties and voices.
+    Wilson's is the safer one near 0 and 1 (of equal credits, this one is a
+    point); this one knows ties and voices.
     """
     return _percentiles(_resampled_means(_finite(credits), seed))
 
@@ -69,21 +64,13 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> tuple[int, int, float]:
 
     McNemar's test, exact and two-sided: where the runs differ, each is the
     better one as often as a fair coin says, if nothing sets them apart (Q.
-    McNemar, Psychometrika 12, 1947). Where a credit can lie between 0 and 1
-    (ties, voices, seeds), the larger credit is the better one, by however
-    much; this is the sign test. It holds exactly for any credits, because
-    under the null hypothesis the runs could change places in every group; a
-    count of half wins would not.
+    McNemar, Psychometrika 12, 1947). Where credits lie between 0 and 1, the
+    larger one is the better, by however much (the sign test). This is exact
+    for any credits, since under the null hypothesis the runs could change
+    places in every group; a count of half wins would not be.
 
-    Arguments
-    ---------
-    first, second : Credits [N] of the same groups in the same order.
-
-    Returns
-    -------
-    better : Groups in which the first run's credit is the larger one.
-    worse : Groups in which it is the smaller one.
-    p : The probability of so uneven a split, or a more uneven one.
+    Returns in how many groups the first of the runs, whose credits [N] are
+    those of the same groups, is better and worse, and p.
 
     Example
     -------
@@ -102,21 +89,12 @@ def paired_bootstrap(
 ) -> tuple[float, float, float]:
     """Bootstrap the mean difference of two runs over the same items.
 
-    Groups are resampled, and with each the credits of both runs. Unlike
-    McNemar's test this weighs by how much the credits differ. p inverts the
-    percentile interval: twice the smaller share of resampled means that are
-    <= 0 or >= 0, the sample counted with the resamples, so that p is never 0
-    (A. C. Davison and D. V. Hinkley, "Bootstrap methods and their
-    application", 1997, section 4.2).
-
-    Arguments
-    ---------
-    first, second : Credits [N] of the same groups in the same order.
-
-    Returns
-    -------
-    low, high : The interval of the mean of first - second.
-    p : Two-sided, for a mean difference of 0.
+    Returns the ends of the interval of the mean of first - second, and the
+    two-sided p of a difference of 0. Unlike McNemar's test this weighs by how
+    much the credits differ. p inverts the interval: twice the smaller share of
+    resampled means that are <= 0 or >= 0, the sample counted with the resamples
+    so that p is never 0 (A. C. Davison and D. V. Hinkley, "Bootstrap methods
+    and their application", 1997, section 4.2).
 
     Example
     -------
@@ -135,9 +113,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust p-values for the number of tests.
 
     The k-th smallest of m is multiplied by m - k + 1, and is never below the
-    one before it. To call what is <= alpha significant then errs in any of
-    the tests with a probability of at most alpha, however the tests depend on
-    each other (S. Holm, Scandinavian Journal of Statistics 6, 1979).
+    one before it: errors in any of the tests keep their level, however these
+    depend on each other (S. Holm, Scandinavian Journal of Statistics 6, 1979).
 
     Example
     -------

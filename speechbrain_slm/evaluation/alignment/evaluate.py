@@ -4,40 +4,59 @@ The pairs are cut into shards of a fixed size. The pooled states of a shard are
 published as one file, by whichever rank it falls to; then the main process
 reads them in order, one pooling and layer at a time, and sums. So the results
 do not depend on the number of processes, nothing is computed twice after a
-kill, and the memory is that of a shard and of ``max_retrieval`` pairs,
-however many there are.
+kill, and the memory is that of a shard and of ``max_retrieval`` pairs.
 """
 
+import hashlib
+import io
 import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.alignment import metrics, report, state_parts
+from speechbrain_slm.evaluation.alignment import metrics, report
 from speechbrain_slm.evaluation.alignment.hidden_states import (
     POOLINGS,
     StatePooler,
 )
-from speechbrain_slm.evaluation.alignment.matches import read_spoken
-from speechbrain_slm.evaluation.alignment.pairs import VOICES, parallel_pairs
+from speechbrain_slm.evaluation.alignment.matches import read_spoken, units_of
+from speechbrain_slm.evaluation.alignment.pairs import (
+    GROUP,
+    SIDES,
+    VOICES,
+    parallel_pairs,
+)
 from speechbrain_slm.evaluation.alignment.report import ALIGNMENT_JSON
 from speechbrain_slm.evaluation.inputs import examine
 from speechbrain_slm.models.export import load_speech_lm
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.jobs import claim
+from speechbrain_slm.utils.jobs import PARTS, claim, missing, run
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
 
 PAIRS_PARQUET = "pairs.parquet"
-PARTS = "parts"
+SUM = hashlib.sha256().digest_size  # bytes at the end of a file of states
+
+
+class Shard(NamedTuple):
+    """Some consecutive pairs of one group, and the file of their states.
+
+    The file is float32 ``[poolings, L + 1, sides, pairs, D]``, of which each
+    pooling and layer is read alone, and behind it the SHA-256 of it all.
+    """
+
+    start: int  # the first row of the table of pairs
+    end: int  # the row after the last
+    path: Path
 
 
 def evaluate_alignment(
@@ -75,13 +94,17 @@ def evaluate_alignment(
     model_identity, identities = examine(model_folder, store)
     told = texts, seed, speakers
     pairs, summaries = parallel_pairs(store, languages, level, voices, *told)
+    for summary in summaries:
+        logger.info("%s", report.pairs_line(summary, level))
+    # In parts: as text, a large table would need much more memory.
+    batches = pairs.combine_chunks().to_batches(max_chunksize=4096)
+    identity = identity_of([identity_of(b.to_pydict()) for b in batches])
     states = {"format": report.FORMAT, "version": report.VERSION, **identities}
-    states |= {"pairs": _identity(pairs), "level": level}
-    states["poolings"] = list(poolings)
+    states |= {"pairs": identity, "level": level, "poolings": list(poolings)}
     how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
     request = {**states, **how, "languages": summaries}
     folder = Path(output_folder)
-    finished = _finished(folder / ALIGNMENT_JSON, request)
+    finished = _finished(folder, request)
     barrier()  # main writes it only after all have looked
     if finished is not None:
         return finished if is_main() else None
@@ -92,44 +115,82 @@ def evaluate_alignment(
         *(units["vocabulary_size"], units["boundary"], units["language_tags"]),
         *(poolings, batch_tokens),
     )
-    states["pairs_per_shard"] = pairs_per_shard
+    groups = _cut(pairs, pairs_per_shard, folder / PARTS)
     with claim(folder / PARTS) as place:
-        place.pin(states, state_parts.PATTERN)
+        place.pin({**states, "pairs_per_shard": pairs_per_shard}, "states-*")
         if is_main():
             write_table(folder / PAIRS_PARQUET, pairs)
-        groups = state_parts.cut_shards(pairs, pairs_per_shard, folder / PARTS)
-        state_parts.publish_missing(pairs, groups, store, pooler)
-    return _write(folder, request, pairs, groups) if is_main() else None
-
-
-def _write(folder, request, pairs, groups):
+        left = missing(itertools.chain(*groups), lambda one: one.path.is_file())
+        run(left, lambda shard: _publish(shard, pairs, store, pooler))
+    if not is_main():
+        return None
     records = [r for shards in groups for r in _records(pairs, shards, request)]
-    capped = any(record["n"] > request["max_retrieval"] for record in records)
+    capped = any(record["n"] > max_retrieval for record in records)
     results = {**request, "retrieval_capped": capped, "records": records}
     write_json(folder / ALIGNMENT_JSON, results)
     return results
 
 
-def _identity(pairs):
-    # In parts: as text, a large table would need much more memory.
-    batches = pairs.combine_chunks().to_batches(max_chunksize=4096)
-    return identity_of([identity_of(batch.to_pydict()) for batch in batches])
-
-
-def _finished(path, request):
-    for summary in request["languages"]:
-        logger.info("%s", report.pairs_line(summary, request["level"]))
-    if not path.is_file():
+def _finished(folder, request):
+    if not (folder / ALIGNMENT_JSON).is_file():
         return None
     try:
-        results = report.read_alignment(path.parent)
+        results = report.read_alignment(folder)
     except ValueError:
         # Not written by us (ours are whole): as good as none.
         return None
     if any(results.get(key) != request[key] for key in request):
         return None
-    logger.info("%s is complete; nothing to do", path)
+    logger.info("%s is complete; nothing to do", folder / ALIGNMENT_JSON)
     return results
+
+
+def _cut(pairs, size, folder):
+    """Cut each group of pairs into shards of a fixed size."""
+    # A shard never holds pairs of two groups, so a group's files are its own
+    # and its results do not depend on which others were asked for.
+    keys = zip(*(pairs[name].to_pylist() for name in GROUP), strict=True)
+    groups, count, end = [], itertools.count(), 0
+    for _, rows in itertools.groupby(keys):
+        begin, end = end, end + len(list(rows))
+        starts = range(begin, end, size)
+        paths = (folder / f"states-{next(count):05d}.npy" for _ in starts)
+        shards = zip(starts, [*starts[1:], end], paths, strict=True)
+        groups.append([Shard(*shard) for shard in shards])
+    return groups
+
+
+def _publish(shard, pairs, store, pooler):
+    content = io.BytesIO()
+    rows = pairs.slice(shard.start, shard.end - shard.start)
+    np.save(content, _states(rows, store, pooler))
+    # Taken before anything is written: what a disk makes of it is found.
+    content.write(hashlib.sha256(content.getbuffer()).digest())
+    write_atomic(shard.path, content.getvalue())
+
+
+def _states(pairs, store, pooler):
+    sequences, names = [], []
+    for side, row in itertools.product(SIDES, pairs.to_pylist()):
+        story, number = row[f"{side}_story"], row[f"{side}_sentence"]
+        language = row[f"{'source' if side == 'source' else 'target'}_language"]
+        sequences.append((units_of(store, story, number, language), language))
+        part = "" if number < 0 else f", sentence {number}"
+        names.append(f"{store.folder}: story '{story}'{part} in '{language}'")
+    # All at once: a sentence that is the source of one pair and the mismatch
+    # of another goes through the model once.
+    states = pooler.states(sequences, names)
+    states = states.reshape(len(SIDES), len(pairs), *states.shape[1:])
+    return np.ascontiguousarray(states.transpose(2, 3, 0, 1, 4))
+
+
+def _check_part(path):
+    content = memoryview(path.read_bytes())
+    if hashlib.sha256(content[:-SUM]).digest() != content[-SUM:]:
+        raise ValueError(
+            f"{path} is damaged: it differs from its SHA-256; remove it and "
+            "run again, only what is missing is computed"
+        )
 
 
 def _records(pairs, shards, request):
@@ -151,17 +212,17 @@ def _records(pairs, shards, request):
         )
         for side in ("target", "source")
     ]
-    head = group.select(["source_language", "target_language"])
-    head = head.slice(0, 1).to_pylist()[0]
-    head["voice"] = VOICES[not group["same_voice"][0].as_py()]
+    head = {name: group[name][0].as_py() for name in GROUP}
+    head["voice"] = VOICES[not head.pop("same_voice")]
     # Once for all: below, each file is opened poolings x layers times.
     for shard in shards:
-        layers = state_parts.open_part(shard, check=True).shape[1]
+        _check_part(shard.path)
+    layers = np.load(shards[0].path, mmap_mode="r").shape[1]
     for p, layer in itertools.product(range(len(poolings)), range(layers)):
         sums, kept = metrics.PairSums(), []
         for shard in shards:
             # Copied, and the file closed: what is mapped stays in memory.
-            states = np.array(state_parts.open_part(shard)[p, layer])
+            states = np.array(np.load(shard.path, mmap_mode="r")[p, layer])
             sums.add(*states)
             # Which of this shard's pairs were drawn: with 256 a shard, pair
             # 300 of its group is number 44 of the second.

@@ -39,10 +39,8 @@ def draw_alignment(
     poolings = list(dict.fromkeys(record["pooling"] for record in first))
     voices = [v for v in STYLES if any(r["voice"] == v for r in first)]
     pair = [first[0][f"{side}_language"] for side in ("source", "target")]
-    figure = Figure(
-        figsize=(1.2 + 3.2 * len(poolings), 1.6 + 2.2 * len(ROWS)),
-        layout="constrained",
-    )
+    size = (1.2 + 3.2 * len(poolings), 1.6 + 2.2 * len(ROWS))
+    figure = Figure(size, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.subplots(
         len(ROWS), len(poolings), sharex=True, sharey="row", squeeze=False
@@ -62,7 +60,7 @@ def draw_alignment(
     for axis in grid[-1]:
         axis.set_xlabel("layer (0: embeddings)")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    _legend(figure, list(runs), voices)
+    _draw_legend(figure, list(runs), voices)
     what = next(iter(runs.values()))
     figure.suptitle(
         f"Alignment of {_plain(' and '.join(pair))}: {first[0]['n']} pairs a "
@@ -86,9 +84,9 @@ def _values(record: dict, key: str) -> list[float | None]:
 
 
 def _draw_run(axis, records, voices, key, baseline, colour):
+    records = sorted(records, key=lambda record: record["layer"])
     for voice in voices:
         points = [record for record in records if record["voice"] == voice]
-        points.sort(key=lambda record: record["layer"])
         layers = [record["layer"] for record in points]
         values, low, high = zip(*(_values(r, key) for r in points), strict=True)
         how = {"color": colour, "linewidth": 1.6, "marker": "."}
@@ -101,21 +99,20 @@ def _draw_run(axis, records, voices, key, baseline, colour):
             axis.plot(layers, values, ":", color=colour, linewidth=1.2)
 
 
-def _legend(figure, names, voices):
+def _draw_legend(figure, names, voices):
     from matplotlib.lines import Line2D
 
-    handles = [
+    told = {"different": "another voice", "same": "the same voice"}
+    labels = {
+        STYLES[v]: f"translation by {told[v]}" for v in STYLES if v in voices
+    }
+    labels[":"] = "mismatch of its length and voice; grey: chance"
+    lines = [
         Line2D([], [], color=f"C{number}", linewidth=3, label=_plain(name))
         for number, name in enumerate(names)
     ]
-    labels = {
-        STYLES[voice]: f"translation by {whose} voice"
-        for voice, whose in (("different", "another"), ("same", "the same"))
-        if voice in voices
-    }
-    labels[":"] = "mismatch of its length and voice; grey: chance"
-    handles += [
+    lines += [
         Line2D([], [], color="0.3", linestyle=style, label=label)
         for style, label in labels.items()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    figure.legend(handles=lines, loc="outside lower center", ncols=2)

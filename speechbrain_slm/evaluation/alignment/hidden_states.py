@@ -9,6 +9,7 @@ layer is taken after the final norm, as Hugging Face models return it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,13 +27,9 @@ POOLINGS = ("mean", "weighted", "last")
 def pooling_weights(length: int, pooling: str) -> np.ndarray:
     """Return the weight of each unit of a sequence, float64 ``[length]``.
 
-    Arguments
-    ---------
-    pooling
-        ``mean``: all alike. ``weighted``: in proportion to the position,
-        counted from 1, because under a causal mask late states have seen more
-        (N. Muennighoff, "SGPT", arXiv:2202.08904; the default of MEXA,
-        arXiv:2410.05873). ``last``: the last unit alone.
+    ``weighted`` grows with the position, because under a causal mask late
+    states have seen more (N. Muennighoff, "SGPT", arXiv:2202.08904; the
+    default of MEXA, arXiv:2410.05873).
 
     Example
     -------
@@ -60,8 +57,7 @@ class StatePooler:
     language_tags : Language -> its symbol, where training had tags.
     batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
-        of the states of all layers ``[L + 1, B, T, D]``. A longer sequence
-        goes alone.
+        of ``[L + 1, B, T, D]``. A longer sequence goes alone.
 
     Example
     -------
@@ -99,12 +95,9 @@ class StatePooler:
     def states(
         self, sequences: Sequence[tuple], names: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Return pooled states, float32 ``[N, poolings, L + 1, D]``.
+        """Return pooled states of (units, language), [N, poolings, L + 1, D].
 
-        Arguments
-        ---------
-        sequences : ``(units, language)``; equal ones are run once.
-        names : What to call each in an error; by default its position.
+        Equal sequences are run once; ``names`` are for errors.
         """
         if names is None:
             names = [f"sequence {n}" for n in range(len(sequences))]
@@ -137,15 +130,13 @@ class StatePooler:
                 f"outside [0, {self.vocabulary_size}); they are of "
                 "another tokenizer"
             )
-        head = [self.boundary]
-        if self.language_tags:
-            if language not in self.language_tags:
-                raise ValueError(
-                    f"{name}: the model has no tag for '{language}', only for "
-                    f"{', '.join(self.language_tags)}"
-                )
-            head.append(self.language_tags[language])
-        ids = np.concatenate([head, units])
+        if self.language_tags and language not in self.language_tags:
+            raise ValueError(
+                f"{name}: the model has no tag for '{language}', only for "
+                f"{', '.join(self.language_tags)}"
+            )
+        tag = [self.language_tags[language]] if self.language_tags else []
+        ids = np.concatenate([[self.boundary], tag, units]).astype(np.int64)
         context = getattr(self.model.config, "max_position_embeddings", None)
         if context is not None and len(ids) > context:
             raise ValueError(
@@ -158,12 +149,12 @@ class StatePooler:
     @torch.inference_mode()
     def _pool(self, rows):
         shape = len(rows), max(map(len, rows))
+        # What is padded is read as boundaries, seen by nothing before it under
+        # the causal mask, and weighs nothing.
         tokens = np.full(shape, self.boundary, np.int64)
         real = np.zeros(shape, np.int64)
         weights = np.zeros((len(self.poolings), *shape))
         first = 2 if self.language_tags else 1  # where the units begin
-        # What is padded is read as boundaries, seen by nothing before it under
-        # the causal mask, and weighs nothing.
         for n, ids in enumerate(rows):
             tokens[n, : len(ids)] = ids
             real[n, : len(ids)] = 1
@@ -180,8 +171,6 @@ class StatePooler:
         ).hidden_states
         # In fp64: a padded row must add up to what it does alone.
         weighted = torch.from_numpy(weights).to(device)
-        pooled = [
-            torch.einsum("pbt,btd->bpd", weighted, layer.double())
-            for layer in layers
-        ]
+        add_up = partial(torch.einsum, "pbt,btd->bpd", weighted)
+        pooled = [add_up(layer.double()) for layer in layers]
         return torch.stack(pooled, dim=2).float().cpu().numpy()

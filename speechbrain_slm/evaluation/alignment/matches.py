@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,7 +86,10 @@ def find_matches(
         same, and nothing says that a sentence stands in several stories.
     speakers : Of :func:`read_spoken`; for stories that have several.
     """
-    tellers = store.speakers()
+    first, tell = (
+        languages[0],
+        partial(_speaker, store, speakers, store.speakers()),
+    )
     rows = [store.languages.index(name) for name in languages]
     there = np.all(store.bases[rows] >= 0, axis=0).tolist()
     found: dict[tuple, Match] = {}
@@ -97,12 +101,11 @@ def find_matches(
     for story in sorted(itertools.compress(names, there)):
         # What was rejected has moved the others up: a sentence's number in
         # the store is no longer the manifest's.
-        count = len(store.story(story, languages[0]))
-        if (story, count, languages[0]) in spoken:
+        if (story, len(store.story(story, first)), first) in spoken:
             shortened += 1
             continue
-        for sides in _parts(store, story, languages, level):
-            key = tuple(_key(texts, store, *side) for side in sides)
+        for number, sides in _parts(store, story, languages, level):
+            key = tuple(_key(store, texts, *side) for side in sides)
             # Of the translations of one text only the first counts: another
             # one must never be its mismatch or its rival.
             both = list(zip(partners, key, strict=True))
@@ -111,8 +114,11 @@ def find_matches(
                 continue
             for known, own in both:
                 known[own] = key
-            said = (_rendering(tellers, speakers, store, *s) for s in sides)
-            found.setdefault(key, []).append(tuple(said))
+            source, target = (
+                Rendering(story, number, tell(places), len(units))
+                for places, units in sides
+            )
+            found.setdefault(key, []).append((source, target))
     if shortened:
         why = "have fewer sentences than in the manifest and are left out"
         logger.warning("%s: %d stories %s", store.folder, shortened, why)
@@ -120,53 +126,49 @@ def find_matches(
 
 
 def _parts(store, story, languages, level):
-    """Yield, for each language, a part of a story and where it stands."""
-    sides = [(name, store.story(story, name)) for name in languages]
-    numbers = range(len(sides[0][1]))
+    """Yield a part's number and, for each language, its places and units."""
+    told = [(name, store.story(story, name)) for name in languages]
+    numbers = range(len(told[0][1]))
     spans = {WHOLE: numbers} if level == "story" else {n: [n] for n in numbers}
     for number, span in spans.items():
-        said = ((name, [units[n] for n in span]) for name, units in sides)
-        yield [
-            (story, name, number, span, np.concatenate(u)) for name, u in said
-        ]
+        sides = []
+        for name, units in told:
+            places = [(story, n, name) for n in span]
+            sides.append((places, np.concatenate([units[n] for n in span])))
+        yield number, sides
 
 
-def _key(texts, store, story, language, sentence, numbers, units):
+def _key(store, texts, places, units):
     """Tell equal texts, or equal units where no text is known."""
     content = units.tobytes()
     if texts is not None:
-        lines = [texts.get((story, number, language)) for number in numbers]
-        if not all(lines):
-            number = numbers[[bool(line) for line in lines].index(False)]
-            raise ValueError(
-                f"the manifest has no text for story '{story}', sentence "
-                f"{number}, '{language}', which {store.folder} holds; give the "
-                "manifest that it was made of, with a text for each sentence "
-                "or for none, or no manifest"
-            )
-        content = "\n".join(lines).encode()
+        for place in places:
+            if not texts.get(place):
+                story, number, language = place
+                raise ValueError(
+                    f"the manifest has no text for story '{story}', sentence "
+                    f"{number}, '{language}', which {store.folder} holds; give "
+                    "the manifest that it was made of, with a text for each "
+                    "sentence or for none, or no manifest"
+                )
+        content = "\n".join(texts[place] for place in places).encode()
     # Texts may be whole stories: their hash is enough.
     return hashlib.sha256(content).digest()[:16]
 
 
-def _rendering(
-    tellers, speakers, store, story, language, sentence, numbers, units
-):
-    speaker = tellers[story, language]
-    if speaker:
-        return Rendering(story, sentence, speaker, len(units))
-    where = f"story '{story}' of {store.folder} has several speakers"
-    give = f"in '{language}'; give the manifest that the store was made of"
-    if speakers is None:
-        raise ValueError(f"{where} {give} ('manifest'), which names them")
-    names = {speakers.get((story, number, language), "") for number in numbers}
-    if "" in names:
-        raise ValueError(
-            f"{where}, and the manifest does not name that of a sentence {give}"
-        )
-    if len(names) > 1:
-        raise ValueError(
-            f"{where} in '{language}' ({', '.join(sorted(names))}); set "
-            "'level' to sentence, or take stories of one speaker each"
-        )
-    return Rendering(story, sentence, names.pop(), len(units))
+def _speaker(store, speakers, tellers, places):
+    story, _, language = places[0]
+    if tellers[story, language]:
+        return tellers[story, language]
+    names = {(speakers or {}).get(place, "") for place in places}
+    if len(names) == 1 and "" not in names:
+        return names.pop()
+    advice = "give the manifest that the store was made of ('manifest')"
+    if speakers is not None:
+        advice = "the manifest does not name that of a sentence"
+    if "" not in names:
+        advice = f"{', '.join(sorted(names))}; set 'level' to sentence"
+    raise ValueError(
+        f"story '{story}' of {store.folder} has several speakers in "
+        f"'{language}': {advice}, or take stories of one speaker each"
+    )

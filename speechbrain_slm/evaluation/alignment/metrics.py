@@ -21,15 +21,14 @@ class PairSums:
     """Sums over pairs, from which cosines, margins and CKA follow.
 
     Memory is five matrices ``[D, D]`` in fp64, whatever the number of pairs.
-    With X, Y, M the centred states of the sources, their translations and the
-    mismatches, linear CKA is
+    With X and Y the centred states of sources and translations, linear CKA is
 
         ||Y'X||^2 / (||X'X|| ||Y'Y||)
 
     in Frobenius norms (S. Kornblith et al., "Similarity of neural network
     representations revisited", ICML 2019), and each product is a sum over
-    pairs. Its value for the mismatches is what lengths, voices and the few
-    pairs (for N near D, CKA is high for anything) give without any meaning.
+    pairs. Its value for mismatches is what lengths, voices and the few pairs
+    (for N near D, CKA is high for anything) give without any meaning.
 
     Example
     -------
@@ -48,20 +47,16 @@ class PairSums:
         self, sources: np.ndarray, targets: np.ndarray, mismatches: np.ndarray
     ) -> None:
         """Add pairs, and a translation of something else; each ``[N, D]``."""
-        sides = [
-            np.asarray(side, np.float64)
-            for side in (sources, targets, mismatches)
-        ]
+        given = sources, targets, mismatches
+        sides = [np.asarray(side, np.float64) for side in given]
         if not self.count:
             # CKA is the same for shifted states. States lie far from zero, so
             # without a shift most digits would go to their mean.
             self._shifts = [side.mean(axis=0) for side in sides]
             self._sums = [np.zeros_like(shift) for shift in self._shifts]
             size = len(self._shifts[0])
-            self._products = {
-                pair: np.zeros((size, size))
-                for pair in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2))
-            }
+            pairs = (0, 0), (1, 1), (2, 2), (0, 1), (0, 2)
+            self._products = {pair: np.zeros((size, size)) for pair in pairs}
         self.count += len(sides[0])
         source, target, mismatch = map(unit_vectors, sides)
         right = np.einsum("nd,nd->n", source, target)
@@ -75,12 +70,10 @@ class PairSums:
             product += sides[one].T @ sides[other]
 
     def summary(self) -> dict:
-        """Return the means with 95 % intervals, and CKA.
+        """Return the means with the ends of their 95 % intervals, and CKA.
 
-        ``n``; ``cosine`` (of translations), ``mismatched`` and ``margin``
-        (their difference), each with ``_low`` and ``_high``, the ends of
-        the normal interval of a mean over pairs; ``cka`` and
-        ``cka_mismatched``, 0 where a side does not vary at all.
+        ``margin`` is ``cosine`` (of translations) less ``mismatched``; CKA is
+        0 where a side does not vary at all.
         """
         record: dict = {"n": self.count}
         names = ("cosine", "mismatched", "margin")
@@ -97,16 +90,12 @@ class PairSums:
         return record
 
     def _cka(self, other):
-        crossed, *own = (
-            np.linalg.norm(self._centred(*pair))
-            for pair in ((0, other), (0, 0), (other, other))
-        )
-        scale = own[0] * own[1]
-        return float(crossed**2 / scale) if scale > 0 else 0.0
-
-    def _centred(self, one, other):
-        means = np.outer(self._sums[one], self._sums[other]) / self.count
-        return self._products[one, other] - means
+        norms = []
+        for pair in ((0, other), (0, 0), (other, other)):
+            means = np.outer(*(self._sums[n] for n in pair)) / self.count
+            norms.append(np.linalg.norm(self._products[pair] - means))
+        scale = norms[1] * norms[2]
+        return float(norms[0] ** 2 / scale) if scale > 0 else 0.0
 
 
 def matched_galleries(
@@ -115,13 +104,8 @@ def matched_galleries(
     """Choose for each text the others that length and voice do not tell apart.
 
     Returns bool ``[N, N]``: row i marks the ``size - 1`` others of its speaker
-    that are nearest in length to text i; all of them where there are fewer.
-
-    Arguments
-    ---------
-    lengths : Units of each, ``[N]``.
-    size : Texts in a gallery, the right one among them.
-    seed : For choosing among others of equal distance.
+    (``size`` counts the right one) that are nearest in length to text i, drawn
+    by the seed where several are; all of them where there are fewer.
 
     Example
     -------
@@ -151,11 +135,9 @@ def retrieval(
 
     A translation is found where it is strictly more similar than every other
     candidate. P@1 is the share that is found; MEXA (A. H. Kargaran et al.,
-    "MEXA", Findings of ACL 2025) the share that is found both ways: diagonal
-    elements above all others of their row and of their column.
-    ``p1_forward`` (source to target), ``p1_backward`` and ``mexa`` have
-    ``_low`` and ``_high``, the ends of Wilson's interval; ``chance`` is the
-    P@1 of a random choice. All are between 0 and 1.
+    "MEXA", Findings of ACL 2025) the share that is found both ways. Forward is
+    source to target; ``_low`` and ``_high`` are Wilson's; ``chance`` is the P@1
+    of a random choice. All are between 0 and 1.
 
     Arguments
     ---------
@@ -180,12 +162,12 @@ def retrieval(
         rivals = np.where(mask, values, -np.inf).max(axis=1)
         found.append(np.diagonal(values) > rivals)
         chance.append((1 / (1 + mask.sum(axis=1))).mean())
-    both = found[0] & found[1]
+    found.append(found[0] & found[1])
     record: dict[str, float] = {}
-    names = "p1_forward", "p1_backward", "mexa"
-    for name, hits in zip(names, (*found, both), strict=True):
-        low, high = wilson_interval(int(hits.sum()), len(hits))
+    for name, hits in zip(
+        ("p1_forward", "p1_backward", "mexa"), found, strict=True
+    ):
         record[name] = float(hits.mean())
-        record[f"{name}_low"], record[f"{name}_high"] = low, high
-    record["chance"] = float(np.mean(chance))
-    return record
+        ends = wilson_interval(int(hits.sum()), len(hits))
+        record[f"{name}_low"], record[f"{name}_high"] = ends
+    return {**record, "chance": float(np.mean(chance))}

@@ -34,19 +34,12 @@ VOICES = ("same", "different")
 SIDES = ("source", "target", "mismatch")
 # Rows that agree in these are compared with each other.
 GROUP = ("source_language", "target_language", "same_voice")
-_RENDERING = (pa.string(), pa.int32(), pa.string(), pa.int32())
+_SIDES = [f"{side}_{name}" for side in SIDES for name in Rendering._fields]
+_KINDS = dict.fromkeys(("item", "sentence", "units"), pa.int32())
+_KINDS["voice"] = pa.bool_()  # by the last word of a name; the rest is text
 PAIRS = pa.schema(
-    [
-        ("source_language", pa.string()),
-        ("target_language", pa.string()),
-        ("same_voice", pa.bool_()),
-        ("item", pa.int32()),
-        *(
-            (f"{side}_{name}", kind)
-            for side in SIDES
-            for name, kind in zip(Rendering._fields, _RENDERING, strict=True)
-        ),
-    ]
+    (name, _KINDS.get(name.rpartition("_")[2], pa.string()))
+    for name in (*GROUP, "item", *_SIDES)
 )
 
 
@@ -112,8 +105,7 @@ def _check(store, languages, level, voices):
             f"languages are {list(languages)}; expected two or more, all "
             "different"
         )
-    absent = [name for name in languages if name not in store.languages]
-    if absent:
+    if absent := [name for name in languages if name not in store.languages]:
         raise ValueError(
             f"{store.folder} holds nothing in '{absent[0]}', only "
             f"{', '.join(store.languages)}; set 'languages' to some of these"
@@ -125,42 +117,37 @@ def _check(store, languages, level, voices):
         )
 
 
-class _Pool:
-    """What one voice says in the target language, each match once."""
+class _Pool(dict[int, Rendering]):
+    """What one voice says in the target language: match -> its first."""
 
     def __init__(self) -> None:
-        self.renderings: dict[int, Rendering] = {}
-        self._by_length: dict[int, list[int]] = {}
-
-    def add(self, match: int, rendering: Rendering) -> None:
-        """Take the first rendering of a match."""
-        if match not in self.renderings:
-            self.renderings[match] = rendering
-            self._by_length.setdefault(rendering.units, []).append(match)
+        self.by_length: dict[int, list[int]] = defaultdict(list)
 
     def nearest(
         self, match: int, target: Rendering, generator: np.random.Generator
     ) -> Rendering:
         """Draw one of the other matches' renderings of nearest length."""
-        groups, units = self._by_length, target.units
+        groups, units = self.by_length, target.units
         lengths = (n for n, same in groups.items() if same != [match])
         distance = min(abs(length - units) for length in lengths)
-        others = [*groups.get(units - distance, [])]
-        if distance:
-            others += groups.get(units + distance, [])
+        ends = dict.fromkeys((units - distance, units + distance))
+        others = [n for length in ends for n in groups.get(length, ())]
         # At distance 0 the match itself is among them: drawn again.
         while (other := others[generator.integers(len(others))]) == match:
             continue
-        return self.renderings[other]
+        return self[other]
 
 
 def _pools(found: list[Match]) -> dict[str, _Pool]:
     pools: dict[str, _Pool] = defaultdict(_Pool)
     for number, places in enumerate(found):
         for _, target in places:
-            pools[target.speaker].add(number, target)
+            pool = pools[target.speaker]
+            if number not in pool:
+                pool[number] = target
+                pool.by_length[target.units].append(number)
     # Who says but one match has no mismatch for it.
-    return {name: p for name, p in pools.items() if len(p.renderings) > 1}
+    return {name: pool for name, pool in pools.items() if len(pool) > 1}
 
 
 def _choose_voices(where, found, pools, level, voices, texts):
@@ -170,14 +157,13 @@ def _choose_voices(where, found, pools, level, voices, texts):
         for voice in VOICES
         if voice in voices
     }
-    for voice, count in counts.items():
-        if count < 2:
-            why = "" if texts else " (without texts, no sentence is in two)"
-            left = f"{count} pair(s) in {voice} voice, which is left out{why}"
-            logger.warning("%s: %s", where, left)
     # Of three matches, say a and b have the same voice, b and c another: asked
     # for both voices, only b is left, which is too few, and is said so.
     kept = [voice for voice, count in counts.items() if count > 1]
+    why = "" if texts else " (without texts, no sentence is in two)"
+    for voice in [voice for voice in counts if voice not in kept]:
+        left = f"{counts[voice]} pair(s) in {voice} voice, which is left out"
+        logger.warning("%s: %s%s", where, left, why)
     choices = [_choose(one, pools, kept) if kept else None for one in found]
     chosen = {n: one for n, one in enumerate(choices) if one is not None}
     if len(chosen) < 2:
@@ -192,19 +178,13 @@ def _choose_voices(where, found, pools, level, voices, texts):
 
 def _choose(places, pools, voices):
     """Return a source and its target in each voice, or None."""
-    first: dict[str, Rendering] = {}
-    for _, target in places:
-        if target.speaker in pools:
-            first.setdefault(target.speaker, target)
+    targets = [target for _, target in places if target.speaker in pools]
     for source, own in places:
-        targets = {}
-        for voice in voices:
-            # Its own story's translation goes before another story's.
-            for target in (own, *first.values()):
-                same = target.speaker == source.speaker
-                if target.speaker in pools and same == (voice == "same"):
-                    targets[voice] = target
-                    break
-        if len(targets) == len(voices):
-            return source, targets
+        chosen = {}
+        # Its own story's translation goes before another story's.
+        for target in [own] * (own.speaker in pools) + targets:
+            voice = VOICES[target.speaker != source.speaker]
+            chosen.setdefault(voice, target)
+        if chosen.keys() >= set(voices):
+            return source, chosen
     return None

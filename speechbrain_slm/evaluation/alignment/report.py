@@ -16,32 +16,26 @@ COMPARABLE = (
     *("tokenizer", "units", "pairs", "level"),
     *("max_retrieval", "gallery", "seed"),
 )
-_RETRIEVAL = {
-    name: NUMBER
-    for name in ("p1_forward", "p1_backward", "mexa")
-    for name in (name, f"{name}_low", f"{name}_high")
-}
-_MEASURES = (
-    *("cosine", "cosine_low", "cosine_high", "mismatched"),
-    *("margin", "margin_low", "margin_high", "cka", "cka_mismatched"),
-)
+_RATES = ("p1_forward", "p1_backward", "mexa")
+_ENDS = ("", "_low", "_high")
+_MEASURES = [f"{m}{end}" for m in ("cosine", "margin") for end in _ENDS]
+_MEASURES += ["mismatched", "cka", "cka_mismatched"]
+_NAMES = ("source_language", "target_language", "voice", "pooling")
+_COUNTS = ("items", "paired", "left_out", "ambiguous", "shortened?")
+_RETRIEVAL = {f"{rate}{end}": NUMBER for rate in _RATES for end in _ENDS}
 _SHAPE: dict = {
     "level": TEXT,
     "gallery": whole(2),
     "languages": [
         {
             **{"languages": [TEXT], "texts_known": FLAG, "voices": [TEXT]},
-            **dict.fromkeys(("items", "paired", "left_out"), COUNT),
-            **dict.fromkeys(("ambiguous", "shortened?"), COUNT),
+            **dict.fromkeys(_COUNTS, COUNT),
         }
     ],
     "records": [
         {
-            **dict.fromkeys(
-                ("source_language", "target_language", "voice", "pooling"), TEXT
-            ),
-            "layer": COUNT,
-            "n": COUNT,
+            **dict.fromkeys(_NAMES, TEXT),
+            **dict.fromkeys(("layer", "n"), COUNT),
             **dict.fromkeys(_MEASURES, NUMBER),
             "retrieval_matched": {**_RETRIEVAL, "chance": NUMBER},
         }
@@ -76,13 +70,10 @@ def read_alignment(folder: str | Path) -> dict:
 
 def check_comparable(runs: dict[str, dict]) -> None:
     """Refuse runs (name -> content) not measured on the same pairs."""
-    (first, expected), *others = runs.items()
-    for name, results in others:
-        lines = difference(
-            {key: expected.get(key) for key in COMPARABLE},
-            {key: results.get(key) for key in COMPARABLE},
-        )
-        if lines:
+    what = [{key: run.get(key) for key in COMPARABLE} for run in runs.values()]
+    first, *others = runs
+    for name, found in zip(others, what[1:], strict=True):
+        if lines := difference(what[0], found):
             raise ValueError(
                 f"{name} cannot stand beside {first}: {'; '.join(lines)}. "
                 "Evaluate both on the same units, pairs and settings."
@@ -105,14 +96,12 @@ translation, too'
     line = (
         f"{' and '.join(summary['languages'])}: {summary['paired']} of "
         f"{summary['items']} parallel {what} are paired "
-        f"({', '.join(summary['voices'])} voice)"
+        f"({', '.join(summary['voices'])} voice); "
     )
     why = {k: text for k, text in _REASONS.items() if summary.get(k)}
     reasons = [f"{summary[key]} {text}" for key, text in why.items()]
-    if not reasons:
-        return f"{line}; none is left out"
-    reasons[0] = reasons[0].replace(" ", " are left out ", 1)
-    return f"{line}; {', '.join(reasons)}"
+    told = ", ".join(reasons).replace(" ", " are left out ", 1)
+    return line + (told or "none is left out")
 
 
 def alignment_table(
@@ -136,31 +125,24 @@ def alignment_table(
         "| --- " * 13 + "|",
     ]
     first = next(iter(runs.values()))
-    asked = None if languages is None else list(languages)
-    summaries = [
-        s for s in first["languages"] if asked in (None, s["languages"])
-    ]
-    # A pair that there is not: select names those that there are.
-    pairs = [one["languages"] for one in summaries] or [asked]
-    chosen = [
-        (number, record["voice"], record["layer"], place, name, record)
-        for number, pair in enumerate(pairs)
-        for place, (name, results) in enumerate(runs.items())
-        for record in select(results, pair)
-        if record["pooling"] == pooling
-    ]
-    if not chosen:
-        raise ValueError(f"no records of pooling '{pooling}'")
-    for number, *_, name, record in sorted(chosen, key=lambda row: row[:4]):
-        pair = summaries[number]["languages"]
-        lines.append(_row(" to ".join(pair), name, record))
-    lines += ["", *(pairs_line(one, first["level"]) for one in summaries)]
+    pairs = [summary["languages"] for summary in first["languages"]]
+    pairs = pairs if languages is None else [list(languages)]
+    for pair in pairs:
+        rows = [
+            (record["voice"], record["layer"], place, name, record)
+            for place, (name, results) in enumerate(runs.items())
+            for record in select(results, pair)
+            if record["pooling"] == pooling
+        ]
+        if not rows:
+            raise ValueError(f"no records of pooling '{pooling}'")
+        for *_, name, record in sorted(rows, key=lambda row: row[:3]):
+            values = {**record["retrieval_matched"], **record, "name": name}
+            cells = [cell.format(**values) for cell in _CELLS]
+            lines.append(markdown_row([" to ".join(pair), *cells]))
+    told = [one for one in first["languages"] if one["languages"] in pairs]
+    lines += ["", *(pairs_line(one, first["level"]) for one in told)]
     return "\n".join(lines)
-
-
-def _row(languages: str, name: str, record: dict) -> str:
-    values = {**record["retrieval_matched"], **record, "name": name}
-    return markdown_row([languages, *(c.format(**values) for c in _CELLS)])
 
 
 def select(results: dict, languages: Sequence[str] | None = None) -> list[dict]:

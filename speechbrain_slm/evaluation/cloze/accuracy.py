@@ -32,18 +32,17 @@ def split_scores(scores: pa.Table) -> dict[tuple[str, str], pa.Table]:
     """
     names = ("benchmark", "prompt_language", "ending_language")
     columns = (scores[name].to_pylist() for name in names)
-    places: dict[tuple, list[int]] = {}
+    cells: dict[tuple, list[int]] = {}
     for row, (benchmark, *pair) in enumerate(zip(*columns, strict=True)):
         crosses = pair[0] != pair[1]
-        places.setdefault((benchmark, int(crosses), *pair), []).append(row)
-        # Once more: the rows of the mean over directions, behind all others.
+        key = benchmark, int(crosses), *pair
+        cells.setdefault((*key, direction_of(*pair)), []).append(row)
         if crosses:
-            places.setdefault((benchmark, 2, "", ""), []).append(row)
+            mean = benchmark, 2, "", "", CROSS_LINGUAL
+            cells.setdefault(mean, []).append(row)
     return {
-        (benchmark, CROSS_LINGUAL if kind == 2 else direction_of(*pair)): (
-            scores.take(pa.array(rows))
-        )
-        for (benchmark, kind, *pair), rows in sorted(places.items())
+        (key[0], key[-1]): scores.take(pa.array(rows))
+        for key, rows in sorted(cells.items())
     }
 
 
@@ -57,8 +56,8 @@ def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
     """Return what each group of items of one benchmark scored, float64 [N].
 
     Items of a group (several voices of one pair of words, say) are not
-    independent and count once: their credits are averaged in each direction
-    first, then over the directions. Groups stand in the order of their names.
+    independent and count once: their credits are averaged in each direction,
+    then over the directions. Groups stand in the order of their names.
     """
     # Weights, not means of means: of house in three voices en>fr (1, 1, 0) and
     # one fr>en (1), each of the three weighs 1/3 and the one 1, and the sum of
@@ -88,21 +87,14 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
 def summarise(
     scores: pa.Table, seed: int
 ) -> tuple[list[dict], list[dict], list[dict]]:
-    """Turn the content of ``scores.parquet`` into accuracies.
+    """Turn the content of ``scores.parquet`` into records of accuracies.
 
-    Each interval is drawn anew from the seed, so it depends on nothing but
-    its own credits.
-
-    Returns
-    -------
-    records
-        One a metric, direction and convention, monolingual directions first.
-        ``n`` counts groups; ``items`` is there where it differs. ``ties``
-        counts items of equal scores, whatever credit a tie gets.
-    cross_lingual
-        The same over all cross-lingual directions, whose mean a group's
-        credit is: the directions of an item are not independent.
-    subsets : Records with ``subset``, for each that is not empty.
+    Those of each metric, direction and convention; of all cross-lingual
+    directions together (as they are not independent, a group's credit is its
+    mean over them); and those of each subset. ``n`` counts groups, ``items``
+    is there where it differs; ``ties`` counts items of equal scores, whatever
+    credit a tie gets. Each interval is drawn anew from the seed, so it depends
+    on nothing but its own credits.
     """
     records, cross_lingual, subsets = [], [], []
     for (metric, direction), cell in split_scores(scores).items():
@@ -126,9 +118,9 @@ def _records(
     for convention in conventions_of(cell):
         credits = group_credits(cell, convention)
         right, wrong = cell[f"right_{convention}"], cell[f"wrong_{convention}"]
+        ties = pc.sum(pc.equal(right, wrong)).as_py()
         record: dict = {"metric": metric, "direction": direction}
-        record |= {"scoring": convention, "n": len(credits)}
-        record["ties"] = pc.sum(pc.equal(right, wrong)).as_py()
+        record |= {"scoring": convention, "n": len(credits), "ties": ties}
         record |= {**accuracy_of(credits, seed), "chance": CHANCE}
         if items != len(credits):
             record["items"] = items
@@ -139,8 +131,7 @@ def _records(
 def accuracy_of(credits: np.ndarray, seed: int) -> dict[str, float]:
     """Return the mean of credits and its 95 % intervals, in percent.
 
-    ``ci_low`` and ``ci_high`` are Wilson's, ``bootstrap_low`` and
-    ``bootstrap_high`` are resampled.
+    ``ci_low`` and ``ci_high`` are Wilson's, ``bootstrap_*`` are resampled.
     """
     total, n = float(credits.sum()), len(credits)
     ends = *wilson_interval(total, n), *bootstrap_interval(credits, seed)
@@ -158,12 +149,10 @@ def results_table(results: dict) -> str:
         results["records"], results["cross_lingual"], results["subsets"]
     ):
         if one["scoring"] == results["scoring"]:
-            where = ", ".join(
-                filter(None, (one["direction"], one.get("subset")))
-            )
+            subset = f", {one['subset']}" if "subset" in one else ""
+            where = f"{one['direction']}{subset}"
             rows.append((one["metric"], where, numbers(one)))
-    widths = [2 + max(len(row[column]) for row in rows) for column in (0, 1)]
+    left, right = (2 + max(len(row[n]) for row in rows) for n in (0, 1))
     return "\n".join(
-        f"{metric:{widths[0]}}{where:{widths[1]}}{rest}"
-        for metric, where, rest in rows
+        f"{m:{left}}{where:{right}}{rest}" for m, where, rest in rows
     )

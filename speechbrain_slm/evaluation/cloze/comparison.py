@@ -47,7 +47,7 @@ def read_run(argument: str) -> Entry:
     """
     name, _, folders = argument.partition("=")
     seeds = [seed.split("+") for seed in folders.split(",")]
-    if not name or not all(folder for seed in seeds for folder in seed):
+    if not name or not all(chain(*seeds)):
         raise ValueError(
             f"{argument!r}: expected NAME=DIR, with DIR+DIR for further "
             "benchmarks of one model and DIR,DIR for further seeds"
@@ -56,17 +56,19 @@ def read_run(argument: str) -> Entry:
     models: dict[tuple, Results] = {}
     for seed in run.seeds:
         results = next(iter(seed.values()))
+        where = f"run '{name}': {results.folder}"
         other = models.setdefault(_model(results), results)
-        held, first = (", ".join(sorted(one)) for one in (seed, run.seeds[0]))
         if other is not results:
-            fault = f"and {other.folder} are of the same model; expected "
-            fault += "models that differ in their seed"
-        elif held != first:
-            fault = f"holds {held}, the first seed {first}; evaluate all "
-            fault += "seeds on the same benchmarks"
-        else:
-            continue
-        raise ValueError(f"run '{name}': {results.folder} {fault}")
+            raise ValueError(
+                f"{where} and {other.folder} are of the same model; expected "
+                "models that differ in their seed"
+            )
+        held, first = (", ".join(sorted(one)) for one in (seed, run.seeds[0]))
+        if held != first:
+            raise ValueError(
+                f"{where} holds {held}, the first seed {first}; evaluate all "
+                "seeds on the same benchmarks"
+            )
     return run
 
 
@@ -79,18 +81,18 @@ def _join(name: str, folders: list[str]) -> dict[str, Results]:
     joined: dict[str, Results] = {}
     found = [written.read_results(folder) for folder in folders]
     for results in found:
+        where = f"run '{name}': {{}} and {results.folder}".format
         if _model(results) != _model(found[0]):
             raise ValueError(
-                f"run '{name}': {found[0].folder} and {results.folder} are of "
-                "different models; DIR+DIR joins benchmarks of one model, "
-                "a comma stands between seeds"
+                f"{where(found[0].folder)} are of different models; DIR+DIR "
+                "joins benchmarks of one, a comma stands between seeds"
             )
         for metric, _ in results.cells:
             other = joined.setdefault(metric, results)
             if other is not results:
                 raise ValueError(
-                    f"run '{name}': {other.folder} and {results.folder} both "
-                    f"hold {metric}; a benchmark may stand in one of them"
+                    f"{where(other.folder)} both hold {metric}; a benchmark "
+                    "may stand in one of them"
                 )
     return joined
 
@@ -109,10 +111,8 @@ def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
     seeds = (seed for run in runs for seed in run.seeds)
     for metric, results in chain.from_iterable(map(dict.items, seeds)):
         first = firsts.setdefault(metric, results)
-        lines = difference(
-            {key: first.info[key] for key in keys},
-            {key: results.info[key] for key in keys},
-        )
+        one, other = ({k: r.info[k] for k in keys} for r in (first, results))
+        lines = difference(one, other)
         if not lines and _items(first, metric) != _items(results, metric):
             lines = ["the rows of scores.parquet name other items"]
         if lines:
@@ -172,23 +172,18 @@ def compare(
     base = names[0] if baseline is None else baseline
     check_choice("baseline", base, names)
     accuracies: list[dict] = []
-    means: dict[str, dict[tuple, np.ndarray]] = {name: {} for name in names}
+    means: dict[tuple, np.ndarray] = {}
     for run in runs:
         for key in _columns(run.seeds[0]):
             results = [by_metric[key[0]] for by_metric in run.seeds]
             convention = scoring or results[0].info["scoring"]
-            credits = np.stack(
-                [group_credits(one.cells[key], convention) for one in results]
-            )
+            cells = [one.cells[key] for one in results]
+            credits = np.stack([group_credits(c, convention) for c in cells])
             # Averaged item by item: intervals and tests say what other items
             # would change, not what other seeds would; deviation says that.
-            mean = means[run.name][key] = credits.mean(axis=0).round(12)
+            mean = means[run.name, key] = credits.mean(axis=0).round(12)
             by_seed = (100 * credits.mean(axis=1)).tolist()
-            what: dict = {
-                "run": run.name,
-                "metric": key[0],
-                "direction": key[1],
-            }
+            what: dict = dict(run=run.name, metric=key[0], direction=key[1])
             what |= {"scoring": convention, "n": len(mean)}
             what |= {"seeds": len(credits), **accuracy_of(mean, seed)}
             what["deviation"] = stdev(by_seed) if len(by_seed) > 1 else None
@@ -197,14 +192,14 @@ def compare(
 
 
 def _differences(
-    accuracies: list[dict], means: dict[str, dict], base: str, seed: int
+    accuracies: list[dict], means: dict[tuple, np.ndarray], base: str, seed: int
 ) -> list[dict]:
     differences = []
     for record in accuracies:
-        key = record["metric"], record["direction"]
-        if record["run"] == base or key not in means[base]:
+        name, key = record["run"], (record["metric"], record["direction"])
+        if name == base or (base, key) not in means:
             continue
-        credits, other = means[record["run"]][key], means[base][key]
+        credits, other = means[name, key], means[base, key]
         low, high, p = paired_bootstrap(credits, other, seed)
         better, worse, mcnemar_p = mcnemar(credits, other)
         shared = ("run", "metric", "direction", "scoring", "n")
@@ -216,9 +211,7 @@ def _differences(
                 "bootstrap_low": 100 * low,
                 "bootstrap_high": 100 * high,
                 "bootstrap_p": p,
-                "better": better,
-                "worse": worse,
-                "mcnemar_p": mcnemar_p,
+                **{"better": better, "worse": worse, "mcnemar_p": mcnemar_p},
             }
         )
     adjusted = holm([record["mcnemar_p"] for record in differences])

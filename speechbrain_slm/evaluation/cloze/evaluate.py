@@ -5,6 +5,7 @@ The right ending's score against the wrong one's gives an item a credit of 1,
 Chance is 50 %. Pairs of utterances without a prompt are items as well.
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -27,15 +28,13 @@ from speechbrain_slm.models.export import load_speech_lm
 from speechbrain_slm.utils.atomic import fsync_folder, read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
-from speechbrain_slm.utils.jobs import PLAN_JSON, claim, missing, run
+from speechbrain_slm.utils.jobs import PARTS, claim, missing, run
 from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.ownership import remove_own
 from speechbrain_slm.utils.pieces import find_piece, read_piece, write_piece
 from speechbrain_slm.utils.tables import write_table
 
 logger = logging.getLogger(__name__)
-
-PARTS = "parts"
 
 # Of two tables, only numbers of one convention may be compared.
 DEFAULT_CONVENTION = {
@@ -78,12 +77,10 @@ def evaluate_cloze(
     model_identity, identities = examine(model_folder, store)
     request = {"format": written.FORMAT, "version": written.VERSION}
     request |= {**convention, "endings": endings, "too_long": too_long}
-    request["seed"] = seed
-    request |= {**identities, "items": items_identity}
+    request |= {"seed": seed, **identities, "items": items_identity}
     folder = Path(output_folder)
     finished = _finished(folder, request)
-    # No rank writes before all have looked.
-    barrier()
+    barrier()  # no rank writes before all have looked
     if finished is not None:
         return finished
     model, units = load_speech_lm(model_folder, model_identity)
@@ -95,14 +92,16 @@ def evaluate_cloze(
         *(units["language_tags"], share_prompts),
     )
     pairs = make_pairs(table, store, scorer, endings, too_long)
-    parts = folder / PARTS
+    # A user's own folder "parts" may lie there, so that ours stands below it.
+    parts = folder / PARTS / "cloze"
     # A recipe has locked its output folder already, a caller may not have.
     with claim(parts):
         paths = _score_parts(pairs, scorer, parts, request, pairs_per_shard)
         if is_main():
             _write(folder, request, table, pairs, paths, scorer)
-            _remove_parts(parts)
-            remove_own(parts, ".lock")
+            remove_own(parts, "part-*.parquet", ".lock")
+            with contextlib.suppress(OSError):  # it holds something else
+                parts.parent.rmdir()
         barrier()
     return read_json(folder / RESULTS_JSON)
 
@@ -125,17 +124,13 @@ def _checked(convention):
 
 def _finished(folder, request):
     path, scores = folder / RESULTS_JSON, folder / SCORES_PARQUET
-    if not path.exists():
-        return None
-    results = read_json(path)
+    results = read_json(path) if path.exists() else {"format": written.FORMAT}
     if not isinstance(results, dict) or results.get("format") != written.FORMAT:
         raise FileExistsError(
             f"{path} stands where the results are to be, and is of no cloze "
             "evaluation. Choose another output_folder, or move it away."
         )
-    if not scores.is_file():
-        return None
-    expected = {**request, "scores": sha256_file(scores)}
+    expected = {**request, "scores": scores.is_file() and sha256_file(scores)}
     if any(results.get(key) != expected[key] for key in expected):
         return None
     logger.info("%s is complete; nothing to do", path)
@@ -143,54 +138,40 @@ def _finished(folder, request):
     return written.read_info(folder)
 
 
-def _score_parts(pairs, scorer, folder, request, pairs_per_shard):
+def _score_parts(pairs, scorer, folder, request, size):
     """Score what this rank has to, and list the files of all ranks."""
-    # With its number, all that fixes what a part holds. A likelihood that is
-    # new has no column in the parts of yesterday: they are not taken.
-    plan = {**request, "pairs_per_shard": pairs_per_shard}
-    plan["likelihoods"] = list(LIKELIHOODS)
-    here = folder / identity_of(plan)[:16]
-    if is_main():
-        # Of another model, or of other items.
-        _remove_parts(folder, but=here)
-        write_json(here / PLAN_JSON, plan)
-    barrier()
-    starts = range(0, len(pairs.pairs), pairs_per_shard)
-    paths = {here / f"part-{start:08d}.parquet": start for start in starts}
+    # All that fixes what a part of this number holds. A likelihood that is new
+    # has no column in the parts of yesterday: they are not taken.
+    told = {**request, "pairs_per_shard": size, "likelihoods": [*LIKELIHOODS]}
+    facts = {"made by": identity_of(told)}
+    starts = range(0, len(pairs.pairs), size)
+    paths = {folder / f"part-{start:08d}.parquet": start for start in starts}
+
+    def is_done(path):
+        piece = find_piece(path)
+        return piece is not None and piece.facts == facts
 
     def score(path):
-        part = slice(paths[path], paths[path] + pairs_per_shard)
+        part = slice(paths[path], paths[path] + size)
         found = scorer.score(pairs.pairs[part], pairs.names[part])
-        write_piece(path, pa.table(found), {})
+        write_piece(path, pa.table(found), facts)
 
-    run(missing(paths, lambda path: find_piece(path) is not None), score)
+    run(missing(paths, is_done), score)
     return list(paths)
-
-
-def _remove_parts(folder, but=None):
-    """Remove what this module put there: each folder is named by its plan."""
-    # A user's own folder "parts" may lie there: nothing else is touched.
-    for other in sorted(folder.iterdir()):
-        try:
-            name = identity_of(read_json(other / PLAN_JSON))[:16]
-        except (OSError, ValueError):
-            continue
-        if name == other.name and other != but:
-            remove_own(other, "part-*.parquet", PLAN_JSON)
 
 
 def _table_of_scores(items, pairs, likelihoods, scorer, tie):
     """Give every item its units, its scores and its credits."""
-    lengths = np.array(
+    prompts, endings = np.array(
         [[scorer.count_units(part) for part in pair] for pair in pairs.pairs]
-    )
+    ).T
+    sides = [pairs.index[side] for side in SIDES]
     columns = {name: items[name] for name in items.column_names}
-    columns["prompt_units"] = lengths[pairs.index["right"], 0]
-    for side in SIDES:
-        columns[f"{side}_units"] = lengths[pairs.index[side], 1]
+    columns["prompt_units"] = prompts[sides[0]]
+    columns |= {f"{s}_units": endings[pairs.index[s]] for s in SIDES}
     for convention in likelihoods.column_names:
         scores = likelihoods[convention].to_numpy()
-        right, wrong = (scores[pairs.index[side]] for side in SIDES)
+        right, wrong = (scores[side] for side in sides)
         columns[f"right_{convention}"] = right
         columns[f"wrong_{convention}"] = wrong
         credit = np.where(right > wrong, 1.0, 0.0)
@@ -208,12 +189,11 @@ def _write(folder, request, items, pairs, parts, scorer):
     found = pa.concat_tables(read_piece(path).table for path in parts)
     scores = _table_of_scores(items, pairs, found, scorer, request["tie"])
     write_table(folder / SCORES_PARQUET, scores)
-    results = {
-        **request,
-        "scores": sha256_file(folder / SCORES_PARQUET),
-        "truncated": int(pairs.truncated.sum()),
-        "prompts_changed": int(pairs.changed.sum()),
-    }
+    truncated, changed = (
+        int(x.sum()) for x in (pairs.truncated, pairs.changed)
+    )
+    results = {**request, "scores": sha256_file(folder / SCORES_PARQUET)}
+    results |= {"truncated": truncated, "prompts_changed": changed}
     kinds = "records", "cross_lingual", "subsets"
     summaries = summarise(scores, request["seed"])
     results |= zip(kinds, summaries, strict=True)

@@ -29,9 +29,8 @@ SIDES = ("right", "wrong")
 def read_items(path: str | Path) -> pa.Table:
     """Read a table of items: the columns of ``utils.tables.ITEMS``, and two.
 
-    ``group``: items of one benchmark and direction that count once, such as
-    the voices of a pair of words; the item itself where the table has none.
-    ``subset``: accuracies are given for each, too; ``""`` where it has none.
+    Items of one ``group``, such as the voices of a pair of words, count once;
+    where the table names none, each counts. ``subset`` is ``""`` for none.
     """
     may_lack = tables.ITEMS_EMPTY, tables.ITEMS_OPTIONAL
     table = tables.read_table(path, tables.ITEMS, tables.ITEMS_KEY, *may_lack)
@@ -88,13 +87,12 @@ def make_pairs(
     endings
         ``apart``: a prompt and an ending are utterances of their own.
         ``together``: ``right`` and ``wrong`` name utterances that begin with
-        the prompt, and what comes after as many units as the prompt has by
-        itself is the ending. For causal tokenizers, whose first units do not
-        depend on what follows.
+        the prompt, and the ending is what comes after as many units as it has
+        by itself. For causal tokenizers, whose first units stay as they are.
     too_long
-        What is done with an item that exceeds the model's context:
-        ``refuse``, or ``truncate``: its prompt loses its first units, the
-        same number before either ending.
+        What becomes of an item that exceeds the model's context: ``refuse``,
+        or ``truncate``: its prompt loses its first units, before both endings
+        alike.
     """
     check_choice("endings", endings, ("apart", "together"))
     check_choice("too_long", too_long, ("refuse", "truncate"))
@@ -139,11 +137,9 @@ def _units(row, store, stories):
     for role in ("prompt", *SIDES):
         kind = "prompt" if role == "prompt" else "ending"
         key = row[role], row[f"{kind}_language"]
-        if not row[role]:
-            stories[key] = np.zeros(0, dtype=np.int64)
         if key not in stories:
             try:
-                story = store.story(*key)
+                story = store.story(*key) if row[role] else [[]]
             except KeyError as error:
                 ledger = Path(store.folder).parent / LEDGER
                 raise ValueError(
@@ -206,9 +202,8 @@ def _tagged(row, prompt, ending, tags):
             )
     # en>fr: [en] prompt | [fr] ending; en: [en] prompt | ending; and [fr]
     # ending where there is no prompt, which would have had the tag.
-    before, after = (np.array([tags[language]]) for language in languages)
-    if not len(prompt):
-        return prompt, np.concatenate([after, ending])
-    if languages[0] != languages[1]:
-        ending = np.concatenate([after, ending])
-    return np.concatenate([before, prompt]), ending
+    before, after = ([tags[language]] for language in languages)
+    before = before if len(prompt) else []
+    after = [] if len(prompt) and languages[0] == languages[1] else after
+    parts = (before, prompt), (after, ending)
+    return tuple(np.concatenate(part).astype(np.int64) for part in parts)

@@ -13,8 +13,8 @@ there is no penalty and no calibration.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,11 @@ from speechbrain_slm.evaluation.cloze.prefix_attention import (
     run_batch,
 )
 from speechbrain_slm.evaluation.cloze.prefixes import Batch, PaddedBatch
-from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+from speechbrain_slm.evaluation.inputs import (
+    batches,
+    by_length,
+    check_evaluating,
+)
 from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
@@ -45,7 +49,8 @@ class LikelihoodScorer:
     Neither batches, padding, the order of the pairs nor shared prompts change
     a score by more than the rounding of the model's own arithmetic (1e-5 a
     unit in fp32). The softmax is taken in fp32 and sums in fp64, whatever the
-    model's dtype.
+    model's dtype. ``context`` is how many symbols the model can read at most,
+    None where it knows no limit.
 
     Arguments
     ---------
@@ -60,16 +65,10 @@ class LikelihoodScorer:
         ``boundary``: it is read first, and every unit is scored.
         ``first_unit``: the first unit is read first, and not scored.
     score_end : Whether the closing boundary is a part of the ending.
-    language_tags
-        Language -> its symbol, of a model that was trained with tags.
+    language_tags : Language -> its symbol, where training had tags.
     share_prompts
         Compute a prompt once for all its endings, and equal pairs once. Else
         each pair goes through the model by itself.
-
-    Attributes
-    ----------
-    context : int or None
-        Symbols that the model can read at most; None where it knows no limit.
 
     Example
     -------
@@ -115,8 +114,6 @@ class LikelihoodScorer:
         self.share_prompts = share_prompts
         self.context = getattr(model.config, "max_position_embeddings", None)
         self._tags = np.array(sorted(tags.values()), np.int64)
-        known = inspect.signature(model.forward).parameters
-        self._selects = "logits_to_keep" in known
         self._checked = False  # whether the model can share prompts
 
     def count_units(self, symbols: Sequence[int] | np.ndarray) -> int:
@@ -132,13 +129,9 @@ class LikelihoodScorer:
     ) -> dict[str, np.ndarray]:
         """Return for each name of ``LIKELIHOODS`` those of all pairs, [N].
 
-        Arguments
-        ---------
-        pairs
-            ``(prompt, ending)``, each a sequence of units, with language
-            tags where training has them. A prompt may be empty, an ending
-            not.
-        names : What to call each pair in an error; its position by default.
+        ``pairs`` are (prompt, ending), sequences of units, with language tags
+        where training has them; a prompt may be empty, an ending not.
+        ``names`` are for errors.
         """
         if names is None:
             names = [f"pair {index}" for index in range(len(pairs))]
@@ -156,8 +149,7 @@ class LikelihoodScorer:
                 )
         # Of each pair, the log-likelihoods of its prompt and of its ending: 8
         # bytes a unit, kept until all conventions have been taken from them.
-        nothing = np.zeros(0)
-        logs = [[nothing, nothing] for _ in pairs]
+        logs = [[np.zeros(0), np.zeros(0)] for _ in pairs]
         for batch in self._batches(ids, lengths, scored):
             ends = np.cumsum([count for *_, count in batch.members])
             parts = np.split(self._score_batch(batch), ends[:-1])
@@ -180,8 +172,8 @@ class LikelihoodScorer:
         if self.count_units(ending) == 0:
             raise ValueError(f"{name}: the ending has no units")
         units = np.concatenate([prompt, ending]).astype(np.int64)
-        outside = units[(units < 0) | (units >= self.vocabulary_size)]
-        outside = outside[~np.isin(outside, self._tags)]
+        outside = (units < 0) | (units >= self.vocabulary_size)
+        outside = units[outside & ~np.isin(units, self._tags)]
         if len(outside):
             raise ValueError(
                 f"{name}: unit {outside[0]} is outside "
@@ -217,7 +209,11 @@ class LikelihoodScorer:
             if rows and not self._checked:
                 check_model(self.model)
                 self._checked = True
-            for part in prefixes.make_batches(rows, self.batch_tokens):
+
+            def positions(rows):
+                return sum(row.size for row in rows)
+
+            for part in batches(rows, positions, self.batch_tokens):
                 yield Batch(part, scored)
         for indexes in by_length(ids, self.batch_tokens, alone, unread=1):
             yield PaddedBatch(indexes, ids, lengths, scored)
@@ -225,20 +221,20 @@ class LikelihoodScorer:
     @torch.inference_mode()
     def _score_batch(self, batch: Batch | PaddedBatch) -> np.ndarray:
         """Return the log-likelihoods of a batch's targets, float64 [N]."""
-        sources, keep = batch.sources, {}
-        if isinstance(batch, Batch):
-            if self._selects:
-                # Other positions need not go through the output head.
-                columns, sources = np.unique(sources, return_inverse=True)
-                kept = torch.from_numpy(columns).to(self.model.device)
-                keep = {"logits_to_keep": kept}
-            logits = run_batch(self.model, batch, **keep).logits
-        else:
+        sources, device = batch.sources, self.model.device
+        if isinstance(batch, PaddedBatch):
             logits = self.model(
-                input_ids=batch.input_ids.to(self.model.device),
-                attention_mask=batch.attention_mask.to(self.model.device),
+                input_ids=batch.input_ids.to(device),
+                attention_mask=batch.attention_mask.to(device),
                 use_cache=False,
             ).logits
+        else:
+            keep = {}
+            if "logits_to_keep" in signature(self.model.forward).parameters:
+                # Other positions need not go through the output head.
+                columns, sources = np.unique(sources, return_inverse=True)
+                keep["logits_to_keep"] = torch.from_numpy(columns).to(device)
+            logits = run_batch(self.model, batch, **keep).logits
         logits = logits.flatten(0, 1)
         # The fp32 copy of a chunk at a time: of all logits at once it would
         # be the largest thing in memory.

@@ -91,25 +91,19 @@ def check_model(model: PreTrainedModel) -> None:
     An ending behind another one must get the logits that it gets in the plain
     model directly behind the prompt; this is tried on a few symbols.
     """
-    types = getattr(model.config, "layer_types", None) or ()
-    types = sorted(set(types) - LAYER_TYPES)
-    arguments = inspect.signature(model.forward).parameters
+    types = set(getattr(model.config, "layer_types", None) or ()) - LAYER_TYPES
     if not model._supports_attention_backend:
         reason = "does not use transformers' attention interface"
-    elif "position_ids" not in arguments:
+    elif "position_ids" not in inspect.signature(model.forward).parameters:
         reason = "takes no position_ids"
     elif types:
-        reason = f"has layers of the type {', '.join(types)}"
+        reason = f"has layers of the type {', '.join(sorted(types))}"
     elif not _trial(model):
-        reason = (
-            "gives an ending other logits behind another ending than directly "
-            "behind the prompt"
-        )
+        reason = "gives other logits behind another ending than directly"
     else:
         return
     raise ValueError(
-        f"{type(model).__name__} {reason}, so its endings cannot share a "
-        f"prompt; {ADVICE}"
+        f"{type(model).__name__} {reason}: it cannot share prompts; {ADVICE}"
     )
 
 

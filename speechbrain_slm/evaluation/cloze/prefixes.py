@@ -14,7 +14,7 @@ ordinary batches, padded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,9 +69,7 @@ def make_rows(
             alone += [index for same in endings.values() for index in same]
             continue
         row = None
-        for ending, same in sorted(
-            endings.items(), key=lambda item: (len(item[0]), item[0])
-        ):
+        for ending in sorted(endings, key=lambda ending: (len(ending), ending)):
             ids = np.frombuffer(ending, np.int64)
             # Another row computes the prompt again: at 4096 positions, one
             # of 300 symbols after every 38 endings of 100.
@@ -79,25 +77,11 @@ def make_rows(
                 row = Row(np.frombuffer(prompt, np.int64))
                 rows.append(row)
             row.endings.append(ids)
-            row.members.append(same)
+            row.members.append(endings[ending])
     rows.sort(
         key=lambda r: (r.size, r.prompt.tobytes(), r.endings[0].tobytes())
     )
     return rows, alone
-
-
-def make_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Group rows, in their order, up to a number of positions."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        if batch and size + row.size > batch_tokens:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += row.size
-    if batch:
-        yield batch
 
 
 class Batch:
@@ -156,17 +140,17 @@ class Batch:
             # The same for all of them: marks follow from the symbols.
             mask = scored[everyone[0]][1:length]
             predict(everyone, 0, np.arange(begin, last), row.prompt[1:], mask)
-            endings = []
+            endings: list[tuple[int, int]] = []
+            self.blocks.append(((begin, end), endings))
             for symbols, members in zip(row.endings, row.members, strict=True):
-                read = len(symbols) - 1
+                read = np.arange(len(symbols) - 1)
                 ids.append(symbols[:-1])
-                positions.append(np.arange(length, length + read))
-                columns = np.append(last, np.arange(end, end + read))
+                positions.append(length + read)
+                columns = np.append(last, end + read)
                 mask = scored[members[0]][length:]
                 predict(members, 1, columns, symbols, mask)
-                endings.append((end, end + read))
-                end += read
-            self.blocks.append(((begin, last + 1), endings))
+                endings.append((end, end + len(read)))
+                end += len(read)
         self.input_ids = torch.from_numpy(np.concatenate(ids))[None]
         self.position_ids = torch.from_numpy(np.concatenate(positions))[None]
         self.longest = int(self.position_ids.max()) + 1
@@ -189,21 +173,8 @@ class Batch:
 class PaddedBatch:
     """Sequences that share nothing, one a row; see :class:`Batch`.
 
-    Attributes
-    ----------
-    input_ids, attention_mask
-        Int64 [B, T]. A row's last symbol predicts nothing and is not read.
-    sources : Positions, counted over all rows.
-
-    Example
-    -------
-    >>> ids = [np.array([9, 1, 5]), np.array([9, 7])]
-    >>> scored = [np.arange(3) > 0, np.arange(2) > 0]
-    >>> batch = PaddedBatch([0, 1], ids, [2, 1], scored)
-    >>> batch.input_ids.tolist(), batch.attention_mask.tolist()
-    ([[9, 1], [9, 0]], [[1, 1], [1, 0]])
-    >>> batch.sources.tolist(), batch.targets.tolist()
-    ([0, 1, 2], [1, 5, 7])
+    ``input_ids`` and ``attention_mask`` are int64 [B, T]: a row's last symbol
+    predicts nothing and is not read. ``sources`` count over all rows.
     """
 
     def __init__(

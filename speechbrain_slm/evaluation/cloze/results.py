@@ -8,8 +8,14 @@ import pyarrow as pa
 
 from speechbrain_slm.evaluation.cloze import accuracy
 from speechbrain_slm.evaluation.inputs import read_report, unchanged
-from speechbrain_slm.utils import schema
-from speechbrain_slm.utils.schema import COUNT, PERCENT, TEXT
+from speechbrain_slm.utils.schema import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    PERCENT,
+    TEXT,
+    whole,
+)
 from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
 
 FORMAT = "speechbrain_slm.cloze"
@@ -24,18 +30,14 @@ COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
 
 _RECORD = {
     **dict.fromkeys(("metric", "direction", "scoring", "subset?"), TEXT),
-    **dict.fromkeys(("n", "items?"), schema.whole(1)),
-    "ties": COUNT,
+    **{"n": whole(1), "items?": whole(1), "ties": COUNT},
     **dict.fromkeys(("accuracy", "ci_low", "ci_high", "chance"), PERCENT),
     **dict.fromkeys(("bootstrap_low?", "bootstrap_high?"), PERCENT),
 }
+_TEXTS = ("scoring", "start", "endings", "too_long", "model", "configuration?")
 _SHAPE = {
-    **dict.fromkeys(("scoring", "start", "endings", "too_long"), TEXT),
-    "score_end": schema.FLAG,
-    "tie": schema.NUMBER,
-    **dict.fromkeys(("tokenizer", "units", "items", "model", "scores"), TEXT),
-    "configuration?": TEXT,
-    "truncated": COUNT,
+    **dict.fromkeys((*_TEXTS, "tokenizer", "units", "items", "scores"), TEXT),
+    **{"score_end": FLAG, "tie": NUMBER, "truncated": COUNT},
     **{key: [_RECORD] for key in ("records", "cross_lingual?", "subsets?")},
 }
 
@@ -95,9 +97,8 @@ def _check_credits(path: Path, scores: pa.Table, scoring: str) -> None:
             )
         credits = column.to_numpy()
         # Said so that NaN, which is in no range, is found.
-        wrong = np.flatnonzero(~((credits >= 0) & (credits <= 1)))
-        if len(wrong):
+        for row in np.flatnonzero(~((credits >= 0) & (credits <= 1))):
             raise ValueError(
-                f"{path}, row {wrong[0]}: '{name}' is {credits[wrong[0]]}; "
-                "expected a credit from 0 to 1"
+                f"{path}, row {row}: '{name}' is {credits[row]}; expected a "
+                "credit from 0 to 1"
             )

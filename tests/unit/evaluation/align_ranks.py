@@ -6,20 +6,19 @@ import time
 import torch
 
 from speechbrain_slm.evaluation.alignment import evaluate as alignment
-from speechbrain_slm.evaluation.alignment import state_parts
 from speechbrain_slm.utils.distributed import init_distributed
 
 if __name__ == "__main__":
     model, corpus, output, pause = sys.argv[1:]
     torch.set_num_threads(1)
     init_distributed("cpu")
-    states = state_parts._states
+    states = alignment._states
 
     def slowly(*arguments):
         time.sleep(float(pause))
         return states(*arguments)
 
-    state_parts._states = slowly
+    alignment._states = slowly
     alignment.evaluate_alignment(
         model,
         f"{corpus}/store",

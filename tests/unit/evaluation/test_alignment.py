@@ -218,20 +218,14 @@ def test_states_of_another_model_are_refused(
     assert json.loads((copy / NAME).read_text()) == finished[1]
 
 
-def test_a_damaged_part_is_named(copy, evaluate):
+@pytest.mark.parametrize("damage", [slice(-9, None), slice(-1001, -1000)])
+def test_a_damaged_part_is_named(copy, evaluate, damage):
     (copy / NAME).unlink()
     part = copy / "parts" / "states-00003.npy"
-    whole = part.read_bytes()
-    part.write_bytes(whole[:-9])
-    with pytest.raises(ValueError, match=r"states-00003.npy is damaged"):
-        evaluate(copy)
-    content = bytearray(whole)
-    content[-1001] ^= 0x40
+    content = bytearray(part.read_bytes())
+    del content[damage]
     part.write_bytes(content)
     with pytest.raises(ValueError, match=r"00003\.npy is damaged: it differs"):
-        evaluate(copy)
-    np.save(part, np.zeros((3, 3, 3, 1, 32), np.float32))
-    with pytest.raises(ValueError, match=r"states-00003.npy has the shape"):
         evaluate(copy)
     assert not (copy / NAME).exists()
 

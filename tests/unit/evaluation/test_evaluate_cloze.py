@@ -277,9 +277,9 @@ def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):
 def test_what_another_wrote_stays(folders):
     output = folders[-1]
     paid = output / "parts" / "train" / "part-00000000.parquet"
-    named = output / "parts" / ("0" * 16) / "part-00000000.parquet"
+    named = output / "parts" / "part-00000000.parquet"
     for path in (paid, named):
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"paid for")
     results = output / "results.json"
     results.write_text("{}")

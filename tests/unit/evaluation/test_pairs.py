@@ -177,7 +177,7 @@ def test_several_speakers_never_pass_for_one_voice(tmp_path):
     with pytest.raises(ValueError, match=r"'story-000' .* give the manifest"):
         parallel_pairs(store, EN_FR, texts=texts)
     told = {"texts": texts, "speakers": speakers}
-    with pytest.raises(ValueError, match=r"\(alto, bass\).*'level' to sent"):
+    with pytest.raises(ValueError, match=r"alto, bass; set 'level' to sent"):
         parallel_pairs(store, EN_FR, "story", **told)
     lacking = {key: speakers[key] for key in speakers if key[0] > "story-003"}
     with pytest.raises(ValueError, match=r"'story-000' .* does not name"):
