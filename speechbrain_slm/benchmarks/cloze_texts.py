@@ -77,8 +77,8 @@ def write_cloze(
     paths = write_stories(output_folder, {"cloze": stories}, table, MAKER)
     write_ledger(Path(output_folder) / LEDGER, ledger)
     logger.info(
-        f"{len(items)} cloze items, {len(without)} without an off-topic ending; "
-        f"{LEDGER} has {len(ledger)} line(s)"
+        f"{len(items)} cloze items, {len(without)} without an off-topic "
+        f"ending; {LEDGER} has {len(ledger)} line(s)"
     )
     return paths
 

@@ -9,7 +9,6 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -118,22 +117,34 @@ def publish(
 ) -> None:
     """Write the ledger, and the manifests if enough is left.
 
+    If it is not, those of an earlier run stay, and so does their ledger: this
+    run's is ``refused.left_out.jsonl`` then.
+
     Arguments
     ---------
     buckets : Split -> its files, small enough to be copied one by one.
     languages : Those that every sentence has.
     max_left_out : Share of a split's rows that may have been left out.
     """
-    told = output_folder / ledgers.LEDGER
+    manifests = {split: output_folder / f"{split}.parquet" for split in buckets}
+    told = output_folder / f"refused.{ledgers.LEDGER}"
     lost, kept = Counter[str](), Counter[str]()
     with ledgers.open_ledger(told) as ledger:
         for split, paths in buckets.items():
             for bucket in paths:
                 facts = read_piece(bucket, []).facts
                 for entry in facts["ledger"]:
-                    ledger.write(split=split, **entry)
+                    ledger.write(split=split, action="dropped", **entry)
                 lost[split] += facts["lost"]
                 kept[split] += facts["kept"]
+    total = lost + kept
+    # As ``check_share`` will say, and so the ledger has its name before.
+    refused = any(
+        not kept[split] or lost[split] / total[split] > max_left_out
+        for split in buckets
+    )
+    if not refused or not any(map(Path.exists, manifests.values())):
+        told = told.replace(output_folder / ledgers.LEDGER)
     for split in buckets:
         if not kept[split]:
             raise ValueError(
@@ -144,10 +155,10 @@ def publish(
             )
     advice = "Mend the source and run again; what is good is not read again."
     for split in buckets:
-        counts = lost[split], lost[split] + kept[split], max_left_out
-        why = ledger.reasons[split]
-        ledgers.check_share(f"rows of {split}", *counts, why, told, advice)
-    manifests = {split: output_folder / f"{split}.parquet" for split in buckets}
+        counts, why = (lost[split], total[split]), ledger.reasons[split]
+        ledgers.check_share(
+            f"rows of {split}", *counts, max_left_out, why, told, advice
+        )
     # Whenever this run ends, what is there is of one run.
     ownership.withdraw(manifests.values(), MARK)
     schema = _WRITTEN.with_metadata(ownership.mark_of(MARK))
@@ -178,15 +189,11 @@ def align(
     stories: dict = defaultdict(lambda: defaultdict(list))
     for fact in facts:
         stories[fact["story_id"]][fact["sentence"]].append(fact)
-
-    def drop(reason: str, **entry: Any) -> None:
-        ledger.append({**entry, "action": "dropped", "reason": reason})
-
     for story, sentences in sorted(stories.items()):
         whole: list[dict] = []
         # Rows whose number cannot be read stand at None.
-        order = sorted(sentences, key=lambda n: -1 if n is None else n)
-        for rows in map(sentences.__getitem__, order):
+        for number in sorted(sentences, key=lambda n: -1 if n is None else n):
+            rows = sentences[number]
             reasons = _reasons(rows, languages, max_ratio)
             # One of a language that is not wanted hurts no other.
             ours = [row["language"] in languages for row in rows]
@@ -195,11 +202,11 @@ def align(
                 whole.append({row["language"]: row for row in rows})
             for row, reason, own in zip(rows, reasons, ours, strict=True):
                 if not (good and own):
-                    place = {k: row[k] for k in MANIFEST_KEY}
-                    why = reason or ledgers.ELSEWHERE
-                    drop(why, **place, place=row["source"])
+                    why = {"reason": reason or ledgers.ELSEWHERE}
+                    why |= {key: row[key] for key in MANIFEST_KEY}
+                    ledger.append({**why, "place": row["source"]})
         if not whole:
-            drop(ledgers.NOTHING_LEFT, story_id=story)
+            ledger.append({"story_id": story, "reason": ledgers.NOTHING_LEFT})
         kept += [
             {**sentence[language], "sentence": number}
             for language in languages
@@ -214,21 +221,18 @@ def _reasons(
     """Say of each row of a sentence why it goes; empty if it is good."""
     counts = Counter(row["language"] for row in rows)
     missing = ", ".join(name for name in languages if not counts[name])
-    reasons = []
+    reasons, lengths = [], []
     for row in rows:
-        reason, times = row["reason"], counts[row["language"]]
-        if not reason and times > 1:
-            reason = f"not alone: stands {times} times in '{row['language']}'"
+        reason, language = row["reason"], row["language"]
+        if not reason and (times := counts[language]) > 1:
+            reason = f"not alone: stands {times} times in '{language}'"
         elif not reason and missing:
             reason = f"no row in {missing}"
+        if not reason:
+            lengths.append((row["num_samples"] / row["sample_rate"], language))
         reasons.append(reason)
-    wanted = [
-        (row["num_samples"] / row["sample_rate"], row["language"])
-        for row, reason in zip(rows, reasons, strict=True)
-        if not reason
-    ]
-    if max_ratio and len(wanted) == len(languages):
-        (short, one), (long, other) = min(wanted), max(wanted)
+    if max_ratio and len(lengths) == len(languages):
+        (short, one), (long, other) = min(lengths), max(lengths)
         if long > max_ratio * short:
             found = f"{long:.2f} s in {other} and {short:.2f} s in {one}"
             found = f"lengths differ: {found}; max_ratio is {max_ratio}"

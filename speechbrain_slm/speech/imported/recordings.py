@@ -11,14 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from speechbrain_slm.speech.imported.rows import Columns
 from speechbrain_slm.utils.files import files_in
 from speechbrain_slm.utils.user_tables import Row, iterate_rows
 
 _KINDS = "aif aifc aiff au caf flac m4a mp3 oga ogg opus snd w64 wav webm"
 KINDS = frozenset(f".{kind}" for kind in _KINDS.split())
-# Of the rows, as arguments of ``rows.Columns``.
-_SAME = ("sentence", "language", "speaker", "audio")
-COLUMNS = {"story": "story_id", **dict(zip(_SAME, _SAME, strict=True))}
+COLUMNS = Columns("story_id", "sentence", "audio", "language", "speaker")
 
 
 def recording_rows(
@@ -47,7 +46,7 @@ def recording_rows(
         language: _recordings(language, Path(folder))
         for language, folder in folders.items()
     }
-    every = sorted({name for one in names.values() for name in one}, key=_key)
+    every = sorted(set().union(*names.values()), key=_key)
     if table is not None:
         told = _told_by_table(every, str(stories), table)
     else:
@@ -55,22 +54,20 @@ def recording_rows(
     numbers = itertools.count()
     for story, members in told.items():
         for sentence, name in enumerate(members):
-            for language, found in names.items():
-                # What one language lacks is told by the row of the others.
-                if name not in found:
-                    continue
-                who = speaker
+            # What one language lacks is told by the row of the others.
+            there = [language for language in names if name in names[language]]
+            for language in there:
+                audio, who = str(names[language][name]), speaker
                 if isinstance(who, dict):
                     who = who[language]
-                values = {"story_id": story, "sentence": sentence}
-                values |= {"language": language, "speaker": who or "unknown"}
-                values["audio"] = str(found[name])
-                yield Row(next(numbers), values)
+                values = story, sentence, language, audio, who or "unknown"
+                row = dict(zip(COLUMNS.names(), values, strict=True))
+                yield Row(next(numbers), row)
 
 
 def _key(name: str) -> list[tuple[int, str]]:
-    """Sort ``2`` before ``10``."""
-    # "a2b10" is cut into a, 2, b, 10 and "": every other one is a number.
+    # Sorts 2 before 10: "a2b10" is cut into a, 2, b, 10 and "", of which every
+    # other one is a number.
     parts = enumerate(re.split(r"(\d+)", name))
     return [(int(part) if n % 2 else 0, part) for n, part in parts]
 

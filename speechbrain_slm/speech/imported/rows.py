@@ -73,10 +73,7 @@ class Columns:
         return list(dict.fromkeys(name for name in found if name))
 
     def spoken(self, row: dict) -> Iterator[tuple]:
-        """Yield language, speaker, text and audio of what a row holds.
-
-        It is a sentence, or one in several languages.
-        """
+        """Yield language, speaker, text and audio: of each that a row holds."""
         pairs: list = [(row.get(self.language or ""), self.audio)]
         if isinstance(self.audio, dict):
             pairs = list(self.audio.items())
@@ -92,21 +89,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Reader:
-    """Finds out what a manifest says of the audio of a source's rows.
-
-    Arguments
-    ---------
-    languages : Those that are wanted.
-    language_names : A language's name in the source -> ours.
-    output_folder : Where the manifest will be; gets audio that comes as bytes.
-    max_seconds : What is longer is left out.
-    """
+    """Finds out what a manifest says of the audio of a source's rows."""
 
     columns: Columns
-    languages: list[str]
-    language_names: dict[str, str]
-    output_folder: Path
-    max_seconds: float
+    languages: list[str]  # those that are wanted
+    language_names: dict[str, str]  # a language's name in the source -> ours
+    output_folder: Path  # of the manifest; gets audio that comes as bytes
+    max_seconds: float  # what is longer is left out
 
     def facts_of(self, row: Row, where: str, folder: Path | None) -> list[dict]:
         """Return what is known of a row, with the fields of ``FACTS``.
@@ -159,7 +148,15 @@ class Reader:
             path = Path(folder or "", _text("audio", path))
             with contextlib.suppress(OSError):  # told where it is opened
                 path = as_stored(path)
-            sound = self._read(fact, path)
+            # Known though it may be bad: a second run looks whether it changed.
+            stamp = file_stamp(path)
+            fact |= {"file": os.path.abspath(path), "stamp": stamp}
+            if not stamp:
+                raise ValueError(f"no audio: {path} does not exist")
+            sound = self._sound(path, f"{path}: ")
+            # What it is and the state it was in belong together.
+            if file_stamp(path) != stamp:
+                raise ValueError(f"no audio: {path} was changed while read")
         elif not isinstance(content, bytes):
             raise ValueError(f"audio: found {content!r:.80}; expected a path")
         else:
@@ -177,23 +174,10 @@ class Reader:
         for name in ("num_samples", "sample_rate", "sha256"):
             fact[name] = getattr(sound, name)
 
-    def _read(self, fact: dict, path: Path) -> Sound:
-        """Read a file; what it is and the state it was in belong together."""
-        # Known though it may be bad: a second run looks whether it has changed.
-        fact["file"] = os.path.abspath(path)
-        before = fact["stamp"] = file_stamp(path)
-        if not before:
-            raise ValueError(f"no audio: {path} does not exist")
-        sound = self._sound(path, f"{path}: ")
-        if file_stamp(path) != before:
-            raise ValueError(f"no audio: {path} was changed while it was read")
-        return sound
-
     def _sound(self, source: Path | bytes, name: str) -> Sound:
+        most = self.max_seconds
         try:
-            return read_audio(
-                source, keep=None, audible=True, max_seconds=self.max_seconds
-            )
+            return read_audio(source, keep=None, audible=True, max_seconds=most)
         except BadAudio as error:
             raise ValueError(f"bad audio: {name}{error}") from error
 
@@ -206,16 +190,12 @@ def _text(name: str, value: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        number = -1
     # 1.5 and "01" are none: which sentence they mean, nobody knows.
-    if not 0 <= number < 2**31 or str(number) != str(value).strip():
-        raise ValueError(
-            f"sentence: found {value!r:.80}; expected 0, 1, 2, ..."
-        )
-    return number
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        number = int(value)
+        if 0 <= number < 2**31 and str(number) == str(value).strip():
+            return number
+    raise ValueError(f"sentence: found {value!r:.80}; expected 0, 1, 2, ...")
 
 
 def is_unchanged(table: pa.Table) -> bool:

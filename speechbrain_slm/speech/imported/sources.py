@@ -8,7 +8,6 @@ its rows do, so that a second run can skip those that it has.
 
 import functools
 import hashlib
-import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from speechbrain_slm.utils.hashing import file_stamp, identity_of
 from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
 
 HUB = "hub:"
+_KEYS = ("folders", "stories", "speaker", "table")  # of folders of recordings
 # A file, a folder, a dataset of the hub, or folders of recordings.
 Source = str | Path | Mapping
 
@@ -52,7 +52,11 @@ def iterate_parts(
     columns : Those that it must have.
     """
     if isinstance(source, Mapping):
-        _check_keys(source)
+        if not all(map(source.get, _KEYS[:2])) or source.keys() - set(_KEYS):
+            raise ValueError(
+                f"sources: found {dict(source)}; expected a mapping with the "
+                "keys folders and stories, and no others but speaker and table"
+            )
         found = recording_rows(**source)
         yield from _chunks("", str(dict(source["folders"])), None, found, rows)
     elif str(source).startswith(HUB):
@@ -69,16 +73,6 @@ def iterate_parts(
                 yield from _chunks(name, str(path), path.parent, found, rows)
 
 
-def _check_keys(source: Mapping) -> None:
-    known = list(inspect.signature(recording_rows).parameters)
-    lacking = [key for key in ("folders", "stories") if not source.get(key)]
-    if lacking or not source.keys() <= set(known):
-        raise ValueError(
-            f"sources: found {dict(source)}; expected a mapping with the keys "
-            f"folders and stories, and no others but {', '.join(known[2:])}"
-        )
-
-
 def _chunks(
     name: str, where: str, folder: Path | None, found: Iterator[Row], rows: int
 ) -> Iterator[Part]:
@@ -88,12 +82,9 @@ def _chunks(
         if not chunk:
             return
         text = json.dumps(chunk, sort_keys=True, default=_short).encode()
-        identity, number = (
-            hashlib.sha256(text).hexdigest(),
-            f"{name}{index:05d}",
-        )
+        identity = hashlib.sha256(text).hexdigest()
         batches = functools.partial(iter, [chunk])
-        yield Part(number, where, folder, identity, batches)
+        yield Part(f"{name}{index:05d}", where, folder, identity, batches)
 
 
 def _short(value: object) -> str:
@@ -127,8 +118,9 @@ def _row_groups(
             )
 
     for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
-        identity, number = identity_of([stamp, group]), f"{name}{group:05d}"
+        identity = identity_of([stamp, group])
         batches = functools.partial(read, group, first)
+        number = f"{name}{group:05d}"
         yield Part(number, str(path), path.parent, identity, batches)
 
 

@@ -124,7 +124,7 @@ def _read_source(
 ) -> dict[Path, str]:
     """Read this rank's parts; return the identity of each part of all ranks."""
     if isinstance(source, Mapping):
-        reader = replace(reader, columns=Columns(**COLUMNS))
+        reader = replace(reader, columns=COLUMNS)
     request = {**vars(reader), "columns": vars(reader.columns)}
     # The folder may be moved, and all that was read with it.
     del request["output_folder"]
@@ -132,15 +132,15 @@ def _read_source(
     parts = iterate_parts(source, batch_rows, reader.columns.names())
     for number, part in enumerate(parts):
         path = folder / f"{part.name}.parquet"
-        identity = identity_of([part.identity, part.where, request])
-        found[path] = identity
+        found[path] = identity_of([part.identity, part.where, request])
         if number % world_size() != rank():
             continue
-        table, facts = find_piece(path, ["file", "stamp"]) or (None, {})
-        if facts.get("identity") == identity and rows.is_unchanged(table):
+        facts = {"identity": found[path]}
+        there = find_piece(path, ["file", "stamp"])
+        if there and there.facts == facts and rows.is_unchanged(there.table):
             kept += 1
             continue
-        write_piece(path, _read(part, reader, pool), {"identity": identity})
+        write_piece(path, _read(part, reader, pool), facts)
         logger.info("Rank %d: %s, part %s", rank(), part.where, part.name)
     told = "Rank %d: %s: %d of its parts are as they were"
     logger.info(told, rank(), source, kept)

@@ -489,14 +489,22 @@ def test_a_bad_row_is_a_line_of_the_ledger(tmp_path, corpus, change, reason):
 
 
 def test_too_much_left_out_leaves_the_earlier_manifest(tmp_path, corpus):
+    """And its ledger: the one that is refused has another name."""
     (table, rows), output = corpus, tmp_path / "out"
+    write_lines(table, [*rows, {**rows[0], "lang": "de"}])
     run(table, output)
-    before = (output / "train.parquet").read_bytes()
+    names = ("train.parquet", "left_out.jsonl")
+    before = [(output / name).read_bytes() for name in names]
     lost = [{**row, "wav": f"disk/{n}.wav"} for n, row in enumerate(rows[::3])]
     write_lines(table, [*rows, *({**r, "story": "lost"} for r in lost)])
-    with pytest.raises(TooManyLeftOut, match=r"no audio \(the first: .*disk"):
+    message = r"no audio \(the first: .*disk.*/refused\.left_out\.jsonl names"
+    with pytest.raises(TooManyLeftOut, match=message):
         run(table, output)
-    assert (output / "train.parquet").read_bytes() == before
+    assert [(output / name).read_bytes() for name in names] == before
+    refused = output / "refused.left_out.jsonl"
+    assert refused.read_text().count('"story_id": "lost"') == 13
+    run(table, output, max_left_out=0.5)
+    assert not refused.exists()
     assert {entry["story_id"] for entry in ledger(output)} == {"lost"}
 
 
