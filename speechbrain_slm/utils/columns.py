@@ -30,9 +30,9 @@ def check_columns(
     if not (missing := [name for name in columns if name not in found]):
         return
     hint = "Name the columns that it has."
-    mark = next((m for m in ";\t," if found and m in found[0]), "")
-    if len(found) == 1 and mark:
-        hint = f"Its fields seem to be separated by {mark!r}: save it anew."
+    for mark in ";\t,":
+        if len(found) == 1 and mark in found[0]:
+            hint = f"Its fields seem to be separated by {mark!r}: save it anew."
     raise ValueError(
         f"{where}: missing column(s) {', '.join(missing)}; found "
         f"{', '.join(found) or 'none'}. {hint}"
@@ -43,10 +43,7 @@ def check_columns(
 def open_parquet(
     path: str | Path, expected: str = "a Parquet file"
 ) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; one that is none, or half of one, is named.
-
-    ValueError if it cannot be read, now or inside the block.
-    """
+    """Open a Parquet file; a ValueError names one that cannot be read."""
     with HeldFile(path, expected) as held, parquet_of(held) as file:
         yield file
 
@@ -80,8 +77,7 @@ def open_csv(path: str | Path) -> Iterator[arrow_csv.CSVStreamingReader]:
     """Open a CSV file, all of whose columns are text; little is in memory.
 
     What a column holds is not guessed from how it looks: ``01`` is not 1. A
-    quoted field may hold line ends. ValueError if the file cannot be read, now
-    or inside the block.
+    quoted field may hold line ends.
     """
     # Arrow is told the type of each column by its name.
     with open_text(path, "a CSV file") as file:

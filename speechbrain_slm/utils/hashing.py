@@ -22,10 +22,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def file_stamp(path: str | Path) -> str:
-    """Name the state of a file without reading it; empty where there is none.
-
-    It changes whenever the file is written, also to the same size.
-    """
+    """Name the state of a file without reading it; "" where there is none."""
     try:
         facts = os.stat(path)
     except (OSError, ValueError):
@@ -58,11 +55,10 @@ def difference(expected: dict, found: dict, prefix: str = "") -> list[str]:
     lines = []
     for key in sorted(expected.keys() | found.keys()):
         one, other = expected.get(key, _NOTHING), found.get(key, _NOTHING)
-        name = f"{prefix}{key}"
         if isinstance(one, dict) and isinstance(other, dict):
-            lines += difference(one, other, f"{name}.")
+            lines += difference(one, other, f"{prefix}{key}.")
         elif one != other:
-            lines.append(f"{name}: expected {one!r}, found {other!r}")
+            lines.append(f"{prefix}{key}: expected {one!r}, found {other!r}")
     return lines
 
 

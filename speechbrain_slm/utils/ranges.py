@@ -26,7 +26,7 @@ SHARE = {"at_least": 0, "at_most": 1}
 PART = {"at_least": 0, "below": 1}
 
 
-def _each(spec: Spec, *names: str) -> dict[str, Spec]:
+def _each(spec: Any, *names: str) -> dict[str, Any]:
     return dict.fromkeys(" ".join(names).split(), spec)
 
 
@@ -34,14 +34,12 @@ def _each(spec: Spec, *names: str) -> dict[str, Spec]:
 RANGES: dict[str, Spec] = {
     **_each(
         COUNT,
-        # Data, of text and of speech
+        # Data, of text and of speech; units; models, training, evaluation
         "num_jobs num_workers sample_rate limit min_sentences max_characters",
         "num_stories num_beams sentences_per_request attempts concurrency",
         "max_attempts plots characters things batch_rows buckets utterances",
-        # Units
         "utterances_per_shard vocabulary_size max_piece_length num_mels",
         "num_mfcc num_codebooks frames_per_unit layer",
-        # Models, training, evaluation
         "span thousand_steps steps row_length rows_per_step keep_checkpoints",
         "hidden_size intermediate_size num_layers num_hidden_layers num_heads",
         "num_attention_heads num_key_value_heads head_dim max_positions",
@@ -104,14 +102,10 @@ VALUES: dict[str, Spec | None] = {
     "switch_probability": SHARE,
     "options": None,
 }
-# Lists of names, each another one, and the fewest that they may have. Several
-# may be null, where the YAML files have that.
-NAMES = {
-    **dict.fromkeys(("languages", "splits", "speakers", "names"), 1),
-    **dict.fromkeys(("voices", "poolings"), 1),
-    "language_tags": 0,
-}
-NO_NAMES = {"speakers"}
+# Lists of names, each another one, and the fewest that they may have.
+NAMES = _each(1, "languages splits speakers names voices poolings")
+NAMES |= {"language_tags": 0}
+NO_NAMES = {"speakers"}  # null, where the YAML files have that
 # Where names, or a mapping's keys, become names of files.
 FILE_NAMES = {"splits", "sources", "shares"}
 # What may be a list, or a mapping, where the YAML files have one value.
@@ -202,10 +196,9 @@ def _check_names(name: str, value: Any) -> None:
 def check_value(
     name: str, value: Any, spec: Spec, several: type | tuple = ()
 ) -> None:
-    """Refuse a value that is not of its range, of :data:`RANGES`.
+    """Refuse a value that is not of its range; ``several`` is a further type.
 
-    Null is right where :data:`NULLS` says so, and ``several`` is the type that
-    may stand for several values.
+    Null is right where :data:`NULLS` says so.
     """
     null = name in NULLS
     if tag_of(value) or isinstance(value, several) or (null and value is None):

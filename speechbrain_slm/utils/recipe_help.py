@@ -16,8 +16,7 @@ _COLUMN = 34  # where what is said of a key begins
 def recipe_help(arguments: list[str]) -> str:
     """Describe the script that runs, the keys of a YAML file, the run options.
 
-    The arguments may begin with the YAML file; else the script's smallest
-    stands for all.
+    Where the arguments begin with no YAML file, the smallest stands for all.
     """
     script = Path(sys.argv[0])
     there = sorted((script.parent / "hparams").glob("*.yaml"))
@@ -34,8 +33,8 @@ def recipe_help(arguments: list[str]) -> str:
     if there and not given:
         lines += ["", "YAML files:"]
         for path in there:
-            first = path.read_text(encoding="utf-8").partition("\n")[0]
-            lines += [f"  {path}", f"      {first.lstrip('# ')}"]
+            first = path.read_text("utf-8").partition("\n")[0].lstrip("# ")
+            lines += [f"  {path}", f"      {first}"]
     for path in map(Path, shown):
         lines += ["", f"Keys of {path}, and what they are set to:", ""]
         lines += [*_keys(path), "", "Run options:", ""]
@@ -72,10 +71,10 @@ def _keys(path: Path) -> Iterator[str]:
 
 def _others(fragment: Path, above: str) -> Iterator[str]:
     """List the keys of a fragment, but those that the recipe's file sets."""
-    for line in fragment.read_text(encoding="utf-8").splitlines():
-        key = _KEY.match(line)
-        # Objects are made of the keys: they are not for users.
-        if key is None or key[2].startswith(("!new:", "!apply:", "!name:")):
+    # Objects are made of the keys: they are not for users.
+    objects = ("!new:", "!apply:", "!name:")
+    for key in map(_KEY.match, fragment.read_text("utf-8").splitlines()):
+        if not key or key[2].startswith(objects):
             continue
         if f" {key[1]}:" not in above:
             yield from _entry(f"      {key[1]}: {key[2]}", key[3])

@@ -25,13 +25,7 @@ layer: !new:torch.nn.Identity {}
 modules:
     layer: !ref <layer>
 """
-FRAGMENT = """\
-width: !PLACEHOLDER
-depth: 2
-shape: {heads: 4}
-"""
-
-
+FRAGMENT = "width: !PLACEHOLDER\ndepth: 2\nshape: {heads: 4}\n"
 MORE = {"pieces": 100, "widest": {"units": 3}}
 
 
@@ -57,14 +51,10 @@ def load(yaml_file, *arguments):
     ("arguments", "key", "expected"),
     [
         (["--seed", "3"], "seed", 3),
-        (["--seed=3"], "seed", 3),
-        (["--rate", "1e-3"], "rate", 0.001),
         (["--rate", "-1"], "rate", -1),
-        (["--output_folder", "/a=b"], "output_folder", "/a=b"),
         (["--output_folder=/a=b=c"], "output_folder", "/a=b=c"),
         (["--name=--x"], "name", "--x"),
         (["--name", '""'], "name", ""),
-        (["--name", "no"], "name", "no"),
         (["--name", "!ref <output_folder>/<seed>"], "name", "results/1"),
         (["--nothing", "null"], "nothing", None),
         (["--languages", "[de]"], "languages", ["de"]),
@@ -88,12 +78,10 @@ def test_overrides_work_as_typed(recipe, arguments, key, expected):
     ("arguments", "expected"),
     [
         (["--debug"], {"debug": True}),
-        (["--debug", "--seed", "3"], {"debug": True}),
         (["--debug=false"], {"debug": False}),
         (["--max_grad_norm", "-1"], {"max_grad_norm": -1.0}),
         (["--optimizer_step_limit", "5"], {"optimizer_step_limit": 5}),
         (["--device", "cuda:0"], {"device": "cuda:0"}),
-        (["--precision", "bf16"], {"precision": "bf16"}),
         (
             ["--compile_module_keys", "a", "b", "--compile"],
             {"compile_module_keys": ["a", "b"], "compile": True},
@@ -117,19 +105,15 @@ def test_a_command_line_without_a_yaml_file():
     ("arguments", "message"),
     [
         (["--max_grad", "1"], r"'max_grad'\. Did you mean 'max_grad_norm'"),
-        (["--prec", "bf16"], r"'prec'\. Did you mean 'precision'"),
         (["--typo_key", "3"], r"reads 'typo_key'\. Known: .* bpe, "),
         (["--sede", "3"], r"'sede'\. Did you mean 'seed'"),
         (["--", "3"], r"nothing reads ''"),
         (["--a=b=c"], r"nothing reads 'a'"),
         (["--lm[depth]", "3"], r"nothing reads 'lm\[depth\]'"),
-        (["--param_file", "a"], r"nothing reads 'param_file'"),
-        (["3"], r"'3' follows no --key"),
         (["-seed", "3"], r"'-seed' follows no --key"),
         (["--seed"], r"--seed has no value"),
         (["--seed", "--rate", "3"], r"--seed has no value"),
         (["--seed", "3", "4"], r"--seed has 2 values"),
-        (["--seed="], r"--seed '' is empty"),
         (["--seed", " "], r"--seed ' ' is empty"),
         (["--seed", "# 3"], r"--seed '# 3': empty"),
         (["--seed", "3", "--seed=3"], r"--seed is given twice"),
@@ -141,19 +125,15 @@ def test_a_command_line_without_a_yaml_file():
         (["--max_grad_norm", "big"], r"--max_grad_norm 'big': expected float"),
         (["--max_grad_norm", "true"], r"--max_grad_norm True: expected float"),
         (["--ckpt_interval_steps", "1.5"], r"1\.5: expected int"),
-        (["--ckpt_interval_steps", "yes"], r"'yes': expected int"),
         (["--optimizer_step_limit", "five"], r"'five': expected int"),
         (["--optimizer_step_limit", "true"], r"True: expected int"),
         (["--precision", "bf17"], r"expected one of fp32, fp16, bf16"),
-        (["--compile_mode", "fast"], r"expected one of default, reduce"),
         (["--compile_module_keys"], r"--compile_module_keys has no value"),
         (["--device="], r"--device '' is empty"),
         # Mappings
         (["--lm", "{dpeth: 4}"], r"lm\.yaml: .*'dpeth'\. Did you mean 'depth'"),
-        (["--lm", "{shape: {head: 4}}"], r"lm\.yaml: shape: .*'heads'"),
         (["--lm", "4"], r"'lm' is a mapping, found 4"),
         (["--lm", "null"], r"'lm' is a mapping, found None"),
-        (["--bpe", "{piece: 4}"], r"bpe: .*'piece'\. Did you mean 'pieces'"),
         (["--bpe", "{widest: {unit: 4}}"], r"bpe: widest: .*'units'"),
         (["--seed", "{a: 1}"], r"'seed' is not a mapping, found {'a': 1}"),
     ],
@@ -198,17 +178,15 @@ def test_refused_in_the_file_itself(tmp_path, text, message):
 def test_fragments_of_fragments_are_checked(tmp_path):
     inner = "lm: !include:inner.yaml\n    wdith: 1\n"
     yaml_file = write(tmp_path, f"{LM} {{}}", fragment=inner)
-    (tmp_path / "fragments" / "inner.yaml").write_text("width: 2\n")
+    path = tmp_path / "fragments" / "inner.yaml"
+    path.write_text("width: 2\n")
     with pytest.raises(ConfigurationError, match=r"inner\.yaml: .*'width'"):
         load_yaml(yaml_file)
-
-
-def test_a_pipe_in_place_of_a_fragment_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "pipe.yaml")
-    path = tmp_path / "a.yaml"
-    path.write_text("lm: !include:pipe.yaml\n")
-    with pytest.raises((OSError, ValueError), match=r"pipe\.yaml"):
-        load_yaml(path)
+    # A pipe in its place is not waited for.
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises((OSError, ValueError), match=r"inner\.yaml"):
+        load_yaml(yaml_file)
 
 
 def test_a_file_of_the_kernel_has_the_hash_of_its_size():
@@ -218,13 +196,10 @@ def test_a_file_of_the_kernel_has_the_hash_of_its_size():
 
 def test_a_mapping_may_be_given_by_reference(tmp_path):
     text = f"own: {{heads: 2}}\n{LM}\n    width: 1\n    shape: !ref <own>\n"
-    assert load_yaml(write(tmp_path, text))["lm"]["shape"] == {"heads": 2}
-
-
-def test_overrides_are_left_as_they_are(recipe):
-    overrides = {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
-    load_yaml(recipe, overrides)
-    assert overrides == {"lm": {"depth": 4}, "bpe": {"pieces": 5}}
+    overrides = {"lm": {"depth": 4}}
+    lm = load_yaml(write(tmp_path, text), overrides)["lm"]
+    assert lm == {"width": 1, "depth": 4, "shape": {"heads": 2}}
+    assert overrides == {"lm": {"depth": 4}}
 
 
 def rows(stores, row_length, packing="concatenate"):
