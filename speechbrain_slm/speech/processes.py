@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 # list of work is never held in memory as futures.
 _AHEAD = 4
 _KEPT = 4096  # bytes of the end of what a program printed
+_SHOWN = 500  # characters of it
 _STEP = 0.05  # seconds between two looks whether a program has ended
 
 # What the worker was given at its start. A global, since a pool pickles what
@@ -123,11 +124,17 @@ def kill_group(group: int) -> None:
 
 
 class Ended(NamedTuple):
-    """A program that was run: ``status`` is None where its time was up."""
+    """A program that was run; as text, the end of what it printed."""
 
-    status: int | None
-    stdout: bytes  # the end of what it printed
+    status: int | None  # None where its time was up
+    stdout: bytes
     stderr: bytes
+
+    def __str__(self) -> str:
+        printed = {"stdout": self.stdout, "stderr": self.stderr}
+        texts = {k: v.decode(errors="replace") for k, v in printed.items()}
+        ends = {k: text.strip()[-_SHOWN:] for k, text in texts.items()}
+        return "".join(f"; {k}: {end}" for k, end in ends.items() if end)
 
 
 def run_program(words: list[str], text: bytes, timeout: float) -> Ended:

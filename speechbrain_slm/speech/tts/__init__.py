@@ -18,16 +18,9 @@ class SilentSpeech(ValueError):
 
 @dataclass(frozen=True)
 class Voice:
-    """A way to speak one language.
+    """A way to speak one language; pitch and speed multiply the voice's own."""
 
-    Arguments
-    ---------
-    name : The back-end's own, e.g. ``fr-FR``.
-    pitch : Multiplies the voice's own pitch.
-    speed : Multiplies the voice's own speaking rate.
-    """
-
-    name: str
+    name: str  # the back-end's, e.g. fr-FR
     pitch: float = 1.0
     speed: float = 1.0
 
@@ -43,10 +36,7 @@ class Catalogue(dict):
 
     def __init__(self, **speakers: dict) -> None:
         for name, voices in speakers.items():
-            self[name] = {
-                language: Voice(**voice) if isinstance(voice, dict) else voice
-                for language, voice in voices.items()
-            }
+            self[name] = {key: Voice(**own) for key, own in voices.items()}
 
 
 class TextToSpeech(Protocol):
@@ -71,10 +61,9 @@ class TextToSpeech(Protocol):
       what cannot be pickled is made when it first speaks.
     """
 
-    #: Hz
-    sample_rate: int
-    #: Whatever changes the samples beside text and voice: JSON types. It is
-    #: part of every audio file's name.
+    sample_rate: int  # Hz
+    # Whatever changes the samples beside text and voice: JSON types. It is
+    # part of every audio file's name.
     identity: dict
 
     def check_voice(self, voice: Voice) -> None:
@@ -95,7 +84,7 @@ class BackEnd:
 
     sample_rate: int
     identity: dict
-    #: The ranges that an engine takes without clamping.
+    # The ranges that an engine takes without clamping.
     pitch: tuple[float, float] = (1.0, 1.0)
     speed: tuple[float, float] = (1.0, 1.0)
 

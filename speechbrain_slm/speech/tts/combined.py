@@ -33,8 +33,8 @@ class Combined:
     def __init__(self, parts: dict[str, TextToSpeech]) -> None:
         if not parts:
             raise ValueError("parts is empty; expected {name: back-end}")
-        self.parts = dict(parts)
-        self.sample_rate = min(part.sample_rate for part in self.parts.values())
+        self.parts = parts
+        self.sample_rate = min(part.sample_rate for part in parts.values())
         self.identity = {
             "name": "combined",
             "sample_rate": self.sample_rate,
@@ -59,9 +59,8 @@ class Combined:
 
     def _part(self, voice: Voice) -> tuple[TextToSpeech, Voice]:
         name, _, own = voice.name.partition(":")
-        if name not in self.parts or not own:
-            raise ValueError(
-                f"voice '{voice.name}': expected '<back-end>:<voice>', with "
-                f"a back-end of {', '.join(self.parts)}"
-            )
-        return self.parts[name], replace(voice, name=own)
+        if name in self.parts and own:
+            return self.parts[name], replace(voice, name=own)
+        known = f"with a back-end of {', '.join(self.parts)}"
+        what = f"voice '{voice.name}': expected '<back-end>:<voice>'"
+        raise ValueError(f"{what}, {known}")

@@ -14,12 +14,13 @@ import math
 import re
 import shutil
 import tempfile
+import textwrap
 from pathlib import Path, PurePath
 
 import numpy as np
 import soundfile
 
-from speechbrain_slm.speech.processes import Ended, run_program
+from speechbrain_slm.speech.processes import run_program
 from speechbrain_slm.speech.tts import BackEnd, SilentSpeech, Voice
 from speechbrain_slm.utils.audio import BadAudio, read_audio
 from speechbrain_slm.utils.files import read_regular
@@ -58,10 +59,10 @@ class CommandLine(BackEnd):
     Arguments
     ---------
     command
-        The program and its arguments. ``{text}``, ``{voice}`` and ``{out}``
-        (a ``.wav`` file that the program writes, mono) are filled in, so are
-        ``{pitch}`` and ``{speed}``; without these two, a voice must leave
-        them at 1.
+        The program and its arguments. ``{text}``, ``{voice}``, ``{out}`` (a
+        ``.wav`` file that the program writes, mono), ``{pitch}`` and
+        ``{speed}`` are filled in; without one of these two, a voice must leave
+        it at 1.
     sample_rate : Hz of what the program writes.
     voices : The names that ``{voice}`` may take.
     version
@@ -96,18 +97,15 @@ class CommandLine(BackEnd):
         pure: bool,
         timeout: float,
     ) -> None:
-        self.command = [str(word) for word in command]
-        text = " ".join(self.command)
-        if "{out}" not in text:
-            raise ValueError(
-                f"command {self.command}: no word holds {{out}}, the file that "
-                "the program writes"
-            )
+        self.command = list(map(str, command))
+        held = set(_PLACEHOLDER.findall(" ".join(self.command)))
+        if "out" not in held:
+            what = "no word holds {out}, the file that the program writes"
+            raise ValueError(f"command {self.command}: {what}")
         refuse_code(self.command)
         if shutil.which(program := self.command[0]) is None:
-            raise FileNotFoundError(
-                f"the program '{program}' is not installed, or not on the PATH"
-            )
+            what = "is not installed, or not on the PATH"
+            raise FileNotFoundError(f"the program '{program}' {what}")
         self.sample_rate, self.timeout = sample_rate, timeout
         self.voices = list(voices)
         self.identity = {
@@ -116,7 +114,8 @@ class CommandLine(BackEnd):
             "version": version,
             "pure": pure,
         }
-        self._fixed = {"pitch", "speed"} - set(_PLACEHOLDER.findall(text))
+        self._by_argument = "text" in held
+        self._fixed = {"pitch", "speed"} - held
         self._checked = not pure
         if not pure:
             told = "'%s' is not a pure function of text and voice: lost audio"
@@ -124,16 +123,15 @@ class CommandLine(BackEnd):
 
     def _check_name(self, voice: Voice) -> None:
         if voice.name not in self.voices:
+            known = f"expected one of {', '.join(self.voices)}"
             raise ValueError(
-                f"the command has no voice '{voice.name}'; expected one of "
-                f"{', '.join(self.voices)}"
+                f"the command has no voice '{voice.name}'; {known}"
             )
         for name in self._fixed:
-            if getattr(voice, name) != 1:
-                raise ValueError(
-                    f"voice '{voice.name}': {name} is {getattr(voice, name)}, "
-                    f"but no word of the command holds {{{name}}}"
-                )
+            if (value := getattr(voice, name)) != 1:
+                lacks = f"no word of the command holds {{{name}}}"
+                what = f"voice '{voice.name}': {name} is {value}"
+                raise ValueError(f"{what}, but {lacks}")
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
         samples = self._run(text, voice)
@@ -150,44 +148,39 @@ class CommandLine(BackEnd):
     def _run(self, text: str, voice: Voice) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.wav"
-            values = {
+            values = vars(voice) | {
                 "text": text,
                 "voice": voice.name,
-                "out": str(out),
-                "pitch": str(voice.pitch),
-                "speed": str(voice.speed),
+                "out": out,
             }
             # In one pass: a text that holds "{voice}" is said as it stands.
             words = [
-                _PLACEHOLDER.sub(lambda found: values[found[1]], word)
+                _PLACEHOLDER.sub(lambda found: str(values[found[1]]), word)
                 for word in self.command
             ]
             # A text may be long, and its error is a line of a ledger.
-            shown = str(words)
-            if len(shown) > _SHOWN:
-                shown = f"{shown[:_SHOWN]}..."
-            as_argument = any("{text}" in word for word in self.command)
-            stdin = b"" if as_argument else text.encode() + b"\n"
+            shown = textwrap.shorten(str(words), _SHOWN)
+            stdin = b"" if self._by_argument else text.encode() + b"\n"
             done = run_program(words, stdin, self.timeout)
-            if done.status != 0:
-                fault = f"ended with status {done.status}"
-                if done.status is None:
-                    fault = f"took more than {self.timeout} s"
-                raise ValueError(f"{shown} {fault}{_printed(done)}")
-            return self._read(out, shown, done)
-
-    def _read(self, out: Path, shown: str, done: Ended) -> np.ndarray:
-        try:
-            sound = read_audio(out, dtype="int16")
-        except BadAudio as error:
-            if _is_empty(out):
-                raise SilentSpeech(f"{shown} wrote no sample") from error
-            fault = f"wrote no audio file that can be read ({error})"
-            raise ValueError(f"{shown} {fault}{_printed(done)}") from error
-        if sound.sample_rate != self.sample_rate or sound.channels != 1:
+            if done.status is None:
+                raise ValueError(
+                    f"{shown} took more than {self.timeout} s{done}"
+                )
+            if done.status:
+                raise ValueError(
+                    f"{shown} ended with status {done.status}{done}"
+                )
+            try:
+                sound = read_audio(out, dtype="int16")
+            except BadAudio as error:
+                if _is_empty(out):
+                    raise SilentSpeech(f"{shown} wrote no sample") from error
+                fault = f"wrote no audio file that can be read ({error})"
+                raise ValueError(f"{shown} {fault}{done}") from error
+        found = f"{sound.channels} channel(s) at {sound.sample_rate} Hz"
+        if found != f"1 channel(s) at {self.sample_rate} Hz":
             raise RuntimeError(
-                f"{shown} wrote {sound.channels} channel(s) at "
-                f"{sound.sample_rate} Hz; expected 1 at {self.sample_rate} Hz. "
+                f"{shown} wrote {found}; expected 1 at {self.sample_rate} Hz. "
                 "Correct sample_rate, or the program's options."
             )
         assert sound.samples is not None
@@ -202,23 +195,15 @@ def _is_empty(path: Path) -> bool:
         return False
 
 
-def _printed(done: Ended) -> str:
-    """Show the end of what a program printed."""
-    shown = ""
-    for name, content in (("stdout", done.stdout), ("stderr", done.stderr)):
-        if text := content.decode(errors="replace").strip():
-            shown += f"; {name}: {text[-_SHOWN:]}"
-    return shown
-
-
 def refuse_code(command: list[str]) -> None:
     """Refuse a command in which a text, ``{text}``, would be a program."""
     for place, word in enumerate(command, 1):
-        name, rest = PurePath(word).name, command[place:]
-        holds = any("{text}" in one for one in rest)
-        if (_INTERPRETER.fullmatch(name) and _takes_code(rest, command)) or (
-            _SHELLS_OF_OTHERS.fullmatch(name) and holds
-        ):
+        name, rest, takes = PurePath(word).name, command[place:], False
+        if _INTERPRETER.fullmatch(name):
+            takes = _takes_code(rest, "{text}" in " ".join(command))
+        elif _SHELLS_OF_OTHERS.fullmatch(name):
+            takes = "{text}" in " ".join(rest)
+        if takes:
             raise ValueError(
                 f"command {command}: '{name}' would take {{text}}, or the "
                 "word that holds it, for a program, and any text could run "
@@ -228,18 +213,12 @@ def refuse_code(command: list[str]) -> None:
             )
 
 
-def _takes_code(words: list[str], command: list[str]) -> bool:
+def _takes_code(words: list[str], by_argument: bool) -> bool:
     # What is no option is what it runs; env takes name=value before that.
-    run = next((w for w in words if not re.match(r"[-+]|\w+=", w)), "")
-    if "{text}" in run:
-        return True
-    for place, word in enumerate(words):
-        if _GLUED.match(word):
-            return True
-        if not _CODE_OPTION.fullmatch(word):
-            continue
-        code = [one for one in words[place + 1 :] if not one.startswith("-")]
-        if code and "{text}" in code[0]:
-            return True
-    by_stdin = not any("{text}" in word for word in command)
-    return by_stdin and not _STDIN.isdisjoint(words)
+    code = [next((w for w in words if not re.match(r"[-+]|\w+=", w)), "")]
+    code += filter(_GLUED.match, words)
+    for place, word in enumerate(words, 1):
+        if _CODE_OPTION.fullmatch(word):
+            code += [w for w in words[place:] if not w.startswith("-")][:1]
+    on_stdin = not by_argument and not _STDIN.isdisjoint(words)
+    return on_stdin or any("{text}" in word for word in code)

@@ -6,11 +6,11 @@ its own, ``espeak_server.py``, which also says what makes its speech
 repeatable.
 """
 
+import base64
 import functools
 import importlib.metadata
 import json
 import math
-import struct
 import subprocess
 import sys
 import threading
@@ -32,7 +32,6 @@ except ImportError as error:
     ) from error
 
 _SERVER = Path(__file__).with_name("espeak_server.py")
-_HEADER = struct.Struct("<?q")
 # Words a minute at espeak-ng's middle speed; it goes from 80 to 450.
 _WORDS_PER_MINUTE = 175
 TIMEOUT = 60  # seconds for an utterance
@@ -60,10 +59,8 @@ class Espeak(BackEnd):
     speed = (80 / _WORDS_PER_MINUTE, 450 / _WORDS_PER_MINUTE)
 
     def __init__(self) -> None:
-        self.identity = {
-            "name": "espeak",
-            "espeakng-loader": importlib.metadata.version("espeakng-loader"),
-        }
+        version = importlib.metadata.version("espeakng-loader")
+        self.identity = {"name": "espeak", "espeakng-loader": version}
 
     @functools.cached_property
     def _engine(self) -> subprocess.Popen:
@@ -94,18 +91,14 @@ class Espeak(BackEnd):
             raise ValueError(f"voice '{voice.name}': espeak-ng has no {fault}")
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
-        request = {
-            "text": text,
-            "voice": voice.name,
-            "rate": round(_WORDS_PER_MINUTE * voice.speed),
-            "pitch": round(50 + 50 * math.log2(voice.pitch)),
-        }
-        spoken, answer = self._ask(json.dumps(request))
-        if not spoken:
-            raise ValueError(answer.decode())
-        return np.frombuffer(answer, np.int16)
+        rate = round(_WORDS_PER_MINUTE * voice.speed)
+        pitch = round(50 + 50 * math.log2(voice.pitch))
+        answer = self._ask(json.dumps([text, voice.name, rate, pitch]))
+        if "error" in answer:
+            raise ValueError(f"{answer['error']} at the text {text!r}")
+        return np.frombuffer(base64.b64decode(answer["samples"]), np.int16)
 
-    def _ask(self, request: str) -> tuple[bool, bytes]:
+    def _ask(self, request: str) -> dict:
         server, late = self._engine, threading.Event()
         requests: Any = server.stdin
         answers: Any = server.stdout
@@ -120,18 +113,14 @@ class Espeak(BackEnd):
         try:
             requests.write(request.encode() + b"\n")
             requests.flush()
-            header = answers.read(_HEADER.size)
-            spoken, length = _HEADER.unpack(header)
-            answer = answers.read(length)
-            if len(answer) < length:
-                raise EOFError
-            return spoken, answer
-        except (BrokenPipeError, struct.error, EOFError):
+            # Of a server that ended, nothing or half a line.
+            return json.loads(answers.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
             self.close()
             shown = f"the request {request:.500}"
             if late.is_set():
-                told = f"espeak-ng took more than {TIMEOUT} s for {shown}"
-                raise ValueError(told) from None
+                shown = f"espeak-ng took more than {TIMEOUT} s for {shown}"
+                raise ValueError(shown) from None
             raise RuntimeError(f"espeak-ng ended at {shown}") from None
         finally:
             timer.cancel()

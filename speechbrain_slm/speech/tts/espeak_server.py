@@ -7,15 +7,14 @@ which the library is loaded and has never spoken, with a fixed seed. This
 process imports nothing beyond the standard library and runs no threads, so
 that forking it is safe and quick.
 
-It reads requests from stdin, one JSON object a line, and answers each on
-stdout: whether it worked (1 byte), a length (8 bytes, little-endian), and as
-many bytes of 16-bit samples or of an error message.
+It reads requests from stdin, in JSON, one a line, and answers each on stdout:
+``samples`` (16-bit, in base64) or an ``error``.
 """
 
+import base64
 import ctypes
 import json
 import os
-import struct
 import sys
 
 SAMPLE_RATE = 22050
@@ -30,7 +29,9 @@ _CALLBACK = ctypes.CFUNCTYPE(
 )
 
 
-def _speak(library: ctypes.CDLL, request: dict) -> bytes:
+def _speak(
+    library: ctypes.CDLL, text: str, voice: str, rate: int, pitch: int
+) -> bytes:
     blocks = []
 
     @_CALLBACK
@@ -41,30 +42,29 @@ def _speak(library: ctypes.CDLL, request: dict) -> bytes:
 
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))
     library.espeak_SetSynthCallback(keep)
-    if library.espeak_SetVoiceByName(request["voice"].encode()):
-        raise ValueError(f"espeak-ng has no voice '{request['voice']}'")
-    library.espeak_SetParameter(_RATE, request["rate"], 0)
-    library.espeak_SetParameter(_PITCH, request["pitch"], 0)
-    text = request["text"].encode() + b"\0"
-    status = library.espeak_Synth(text, len(text), 0, 0, 0, _UTF8, None, None)
+    if library.espeak_SetVoiceByName(voice.encode()):
+        raise ValueError(f"espeak-ng has no voice '{voice}'")
+    library.espeak_SetParameter(_RATE, rate, 0)
+    library.espeak_SetParameter(_PITCH, pitch, 0)
+    said = text.encode() + b"\0"
+    status = library.espeak_Synth(said, len(said), 0, 0, 0, _UTF8, None, None)
     if status:
         raise ValueError(f"espeak-ng failed with status {status}")
     return b"".join(blocks)
 
 
-def _answer_in_fork(library: ctypes.CDLL, request: dict) -> None:
+def _answer_in_fork(library: ctypes.CDLL, request: list) -> None:
     child = os.fork()
     if child == 0:
         try:
-            spoken, answer = True, _speak(library, request)
+            samples = base64.b64encode(_speak(library, *request))
+            answer = {"samples": samples.decode()}
         except Exception as error:
-            spoken, answer = False, str(error).encode()
-        sys.stdout.buffer.write(struct.pack("<?q", spoken, len(answer)))
-        sys.stdout.buffer.write(answer)
-        sys.stdout.buffer.flush()
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
-        sys.exit(f"espeak-ng crashed at the text {request['text']!r}")
+        sys.exit(f"espeak-ng crashed at the text {request[0]!r}")
 
 
 def main(library_path: str, data_path: str) -> None:

@@ -32,11 +32,6 @@ VOICES = tuple(voice.value for voice in py_nanotts.Voice)
 class NanoTTS(BackEnd):
     """Pico's voices: en-US, en-GB, fr-FR, de-DE, es-ES and it-IT.
 
-    Raises
-    ------
-    RuntimeError
-        On a system without the GNU C library.
-
     Example
     -------
     >>> tts = NanoTTS()
@@ -64,17 +59,13 @@ class NanoTTS(BackEnd):
 
     def _check_name(self, voice: Voice) -> None:
         if voice.name not in VOICES:
-            raise ValueError(
-                f"nanotts has no voice '{voice.name}'; expected one of "
-                f"{', '.join(VOICES)}"
-            )
+            known = f"expected one of {', '.join(VOICES)}"
+            raise ValueError(f"nanotts has no voice '{voice.name}'; {known}")
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
         if "<" in text:
-            raise ValueError(
-                f"the text {text!r} holds '<', with which Pico's own markup "
-                "begins; remove it"
-            )
+            markup = "'<', with which Pico's own markup begins; remove it"
+            raise ValueError(f"the text {text!r} holds {markup}")
         mallopt = ctypes.CDLL(None).mallopt
         with _LOCK:
             mallopt(_M_PERTURB, _FILL_WITH_ZEROS)
