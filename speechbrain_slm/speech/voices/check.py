@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from speechbrain_slm.speech.voices.encoders import Encoder
+from speechbrain_slm.speech.voices.filter import read_batches
 from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.jobs import claim, missing, run
@@ -24,7 +24,6 @@ from speechbrain_slm.utils.pieces import find_piece, write_piece
 logger = logging.getLogger(__name__)
 COMPARE = ("means", "pairs")
 _COLUMNS = ["speaker", "language", "audio", "sha256"]
-_BATCH_ROWS = 65536
 Key = tuple[str, str]  # speaker, language
 Drawn = dict[Key, list[tuple[str, str]]]  # key -> (sha256, path), as drawn
 
@@ -46,21 +45,17 @@ def draw_utterances(
     languages : Those that are compared; by default any.
     """
     drawn: dict[Key, dict[str, str]] = {}
-    paths = [Path(path) for path in manifests]
+    paths = list(map(Path, manifests))
     for path in paths:
-        file = pq.ParquetFile(path)
-        for batch in file.iter_batches(_BATCH_ROWS, columns=_COLUMNS):
-            table = pa.Table.from_batches([batch])
+        for table in read_batches(path, _COLUMNS):
             # Of a corpus's many rows, few names: Python sees each file once.
             for row in table.group_by(_COLUMNS).aggregate([]).to_pylist():
                 found = drawn.setdefault((row["speaker"], row["language"]), {})
                 found[row["sha256"]] = str(path.parent / row["audio"])
             # Only what may still be drawn is held.
             for key, found in drawn.items():
-                first = sorted(
-                    found, key=lambda name: identity_of([seed, name])
-                )
-                drawn[key] = {name: found[name] for name in first[:count]}
+                order = sorted(found, key=lambda sha: identity_of([seed, sha]))
+                drawn[key] = {name: found[name] for name in order[:count]}
     # Its speech would be kept though nobody has compared it.
     unknown = sorted({key[1] for key in drawn} - set(languages or ()))
     if languages is not None and unknown:
@@ -125,15 +120,14 @@ def embed_utterances(
 
 
 def _known(folder: Path) -> dict[str, np.ndarray]:
-    known = {}
+    known: dict[str, np.ndarray] = {}
     for path in sorted(folder.glob("[!.]*.parquet")):
-        piece = find_piece(path)
-        if piece is None:
+        if piece := find_piece(path):
+            names, vectors = piece.table.to_pydict().values()
+            known |= zip(names, np.array(vectors, np.float32), strict=True)
+        else:
             told = "%s is damaged or no embeddings; they are made anew"
             logger.warning(told, path)
-            continue
-        for row in piece.table.to_pylist():
-            known[row["sha256"]] = np.array(row["embedding"], np.float32)
     return known
 
 
@@ -191,14 +185,13 @@ def compare_voices(
     rows = []
     for name in sorted({speaker for speaker, _ in centres}):
         told = {key: len(embeddings.get((name, key), ())) for key in languages}
-        row: dict = {"speaker": name, "utterances": told}
-        row |= _compare(name, centres, languages)
-        reason = ""
-        if row["cosine"] is None:
+        found, reason = _compare(name, centres, languages), ""
+        if found["cosine"] is None:
             lacking = [language for language in languages if not told[language]]
             reason = f"no speech in {', '.join(lacking)}"
-        elif row["cosine"] < threshold:
-            reason = f"cosine {row['cosine']:.4f} is below {threshold}"
+        elif found["cosine"] < threshold:
+            reason = f"cosine {found['cosine']:.4f} is below {threshold}"
+        row = {"speaker": name, "utterances": told, **found}
         rows.append({**row, "kept": not reason, "reason": reason})
     return sorted(rows, key=lambda row: (row["cosine"] or 0.0, row["speaker"]))
 

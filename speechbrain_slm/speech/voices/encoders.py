@@ -91,31 +91,33 @@ class PitchHistogram:
         200.0
         """
         wav = np.pad(wav, (0, max(0, self._FRAME - len(wav))))
+        window = np.hanning(self._FRAME)
         frames = np.lib.stride_tricks.sliding_window_view(wav, self._FRAME)
-        frames = frames[:: self._HOP] * np.hanning(self._FRAME)
+        frames = frames[:: self._HOP] * window
         frames = frames - frames.mean(axis=1, keepdims=True)
         energy = (frames**2).sum(axis=1)
-        frames = frames[energy > 1e-3 * energy.max()]
-        spectrum = np.abs(np.fft.rfft(frames, 2 * self._FRAME)) ** 2
-        periodic = np.fft.irfft(spectrum)[:, : self._FRAME]
-        # The window alone makes later peaks lower.
-        window = np.abs(np.fft.rfft(np.hanning(self._FRAME), 2 * self._FRAME))
-        fading = np.fft.irfft(window**2)[: self._FRAME]
         first = int(np.floor(self.sample_rate / self.high))
         last = int(np.ceil(self.sample_rate / self.low))
-        norm = np.maximum(periodic[:, :1], 1e-12)
-        periodic = periodic[:, : last + 2] / norm
-        periodic = periodic / (fading[: last + 2] / fading[0])
-        inner = periodic[:, first : last + 1]
-        peak = (inner > periodic[:, first - 1 : last]) & (
-            inner >= periodic[:, first + 1 : last + 2]
+        frames = frames[energy > 1e-3 * energy.max()]
+        periodic = self._autocorrelation(frames, last + 2)
+        # The window alone makes later peaks lower.
+        periodic = periodic / self._autocorrelation(window[None], last + 2)
+        before, inner, after = (
+            periodic[:, first + shift : last + 1 + shift]
+            for shift in (-1, 0, 1)
         )
-        height = np.where(peak, inner, 0.0)
+        height = np.where((inner > before) & (inner >= after), inner, 0.0)
         best = height.max(axis=1, keepdims=True, initial=0.0)
         voiced = best[:, 0] > self._VOICED
         # Twice the period repeats as well: the first good peak is the pitch.
         lag = np.argmax(height >= 0.9 * best, axis=1)[voiced] + first
         return self.sample_rate / lag
+
+    def _autocorrelation(self, frames: np.ndarray, lags: int) -> np.ndarray:
+        # Padded to twice its length, or the end would meet the beginning.
+        spectrum = np.abs(np.fft.rfft(frames, 2 * self._FRAME)) ** 2
+        periodic = np.fft.irfft(spectrum)[:, :lags]
+        return periodic / np.maximum(periodic[:, :1], 1e-12)
 
     def embed(self, wav: np.ndarray) -> np.ndarray:
         """Return the square root of the histogram; zeros without a pitch."""
@@ -130,8 +132,10 @@ class PitchHistogram:
 class _Pretrained:
     """A model of a hub or a local folder, loaded when it is first needed."""
 
-    def __init__(self, source: str, kind: str) -> None:
-        self.source, self.kind, self.device = source, kind, "cpu"
+    kind: str
+
+    def __init__(self, source: str) -> None:
+        self.source, self.device = source, "cpu"
 
     @functools.cached_property
     def identity(self) -> dict[str, str]:
@@ -181,7 +185,7 @@ class EcapaEncoder(_Pretrained):
     trusted : Load it whatever its ``hyperparams.yaml`` names.
     """
 
-    sample_rate = 16000
+    kind, sample_rate = "ecapa", 16000
 
     def __init__(
         self,
@@ -189,7 +193,7 @@ class EcapaEncoder(_Pretrained):
         savedir: str = "models/spkrec-ecapa-voxceleb",
         trusted: bool = False,
     ) -> None:
-        super().__init__(source, "ecapa")
+        super().__init__(source)
         # A folder is read where it is.
         self.savedir = None if Path(source).is_dir() else savedir
         self.trusted = trusted
@@ -222,17 +226,18 @@ class EcapaEncoder(_Pretrained):
 class XVectorEncoder(_Pretrained):
     """An x-vector model of transformers: ``WavLMForXVector``."""
 
+    kind = "x-vector"
+
     def __init__(self, source: str = "microsoft/wavlm-base-plus-sv") -> None:
-        super().__init__(source, "x-vector")
+        super().__init__(source)
 
     @functools.cached_property
     def _extractor(self) -> Any:
         from transformers import AutoFeatureExtractor
 
+        load = AutoFeatureExtractor.from_pretrained
         with self._loading(OSError, ValueError):
-            return AutoFeatureExtractor.from_pretrained(
-                self.source, trust_remote_code=False
-            )
+            return load(self.source, trust_remote_code=False)
 
     @property
     def sample_rate(self) -> int:
@@ -241,22 +246,17 @@ class XVectorEncoder(_Pretrained):
 
     @functools.cached_property
     def _network(self) -> torch.nn.Module:
-        from transformers import WavLMForXVector
+        from transformers import WavLMForXVector as Model
 
         # The loss's class weights are not used, nor in every file.
         unused = r"^objective\.|masked_spec_embed$"
-        options: dict = {
-            "absent": unused,
-            "surplus": unused,
-            "dtype": torch.float32,
-        }
+        names: dict = {"absent": unused, "surplus": unused}
+        load, dtype = pretrained.load_whole, torch.float32
         with self._loading(OSError):
-            load = pretrained.load_whole
-            model = load(WavLMForXVector, self.source, **options)
+            model = load(Model, self.source, dtype=dtype, **names)
         return model.eval().to(self.device)
 
     def _embed(self, wav: np.ndarray) -> torch.Tensor:
-        values = self._extractor(
-            wav, sampling_rate=self.sample_rate, return_tensors="pt"
-        )["input_values"]
+        options = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
+        values = self._extractor(wav, **options)["input_values"]
         return self._network(values.to(self.device)).embeddings

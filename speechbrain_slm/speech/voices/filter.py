@@ -103,7 +103,10 @@ def leave_out_voices(
         write_table(tables[-1], left.replace_schema_metadata(mark_of(MARK)))
 
 
-def _read(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def read_batches(
+    path: Path, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """Read a manifest, or some columns of it, some thousand rows at a time."""
     file = pq.ParquetFile(path)
     for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
         yield pa.Table.from_batches([batch])
@@ -116,7 +119,7 @@ def _stories_of_others(
     good = pa.array([name for name in reasons if not reasons[name]])
     bad: dict[str, set[str]] = {}
     columns = ["story_id", "speaker"]
-    for table in _read(path, columns):
+    for table in read_batches(path, columns):
         others = pc.invert(pc.is_in(table["speaker"], value_set=good))
         # Python sees each story and speaker once a batch.
         table = table.filter(others).group_by(columns).aggregate([])
@@ -154,7 +157,7 @@ def _written(
     place = schema.get_field_index("audio")
 
     def left() -> Iterator[pa.Table]:
-        for table in _read(path):
+        for table in read_batches(path):
             stays = pc.invert(pc.is_in(table["story_id"], value_set=names))
             table = table.filter(stays)
             if beside != ".":

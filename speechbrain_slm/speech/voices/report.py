@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from speechbrain_slm.utils.atomic import atomic_path, write_atomic, write_json
+from speechbrain_slm.utils.tables import markdown_row
 
 
 def write_report(
@@ -32,34 +33,24 @@ def write_report(
 
 def voices_table(rows: list[dict], settings: dict) -> str:
     """Format the check as Markdown; see :func:`write_report`."""
-    lines = [
-        "| speaker | utterances | cosine, own languages | other speakers | "
-        "nearest other | kept |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = "speaker|utterances|cosine, own languages|other speakers"
+    table = [[*heads.split("|"), "nearest other", "kept"], ["---"] * 6]
     for row in rows:
         counts = ", ".join(f"{k} {n}" for k, n in row["utterances"].items())
-        own, others = (
+        own, others, other = (
             "-" if row[name] is None else f"{row[name]:.3f}"
-            for name in ("cosine", "others")
+            for name in ("cosine", "others", "nearest_cosine")
         )
-        nearest = "-"
-        if row["nearest"]:
-            nearest = f"{row['nearest']} ({row['nearest_cosine']:.3f})"
+        nearest = f"{row['nearest']} ({other})" if row["nearest"] else "-"
         verdict = "yes" if row["kept"] else f"no: {row['reason']}"
-        lines.append(
-            f"| {row['speaker']} | {counts} | {own} | {others} | {nearest} | "
-            f"{verdict} |"
-        )
+        table.append([row["speaker"], counts, own, others, nearest, verdict])
     kept = sum(row["kept"] for row in rows)
-    lines += [
-        "",
+    told = (
         f"{kept} of {len(rows)} speakers reach {settings['threshold']}; cosine "
         f"across {', '.join(settings['languages'])} of {settings['compare']}, "
-        f"encoder {settings['encoder']}.",
-        "",
-    ]
-    return "\n".join(lines)
+        f"encoder {settings['encoder']}."
+    )
+    return "\n".join([*map(markdown_row, table), "", told, ""])
 
 
 def _draw(path: Path, rows: list[dict], settings: dict) -> None:
