@@ -1,33 +1,22 @@
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from processes import ROOT, run
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[3]
-BENCHMARKS = ROOT / "tools/benchmark"
 
-
-def run(name, *options):
+def measure(name, *options):
     """Run a benchmark in a process of its own, as a user does."""
-    done = subprocess.run(
-        [sys.executable, BENCHMARKS / name, *map(str, options)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
-    return json.loads(line)
+    tool = ROOT / "tools" / "benchmark" / name
+    code, text = run([sys.executable, tool, *map(str, options)], timeout=300)
+    assert code == 0, text
+    return json.loads(text.splitlines()[-1])
 
 
 def test_train_throughput():
-    result = run(
+    result = measure(
         "train_throughput.py",
         "--no-compile",
         *("--stories", 40, "--mean", 40, "--row_length", 64),
@@ -49,7 +38,7 @@ def test_train_throughput():
 
 
 def test_cloze_cost():
-    result = run("cloze_cost.py", "--stories", 3, "--repetitions", 1)
+    result = measure("cloze_cost.py", "--stories", 3, "--repetitions", 1)
     assert result["parameters"]["4.06M"] == 4_065_024
     assert 0.2 < result["token_ratio_grid"] <= 0.27
     assert 0.5 < result["token_ratio_pair"] <= 0.62

@@ -3,18 +3,17 @@ import io
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import ruamel.yaml
 from conftest import write_store
+from processes import ROOT
 
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.utils.atomic import read_json
 
-ROOT = Path(__file__).parents[3]
 TOOL = str(ROOT / "tools" / "budget.py")
 BUDGET = runpy.run_path(TOOL)
 RUNS = ("en", "fr", "en_fr", "interleaved", "interleaved_ft")
@@ -75,12 +74,6 @@ def test_full_budgets_are_the_papers(recipe, size):
             name: count * thousand for name, count in languages.items()
         }
         assert record["tokens"] == sum(stages) * thousand
-    english, french, _, some_french, _ = (
-        recipe[size, run]["languages"] for run in RUNS
-    )
-    assert english["en"] == pytest.approx(46.08e9)
-    assert french["fr"] == pytest.approx(15.36e9)
-    assert some_french["fr"] == pytest.approx(6.14e9, rel=1e-3)
 
 
 def test_languages_are_matched_at_every_size(recipe):
@@ -88,11 +81,9 @@ def test_languages_are_matched_at_every_size(recipe):
     for size, nearly in (("mini", 0.05), ("360M", 0), ("1B", 0)):
         seen = {run: recipe[size, run]["languages"] for run in RUNS}
         for run in ("en_fr", "interleaved", "interleaved_ft"):
-            english = pytest.approx(seen["en"]["en"], rel=nearly)
-            assert seen[run]["en"] == english, (size, run)
-        for run in ("en_fr", "interleaved_ft"):
-            french = pytest.approx(seen["fr"]["fr"], rel=nearly)
-            assert seen[run]["fr"] == french, (size, run)
+            for name in ("en", "fr")[: 1 if run == "interleaved" else 2]:
+                expected = pytest.approx(seen[name][name], rel=nearly)
+                assert seen[run][name] == expected, (size, run)
         assert 0 < seen["interleaved"]["fr"] < seen["fr"]["fr"]
 
 

@@ -1,24 +1,17 @@
 import csv
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from processes import ROOT, run
 from results_example import drawn_credits, scores_table, write_results
 
-ROOT = Path(__file__).parents[3]
 COLUMNS = 2 * 5
 
 
 def compare(*arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "tools" / "compare.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    tool = ROOT / "tools" / "compare.py"
+    return run([sys.executable, tool, *map(str, arguments)])
 
 
 def write(folder, share, seed, **changes):
@@ -36,9 +29,9 @@ def runs(tmp_path_factory):
 
 
 def printed(*arguments):
-    done = compare(*arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code, text = compare(*arguments)
+    assert code == 0, text
+    return text
 
 
 def test_markdown(runs):
@@ -48,21 +41,17 @@ def test_markdown(runs):
     # Header, ruler and rows of the three tables.
     widths = [COLUMNS + 1] * 5 + [9] * (2 + COLUMNS) + [COLUMNS + 1] * 4
     assert [len(row) for row in rows] == widths
-    header = [cell.strip() for cell in rows[0]]
-    assert header[:6] == (
-        ["run", "sSC EN", "sSC FR", "sTC EN", "sTC FR", "sSC EN>FR"]
-    )
-    assert header[-1] == "sTC cross-lingual"
-    assert rows[2][0] == " en_fr "
-    assert rows[3][0] == r" a\|b & 50% "
-    assert [cell.strip() for cell in rows[4]] == ["n"] + ["60"] * COLUMNS
+    assert lines[2].startswith("| run | sSC EN | sSC FR | sTC EN | sTC FR | sS")
+    assert lines[2].endswith("| sSC cross-lingual | sTC cross-lingual |")
+    names = [row[0].strip() for row in rows[2:5]]
+    assert names == ["en_fr", r"a\|b & 50%", "n"]
+    assert [cell.strip() for cell in rows[4][1:]] == ["60"] * COLUMNS
     cell = r" \d+\.\d\d \[\d+\.\d, \d+\.\d\] "
     assert all(re.fullmatch(cell, found) for found in rows[2][1:])
     assert all(re.fullmatch(r" .* ± \d+\.\d\d ", s) for s in rows[-2][1:])
     text = "\n".join(lines)
-    assert "Differences to en_fr" in text
-    assert "10 McNemar test(s)" in text
-    assert "a|b & 50%: 2 seeds." in text
+    told = "Differences to en_fr", "10 McNemar test(s)", "a|b & 50%: 2 seeds."
+    assert all(words in text for words in told)
     assert lines[-3].startswith("- sSC: scoring whole_mean, start boundary, ")
     assert "seed 2: 1 items of" in lines[-1]
 
@@ -71,24 +60,21 @@ def test_latex_is_a_tabular_without_bare_signs(runs):
     text = printed(*runs, "--format", "latex")
     lines = [s for s in text.splitlines() if s and not s.startswith("%")]
     assert lines.count(r"\end{tabular}") == 3
-    widths = []
+    rows = 0
     for line in lines:
         if line.startswith(r"\begin"):
             columns = re.fullmatch(r"\\begin\{tabular\}\{(lr+)\}", line)[1]
-            continue
-        if line in (r"\hline", r"\end{tabular}"):
+        if line == r"\hline" or line.startswith((r"\begin", r"\end")):
             continue
         assert line.endswith(r" \\")
-        cells = re.split(r"(?<!\\)&", line[:-3])
-        assert len(cells) == len(columns)
-        widths.append(len(cells))
+        assert len(re.split(r"(?<!\\)&", line[:-3])) == len(columns)
+        rows += 1
         rest = re.sub(r"\\[&%_]|\\textgreater\{\}|\$\\pm\$", "", line[:-3])
         assert not re.search(r"[\\%$#_{}~^<>]", rest), line
         assert rest.isascii()
-    assert len(widths) == 4 + 1 + COLUMNS + 3
-    assert r"a|b \& 50\%" in text
-    assert r"en\_fr" in text
-    assert r"sSC EN\textgreater{}FR" in text
+    assert rows == 4 + 1 + COLUMNS + 3
+    for name in (r"a|b \& 50\%", r"en\_fr", r"sSC EN\textgreater{}FR"):
+        assert name in text
 
 
 def test_csv_holds_every_number(runs, tmp_path):
@@ -132,8 +118,8 @@ def test_bad_input_is_named_and_writes_nothing(runs, tmp_path):
         ([f"b={tmp_path / 'none'}"], "results.json does not exist"),
         ([*runs, "--baseline", "x"], "baseline is 'x'; expected en_fr or a|b"),
     ):
-        done = compare(*arguments, "--output", output)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+        code, text = compare(*arguments, "--output", output)
+        assert code == 1
+        assert message in text
+        assert "Traceback" not in text
     assert not output.exists()

@@ -2,28 +2,27 @@ import bz2
 import contextlib
 import copyreg
 import gzip
-import importlib.util
 import io
 import lzma
 import os
 import pickle
 import resource
-import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import joblib
 import numpy as np
 import pytest
+from processes import ROOT, load_script, run
 from safetensors.numpy import load_file
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-ROOT = Path(__file__).parents[3]
 TOOL = ROOT / "tools" / "convert_kmeans.py"
-spec = importlib.util.spec_from_file_location("convert_kmeans", TOOL)
-convert_kmeans = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(convert_kmeans)
+convert_kmeans = load_script(TOOL)
+
+
+def pickled(content, path, protocol=None):
+    path.write_bytes(pickle.dumps(content, protocol))
 
 
 @pytest.fixture(scope="module", params=[KMeans, MiniBatchKMeans])
@@ -43,11 +42,8 @@ def test_joblib_files(kmeans, tmp_path, compress):
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_protocol(kmeans, tmp_path, protocol):
     path = tmp_path / "km.bin"
-    for write in (
-        lambda: path.write_bytes(pickle.dumps(kmeans, protocol)),
-        lambda: joblib.dump(kmeans, path, protocol=protocol),
-    ):
-        write()
+    for dump in (pickled, joblib.dump):
+        dump(kmeans, path, protocol=protocol)
         centroids = convert_kmeans.read_kmeans(path)
         assert (centroids == kmeans.cluster_centers_).all()
 
@@ -58,7 +54,7 @@ def test_arrays_as_they_come(tmp_path, order, dtype):
     array = np.arange(12).reshape(3, 4).astype(dtype, order=order)
     path = tmp_path / "km.pkl"
     for content in (array, {"cluster_centers_": array, "k": 3}):
-        for dump in (joblib.dump, lambda x, p: p.write_bytes(pickle.dumps(x))):
+        for dump in (joblib.dump, pickled):
             dump(content, path)
             assert (convert_kmeans.read_kmeans(path) == array).all()
 
@@ -70,7 +66,7 @@ def test_random_states_are_left_unread(tmp_path, protocol, seed):
     # Batch by batch, it keeps a random state even without a seed.
     model.partial_fit(np.random.default_rng(0).normal(size=(20, 3)))
     path = tmp_path / "km.pkl"
-    path.write_bytes(pickle.dumps(model, protocol))
+    pickled(model, path, protocol)
     centroids = convert_kmeans.read_kmeans(path)
     assert (centroids == model.cluster_centers_.astype(np.float32)).all()
 
@@ -172,33 +168,27 @@ def test_no_byte_makes_it_execute(kmeans, tmp_path):
 
 def test_command_line(kmeans, tmp_path):
     joblib.dump(kmeans, tmp_path / "km.bin")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    def run(*names):
-        return subprocess.run(
-            [sys.executable, TOOL, *(tmp_path / name for name in names)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+    def convert(*names):
+        paths = (tmp_path / name for name in names)
+        return run([sys.executable, TOOL, *paths])
 
-    done = run("km.bin", "km.safetensors")
-    assert done.returncode == 0, done.stderr
-    assert "7 centroids of 24 features" in done.stdout
+    code, text = convert("km.bin", "km.safetensors")
+    assert code == 0, text
+    assert "7 centroids of 24 features" in text
     tensors = load_file(tmp_path / "km.safetensors")
     assert (tensors["centroids"] == kmeans.cluster_centers_).all()
-    assert run("km.bin", "km.npy").returncode == 0
+    assert convert("km.bin", "km.npy")[0] == 0
     assert (np.load(tmp_path / "km.npy") == kmeans.cluster_centers_).all()
-    for names, text in (
+    for names, message in (
         (("km.bin", "km.bin"), "should end in .safetensors"),
         (("none.bin", "km.npy"), "No such file"),
         (("km.npy", "b.npy"), "not a pickle"),
     ):
-        done = run(*names)
-        assert done.returncode != 0
-        assert text in done.stderr
-        assert "Traceback" not in done.stderr
+        code, text = convert(*names)
+        assert code != 0
+        assert message in text
+        assert "Traceback" not in text
 
 
 def bombs():

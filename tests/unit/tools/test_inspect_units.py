@@ -1,18 +1,17 @@
 import json
 import math
 import runpy
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import write_store
+from processes import ROOT
 
 from speechbrain_slm.utils.atomic import read_json
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, write_table
 
-ROOT = Path(__file__).parents[3]
 TOOL = str(ROOT / "tools" / "inspect_units.py")
 INSPECT = runpy.run_path(TOOL)
 RATE = 50.0  # units a second
@@ -29,18 +28,18 @@ def write_spoken(folder, deduplicated=False, config=None, several=()):
     tokenizer = {"identity": "codebook-a", "vocabulary_size": 8}
     tokenizer |= {"frame_rate": RATE, "deduplicated": deduplicated}
     tokenizer["config"] = config or {}
-    writer = StoreWriter(folder / "store", tokenizer, "manifest-a", 2)
+    writer = StoreWriter(folder / "store", tokenizer, "manifest-a", 3)
     units = {
         ("en", "alto"): [[0] * 5 + [1] * 5, [1] * 5 + [0] * 5],
         ("en", "bass"): [[0] * 5 + [2] * 5, [2] * 5 + [0] * 5],
         ("fr", "alto"): [[3] * 5 + [4] * 5, [4] * 5 + [3] * 5],
     }
     stories = [("s0", "alto", "en"), ("s0", "alto", "fr"), ("s1", "bass", "en")]
-    manifest, phones, rows = [], [], [[], []]
-    for story_id, speaker, language in stories:
+    manifest, phones = [], []
+    for shard, (story_id, speaker, language) in enumerate(stories):
         sentences = units[language, speaker]
         name = "" if story_id in several else speaker
-        rows[int(story_id[1])].append((story_id, language, name, sentences))
+        writer.write(shard, [(story_id, language, name, sentences)])
         for number in range(2):
             key = (story_id, number, language)
             samples, text = 16000 * FRAMES / RATE, f"Sentence {number}."
@@ -49,14 +48,12 @@ def write_spoken(folder, deduplicated=False, config=None, several=()):
             for phone, start in zip(PHONES, (0.0, 0.1), strict=True):
                 name = phone if number == 0 else PHONES[phone == "a"]
                 phones.append((*key, start, name))
-    for shard, content in enumerate(rows):
-        writer.write(shard, content)
     writer.finish()
-    more = (*MANIFEST_KEY, "start", "phone")
-    tables = {"manifest": (manifest, (*MANIFEST.names, "text"))}
-    tables["phones"] = phones, more
-    for name, (table, columns) in tables.items():
-        values = list(map(list, zip(*table, strict=True)))
+    for name, rows, columns in (
+        ("manifest", manifest, (*MANIFEST.names, "text")),
+        ("phones", phones, (*MANIFEST_KEY, "start", "phone")),
+    ):
+        values = list(map(list, zip(*rows, strict=True)))
         write_table(folder / f"{name}.parquet", pa.table(values, columns))
     return folder
 
@@ -66,9 +63,13 @@ def spoken(tmp_path_factory):
     return write_spoken(tmp_path_factory.mktemp("spoken"))
 
 
+def say(capsys, *arguments):
+    INSPECT["main"](list(map(str, arguments)))
+    return capsys.readouterr().out
+
+
 def inspect(capsys, *arguments):
-    INSPECT["main"]([*map(str, arguments), "--json"])
-    return json.loads(capsys.readouterr().out)
+    return json.loads(say(capsys, *arguments, "--json"))
 
 
 def test_everything_is_measured(spoken, capsys):
@@ -119,14 +120,12 @@ def test_a_store_alone_is_inspected(store_folder, capsys):
 
 
 def test_it_reads_well(spoken, store_folder, capsys):
-    INSPECT["main"]([str(store_folder)])
-    text = capsys.readouterr().out
+    text = say(capsys, store_folder)
     assert "all 3 files are whole" in text
     assert "25 Hz, de-duplicated, vocabulary of 30" in text
-    arguments = [str(spoken / "store")]
-    arguments += ["--manifest", str(spoken / "manifest.parquet")]
-    INSPECT["main"]([*arguments, "--phones", str(spoken / "phones.parquet")])
-    text = capsys.readouterr().out
+    tables = "--manifest", spoken / "manifest.parquet"
+    tables += "--phones", spoken / "phones.parquet"
+    text = say(capsys, spoken / "store", *tables)
     assert "PNMI (1 is best): 1.000" in text
     assert "ratio (0 is best): 0.500 (2 pairs)" in text
     assert "s0 en alto: Sentence 0." in text
@@ -144,8 +143,7 @@ def test_who_tells_a_story_of_several_is_not_guessed(tmp_path, capsys):
     assert english["sentence_lengths"]["0.5"] == FRAMES
     speakers = [row["speaker"] for row in record["spoken"]]
     assert speakers == ["", "bass", ""]
-    INSPECT["main"]([str(folder / "store")])
-    assert "en       (several) " in capsys.readouterr().out
+    assert "en       (several) " in say(capsys, folder / "store")
 
 
 def test_a_story_that_lost_a_sentence_has_no_time(spoken, tmp_path, capsys):
@@ -168,12 +166,10 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "truncate":
-        path.write_bytes(content[:-9])
-    elif damage == "remove":
+    path.write_bytes(content[: -9 if damage == "truncate" else None])
+    if damage == "remove":
         path.unlink()
-    else:
+    elif damage == "edit":
         path = folder / "store.json"
         path.write_text(path.read_text().replace("25.0", "50.0"))
     with pytest.raises(ValueError, match=path.name):
