@@ -41,16 +41,11 @@ class ChatTranslator:
 
     Arguments
     ---------
-    prompt
-        What the model is told first. ``{source}`` and ``{target}`` stand for
-        the languages' names.
-    retry_prompt
-        What it is told when a reply cannot be used; ``{error}`` stands for
-        what is wrong with it.
-    source_name, target_name : The languages, in the words of the prompt.
+    prompt : ``{source}`` and ``{target}`` stand for the languages' names.
+    retry_prompt : ``{error}`` stands for what is wrong with a reply.
     cache_folder
-        Where good replies are kept, by the hash of prompt, model, settings
-        and sentences. Whoever asks the same again gets them from there.
+        Keeps good replies, by the hash of all that makes them: whoever asks the
+        same again gets them from there.
     response_format
         ``json_schema``; for servers that do not take it ``json_object``, or
         ``text``, which asks for nothing.
@@ -90,20 +85,23 @@ class ChatTranslator:
         self.prompt = prompt.replace("{target}", self.target_name)
         self.cache = ReplyCache(self.cache_folder)
         # Not what leaves the replies as they are: the server, its speed.
-        names = "model prompt retry_prompt response_format options attempts"
-        names += " sentences_per_request"
-        told = {name: getattr(self, name) for name in names.split()}
-        self.identity = {"type": "chat", **told}
+        self.identity = {
+            "type": "chat",
+            "model": self.model,
+            "prompt": self.prompt,
+            "retry_prompt": self.retry_prompt,
+            "response_format": self.response_format,
+            "options": self.options,
+            "attempts": self.attempts,
+            "sentences_per_request": self.sentences_per_request,
+        }
 
     def to(self, device: object) -> ChatTranslator:
         """Return itself: the server computes."""
         return self
 
     def usage(self) -> dict:
-        """Return tokens, and money where prices are set, by model.
-
-        They are those of all runs with this cache folder.
-        """
+        """Return what all runs with this cache folder have cost, by model."""
         totals = self.cache.totals()
         sent, received = self.prompt_price, self.completion_price
         if sent is not None and received is not None:
@@ -190,7 +188,7 @@ class ChatTranslator:
         for _ in range(self.attempts):
             reply = await self.endpoint.complete(request)
             content = reply["choices"][0]["message"].get("content")
-            content, fault = content if isinstance(content, str) else "", ""
+            content = content if isinstance(content, str) else ""
             try:
                 told = _read(reply, content, keys)
                 found = check(sentences, told, first - 1)
@@ -201,8 +199,7 @@ class ChatTranslator:
                 if error.sentence is not None:
                     # Tables count sentences from 0, the request's keys from 1.
                     said = f'"{error.sentence + 1}" {said}'
-            sent, received = _tokens(reply)
-            self.cache.add(self.model, sent, received, name, found)
+            self.cache.add(self.model, _tokens(reply), name, found)
             if found is not None:
                 return found
             said = self.retry_prompt.replace("{error}", said)
@@ -245,21 +242,23 @@ def _format(kind: str, keys: list[str]) -> dict:
     return {"response_format": {"type": kind, "json_schema": described}}
 
 
-def _tokens(reply: dict) -> tuple[int, ...]:
+def _tokens(reply: dict) -> tuple[int, int]:
     """Return the tokens that a reply says it cost; none if it says nonsense."""
-    usage, found = reply.get("usage"), []
-    for name in ("prompt_tokens", "completion_tokens"):
-        count = (usage.get(name) or 0) if isinstance(usage, dict) else 0
+    usage = reply.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+
+    def tokens(name: str) -> int:
+        count = usage.get(name) or 0
         # True is an int, too.
-        if type(count) is not int or not 0 <= count <= MOST_TOKENS:
-            said = f"{name}: {count!r:.40}"
-            logger.warning(
-                f"The server's usage says {said}; it is not counted, so the "
-                "cost that is shown is too low"
-            )
-            count = 0
-        found.append(count)
-    return tuple(found)
+        if type(count) is int and 0 <= count <= MOST_TOKENS:
+            return count
+        logger.warning(
+            f"The server's usage says {name}: {count!r:.40}; it is not "
+            "counted, so the cost that is shown is too low"
+        )
+        return 0
+
+    return tokens("prompt_tokens"), tokens("completion_tokens")
 
 
 def _read(reply: dict, content: str, keys: list[str]) -> list:

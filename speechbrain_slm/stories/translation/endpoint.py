@@ -34,7 +34,11 @@ LONGEST_DELAY = 60.0  # seconds between two attempts, unless the server asks
 LARGEST_REPLY = 16 * 2**20  # bytes
 _PASSING = {408, 409, 425, 429}
 # A story's own fault, not that of the endpoint.
-_REFUSED = {"content_filter", "content_policy_violation"}
+_REFUSED = {
+    "content_filter",
+    "content_policy_violation",
+    "context_length_exceeded",
+}
 _TOO_LONG = re.compile(r"context[ _](length|window)|maximum context", re.I)
 
 
@@ -45,9 +49,9 @@ class EndpointError(RuntimeError):
 class _Passing(Exception):
     """A fault that may be gone next time."""
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    def __init__(self, message: str, wait: float = 0.0) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.wait = wait  # seconds that the server asks for
 
 
 @dataclass(eq=False)
@@ -56,18 +60,14 @@ class ChatEndpoint:
 
     Arguments
     ---------
-    base_url
-        Such as ``https://api.openai.com/v1`` or ``http://localhost:8000/v1``.
-    api_key_variable
-        The environment variable that holds the API key; None sends none.
+    base_url : Such as ``http://localhost:8000/v1``.
+    api_key_variable : The environment variable with the key; None sends none.
     timeout : Seconds that a reply may take, from the request to its last byte.
     max_attempts : How often a request is sent before the run stops.
     backoff
         Seconds before the second attempt; doubled with each further one, up
         to a minute, and shortened at random by up to a half.
-    max_wait
-        The longest ``Retry-After`` that is obeyed, in seconds; beyond it the
-        run stops.
+    max_wait : Seconds; a longer ``Retry-After`` stops the run.
     requests_per_minute : Of all ranks together; None is no limit.
     """
 
@@ -91,9 +91,8 @@ class ChatEndpoint:
                 "into the environment variable that api_key_variable names"
             )
         # Whoever sets the key itself here would find it in hyperparams.yaml.
-        if self.api_key_variable is not None and not re.fullmatch(
-            r"[A-Z_][A-Z0-9_]{0,63}", self.api_key_variable
-        ):
+        name = self.api_key_variable
+        if name is not None and not re.fullmatch("[A-Z_][A-Z0-9_]{,63}", name):
             raise ValueError(
                 "api_key_variable is not the name of an environment variable "
                 "(capitals, digits, _), such as OPENAI_API_KEY. The key itself "
@@ -120,14 +119,13 @@ class ChatEndpoint:
         if self._key() and self._is_open:
             self._is_open = False  # said once
             logger.warning(
-                "Warning: the API key of %s goes to %s over plain http: who "
-                "is on the way can read it. Use https, or a tunnel to a port "
-                "of this machine.",
-                *(self.api_key_variable, self.url),
+                f"Warning: the API key of {self.api_key_variable} goes to "
+                f"{self.url} over plain http: who is on the way can read it. "
+                "Use https, or a tunnel to a port of this machine."
             )
-        # Its own time limit holds for each piece that arrives: a server that
-        # sends a letter now and then would be waited for without end. A
-        # redirect is an error: it would carry the key to wherever it points.
+        # No time limit of its own, which holds for each piece that arrives:
+        # a server that sends a letter now and then would be waited for without
+        # end. A redirect is an error: it would carry the key wherever it leads.
         self._client = httpx2.AsyncClient(
             timeout=None, limits=httpx2.Limits(), follow_redirects=False
         )
@@ -139,37 +137,31 @@ class ChatEndpoint:
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """Send a request until there is a reply, with a message in it.
 
-        Raises
-        ------
-        EndpointError
-            If there is none after so many attempts, or never will be.
-        TranslationError
-            If the server refuses this text.
+        `EndpointError` if there is none after so many attempts, or never will
+        be; `TranslationError` if the server refuses this text.
         """
         data = json.dumps(body).encode("utf-8")
         attempt = 0
         while True:
-            attempt += 1
             await self._wait_for_turn()
             try:
                 return await self._send(data)
             except _Passing as error:
+                attempt += 1
                 if attempt == self.max_attempts:
                     raise EndpointError(
                         f"{self.url}: no reply in {attempt} attempt(s), last: "
                         f"{error}. Run again when it answers: all is kept."
                     ) from None
+                logger.info("Attempt %d: %s", attempt, error)
                 # Beyond 2**30 nothing grows, and no number overflows.
                 growth = 2 ** min(attempt - 1, 30)
                 delay = min(self.backoff * growth, LONGEST_DELAY)
                 delay *= random.uniform(0.5, 1.0)
-                logger.info("Attempt %d: %s", attempt, error)
-                if error.wait is not None:
-                    # The server's limit is one for all requests.
-                    delay = max(delay, error.wait)
-                    later = time.monotonic() + error.wait
-                    self._next = max(self._next, later)
-                await asyncio.sleep(delay)
+                # The server's limit is one for all requests.
+                later = time.monotonic() + error.wait
+                self._next = max(self._next, later)
+                await asyncio.sleep(max(delay, error.wait))
 
     def _key(self) -> str | None:
         """Read the key anew for each request: it is kept nowhere."""
@@ -195,9 +187,8 @@ class ChatEndpoint:
 
         key, problem = self._key(), ""
         try:
-            status, after, text = await asyncio.wait_for(
-                self._exchange(data, key), self.timeout
-            )
+            exchange = self._exchange(data, key)
+            reply = await asyncio.wait_for(exchange, self.timeout)
         except asyncio.TimeoutError:
             problem = f"no whole reply within {self.timeout} s"
         except (httpx2.HTTPError, OSError) as error:
@@ -207,6 +198,7 @@ class ChatEndpoint:
         if problem:
             # Not from the error, whose frames hold the key.
             raise _Passing(_blot(problem, key))
+        status, after, text = reply
         text = _blot(text, key)
         if status != 200:
             raise self._judge(status, after, text)
@@ -219,18 +211,16 @@ class ChatEndpoint:
         headers = {"Content-Type": "application/json"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        blocks, size = [], 0
+        text = bytearray()
         async with self._client.stream(
             "POST", self.url, content=data, headers=headers
         ) as reply:
             async for block in reply.aiter_bytes():
-                blocks.append(block)
-                size += len(block)
-                if size > LARGEST_REPLY:
-                    limit = f"a reply of more than {LARGEST_REPLY} bytes"
-                    raise _Passing(limit)
-        text = b"".join(blocks).decode("utf-8", "replace")
-        return reply.status_code, reply.headers.get("Retry-After"), text
+                text += block
+                if len(text) > LARGEST_REPLY:
+                    raise _Passing(f"a reply of over {LARGEST_REPLY} bytes")
+        after = reply.headers.get("Retry-After")
+        return reply.status_code, after, text.decode("utf-8", "replace")
 
     def _judge(self, status: int, after: str | None, text: str) -> Exception:
         """Return the error that a status stands for."""
@@ -240,15 +230,13 @@ class ChatEndpoint:
             return EndpointError(f"{self.url}: {said}")
         if status in _PASSING or status >= 500:
             wait = _seconds_of(after)
-            if wait is not None and wait > self.max_wait:
-                return EndpointError(
-                    f"{self.url}: {said}. It asks to wait for {wait:.0f} s; "
-                    f"max_wait is {self.max_wait} s. Run again later."
-                )
-            return _Passing(said, wait)
-        too_long = code == "context_length_exceeded" or (
-            status in (400, 413, 422) and _TOO_LONG.search(message)
-        )
+            if wait <= self.max_wait:
+                return _Passing(said, wait)
+            return EndpointError(
+                f"{self.url}: {said}. It asks to wait for {wait:.0f} s; "
+                f"max_wait is {self.max_wait} s. Run again later."
+            )
+        too_long = status in (400, 413, 422) and _TOO_LONG.search(message)
         if code in _REFUSED or too_long:
             return TranslationError(f"the server refuses the text: {said}")
         hint = "See base_url and model."
@@ -273,48 +261,46 @@ def _blot(text: str, key: str | None) -> str:
     return text.replace(key, "[API key]") if key else text
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _loads(text: str) -> Any:
     try:
-        reply = json.loads(text)
-        message = reply["choices"][0]["message"]
+        return json.loads(text)
     # RecursionError: "[[[[..." is short of the largest reply, too.
-    except (ValueError, LookupError, TypeError, RecursionError):
-        message = None
-    if not isinstance(message, dict):
-        raise _Passing(f"a reply that is no chat completion: {text[:200]!r}")
-    return reply
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse(text: str) -> dict[str, Any]:
+    match reply := _loads(text):
+        case {"choices": [{"message": dict()}, *_]}:
+            return reply
+    raise _Passing(f"a reply that is no chat completion: {text[:200]!r}")
 
 
 def _server_error(text: str) -> tuple[str, str]:
     """Return the code (empty if there is none) and message of an error."""
-    try:
-        found = json.loads(text)
-        # vLLM's has no "error" around it.
-        found = found.get("error", found)
-        if isinstance(found, dict) and found.get("message"):
-            return str(found.get("code")), str(found["message"])[:500]
-    except (ValueError, AttributeError, RecursionError):
-        pass
+    found = _loads(text)
+    # vLLM's has no "error" around it.
+    match found.get("error", found) if isinstance(found, dict) else None:
+        case {"message": message, **error} if message:
+            return str(error.get("code")), str(message)[:500]
     return "", text[:500].strip() or "no message"
 
 
-def _seconds_of(after: str | None) -> float | None:
-    """Read a Retry-After header: seconds, or a date; None if it is neither."""
-    if after is None:
-        return None
+def _seconds_of(after: str | None) -> float:
+    """Read a Retry-After header: seconds, or a date; 0 if it is neither."""
     try:
-        seconds = float(after)
+        seconds = float(after or 0)
     except ValueError:
         try:
-            date = email.utils.parsedate_to_datetime(after)
+            date = email.utils.parsedate_to_datetime(after or "")
             seconds = date.timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
 
 
 def _is_here(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return f".{host}".endswith(".localhost")

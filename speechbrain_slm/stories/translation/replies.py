@@ -8,6 +8,7 @@ import json
 import socket
 import sqlite3
 import threading
+from collections import Counter, defaultdict
 from pathlib import Path
 
 _File = tuple[Path, sqlite3.Connection]
@@ -39,44 +40,39 @@ class ReplyCache:
 
     def get(self, key: str) -> list[str] | None:
         """Look a reply up by the hash of all that makes it."""
-        query = "SELECT sentences FROM replies WHERE key = ?"
-        with self._lock:
-            for file in self._open():
-                if rows := _run(file, (query, (key,))):
-                    return json.loads(rows[0][0])
-        return None
+        rows = self._read("SELECT sentences FROM replies WHERE key = ?", key)
+        return json.loads(rows[0][0]) if rows else None
 
     def add(
         self,
         model: str,
-        prompt_tokens: int,
-        completion_tokens: int,
+        tokens: tuple[int, int],
         key: str,
         sentences: list[str] | None,
     ) -> None:
         """Count a request, and keep the reply; None if it cannot be used."""
         # Counted and kept in one transaction: what a kill loses of either, it
         # loses of both.
-        todo: list[tuple] = [
-            (_COUNT, (model, prompt_tokens, completion_tokens))
-        ]
+        todo: list[tuple] = [(_COUNT, (model, *tokens))]
         if sentences is not None:
-            text = json.dumps(sentences, ensure_ascii=False)
-            todo.append((_KEEP, (key, text)))
+            told = json.dumps(sentences, ensure_ascii=False)
+            todo.append((_KEEP, (key, told)))
         with self._lock:
             _run(self._open()[0], *todo)
 
     def totals(self) -> dict[str, dict]:
         """Sum up all requests of all runs: model -> ``COUNTS``."""
         query = f"SELECT model, {', '.join(COUNTS)} FROM usage ORDER BY model"
-        sums: dict[str, dict] = {}
+        sums: defaultdict[str, Counter] = defaultdict(Counter)
+        for model, *counts in self._read(query):
+            sums[model].update(dict(zip(COUNTS, counts, strict=True)))
+        return {model: dict(counts) for model, counts in sums.items()}
+
+    def _read(self, query: str, *values: str) -> list[tuple]:
+        """Ask the files of all hosts."""
         with self._lock:
-            for file in self._open():
-                for model, *counts in _run(file, (query,)):
-                    old = sums.setdefault(model, dict.fromkeys(COUNTS, 0))
-                    for name, count in zip(COUNTS, counts, strict=True):
-                        old[name] += count
-        return sums
+            found = [_run(file, (query, values)) for file in self._open()]
+        return [row for rows in found for row in rows]
 
     def _open(self) -> list[_File]:
         """Return the file of this host, and those of others to read."""
@@ -84,19 +80,15 @@ class ReplyCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             own = self.folder / f"replies-{socket.gethostname()}.sqlite"
             others = {*self.folder.glob("replies-*.sqlite")} - {own}
-            files = [(own, _connect(own.absolute().as_uri()))]
-            _run(files[0], *((table,) for table in _TABLES))
-            for path in sorted(others):
-                uri = f"{path.absolute().as_uri()}?mode=ro"
-                files.append((path, _connect(uri)))
-            self._files = files
+            for path in (own, *sorted(others)):
+                uri = path.absolute().as_uri()
+                uri += "" if path == own else "?mode=ro"
+                connection = sqlite3.connect(
+                    uri, timeout=_PATIENCE, uri=True, check_same_thread=False
+                )
+                self._files.append((path, connection))
+            _run(self._files[0], *((table,) for table in _TABLES))
         return self._files
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(
-        uri, timeout=_PATIENCE, uri=True, check_same_thread=False
-    )
 
 
 def _run(file: _File, *statements: tuple) -> list[tuple]:

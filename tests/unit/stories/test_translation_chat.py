@@ -236,7 +236,7 @@ def test_retry_after_is_seconds_or_a_date():
     # What a server cannot ask for is not obeyed.
     date = "Wed, 21 Oct {} 07:28:00 GMT".format
     for text in ("nan", "inf", "1e999", "soon", None, date(99999)):
-        assert seconds(text) is None
+        assert seconds(text) == 0.0
     assert seconds(date(2015)) == 0.0
     assert seconds(date(2099)) > 1e9
 
@@ -335,13 +335,13 @@ def test_asking_again_costs_nothing(tmp_path):
 
 def test_a_disk_that_is_full_names_the_cache(tmp_path):
     cache = ReplyCache(tmp_path)
-    cache.add("gpt", 1, 1, "key", ["Un."])
+    cache.add("gpt", (1, 1), "key", ["Un."])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     message = ""
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
         for number in range(50):
-            cache.add("gpt", 1, 1, f"key {number}", ["Un." * 400])
+            cache.add("gpt", (1, 1), f"key {number}", ["Un." * 400])
     except OSError as error:
         # Raised where pytest may write again.
         message = str(error)
