@@ -61,7 +61,7 @@ MODULES = {
     "corpus.spoken_assembly": "speech.imported.assembly",
     "corpus.spoken_rows": "speech.imported.rows",
     "corpus.spoken_sources": "speech.imported.sources",
-    "corpus.stories": "stories.table",
+    "corpus.stories": "stories.text",
     "corpus.story_tables": "utils.tables",
     "corpus.lexicon": "stories.grammar.plots",
     "corpus.translation.assembly": "stories.translation.tables",

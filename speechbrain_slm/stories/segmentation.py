@@ -35,27 +35,16 @@ _PAUSES = tuple(
 
 @dataclass(frozen=True)
 class LanguageRules:
-    """What cleaning and segmentation need to know of a language.
+    """What cleaning and segmentation need to know of a language."""
 
-    Arguments
-    ---------
-    language : Its code, as ``sentencex`` knows it (ISO 639).
-    scripts : Unicode names of the scripts in which it is written.
-    min_characters : A shorter sentence is joined to its neighbour.
-    max_characters : A longer one is cut.
-    abbreviations
-        Those that no sentence ends with, such as "Mr.", where the library
-        does not know them.
-    words
-        Words that the library takes for abbreviations, although a sentence may
-        well end with them, such as "no" or "me".
-    """
-
-    language: str
-    scripts: Sequence[str]
-    min_characters: int
-    max_characters: int
+    language: str  # its code, as sentencex knows it (ISO 639)
+    scripts: Sequence[str]  # Unicode's names of those in which it is written
+    min_characters: int  # a shorter sentence is joined to its neighbour
+    max_characters: int  # a longer one is cut
+    # What no sentence ends with, such as "Mr.", and the library does not know.
     abbreviations: Sequence[str] = ()
+    # What the library takes for abbreviations, although a sentence may well
+    # end with it, such as "no" or "me".
     words: Sequence[str] = ()
 
     def __post_init__(self) -> None:

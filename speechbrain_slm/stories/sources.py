@@ -30,22 +30,12 @@ Paths = str | Path | Iterable[str | Path]
 
 
 class RawStory(NamedTuple):
-    """A story as its source has it.
+    """A story as its source has it."""
 
-    Attributes
-    ----------
-    story_id : None where the source gives none: it is named by its text.
-    texts : language -> plain text (str), sentences (list of str), or None.
-    place
-        Where it stands: a file, and its number in it, from 1; in a table its
-        row, from 0.
-    fault : Why nothing can be read of it; empty as a rule.
-    """
-
-    story_id: str | None
-    texts: Mapping[str, object]
-    place: str
-    fault: str = ""
+    story_id: str | None  # None: it is named by its text
+    texts: Mapping[str, object]  # language -> text, list of sentences, or None
+    place: str  # a file, and its number from 1; in a table its row, from 0
+    fault: str = ""  # why nothing can be read of it
 
 
 class Source(Protocol):
@@ -68,12 +58,7 @@ def _each(paths: Paths) -> list[Path]:
 
 
 def list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
-    """List files; a folder stands for those in it, at any depth, that match.
-
-    Arguments
-    ---------
-    kind : What they are, for the errors.
-    """
+    """List files; a folder stands for those in it, at any depth, that match."""
     found = []
     for path in _each(paths):
         inside = files_in(path, pattern) if path.is_dir() else [path]
@@ -103,12 +88,7 @@ class _Texts:
 class SeparatedText(_Texts):
     r"""Text files of many stories, as TinyStories is published.
 
-    Arguments
-    ---------
-    paths
-        Files, or folders with ``*.txt``. Bytes that are not UTF-8 are read as
-        U+FFFD, by which cleaning knows them.
-    separator : Stands between stories, which may hold line ends.
+    Bytes that are not UTF-8 are read as U+FFFD, by which cleaning knows them.
 
     Example
     -------
@@ -118,7 +98,7 @@ class SeparatedText(_Texts):
     ['stories.txt:1', 'stories.txt:2']
     """
 
-    separator: str = END_OF_TEXT
+    separator: str = END_OF_TEXT  # between stories, which may hold line ends
 
     def __iter__(self) -> Iterator[RawStory]:
         kind = f"a text file of stories with '{self.separator}' between them"
@@ -153,13 +133,7 @@ class SeparatedText(_Texts):
 
 @dataclass(frozen=True)
 class TextFolder(_Texts):
-    """Text files of one story each.
-
-    Arguments
-    ---------
-    paths : Folders, searched at any depth, or files.
-    pattern : Which files of a folder to take.
-    """
+    """Text files of one story each, in folders or by name."""
 
     pattern: str = "*.txt"
 
@@ -189,11 +163,6 @@ class TextFolder(_Texts):
 class MiniCorpus:
     """Stories of the bundled grammar: sentence i is the same in all languages.
 
-    Arguments
-    ---------
-    num_stories : They are drawn at once and held in memory.
-    seed : Another seed draws others.
-
     Example
     -------
     >>> story = next(iter(MiniCorpus(4, ["en", "fr"], seed=1)))
@@ -201,7 +170,7 @@ class MiniCorpus:
     True
     """
 
-    num_stories: int
+    num_stories: int  # drawn at once, and held in memory
     languages: Sequence[str] = ("en", "fr")
     seed: int = 0
     name: str = "mini"

@@ -16,19 +16,13 @@ from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 @dataclass(frozen=True)
 class _Rows:
-    """Stories that are rows with named columns.
+    """Stories that are rows with named columns."""
 
-    Arguments
-    ---------
-    columns
-        language -> column: text, or a list of sentences. Where there are
-        several languages, each needs lists.
-    name : Of the source.
-    id_column : Names a story, as it stands there; without it, its text does.
-    """
-
+    # language -> its column: text, or a list of sentences; where there are
+    # several languages, each needs lists.
     columns: dict[str, str]
     name: str
+    # Names a story, as it stands there; without it, its text does.
     id_column: str | None = None
 
     @property
@@ -93,19 +87,12 @@ class JSONLines(_Tables):
 
 @dataclass(frozen=True)
 class HubStories(_Rows):
-    """A data set of the Hugging Face hub (or a folder of that form), streamed.
+    """A data set of the Hugging Face hub, or a folder of that form."""
 
-    Arguments
-    ---------
-    dataset : Its name, such as ``roneneldan/TinyStories``, or a local folder.
-    config : Where it has several.
-    revision : A commit or tag, so that it stays the same.
-    """
-
-    dataset: str = ""
+    dataset: str = ""  # such as roneneldan/TinyStories, or a local folder
     split: str = "train"
     config: str | None = None
-    revision: str | None = None
+    revision: str | None = None  # a commit or tag, so that it stays the same
 
     def __iter__(self) -> Iterator[RawStory]:
         try:

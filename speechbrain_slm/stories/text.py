@@ -17,6 +17,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from speechbrain_slm.stories.cleaning import (
     MARKUP,
     LeftOut,
@@ -30,22 +33,23 @@ from speechbrain_slm.stories.segmentation import (
     segment,
 )
 from speechbrain_slm.stories.sources import RawStory, Source
-from speechbrain_slm.stories.table import Table, open_table
-from speechbrain_slm.utils.atomic import published_together
+from speechbrain_slm.utils.atomic import atomic_path, published_together
 from speechbrain_slm.utils.jobs import lock_folder
 from speechbrain_slm.utils.ledger import LEDGER, Ledger, open_ledger
-from speechbrain_slm.utils.ownership import has_mark, refuse_foreign
+from speechbrain_slm.utils.ownership import has_mark, mark_of, refuse_foreign
 from speechbrain_slm.utils.speakers import draw_speaker
+from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 # The ledger of a run that wrote no table.
 REFUSED = "left_out.refused.jsonl"
 MAKER = "text recipe"
+ROW_GROUP = 32768  # sentences, and the rest of the last one's story
 # Stories that are looked up at once: alone, each would cost a call of NumPy.
 BATCH = 512
 
 
-class Prepared(NamedTuple):
+class _Prepared(NamedTuple):
     """A story after cleaning: its sentences, or why it is left out."""
 
     story_id: str
@@ -54,6 +58,33 @@ class Prepared(NamedTuple):
     sentences: dict[str, list[str]]
     notes: list[tuple[str, str]]  # language, what was mended
     left_out: LeftOut | None
+
+
+class _Table:
+    """Row groups that end with a story, so that each can be read by itself."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self.num_stories, self.num_sentences = 0, 0
+        self._writer = writer
+        self._columns: dict[str, list] = {n: [] for n in writer.schema.names}
+
+    def add(self, story_id: str, columns: dict[str, list[str]]) -> None:
+        """Add a story, of which each column has a text a sentence."""
+        length = len(next(iter(columns.values())))
+        numbered = {"story_id": [story_id] * length, "sentence": range(length)}
+        for name, cells in (numbered | columns).items():
+            self._columns[name] += cells
+        self.num_stories += 1
+        self.num_sentences += length
+        if len(self._columns["sentence"]) >= ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait."""
+        rows = pa.table(self._columns, schema=self._writer.schema)
+        self._writer.write_table(rows)
+        for column in self._columns.values():
+            column.clear()
 
 
 def prepare_text(
@@ -69,6 +100,9 @@ def prepare_text(
 ) -> dict[str, Path]:
     """Write the stories tables of a source (split -> path), and the ledger.
 
+    ValueError if two files of the source give one name to two stories, or a
+    split gets none (``left_out.refused.jsonl`` says why). What is there stays.
+
     Arguments
     ---------
     output_folder : Gets ``text/<split>.parquet`` and ``left_out.jsonl``.
@@ -78,37 +112,39 @@ def prepare_text(
     limit : Keep the first so many stories that pass.
     min_sentences, markup : Fewer, or one of these characters: left out.
     speakers : Who may tell a story; one is drawn for each (column ``speaker``).
-
-    Raises
-    ------
-    ValueError
-        If two files of the source give one name to two stories, or a split gets
-        no story (``left_out.refused.jsonl`` says why). What is there stays.
     """
     shares = _checked({"valid": 0.01} if shares is None else shares, limit)
     chosen = {key: rules_of(key, rules) for key in source.languages}
     stories = (
-        prepare_story(story, source.name, chosen, min_sentences, markup)
+        _prepare(story, source.name, chosen, min_sentences, markup)
         for story in source
     )
     folder = Path(output_folder)
     paths = {s: folder / "text" / f"{s}.parquet" for s in ("train", *shares)}
+    names = [*(["speaker"] if speakers else []), *chosen]
+    fields = [*STORIES, *((name, pa.string()) for name in names)]
+    schema = pa.schema(fields, metadata=mark_of(MAKER))
     with lock_folder(folder / "text"):
         refuse_foreign(paths.values(), MAKER)
         with published_together(folder) as new:
             with contextlib.ExitStack() as files:
                 tables = {}
                 for split, path in paths.items():
-                    here = new / path.relative_to(folder)
-                    table = open_table(here, chosen, speakers, MAKER)
-                    tables[split] = files.enter_context(table)
+                    place = atomic_path(new / path.relative_to(folder))
+                    here = files.enter_context(place)
+                    writer = pq.ParquetWriter(here, schema, compression="zstd")
+                    tables[split] = _Table(files.enter_context(writer))
                 ledger = files.enter_context(open_ledger(new / LEDGER))
                 kept = itertools.islice(_first_seen(stories, ledger), limit)
-                for name, *_, told, _, _ in kept:
-                    split, teller = draw_split(seed, name, shares), None
+                for story_id, _, _, told, _, _ in kept:
                     if speakers:
-                        teller = draw_speaker(seed, name, speakers)
-                    tables[split].add(name, teller, told)
+                        teller = draw_speaker(seed, story_id, speakers)
+                        length = len(next(iter(told.values())))
+                        told["speaker"] = [teller] * length
+                    split = draw_split(seed, story_id, shares)
+                    tables[split].add(story_id, told)
+                for table in tables.values():
+                    table.flush()
             _report(tables, ledger, new / LEDGER, folder / REFUSED)
             # Tables of a run before never stand beside those of this one.
             for path in (folder / "text").glob("[!.]*.parquet"):
@@ -132,7 +168,7 @@ def _checked(shares: dict[str, float], limit: int | None) -> dict[str, float]:
 
 
 def _report(
-    tables: dict[str, Table], ledger: Ledger, path: Path, refused: Path
+    tables: dict[str, _Table], ledger: Ledger, path: Path, refused: Path
 ) -> None:
     """Log what was kept; refuse to publish a split without a story."""
     for reason, count in ledger.counts.most_common():
@@ -149,18 +185,14 @@ def _report(
         )
 
 
-def prepare_story(
+def _prepare(
     story: RawStory,
     name: str,
     rules: dict[str, LanguageRules],
     min_sentences: int = 2,
     markup: str = MARKUP,
-) -> Prepared:
-    """Clean a story and cut it into sentences: a pure function.
-
-    Without an id of its own a story is named by its text, so that a duplicate
-    has the same id.
-    """
+) -> _Prepared:
+    """Clean a story and cut it into sentences: a pure function."""
     notes: list[tuple[str, str]] = []
     try:
         sentences = _sentences(story, rules, markup, notes)
@@ -174,8 +206,9 @@ def prepare_story(
         # By what there is, so that the ledger can name it.
         sentences, left_out, words = {}, error, str(story.texts)
     number = digest(words)
+    # Named by its text where it has no id, so that a duplicate has the same.
     story_id = story.story_id or f"{name}-{number:016x}"
-    return Prepared(story_id, story.place, number, sentences, notes, left_out)
+    return _Prepared(story_id, story.place, number, sentences, notes, left_out)
 
 
 def _sentences(
@@ -209,8 +242,8 @@ def _sentences(
 
 
 def _first_seen(
-    stories: Iterable[Prepared], ledger: Ledger
-) -> Iterator[Prepared]:
+    stories: Iterable[_Prepared], ledger: Ledger
+) -> Iterator[_Prepared]:
     """Yield the stories to keep; write of the others to the ledger."""
     texts, names, names_of_files = Seen(), Seen(), Seen()
     stories = iter(stories)
@@ -236,7 +269,7 @@ def _first_seen(
 
 
 def _again(
-    story: Prepared, new_text: bool, new_name: bool, new_in_file: bool
+    story: _Prepared, new_text: bool, new_name: bool, new_in_file: bool
 ) -> LeftOut | None:
     """Say why a good story is left out; refuse what would lose stories."""
     if not new_text:

@@ -44,28 +44,20 @@ class Translator(Protocol):
         """Whatever changes the translations: JSON types."""
 
     def to(self, device: torch.device | str) -> Translator:
-        """Compute on a device where there is something to compute.
-
-        Returns itself.
-        """
+        """Compute on a device where there is something to; return itself."""
 
     def translate(
         self, shards: Iterable[list[Story]], check: Checks
     ) -> Iterator[list]:
-        """Translate stories, shard by shard.
+        """Yield, shard by shard, for each story its sentences or an error.
+
+        They depend on the shard alone, so that a run that was killed ends as
+        one that was not. A back-end that can mend a bad translation asks
+        `check`, against which all are held afterwards.
 
         Arguments
         ---------
         shards : Read ahead by a shard or so, and not held.
-        check
-            What a translation is held against afterwards; a back-end that can
-            mend a bad one calls it itself.
-
-        Yields
-        ------
-        For each story of a shard the list of its translated sentences, or a
-        `TranslationError`. It depends on the shard alone, so that a run that
-        was killed ends as one that was not.
         """
 
     def usage(self) -> dict:
@@ -75,16 +67,6 @@ class Translator(Protocol):
 @dataclass(frozen=True)
 class Checks:
     r"""What no translation looks like.
-
-    Arguments
-    ---------
-    copy_letters
-        A sentence of at least so many letters that comes back unchanged is
-        taken for untranslated. Shorter ones may be names: "Tom and Lily!".
-    length_ratio
-        A sentence and its translation may differ in length by this factor,
-        and 20 characters: what is beyond holds a neighbour's text, or lacks
-        its own.
 
     Example
     -------
@@ -98,7 +80,11 @@ class Checks:
     back for 2
     """
 
+    # A sentence of at least so many letters that comes back unchanged is taken
+    # for untranslated. Shorter ones may be names: "Tom and Lily!".
     copy_letters: int = 20
+    # A sentence and its translation may differ in length by this factor, and
+    # 20 characters: what is beyond holds a neighbour's text, or lacks its own.
     length_ratio: float = 4.0
 
     def __call__(

@@ -37,39 +37,24 @@ _RESERVED = {"model", "messages", "response_format", "stream", "n"}
 
 @dataclass(eq=False)
 class ChatTranslator:
-    """A :class:`Translator` that asks a chat endpoint.
-
-    Arguments
-    ---------
-    prompt : ``{source}`` and ``{target}`` stand for the languages' names.
-    retry_prompt : ``{error}`` stands for what is wrong with a reply.
-    cache_folder
-        Keeps good replies, by the hash of all that makes them: whoever asks the
-        same again gets them from there.
-    response_format
-        ``json_schema``; for servers that do not take it ``json_object``, or
-        ``text``, which asks for nothing.
-    options : Further fields of each request, such as ``temperature``.
-    sentences_per_request
-        A longer story is sent in parts, each with those before it as context.
-    attempts : How often the model may reply before the story is left out.
-    concurrency : Requests at a time, of each rank.
-    prompt_price, completion_price : Of a million tokens, for the log.
-    """
+    """A :class:`Translator` that asks a chat endpoint."""
 
     endpoint: ChatEndpoint
     model: str
-    prompt: str
-    retry_prompt: str
+    prompt: str  # {source} and {target} stand for the languages' names
+    retry_prompt: str  # {error} stands for what is wrong with a reply
     source_name: str
     target_name: str
+    # Keeps good replies, by the hash of all that makes them: whoever asks the
+    # same again gets them from there.
     cache_folder: str | Path
-    response_format: str = "json_schema"
-    options: dict = field(default_factory=dict)
+    response_format: str = "json_schema"  # "text" asks the server for nothing
+    options: dict = field(default_factory=dict)  # further fields of a request
+    # A longer story is sent in parts, each with those before it as context.
     sentences_per_request: int = 40
-    attempts: int = 3
-    concurrency: int = 8
-    prompt_price: float | None = None
+    attempts: int = 3  # replies of the model, before the story is left out
+    concurrency: int = 8  # requests at a time, of each rank
+    prompt_price: float | None = None  # of a million tokens, for the log
     completion_price: float | None = None
 
     def __post_init__(self) -> None:

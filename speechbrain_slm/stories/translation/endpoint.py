@@ -56,28 +56,17 @@ class _Passing(Exception):
 
 @dataclass(eq=False)
 class ChatEndpoint:
-    """Sends chat requests, any number at a time, in one event loop.
+    """Sends chat requests, any number at a time, in one event loop."""
 
-    Arguments
-    ---------
-    base_url : Such as ``http://localhost:8000/v1``.
-    api_key_variable : The environment variable with the key; None sends none.
-    timeout : Seconds that a reply may take, from the request to its last byte.
-    max_attempts : How often a request is sent before the run stops.
-    backoff
-        Seconds before the second attempt; doubled with each further one, up
-        to a minute, and shortened at random by up to a half.
-    max_wait : Seconds; a longer ``Retry-After`` stops the run.
-    requests_per_minute : Of all ranks together; None is no limit.
-    """
-
-    base_url: str
-    api_key_variable: str | None = None
-    timeout: float = 120.0
-    max_attempts: int = 8
+    base_url: str  # such as http://localhost:8000/v1
+    api_key_variable: str | None = None  # None sends no key
+    timeout: float = 120.0  # seconds, from a request to its reply's last byte
+    max_attempts: int = 8  # of a request, before the run stops
+    # Seconds before the second attempt; doubled with each further one, up to a
+    # minute, and shortened at random by up to a half.
     backoff: float = 1.0
-    max_wait: float = 300.0
-    requests_per_minute: float | None = None
+    max_wait: float = 300.0  # seconds; a longer Retry-After stops the run
+    requests_per_minute: float | None = None  # of all ranks; None: no limit
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)

@@ -21,11 +21,7 @@ from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
 from speechbrain_slm.utils.ranges import check_settings
 
-PRECISIONS = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 
 class _Loaded(NamedTuple):
@@ -38,34 +34,20 @@ class _Loaded(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Seq2SeqTranslator:
-    """A :class:`Translator` with a model of its own.
+    """A :class:`Translator` with a model of its own."""
 
-    Arguments
-    ---------
-    source
-        A hub name or a local folder, such as
-        ``facebook/nllb-200-distilled-600M`` or ``Helsinki-NLP/opus-mt-en-fr``.
-    source_code
-        The model's name for the language of the stories (``eng_Latn``,
-        ``en``). None for models of one pair.
-    target_code
-        Its name for the language to translate to (``fra_Latn``, ``fr``; Marian
-        with several targets: ``>>fra<<``).
-    num_beams : 1 is greedy.
-    length_ratio
-        A translation may have this times the tokens of its sentence, and 20;
-        one that has not ended then is refused.
-    batch_tokens : Source tokens in a batch, padding included.
-    precision : ``fp32``, ``bf16`` or ``fp16``.
-    """
-
+    # A hub name or a local folder: facebook/nllb-200-distilled-600M.
     source: str
+    # The model's names for the languages: eng_Latn and fra_Latn, en and fr.
+    # Models of one pair have none; Marian with several targets has >>fra<<.
     source_code: str | None = None
     target_code: str | None = None
-    num_beams: int = 1
+    num_beams: int = 1  # 1 is greedy
+    # A translation may have this times the tokens of its sentence, and 20; one
+    # that has not ended then is refused.
     length_ratio: float = 2.0
-    batch_tokens: int = 4096
-    precision: str = "fp32"
+    batch_tokens: int = 4096  # of the source, padding included
+    precision: str = "fp32"  # one of PRECISIONS
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
@@ -98,10 +80,10 @@ class Seq2SeqTranslator:
             tokenizer = AutoTokenizer.from_pretrained(
                 self.source, trust_remote_code=False
             )
+            # Sinusoids are computed, whether a checkpoint has them or not.
             model = load_whole(
                 AutoModelForSeq2SeqLM,
                 self.source,
-                # Sinusoids are computed, whether a checkpoint has them or not.
                 absent="embed_positions",
                 surplus="embed_positions",
                 dtype=torch.float32,
@@ -111,8 +93,12 @@ class Seq2SeqTranslator:
         except ValueError as error:
             fault = f"{self.source} cannot be read as a translation model: "
             raise ValueError(fault + said_by(error)) from error
-        weights = _weights_identity(model)
-        # The identity is of the weights as published, whatever the precision.
+        # Of the weights as published, whatever the precision; where they were
+        # read from, and by what, is not the model.
+        kept = {**model.config.to_dict(), **model.generation_config.to_dict()}
+        for name in ("_name_or_path", "transformers_version", "dtype"):
+            kept.pop(name, None)
+        weights = identity_of({**kept, "weights": tensors_identity(model)})
         model = model.eval().requires_grad_(False)
         model = model.to(self.device, PRECISIONS[self.precision])
         forced = self._set_languages(tokenizer)
@@ -131,21 +117,20 @@ class Seq2SeqTranslator:
                     f"source_code, and as target_code one of {expected[:10]}"
                 )
             return None
-        ids = {}
+        # M2M100 writes "__en__" for en.
+        tokens = getattr(tokenizer, "lang_code_to_token", {})
         for name in ("source_code", "target_code"):
             code = getattr(self, name)
-            # M2M100 writes "__en__" for en.
-            names = getattr(tokenizer, "lang_code_to_token", {})
-            token = names.get(code, code)
-            number = tokenizer.convert_tokens_to_ids(token or "")
-            if number in (None, tokenizer.unk_token_id):
+            forced = tokenizer.convert_tokens_to_ids(
+                tokens.get(code, code or "")
+            )
+            if forced in (None, tokenizer.unk_token_id):
                 raise ValueError(
                     f"{self.source} knows no {name} '{code}'; expected such "
                     "as eng_Latn for NLLB, or en for M2M100"
                 )
-            ids[name] = number
         tokenizer.src_lang = self.source_code
-        return ids["target_code"]
+        return forced
 
     def translate(
         self, shards: Iterable[list[Story]], check: Checks
@@ -153,8 +138,8 @@ class Seq2SeqTranslator:
         """See :meth:`Translator.translate`."""
         for shard in shards:
             # Stories share sentences; each is translated once.
-            texts = dict.fromkeys(s for story in shard for s in story.sentences)
-            found = self._sentences(list(texts))
+            texts = (text for story in shard for text in story.sentences)
+            found = self._sentences(list(dict.fromkeys(texts)))
             yield [_story(story, found) for story in shard]
 
     def _sentences(self, texts: list[str]) -> dict[str, str | TranslationError]:
@@ -162,13 +147,12 @@ class Seq2SeqTranslator:
         # Marian is told the language by a word of its own.
         tell = self.target_code and forced is None
         prefix = f"{self.target_code} " if tell else ""
-        tokens = {
-            text: tokenizer(prefix + text, truncation=False)["input_ids"]
-            for text in texts
-        }
         limit = min(positions, tokenizer.model_max_length)
         found: dict[str, str | TranslationError] = {}
-        for text, one in tokens.items():
+        tokens = {}
+        for text in texts:
+            one = tokenizer(prefix + text, truncation=False)["input_ids"]
+            tokens[text] = one
             if len(one) > limit:
                 fault = f"has {len(one)} tokens; the model takes {limit}"
                 found[text] = TranslationError(fault)
@@ -184,12 +168,10 @@ class Seq2SeqTranslator:
 
     def _batch(self, tokens: list[list[int]]) -> list[str | TranslationError]:
         tokenizer, model, _, forced, positions = self._loaded
-        longest = max(map(len, tokens))
-        ids = torch.full((len(tokens), longest), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(tokens):
-            ids[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
+        rows = [torch.tensor(one) for one in tokens]
+        pad, ones = tokenizer.pad_token_id, map(torch.ones_like, rows)
+        ids = torch.nn.utils.rnn.pad_sequence(rows, True, pad)
+        mask = torch.nn.utils.rnn.pad_sequence([*ones], True)
         options = {} if forced is None else {"forced_bos_token_id": forced}
         limits = [int(self.length_ratio * len(one)) + 20 for one in tokens]
         with torch.inference_mode():
@@ -207,7 +189,7 @@ class Seq2SeqTranslator:
         # Without the decoder's start, which may be the end symbol (NLLB), and
         # the language, which not every tokenizer knows as special. It counted
         # among the new tokens.
-        language = 0 if forced is None else 1
+        language = int(forced is not None)
         output = output[:, 1 + language :]
         ends = (output == tokenizer.eos_token_id).int().cumsum(dim=1)
         lengths = (ends == 0).sum(dim=1).tolist()
@@ -230,12 +212,3 @@ def _story(
         if isinstance(result, TranslationError):
             return TranslationError(result.reason, number)
     return translations
-
-
-def _weights_identity(model: Any) -> str:
-    """Name a model by its configurations and the content of its weights."""
-    kept = {**model.config.to_dict(), **model.generation_config.to_dict()}
-    # Where it was read from, and by what, is not the model.
-    for name in ("_name_or_path", "transformers_version", "dtype"):
-        kept.pop(name, None)
-    return identity_of({**kept, "weights": tensors_identity(model)})

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from tinystories_example import write_tinystories
 
-from speechbrain_slm.stories import table as stories_module
+from speechbrain_slm.stories import text as text_module
 from speechbrain_slm.stories.segmentation import LanguageRules
 from speechbrain_slm.stories.sources import MiniCorpus, RawStory, SeparatedText
 from speechbrain_slm.stories.table_sources import JSONLines
@@ -100,7 +100,7 @@ def test_the_same_bytes_again_and_more_stories_move_none(tiny, tmp_path):
 
 
 def test_row_groups_hold_whole_stories(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(stories_module, "ROW_GROUP", 100)
+    monkeypatch.setattr(text_module, "ROW_GROUP", 100)
     paths = prepare_text(tmp_path, tiny[1], RULES, shares={}, limit=100)
     stories, whole = set(read(tmp_path)[0]["train"]), read(tiny[0])[0]
     assert len(stories) == 100
