@@ -2,9 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,19 +42,12 @@ def assemble_stores(
     bpe : Turns the tokenizer's units into those of the store.
     stories_per_shard : In a file of a store, each in all of its languages.
     """
-    described = describe(bpe or tokenizer)
+    told = describe(bpe or tokenizer), stories_per_shard
     for split, one in kept.items():
-        place = Path(folder) / split
-        _write_store(one, bpe, place, described, stories_per_shard)
+        _write_store(one, bpe, Path(folder) / split, *told)
 
 
-def _write_store(
-    kept: Kept,
-    bpe: UnitBPE | None,
-    folder: Path,
-    tokenizer: dict[str, Any],
-    stories_per_shard: int,
-) -> None:
+def _write_store(kept, bpe, folder, tokenizer, stories_per_shard):
     # Without the paths: audio may move. What was dropped is not in it.
     names = [name for name in MANIFEST.names if name != "audio"]
     source = content_identity(kept.table, names, kept.rows)
@@ -64,9 +55,9 @@ def _write_store(
     bounds, count = sentences.bounds, len(sentences.bounds) - 1
     # Which of the stories in a language is the first of its story.
     story = fill(count, np.uint32, lambda part: sentences.story[bounds[part]])
-    starts = positions(changes(story))
-    num_shards = -(-len(starts) // stories_per_shard)
-    plan = (tokenizer, source, num_shards, stories_per_shard)
+    # A story stands in one shard in all of its languages.
+    starts = [*positions(changes(story))[::stories_per_shard].tolist(), count]
+    plan = (tokenizer, source, len(starts) - 1, stories_per_shard)
     with claim(folder):
         if is_main():
             # The ranks that come later find the plan.
@@ -76,16 +67,12 @@ def _write_store(
         rows = Rows(kept.table.select(["story_id", "language", "speaker"]))
 
         def write(index):
-            # A story stands in one shard in all of its languages.
-            end = (index + 1) * stories_per_shard
-            first = int(starts[index * stories_per_shard])
-            last = int(starts[end]) if end < len(starts) else count
-            told = (
-                bounds[here : min(here + _AT_ONCE, last) + 1]
-                for here in range(first, last, _AT_ONCE)
-            )
+            first, last = starts[index : index + 2]
             here = (kept, rows, bpe, sentences.order)
-            stories = (_stories(*here, one) for one in told)
+            stories = (
+                _stories(*here, bounds[at : min(at + _AT_ONCE, last) + 1])
+                for at in range(first, last, _AT_ONCE)
+            )
             writer.write(index, itertools.chain.from_iterable(stories))
 
         run(deal(writer.missing()), write, "shards of the store")
@@ -95,13 +82,7 @@ def _write_store(
         barrier()
 
 
-def _stories(
-    kept: Kept,
-    rows: Rows,
-    bpe: UnitBPE | None,
-    order: np.ndarray,
-    bounds: np.ndarray,
-) -> Iterator[tuple]:
+def _stories(kept, rows, bpe, order, bounds):
     """Yield some rows of a store's shard."""
     # Bounds 10, 12, 15 are stories of 2 and 3 sentences, at 10 of the order.
     order = order[bounds[0] : bounds[-1]]
@@ -118,9 +99,8 @@ def _stories(
     codes = names.indices.to_numpy()
     one = np.minimum.reduceat(codes, bounds[:-1])
     several = one != np.maximum.reduceat(codes, bounds[:-1])
-    first = told.take(pa.array(bounds[:-1]))
-    spans = itertools.pairwise(bounds)
-    columns = (first.to_pylist(), several, spans)
+    first = told.take(pa.array(bounds[:-1])).to_pylist()
+    columns = (first, several, itertools.pairwise(bounds))
     for row, many, (begin, end) in zip(*columns, strict=True):
         speaker = SEVERAL if many else row["speaker"]
         yield (row["story_id"], row["language"], speaker, sentences[begin:end])

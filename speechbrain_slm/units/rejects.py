@@ -17,15 +17,9 @@ import pyarrow as pa
 
 from speechbrain_slm.units.rows import Rows, first_rows, parts
 from speechbrain_slm.units.utterances import Utterances, forget_rejects
+from speechbrain_slm.utils import ledger as left_out
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import claim
-from speechbrain_slm.utils.ledger import (
-    ELSEWHERE,
-    LEDGER,
-    NOTHING_LEFT,
-    check_share,
-    open_ledger,
-)
 from speechbrain_slm.utils.scratch import (
     blocks,
     fill,
@@ -54,21 +48,20 @@ def drop_rejected(
 ) -> tuple[Kept, Iterator[dict]]:
     """Leave out of a manifest what has no units, in every language.
 
-    ``location`` is ``utterances.locate(table)``. Returns the rows that stay,
-    and the ledger: an entry for each row that was dropped or kept with a note,
-    then one for each story that goes as a whole, in the manifest's order.
+    ``location`` is ``utterances.locate(table)``. Returns what stays, and the
+    ledger: an entry for each row that was dropped or kept with a note, then one
+    for each story that goes as a whole, in the manifest's order.
     """
     rejected, noted = (utterances.has_text(one) for one in ("reason", "note"))
     count = len(table)
     bad = fill(count, bool, lambda part: rejected[location[part]])
     lost, whole = _in_all_languages(table, bad)
-    listed = positions(
-        fill(count, bool, lambda part: noted[location[part]] | lost[part])
-    )
+    told = fill(count, bool, lambda part: noted[location[part]] | lost[part])
     kept = fill(count, bool, lambda part: ~lost[part])
-    ledger = _entries(table, utterances, location, lost, listed, whole)
-    rows = positions(kept)
-    return Kept(table, rows, select(location, kept), utterances), ledger
+    here = positions(told), whole
+    ledger = _entries(table, utterances, location, lost, *here)
+    located = select(location, kept)
+    return Kept(table, positions(kept), located, utterances), ledger
 
 
 def _in_all_languages(table, bad):
@@ -106,10 +99,10 @@ def _entries(table, utterances, location, lost, listed, whole):
         for row, entry, text in zip(here, entries, texts, strict=True):
             action, reason = "kept", text["note"]
             if lost[row]:
-                action, reason = "dropped", text["reason"] or ELSEWHERE
+                action, reason = "dropped", text["reason"] or left_out.ELSEWHERE
             yield {**entry, "action": action, "reason": reason}
+    told = {"action": "dropped", "reason": left_out.NOTHING_LEFT}
     for story in rows.take(whole)["story_id"].to_pylist():
-        told = {"action": "dropped", "reason": NOTHING_LEFT}
         yield {"story_id": story, **told}
 
 
@@ -121,17 +114,14 @@ def leave_out_rejects(
 ) -> dict[str, Kept]:
     """Take the bad audio out of all splits, and write ``left_out.jsonl``.
 
+    ValueError if nothing is left of a split, or the extraction is incomplete.
+
     Arguments
     ---------
     utterances_folder : What ``extract_utterances`` filled for these manifests.
-    max_rejects : The share of audio files that may be bad.
-
-    Raises
-    ------
-    TooManyLeftOut
-        If more files are bad. A rerun reads them again.
-    ValueError
-        If nothing is left of a split, or the extraction is not complete.
+    max_rejects
+        The share of audio files that may be bad. If more are, TooManyLeftOut;
+        a rerun reads them again.
     """
     utterances = Utterances(utterances_folder)
     used, found = scratch(len(utterances), bool), {}
@@ -143,32 +133,27 @@ def leave_out_rejects(
     utterances.forget_index()
     bad = select(utterances.has_text("reason"), used)
     logger.info("%d of %d audio files are bad", bad.sum(), len(bad))
-    path = Path(folder) / LEDGER
+    path = Path(folder) / left_out.LEDGER
     if is_main():
-        reasons = _write_ledger(path, found)
+        with left_out.open_ledger(path) as ledger:
+            for split, (_, entries) in found.items():
+                for entry in entries:
+                    ledger.write(split=split, **entry)
+        old = path.with_name(OLD_LEDGER)
+        with contextlib.suppress(OSError):  # Not every disk has links.
+            old.unlink(missing_ok=True)
+            old.symlink_to(path.name)
 
         def forget():
             with claim(utterances_folder):
                 forget_rejects(utterances_folder)
 
         lost = ("audio files", int(np.count_nonzero(bad)), len(bad))
-        told = (reasons, path, "Mend them and run again.")
-        check_share(*lost, max_rejects, *told, forget, "max_rejects")
+        told = (str(ledger), path, "Mend them and run again.")
+        left_out.check_share(*lost, max_rejects, *told, forget, "max_rejects")
     kept = {split: one for split, (one, _) in found.items()}
     barrier()
     if empty := [split for split, one in kept.items() if not len(one.rows)]:
         text = f"No story is left of {', '.join(empty)}; {path} says why"
         raise ValueError(text)
     return kept
-
-
-def _write_ledger(path, found):
-    with open_ledger(path) as ledger:
-        for split, (_, entries) in found.items():
-            for entry in entries:
-                ledger.write(split=split, **entry)
-    old = path.with_name(OLD_LEDGER)
-    with contextlib.suppress(OSError):  # Not every disk has links.
-        old.unlink(missing_ok=True)
-        old.symlink_to(LEDGER)
-    return str(ledger)

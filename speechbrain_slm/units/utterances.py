@@ -5,6 +5,7 @@ their own SHA-256, so that a damaged file is found out. Which row stands in
 which file says nothing: rows are found by what they are of.
 """
 
+import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.scratch import blocks, fill, scratch, select
 from speechbrain_slm.utils.store_format import map_file
+from speechbrain_slm.utils.tables import MANIFEST
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +29,10 @@ logger = logging.getLogger(__name__)
 # audio beside decoding it.
 SCHEMA = pa.schema(
     [
-        ("sha256", pa.string()),
-        ("language", pa.string()),
-        ("num_samples", pa.int64()),
-        ("sample_rate", pa.int32()),
-        ("units", pa.list_(pa.uint16())),
-        ("reason", pa.string()),
-        ("note", pa.string()),
+        *map(MANIFEST.field, KEY_COLUMNS),
+        pa.field("units", pa.list_(pa.uint16())),
+        pa.field("reason", pa.string()),
+        pa.field("note", pa.string()),
     ]
 )
 FILES = "utterances-*.arrow"
@@ -58,20 +57,18 @@ def write_utterances(folder: str | Path, table: pa.RecordBatch) -> None:
     write_atomic(Path(folder) / FILES.replace("*", name), content)
 
 
-def _is_whole(path: Path) -> bool:
-    digest = sha256_file(path)[:_DIGITS]
-    return path.name == FILES.replace("*", digest)
+def _damage(path: Path) -> str:
+    if path.name == FILES.replace("*", sha256_file(path)[:_DIGITS]):
+        return ""
+    return f"{path} is damaged: it has not the SHA-256 that its name gives."
 
 
 def remove_damaged(folder: str | Path) -> None:
     """Remove files that are not what was written, and say so."""
     for path in utterance_files(folder):
-        if not _is_whole(path):
-            logger.warning(
-                "%s is damaged: its content has not the SHA-256 that its "
-                "name gives. It is removed, and its audio encoded again.",
-                path,
-            )
+        if damage := _damage(path):
+            how = "It is removed, and its audio encoded again."
+            logger.warning("%s %s", damage, how)
             path.unlink(missing_ok=True)
 
 
@@ -80,12 +77,11 @@ def forget_rejects(folder: str | Path) -> None:
     for path in utterance_files(folder):
         table = map_file(path, SCHEMA).combine_chunks()
         good = table.filter(pc.equal(table["reason"], ""))
-        if len(good) == len(table):
-            continue
-        # What is left first: a kill in between leaves rows twice, not none.
-        for batch in good.to_batches():
-            write_utterances(path.parent, batch)
-        path.unlink()
+        if len(good) < len(table):
+            # First: a kill in between leaves rows twice, not none.
+            for batch in good.to_batches():
+                write_utterances(path.parent, batch)
+            path.unlink()
 
 
 class Utterances:
@@ -98,30 +94,24 @@ class Utterances:
         self.folder = Path(folder)
         tables = [SCHEMA.empty_table()]
         for path in utterance_files(folder):
-            if not _is_whole(path):
-                raise ValueError(
-                    f"{path} is damaged: its content has not the SHA-256 "
-                    "that its name gives. Run the units recipe again."
-                )
+            if damage := _damage(path):
+                raise ValueError(f"{damage} Run the units recipe again.")
             tables.append(map_file(path, SCHEMA))
         self.table = pa.concat_tables(tables)
         self._units = Rows(self.table.select(["units"]))
         self._texts = Rows(self.table.select(["reason", "note"]))
-        self._kept: KeyIndex | None = None
 
     def __len__(self) -> int:
         return len(self.table)
 
-    @property
+    @functools.cached_property
     def index(self) -> KeyIndex:
         """Finds its rows, until :meth:`forget_index` frees its file."""
-        if self._kept is None:
-            self._kept = KeyIndex(self.table)
-        return self._kept
+        return KeyIndex(self.table)
 
     def forget_index(self) -> None:
         """Free what finding rows needs, until one is looked for again."""
-        self._kept = None
+        vars(self).pop("index", None)
 
     def locate(self, table: pa.Table) -> np.ndarray:
         """Find the row of each spoken sentence: uint32, in a file.
@@ -133,10 +123,8 @@ class Utterances:
             rows = self.index.find(keys(batch))
             if (rows < 0).any():
                 audio = batch["audio"][int(rows.argmin())]
-                raise ValueError(
-                    f"{audio} has no units in {self.folder}; run the "
-                    "extraction to its end"
-                )
+                told = f"{audio} has no units in {self.folder}"
+                raise ValueError(f"{told}; run the extraction to its end")
             found[part] = rows
         return found
 

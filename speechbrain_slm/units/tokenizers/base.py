@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 
 DESCRIPTION = "tokenizer.json"
-# All that a saved tokenizer and the BPE on top of it consist of.
+# All that a saved tokenizer and, from _BPE on, what is on top of it consist of.
 _BPE = "bpe/bpe.json"
-_SAVED = (DESCRIPTION, "centroids.safetensors")
-_SAVED_BPE = (_BPE, "bpe/bpe.model")
+_SAVED = (DESCRIPTION, "centroids.safetensors", _BPE, "bpe/bpe.model")
 
 
 class Tokenizer(Protocol):
@@ -33,12 +32,11 @@ class Tokenizer(Protocol):
     vocabulary_size: int  # units are in [0, vocabulary_size)
     deduplicated: bool  # a unit that repeats itself is written once
     config: dict[str, Any]  # what was chosen when it was made; JSON holds it
-    # Changes whenever the same speech could give other units: a hash of the
-    # configuration and of the codebook or weights.
+    # Hash of the configuration and of the codebook or weights: changes whenever
+    # the same speech could give other units.
     identity: str
     fitted: bool  # it can encode now
-    # Padding would change an utterance's units, so that it is batched with
-    # others of as many samples alone.
+    # Padding would change its units: batch it with others of its length alone.
     equal_lengths: bool
 
     def encode(
@@ -71,9 +69,8 @@ class Tokenizer(Protocol):
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """Refuse a setting that is none of those that there are."""
     if value not in known:
-        raise ValueError(
-            f"{name} is {value!r}; expected one of {', '.join(known)}"
-        )
+        told = f"{name} is {value!r}; expected one of {', '.join(known)}"
+        raise ValueError(told)
 
 
 def describe(tokenizer: Tokenizer | UnitBPE) -> dict[str, Any]:
@@ -83,9 +80,8 @@ def describe(tokenizer: Tokenizer | UnitBPE) -> dict[str, Any]:
 
 def deduplicate(units: np.ndarray) -> np.ndarray:
     """Write a unit that repeats itself once: 7, 7, 2, 7 is 7, 2, 7."""
-    first = np.ones(len(units), dtype=bool)
-    first[1:] = units[1:] != units[:-1]
-    return units[first]
+    first = np.append(True, units[1:] != units[:-1])
+    return units[first[: len(units)]]  # where there is none, none is first
 
 
 def read_description(path: Path, what: str) -> dict[str, Any]:
@@ -105,10 +101,10 @@ def save_description(
     source: str | Path | None = None,
 ) -> None:
     """Write ``tokenizer.json``, the last thing that a ``save`` does."""
-    description = {"config": config, "identity": identity}
-    if source is not None:  # where a model came from: not in the identity
-        description["source"] = str(source)
-    write_json(Path(folder) / DESCRIPTION, description)
+    # Where a model came from is not in the identity.
+    told = {} if source is None else {"source": str(source)}
+    described = {"config": config, "identity": identity, **told}
+    write_json(Path(folder) / DESCRIPTION, described)
 
 
 def check_saved(
@@ -138,17 +134,13 @@ def saved_files(folder: str | Path, identity: str) -> dict[str, bytes]:
     """
     folder = Path(folder)
     try:
-        description = read_json(folder / DESCRIPTION)
-        names = list(_SAVED)
+        description, count = read_json(folder / DESCRIPTION), 2
         if description["identity"] != identity:
             if read_json(folder / _BPE)["identity"] != identity:
                 return {}
-            names += _SAVED_BPE
-        files = {
-            name: (folder / name).read_bytes()
-            for name in names
-            if (folder / name).is_file()
-        }
+            count = len(_SAVED)
+        there = (n for n in _SAVED[:count] if (folder / n).is_file())
+        files = {name: (folder / name).read_bytes() for name in there}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     # A path says nothing to others, and may say whose machine it was.

@@ -1,8 +1,7 @@
 """Byte-pair encoding of units: what stands together becomes one symbol.
 
-A sentence of a hundred-unit codebook is some forty units long; coded by
-4,000 pieces it is about ten, and a language model needs a fraction of the
-tokens and of the time to learn. Works on top of any tokenizer.
+Some forty units of a hundred are about ten pieces of 4,000, and a language
+model needs a fraction of the tokens to learn. Works on top of any tokenizer.
 """
 
 from __future__ import annotations
@@ -16,11 +15,7 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from speechbrain_slm.units.tokenizers.base import (
-    Tokenizer,
-    describe,
-    read_description,
-)
+from speechbrain_slm.units.tokenizers import base as tokenizers
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.hashing import identity_of
 
@@ -96,14 +91,13 @@ class UnitBPE:
     def __init__(
         self, base: dict[str, Any], model: bytes, config: dict[str, Any]
     ) -> None:
-        self.base = base
-        self.model = model
+        self.base, self.model = base, model
         self.frame_rate = base["frame_rate"]
         self.deduplicated = base["deduplicated"]
         self.config = {"base": base["config"], "bpe": config}
         self.identity = _identity(base, model)
-        load = sentencepiece.SentencePieceProcessor
-        self._processor = load(model_proto=model)
+        processor = sentencepiece.SentencePieceProcessor
+        self._processor = processor(model_proto=model)
         self.vocabulary_size = self._processor.get_piece_size()
 
     @classmethod
@@ -150,9 +144,9 @@ class UnitBPE:
                 f"{len(texts) - alphabet} sentence(s): {reason} Set it lower, "
                 "or give more speech."
             ) from error
-        config = dict(vocabulary_size=vocabulary_size)
-        config |= dict(max_piece_length=max_piece_length)
-        return cls(base, model.getvalue(), config)
+        chosen = dict(vocabulary_size=vocabulary_size)
+        chosen["max_piece_length"] = max_piece_length
+        return cls(base, model.getvalue(), chosen)
 
     def encode(
         self, sentences: Sequence[Sequence[int] | np.ndarray]
@@ -186,20 +180,17 @@ class UnitBPE:
         write_json(folder / DESCRIPTION, {"base": self.base, **told})
 
     @classmethod
-    def load(cls, folder: str | Path, base: Tokenizer | None = None) -> UnitBPE:
+    def load(
+        cls, folder: str | Path, base: tokenizers.Tokenizer | None = None
+    ) -> UnitBPE:
         """Read an encoder that was saved.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no complete encoder.
-        ValueError
-            If its files do not belong together, or were fitted on the units of
-            another tokenizer than ``base``.
+        FileNotFoundError if the folder holds none that is complete, ValueError
+        if its files do not belong together, or to another tokenizer's units.
         """
         path = Path(folder) / DESCRIPTION
-        saved = read_description(path, "unit BPE")
-        if base is not None and describe(base) != saved["base"]:
+        saved = tokenizers.read_description(path, "unit BPE")
+        if base is not None and tokenizers.describe(base) != saved["base"]:
             raise ValueError(
                 f"{folder}: the BPE belongs to the tokenizer "
                 f"{saved['base']['identity'][:12]}, found "
@@ -220,13 +211,9 @@ def warn_of_rare_pieces(
 ) -> None:
     """Say where pieces come so rarely that nothing is learnt of them.
 
-    Arguments
-    ---------
-    drawn : Units of some utterances of the training split.
-    sentences : How many the training split has.
+    ``drawn`` are units of some utterances of the training split, ``sentences``
+    how many it has: those that share an utterance hear its pieces as often.
     """
-    # For the sentences of the stories: those that share an utterance hear
-    # each of its pieces as often.
     pieces = sum(map(len, bpe.encode(drawn))) / max(1, len(drawn)) * sentences
     size, least = bpe.vocabulary_size, bpe.base["vocabulary_size"] + 1
     if pieces < RECURRENCE * size:
@@ -235,8 +222,6 @@ def warn_of_rare_pieces(
             "training units, in the mean; of what comes less than %d times a "
             "model learns little. Set bpe to {vocabulary_size: %d} or to null, "
             "or bring more speech.",
-            size,
-            pieces / size,
-            RECURRENCE,
+            *(size, pieces / size, RECURRENCE),
             max(pieces / RECURRENCE, least),
         )

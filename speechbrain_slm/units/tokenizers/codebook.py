@@ -37,9 +37,7 @@ def border_distance(
 
     That is to the nearest plane half-way between two centroids, ``[K, D]``.
 
-    Arguments
-    ---------
-    nearest : The nearest centroid of each point, ``[N]``.
+    ``nearest`` is the nearest centroid of each point, ``[N]``.
     """
     # Of centroids (0, 0) and (2, 0), (0.25, 3) is 0.75 from the plane x = 1.
     # Up to |point|^2, which falls out of the differences.
@@ -78,19 +76,17 @@ def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
         )
     try:
         content = read_regular(path)
-        if path.suffix == ".npy":
+        if path.suffix == ".safetensors":
+            tensors = load(content)
+        else:
             array = np.load(io.BytesIO(content), allow_pickle=False)
             tensors = {"centroids": array}
-        else:
-            tensors = load(content)
     except _DAMAGED as error:
-        raise ValueError(
-            f"centroids: {path} cannot be read: {error}"
-        ) from error
+        text = f"centroids: {path} cannot be read: {error}"
+        raise ValueError(text) from error
     if not tensors:
-        raise ValueError(
-            f"centroids: {path} holds no array; expected centroids, [K, D]"
-        )
+        text = f"centroids: {path} holds no array; expected centroids, [K, D]"
+        raise ValueError(text)
     return {
         name: _sound(f"centroids: {path}: {name}", name, array)
         for name, array in tensors.items()
@@ -113,22 +109,19 @@ def _sound(what: str, name: str, array: np.ndarray) -> np.ndarray:
             "numbers of float32"
         )
     if kind == "std" and not (found > 0).all():
-        raise ValueError(
-            f"{what} has a value of 0 or less, which features are divided by"
-        )
+        text = f"{what} has a value of 0 or less, which features are divided by"
+        raise ValueError(text)
     return found
 
 
 def _total(blocks, values):
     # Row by row, as NumPy sums an array's columns: the same bits however the
     # rows are cut into blocks.
-    total = None
+    total: list[np.ndarray] = []
     for block in blocks:
-        rows = values(block)
-        if total is not None:
-            rows = np.concatenate([total[None], rows])
-        total = np.add.reduce(rows, axis=0)
-    return total
+        rows = np.concatenate([*total, values(block)])
+        total = [np.add.reduce(rows, axis=0, keepdims=True)]
+    return total[0][0]
 
 
 def _scale(blocks, count):

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from speechbrain_slm.units.tokenizers.base import deduplicate as _deduplicate
-from speechbrain_slm.units.tokenizers.base import save_description
+from speechbrain_slm.units.tokenizers import base
 from speechbrain_slm.units.tokenizers.pretrained import (
     PretrainedModel,
     inference,
@@ -86,8 +85,7 @@ class Codec(PretrainedModel):
                 f"deduplicate is True for {num_codebooks} codebooks; expected "
                 "False: in their stream of units none follows itself"
             )
-        self.num_codebooks = num_codebooks
-        self.deduplicated = deduplicate
+        self.num_codebooks, self.deduplicated = num_codebooks, deduplicate
 
     @property
     def identity(self) -> str:
@@ -111,12 +109,10 @@ class Codec(PretrainedModel):
         languages: list[str] | None = None,
     ) -> list[np.ndarray]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
-        encoded = [
-            interleave(codes, self._codebook_size)
-            for codes in self._codes(wavs, lengths)
-        ]
+        codes, size = self._codes(wavs, lengths), self._codebook_size
+        encoded = [interleave(one, size) for one in codes]
         if self.deduplicated:
-            encoded = [_deduplicate(units) for units in encoded]
+            encoded = [base.deduplicate(units) for units in encoded]
         return encoded
 
     def decode(self, units: Sequence[int]) -> torch.Tensor:
@@ -131,4 +127,4 @@ class Codec(PretrainedModel):
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json``; the model stays where it is."""
-        save_description(folder, self.config, self.identity, self.source)
+        base.save_description(folder, self.config, self.identity, self.source)

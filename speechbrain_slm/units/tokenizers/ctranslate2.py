@@ -1,10 +1,8 @@
 """Whisper encoders from CTranslate2 folders, the format of faster-whisper.
 
-Such a folder holds ``model.bin``: a header, named variables (rank, shape,
-type, bytes) and aliases for variables that are equal. It is read here without
-the ``ctranslate2`` package and without executing anything. Weights of 8 or 16
-bits become float32. The layout is that of CTranslate2's
-``python/ctranslate2/specs/model_spec.py``, binary version 6.
+``model.bin`` is a header, named variables (rank, shape, type, bytes) and
+aliases of equal ones (``specs/model_spec.py`` of CTranslate2, binary version
+6). It is read without that package; weights of 8 or 16 bits become float32.
 """
 
 import math
@@ -35,11 +33,15 @@ class CTranslate2File:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        damaged = (struct.error, UnicodeDecodeError, IndexError, EOFError)
         with open(path, "rb") as file:
             try:
                 self._read_index(file)
-            except (struct.error, UnicodeDecodeError, IndexError) as error:
-                raise self._damaged() from error
+            except damaged as error:
+                raise ValueError(
+                    f"{path} is truncated or damaged; expected a complete "
+                    f"CTranslate2 {MODEL_BIN}. Fetch it again."
+                ) from error
 
     def _read_index(self, file: BinaryIO) -> None:
         size = self.path.stat().st_size
@@ -50,10 +52,7 @@ class CTranslate2File:
 
         def text():
             length = number("<H")
-            content = file.read(length)
-            if len(content) < length:
-                raise self._damaged()
-            return content[:-1].decode()
+            return number(f"{length}s")[:-1].decode()
 
         version = number("<I")
         spec = text() if version == BINARY_VERSION else "a model"
@@ -64,8 +63,8 @@ class CTranslate2File:
                 "model with a recent ct2-transformers-converter."
             )
         number("<I")  # the specification's revision
-        # (type, shape, start in the file, number of bytes) by name.
-        self._variables: dict[str, tuple[str, tuple[int, ...], int, int]] = {}
+        # (type, shape, start in the file) by name.
+        self._variables: dict[str, tuple[str, tuple[int, ...], int]] = {}
         for _ in range(number("<I")):
             name = text()
             shape = tuple(number("<I") for _ in range(number("<B")))
@@ -75,9 +74,9 @@ class CTranslate2File:
             start = file.tell()
             expected = width * math.prod(shape)
             if num_bytes != expected or start + num_bytes > size:
-                raise self._damaged()
+                raise EOFError
             file.seek(num_bytes, 1)  # weights stay on the disk
-            self._variables[name] = (kind, shape, start, num_bytes)
+            self._variables[name] = (kind, shape, start)
         for _ in range(number("<I")):
             alias, name = text(), text()
             # Written for tied weights: whoever comes second is an alias.
@@ -85,13 +84,7 @@ class CTranslate2File:
                 if found := self._variables.get(name + suffix):
                     self._variables[alias + suffix] = found
         if file.tell() != size:
-            raise self._damaged()
-
-    def _damaged(self) -> ValueError:
-        return ValueError(
-            f"{self.path} is truncated or damaged; expected a complete "
-            f"CTranslate2 {MODEL_BIN}. Fetch it again."
-        )
+            raise EOFError
 
     def __contains__(self, name: str) -> bool:
         return name in self._variables
@@ -108,19 +101,16 @@ class CTranslate2File:
         return array.astype(np.float32)
 
     def _read(self, name: str) -> np.ndarray:
-        if name not in self._variables:
-            raise ValueError(
-                f"{self.path}: it has no '{name}'; expected the encoder of a "
-                "Whisper model"
-            )
-        kind, shape, start, num_bytes = self._variables[name]
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            content = file.read(num_bytes)
+        if name not in self:
+            told = "expected the encoder of a Whisper model"
+            raise ValueError(f"{self.path}: it has no '{name}'; {told}")
+        kind, shape, start = self._variables[name]
+        stored = "<u2" if kind == "bfloat16" else kind
+        count = math.prod(shape)
+        array = np.fromfile(self.path, stored, count, offset=start)
         if kind == "bfloat16":
-            upper = np.frombuffer(content, "<u2").astype(np.uint32) << 16
-            return upper.view(np.float32).reshape(shape)
-        return np.frombuffer(content, kind).reshape(shape)
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return array.reshape(shape)
 
 
 # Where a layer's modules stand in the file, and in transformers' model.

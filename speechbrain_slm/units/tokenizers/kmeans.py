@@ -1,7 +1,7 @@
 """K-means tokenizers: the nearest of k centroids is a frame's unit.
 
-What such a tokenizer is beside its features stands here: the codebook (one
-for all languages, or one a language) and the assignment of frames to it.
+All but the features: the codebook (one for all languages, or one a language)
+and the assignment of frames to it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save
 
-from speechbrain_slm.units.tokenizers.base import (
-    check_choice,
-    check_saved,
-    deduplicate,
-    save_description,
-)
+from speechbrain_slm.units.tokenizers import base
 from speechbrain_slm.units.tokenizers.codebook import (
     UNDECIDED,
     border_distance,
@@ -61,20 +56,15 @@ def is_finite(points: torch.Tensor) -> bool:
 
 
 class KMeansTokenizer:
-    """A tokenizer of features and a codebook; subclasses make the features.
-
-    They have ``frame_rate`` and what is only declared here.
+    """A tokenizer of a codebook and of features, which subclasses make.
 
     Arguments
     ---------
     codebooks
-        ``joint``: one for all languages; ``language``: one for each, and the
-        units of the second language (in alphabetical order) come after those
-        of the first.
+        ``joint``: one for all languages; ``language``: one for each, whose
+        units come one after the other in alphabetical order.
     deduplicate : Write a unit that repeats itself once.
-    centroids
-        A file to take the codebook from (see :func:`read_centroids`) instead
-        of fitting one.
+    centroids : A file with the codebook, see :func:`read_centroids`.
     """
 
     equal_lengths = False
@@ -96,12 +86,12 @@ class KMeansTokenizer:
         deduplicate: bool,
         centroids: str | Path | None = None,
     ) -> None:
-        check_choice("codebooks", codebooks, CODEBOOKS)
+        base.check_choice("codebooks", codebooks, CODEBOOKS)
         self.num_clusters = num_clusters
         self.codebooks = codebooks
         self.deduplicated = deduplicate
         self._imported = centroids
-        self._tensors: dict[str, np.ndarray] | None = None
+        self._tensors: Any = None
 
     @property
     def fitted(self) -> bool:
@@ -113,26 +103,23 @@ class KMeansTokenizer:
         """The codebook's arrays by name; a file is read when first asked."""
         if self._tensors is None:
             if self._imported is None:
-                raise ValueError(
-                    "The tokenizer has no centroids yet: fit or restore it"
-                )
+                text = "The tokenizer has no centroids yet: fit or restore it"
+                raise ValueError(text)
             self._set(read_centroids(self._imported), self._imported)
-        assert self._tensors is not None
         return self._tensors
 
     def _set(self, tensors: dict[str, np.ndarray], where: str | Path) -> None:
-        kinds = {name.partition(".")[0] for name in tensors}
-        named = (name for name in tensors if name.startswith("centroids"))
-        languages = sorted(name.partition(".")[2] for name in named)
+        parsed = [name.partition(".")[::2] for name in tensors]
+        languages = sorted(tag for kind, tag in parsed if kind == "centroids")
         if (languages == [JOINT]) != (self.codebooks == "joint"):
+            told = ", ".join(name or "all languages" for name in languages)
             raise ValueError(
-                f"{where} holds a codebook for "
-                f"{', '.join(name or 'all languages' for name in languages)}; "
-                f"expected what codebooks: {self.codebooks} says"
+                f"{where} holds a codebook for {told}; expected what "
+                f"codebooks: {self.codebooks} says"
             )
         size = self.feature_size
         shapes: dict[str, tuple] = {"centroids": (self.num_clusters, size)}
-        if kinds & {"mean", "std"}:
+        if {"mean", "std"} & {kind for kind, _ in parsed}:
             shapes |= {"mean": (size,), "std": (size,)}
         expected = {
             tensor_name(kind, language): shape
@@ -146,8 +133,7 @@ class KMeansTokenizer:
                 f"{'; '.join(wrong)}. Choose the file that was fitted on this "
                 "model and layer and set num_clusters to its rows, or fit one."
             )
-        self._languages = languages
-        self._tensors = tensors
+        self._languages, self._tensors = languages, tensors
         self._on_device: dict = {}
         # Of the numbers: a file that was converted is the same codebook.
         values = {name: array.tolist() for name, array in tensors.items()}
@@ -178,8 +164,8 @@ class KMeansTokenizer:
     ) -> None:
         """Find the centroids; see :func:`fit_codebook`.
 
-        Of frames ``[N, D]`` of each language; the only key is ``""`` where one
-        codebook serves all.
+        ``frames`` by language, ``[N, D]``; by ``""`` where one codebook
+        serves all.
         """
         how = (self.num_clusters, seed, self.scaled, scratch, self.patience)
         tensors = {
@@ -194,8 +180,7 @@ class KMeansTokenizer:
     ) -> list[torch.Tensor]:
         """Compute the points that are clustered of ``wavs``, ``[B, T]``.
 
-        ``[U, feature_size]`` each, float32, on the tokenizer's device; ``U``
-        is 0 where a waveform is too short.
+        ``[U, feature_size]`` each, float32; U is 0 where one is too short.
         """
         raise NotImplementedError
 
@@ -209,13 +194,12 @@ class KMeansTokenizer:
         if self.codebooks == "joint":
             languages = [JOINT] * len(wavs)
         languages = languages or ["(not given)"]
-        for language in languages:
-            if language not in self.languages:
-                raise ValueError(
-                    f"language {language}: the tokenizer has codebooks for "
-                    f"{', '.join(self.languages)} alone; fit it on speech "
-                    "of every language, or set codebooks: joint"
-                )
+        for language in set(languages) - set(self.languages):
+            raise ValueError(
+                f"language {language}: the tokenizer has codebooks for "
+                f"{', '.join(self.languages)} alone; fit it on speech of "
+                "every language, or set codebooks: joint"
+            )
         encoded: list[np.ndarray | None] = []
         features = self.features(wavs, lengths)
         rounded = self.batched and self.precision == "fp32" and len(wavs) > 1
@@ -232,7 +216,7 @@ class KMeansTokenizer:
                 units, _ = self._assign(alone[0], language, False)
             units = units.cpu().numpy()
             if self.deduplicated:
-                units = deduplicate(units)
+                units = base.deduplicate(units)
             number = self.languages.index(language)
             encoded.append(units + number * self.num_clusters)
         return encoded
@@ -264,19 +248,16 @@ class KMeansTokenizer:
         """Write ``centroids.safetensors`` and ``tokenizer.json``."""
         # The description last: it says that the other file is whole.
         write_atomic(Path(folder) / TENSORS, save(self.tensors))
-        save_description(folder, self.config, self.identity, self.source)
+        base.save_description(folder, self.config, self.identity, self.source)
 
     def restore(self, folder: str | Path) -> None:
-        """Take over the codebook of a tokenizer that was saved.
-
-        It is refused as :func:`check_saved` says.
-        """
+        """Take over a saved codebook; refused as ``check_saved`` says."""
         path = Path(folder) / TENSORS
         # First that it is ours: another's codebook may have our size. Then,
         # with the identity that it gives, that its files belong together.
-        check_saved(self.config, folder)
+        base.check_saved(self.config, folder)
         self._set(read_centroids(path), path)
-        check_saved(self.config, folder, self.identity)
+        base.check_saved(self.config, folder, self.identity)
 
     def to(self, device: str | torch.device) -> Self:
         """Change nothing: by default, features are made on the CPU."""

@@ -1,9 +1,6 @@
 """Units without a pretrained model: k-means over stacked MFCCs.
 
-Every 10 ms give a vector of MFCCs; ``frames_per_unit`` of them side by side
-(4: 25 Hz) are one point, and the nearest centroid is its unit. Needs nothing
-but the training split, so it is the tokenizer of everything that runs
-offline.
+Needs nothing but the training split: the tokenizer of all that runs offline.
 """
 
 from typing import Any
@@ -28,14 +25,13 @@ class MelKMeans(KMeansTokenizer):
     sample_rate : Of the speech, in Hz.
     num_mels : Mel filters under the cepstrum.
     num_mfcc : Coefficients kept, the first (energy) included.
-    frames_per_unit : 10 ms frames that are stacked into one unit.
+    frames_per_unit : 10 ms frames that are stacked into one unit (4: 25 Hz).
     context_frames
-        10 ms frames on either side that are stacked as well. With 4, units
+        Further ones on either side that are stacked as well. With 4, units
         tell less of the speaker, and a little less of the phone.
     normalization
-        What is taken out of each utterance's MFCCs: ``mean`` (most of what
-        the microphone and the voice add), ``mean_variance`` (more of the
-        voice) or ``none``.
+        What is taken out of each utterance's MFCCs: ``mean`` (most of what the
+        microphone and the voice add), ``mean_variance`` or ``none``.
     deduplicate, codebooks : See :class:`KMeansTokenizer`.
 
     Example
@@ -65,16 +61,16 @@ class MelKMeans(KMeansTokenizer):
         context_frames: int = 0,
     ) -> None:
         super().__init__(num_clusters, codebooks, deduplicate)
-        self.config: dict[str, Any] = {
-            "type": "mel_kmeans",
-            "num_clusters": num_clusters,
-            "sample_rate": sample_rate,
-            "num_mels": num_mels,
-            "num_mfcc": num_mfcc,
-            "frames_per_unit": frames_per_unit,
-            "normalization": normalization,
-            "deduplicate": deduplicate,
-        }
+        self.config: dict[str, Any] = dict(
+            type="mel_kmeans",
+            num_clusters=num_clusters,
+            sample_rate=sample_rate,
+            num_mels=num_mels,
+            num_mfcc=num_mfcc,
+            frames_per_unit=frames_per_unit,
+            normalization=normalization,
+            deduplicate=deduplicate,
+        )
         if codebooks != "joint":
             # Left out where it is joint, as context_frames where it is 0:
             # the stores made before there was a choice keep their identity.
@@ -89,18 +85,14 @@ class MelKMeans(KMeansTokenizer):
         self.feature_size = self._width * num_mfcc
         n_fft = sample_rate * WINDOW // 1000
         self._stft = STFT(sample_rate, WINDOW, HOP, n_fft)
-        nyquist = sample_rate // 2
-        rates = {"sample_rate": sample_rate, "f_max": nyquist, "n_fft": n_fft}
-        self._log_mel = Filterbank(n_mels=num_mels, **rates)
+        rates = dict(sample_rate=sample_rate, f_max=sample_rate // 2)
+        self._log_mel = Filterbank(num_mels, n_fft=n_fft, **rates)
         self._cepstrum = DCT(num_mels, num_mfcc)
 
     def features(
         self, wavs: torch.Tensor, lengths: torch.Tensor
     ) -> list[torch.Tensor]:
-        """Compute the points of utterances; see :class:`KMeansTokenizer`.
-
-        Frames at the end that do not fill a unit are left out.
-        """
+        """Compute the points; frames that do not fill a unit are left out."""
         # One by one: batching saves nothing on a CPU here, and alone an
         # utterance cannot depend on its batch-mates.
         with one_thread(), torch.no_grad():
@@ -113,9 +105,10 @@ class MelKMeans(KMeansTokenizer):
         real, imaginary = self._stft(wav[None]).unbind(dim=-1)
         power = real.square() + imaginary.square()
         mfcc = self._cepstrum(self._log_mel(power))[0]
-        if self.config["normalization"] != "none":
+        normalization = self.config["normalization"]
+        if normalization != "none":
             mfcc = mfcc - mfcc.mean(dim=0)
-        if self.config["normalization"] == "mean_variance":
+        if normalization == "mean_variance":
             # Silence made by a computer has no variance.
             mfcc = mfcc / mfcc.std(dim=0, correction=0).clamp(min=1e-5)
         # Less than one unit: padding would make one of nothing.

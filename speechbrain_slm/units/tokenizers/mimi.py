@@ -1,9 +1,8 @@
 """Units of the Mimi codec: its semantic codebook, or more of them.
 
-The model of ``transformers`` is used directly. SpeechBrain's wrapper of it
-asks the hub even for a model that is already there, passes lengths as rounded
-fractions, and returns tokens for padding; and what it returns for a last frame
-that is not full depends on what follows in the batch.
+By ``transformers``: SpeechBrain's wrapper asks the hub even for a model that is
+there, passes lengths as rounded fractions, and returns tokens for padding; the
+one of a last frame that is not full depends on what follows in the batch.
 """
 
 import functools
@@ -25,9 +24,8 @@ class Mimi(Codec):
     """Mimi codec: 12.5 frames a second, of which the first code is semantic.
 
     A waveform is filled up with zeros to whole frames, as in Mimi's own code.
-    The model is causal, so nothing that stands behind an utterance in a batch
-    reaches it then. Where the rounding in a batch could decide a code, the
-    utterance is encoded again by itself.
+    The model is causal, so nothing behind an utterance in a batch reaches it.
+    Where the rounding in a batch could decide a code, it is encoded alone.
 
     Arguments are those of :class:`Codec`.
     """
@@ -55,8 +53,8 @@ class Mimi(Codec):
 
         def watched(hidden):
             codes = quantize(hidden)
-            points, centroids = hidden.float(), codebook.embed.float()
-            border = border_distance(points, centroids, codes)
+            points = hidden.float()
+            border = border_distance(points, codebook.embed.float(), codes)
             self._borders.append((border, points.norm(dim=1)))
             return codes
 
@@ -87,8 +85,7 @@ class Mimi(Codec):
         for row, wav, length in zip(padded, wavs, lengths, strict=True):
             row[: int(length)] = wav[: int(length)]
         if not padded.numel():  # which the model does not take
-            nothing = np.zeros((self.num_codebooks, 0), dtype=np.int64)
-            return [nothing] * len(frames)
+            return [np.zeros((self.num_codebooks, 0), np.int64)] * len(frames)
         codes, undecided = self._forward(padded)
         encoded = []
         for i, count in enumerate(frames):
@@ -103,11 +100,10 @@ class Mimi(Codec):
         """Return codes, ``[B, Q, F]``, and what rounding may decide, [B, F]."""
         # Of each codebook: distances to the border, and norms.
         self._borders = []
+        wavs = padded[:, None].to(self.device)
         with inference(self.device, self.precision):
-            codes = self._model.encode(
-                padded[:, None].to(self.device),
-                num_quantizers=self.num_codebooks,
-            ).audio_codes
+            found = self._model.encode(wavs, num_quantizers=self.num_codebooks)
+        codes = found.audio_codes
         borders, norms = map(torch.stack, zip(*self._borders, strict=True))
         # Residuals are small, but what was rounded was not.
         undecided = borders.amin(dim=0) < UNDECIDED * norms.amax(dim=0)

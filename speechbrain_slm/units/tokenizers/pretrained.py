@@ -36,10 +36,8 @@ def load_config(source: str | Path, model_types: Sequence[str]) -> Any:
     except (OSError, ValueError) as error:
         raise not_there(source, "config.json", error) from error
     if config.model_type not in model_types:
-        raise ValueError(
-            f"{source} is a {config.model_type} model; expected "
-            f"{' or '.join(model_types)}"
-        )
+        told = f"{source} is a {config.model_type} model; expected "
+        raise ValueError(told + " or ".join(model_types))
     return config
 
 
@@ -47,8 +45,7 @@ def load_model(source: str | Path, config: Any) -> Any:
     """Load a model of ``transformers`` in float32, in eval mode.
 
     ``config`` may ask for fewer layers than :func:`load_config` found.
-    ValueError if weights are damaged, or some are not there: those would stay
-    random.
+    ValueError if weights are damaged or missing: those would stay random.
     """
     from transformers import AutoModel
 
@@ -66,20 +63,19 @@ def inference(device: torch.device, precision: str) -> Iterator[None]:
     """Compute without gradients, in ``fp32`` or ``bf16``."""
     # On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
     # or cuDNN's default allow it, and then depend on the size of the batch.
-    matmul = torch.get_float32_matmul_precision()
-    convolution = torch.backends.cudnn.allow_tf32
+    matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
+    convolution = cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    half = precision == "bf16"
+    cudnn.allow_tf32 = False
+    half = torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16"
+    )
     try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=half),
-        ):
+        with torch.inference_mode(), half:
             yield
     finally:
         torch.set_float32_matmul_precision(matmul)
-        torch.backends.cudnn.allow_tf32 = convolution
+        cudnn.allow_tf32 = convolution
 
 
 class PretrainedModel:
@@ -101,15 +97,12 @@ class PretrainedModel:
     choices: tuple[str, ...]
     sample_rate: Any
     deduplicated: bool
+    _load: Any
 
     def __init__(self, source: str | Path, precision: str) -> None:
         check_choice("precision", precision, PRECISIONS)
-        self.source = source
-        self.precision = precision
+        self.source, self.precision = source, precision
         self.device = torch.device("cpu")
-
-    def _load(self) -> torch.nn.Module:
-        raise NotImplementedError
 
     # When it is first needed: a YAML file can be read without the model.
     @functools.cached_property
@@ -125,10 +118,10 @@ class PretrainedModel:
         return model.to(self.device)
 
     def _check_number(self, name: str, there_are: int) -> None:
-        if not 1 <= getattr(self, name) <= there_are:
+        if not 1 <= (number := getattr(self, name)) <= there_are:
             raise ValueError(
-                f"{name} is {getattr(self, name)}; {self.source} has "
-                f"{there_are}, expected 1 to {there_are}"
+                f"{name} is {number}; {self.source} has {there_are}, expected "
+                f"1 to {there_are}"
             )
 
     @functools.cached_property

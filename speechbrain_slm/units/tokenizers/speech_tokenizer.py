@@ -18,8 +18,7 @@ from speechbrain_slm.units.tokenizers.pretrained import inference
 from speechbrain_slm.utils.pretrained import not_there
 
 FILES = ("config.json", "SpeechTokenizer.pt")
-# Of the model in the hub's repository.
-SUBFOLDER = "speechtokenizer_hubert_avg"
+SUBFOLDER = "speechtokenizer_hubert_avg"  # of the hub's repository
 
 
 class SpeechTokenizer(Codec):
@@ -39,11 +38,8 @@ class SpeechTokenizer(Codec):
                 f"SpeechTokenizer needs a package ({error}). Install it with: "
                 "pip install speechtokenizer beartype"
             ) from error
-        folder = Path(self.source)
-        if not folder.is_dir():
-            model = self._from_hub()
-        else:
-            paths = [folder / name for name in FILES]
+        if Path(self.source).is_dir():
+            paths = [Path(self.source) / name for name in FILES]
             for path in paths:
                 if not path.is_file():
                     raise FileNotFoundError(
@@ -52,21 +48,19 @@ class SpeechTokenizer(Codec):
                     )
             load = speechtokenizer.SpeechTokenizer.load_from_checkpoint
             model = load(*map(str, paths))
+        else:
+            from speechbrain.integrations.audio_tokenizers import (
+                speechtokenizer_interface,
+            )
+
+            load = speechtokenizer_interface.SpeechTokenizer
+            try:
+                model = load(self.source, save_path=HF_HUB_CACHE).model
+            except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+                told = (FILES[1], error, f"/{SUBFOLDER}")
+                raise not_there(self.source, *told) from error
         self._check_number("num_codebooks", model.n_q)
         return model.eval()
-
-    def _from_hub(self):
-        from speechbrain.integrations.audio_tokenizers import (
-            speechtokenizer_interface,
-        )
-
-        try:
-            return speechtokenizer_interface.SpeechTokenizer(
-                self.source, save_path=HF_HUB_CACHE
-            ).model
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            what, below = FILES[1], f"/{SUBFOLDER}"
-            raise not_there(self.source, what, error, below) from error
 
     @property
     def sample_rate(self) -> int:

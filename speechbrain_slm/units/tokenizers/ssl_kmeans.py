@@ -1,8 +1,7 @@
 """Units of self-supervised encoders: a layer of HuBERT or WavLM, and k-means.
 
-What is batched with an utterance does not change its units: the layers see a
-mask, and the group normalization of the base models, which averages over
-time, sees each utterance without its padding.
+Batches do not change units: the layers see a mask, and the base models' group
+normalization, which averages over time, sees each utterance without padding.
 """
 
 import functools
@@ -55,11 +54,10 @@ class SSLKMeans(LayerKMeans):
 
     @functools.cached_property
     def _preprocessor(self) -> dict[str, Any]:
-        from transformers import FeatureExtractionMixin
+        from transformers import FeatureExtractionMixin as Mixin
 
-        get = FeatureExtractionMixin.get_feature_extractor_dict
         try:
-            return get(self.source)[0]
+            return Mixin.get_feature_extractor_dict(self.source)[0]
         except OSError:  # the model has no preprocessor_config.json
             return {}
 
@@ -103,11 +101,10 @@ class SSLKMeans(LayerKMeans):
         return self._settings.hidden_size
 
     # transformers counts them for all convolutions, and not for the first.
-    def _frames(self, samples, num_convolutions=None):
+    def _frames(self, samples, convolutions=None):
         """Count the frames of a waveform, behind the first convolutions."""
-        kernels = self._settings.conv_kernel[:num_convolutions]
-        strides = self._settings.conv_stride[:num_convolutions]
-        for kernel, stride in zip(kernels, strides, strict=True):
+        shapes = (self._settings.conv_kernel, self._settings.conv_stride)
+        for kernel, stride in list(zip(*shapes, strict=True))[:convolutions]:
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
@@ -118,7 +115,7 @@ class SSLKMeans(LayerKMeans):
 
         A waveform that is shorter than the receptive field gives no frame.
         """
-        counts = [int(length) for length in lengths]
+        counts = lengths.tolist()
         frames = [self._frames(count) for count in counts]
         features = [torch.zeros(0, self.feature_size)] * len(counts)
         long = [i for i, number in enumerate(frames) if number]
@@ -138,8 +135,7 @@ class SSLKMeans(LayerKMeans):
 
     def _forward(self, wavs, samples):
         wavs = wavs.to(self.device)
-        mask = torch.zeros_like(wavs, dtype=torch.long)
-        padded = torch.zeros_like(wavs)
+        padded, mask = torch.zeros_like(wavs), torch.zeros_like(wavs).long()
         for i, count in enumerate(samples):
             wav = wavs[i, :count]
             if self.normalize:  # over the speech, and not its padding

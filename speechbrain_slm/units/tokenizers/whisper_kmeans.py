@@ -1,14 +1,7 @@
 """Units of Whisper's encoder: one of its layers, and k-means.
 
-Whisper was trained on transcribed speech, so these units are not textless.
-In exchange they say much about the phones and little about the speaker, and
-small models are easily had.
-
-The encoder was trained on windows of 30 s, filled up with silence. Here it
-sees the speech and ``silence`` seconds behind it. With 1 s instead of all 30,
-a sentence of 2 s takes a tenth of the time; with none, the units of two
-voices differ a tenth more. Longer speech is cut into windows of 30 s, and no
-window sees the others.
+Whisper was trained on transcribed speech, so these units are not textless. In
+exchange they say much about the phones and little about the speaker.
 """
 
 import functools
@@ -46,7 +39,8 @@ class WhisperKMeans(LayerKMeans):
     frames_per_unit : 20 ms frames whose mean is one point (2: 25 Hz).
     silence
         Seconds that the encoder sees behind the speech, or what is left of
-        its window; 30 is as in Whisper's training.
+        its window; 30 is as in Whisper's training. With 1, a sentence of 2 s
+        takes a tenth of the time; with 0, two voices differ a tenth more.
     **options : More arguments of :class:`LayerKMeans`.
     """
 
@@ -64,8 +58,7 @@ class WhisperKMeans(LayerKMeans):
         **options: Any,
     ) -> None:
         super().__init__(source, layer, num_clusters, **options)
-        self.frames_per_unit = frames_per_unit
-        self.silence = silence
+        self.frames_per_unit, self.silence = frames_per_unit, silence
         self.frame_rate = SAMPLE_RATE / HOP / frames_per_unit
 
     def _load(self) -> torch.nn.Module:
@@ -99,41 +92,39 @@ class WhisperKMeans(LayerKMeans):
     ) -> list[torch.Tensor]:
         """Compute the layer's output, ``frames_per_unit`` frames averaged.
 
-        Samples at the end that do not fill a unit give none; see
-        :meth:`KMeansTokenizer.features`.
+        Longer speech is cut into windows of 30 s, and none sees the others.
+        Samples at the end that do not fill a unit give none.
         """
         window = self._model.config.max_source_positions * HOP
-        windows, owners = [], []
-        for owner, (wav, length) in enumerate(zip(wavs, lengths, strict=True)):
-            for part in wav[: int(length)].split(window):
-                if len(part) >= HOP:  # less gives no frame
-                    windows.append(part)
-                    owners.append(owner)
+        cut = [
+            (part, owner)
+            for owner, (wav, end) in enumerate(zip(wavs, lengths, strict=True))
+            for part in wav[: int(end)].split(window)
+            if len(part) >= HOP  # less gives no frame
+        ]
         # On CPUs one by one, so that not a bit depends on the batch. On GPUs
         # the padding is masked: as exact, but for the rounding.
-        together = 1 if self.device.type == "cpu" else max(1, len(windows))
+        together = 1 if self.device.type == "cpu" else max(1, len(cut))
         none = torch.zeros(0, self.feature_size, device=self.device)
         frames = [[none] for _ in wavs]
         with inference(self.device, self.precision):
-            for start in range(0, len(windows), together):
-                here = slice(start, start + together)
-                found = self._forward(windows[here])
-                for owner, part in zip(owners[here], found, strict=True):
+            for start in range(0, len(cut), together):
+                windows, owners = zip(*cut[start:][:together], strict=True)
+                found = self._forward(windows)
+                for owner, part in zip(owners, found, strict=True):
                     frames[owner].append(part)
         features = []
         for parts in frames:
-            points = torch.cat(parts)
+            points, size = torch.cat(parts), self.frames_per_unit
             # 101 frames, 2 a unit: 50 units, and the last frame is left out.
-            count = len(points) // self.frames_per_unit
-            points = points[: count * self.frames_per_unit]
-            shape = (count, self.frames_per_unit, self.feature_size)
-            features.append(points.reshape(shape).mean(dim=1))
+            count = len(points) // size
+            points = points[: count * size].unflatten(0, (count, size))
+            features.append(points.mean(dim=1))
         return features
 
     def _forward(self, windows):
         """Return the frames, ``[F, D]``, of each window."""
-        encoder = self._model
-        counts = [len(wav) // HOP for wav in windows]
+        encoder, counts = self._model, [len(wav) // HOP for wav in windows]
         most = encoder.config.max_source_positions
         silence = round(self.silence * SAMPLE_RATE / HOP)
         seen = [min(count + silence, most) for count in counts]
@@ -159,8 +150,7 @@ class WhisperKMeans(LayerKMeans):
         """Return the spectrogram of a window, ``[M, 2 * frames]``."""
         # With silence behind the speech, as in the windows of the training.
         length = max(len(wav), frames * HOP) + self._spectrogram.n_fft
-        options = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt"}
-        samples = wav.cpu().numpy()
-        made = self._spectrogram(samples, max_length=length, **options)
-        mel = made.input_features[0]
-        return mel[:, : MELS_PER_FRAME * frames].to(self.device)
+        how = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt"}
+        made = self._spectrogram(wav.cpu().numpy(), max_length=length, **how)
+        mel = made.input_features[0, :, : MELS_PER_FRAME * frames]
+        return mel.to(self.device)
