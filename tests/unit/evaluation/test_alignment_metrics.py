@@ -46,9 +46,9 @@ def test_summary_is_that_of_the_definitions():
         ("margin", right - wrong),
     ):
         low, high = stats.norm.interval(0.95, values.mean(), stats.sem(values))
-        assert found[name] == pytest.approx(values.mean(), abs=1e-12)
-        assert found[f"{name}_low"] == pytest.approx(low, abs=1e-12)
-        assert found[f"{name}_high"] == pytest.approx(high, abs=1e-12)
+        expected = [values.mean(), low, high]
+        names = name, f"{name}_low", f"{name}_high"
+        assert [found[n] for n in names] == pytest.approx(expected, abs=1e-12)
     assert found["cka"] == pytest.approx(gram_cka(sources, targets), abs=1e-12)
     expected = gram_cka(sources, mismatches)
     assert found["cka_mismatched"] == pytest.approx(expected, abs=1e-12)
@@ -95,11 +95,9 @@ def test_states_that_do_not_vary():
 def by_loops(matrix, rows, columns):
     """Count by the definition: strictly above all rivals."""
     hits = []
-    for i in range(len(matrix)):
-        row = [matrix[i, j] for j in range(len(matrix)) if rows[i, j]]
-        column = [matrix[j, i] for j in range(len(matrix)) if columns[i, j]]
-        right = matrix[i, i]
-        hits.append([right > max(row), right > max(column)])
+    for i, right in enumerate(np.diagonal(matrix)):
+        rivals = matrix[i, rows[i]], matrix[columns[i], i]
+        hits.append([right > max(others) for others in rivals])
     forward, backward = np.array(hits).T
     return forward.mean(), backward.mean(), (forward & backward).mean()
 
@@ -117,18 +115,15 @@ def test_retrieval_is_that_of_the_definition():
     assert scores["mexa"] < min(scores["p1_forward"], scores["p1_backward"])
     assert scores["chance"] == pytest.approx(1 / 60)
     interval = stats.binomtest(round(60 * scores["mexa"]), 60)
-    low, high = interval.proportion_ci(method="wilson")
-    assert scores["mexa_low"] == pytest.approx(low)
-    assert scores["mexa_high"] == pytest.approx(high)
-
+    ends = scores["mexa_low"], scores["mexa_high"]
+    assert ends == pytest.approx(interval.proportion_ci(method="wilson"))
     generator = np.random.default_rng(5)
     masks = generator.random((2, 60, 60)) < 0.2
     masks[:, np.arange(60), (np.arange(60) + 1) % 60] = True
     masks &= others
-    assert three(retrieval(matrix, *masks)) == pytest.approx(
-        by_loops(matrix, *masks)
-    )
-    assert three(retrieval(matrix, *masks)) != three(scores)
+    found = three(retrieval(matrix, *masks))
+    assert found == pytest.approx(by_loops(matrix, *masks))
+    assert found != three(scores)
 
 
 def test_identical_states_are_all_found_and_ties_are_not():
@@ -161,9 +156,8 @@ def test_galleries_hold_the_nearest_of_a_voice():
 
 
 def test_small_galleries_have_their_own_chance():
-    galleries = matched_galleries(
-        np.array([3, 3, 3]), ["a", "a", "b"], size=3, seed=0
-    )
+    lengths, speakers = np.array([3, 3, 3]), ["a", "a", "b"]
+    galleries = matched_galleries(lengths, speakers, size=3, seed=0)
     assert galleries.sum(axis=1).tolist() == [1, 1, 0]
     chance = retrieval(np.eye(3), galleries, galleries)["chance"]
     assert chance == pytest.approx((0.5 + 0.5 + 1) / 3)

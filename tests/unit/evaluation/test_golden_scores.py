@@ -103,15 +103,9 @@ def test_the_record_tells_endings_apart():
 
 
 if __name__ == "__main__":
-    record = {
-        f"{start}, end {end}": {
-            name: values.tolist()
-            for name, values in zip(
-                LIKELIHOODS,
-                from_the_definition(start, end).round(8),
-                strict=True,
-            )
-        }
-        for start, end in SETTINGS
-    }
+    record = {}
+    for start, end in SETTINGS:
+        scores = from_the_definition(start, end).round(8).tolist()
+        name = f"{start}, end {end}"
+        record[name] = dict(zip(LIKELIHOODS, scores, strict=True))
     print(json.dumps(record, indent=1))

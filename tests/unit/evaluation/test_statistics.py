@@ -1,9 +1,7 @@
-from math import comb
-
 import numpy as np
 import pytest
 import scipy.stats
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest
 
 from speechbrain_slm.evaluation.statistics import (
     bootstrap_interval,
@@ -20,11 +18,7 @@ def test_equals_scipy(n):
         expected = binomtest(successes, n).proportion_ci(0.95, "wilson")
         found = wilson_interval(successes, n)
         np.testing.assert_allclose(found, expected, atol=1e-12)
-
-
-def test_stays_inside_zero_and_one():
-    for n in range(1, 40):
-        assert (wilson_interval(0, n)[0], wilson_interval(n, n)[1]) == (0, 1)
+        assert 0 <= found[0] <= found[1] <= 1
 
 
 def test_ties_are_covered():
@@ -37,17 +31,6 @@ def test_ties_are_covered():
     mean = 0.5 / 3 + 11 / 30
     ends = [wilson_interval(total, 200) for total in credits.sum(axis=1)]
     assert np.mean([low <= mean <= high for low, high in ends]) >= 0.95
-
-
-def test_bootstrap_of_a_proportion_is_binomial():
-    # The resampled mean of zeros and ones is a binomial count over n.
-    for n, wins in ((20, 15), (600, 336), (1871, 1000)):
-        credits = np.repeat([1.0, 0.0], [wins, n - wins])
-        found = np.array(bootstrap_interval(credits, seed=3)) * n
-        expected = binom(n, wins / n).ppf([0.025, 0.975])
-        # 10,000 draws: within 4 standard errors of the quantile, and a step.
-        spread = np.sqrt(wins * (n - wins) / n)
-        np.testing.assert_allclose(found, expected, atol=0.11 * spread + 1)
 
 
 def test_bootstrap_equals_scipys():
@@ -80,9 +63,6 @@ def test_mcnemar_equals_the_binomial_test():
             n = better + worse
             expected = binomtest(better, n).pvalue if n else 1.0
             assert counts[2] == pytest.approx(expected, rel=1e-12)
-            # Closed form: the two tails of a fair coin's row of Pascal.
-            tail = sum(comb(n, k) for k in range(min(better, worse) + 1))
-            assert counts[2] == pytest.approx(min(1, 2 * tail / 2**n))
 
 
 def test_mcnemar_counts_a_half_credit_as_better_than_none():
@@ -136,15 +116,6 @@ def test_paired_bootstrap_turns_with_its_sides():
         np.testing.assert_allclose((-high, -low), other[:2], atol=0.02)
         # Two shares of 10,000 draws, doubled: 4 standard errors.
         assert p == pytest.approx(other[2], abs=0.06)
-
-
-def test_pairing_narrows_the_interval():
-    generator = np.random.default_rng(0)
-    second = generator.choice([0.0, 1.0], 400)
-    first = np.where(generator.random(400) < 0.95, second, 1 - second)
-    low, high, _ = paired_bootstrap(first, second, seed=0)
-    shuffled = paired_bootstrap(generator.permutation(first), second, seed=0)
-    assert high - low < 0.5 * (shuffled[1] - shuffled[0])
 
 
 def test_holm_follows_its_definition():
