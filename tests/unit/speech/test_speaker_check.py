@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import numpy as np
@@ -6,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from speaker_models import save_ecapa, save_xvector
+from tiny_models import save_encoder
 from units_example import clip, entry, write_manifest
 
 from speechbrain_slm.speech.tts import Voice
@@ -105,23 +107,16 @@ def test_pretrained_encoders(tmp_path, encoder, save):
     assert one.identity == again.identity != other.identity
 
 
-@pytest.mark.parametrize(
-    "encoder", [encoders.EcapaEncoder, encoders.XVectorEncoder]
-)
-def test_a_missing_encoder_is_named(tmp_path, encoder):
+def test_an_encoder_that_is_missing_or_lacks_its_head(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="hf download"):
-        encoder(str(tmp_path / "empty")).embed(np.zeros(16000, "f4"))
-
-
-def test_weights_that_lack_the_head_are_refused(tmp_path):
-    from tiny_models import save_encoder
-
     save_encoder(tmp_path / "wavlm", kind="wavlm")
-    with pytest.raises(ValueError, match="lack"):
-        encoders.XVectorEncoder(str(tmp_path / "wavlm")).embed(
-            np.ones(16000, "f4")
-        )
+    for encoder, name, error, message in (
+        (encoders.EcapaEncoder, "empty", FileNotFoundError, "hf download"),
+        (encoders.XVectorEncoder, "empty", FileNotFoundError, "hf download"),
+        (encoders.XVectorEncoder, "wavlm", ValueError, "lack"),
+    ):
+        with pytest.raises(error, match=message):
+            encoder(str(tmp_path / name)).embed(np.ones(16000, "f4"))
 
 
 def test_draw_does_not_depend_on_the_order_of_rows(tmp_path):
@@ -187,23 +182,16 @@ def test_audio_that_cannot_be_embedded_is_named(tmp_path):
 
 def test_cosines_of_means_and_pairs():
     generator = np.random.default_rng(0)
-    spoken = {
-        (speaker, language): generator.normal(size=(5, 8)) + 1
-        for speaker in "abc"
-        for language in ("en", "fr")
-    }
+    keys = list(itertools.product("abc", ("en", "fr")))
+    spoken = {key: generator.normal(size=(5, 8)) + 1 for key in keys}
     unit = {
         key: one / np.linalg.norm(one, axis=1, keepdims=True)
         for key, one in spoken.items()
     }
-    pairs = {
-        row["speaker"]: row
-        for row in check.compare_voices(spoken, ["en", "fr"], 0, "pairs")
-    }
-    means = {
-        row["speaker"]: row
-        for row in check.compare_voices(spoken, ["en", "fr"], 0)
-    }
+    means, pairs = (
+        {row["speaker"]: row for row in check.compare_voices(spoken, *options)}
+        for options in ((["en", "fr"], 0), (["en", "fr"], 0, "pairs"))
+    )
     for name in "abc":
         each = unit[name, "en"] @ unit[name, "fr"].T
         assert pairs[name]["cosine"] == pytest.approx(each.mean())
@@ -259,16 +247,8 @@ def retell(path, speakers):
 def test_whole_stories_and_their_items_go(tmp_path):
     path = write_stories(tmp_path / "data", "abab")
     items = [
-        (
-            f"item-{right}",
-            "sSC",
-            "en",
-            "fr",
-            prompt,
-            f"story-{right}",
-            "story-0",
-        )
-        for right, prompt in ((0, ""), (1, "story-0"), (2, "story-2"))
+        (f"item-{n}", "sSC", "en", "fr", prompt, f"story-{n}", "story-0")
+        for n, prompt in ((0, ""), (1, "story-0"), (2, "story-2"))
     ]
     columns = [list(column) for column in zip(*items, strict=True)]
     source = tmp_path / "data" / "items.parquet"
@@ -311,25 +291,18 @@ def test_stories_of_several_voices_stay_whole_or_go(tmp_path):
     assert {key[0] for key in check.draw_utterances([path], 9, 0)} == set("abc")
 
 
-def test_a_split_of_which_nothing_is_left_is_an_error(tmp_path):
-    manifests = {
-        "valid": write_stories(tmp_path / "one", "ab"),
-        "train": write_stories(tmp_path / "two", "ab"),
-    }
+def test_nothing_left_of_a_split_or_at_all_is_an_error(tmp_path):
+    names, output = ("valid", "train"), tmp_path / "new"
+    manifests = {name: write_stories(tmp_path / name, "ab") for name in names}
+    leave_out(manifests["train"], output, a="", b="")
     retell(manifests["train"], "ab")
-    output, voices = tmp_path / "new", [{"speaker": "a", "reason": ""}]
-    voices.append({"speaker": "b", "reason": "low"})
-    with pytest.raises(ValueError, match=r"two.*no story is left.*are: a. No"):
+    voices = [{"speaker": "a", "reason": ""}, {"speaker": "b", "reason": "low"}]
+    with pytest.raises(ValueError, match=r"train.*no story is left.*: a\. No"):
         leave_out_voices(manifests, None, output, voices)
     assert [path.name for path in output.iterdir()] == ["left_out.jsonl"]
-
-
-def test_no_voice_kept_leaves_no_manifest(tmp_path):
-    path = write_stories(tmp_path / "data", "ab")
-    output = tmp_path / "new"
-    leave_out(path, output, a="", b="")
+    leave_out(manifests["valid"], output, a="", b="")
     with pytest.raises(ValueError, match="No voice is kept"):
-        leave_out(path, output, a="x", b="y")
+        leave_out(manifests["valid"], output, a="x", b="y")
     assert not (output / "train.parquet").exists()
 
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def long_rows(stories=5, sentences=3, first=0):
             "story": f"s{story}",
             "nr": sentence + first,
             "lang": language,
-            "who": f"voice-{story % 2}",
+            "who": f"voice-{(story + sentence) % 2}",
             "wav": audio(story * 10 + sentence + 100 * (language == "fr")),
         }
         for language in LANGUAGES
@@ -101,9 +102,8 @@ def corpus(tmp_path):
     (tmp_path / "in" / "wav").mkdir(parents=True)
     rows = long_rows(6, 3)
     for number, row in enumerate(rows):
-        path = tmp_path / "in" / "wav" / f"{number}.flac"
-        path.write_bytes(row["wav"])
-        row["wav"] = f"wav/{path.name}"
+        content, row["wav"] = row["wav"], f"wav/{number}.flac"
+        (tmp_path / "in" / row["wav"]).write_bytes(content)
     return write_lines(tmp_path / "in" / "a.jsonl", rows), rows
 
 
@@ -123,48 +123,20 @@ def watch(monkeypatch, seen):
     monkeypatch.setattr(Reader, "facts_of", facts_of)
 
 
-def test_bytes_in_parquet(tmp_path):
-    rows = long_rows(first=1)
-    found = run(write(tmp_path / "a.parquet", rows), tmp_path / "out")
-    assert len(found) == 30
-    assert ledger(tmp_path / "out") == []
-    assert by_key(found) == {
-        (row["story"], row["nr"] - 1, row["lang"]): sha256(row["wav"])
-        for row in rows
-    }
-
-
-def test_a_sentence_keeps_its_speaker_where_another_is_dropped(tmp_path):
-    rows = long_rows(4)
-    for row in rows:
-        row["who"] = f"voice-{row['nr']}"
-    rows[0]["wav"] = b"no audio"
-    speakers = {sha256(row["wav"]): row["who"] for row in rows}
-    found = run(write(tmp_path / "a.parquet", rows), tmp_path / "out")
-    assert len(found) == 22
-    for row in found:
-        number = row["sentence"] + (row["story_id"] == "s0")
-        assert row["speaker"] == speakers[row["sha256"]] == f"voice-{number}"
-
-
 def test_every_layout_gives_the_same_manifest(tmp_path):
     """Bytes, the hub's struct, paths, CSV, JSONL, and a column a language."""
-    rows = long_rows()
-    files = tmp_path / "files"
+    rows, files = long_rows(first=1), tmp_path / "files"
     files.mkdir()
     for number, row in enumerate(rows):
         (files / f"{number}.flac").write_bytes(row["wav"])
-    paths = [
-        {**row, "wav": f"{number}.flac"} for number, row in enumerate(rows)
-    ]
+    paths = [{**row, "wav": f"{n}.flac"} for n, row in enumerate(rows)]
     hub = [{**r, "wav": {"bytes": r["wav"], "path": "x.flac"}} for r in rows]
     wide = [
         {**row, "wav_en": row["wav"], "wav_fr": other["wav"]}
         for row, other in zip(rows[:15], rows[15:], strict=True)
     ]
-    with open(
-        files / "metadata.csv", "w", newline="", encoding="utf-8"
-    ) as file:
+    table = files / "metadata.csv"
+    with open(table, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(paths[0]))
         writer.writeheader()
         writer.writerows(paths)
@@ -173,20 +145,22 @@ def test_every_layout_gives_the_same_manifest(tmp_path):
     write_lines(tmp_path / "rows" / "a.jsonl", absolute)
     columns = {"en": "wav_en", "fr": "wav_fr"}
     both = Columns(story="story", sentence="nr", audio=columns, speaker="who")
-    layouts = {
-        "bytes": (write(tmp_path / "b.parquet", rows), LONG),
-        "hub": (write(tmp_path / "h.parquet", hub), LONG),
-        "paths": (write(files / "p.parquet", paths), LONG),
-        "csv": (files / "metadata.csv", LONG),
-        "jsonl": (tmp_path / "rows", LONG),
-        "wide": (write(tmp_path / "w.parquet", wide), both),
+    expected = {
+        (row["story"], row["nr"] - 1, row["lang"]): sha256(row["wav"])
+        for row in rows
     }
-    found = {}
-    for name, (source, chosen) in layouts.items():
-        output = tmp_path / "out" / name
-        found[name] = by_key(run(source, output, chosen, batch_rows=4))
-        assert len(found[name]) == 30
-        assert found[name] == found["bytes"], name
+    assert len(expected) == 30
+    for name, source, chosen in (
+        ("bytes", write(tmp_path / "b.parquet", rows), LONG),
+        ("hub", write(tmp_path / "h.parquet", hub), LONG),
+        ("paths", write(files / "p.parquet", paths), LONG),
+        ("csv", table, LONG),
+        ("jsonl", tmp_path / "rows", LONG),
+        ("wide", write(tmp_path / "w.parquet", wide), both),
+    ):
+        found = run(source, tmp_path / name, chosen, batch_rows=4)
+        assert by_key(found) == expected, name
+        assert ledger(tmp_path / name) == []
 
 
 def test_sentences_stay_aligned_whatever_fails(tmp_path):
@@ -195,9 +169,7 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path):
     broken = [b"", b"no audio", None, audio(1)[:60], sound(np.zeros(800))]
     for trial in range(4):
         rows = long_rows(6, 4)
-        original = {
-            (row["story"], row["nr"], row["lang"]): row["wav"] for row in rows
-        }
+        origin = {sha256(row["wav"]): dict(row) for row in rows}
         bad = set()
         for row in rows:
             if generator.random() < 0.15:
@@ -209,24 +181,20 @@ def test_sentences_stay_aligned_whatever_fails(tmp_path):
         twice = rows[generator.integers(len(rows))]
         bad.add((twice["story"], twice["nr"]))
         rows = [rows[n] for n in generator.permutation(len(rows))]
-        rows.append(dict(twice))
-        source = write(tmp_path / f"{trial}.parquet", rows)
+        source = write(tmp_path / f"{trial}.parquet", [*rows, dict(twice)])
         output = tmp_path / f"out-{trial}"
-        found = by_key(run(source, output, buckets=3, max_left_out=0.9))
-        names = {sha256(content): key for key, content in original.items()}
-        for (story, number, language), digest in found.items():
-            name, source_number, spoken_in = names[digest]
-            assert (name, spoken_in) == (story, language)
-            other = names[found[story, number, "en"]]
-            assert other[1] == source_number
-        good = {(s, n) for s, n, _ in original} - bad
-        assert len(found) == 2 * len(good)
-        dropped = {
-            (e["story_id"], e["sentence"])
-            for e in ledger(output)
-            if "sentence" in e
-        }
-        assert dropped == bad
+        kept = run(source, output, buckets=3, max_left_out=0.9)
+        found = by_key(kept)
+        for row in kept:
+            one = origin[row["sha256"]]
+            told = [row[key] for key in ("story_id", "language", "speaker")]
+            assert told == [one["story"], one["lang"], one["who"]]
+            other = origin[found[row["story_id"], row["sentence"], "en"]]
+            assert other["nr"] == one["nr"]
+        good = {(row["story"], row["nr"]) for row in origin.values()} - bad
+        assert len(kept) == 2 * len(good)
+        lines = [entry for entry in ledger(output) if "sentence" in entry]
+        assert {(e["story_id"], e["sentence"]) for e in lines} == bad
 
 
 def test_a_kill_loses_little_and_changes_nothing(tmp_path, monkeypatch):
@@ -288,30 +256,23 @@ def test_a_split_is_switched_off(tmp_path):
         import_spoken({"train": None}, tmp_path / "out", LONG, LANGUAGES)
 
 
-def test_renamed_languages_and_dropped_rows(tmp_path):
-    rows = [
-        {**row, "lang": {"en": "English", "fr": "French"}[row["lang"]]}
-        for row in long_rows(2, 3)
-    ]
-    rows[0]["nr"] = "1.5"
-    for row in rows[1:]:
-        row["nr"] = str(row["nr"])
-    source = write(tmp_path / "in.parquet", rows)
-    names = {"English": "en", "French": "fr"}
-    options = {"language_names": names, "max_left_out": 0.5}
-    assert len(run(source, tmp_path / "out", **options)) == 10
-    reasons = [entry["reason"] for entry in ledger(tmp_path / "out")]
-    found = "sentence: found '1.5'; expected 0, 1, 2, ..."
-    assert reasons == [found, "no row in en"]
-
-
-def test_a_language_that_is_not_wanted_hurts_no_other(tmp_path):
-    rows = long_rows(1, 2)
+def test_languages_are_renamed_and_one_not_wanted_hurts_no_other(tmp_path):
+    names = {"en": "English", "fr": "French", "de": "German"}
+    rows = long_rows(2, 3)
     rows += [{**row, "lang": "de"} for row in rows if row["lang"] == "en"]
+    for row in rows:
+        row |= {"lang": names[row["lang"]], "nr": str(row["nr"])}
+    rows[0]["nr"] = "1.5"
     source = write(tmp_path / "in.parquet", rows)
-    assert len(run(source, tmp_path / "out")) == 4
-    reasons = [entry["reason"] for entry in ledger(tmp_path / "out")]
-    assert reasons == ["language: 'de' is not one of en, fr"] * 2
+    names = {long: short for short, long in names.items() if short != "de"}
+    options = {"language_names": names, "max_left_out": 0.2}
+    assert len(run(source, tmp_path / "out", **options)) == 10
+    reasons = Counter(entry["reason"] for entry in ledger(tmp_path / "out"))
+    assert reasons == {
+        "sentence: found '1.5'; expected 0, 1, 2, ...": 1,
+        "no row in en": 1,
+        "language: 'German' is not one of en, fr": 6,
+    }
 
 
 def test_a_story_of_which_nothing_is_left_is_listed():
@@ -357,15 +318,6 @@ def test_bad_sources(tmp_path):
         Columns("story", "nr", "wav")
     with pytest.raises(ValueError, match=r"valid is 'a\.csv'; expected a list"):
         import_spoken({"valid": "a.csv"}, tmp_path, LONG, LANGUAGES)
-
-
-def test_nothing_left_is_an_error(tmp_path):
-    rows = [{**row, "lang": "de"} for row in long_rows(1, 2)]
-    source = write(tmp_path / "in.parquet", rows)
-    message = r"4 x language \(the first: 'de' is not one of"
-    with pytest.raises(ValueError, match=message):
-        run(source, tmp_path / "o")
-    assert not (tmp_path / "o" / "train.parquet").exists()
 
 
 def test_a_dataset_through_datasets(tmp_path):
@@ -434,31 +386,34 @@ def test_whatever_was_mended_is_seen_and_the_rest_is_not_read_again(
     assert seen == []
 
 
-def test_a_part_that_was_damaged_is_read_again(tmp_path, corpus):
-    table, output = corpus[0], tmp_path / "out"
-    run(table, output)
-    whole = (output / "train.parquet").read_bytes()
+def test_what_was_damaged_is_made_anew(tmp_path, corpus):
+    """A part of a table of paths, and audio that came as bytes."""
+    bytes_too = write(tmp_path / "in.parquet", long_rows(2))
+    sources = {"train": [corpus[0]], "valid": [bytes_too]}
+    output = tmp_path / "out"
+    import_spoken(sources, output, LONG, LANGUAGES)
+    names = ("train.parquet", "valid.parquet")
+    whole = [(output / name).read_bytes() for name in names]
     (part,) = (output / "parts" / "train" / "000").glob("*.parquet")
     content = part.read_bytes()
     part.write_bytes(content.replace(b"s5", b"s4"))
     assert part.read_bytes() != content
-    run(table, output)
-    assert (output / "train.parquet").read_bytes() == whole
-
-
-def test_written_audio_that_was_damaged_is_written_again(tmp_path):
-    source = write(tmp_path / "in.parquet", long_rows(2))
-    output = tmp_path / "out"
-    path = output / run(source, output)[0]["audio"]
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert len(run(source, output)) == 12
+    wav = next((output / "audio").glob("*/*"))
+    wav.write_bytes(wav.read_bytes()[:-1] + b"x")
+    import_spoken(sources, output, LONG, LANGUAGES)
+    assert [(output / name).read_bytes() for name in names] == whole
+    assert sha256_file(wav).startswith(wav.stem)
 
 
 def test_a_run_that_made_nothing_binds_nobody(tmp_path, corpus):
     table, rows = corpus
     write_lines(table, [{**row, "lang": "de"} for row in rows])
-    with pytest.raises(ValueError, match="No sentence of train is left"):
+    message = (
+        r"No sentence of train .* language \(the first: 'de' is not one of"
+    )
+    with pytest.raises(ValueError, match=message):
         run(table, tmp_path / "out")
+    assert not (tmp_path / "out" / "train.parquet").exists()
     write_lines(table, rows)
     assert len(run(table, tmp_path / "out")) == 36
 
@@ -509,14 +464,14 @@ def test_too_much_left_out_leaves_the_earlier_manifest(tmp_path, corpus):
 
 
 def test_a_manifest_of_another_recipe_or_run_is_not_replaced(tmp_path):
-    source = write(tmp_path / "in.parquet", long_rows(2))
-    output = tmp_path / "out"
-    theirs = write(output / "train.parquet", [{"a": 1}]).read_bytes()
+    source, output = write(tmp_path / "a.parquet", long_rows(2)), tmp_path / "o"
+    path = write(output / "train.parquet", [{"a": 1}])
+    theirs = path.read_bytes()
     with pytest.raises(FileExistsError, match=r"train\.parquet stands where"):
         run(source, output)
-    assert (output / "train.parquet").read_bytes() == theirs
-    assert [path.name for path in output.iterdir()] == ["train.parquet"]
-    (output / "train.parquet").unlink()
+    assert path.read_bytes() == theirs
+    assert list(output.iterdir()) == [path]
+    path.unlink()
     run(source, output)
     with pytest.raises(ValueError, match="is of an earlier import"):
         import_spoken({"valid": [source]}, output, LONG, LANGUAGES)
