@@ -41,23 +41,16 @@ MARKUP = "<>{}[]|\\=*_#@~^`"
 class LeftOut(Exception):
     """A story that is not taken; its attributes are fields of the ledger.
 
-    Arguments
-    ---------
-    reason : The same words for all of a kind, so that they can be counted.
-    detail : What it was in this one.
-    sentence : Which sentence, from 0.
+    The reason has the same words for all of a kind, so that they can be
+    counted; the detail says what it was in this one.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        detail: str = "",
-        sentence: int | None = None,
-        language: str | None = None,
-    ) -> None:
+    sentence: int | None = None  # which one, from 0
+    language: str | None = None
+
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason, self.detail = reason, detail
-        self.sentence, self.language = sentence, language
 
 
 @lru_cache
@@ -70,19 +63,11 @@ def _foreign(scripts: Iterable[str]) -> regex.Pattern:
 def clean_text(
     text: str, rules: LanguageRules, markup: str = MARKUP
 ) -> tuple[str, list[str]]:
-    """Mend a text, a story or a sentence, or refuse it.
+    """Mend a text, a story or a sentence; return it and what was mended.
 
-    Arguments
-    ---------
-    markup : Characters with which it is left out.
-
-    Returns
-    -------
-    The text in Unicode's form NFC, with plain spaces and line ends; and what
-    was mended.
-
+    It comes back in Unicode's form NFC, with plain spaces and line ends.
     `LeftOut` is raised for mojibake that cannot be mended, characters that were
-    lost, another script, or markup.
+    lost, another script, or a character of `markup`.
 
     Example
     -------
@@ -98,15 +83,14 @@ def clean_text(
         if mended != text:
             notes.append("mojibake mended")
         text = unicodedata.normalize("NFC", mended.translate(_SPACES))
-    if _CONTROL.search(text):
-        text = _CONTROL.sub("", text)
+    text, found = _CONTROL.subn("", text)
+    if found:
         notes.append("control characters removed")
     foreign = _foreign(tuple(rules.scripts))
-    if not text.isascii() and (found := foreign.search(text)):
-        raise LeftOut("foreign character", f"{found[0]} {ord(found[0]):04X}")
-    for character in markup:
-        if character in text:
-            raise LeftOut("markup", character)
+    if not text.isascii() and (first := foreign.search(text)):
+        raise LeftOut("foreign character", f"{first[0]} {ord(first[0]):04X}")
+    for character in filter(text.__contains__, markup):
+        raise LeftOut("markup", character)
     return text, notes
 
 
@@ -124,15 +108,11 @@ def _mend_mojibake(text: str) -> str:
 def clean_story(
     text: str, rules: LanguageRules, markup: str = MARKUP
 ) -> tuple[str, list[str]]:
-    r"""Mend a story as plain text, or refuse it.
+    r"""Mend a story as plain text; return it and what was mended.
 
-    Returns
-    -------
-    The story with single spaces, in which an empty line ends a paragraph; and
-    what was mended.
-
-    `LeftOut` is raised where it is empty, begins or ends in the middle of a
-    sentence, or for what :func:`clean_text` refuses.
+    It has single spaces, and an empty line ends a paragraph. `LeftOut` where it
+    is empty, begins or ends in the middle of a sentence, or for what
+    :func:`clean_text` refuses.
 
     Example
     -------
@@ -170,14 +150,10 @@ def _paragraphs(text: str) -> Iterator[str]:
 def clean_sentences(
     sentences: list[str], rules: LanguageRules, markup: str = MARKUP
 ) -> tuple[list[str], list[str]]:
-    """Mend a story that is in sentences already, or refuse it.
+    """Mend as many sentences, neither joined nor cut; and what was mended.
 
-    Returns
-    -------
-    As many sentences, neither joined nor cut; and what was mended.
-
-    `LeftOut`, with the number of the sentence, is raised where one is empty, no
-    text, too long, or what :func:`clean_text` refuses.
+    `LeftOut`, with the number of the sentence, where one is empty, no text, too
+    long, or what :func:`clean_text` refuses.
     """
     cleaned, all_notes = [], set()
     for number, sentence in enumerate(sentences):

@@ -8,7 +8,7 @@ long a one is cut where a speaker would pause.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,14 +22,11 @@ TERMINATORS = ".!?…。！？؟۔।"
 _OPENING_QUOTE = re.compile(r'(?:^|(?<=[\s(\[—–-]))"(?=\S)')
 # Where a sentence is cut, the best first: after a sentence (inside a quote),
 # a clause, a part of one, a word.
-_PAUSES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"[{re.escape(TERMINATORS)}][{re.escape(CLOSING.strip())}]*\s+",
-        r"[;:—–]\s+|\s+(?=[—–]\s)",
-        r",\s+|[，、；：]\s*",
-        r"\s+",
-    )
+_PAUSES = (
+    rf"[{re.escape(TERMINATORS)}][{re.escape(CLOSING.strip())}]*\s+",
+    r"[;:—–]\s+|\s+(?=[—–]\s)",
+    r",\s+|[，、；：]\s*",
+    r"\s+",
 )
 
 
@@ -55,11 +52,10 @@ class LanguageRules:
             )
 
     @cached_property
-    def ends_with_word(self) -> regex.Pattern | None:
-        """What finds one of the words at the end of a sentence, or None."""
-        if not self.words:
-            return None
-        words = "|".join(map(regex.escape, self.words))
+    def ends_with_word(self) -> regex.Pattern:
+        """What finds one of the words at the end of a sentence."""
+        # Without words (?!), which is found nowhere.
+        words = "|".join(map(regex.escape, self.words)) or "(?!)"
         return regex.compile(
             rf"\b(?i:{words})\.[”»’\"]?\s+(?=[—–\"“«‘(\s]*\p{{Lu}})"
         )
@@ -101,18 +97,17 @@ def segment(text: str, rules: LanguageRules) -> list[str]:
     """
     sentences: list[str] = []
     for paragraph in text.split("\n\n"):
-        sentences += _mend(_pieces(paragraph, rules.language), rules)
-    return _cut(_join(sentences, rules), rules)
+        pieces = map(str.strip, _pieces(paragraph, rules.language))
+        cut = (one for piece in pieces for one in _split_at_words(piece, rules))
+        # Cuts that no sentence has are undone.
+        sentences += _joined(cut, _goes_on, rules)
+    return _cut(_join_short(sentences, rules), rules)
 
 
 def _pieces(text: str, language: str) -> list[str]:
-    """Cut with the library, which pairs straight quotes as they come.
-
-    One that is missing would turn all others of the paragraph about, so it is
-    shown curly ones, which say what they are. Each is one character, too.
-    """
-    if '"' not in text:
-        return sentencex.segment(language, text)
+    # The library pairs straight quotes as they come: one that is missing would
+    # turn all others of the paragraph about. So it is shown curly ones, which
+    # say what they are; each is one character, too.
     curly = _OPENING_QUOTE.sub("“", text).replace('"', "”")
     pieces, start = [], 0
     for piece in sentencex.segment(language, curly):
@@ -121,21 +116,9 @@ def _pieces(text: str, language: str) -> list[str]:
     return pieces
 
 
-def _mend(pieces: list[str], rules: LanguageRules) -> list[str]:
-    """Undo cuts that no sentence has, in one paragraph."""
-    sentences: list[str] = []
-    for piece in pieces:
-        for sentence in _split_at_words(piece.strip(), rules):
-            if sentences and _goes_on(sentences[-1], sentence, rules):
-                sentences[-1] += " " + sentence
-            else:
-                sentences.append(sentence)
-    return sentences
-
-
 def _split_at_words(sentence: str, rules: LanguageRules) -> Iterator[str]:
-    start, ends = 0, rules.ends_with_word
-    for found in ends.finditer(sentence) if ends else ():
+    start = 0
+    for found in rules.ends_with_word.finditer(sentence):
         before = sentence[start : found.end()].rstrip()
         if not _is_open(before):
             yield before
@@ -164,13 +147,23 @@ def _goes_on(before: str, after: str, rules: LanguageRules) -> bool:
     )
 
 
-def _join(sentences: list[str], rules: LanguageRules) -> list[str]:
+def _joined(
+    sentences: Iterable[str],
+    belong: Callable[[str, str, LanguageRules], bool],
+    rules: LanguageRules,
+) -> list[str]:
+    """Join a sentence to the one before where they belong together."""
     joined: list[str] = []
     for sentence in sentences:
-        if joined and _fit(joined[-1], sentence, rules):
+        if joined and belong(joined[-1], sentence, rules):
             joined[-1] += " " + sentence
         else:
             joined.append(sentence)
+    return joined
+
+
+def _join_short(sentences: list[str], rules: LanguageRules) -> list[str]:
+    joined = _joined(sentences, _fit, rules)
     # The last one has no next: it goes to the one before.
     if len(joined) > 1 and _fit(joined[-1], joined[-2], rules):
         joined[-2:] = [" ".join(joined[-2:])]
@@ -201,8 +194,8 @@ def _pause(sentence: str, rules: LanguageRules) -> int:
     last = min(rules.max_characters, len(sentence) - rules.min_characters)
     for pattern in _PAUSES:
         # From the middle on, so that there are no more parts than need be.
-        ends = [m.end() for m in pattern.finditer(sentence, 0, last)]
-        late = [end for end in ends if end >= rules.max_characters // 2]
-        if late:
-            return late[-1]
+        found = re.compile(pattern).finditer(sentence, 0, last)
+        ends = [one.end() for one in found]
+        if ends and ends[-1] >= rules.max_characters // 2:
+            return ends[-1]
     return last
