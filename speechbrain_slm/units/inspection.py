@@ -1,7 +1,6 @@
 """What a unit store holds and how good its units are.
 
-Everything but the counts and the codebook's use is measured on stories drawn
-by a seed.
+All but the counts and the codebook's use is measured on stories that are drawn.
 """
 
 from __future__ import annotations
@@ -13,13 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from speechbrain_slm.units.quality import (
-    codebook_use,
-    deduplication_ratio,
-    frame_labels,
-    normalized_mutual_information,
-    voice_distance,
-)
+from speechbrain_slm.units import quality
 from speechbrain_slm.utils.store_format import SEVERAL, read_tables
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
@@ -41,17 +34,14 @@ def inspect_store(
 ) -> dict[str, Any]:
     """Verify and measure a store.
 
+    ValueError if a file is damaged, the manifest is of other stories, or
+    phones cannot be laid beside the units.
+
     Arguments
     ---------
     manifest : What it was made of, with or without a ``text`` column.
     phones : When each phone begins, a table of the columns ``PHONES``.
     num_stories : Rows (a story in a language) that quality is measured on.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged, the manifest is of other stories, or phones
-        cannot be laid beside the units.
     """
     info, tables = read_tables(folder)
     tokenizer = info["tokenizer"]
@@ -61,22 +51,28 @@ def inspect_store(
             "no place in time; phones have. Extract with deduplicate: False "
             "and bpe: null, or leave out --phones."
         )
-    spoken = _count(tables)
-    drawn = _draw(tables, num_stories, seed)
+    lengths = _lengths(tables)
+    spoken, drawn = _count(lengths), _draw(tables, num_stories, seed)
     texts: dict = {}
+    starts: dict = {}
     if manifest:
         table = read_table(manifest, MANIFEST, MANIFEST_KEY)
-        _add_seconds(spoken, tables, table, manifest)
-        texts = _texts(table, drawn)
-    starts = _phones(phones, drawn) if phones else {}
+        _add_seconds(spoken, lengths, table, manifest)
+        if "text" in table.column_names:
+            key = ("story_id", "language")
+            texts = _told(table, drawn, key, "sentence", "text")
+    if phones:
+        table = read_table(phones, PHONES, PHONES_KEY)
+        starts = _told(table, drawn, MANIFEST_KEY, "start", "start", "phone")
     languages = {}
     for language in info["counts"]:
         stories = [story for story in drawn if story["language"] == language]
-        found = _measure(stories, texts, starts, tokenizer)
+        found = languages[language] = _measure(stories, texts, tokenizer)
         if manifest:
             rate = tokenizer["frame_rate"]
             found["units_per_frame"] = _units_per_frame(spoken, language, rate)
-        languages[language] = found
+        if starts:
+            found |= _phone_information(stories, starts, tokenizer)
     return {
         "folder": str(folder),
         "store": info,
@@ -99,25 +95,24 @@ def _lengths(tables):
     return pa.concat_tables(pa.table(one, names) for one in columns)
 
 
-def _count(tables):
+def _count(lengths):
     counts = [("story_id", "count"), ("sentences", "sum"), ("units", "sum")]
-    grouped = _lengths(tables).group_by(SPOKEN).aggregate(counts)
+    grouped = lengths.group_by(SPOKEN).aggregate(counts)
     grouped = grouped.sort_by([(name, "ascending") for name in SPOKEN])
     names = [*SPOKEN, "stories", "sentences", "units"]
     return grouped.rename_columns(names).to_pylist()
 
 
-def _add_seconds(spoken, tables, table, path):
+def _add_seconds(spoken, lengths, table, path):
     """Add the speech of the stories that are whole in the store."""
     samples, rates = table["num_samples"], table["sample_rate"]
     seconds = pc.divide(samples.cast(pa.float64()), rates.cast(pa.float64()))
     keys = ["story_id", "language"]
     grouped = table.append_column("seconds", seconds).group_by(keys)
-    lengths = grouped.aggregate([("seconds", "sum"), ("sentence", "count")])
-    joined = _lengths(tables).join(lengths, keys, join_type="inner")
+    told = grouped.aggregate([("seconds", "sum"), ("sentence", "count")])
+    joined = lengths.join(told, keys, join_type="inner")
     # Sentences that were dropped for bad audio are in the manifest still.
-    whole = pc.equal(joined["sentences"], joined["sentence_count"])
-    joined = joined.filter(whole)
+    joined = joined.filter(pc.field("sentences") == pc.field("sentence_count"))
     if not len(joined):
         raise ValueError(
             f"{path} holds no story of the store; expected the manifest that "
@@ -133,11 +128,13 @@ def _add_seconds(spoken, tables, table, path):
 
 
 def _units_per_frame(spoken, language, frame_rate):
-    seconds = units = 0.0
-    for entry in spoken:
-        if entry["language"] == language and "hours" in entry:
-            seconds += (told := entry["hours"] * 3600)
-            units += told * entry["units_per_second"]
+    timed = [
+        (one["hours"] * 3600, one["units_per_second"])
+        for one in spoken
+        if one["language"] == language and "hours" in one
+    ]
+    seconds = sum(length for length, _ in timed)
+    units = sum(length * rate for length, rate in timed)
     return units / (seconds * frame_rate) if seconds else None
 
 
@@ -151,18 +148,18 @@ def _codebook(tables, info):
             for chunk in rows["units"].chunks:
                 values = chunk.flatten().to_numpy()
                 counts[language] += np.bincount(values, minlength=size)
+    use = quality.codebook_use
     return {
         "vocabulary_size": size,
-        **codebook_use(sum(counts.values())),
-        "languages": {name: codebook_use(c) for name, c in counts.items()},
+        **use(sum(counts.values())),
+        "languages": {name: use(count) for name, count in counts.items()},
     }
 
 
 def _draw(tables, num_stories, seed):
     """Return the drawn rows, their units cut into sentences."""
-    total = sum(map(len, tables))
     generator = np.random.default_rng(seed)
-    places = generator.permutation(total)[:num_stories]
+    places = generator.permutation(sum(map(len, tables)))[:num_stories]
     drawn, first = [], 0
     # File by file: taken from all at once, a column would be copied whole.
     for table in tables:
@@ -178,45 +175,29 @@ def _draw(tables, num_stories, seed):
     return drawn
 
 
-def _rows_of(table, drawn):
-    names = pa.array({story["story_id"] for story in drawn})
-    return table.filter(pc.is_in(table["story_id"], names))
-
-
-def _texts(table, drawn):
-    """Return the texts of the drawn stories, by story and language."""
-    texts: dict = {}
-    if "text" in table.column_names:
-        for row in _rows_of(table, drawn).sort_by("sentence").to_pylist():
-            key = (row["story_id"], row["language"])
-            texts.setdefault(key, []).append(row["text"])
-    return texts
-
-
-def _phones(path, drawn):
-    """Return (starts, phones) of each sentence of the drawn stories."""
-    table = _rows_of(read_table(path, PHONES, PHONES_KEY), drawn)
+def _told(table, drawn, key, order, *names):
+    """Return what a table says of the drawn stories: columns by ``key``."""
+    stories = pa.array({story["story_id"] for story in drawn})
+    table = table.filter(pc.is_in(table["story_id"], stories)).sort_by(order)
     found: dict = {}
-    for row in table.sort_by("start").to_pylist():
-        key = (row["story_id"], row["language"], row["sentence"])
-        starts, phones = found.setdefault(key, ([], []))
-        starts.append(row["start"])
-        phones.append(row["phone"])
-    return found
+    for row in table.to_pylist():
+        place = found.setdefault(tuple(row[name] for name in key), [])
+        place.append([row[name] for name in names])
+    return {one: list(zip(*rows, strict=True)) for one, rows in found.items()}
 
 
-def _measure(stories, texts, starts, tokenizer):
+def _measure(stories, texts, tokenizer):
     """Measure the drawn stories of one language."""
     sentences = [units for story in stories for units in story["sentences"]]
     result: dict[str, Any] = {"stories": len(stories)}
     if not sentences:
         return result
     lengths = np.quantile([len(units) for units in sentences], QUANTILES)
-    result["sentence_lengths"] = dict(
-        zip(map(str, QUANTILES), lengths.tolist(), strict=True)
-    )
+    shares = zip(map(str, QUANTILES), lengths.tolist(), strict=True)
+    result["sentence_lengths"] = dict(shares)
     if not tokenizer["deduplicated"]:
-        result["deduplication_ratio"] = deduplication_ratio(sentences)
+        ratio = quality.deduplication_ratio(sentences)
+        result["deduplication_ratio"] = ratio
     speakers, spoken, said = [], [], []
     for story in stories:
         speaker, units = story["speaker"], story["sentences"]
@@ -225,28 +206,31 @@ def _measure(stories, texts, starts, tokenizer):
             continue
         spoken += units
         speakers += [speaker] * sum(map(len, units))
-        told = texts.get((story["story_id"], story["language"]), [])
+        (told,) = texts.get((story["story_id"], story["language"]), [()])
         if len(told) == len(units):  # the story is whole
             said += [(told[i], speaker, one) for i, one in enumerate(units)]
     if len(set(speakers)) > 1:
-        result["speaker_nmi"] = normalized_mutual_information(
+        result["speaker_nmi"] = quality.normalized_mutual_information(
             np.array(speakers), np.concatenate(spoken)
         )
     if said:
-        result["voices"] = voice_distance(*zip(*said, strict=True))
-    labels, labelled = [], []
-    for story in stories:
-        for number, units in enumerate(story["sentences"]):
-            key = (story["story_id"], story["language"], number)
-            if key in starts:
-                times = (len(units), tokenizer["frame_rate"])
-                labels.append(frame_labels(*starts[key], *times))
-                labelled.append(units)
-    if labels:
-        result["pnmi"] = normalized_mutual_information(
-            np.concatenate(labels), np.concatenate(labelled)
-        )
+        result["voices"] = quality.voice_distance(*zip(*said, strict=True))
     return result
+
+
+def _phone_information(stories, starts, tokenizer):
+    labels, units = [], []
+    for story in stories:
+        for number, sentence in enumerate(story["sentences"]):
+            key = (story["story_id"], number, story["language"])
+            if key in starts:
+                times = (len(sentence), tokenizer["frame_rate"])
+                labels.append(quality.frame_labels(*starts[key], *times))
+                units.append(sentence)
+    if not labels:
+        return {}
+    told = np.concatenate(labels), np.concatenate(units)
+    return {"pnmi": quality.normalized_mutual_information(*told)}
 
 
 def _sample(drawn, texts, language):
@@ -254,9 +238,10 @@ def _sample(drawn, texts, language):
     if (story := next(of_it, None)) is None:
         return None
     units = story["sentences"][0]
+    (told,) = texts.get((story["story_id"], language), [(None,)])
     return {
         **{name: story[name] for name in ("story_id", *SPOKEN)},
         "units": units[:SHOWN].tolist(),
         "more": max(0, len(units) - SHOWN),
-        "text": texts.get((story["story_id"], language), [None])[0],
+        "text": told[0],
     }

@@ -15,45 +15,39 @@ from sklearn.metrics import homogeneity_score
 
 from speechbrain_slm.units.tokenizers.base import deduplicate
 
-
-def _check(units):
-    if not units:
-        raise ValueError("There are no units to measure; expected one or more")
+NO_UNITS = "There are no units to measure; expected one or more"
 
 
 def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     """Measure how evenly a codebook is used.
 
-    The perplexity is ``exp(H)``, H the entropy of the units in nats
-    (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937): the number
-    of units that, used equally often, would be as hard to guess.
-    ``dead`` are the units that never stand in the data.
+    The perplexity, ``exp(H)`` (van den Oord et al. 2017,
+    https://arxiv.org/abs/1711.00937), is the number of units that, used equally
+    often, would be as hard to guess; ``dead`` are those that are never used.
     """
-    _check(counts.any())
-    return {
-        "perplexity": float(np.exp(entropy(counts))),
-        "dead": int((counts == 0).sum()),
-    }
+    if not counts.any():
+        raise ValueError(NO_UNITS)
+    dead = int((counts == 0).sum())
+    return {"perplexity": float(np.exp(entropy(counts))), "dead": dead}
 
 
 def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
     """Return the share of units that de-duplication leaves."""
     total = sum(map(len, sentences))
-    _check(total)
+    if not total:
+        raise ValueError(NO_UNITS)
     return sum(len(deduplicate(units)) for units in sentences) / total
 
 
 def normalized_mutual_information(
     labels: np.ndarray, units: np.ndarray
 ) -> float:
-    """Measure what share of the labels' information the units tell.
+    """Measure what share of the labels' information the units tell, 0 to 1.
 
-    ``I(labels; units) / H(labels)``. With phones as labels this is the
-    phone-normalised mutual information, PNMI (Hsu et al. 2021, HuBERT,
-    https://arxiv.org/abs/2106.07447, section IV.C). With few frames it is
-    biased upwards, by about ``(K - 1) (L - 1) / (2 N H)`` for K units, L
+    ``I(labels; units) / H(labels)``; with phones, PNMI (Hsu et al. 2021,
+    HuBERT, https://arxiv.org/abs/2106.07447, section IV.C). With few frames it
+    is biased upwards, by about ``(K - 1) (L - 1) / (2 N H)`` for K units, L
     labels and N frames: compare codebooks of one size on the same frames.
-    From 0 (the units tell nothing) to 1 (each unit has one label).
     """
     found = np.unique(labels)
     if len(found) < 2:
@@ -105,17 +99,12 @@ def voice_distance(
 ) -> dict[str, Any]:
     """Compare the units of one sentence in two voices.
 
-    The unit edit distance of Gat et al. 2023
-    (https://arxiv.org/abs/2209.15483), with another voice as what should
-    change nothing, and over the longer sentence's length. A codebook of one
-    unit has a distance of 0, so the same voices are compared on different
-    sentences as well; the ratio of the two tells good units.
-
-    Returns
-    -------
-    ``same_sentence`` and ``other_sentence`` (mean distances), their ``ratio``
-    (None where the latter is 0) and ``pairs`` (of sentences); ``pairs`` alone,
-    0, where fewer than two sentences are said by two speakers.
+    The unit edit distance of Gat et al. 2023 (https://arxiv.org/abs/2209.15483)
+    over the longer length, with another voice as what should change nothing. A
+    codebook of one unit has a distance of 0, so the same voices are compared on
+    different sentences as well; the ratio of the two tells good units. It is
+    None where the latter is 0; ``pairs`` alone stands, 0, where fewer than two
+    sentences are said by two speakers.
 
     Example
     -------
