@@ -13,6 +13,7 @@ from speechbrain_slm.utils.yaml_tree import (
     children,
     read_tree,
     tag_of,
+    walk,
 )
 
 ALL = "*"
@@ -73,14 +74,14 @@ def read_by_script(script):
 
 
 def read_by_brains(folder):
-    """Collect the attributes that Brains read from ``self.hparams``."""
+    """Collect the attributes that Brains read from ``(self.)hparams``."""
     return {
         (node.attr,)
         for path in folder.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute)
-        and node.value.attr == "hparams"
+        and "hparams"
+        in (getattr(node.value, "attr", ""), getattr(node.value, "id", ""))
     }
 
 
@@ -135,6 +136,6 @@ def nested_run_options(node, depth=0):
 
 def makes_objects(node):
     """Tell whether loading a node makes or calls anything."""
-    if tag_of(node).startswith(("!new:", "!apply:", "!name:", INCLUDE)):
-        return True
-    return any(makes_objects(child) for _, child in children(node))
+    nodes = [node, *(child for *_, child in walk(node))]
+    made = ("!new:", "!apply:", "!name:", INCLUDE)
+    return any(tag_of(one).startswith(made) for one in nodes)

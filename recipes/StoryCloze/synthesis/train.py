@@ -22,8 +22,8 @@ def main(hparams, run_opts):
     from speechbrain_slm.speech.utterances import Speech
     from speechbrain_slm.utils.jobs import PARTS, claim
 
-    voices = {name: hparams["speech"][name] for name in ("tts", "speakers")}
-    speech = call_with(hparams, Speech, **voices)
+    tts, speakers = hparams["speech"]["tts"], hparams["speech"]["speakers"]
+    speech = call_with(hparams, Speech, tts=tts, speakers=speakers)
     # A run that logs elsewhere may have this as its data folder.
     with claim(Path(hparams["output_folder"]) / PARTS):
         call_with(

@@ -32,8 +32,8 @@ def main(hparams, run_opts):
     tables = name_tables(
         ready or [folder / "text" / f"{split}.parquet" for split in SPLITS]
     )
-    voices = {name: hparams["speech"][name] for name in ("tts", "speakers")}
-    speech = call_with(hparams, Speech, **voices)
+    tts, speakers = hparams["speech"]["tts"], hparams["speech"]["speakers"]
+    speech = call_with(hparams, Speech, tts=tts, speakers=speakers)
     pinned = plan_of_speech(text, tables, speech)
     if not ready and is_main():
         refuse_others(folder, SPLITS, MAKER)

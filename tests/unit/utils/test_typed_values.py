@@ -69,17 +69,11 @@ def test_a_text_is_what_was_typed(yaml_file, text):
     assert found["speakers"] == found["none"] == [text]
 
 
-@pytest.mark.parametrize(
-    ("key", "text"),
-    [
-        ("speakers", "{}"),
-        ("none", "{}"),
-        ("items", "{}"),
-        ("sources", "{{a: {}}}"),
-    ],
-)
-def test_texts_in_a_list_are_what_was_typed(yaml_file, key, text):
-    typed = text.format("[007, no, 2026-01-15, 1e3, (1)]")
+@pytest.mark.parametrize("key", ["speakers", "none", "items", "sources"])
+def test_texts_in_a_list_are_what_was_typed(yaml_file, key):
+    typed = "[007, no, 2026-01-15, 1e3, (1)]"
+    if key == "sources":
+        typed = f"{{a: {typed}}}"
     found = load(yaml_file, f"--{key}", typed)[key]
     found = found["a"] if key == "sources" else found
     assert found == ["007", "no", "2026-01-15", "1e3", "(1)"]
@@ -89,7 +83,6 @@ def test_texts_in_a_list_are_what_was_typed(yaml_file, key, text):
     ("arguments", "key", "expected"),
     [
         (["--small", "5e-4"], "small", 5e-4),
-        (["--small=1"], "small", 1),
         (["--product", "7"], "product", 7),
         (["--switch", "true"], "switch", True),
         (["--limit", "10"], "limit", 10),
@@ -131,21 +124,17 @@ def test_others_are_read_as_their_kind(yaml_file, arguments, key, expected):
     ("arguments", "message"),
     [
         (["--run", "[a, b]"], "--run .* expected a text"),
-        (["--run", "{a: b}"], "--run .* expected a text"),
         (["--run", "a<run>"], "--run .*<run> would be taken for a reference"),
         (["--speakers", "anna"], r"'speakers' is a list, .*'\[anna\]'"),
-        (["--speakers", "7"], r"'speakers' is a list, found 7"),
         (["--speakers", "{a: b}"], r"'speakers' is not a mapping"),
         (["--small", "abc"], "--small 'abc': expected a number"),
         (["--small", "true"], "--small 'true': expected a number"),
-        (["--small", "2026-01-15"], "--small .*: expected a number"),
         (["--switch", "yes"], "--switch 'yes': expected true or false"),
         (["--switch", "1"], "--switch '1': expected true or false"),
         (["--limit", "many"], "--limit 'many': expected a number"),
         (["--bpe", "{piece: 4}"], "--bpe .*: bpe: nothing reads 'piece'"),
         (["--items", "{a: 1}"], "--items .*: expected no mapping"),
         (["--plain", "{nmae: a}"], "plain: .*'nmae'. Did you mean 'name'"),
-        (["--plain", "a"], "'plain' is a mapping, found 'a'"),
         (["--sources", "valid.csv"], "'sources' is a mapping"),
         (["--groups", "{en: {spna: 2}}"], r"'en' has the keys .*'spna'"),
     ],
