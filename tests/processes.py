@@ -37,6 +37,13 @@ def command(script, yaml_file, ranks=1, restarts=0, **overrides):
     return [*start, str(script), str(yaml_file), *values, "--noprogressbar"]
 
 
+def lm_command(units, output, ranks=1, script=LM / "train.py", **overrides):
+    """Return the command line that trains the tiny model."""
+    settings = {**TINY_LM, "units_folder": units, "output_folder": output}
+    yaml_file = LM / "hparams" / "mini.yaml"
+    return command(script, yaml_file, ranks, **settings | overrides)
+
+
 def start(arguments, cwd=None, **environment):
     """Start a command; its output can be read when it has ended."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])

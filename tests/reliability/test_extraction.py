@@ -32,19 +32,15 @@ def corpus(tmp_path_factory):
 
 def recipe(data, output, ranks=1, **overrides):
     folder = ROOT / "recipes" / "TinyStories" / "units"
-    return command(
-        folder / "train.py",
-        folder / "hparams" / "mini.yaml",
-        ranks,
-        data_folder=data,
-        output_folder=output,
-        **{
-            "units": "{num_clusters: 8}",
-            "bpe": "{vocabulary_size: 30}",
-            "stories_per_shard": 5,
-            **overrides,
-        },
-    )
+    settings = {
+        "units": "{num_clusters: 8}",
+        "bpe": "{vocabulary_size: 30}",
+        "stories_per_shard": 5,
+        "data_folder": data,
+        "output_folder": output,
+    }
+    script, yaml_file = folder / "train.py", folder / "hparams" / "mini.yaml"
+    return command(script, yaml_file, ranks, **settings | overrides)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +60,11 @@ def test_pieces_that_cannot_be_are_told_before_anything_is_encoded(
     code, output = run(recipe(splits, tmp_path, bpe="{vocabulary_size: 5}"))
     assert code == 1, output
     assert "vocabulary_size is 5; expected more than the 8 units" in output
-    assert not list(tmp_path.rglob("utterances-*.arrow"))
+    assert not utterances(tmp_path)
+
+
+def utterances(folder):
+    return set(folder.rglob("utterances-*.arrow"))
 
 
 def stores(folder):
@@ -80,17 +80,14 @@ def test_two_ranks_then_one(splits, tmp_path):
     """A killed run of two ranks goes on with one, in other shards."""
     extraction = "{utterances_per_shard: %d, batch_seconds: 1}"
     process = start(recipe(splits, tmp_path, 2, extraction=extraction % 3))
-    wait_until(
-        lambda: len(list(tmp_path.rglob("utterances-*.arrow"))) > 3, process
-    )
+    wait_until(lambda: len(utterances(tmp_path)) > 3, process)
     # Its ranks have sessions of their own; torchrun takes them along.
     process.terminate()
     process.communicate()
-    files = set(tmp_path.rglob("utterances-*.arrow"))
-    again = recipe(splits, tmp_path, extraction=extraction % 40)
-    code, output = run(again)
+    files = utterances(tmp_path)
+    code, output = run(recipe(splits, tmp_path, extraction=extraction % 40))
     assert code == 0, output
-    assert files <= set(tmp_path.rglob("utterances-*.arrow"))
+    assert files <= utterances(tmp_path)
     assert stores(tmp_path) == stores(splits / "whole")
 
 
@@ -106,11 +103,10 @@ def test_array_jobs_at_the_same_time_then_a_run_that_assembles(
         output, _ = job.communicate(timeout=120)
         assert job.returncode == 0, output
     assert not (tmp_path / "train").exists()
-    files = set(tmp_path.rglob("utterances-*.arrow"))
-    assert len(files) == 2
+    assert len(files := utterances(tmp_path)) == 2
     code, output = run(recipe(splits, tmp_path))
     assert code == 0, output
-    assert set(tmp_path.rglob("utterances-*.arrow")) == files
+    assert utterances(tmp_path) == files
     assert stores(tmp_path) == stores(splits / "whole")
 
 
@@ -148,11 +144,6 @@ def test_second_process_is_refused(corpus, extracted):
         extract(corpus, extracted, LoudnessTokenizer())
 
 
-def test_changed_codebook_is_refused(corpus, extracted):
-    with pytest.raises(ValueError, match=r"tokenizer\.identity: expected"):
-        extract(corpus, extracted, LoudnessTokenizer("other"))
-
-
 def test_complete_store_is_reused(corpus, extracted):
     names = ("train/store.json", "train/units-00000.arrow")
     times = [(extracted / name).stat().st_mtime_ns for name in names]
@@ -173,16 +164,12 @@ def test_damaged_store_is_not_reused(corpus, extracted):
 
 
 def test_other_codebook_of_the_same_size_has_another_identity(corpus, tmp_path):
-    infos = []
     for codebook in "bc":
-        folder = tmp_path / codebook
-        extract(corpus, folder, LoudnessTokenizer(codebook))
-        infos.append(read_info(folder / "train"))
-    one, other = (info["tokenizer"] for info in infos)
-    assert one["vocabulary_size"] == other["vocabulary_size"]
-    assert one["identity"] != other["identity"]
+        extract(corpus, tmp_path / codebook, LoudnessTokenizer(codebook))
+    one, other = (read_info(tmp_path / name / "train") for name in "bc")
+    assert one["tokenizer"]["identity"] != other["tokenizer"]["identity"]
     # The units are the same: only the identity tells the stores apart.
-    assert infos[0]["files"] == infos[1]["files"]
+    assert one["files"] == other["files"]
 
 
 def write_bad(folder):
@@ -323,15 +310,4 @@ def test_missing_audio_is_named_before_anything_is_encoded(tmp_path):
     (tmp_path / "audio" / "train-003.flac").unlink()
     with pytest.raises(FileNotFoundError, match=r"train-003\.flac does not"):
         extract(manifest, tmp_path / "out", LoudnessTokenizer())
-    assert not list((tmp_path / "out").rglob("utterances-*"))
-
-
-def test_recipe_names_missing_audio_before_it_fits(tmp_path):
-    for split in ("train", "valid", "cloze"):
-        write_corpus(tmp_path, split=split)
-    (tmp_path / "audio" / "train-003.flac").unlink()
-    code, output = run(recipe(tmp_path, tmp_path / "out"))
-    assert code != 0
-    assert "train-003.flac does not exist, though a manifest" in output
-    for name in ("tokenizer", "utterances"):
-        assert not (tmp_path / "out" / name).exists()
+    assert not utterances(tmp_path / "out")

@@ -1,15 +1,12 @@
 """Checks 7, 11, 12: training that stops, resumes and splits exactly."""
 
-import hashlib
-
 import pytest
 import torch
 from processes import (
-    LM,
     ROOT,
     TINY_LM,
-    command,
     kill,
+    lm_command,
     log_entries,
     run,
     start,
@@ -17,24 +14,29 @@ from processes import (
 )
 from safetensors.torch import load_file
 
-YAML = LM / "hparams" / "mini.yaml"
 
-
-def lm_command(units, output, ranks=1, script=LM / "train.py", **overrides):
-    settings = {**TINY_LM, "units_folder": units, "output_folder": output}
-    return command(script, YAML, ranks, **{**settings, **overrides})
+def trained(*arguments, **options):
+    """Train to the end; return what was printed."""
+    code, text = run(lm_command(*arguments, **options), FAULT="none:0:0")
+    assert code == 0, text
+    return text
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(units, tmp_path_factory):
     output = tmp_path_factory.mktemp("uninterrupted")
-    code, text = run(lm_command(units, output))
-    assert code == 0, text
+    trained(units, output)
     return output
 
 
 def newest(output):
     return max((output / "save").glob("CKPT+*"))
+
+
+def assert_equal_tensors(one, other):
+    mine = load_file(one)
+    for key, value in load_file(other).items():
+        assert torch.equal(mine[key], value), key
 
 
 def test_resume_is_exact(units, uninterrupted, tmp_path):
@@ -46,32 +48,25 @@ def test_resume_is_exact(units, uninterrupted, tmp_path):
     )
     kill(process)
     assert not (tmp_path / "run.json").exists()
-    code, text = run(lm_command(units, tmp_path))
-    assert code == 0, text
-    assert "Resumed at step" in text
+    assert "Resumed at step" in trained(units, tmp_path)
     assert log_entries(tmp_path) == log_entries(uninterrupted)
     assert log_entries(tmp_path)[-1]["step"] == 40
-    assert newest(tmp_path).name == newest(uninterrupted).name
+    mine, other = newest(tmp_path), newest(uninterrupted)
+    assert mine.name == other.name
     for name in ("model.ckpt", "optimizer.ckpt"):
-        digests = [
-            hashlib.sha256((newest(folder) / name).read_bytes()).hexdigest()
-            for folder in (tmp_path, uninterrupted)
-        ]
-        assert digests[0] == digests[1], name
+        same = (mine / name).read_bytes() == (other / name).read_bytes()
+        assert same, name
     weights = "model/model.safetensors"
-    mine = load_file(tmp_path / weights)
-    for key, value in load_file(uninterrupted / weights).items():
-        assert torch.equal(mine[key], value), key
+    assert_equal_tensors(tmp_path / weights, uninterrupted / weights)
 
 
 def test_finished_run_trains_no_more(units, uninterrupted):
     before = log_entries(uninterrupted)
-    modified = (uninterrupted / "model" / "model.safetensors").stat().st_mtime
-    code, text = run(lm_command(units, uninterrupted))
-    assert code == 0, text
+    weights = uninterrupted / "model" / "model.safetensors"
+    modified = weights.stat().st_mtime
+    trained(units, uninterrupted)
     assert log_entries(uninterrupted) == before
-    after = (uninterrupted / "model" / "model.safetensors").stat().st_mtime
-    assert after == modified
+    assert weights.stat().st_mtime == modified
 
 
 def test_two_ranks_equal_one(units, tmp_path):
@@ -83,19 +78,14 @@ def test_two_ranks_equal_one(units, tmp_path):
     logs = []
     for ranks in (1, 2):
         output = tmp_path / str(ranks)
-        code, text = run(
-            lm_command(units, output, ranks=ranks, lm=lm, valid_rows=1)
-        )
-        assert code == 0, text
+        trained(units, output, ranks, lm=lm, valid_rows=1)
         logs.append(log_entries(output))
     assert len(logs[0]) == len(logs[1]) >= 8
     for one, two in zip(*logs, strict=True):
         assert one["step"] == two["step"]
-        if "loss" in one:
-            assert one["tokens"] == two["tokens"]
-            assert one["loss"] == pytest.approx(two["loss"], abs=1e-4)
-        else:
-            assert one["valid"] == pytest.approx(two["valid"], abs=1e-4)
+        assert one.get("tokens") == two.get("tokens")
+        name = "loss" if "loss" in one else "valid"
+        assert one[name] == pytest.approx(two[name], abs=1e-4)
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
@@ -104,18 +94,12 @@ def test_nan_on_one_rank_stops_both(units, tmp_path, parallel):
     script = ROOT / "tests" / "training.py"
     reference = tmp_path / "reference"
     options = {"ranks": 2, "script": script, "parallel": parallel}
-    arguments = lm_command(units, reference, **options)
-    code, text = run(
-        [*arguments, "--optimizer_step_limit", "10"], FAULT="none:0:0"
-    )
-    assert code == 0, text
+    trained(units, reference, optimizer_step_limit=10, **options)
     output = tmp_path / "faulty"
     arguments = lm_command(units, output, **options)
     code, text = run(arguments, FAULT="nan:1:13")
     assert code != 0
     assert text.count("error: Step 13: loss") == 1
     assert newest(output).name == "CKPT+step-00000010"
-    mine = load_file(newest(output) / "model.ckpt")
-    expected = load_file(newest(reference) / "model.ckpt")
-    for key, value in expected.items():
-        assert torch.equal(mine[key], value), key
+    name = "model.ckpt"
+    assert_equal_tensors(newest(output) / name, newest(reference) / name)

@@ -62,19 +62,16 @@ def write_through(context, write):
         write(temporary)
 
 
-@pytest.mark.parametrize("library", WRITERS)
+@pytest.mark.parametrize("inner", ["", "a.npy"])
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 def test_a_full_disk_is_named_whatever_library_writes(
-    tmp_path, library, small_files
+    tmp_path, write, inner, small_files
 ):
-    path, write = tmp_path / "states.npy", WRITERS[library]
-    for context, writer in (
-        (atomic_path, write),
-        (atomic_folder, lambda folder: write(folder / "a.npy")),
-    ):
-        with pytest.raises(OSError, match="nothing was written") as failure:
-            write_through(context(path), writer)
-        assert failure.value.errno == errno.EFBIG
-        assert failure.value.filename == str(path)
+    path, context = tmp_path / "a.npy", atomic_folder if inner else atomic_path
+    with pytest.raises(OSError, match="nothing was written") as failure:
+        write_through(context(path), lambda new: write(new / inner))
+    assert failure.value.errno == errno.EFBIG
+    assert failure.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
 
 

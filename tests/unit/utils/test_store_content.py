@@ -1,5 +1,6 @@
 """Stores that agree with their own sums and hold what no writer makes."""
 
+import functools
 import hashlib
 import json
 
@@ -43,10 +44,7 @@ def reseal(folder, change=None, content=None):
     info["files"][NAME] = sha256_file(path)
     for place, value in (change or {}).items():
         *outer, last = place.split(".")
-        target = info
-        for key in outer:
-            target = target[key]
-        target[last] = value
+        functools.reduce(dict.get, outer, info)[last] = value
     del info["identity"]
     info["identity"] = identity_of(info)
     (folder / "store.json").write_text(json.dumps(info))
@@ -131,20 +129,17 @@ def test_a_description_of_another_shape_is_named(store, place, value, message):
 
 
 def test_a_file_may_come_in_batches_of_which_one_is_empty(store):
-    table = map_file(store / NAME, schema(0))
-    batches = [table[:1], table[:0], table[1:]]
-    parts = [b for part in batches for b in part.to_batches()]
-    parts.insert(1, pa.RecordBatch.from_pylist([], schema=table.schema))
+    (whole,) = map_file(store / NAME, schema(0)).to_batches()
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        for part in parts:
+    with pa.ipc.new_file(sink, whole.schema) as writer:
+        for part in (whole[:1], whole[:0], whole[1:]):
             writer.write(part)
     reseal(store, content=sink.getvalue().to_pybytes())
     sentences = UnitStore(store).story("s1", "fr")
     assert [s.tolist() for s in sentences] == SENTENCES
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "null", "{}"])
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", "{}"])
 def test_a_description_that_is_none_is_named(store, text):
     (store / "store.json").write_text(text)
     with pytest.raises(ValueError, match=r"store\.json"):
