@@ -45,10 +45,11 @@ def export(folder, model=None, identity="codebook-a", size=VOCABULARY, **units):
         "tokenizer_identity": identity,
         "vocabulary_size": size,
         "boundary": size,
+        "language_tags": {},
         **units,
     }
     if model is None:
-        model = tiny_model(size=size, tags=len(units.get("language_tags", {})))
+        model = tiny_model(size=size, tags=len(units["language_tags"]))
     save_speech_lm(folder, model, units)
     return folder
 

@@ -28,15 +28,14 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained("<this folder>")
 ```
 
-A story is `{plan.boundary}` (the boundary), then its units{tags}. \
-`{units_json}`
-says so for programs, as does `speech_units` in `config.json`. {tokenizer}
+A story is `{plan.boundary}` (the boundary), then its units{tags}.
+`{units_json}` says so for programs, as does `speech_units` in `config.json`.
+{tokenizer}
 
 ## Units
 
-{plan.vocabulary_size:,} units, {rate:g} frames a second{merged}. Its \
-tokenizer is of the
-type `{type}`, its identity `{plan.tokenizer_identity}`.
+{plan.vocabulary_size:,} units, {rate:g} frames a second{merged}. Its tokenizer
+is of the type `{type}`, its identity `{plan.tokenizer_identity}`.
 
 ## Training
 
@@ -44,9 +43,9 @@ type `{type}`, its identity `{plan.tokenizer_identity}`.
 | --- | ---: |
 {tokens}
 
-{plan.num_steps:,} steps of {plan.rows_per_step} rows of {plan.row_length:,} \
-tokens ({plan.packing}, attention
-{attention}), seed {plan.seed}:
+{plan.num_steps:,} steps of {plan.rows_per_step} rows of \
+{plan.row_length:,} tokens ({plan.packing},
+attention {attention}), seed {plan.seed}:
 
 {stages}
 

@@ -34,11 +34,11 @@ TOKENIZER = "tokenizer"
 _SHAPE = {
     "tokenizer_identity": TEXT,
     "vocabulary_size": whole(1),
-    "boundary": COUNT,
-    # Exports that were written before there were any have none.
-    "language_tags?": {str: COUNT},
+    "boundary": COUNT,  # the id of the symbol between stories
+    "language_tags": {str: COUNT},  # of the symbols that announce languages
 }
-UNITS_FIELDS = tuple(name.rstrip("?") for name in _SHAPE)
+UNITS_FIELDS = tuple(_SHAPE)
+_AGAIN = "Train to the end with the LM recipe, which writes it."
 
 
 def save_speech_lm(
@@ -53,16 +53,10 @@ def save_speech_lm(
     Arguments
     ---------
     folder : A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
-    units
-        ``tokenizer_identity`` (str), ``vocabulary_size`` (int) of the units
-        that the model was trained on, ``boundary`` (int), the id of the
-        symbol between stories, and ``language_tags``, language -> id of the
-        symbol that announces it; empty (or absent) where it has none.
+    units : What they are, the names of ``UNITS_FIELDS``.
     tokenizer : What makes units of speech: name -> content of a file.
     card : The text of a ``README.md``, which may be edited later.
     """
-    units = {"language_tags": {}, **units}
-    units = {key: units[key] for key in UNITS_FIELDS}
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         config = read_json(temporary / "config.json")
@@ -79,6 +73,9 @@ def save_speech_lm(
 def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
     """Check an exported model, or a copy that transformers has saved anew.
 
+    FileNotFoundError if the folder is not a complete export; ValueError if a
+    file is no regular one, not what was written, or does not fit the others.
+
     Returns
     -------
     units : dict
@@ -87,48 +84,34 @@ def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
         ``model``: the SHA-256 of the weights (of the list of their SHA-256
         where there are several files); ``configuration``: of all else that
         decides scores.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is not a complete export.
-    ValueError
-        If a file is no regular one, is not what was written, or does not fit
-        the others.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not (folder / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder} is not an exported speech LM: there is no such folder. "
-            "Train to the end with the LM recipe, which writes it."
+            f"{folder} is not an exported speech LM: config.json is not there. "
+            f"{_AGAIN}"
         )
     for path in sorted(folder.iterdir()):
         # transformers would wait for a pipe.
         if not path.is_dir() and path.suffix in (".json", ".safetensors"):
             check_file(path, "a file of an exported model")
     units, config = _read_units(folder)
+    weights = sorted(folder.glob("*.safetensors"))
     if (folder / FILES_JSON).exists():
-        weights = sorted(
-            [*folder.glob("*.safetensors"), *folder.glob("*.index.json")]
-        )
-        fault = unsealed(
-            folder, ["config.json", UNITS_JSON, *(p.name for p in weights)]
-        )
+        listed = [p.name for p in (*weights, *folder.glob("*.index.json"))]
+        fault = unsealed(folder, ["config.json", UNITS_JSON, *listed])
         if fault:
             raise ValueError(
                 f"{folder} is not the model that was exported: {fault}. Copy "
                 "or export it again."
             )
     _refuse_elsewhere(folder)
-    hashes = {
-        path.name: sha256_file(path)
-        for path in sorted(folder.glob("*.safetensors"))
-    }
-    if not hashes:
+    if not weights:
         raise FileNotFoundError(
             f"{folder} holds no *.safetensors; expected an exported model "
             "(the folder 'model' that the LM recipe writes)"
         )
+    hashes = {path.name: sha256_file(path) for path in weights}
     one = len(hashes) == 1
     return units, {
         "model": next(iter(hashes.values())) if one else identity_of(hashes),
@@ -153,13 +136,7 @@ def _refuse_elsewhere(folder: Path) -> None:
 
 
 def refuse_foreign_model(folder: str | Path) -> None:
-    """Refuse to export where something else than an export of ours stands.
-
-    Raises
-    ------
-    FileExistsError
-        If it holds a file that :func:`save_speech_lm` did not write.
-    """
+    """Refuse to export where a file stands that no export wrote."""
     folder = Path(folder)
     try:
         ours = {FILES_JSON, CARD, *read_json(folder / FILES_JSON)}
@@ -170,9 +147,8 @@ def refuse_foreign_model(folder: str | Path) -> None:
         if name not in ours and (path.is_symlink() or not path.is_dir()):
             raise FileExistsError(
                 f"{folder} stands where the trained model is to be, and holds "
-                f"{name}, which no export wrote (those of older versions have "
-                f"no {FILES_JSON}). It stays as it is: choose another "
-                "output_folder, or move it out of the way."
+                f"{name}, which no export wrote. It stays as it is: choose "
+                "another output_folder, or move it out of the way."
             )
 
 
@@ -181,36 +157,17 @@ def load_speech_lm(
 ) -> tuple[PreTrainedModel, dict]:
     """Load what :func:`save_speech_lm` wrote, in evaluation mode.
 
-    Arguments
-    ---------
-    identity
-        What :func:`examine_speech_lm` has found, where the caller has asked
-        before: the folder must still be that model.
-
-    Returns
-    -------
-    The model, and what its units are.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        See :func:`examine_speech_lm` and
-        :func:`speechbrain_slm.utils.pretrained.load_whole`.
+    Returns the model, and what its units are. The errors are those of
+    :func:`examine_speech_lm` and of ``utils.pretrained.load_whole``. If
+    ``identity``, which the former found, is given, it must still be that model.
     """
     if identity is None:
         identity = examine_speech_lm(folder)[1]
     if not (Path(folder) / FILES_JSON).exists():
-        logger.warning(
-            "%s has no %s, by which a damaged or changed file would be found",
-            folder,
-            FILES_JSON,
-        )
-    model = load_whole(
-        AutoModelForCausalLM,
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-    )
+        found = f"{folder} has no {FILES_JSON}"
+        logger.warning("%s, by which damage or changes would be found", found)
+    options = {"local_files_only": True, "use_safetensors": True}
+    model = load_whole(AutoModelForCausalLM, folder, **options)
     # Read anew: what was loaded lies between two looks at the same files.
     units, found = examine_speech_lm(folder)
     if found != identity:
@@ -224,11 +181,6 @@ def load_speech_lm(
 def _read_units(folder: Path) -> tuple[dict, dict]:
     """Return what the units are, and the configuration without it."""
     path = folder / UNITS_JSON
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} is not an exported speech LM: it has no config.json. "
-            "Train to the end with the LM recipe, which writes it."
-        )
     config: Any = read_shaped(folder / "config.json", {"vocab_size": COUNT})
     kept = config.pop(UNITS_KEY, None)
     if path.is_file():
@@ -239,16 +191,13 @@ def _read_units(folder: Path) -> tuple[dict, dict]:
                 "expected the same. Copy or export the model again."
             )
     elif kept is not None:
-        path = folder / "config.json"
-        check_shape(kept, _SHAPE, f"{path}: {UNITS_KEY}")
-        units = kept
+        path, units = folder / "config.json", kept
+        check_shape(units, _SHAPE, f"{path}: {UNITS_KEY}")
     else:
         raise FileNotFoundError(
             f"{folder} is not an exported speech LM: it has no {UNITS_JSON}, "
-            f"and its config.json no '{UNITS_KEY}'. Train to the end with the "
-            "LM recipe, which writes both."
+            f"and its config.json no '{UNITS_KEY}'. {_AGAIN}"
         )
-    units = {"language_tags": {}, **units}
     units = {key: units[key] for key in UNITS_FIELDS}
     _check_symbols(path, units, config)
     # Which release has saved it changes nothing.
@@ -259,15 +208,12 @@ def _read_units(folder: Path) -> tuple[dict, dict]:
 def _check_symbols(path: Path, units: dict, config: dict) -> None:
     """Refuse symbols that are not: units, the boundary, then the tags."""
     size, tags = units["vocabulary_size"], units["language_tags"]
-    after = list(range(size + 1, size + 1 + len(tags)))
+    end = size + 1 + len(tags)
+    ids, after = sorted(tags.values()), [*range(size + 1, end)]
     for name, found, expected in (
         ("boundary", units["boundary"], size),
-        ("language_tags", sorted(tags.values()), after),
-        (
-            "vocab_size in config.json",
-            config["vocab_size"],
-            size + 1 + len(tags),
-        ),
+        ("language_tags", ids, after),
+        ("vocab_size in config.json", config["vocab_size"], end),
     ):
         if found != expected:
             raise ValueError(
