@@ -79,6 +79,7 @@ MODULES = {
     "evaluation.alignment_report": "evaluation.alignment.report",
     "units.key_index": "units.rows",
     "units.layer_kmeans": "units.tokenizers.pretrained",
+    "models.flops": "models.decoder",
     "speech.parts": "speech.shard_speech",
     "units.mapping": "units.manifest",
     "units.tokenizer": "units.tokenizers.base",

@@ -20,12 +20,12 @@ from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.attention import block_attention, blocked_inputs
+from speechbrain_slm.models.decoder import flops_per_token
 from speechbrain_slm.models.export import (
     UNITS_FIELDS,
     refuse_foreign_model,
     save_speech_lm,
 )
-from speechbrain_slm.models.flops import flops_per_token
 from speechbrain_slm.units.tokenizers.base import saved_files
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main

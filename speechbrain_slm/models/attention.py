@@ -30,14 +30,10 @@ UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 
 
 def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
-    """Return what a model needs beside its ``input_ids``.
+    """Return what a model needs beside its ``input_ids``, for rows ``[B, T]``.
 
-    Arguments
-    ---------
-    rows : Rows of symbols, int64 ``[B, T]``.
-    boundary
-        A document begins at column 0 and at each boundary that does not
-        follow another one (those are padding).
+    A document begins at column 0 and at each boundary that does not follow
+    another one (those are padding).
 
     Returns
     -------
@@ -81,11 +77,6 @@ def block_attention(model: PreTrainedModel) -> None:
 
     Without :func:`blocked_inputs` it attends as by default, so that it can
     still generate. An export says nothing of it.
-
-    Raises
-    ------
-    ValueError
-        If its attention cannot be replaced.
     """
     if not model._supports_attention_backend:
         raise ValueError(
@@ -113,8 +104,7 @@ def document_attention(
 
     Arguments
     ---------
-    query : ``[B, heads, T, head_dim]``.
-    key, value : ``[B, key_value_heads, T, head_dim]``.
+    query, key, value : ``[B, heads, T, head_dim]``, each with its own heads.
     cu_seq_lens_q : See :func:`blocked_inputs`; without it, plain attention.
 
     Returns
@@ -122,16 +112,9 @@ def document_attention(
     ``[B, T, heads, head_dim]``, and no attention weights.
     """
     if cu_seq_lens_q is None:
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=scaling,
-            dropout=dropout,
-            **kwargs,
-        )
+        given = module, query, key, value, attention_mask
+        kwargs |= {"scaling": scaling, "dropout": dropout}
+        return sdpa_attention_forward(*given, **kwargs)
     window = kwargs.get("sliding_window")
     other = [name for name in UNSUPPORTED if kwargs.get(name) is not None]
     if other or (window is not None and window < query.shape[2]):
@@ -162,7 +145,7 @@ def _autocast(*tensors: torch.Tensor) -> Sequence[torch.Tensor]:
     return tensors
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # the documents differ in every batch
 def each_document(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -171,10 +154,7 @@ def each_document(
     scaling: float | None,
     dropout: float,
 ) -> torch.Tensor:
-    """Attend by one call a document, on any device.
-
-    Kept out of compiled graphs, since the documents differ in every batch.
-    """
+    """Attend by one call a document, on any device."""
     batch, length = query.shape[0], query.shape[2]
     lengths = [number for number in bounds.diff().tolist() if number]
     documents = [
@@ -182,17 +162,11 @@ def each_document(
         tensor.transpose(0, 1).flatten(1, 2)[None].split(lengths, dim=2)
         for tensor in (query, key, value)
     ]
+    options: Any = {"dropout_p": dropout, "is_causal": True}
+    options |= {"scale": scaling, "enable_gqa": True}
     attended = [
-        scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=True,
-        )
-        for q, k, v in zip(*documents, strict=True)
+        scaled_dot_product_attention(*one, **options)
+        for one in zip(*documents, strict=True)
     ]
     # Back in the memory layout [B, T, H, D].
     out = torch.cat([document[0].transpose(0, 1) for document in attended])

@@ -19,10 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.attention.flex_attention import (
-    create_block_mask,
-    flex_attention,
-)
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 varlen_attn: Any = None
 with contextlib.suppress(ImportError):
@@ -92,15 +89,9 @@ def flex_documents(
     def within(row, head, at, to):
         return (at >= to) & (document[row, at] == document[row, to])
 
-    mask = create_block_mask(
-        within, batch, None, length, length, device=query.device
-    )
-    out = compiled_flex(
-        query,
-        key,
-        value,
-        block_mask=mask,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-    )
+    size = (batch, None, length, length)
+    mask = create_block_mask(within, *size, device=query.device)
+    grouped = query.shape[1] != key.shape[1]
+    options: Any = {"block_mask": mask, "scale": scaling}
+    out = compiled_flex(query, key, value, **options, enable_gqa=grouped)
     return out.transpose(1, 2)

@@ -53,11 +53,6 @@ def decoder_lm(
         Values of the model's configuration class. A warm start refuses those
         that its weights do not fit; it takes the others (dropout, ...).
 
-    Raises
-    ------
-    ValueError
-        If a key is not known, or the text LM is of another shape.
-
     Example
     -------
     >>> model = decoder_lm(
@@ -95,11 +90,9 @@ def _symbols(
     units_folder: str | Path | None,
 ) -> dict[str, int | None]:
     """Return what follows from the units, as a configuration has it."""
-    if len(set(language_tags)) < len(language_tags):
-        raise ValueError(
-            f"language_tags is {list(language_tags)}; expected each language "
-            "once"
-        )
+    tags = list(language_tags)
+    if len(set(tags)) < len(tags):
+        raise ValueError(f"language_tags is {tags}; expected each one once")
     if vocabulary_size is None:
         if units_folder is None:
             raise ValueError(
@@ -109,28 +102,23 @@ def _symbols(
         tokenizer = read_info(Path(units_folder) / "train")["tokenizer"]
         vocabulary_size = tokenizer["vocabulary_size"]
     check_number("vocabulary_size", vocabulary_size, at_least=1, whole=True)
-    return {
-        "vocab_size": vocabulary_size + 1 + len(language_tags),
-        # A story begins with the boundary, and the next one's ends it.
-        "bos_token_id": vocabulary_size,
-        "eos_token_id": vocabulary_size,
-        "pad_token_id": None,
-    }
+    # A story begins with the boundary, and the next one's ends it.
+    boundary = vocabulary_size
+    size = vocabulary_size + 1 + len(tags)
+    return dict(zip(DERIVED, (size, boundary, boundary, None), strict=True))
 
 
 def _check_keys(model_type: str, config: dict) -> None:
     known = AutoConfig.for_model(model_type)
-    derived = [key for key in config if key in DERIVED]
-    if derived:
+    if derived := ", ".join(key for key in config if key in DERIVED):
         raise ValueError(
-            f"{', '.join(derived)} follow(s) from vocabulary_size and "
-            "language_tags; remove it"
+            f"{derived} follow(s) from vocabulary_size and language_tags; "
+            "remove it"
         )
     # transformers would store it, and nothing would read it.
-    unknown = [key for key in config if not hasattr(known, key)]
-    if unknown:
+    if unknown := ", ".join(key for key in config if not hasattr(known, key)):
         raise ValueError(
-            f"A {model_type} configuration has no {', '.join(unknown)}; see "
+            f"A {model_type} configuration has no {unknown}; see "
             f"transformers.{type(known).__name__}"
         )
 
@@ -192,22 +180,40 @@ def _ends(model: PreTrainedModel) -> tuple[Any, Any]:
     return model.get_input_embeddings(), model.get_output_embeddings()
 
 
-def _body(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return all weights but the embeddings' and the head's, by name."""
-    ends = {id(p) for layer in _ends(model) for p in layer.parameters()}
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if id(parameter) not in ends
-    }
-
-
 def _load_body(
     model: PreTrainedModel, warm_start: str | Path
 ) -> PreTrainedModel:
+    """Copy all weights of a text LM but those of its ends; return it."""
     text = load_whole(AutoModelForCausalLM, warm_start, dtype=torch.float32)
-    source = _body(text)
+    ends = {id(p) for layer in _ends(model) for p in layer.parameters()}
     with torch.no_grad():
-        for name, parameter in _body(model).items():
-            parameter.copy_(source[name])
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in ends:
+                parameter.copy_(text.get_parameter(name))
     return text
+
+
+def flops_per_token(model: PreTrainedModel, row_length: int) -> float | None:
+    """Count the operations that training on one token costs.
+
+    ``6 N + 12 L H D T``, the count of PaLM (Chowdhery et al., 2022,
+    appendix B), by which the literature reports utilisation: N weights that
+    multiply activations (the output head included, the input embeddings
+    not), and attention over rows of T tokens in L layers of H heads of D
+    dimensions, neither halved for causality nor lessened where attention is
+    blocked. None where the configuration has no heads or layers to count.
+    """
+    config = model.config
+    layers = getattr(config, "num_hidden_layers", None)
+    heads = getattr(config, "num_attention_heads", None)
+    if not (layers and heads):
+        return None
+    weights = sum(
+        parameter.numel()
+        for module in model.modules()
+        if not isinstance(module, torch.nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() > 1
+    )
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 6.0 * weights + 12.0 * layers * heads * head_dim * row_length

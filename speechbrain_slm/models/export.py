@@ -164,9 +164,9 @@ def load_speech_lm(
     if identity is None:
         identity = examine_speech_lm(folder)[1]
     if not (Path(folder) / FILES_JSON).exists():
-        found = f"{folder} has no {FILES_JSON}"
-        logger.warning("%s, by which damage or changes would be found", found)
-    options = {"local_files_only": True, "use_safetensors": True}
+        where = f"{folder} has no {FILES_JSON}"
+        logger.warning("%s, by which damage or changes would be found", where)
+    options: Any = {"local_files_only": True, "use_safetensors": True}
     model = load_whole(AutoModelForCausalLM, folder, **options)
     # Read anew: what was loaded lies between two looks at the same files.
     units, found = examine_speech_lm(folder)

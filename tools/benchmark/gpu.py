@@ -189,7 +189,7 @@ def make_model(options, size):
 
 def bare(options, size, trainer=False):
     """Train by the loop that a user would write, or by HF's Trainer."""
-    from speechbrain_slm.models.flops import flops_per_token
+    from speechbrain_slm.models.decoder import flops_per_token
 
     rows, length = (8, 128) if options.tiny else (ROWS, LENGTH)
     micro = 4 if options.tiny else SIZES[size][1]

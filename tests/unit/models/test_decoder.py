@@ -200,7 +200,7 @@ def test_activation_checkpointing_recomputes_and_changes_no_gradient():
     [
         ("qwen2", {"hiden_size": 8}, "has no hiden_size"),
         ("qwen2", {"vocab_size": 8}, "vocab_size follow"),
-        ("qwen2", {"language_tags": ["en", "en"]}, "each language once"),
+        ("qwen2", {"language_tags": ["en", "en"]}, "each one once"),
         ("qwen2", {"warm_start": "missing"}, "warm_start: no text LM 'missing"),
         ("llama", {"warm_start": "."}, "is a qwen2, while model_type is ll"),
         *(

@@ -2,8 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MambaConfig
 
-from speechbrain_slm.models.decoder import decoder_lm
-from speechbrain_slm.models.flops import flops_per_token
+from speechbrain_slm.models.decoder import decoder_lm, flops_per_token
 
 
 @pytest.mark.parametrize("tied", [True, False])
