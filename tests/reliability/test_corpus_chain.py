@@ -11,15 +11,13 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 from chat_server import chat_server, fake_translation
-from processes import LM, ROOT, TINY_LM, command, kill, run, start, wait_until
+from processes import ROOT, TINY_LM, command, kill, run, start, wait_until
 from tinystories_example import write_tinystories
 
 from speechbrain_slm.benchmarks.cloze_files import load_natural
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.hashing import sha256_file
 
-STORIES = ROOT / "recipes" / "TinyStories"
-CLOZE = ROOT / "recipes" / "StoryCloze"
 NUM_STORIES, NUM_ITEMS, VOCABULARY = 2000, 12, 60
 FAULTS = ["429", "500", "joined", "empty", "torn", "drop", *[None] * 14]
 CHAT = {
@@ -32,101 +30,84 @@ CHAT = {
 }
 
 
-def stages(url):
-    """List the chain.
+def stage(name, yaml_file, begun, count, last, **values):
+    """Return its name and command, what shows that it has begun, and ended."""
+    folder, _, yaml_file = yaml_file.rpartition("/")
+    recipe = ROOT / "recipes" / folder
+    values |= {"output_folder": name, "device": "cpu"}
+    path = recipe / "hparams" / yaml_file
+    return (
+        name,
+        command(recipe / "train.py", path, **values),
+        begun,
+        count,
+        last,
+    )
 
-    Each stage has a name, a command, the files that show that it has begun
-    to write, how many of them, and a file that it writes last.
-    """
-    text = "translation/text"
-    recipes = (
-        (
-            "text",
-            STORIES / "text" / "hparams" / "tinystories.yaml",
-            {
-                "paths": "[TinyStories.txt]",
-                # The rest is cleaned and cut, and goes no further.
-                "shares": "{valid: 0.006, test: 0.98}",
-            },
-            (".tmp-*/text/.tmp-*", 1, "left_out.jsonl"),
+
+def stages(url):
+    """List the chain."""
+    text, checked = "translation/text", "speaker_check"
+    return (
+        stage(
+            *("text", "TinyStories/text/tinystories.yaml"),
+            *(".tmp-*/text/.tmp-*", 1, "left_out.jsonl"),
+            paths="[TinyStories.txt]",
+            # The rest is cleaned and cut, and goes no further.
+            shares="{valid: 0.006, test: 0.98}",
         ),
-        (
-            "translation",
-            STORIES / "translation" / "hparams" / "chat.yaml",
-            {
-                "data_folder": "text",
-                "tables": "[text/text/train.parquet, text/text/valid.parquet]",
-                "stories_per_shard": 4,
-                "translation": json.dumps({**CHAT, "base_url": url}),
-            },
-            ("parts/train/part-*", 2, "text/valid.parquet"),
+        stage(
+            *("translation", "TinyStories/translation/chat.yaml"),
+            *("parts/train/part-*", 2, "text/valid.parquet"),
+            data_folder="text",
+            tables="[text/text/train.parquet, text/text/valid.parquet]",
+            stories_per_shard=4,
+            translation=json.dumps({**CHAT, "base_url": url}),
         ),
-        (
-            "synthesis",
-            STORIES / "synthesis" / "hparams" / "mini.yaml",
-            {
-                "stories": f"[{text}/train.parquet, {text}/valid.parquet]",
-                "stories_per_shard": 20,
-            },
-            ("audio/**/*.flac", 50, "valid.parquet"),
+        stage(
+            *("synthesis", "TinyStories/synthesis/mini.yaml"),
+            *("audio/**/*.flac", 50, "valid.parquet"),
+            stories=f"[{text}/train.parquet, {text}/valid.parquet]",
+            stories_per_shard=20,
         ),
-        (
-            "benchmark",
-            CLOZE / "synthesis" / "hparams" / "natural.yaml",
-            {"files": "{en: items_en.jsonl, fr: items_fr.jsonl}"},
-            ("audio/**/*.flac", 30, "cloze.parquet"),
+        stage(
+            *("benchmark", "StoryCloze/synthesis/natural.yaml"),
+            *("audio/**/*.flac", 30, "cloze.parquet"),
+            files="{en: items_en.jsonl, fr: items_fr.jsonl}",
         ),
-        (
-            "speaker_check",
-            STORIES / "speaker_check" / "hparams" / "mini.yaml",
-            {
-                "data_folder": "synthesis",
-                "splits": "[train, valid]",
-                "items": "null",
-                "utterances": 80,
-            },
-            ("embeddings/*.parquet", 1, "valid.parquet"),
+        stage(
+            *(checked, "TinyStories/speaker_check/mini.yaml"),
+            *("embeddings/*.parquet", 1, "valid.parquet"),
+            data_folder="synthesis",
+            splits="[train, valid]",
+            items="null",
+            utterances=80,
         ),
-        (
-            "units",
-            STORIES / "units" / "hparams" / "mini.yaml",
-            {
-                "manifests": "[speaker_check/train.parquet, "
-                "speaker_check/valid.parquet, benchmark/cloze.parquet]",
-                "fit_seconds": 120,
-                "bpe": f"{{vocabulary_size: {VOCABULARY}}}",
-                "extraction": "{utterances_per_shard: 50}",
-            },
-            ("utterances/utterances-*", 2, "cloze/store.json"),
+        stage(
+            *("units", "TinyStories/units/mini.yaml"),
+            *("utterances/utterances-*", 2, "cloze/store.json"),
+            manifests=f"[{checked}/train.parquet, {checked}/valid.parquet, "
+            "benchmark/cloze.parquet]",
+            fit_seconds=120,
+            bpe=f"{{vocabulary_size: {VOCABULARY}}}",
+            extraction="{utterances_per_shard: 50}",
         ),
-        (
-            "LM",
-            LM / "hparams" / "mini.yaml",
-            {**TINY_LM, "units_folder": "units", "vocabulary_size": VOCABULARY},
-            ("save/CKPT*", 1, "model/units.json"),
+        stage(
+            *("LM", "TinyStories/LM/mini.yaml"),
+            *("save/CKPT*", 1, "model/units.json"),
+            **TINY_LM
+            | {"units_folder": "units", "vocabulary_size": VOCABULARY},
         ),
-        (
-            "scores",
-            STORIES / "cloze" / "hparams" / "mini.yaml",
-            {
-                "run": "interleaved",
-                "model_folder": "LM/model",
-                "units_folder": "units/cloze",
-                "items": "benchmark/items.parquet",
-                "pairs_per_shard": 16,
-            },
-            ("parts/*/part-*", 2, "results.json"),
+        stage(
+            *("scores", "TinyStories/cloze/mini.yaml"),
+            *("parts/*/part-*", 2, "results.json"),
+            run="interleaved",
+            model_folder="LM/model",
+            units_folder="units/cloze",
+            items="benchmark/items.parquet",
+            pairs_per_shard=16,
         ),
     )
-    for name, yaml_file, values, signs in recipes:
-        arguments = command(
-            yaml_file.parents[1] / "train.py",
-            yaml_file,
-            output_folder=name,
-            device="cpu",
-            **values,
-        )
-        yield name, arguments, *signs
 
 
 def write_sources(folder):
@@ -134,18 +115,13 @@ def write_sources(folder):
     folder.mkdir()
     expected = write_tinystories(folder / "TinyStories.txt", NUM_STORIES)
     for language in ("en", "fr"):
-        lines = [
-            json.dumps(
-                {"id": item.item_id}
-                | {
-                    name: getattr(item, name)[language]
-                    for name in ("prompt", "right", "wrong")
-                }
-            )
-            for item in load_natural()[:NUM_ITEMS]
-        ]
         path = folder / f"items_{language}.jsonl"
-        path.write_text("\n".join(lines), encoding="utf-8")
+        with open(path, "w", encoding="utf-8") as file:
+            for item in load_natural()[:NUM_ITEMS]:
+                texts = {"id": item.item_id}
+                for name in ("prompt", "right", "wrong"):
+                    texts[name] = getattr(item, name)[language]
+                print(json.dumps(texts), file=file)
     return expected
 
 
