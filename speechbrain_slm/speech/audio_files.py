@@ -8,6 +8,7 @@ import numpy as np
 import soundfile
 
 from speechbrain_slm.utils.audio import BadAudio, read_audio
+from speechbrain_slm.utils.numbers import check_choice
 
 # Kind -> format and subtype of libsndfile.
 KINDS = {
@@ -34,10 +35,7 @@ def check_kind(kind: str, sample_rate: int) -> None:
     ValueError: audio_format is opus, which has no 22050 Hz (only 8000, 12000,
     16000, 24000, 48000); choose flac, or another voice
     """
-    if kind not in KINDS:
-        raise ValueError(
-            f"audio_format is '{kind}'; expected {', '.join(KINDS)}"
-        )
+    check_choice("audio_format", kind, KINDS)
     fault = ""
     if not soundfile.check_format(*KINDS[kind]):
         fault = f"libsndfile {soundfile.__libsndfile_version__} cannot write"
@@ -45,10 +43,8 @@ def check_kind(kind: str, sample_rate: int) -> None:
         rates = ", ".join(map(str, _OPUS_RATES))
         fault = f"has no {sample_rate} Hz (only {rates})"
     if fault:
-        raise ValueError(
-            f"audio_format is {kind}, which {fault}; choose flac, or another "
-            "voice"
-        )
+        what = f"audio_format is {kind}, which {fault}"
+        raise ValueError(f"{what}; choose flac, or another voice")
 
 
 def encode(samples: np.ndarray, sample_rate: int, kind: str) -> bytes:
@@ -89,18 +85,12 @@ def check_whole(content: bytes, kind: str, rate: int) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Trim:
-    """Where an utterance begins and ends.
+    """Where an utterance begins and ends."""
 
-    Arguments
-    ---------
-    threshold_db
-        Frames of 10 ms whose RMS is below this level, relative to the
-        utterance's peak, count as silence at either end.
-    margin : Seconds of it that are kept.
-    """
-
+    # Frames of 10 ms whose RMS is below this level, relative to the
+    # utterance's peak, count as silence at either end.
     threshold_db: float
-    margin: float
+    margin: float  # seconds of it that are kept
 
 
 def trim_silence(

@@ -1,7 +1,6 @@
 """From parts to manifests, the ledger and the items that can be asked."""
 
 import logging
-import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from speechbrain_slm.utils.tables import (
 )
 
 logger = logging.getLogger(__name__)
-_NUMBER = re.compile(r"\d{5}")
 Parts = dict[Path, str]  # path -> identity
 
 
@@ -55,9 +53,9 @@ def merge_parts(
         remove_temporary(folder)
     for parts in splits.values():
         kept = {part.parent for part in parts}
-        for folder in next(iter(kept)).parent.iterdir():
-            if folder not in kept and _NUMBER.fullmatch(folder.name):
-                remove_own(folder, ROWS, ".lock")
+        there = next(iter(kept)).parent.glob("[0-9]" * 5)
+        for folder in set(there) - kept:
+            remove_own(folder, ROWS, ".lock")
 
 
 def _read(path: Path, identity: str, columns: list[str]) -> Piece:

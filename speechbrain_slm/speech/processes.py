@@ -165,7 +165,7 @@ def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
                 "leave {text} out: it comes on standard input then."
             ) from error
     try:
-        in_time, *printed = _watch(process, time.monotonic() + timeout)
+        in_time, printed = _watch(process, time.monotonic() + timeout)
     finally:
         end(process)
     return Ended(process.returncode if in_time else None, *printed)
@@ -173,19 +173,14 @@ def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
 
 def _watch(
     process: subprocess.Popen, deadline: float
-) -> tuple[bool, bytes, bytes]:
-    """Wait for the end; of what is printed, keep the end.
-
-    A child that keeps the pipes open does not keep us: so it is the process
-    that is asked, not the pipes.
-    """
-    assert process.stdout is not None
-    assert process.stderr is not None
-    pipes = process.stdout.fileno(), process.stderr.fileno()
-    printed = dict.fromkeys(pipes, b"")
+) -> tuple[bool, Iterable[bytes]]:
+    """Tell whether it ends in time, and the end of what it printed."""
+    # A child that keeps the pipes open does not keep us: so it is the process
+    # that is asked, not the pipes.
+    printed: dict[Any, bytes] = {process.stdout: b"", process.stderr: b""}
     with selectors.DefaultSelector() as selector:
-        for pipe in pipes:
-            os.set_blocking(pipe, False)
+        for pipe in printed:
+            os.set_blocking(pipe.fileno(), False)
             selector.register(pipe, selectors.EVENT_READ)
         while True:
             # Without taking its status: its number must stay its own.
@@ -196,10 +191,9 @@ def _watch(
             pause = 0 if ended else max(0, min(_STEP, left))
             # Waits for the pause, too, once both pipes are closed.
             for key, _ in selector.select(pause):
-                block = os.read(key.fd, 1 << 16)
+                block, pipe = os.read(key.fd, 1 << 16), key.fileobj
                 if not block:
-                    selector.unregister(key.fd)
-                printed[key.fd] = (printed[key.fd] + block)[-_KEPT:]
+                    selector.unregister(pipe)
+                printed[pipe] = (printed[pipe] + block)[-_KEPT:]
             if ended or left <= 0:
-                out, err = (printed[pipe] for pipe in pipes)
-                return bool(ended), out, err
+                return bool(ended), printed.values()

@@ -41,22 +41,15 @@ class NeuralVoice(BackEnd):
 
     def __init__(self, device: str) -> None:
         self.device = device
-
-    @property
-    def _place(self) -> str:
-        if self.device == "cuda":
-            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        return self.device
+        if device == "cuda":
+            self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
         # An engine of rules gives silence then, and a model babbles.
         if not any(sign.isalnum() for sign in text):
-            raise ValueError(
-                f"the text {text!r} has no letter; there are no words"
-            )
+            raise ValueError(f"the text {text!r} has no letter, so no word")
         models = self._models(voice)
-        _, _, speaker = voice.name.partition("/")
-        with drawing(text, voice, self._place, speaker):
+        with _drawing(text, voice, self.device):
             wav = self._wav(models, text, voice).float().cpu()
             if voice.pitch != 1:
                 wav = resample(wav, round(100 * voice.pitch), 100)
@@ -71,14 +64,13 @@ class NeuralVoice(BackEnd):
 
 
 @contextlib.contextmanager
-def drawing(
-    text: str, voice: Voice, device: str, speaker: str = ""
-) -> Iterator[None]:
+def _drawing(text: str, voice: Voice, device: str) -> Iterator[None]:
     """Draw the same noise whenever a text is said by a voice.
 
-    Of the voice's name, ``speaker`` alone counts. The caller's own state of
-    random numbers comes back afterwards.
+    The caller's own state of random numbers comes back afterwards.
     """
+    # The model may be called otherwise elsewhere; its speaker is a number.
+    speaker = voice.name.partition("/")[2]
     # 1 and 1.0 are one pitch.
     manner = f"{float(voice.pitch)}\0{float(voice.speed)}"
     key = f"{speaker}\0{manner}\0{text}".encode()
@@ -93,6 +85,14 @@ def drawing(
             yield
         finally:
             torch.set_num_threads(threads)
+
+
+def no_sign(model: str, signs: list[str], text: str) -> ValueError:
+    """Return the error of a text that a model would pass over a part of."""
+    return ValueError(
+        f"{model} has no sign for {' '.join(signs)} in the text {text!r}; "
+        "write it in letters of its language"
+    )
 
 
 def model_folder(source: str, fetch: list[str], needs: dict[str, str]) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from speechbrain_slm.speech.tts import Voice
-from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder
+from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder, no_sign
 from speechbrain_slm.utils import hashing
 from speechbrain_slm.utils.pretrained import check_speechbrain_yaml
 
@@ -62,15 +62,19 @@ class SpeechBrainTTS(NeuralVoice):
             check_speechbrain_yaml(folder / _HPARAMS, trusted)
         # On the CPU and for this alone: the workers load them again.
         models = self._load("cpu")
-        identities = []
-        for folder, model in zip(self._folders, models, strict=True):
-            self._check_weights(folder, model)
-            yaml = hashing.sha256_file(folder / _HPARAMS)
-            made_of = [yaml, hashing.tensors_identity(model)]
-            identities.append(hashing.identity_of(made_of))
-        self._check_bands(*models)
-        self.identity = {"name": "speechbrain", "sample_rate": sample_rate}
-        self.identity["models"] = identities
+        self.identity = {
+            "name": "speechbrain",
+            "sample_rate": sample_rate,
+            "models": list(map(self._check_weights, self._folders, models)),
+        }
+        bands = models[0].hparams.model.n_mel_channels
+        expected = models[1].hparams.generator.conv_pre.conv.in_channels
+        if bands != expected:
+            raise ValueError(
+                f"{acoustic} gives {bands} mel bands, {vocoder} takes "
+                f"{expected}; expected models trained on the same kind of "
+                "spectrogram"
+            )
 
     def _check_name(self, voice: Voice) -> None:
         if voice.name != self.language:
@@ -83,7 +87,7 @@ class SpeechBrainTTS(NeuralVoice):
 
     @functools.cached_property
     def _engine(self) -> list:
-        return self._load(self._place)
+        return self._load(self.device)
 
     def _models(self, voice: Voice) -> list:
         return self._engine
@@ -116,13 +120,13 @@ class SpeechBrainTTS(NeuralVoice):
                 ) from error
         return models
 
-    def _check_weights(self, folder: Path, model: Any) -> None:
+    def _check_weights(self, folder: Path, model: Any) -> str:
+        """Refuse what would be random; return the identity of a model."""
+        yaml = folder / _HPARAMS
         rate = getattr(model.hparams, "sample_rate", self.sample_rate)
         if rate != self.sample_rate:
-            said = f"{folder / _HPARAMS} says {rate} Hz"
-            raise ValueError(
-                f"sample_rate is {self.sample_rate} Hz, but {said}"
-            )
+            what = f"sample_rate is {self.sample_rate} Hz"
+            raise ValueError(f"{what}, but {yaml} says {rate} Hz")
         pretrainer = model.hparams.pretrainer
         for name, module in pretrainer.loadables.items():
             # SpeechBrain leaves at random what a file lacks, and warns.
@@ -133,18 +137,10 @@ class SpeechBrainTTS(NeuralVoice):
                 raise ValueError(
                     f"{path} lacks {len(lacking)} tensor(s) of '{name}' "
                     f"({min(lacking)}, ...), which would be random; expected "
-                    f"the weights of {folder / _HPARAMS}"
+                    f"the weights of {yaml}"
                 )
-
-    def _check_bands(self, acoustic: Any, vocoder: Any) -> None:
-        bands = acoustic.hparams.model.n_mel_channels
-        expected = vocoder.hparams.generator.conv_pre.conv.in_channels
-        if bands != expected:
-            raise ValueError(
-                f"{self._folders[0]} gives {bands} mel bands, "
-                f"{self._folders[1]} takes {expected}; expected models trained "
-                "on the same kind of spectrogram"
-            )
+        made_of = [hashing.sha256_file(yaml), hashing.tensors_identity(model)]
+        return hashing.identity_of(made_of)
 
 
 def _readable(acoustic: Any, text: str) -> str:
@@ -152,17 +148,16 @@ def _readable(acoustic: Any, text: str) -> str:
 
     Other marks are written in the signs that it knows.
     """
-    known = functools.cache(lambda sign: acoustic.text_to_seq(sign)[1] > 0)
+
+    def is_known(sign: str) -> bool:
+        return acoustic.text_to_seq(sign)[1] > 0
+
     # An odd kind of space would be passed over too, and join two words.
     signs = " ".join(text.split())
-    signs = "".join(
-        one if known(one) else _PLAIN.get(one, one) for one in signs
-    )
-    if unknown := sorted({sign for sign in signs if not known(sign)}):
-        raise ValueError(
-            f"the model has no sign for {' '.join(unknown)} in the text "
-            f"{text!r}; write it in letters of its language"
-        )
+    for one in filter(lambda sign: not is_known(sign), set(signs)):
+        signs = signs.replace(one, _PLAIN.get(one, one))
+    if unknown := sorted({sign for sign in signs if not is_known(sign)}):
+        raise no_sign("the model", unknown, text)
     return signs
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from speechbrain_slm.speech.tts import Voice
-from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder
+from speechbrain_slm.speech.tts.neural import NeuralVoice, model_folder, no_sign
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.pretrained import load_whole, said_by
 
@@ -41,23 +41,21 @@ class Vits(NeuralVoice):
         super().__init__(device)
         if not models:
             raise ValueError("models is empty; expected {name: model}")
-        self._folders, self._configs, rates, identities = {}, {}, {}, {}
-        for name, source in models.items():
-            folder = self._folders[name] = model_folder(source, _FETCH, _NEEDS)
-            self._configs[name] = _config(folder)
-            rates[name] = self._configs[name].sampling_rate
-            files = {
-                path.name: sha256_file(path)
-                for path in folder.iterdir()
-                if path.suffix in (".json", ".safetensors")
-            }
-            identities[name] = identity_of(files)
-        if len(set(rates.values())) > 1:
-            raise ValueError(
-                f"models have different sample rates, in Hz: {rates}; expected "
-                "one for all"
-            )
-        self.sample_rate = next(iter(rates.values()))
+        self._folders = {
+            name: model_folder(source, _FETCH, _NEEDS)
+            for name, source in models.items()
+        }
+        self._configs = {k: _config(path) for k, path in self._folders.items()}
+        rates = {k: config.sampling_rate for k, config in self._configs.items()}
+        self.sample_rate, *others = set(rates.values())
+        if others:
+            what = "models have different sample rates, in Hz"
+            raise ValueError(f"{what}: {rates}; expected one for all")
+        identities = {}
+        for name, folder in self._folders.items():
+            files = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
+            sums = {path.name: sha256_file(path) for path in files}
+            identities[name] = identity_of(sums)
         self.identity = {"name": "vits", "models": identities}
 
     def _check_name(self, voice: Voice) -> None:
@@ -84,7 +82,7 @@ class Vits(NeuralVoice):
             from transformers import VitsModel, VitsTokenizer
 
             folder = self._folders[name]
-            model = load_whole(VitsModel, folder).eval().to(self._place)
+            model = load_whole(VitsModel, folder).eval().to(self.device)
             tokenizer = VitsTokenizer.from_pretrained(
                 folder, trust_remote_code=False
             )
@@ -114,15 +112,12 @@ def _config(folder: Path) -> Any:
 
 
 def _refuse_unknown(tokenizer: Any, text: str, name: str) -> None:
-    """The tokenizer would leave out what it does not know, digits even."""
-    # These write it in signs of their own first.
+    # It would leave out what it does not know, digits even. These two write it
+    # in signs of their own first.
     if tokenizer.phonemize or tokenizer.is_uroman:
         return
     known = set("".join(tokenizer.encoder))
     signs = tokenizer.normalize_text(text) if tokenizer.normalize else text
     unknown = sorted({c for c in signs if c.isalnum() and c not in known})
     if unknown:
-        raise ValueError(
-            f"the model '{name}' has no sign for {' '.join(unknown)} in "
-            f"{text!r}; write it in letters of its language"
-        )
+        raise no_sign(f"the model '{name}'", unknown, text)

@@ -364,7 +364,7 @@ def test_loudness_is_set_and_changes_the_names(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"audio_format": "mp3"}, "'mp3'; expected flac, wav, opus"),
+        ({"audio_format": "mp3"}, "'mp3'; expected flac or wav or opus"),
         ({"max_left_out": 1.5}, "max_left_out is 1.5; expected"),
         ({"stories_per_shard": 0}, "stories_per_shard is 0; expected"),
         ({"job": 2, "num_jobs": 2}, "job is 2; expected 0 to 1"),
