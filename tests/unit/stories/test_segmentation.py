@@ -80,31 +80,25 @@ def test_stories_of_the_grammar_come_apart_as_they_were_put_together(language):
         assert segment(" ".join(told), RULES[language]) == told
 
 
-def test_short_ones_are_joined():
-    rules = LanguageRules("en", ["Latin"], 15, 60)
-    assert segment("Oh! No! It is a very big dog. Run!", rules) == [
-        "Oh! No! It is a very big dog. Run!"
-    ]
-    assert segment("Oh! Tim saw a big dog. He ran to the tree.", rules) == [
-        "Oh! Tim saw a big dog.",
-        "He ran to the tree.",
-    ]
-    # Never beyond the maximum.
-    long = "He " + "ran and " * 5 + "then Tim fell."
-    assert segment(f"Oh! {long}", rules) == ["Oh!", long]
+LONG = "He " + "ran and " * 5 + "then Tim fell."
 
 
-def test_long_ones_are_cut_at_a_pause():
-    rules = LanguageRules("en", ["Latin"], 10, 40)
-    text = "Tim went to the big park with a red ball, and then he came home."
-    assert segment(text, rules) == [
-        "Tim went to the big park with a red",
-        "ball, and then he came home.",
-    ]
-    text = "He went to the big old park; and his dog ran far away with a ball."
-    assert segment(text, rules)[0] == "He went to the big old park;"
-    text = "She said, “I am here. We can all go to the park. It is a nice day.”"
-    assert segment(text, rules)[0] == "She said, “I am here."
+@pytest.mark.parametrize(
+    ("lengths", "sentences"),
+    [
+        # Short ones are joined, though never beyond the maximum.
+        ((15, 60), ["Oh! No! It is a very big dog. Run!"]),
+        ((15, 60), ["Oh! Tim saw a big dog.", "He ran to the tree."]),
+        ((15, 60), ["Oh!", LONG]),
+        # Long ones are cut at a pause.
+        ((10, 40), ["Tim went to the big park with a red", "ball, and then."]),
+        ((10, 40), ["He went to the big old park;", "and his dog ran away."]),
+        ((10, 40), ["She said, “I am here.", "We go to the park. I do.”"]),
+    ],
+)
+def test_short_ones_are_joined_and_long_ones_cut(lengths, sentences):
+    rules = LanguageRules("en", ["Latin"], *lengths)
+    assert segment(" ".join(sentences), rules) == sentences
 
 
 def random_text(rng):

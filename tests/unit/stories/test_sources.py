@@ -56,8 +56,7 @@ def test_separated_text_of_a_folder_and_bad_bytes(tmp_path):
 
 def test_separated_text_is_read_as_a_stream(tmp_path):
     path = tmp_path / "long.txt"
-    story = "There was a cat. " * 50 + "<|endoftext|>"
-    path.write_text(story * 20_000)
+    path.write_text(("There was a cat. " * 50 + "<|endoftext|>") * 20_000)
     tracemalloc.start()
     assert sum(1 for _ in SeparatedText(path, "en", "tiny")) == 20_000
     peak = tracemalloc.get_traced_memory()[1]
@@ -84,14 +83,15 @@ def test_not_separated_text(tmp_path, monkeypatch):
     ],
 )
 def test_no_file_or_an_empty_one(tmp_path, make):
-    with pytest.raises(FileNotFoundError, match="missing: expected"):
-        texts(make(tmp_path / "missing"))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FileNotFoundError, match="a folder without any"):
-        texts(make(tmp_path / "folder"))
     (tmp_path / "empty").touch()
-    with pytest.raises(ValueError, match="empty is empty"):
-        texts(make(tmp_path / "empty"))
+    for name, message in (
+        ("missing", "missing: expected"),
+        ("folder", "a folder without any"),
+        ("empty", "empty is empty"),
+    ):
+        with pytest.raises((FileNotFoundError, ValueError), match=message):
+            texts(make(tmp_path / name))
 
 
 def test_text_folder(tmp_path):
@@ -108,23 +108,16 @@ def test_text_folder(tmp_path):
 
 
 def test_parquet_in_row_groups(tmp_path):
-    table = pa.table({"text": STORIES * 3, "n": range(12)})
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=5)
-    source = ParquetStories(COLUMNS, "tiny", paths=tmp_path)
-    assert texts(source) == STORIES * 3
-    assert [s.place for s in source][-1] == "a.parquet, row 11"
-    named = ParquetStories(COLUMNS, "t", "n", paths=tmp_path / "a.parquet")
-    assert [s.story_id for s in named][:2] == ["0", "1"]
-
-
-def test_parallel_sentences_of_parquet(tmp_path):
-    table = pa.table({"e": [["Hi.", "Bye."], None], "f": [["Ah."], ["Oh."]]})
-    pq.write_table(table, tmp_path / "a.parquet")
-    columns = {"en": "e", "fr": "f"}
-    source = ParquetStories(columns, "t", paths=tmp_path)
+    told = [["Ah."], None]
+    table = pa.table({"t": STORIES * 3, "n": range(12), "f": told * 6})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, row_group_size=5)
+    source = ParquetStories({"en": "t", "fr": "f"}, "tiny", paths=tmp_path)
     assert source.languages == ("en", "fr")
-    assert texts(source) == [["Hi.", "Bye."], None]
-    assert texts(source, "fr") == [["Ah."], ["Oh."]]
+    assert (texts(source), texts(source, "fr")) == (STORIES * 3, told * 6)
+    assert [s.place for s in source][-1] == "a.parquet, row 11"
+    named = ParquetStories({"en": "t"}, "t", "n", paths=path)
+    assert [s.story_id for s in named][:2] == ["0", "1"]
 
 
 def test_bad_parquet(tmp_path):

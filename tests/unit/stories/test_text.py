@@ -1,7 +1,6 @@
 """The text stage: sources to stories tables and a ledger."""
 
 import json
-from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,10 +9,9 @@ from tinystories_example import write_tinystories
 
 from speechbrain_slm.stories import text as text_module
 from speechbrain_slm.stories.segmentation import LanguageRules
-from speechbrain_slm.stories.sources import MiniCorpus, RawStory, SeparatedText
+from speechbrain_slm.stories.sources import RawStory, SeparatedText
 from speechbrain_slm.stories.table_sources import JSONLines
 from speechbrain_slm.stories.text import prepare_text
-from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
 
@@ -69,12 +67,9 @@ def test_stories_come_out_whole_and_mended(tiny):
             assert told.startswith("Once upon a time, there was a day")
             assert "Mr. Brown?" in told
             assert "see... I know!" in told
-            assert "â" not in told
-            assert "\x07" not in told
-            teller = {row["speaker"] for row in rows}
-            assert len(teller) == 1
-            tellers |= teller
-    assert tellers == {"a", "b"}
+            assert not set("â\x07") & set(told)
+            tellers.add(tuple({row["speaker"] for row in rows}))
+    assert tellers == {("a",), ("b",)}
 
 
 def test_the_same_bytes_again_and_more_stories_move_none(tiny, tmp_path):
@@ -83,10 +78,8 @@ def test_the_same_bytes_again_and_more_stories_move_none(tiny, tmp_path):
     paths = prepare_text(
         tmp_path / "again", source, RULES, shares=shares, speakers=["a", "b"]
     )
-    for split, path in paths.items():
-        assert sha256_file(path) == sha256_file(
-            folder / "text" / f"{split}.parquet"
-        )
+    for path in paths.values():
+        assert path.read_bytes() == (folder / "text" / path.name).read_bytes()
     # Other stories before them, and a limit of stories.
     text = (folder / "tiny.txt").read_text()
     write_tinystories(tmp_path / "more.txt", 40, seed=1)
@@ -107,12 +100,11 @@ def test_row_groups_hold_whole_stories(tiny, tmp_path, monkeypatch):
     assert stories < set(whole["train"]) | set(whole["valid"])
     file = pq.ParquetFile(paths["train"])
     assert file.num_row_groups > 5
-    seen = set()
-    for number in range(file.num_row_groups):
-        column = file.read_row_group(number, ["story_id"])["story_id"]
-        here = set(column.to_pylist())
-        assert seen.isdisjoint(here)
-        seen |= here
+    groups = [
+        set(file.read_row_group(n, ["story_id"])["story_id"].to_pylist())
+        for n in range(file.num_row_groups)
+    ]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 100
 
 
 def test_parallel_sentences_stay_aligned(tmp_path):
@@ -153,16 +145,6 @@ def test_parallel_sentences_stay_aligned(tmp_path):
     assert (ledger[1]["sentence"], ledger[1]["language"]) == (1, "fr")
 
 
-def test_mini_corpus_in_two_languages(tmp_path):
-    source = MiniCorpus(60, ["en", "fr"], seed=3)
-    prepare_text(tmp_path, source, RULES, shares={"valid": 0.3})
-    splits, ledger = read(tmp_path)
-    counts = Counter({split: len(told) for split, told in splits.items()})
-    assert counts.total() == 60
-    assert min(counts.values()) > 5
-    assert ledger == []
-
-
 def test_refused_at_the_door(tiny, tmp_path):
     source = tiny[1]
     with pytest.raises(ValueError, match=r"no segmentation rules for .* 'en'"):
@@ -201,12 +183,9 @@ def test_a_refused_run_leaves_what_is_there(tiny, tmp_path):
 
 def test_one_name_in_two_files_is_an_error(tmp_path):
     for name in ("a", "b"):
-        lines = [
-            {"id": n, "en": [f"Text {name} of {n}.", "An end."]}
-            for n in range(3)
-        ]
-        path = tmp_path / f"{name}.jsonl"
-        path.write_text("\n".join(map(json.dumps, lines)))
+        line = f'{{"id": %s, "en": ["Text {name} of %s.", "An end."]}}\n'
+        lines = [line % (n, n) for n in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     source = JSONLines({"en": "en"}, "p", "id", paths=tmp_path)
     with pytest.raises(ValueError, match=r"b\.jsonl, row 0: .*the name '0'"):
         prepare_text(tmp_path / "out", source, RULES, shares={})
@@ -229,9 +208,9 @@ class Failing:
 
 def test_a_source_that_breaks_off_changes_nothing(tiny, tmp_path):
     paths = prepare_text(tmp_path, tiny[1], RULES, shares={})
-    before = sha256_file(paths["train"])
+    before = paths["train"].read_bytes()
     with pytest.raises(OSError, match="the disk is gone"):
         prepare_text(tmp_path, Failing(), RULES, shares={})
-    assert sha256_file(paths["train"]) == before
+    assert paths["train"].read_bytes() == before
     names = {path.name for path in (tmp_path / "text").iterdir()}
     assert names == {"train.parquet", ".lock"}
