@@ -36,19 +36,31 @@ COLUMNS += [f"{QUIZ}1", f"{QUIZ}2", "AnswerRightEnding"]
 LANGUAGES = ["en", "fr"]
 
 
-def save(path, items, language, columns=COLUMNS, **changes):
+HUB = ["story_id", *(f"input_sentence_{n}" for n in range(1, 5))]
+HUB += ["sentence_quiz1", "sentence_quiz2", "answer_right_ending"]
+
+
+def save(path, items, language, columns=COLUMNS, names=COLUMNS, **changes):
     """Write items as StoryCloze is published; every second answer is 2."""
-    with open(path, "w", newline="", encoding="utf-8-sig") as file:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        writer = csv.writer(file, delimiter=separator)
-        writer.writerow(columns)
-        for number, item in enumerate(items):
-            endings = [item.right[language], item.wrong[language]]
-            answer = 1 + number % 2
-            row = [item.item_id, *item.prompt[language]]
-            row += [*(endings if answer == 1 else endings[::-1]), answer]
-            row = {**dict(zip(COLUMNS, row, strict=True)), **changes}
-            writer.writerow([row[name] for name in columns])
+    rows = []
+    for number, item in enumerate(items):
+        endings, answer = [item.right[language], item.wrong[language]], 1
+        if number % 2:
+            endings, answer = endings[::-1], 2
+        row = [item.item_id, *item.prompt[language], *endings, answer]
+        row = {**dict(zip(COLUMNS, row, strict=True)), **changes}
+        named = dict(zip(COLUMNS, names, strict=True))
+        rows.append({named[name]: row[name] for name in columns})
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        with open(path, "w", newline="", encoding="utf-8-sig") as file:
+            separator = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+            writer.writeheader()
+            writer.writerows(rows)
     return path
 
 
@@ -79,28 +91,8 @@ def test_published_files_give_the_items_back(natural, tmp_path, suffix):
 def test_the_names_of_the_hub_are_read_in_every_format(
     natural, tmp_path, suffix
 ):
-    names = ["story_id", *(f"input_sentence_{n}" for n in range(1, 5))]
-    names += ["sentence_quiz1", "sentence_quiz2", "answer_right_ending"]
-    path = tmp_path / f"en{suffix}"
-    as_text = suffix in (".csv", ".tsv")
-    source = save(
-        tmp_path / (path.name if as_text else "a.csv"), natural[:3], "en"
-    )
-    text = source.read_text(encoding="utf-8-sig")
-    for ours, theirs in zip(COLUMNS, names, strict=True):
-        text = text.replace(ours, theirs)
-    rows = list(csv.DictReader(text.splitlines()))
-    if as_text:
-        path.write_text(text)
-    else:
-        for row in rows:
-            row["answer_right_ending"] = int(row["answer_right_ending"])
-    if suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif suffix == ".jsonl":
-        path.write_text("\n".join(map(json.dumps, rows)))
-    items, ledger = read_cloze({"en": path})
-    assert (items, ledger) == (only(natural[:3], "en"), [])
+    path = save(tmp_path / f"en{suffix}", natural[:3], "en", names=HUB)
+    assert read_cloze({"en": path}) == (only(natural[:3], "en"), [])
 
 
 def test_json_lines(natural, tmp_path):

@@ -222,7 +222,8 @@ def test_audio_that_is_none_is_named(tmp_path):
 
 # sWUGGY and sBLIMP.
 
-# Two pairs in two voices, shuffled; the second word is unknown.
+# Two pairs in two voices, shuffled; the second word is unknown, once
+# without a frequency.
 LEXICAL = """id,filename,voice,frequency,word,phones,length,correct
 1,aa,A,,blick,B L IH K,4,0
 2,bb,A,0,tapir,T EY P ER,4,1
@@ -231,7 +232,7 @@ LEXICAL = """id,filename,voice,frequency,word,phones,length,correct
 2,ee,A,,,T EY F ER,4,0
 1,ff,B,,blick,B L IH K,4,0
 2,gg,B,,,T EY F ER,4,0
-2,hh,B,0,tapir,T EY P ER,4,1
+2,hh,B,,tapir,T EY P ER,4,1
 """
 # The same id in two phenomena is not the same pair.
 SYNTACTIC = """id,filename,voice,type,subtype,transcription,correct
@@ -264,7 +265,7 @@ def test_swuggy(tmp_path):
         ("sWUGGY.dd", "sWUGGY.aa", "1", "in-vocabulary"),
         ("sWUGGY.cc", "sWUGGY.ff", "1", "in-vocabulary"),
         ("sWUGGY.bb", "sWUGGY.ee", "2", "out-of-vocabulary"),
-        ("sWUGGY.hh", "sWUGGY.gg", "2", "out-of-vocabulary"),
+        ("sWUGGY.hh", "sWUGGY.gg", "2", ""),
     }
     assert {item["prompt"] for item in items} == {""}
     assert paths["sWUGGY.aa", "en"] == str(tmp_path / "dev/aa.wav")
@@ -279,19 +280,11 @@ def test_sblimp(tmp_path):
     }
 
 
-def test_a_word_without_a_frequency_is_in_no_subset(tmp_path):
-    text = LEXICAL.replace("B,0,tapir", "B,,tapir")
-    _, items = read_zerospeech(gold(tmp_path, text), "sWUGGY")
-    subsets = {item.right: item.subset for item in items}
-    assert subsets["sWUGGY.hh"] == ""
-    assert subsets["sWUGGY.bb"] == "out-of-vocabulary"
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("frequency", "count", r"missing column\(s\) frequency; found id, fi"),
-        ("2,hh,B,0,tapir,T EY P ER,4,1\n", "", "hh.wav .* stand in no row"),
+        ("2,hh,B,,tapir,T EY P ER,4,1\n", "", "hh.wav .* stand in no row"),
         ("hh,B", "hh,C", "id '2', voice 'B' has a wrong file .gg. and no rig"),
         ("ff,B", "ff,C", "id '1', voice 'B' has a right file .cc. and no wro"),
         ("2,hh", "2,bb", "key.* stand more than once.*bb"),
