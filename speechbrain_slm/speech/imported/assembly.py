@@ -68,15 +68,16 @@ def assemble(
         _deal(scratch, parts, own, buckets)
         for bucket in own:
             dealt = scratch / f"{bucket}.parquet"
-            content = pq.read_table(dealt, page_checksum_verification=True)
-            kept, ledger = align(content.to_pylist(), languages, max_ratio)
+            rows = pq.read_table(dealt, page_checksum_verification=True)
+            kept, ledger = align(rows.to_pylist(), languages, max_ratio)
             table = pa.Table.from_pylist(kept, _WRITTEN)
             if kept:
                 check_matched(f"{folder}, bucket {bucket}", table, languages)
             # Rows that nobody asked for are neither kept nor lost.
-            unasked = f"{OTHER_LANGUAGE}: "
-            rows = [entry for entry in ledger if "language" in entry]
-            lost = sum(not row["reason"].startswith(unasked) for row in rows)
+            whys = [row["reason"] for row in ledger if "language" in row]
+            lost = sum(
+                not why.startswith(f"{OTHER_LANGUAGE}: ") for why in whys
+            )
             facts = {"ledger": ledger, "lost": lost, "kept": len(kept)}
             write_piece(paths[bucket], table, facts)
     finally:

@@ -6,11 +6,10 @@ whatever else as are held in memory. A part has an identity that changes when
 its rows do, so that a second run can skip those that it has.
 """
 
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +32,7 @@ class Part(NamedTuple):
     where: str  # the file, for the ledger
     folder: Path | None  # what audio paths are relative to
     identity: str  # another one if the rows are others
-    batches: Callable[[], Iterator[list[Row]]]
+    batches: Iterator[list[Row]]  # not read before they are asked for
 
 
 def iterate_parts(
@@ -83,8 +82,8 @@ def _chunks(
             return
         text = json.dumps(chunk, sort_keys=True, default=_short).encode()
         identity = hashlib.sha256(text).hexdigest()
-        batches = functools.partial(iter, [chunk])
-        yield Part(f"{name}{index:05d}", where, folder, identity, batches)
+        number, batches = f"{name}{index:05d}", iter([chunk])
+        yield Part(number, where, folder, identity, batches)
 
 
 def _short(value: object) -> str:
@@ -118,10 +117,8 @@ def _row_groups(
             )
 
     for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
-        identity = identity_of([stamp, group])
-        batches = functools.partial(read, group, first)
-        number = f"{name}{group:05d}"
-        yield Part(number, str(path), path.parent, identity, batches)
+        known = str(path), path.parent, identity_of([stamp, group])
+        yield Part(f"{name}{group:05d}", *known, read(group, first))
 
 
 def source_files(source: str | Path) -> list[Path]:
@@ -132,11 +129,6 @@ def source_files(source: str | Path) -> list[Path]:
     path = as_stored(source)
     # What is no regular file is told by whoever opens it.
     if path.exists() and not path.is_dir():
-        if path.suffix not in SUFFIXES:
-            raise ValueError(
-                f"{path}: expected one of {', '.join(SUFFIXES)}, found "
-                f"'{path.suffix}'"
-            )
         return [path]
     files = [file for file in files_in(path) if file.suffix in SUFFIXES]
     if not files:

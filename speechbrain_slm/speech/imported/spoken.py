@@ -73,19 +73,19 @@ def import_spoken(
     sources = _begin(sources, folder)
     names = dict(language_names or {})
     reader = Reader(columns, list(languages), names, folder, max_seconds)
-    parts: dict[str, dict[Path, str]] = {split: {} for split in sources}
+    parts: dict[str, dict[Path, str]] = {}
     with ThreadPoolExecutor(num_workers) as pool:
         for split, here in sources.items():
+            found = parts[split] = {}
             for number, source in enumerate(here):
                 place = folder / "parts" / split / f"{number:03d}"
-                parts[split] |= _read_source(
-                    source, place, reader, batch_rows, pool
-                )
+                found |= _read_source(source, place, reader, batch_rows, pool)
     barrier()
-    paths, how = {}, (languages, buckets, max_ratio)
-    for split, found in parts.items():
-        place = folder / "parts" / split
-        paths[split] = assembly.assemble(place, found, *how)
+    how = languages, buckets, max_ratio
+    paths = {
+        split: assembly.assemble(folder / "parts" / split, found, *how)
+        for split, found in parts.items()
+    }
     barrier()
     if is_main():
         publish(folder, paths, languages, max_left_out)
@@ -152,7 +152,7 @@ def _read(part: Part, reader: Reader, pool: Executor) -> pa.Table:
         return reader.facts_of(row, part.where, part.folder)
 
     tables = [rows.FACTS.empty_table()]
-    for batch in part.batches():
+    for batch in part.batches:
         facts = [*itertools.chain.from_iterable(pool.map(facts_of, batch))]
         tables.append(pa.Table.from_pylist(facts, rows.FACTS))
     return pa.concat_tables(tables)
