@@ -1,5 +1,6 @@
 """Checks 8, 9, 10: checkpoints through kills, damage and full disks."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -11,10 +12,12 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from cloze_example import export
 from processes import ROOT, run
 from safetensors.torch import load_file
 
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
+from speechbrain_slm.models.export import load_speech_lm
 
 
 def save(checkpointer, step):
@@ -173,20 +176,35 @@ def test_nobody_goes_on_from_a_useless_checkpoint(tmp_path, caplog, name, kind):
         assert text in caplog.text
 
 
+@contextlib.contextmanager
+def disk_of(size):
+    """Let no file grow beyond a size, as if the disk were full then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_disk_full(tmp_path):
-    """Check 10, by a limit on the size of files: the previous one loads."""
+    """Check 10: the previous one loads."""
     checkpointer, _ = saved(tmp_path)
     recoverables = dict(checkpointer.recoverables)
     checkpointer.add_recoverable("big", torch.nn.Linear(300, 300))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
-    try:
-        with pytest.raises(RuntimeError, match="Is the disk full"):
-            save(checkpointer, 4)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with disk_of(50_000), pytest.raises(RuntimeError, match="disk full"):
+        save(checkpointer, 4)
     assert steps_in(tmp_path) == [2, 3]
     assert resumed(AtomicCheckpointer(tmp_path, recoverables)) == 3
+
+
+def test_no_model_without_room(tmp_path):
+    path = tmp_path / "model"
+    with disk_of(10_000), pytest.raises(OSError, match=f"from here: '{path}'"):
+        export(path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="not an exported speech LM"):
+        load_speech_lm(path)
 
 
 def test_stale_temporary_folders_go(tmp_path):

@@ -55,20 +55,20 @@ def test_kill_in_every_stage(tmp_path):
         # The script alone: what it runs has to end with it.
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
-    results = {}
     for name in ("killed", "whole"):
         process = quickstart(tmp_path / name, tmp_path / f"{name}.log")
         process.communicate(timeout=3000)
         assert process.returncode == 0, (tmp_path / f"{name}.log").read_text()
-        path = tmp_path / name / "results.json"
-        results[name] = json.loads(path.read_text())
-    assert len(results["whole"]) == 16
-    assert results["killed"] == results["whole"]
-    budgets = [record["tokens"] for record in results["whole"]]
-    for language, count in budgets[0].items():
-        for budget in budgets:
-            assert budget[language] == pytest.approx(count, rel=0.01)
     for run in ("en_fr", "interleaved_ft"):
-        weights = f"LM/{run}/model/model.safetensors"
-        killed = (tmp_path / "killed" / weights).read_bytes()
-        assert killed == (tmp_path / "whole" / weights).read_bytes()
+        name = f"LM/{run}/model/model.safetensors"
+        killed = (tmp_path / "killed" / name).read_bytes()
+        assert killed == (tmp_path / "whole" / name).read_bytes()
+    killed, records = (
+        json.loads((tmp_path / name / "results.json").read_text())
+        for name in ("killed", "whole")
+    )
+    assert killed == records
+    assert len(records) == 16
+    budgets = [record["tokens"] for record in records]
+    for budget in budgets:
+        assert budget == pytest.approx(budgets[0], rel=0.01)
