@@ -77,22 +77,15 @@ def natural():
     return load_natural()
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
-def test_published_files_give_the_items_back(natural, tmp_path, suffix):
+@pytest.mark.parametrize("names", [COLUMNS, HUB], ids=["first", "hub"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
+def test_published_files_give_the_items_back(natural, tmp_path, suffix, names):
     files = {
-        language: save(tmp_path / f"{language}{suffix}", natural, language)
-        for language in LANGUAGES
+        key: save(tmp_path / f"{key}{suffix}", natural, key, names=names)
+        for key in LANGUAGES
     }
     assert read_cloze(files) == (natural, [])
     assert read_cloze({"fr": files["fr"]})[0] == only(natural, "fr")
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".jsonl"])
-def test_the_names_of_the_hub_are_read_in_every_format(
-    natural, tmp_path, suffix
-):
-    path = save(tmp_path / f"en{suffix}", natural[:3], "en", names=HUB)
-    assert read_cloze({"en": path}) == (only(natural[:3], "en"), [])
 
 
 def test_json_lines(natural, tmp_path):
