@@ -13,6 +13,7 @@ from units_example import (
     write_corpus,
 )
 
+from speechbrain_slm.units import fitting
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_bpe, fit_tokenizer
 from speechbrain_slm.units.manifest import read_manifest
@@ -41,12 +42,12 @@ def table(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr("speechbrain_slm.units.fitting.UTTERANCES_PER_SHARD", 4)
+    monkeypatch.setattr(fitting, "UTTERANCES_PER_SHARD", 4)
 
 
-def fit(table, folder, seed=0, num_clusters=CLUSTERS):
+def fit(table, folder, seed=0, num_clusters=CLUSTERS, seconds=4.0):
     tokenizer = MelKMeans(num_clusters)
-    return fit_tokenizer(tokenizer, {"train": table}, folder, 4.0, seed)
+    return fit_tokenizer(tokenizer, {"train": table}, folder, seconds, seed)
 
 
 def test_fitted_once_and_refused_when_changed(table, tmp_path):
@@ -60,15 +61,11 @@ def test_fitted_once_and_refused_when_changed(table, tmp_path):
         ({"table": table, "seed": 1}, "seed: expected 1, found 0"),
         ({"table": table, "num_clusters": 13}, r"config\.num_clusters"),
         ({"table": table.slice(0, 12)}, "speech: expected"),
+        ({"table": table, "seconds": None}, "fit_seconds is null"),
     ):
         with pytest.raises(ValueError, match=text):
             fit(folder=folder, **changed)
     assert digests(folder) == before
-
-
-def test_a_fit_needs_seconds(tmp_path):
-    with pytest.raises(ValueError, match="fit_seconds is null"):
-        fit_tokenizer(MelKMeans(CLUSTERS), {"train": []}, tmp_path, None, 0)
 
 
 def test_bad_audio_and_features_do_not_stop_the_fit(
@@ -89,21 +86,18 @@ def test_bad_audio_and_features_do_not_stop_the_fit(
 def test_missing_audio_of_any_split_is_named_before_the_fit(tmp_path):
     manifests = {split: corpus(tmp_path, split) for split in ("train", "valid")}
     folder, audio = tmp_path / "tokenizer", tmp_path / "corpus" / "audio"
-
-    def run():
-        fit_tokenizer(MelKMeans(CLUSTERS), manifests, folder, 4.0, 0)
-
+    what = MelKMeans(CLUSTERS), manifests, folder, 4.0, 0
     for split in manifests:
         name = f"{split}-003.flac"
         (audio / name).rename(tmp_path / name)
         with pytest.raises(FileNotFoundError, match=f"{name} does not exist"):
-            run()
+            fit_tokenizer(*what)
         assert not folder.exists()
         (tmp_path / name).rename(audio / name)
-    run()
+    fit_tokenizer(*what)
     # What is fitted needs no audio.
     (audio / "train-003.flac").unlink()
-    run()
+    fit_tokenizer(MelKMeans(CLUSTERS), *what[1:])
 
 
 def test_bpe_sees_the_training_split_alone(table, tmp_path):
@@ -125,8 +119,8 @@ def test_bpe_sees_the_training_split_alone(table, tmp_path):
 
 def test_bpe_of_more_speech_than_it_takes(table, tmp_path, monkeypatch):
     tokenizer, folder = LoudnessTokenizer(), tmp_path / "utterances"
-    extract_utterances([table], tokenizer, folder, utterances_per_shard=7)
-    monkeypatch.setattr("speechbrain_slm.units.fitting.BPE_UTTERANCES", 20)
+    extract_utterances([table], tokenizer, folder, 7)
+    monkeypatch.setattr(fitting, "BPE_UTTERANCES", 20)
     bpe = fit_bpe(tokenizer, {"train": table}, folder, tmp_path / "bpe", **BPE)
     # Those whose SHA-256 come first, whatever file they stand in.
     units = read_utterances(folder)["units"].to_pylist()
@@ -141,9 +135,8 @@ def test_a_finished_tokenizer_encodes_other_splits(table, tmp_path):
     other = {"other": corpus(tmp_path, "other")}
 
     def run(manifests, fitted_on, folder, clusters=CLUSTERS, **changes):
-        tokenizer = fit_tokenizer(
-            MelKMeans(clusters), fitted_on, folder, 4.0, 0
-        )
+        how = (fitted_on, folder, 4.0, 0)
+        tokenizer = fit_tokenizer(MelKMeans(clusters), *how)
         utterances = tmp_path / "utterances"
         extract_utterances(manifests.values(), tokenizer, utterances)
         settings, place = BPE | changes, folder / "bpe"
@@ -156,14 +149,15 @@ def test_a_finished_tokenizer_encodes_other_splits(table, tmp_path):
     assert run(other, None, folder) == fitted
     # Also for the training split of another corpus.
     assert run({"train": other["other"]}, None, folder) == fitted
-    with pytest.raises(ValueError, match=r"num_clusters: expected 9, found 12"):
-        run(other, None, folder, clusters=9)
-    with pytest.raises(ValueError, match=r"max_piece_length: expected 5"):
-        run(other, None, folder, max_piece_length=5)
-    with pytest.raises(FileNotFoundError, match=r"none/tokenizer\.json"):
-        run(other, None, tmp_path / "none")
-    with pytest.raises(ValueError, match=r"of other; expected one of train"):
-        run(other, other, tmp_path / "none")
+    none = tmp_path / "none"
+    for fitted_on, place, changes, text in (
+        (None, folder, {"clusters": 9}, "num_clusters: expected 9, found 12"),
+        (None, folder, {"max_piece_length": 5}, "piece_length: expected 5"),
+        (None, none, {}, r"none/tokenizer\.json"),
+        (other, none, {}, "of other; expected one of train"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=text):
+            run(other, fitted_on, place, **changes)
     assert digests(folder) == before
 
 
@@ -198,14 +192,12 @@ def test_a_killed_fit_goes_on_with_the_features_it_has(
         fit_tokenizer(tokenizer, {"train": table}, folder, 6.0, 0)
         return digests(folder)
 
-    expected = run(tmp_path / "whole")
-    batches = len(encoded)
+    expected, batches = run(tmp_path / "whole"), len(encoded)
     assert batches > 3
     folder = tmp_path / "killed"
-    with pytest.raises(Killed):
-        run(folder, killed_at=2)
-    with pytest.raises(Killed):
-        run(folder, killed_at="fit")
+    for when in (2, "fit"):
+        with pytest.raises(Killed):
+            run(folder, when)
     assert len(encoded) == batches - 2
     assert list((folder / "features").glob("*.npy"))
     assert run(folder) == expected
@@ -214,13 +206,13 @@ def test_a_killed_fit_goes_on_with_the_features_it_has(
 
 
 def test_a_codebook_for_each_language_is_fitted_on_its_speech(table, tmp_path):
-    tokenizer, tables = MelKMeans(CLUSTERS, codebooks="language"), [table]
+    tokenizer = MelKMeans(CLUSTERS, codebooks="language")
     manifests, store = {"train": table}, tmp_path / "utterances"
     fit_tokenizer(tokenizer, manifests, tmp_path / "both", 4.0, 0)
     assert tokenizer.vocabulary_size == 2 * CLUSTERS
     centroids = tokenizer.tensors
     assert (centroids["centroids.en"] != centroids["centroids.fr"]).any()
-    extract_utterances(tables, tokenizer, store)
+    extract_utterances([table], tokenizer, store)
     settings = BPE | {"vocabulary_size": 40}
     bpe = fit_bpe(tokenizer, manifests, store, tmp_path / "bpe", **settings)
     assert bpe.vocabulary_size == 40
@@ -263,13 +255,10 @@ def test_ranks_wait_for_a_fit_longer_than_any_barrier(tmp_path):
     expected = fit(read_manifest(manifest, ["en", "fr"]), tmp_path / "one")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     script = ["--nproc_per_node=2", FIT_RANKS, manifest, tmp_path / "two"]
-    done = subprocess.run(
-        [*launch, *script, str(CLUSTERS)],
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    command = [*launch, *script, str(CLUSTERS)]
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""}
+    how = {"capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run(command, env=env, **how)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [expected.identity] * 2
     assert digests(tmp_path / "two") == digests(tmp_path / "one")

@@ -24,9 +24,7 @@ def fitted(seed=0, **config):
 
 
 def restored(folder, **config):
-    tokenizer = MelKMeans(num_clusters=20, **config)
-    tokenizer.restore(folder)
-    return tokenizer
+    MelKMeans(num_clusters=20, **config).restore(folder)
 
 
 def encode(tokenizer, wav):
@@ -37,12 +35,10 @@ def test_identity_names_configuration_and_codebook():
     tokenizer = fitted()
     moved = tokenizer.tensors["centroids"].copy()
     moved[3, 5] += 1
-    other = MelKMeans(num_clusters=20)
+    other, raw = MelKMeans(20), MelKMeans(20, deduplicate=False)
     other._set({**tokenizer.tensors, "centroids": moved}, "a test")
-    raw = MelKMeans(num_clusters=20, deduplicate=False)
     raw._set(tokenizer.tensors, "a test")
-    identities = {one.identity for one in (tokenizer, other, raw)}
-    assert len(identities) == 3
+    assert len({one.identity for one in (tokenizer, other, raw)}) == 3
 
 
 def test_identity_is_the_one_of_stores_that_are_there():
@@ -54,20 +50,14 @@ def test_identity_is_the_one_of_stores_that_are_there():
     assert tokenizer.identity.startswith("43ab0864087946a2")
 
 
-@pytest.mark.parametrize("normalization", ["mean", "mean_variance"])
-def test_normalization_takes_out_the_level(normalization):
+@pytest.mark.parametrize("normalization", ["none", "mean", "mean_variance"])
+def test_normalization_takes_out_level_and_spread(normalization):
     wav, tokenizer = wavs(1)[0], fitted(normalization=normalization)
-    assert encode(tokenizer, wav) == encode(tokenizer, wav / 4)
-    plain = fitted(normalization="none")
-    assert encode(plain, wav) != encode(plain, wav / 4)
-
-
-def test_variance_normalization_takes_out_the_spread():
-    wav = wavs(1)[0]
-    scaled = features(MelKMeans(normalization="mean_variance"), wav)
-    assert torch.allclose(
-        scaled.reshape(-1, 13).std(dim=0), torch.ones(13), atol=0.05
-    )
+    same = encode(tokenizer, wav) == encode(tokenizer, wav / 4)
+    assert same == (normalization != "none")
+    spread = features(tokenizer, wav).reshape(-1, 13).std(dim=0)
+    even = torch.allclose(spread, torch.ones(13), atol=0.05)
+    assert even == (normalization == "mean_variance")
 
 
 def test_length_follows_the_frame_rate():
@@ -92,7 +82,9 @@ def test_codebook_of_another_tokenizer_is_refused(tmp_path):
             restored(tmp_path / "one")
 
 
-def test_edited_configuration_is_refused(tmp_path):
+def test_incomplete_or_edited_tokenizer_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="units recipe"):
+        restored(tmp_path)
     fitted().save(tmp_path)
     path = tmp_path / DESCRIPTION
     content = json.loads(path.read_text())
@@ -102,11 +94,6 @@ def test_edited_configuration_is_refused(tmp_path):
         restored(tmp_path)
     with pytest.raises(ValueError, match="saved together"):
         restored(tmp_path, deduplicate=False)
-
-
-def test_incomplete_tokenizer_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="units recipe"):
-        restored(tmp_path)
     with pytest.raises(ValueError, match="no centroids yet"):
         encode(MelKMeans(), wavs(1)[0])
     with pytest.raises(ValueError, match=r"25 frame\(s\) to fit 100"):
