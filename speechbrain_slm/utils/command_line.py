@@ -67,13 +67,6 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     Values are typed by what the YAML file has in their place.
     ConfigurationError for an unknown or abbreviated key, a missing or a second
     value, a key given twice, or a value of a wrong type.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.yaml"
-    >>> _ = path.write_text("seed: 1\nlr: 0.1\nmodules: {}\n")
-    >>> parse_arguments([str(path), "--seed=3", "--precision", "bf16"])[1:]
-    ({'precision': 'bf16'}, {'seed': 3})
     """
     yaml_file, arguments = find_yaml(arguments)
     tree = read_tree(yaml_file)

@@ -123,12 +123,6 @@ def call_with(hparams: dict, function: Callable, /, **given: Any) -> Any:
     """Call a function with the values of a YAML file that its signature names.
 
     ``given`` is what the file does not say, or says under another name.
-
-    Example
-    -------
-    >>> hparams = {"row_length": 4, "seed": 1}
-    >>> call_with(hparams, lambda rows, row_length: rows * row_length, rows=3)
-    12
     """
     values = named(hparams, function) | given
     signature = inspect.signature(function)

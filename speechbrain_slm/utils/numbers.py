@@ -20,13 +20,6 @@ def check_number(
     """Refuse a value that is no number, or out of its range.
 
     ``bounds``: some of ``at_least``, ``above``, ``at_most`` and ``below``.
-
-    Example
-    -------
-    >>> check_number("warmup", 2, at_least=0, below=1)
-    Traceback (most recent call last):
-    ...
-    ValueError: warmup is 2; expected a number of at least 0 and below 1
     """
     kind = numbers.Integral if whole else numbers.Real
     # True is no number here; NaN and infinity are in no range.

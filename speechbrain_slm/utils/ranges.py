@@ -119,14 +119,6 @@ def check_ranges(tree: dict, where: str | Path) -> None:
 
     In the tree (of ``yaml_tree.resolve``), 1e6 becomes a whole number where one
     is expected.
-
-    Example
-    -------
-    >>> check_ranges({"learning_rate": -0.1}, "a.yaml")
-    Traceback (most recent call last):
-    ...
-    speechbrain_slm.utils.yaml_tree.ConfigurationError: a.yaml: learning_rate
-    is -0.1; expected a number above 0
     """
     try:
         _check("", tree, RANGES)
