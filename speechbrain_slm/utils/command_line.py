@@ -78,9 +78,8 @@ def parse_arguments(arguments: list[str]) -> tuple[str, dict, dict]:
     overrides: dict[str, Any] = {}
     for name, values in _grouped(arguments):
         if name in options & UNSUPPORTED.keys():
-            raise ConfigurationError(
-                f"'{name}' is not supported here: {UNSUPPORTED[name]}"
-            )
+            text = f"'{name}' is not supported here: {UNSUPPORTED[name]}"
+            raise ConfigurationError(text)
         if name not in known:
             raise unknown_key(name, known, "command line")
         if name in run_options or name in overrides:
@@ -133,9 +132,8 @@ def _grouped(tokens):
         elif groups:
             groups[-1][1].append(token)
         else:
-            raise ConfigurationError(
-                f"'{token}' follows no --key; expected --key value"
-            )
+            fault = f"'{token}' follows no --key; expected --key value"
+            raise ConfigurationError(fault)
     return groups
 
 

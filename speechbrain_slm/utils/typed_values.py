@@ -21,7 +21,7 @@ from speechbrain_slm.utils.ranges import GROUPS, RANGES
 from speechbrain_slm.utils.yaml_tree import ConfigurationError, tag_of
 
 TEXT, NUMBER, LIST, MAPPING, ANY = "text", "number", "list", "mapping", "any"
-_UNKNOWN = object()
+_UNKNOWN = object()  # nothing says what may stand
 _REFERENCE = re.compile(r"<([^<>]+)>")
 _ARITHMETIC = re.compile(r"[-+*/%.() \d]+")
 # How a number is written; 007 and 2026-01-15 are none.

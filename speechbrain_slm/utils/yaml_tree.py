@@ -103,19 +103,23 @@ def resolve(path: str | Path, overrides: dict | None = None) -> dict:
     another shape (mapping, list, one value) than what it replaces, here or in a
     fragment; if a reference leads nowhere, or a placeholder was not filled.
     """
-    try:
-        return _expand(_resolve_file(path, _quoted(overrides or {})))
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        text = " ".join(str(part) for part in error.args)
-        raise ConfigurationError(f"{path}: {text}") from error
+    tree = _resolve_file(path, _quoted(overrides or {}))
+    for parent, key, text in walk(tree):
+        if isinstance(text, str):
+            parent[key] = _written_out(key, text)
+    return tree
 
 
 def _resolve_file(path, overrides):
     tree = read_tree(path)
     _merge(str(path), tree, overrides)
-    return _resolve("", tree, tree, path)
+    try:
+        return _resolve("", tree, tree, path)
+    except ConfigurationError:
+        raise  # of a fragment: it names that
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        text = " ".join(map(str, error.args))
+        raise ConfigurationError(f"{path}: {text}") from error
 
 
 def _resolve(name, node, root, path):
@@ -125,24 +129,18 @@ def _resolve(name, node, root, path):
         node[key] = _resolve(label, child, root, path)
     tag = tag_of(node)
     if tag == "!PLACEHOLDER":
-        raise ConfigurationError(
-            f"{path}: '{name}' has no value yet; set it, in a copy of the "
-            "file or on the command line"
-        )
+        where = "in a copy of the file or on the command line"
+        raise ValueError(f"'{name}' has no value yet; set it, {where}")
     if tag in ("!ref", "!copy"):
         return recursive_resolve(node.value, [], root, tag == "!copy")
     if tag.startswith(INCLUDE):
         fragment = find_fragment(path, tag)
         if not isinstance(node, dict):
-            raise ConfigurationError(
-                f"{path}: give {tag} a mapping ({{}} where nothing is set)"
-            )
+            raise ValueError(f"give {tag} a mapping ({{}} for no changes)")
         return _resolve_file(fragment, dict(node))
     # 2026-01-15 as the name of a run.
     if isinstance(node, datetime.date):
-        raise ConfigurationError(
-            f"{path}: {name} is the date {node}; put a text in quotes"
-        )
+        raise ValueError(f"{name} is the date {node}; put a text in quotes")
     return node
 
 
@@ -193,17 +191,12 @@ def _quoted(value):
     return value
 
 
-def _expand(tree):
+def _written_out(key, text):
     """Write out ``~``, whichever file or command line it is from."""
-    for parent, key, text in walk(tree):
-        if not isinstance(text, str):
-            continue
-        path = os.path.expanduser(text)
-        # Arrow takes lm:v2/x for an address; a folder of that name is given
-        # its absolute path.
-        address = re.match(r"[A-Za-z][\w+.-]*:(?!//)", path)
-        if address and (str(key).endswith("_folder") or os.path.exists(path)):
-            path = os.path.abspath(path)
-        if path != text:
-            parent[key] = DoubleQuotedScalarString(path)
-    return tree
+    path = os.path.expanduser(text)
+    # Arrow takes lm:v2/x for an address; a folder of that name is given its
+    # absolute path.
+    address = re.match(r"[A-Za-z][\w+.-]*:(?!//)", path)
+    if address and (str(key).endswith("_folder") or os.path.exists(path)):
+        path = os.path.abspath(path)
+    return text if path == text else DoubleQuotedScalarString(path)
