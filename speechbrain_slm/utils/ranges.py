@@ -152,7 +152,7 @@ def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:
             _check_names(key, child)
         if (spec := table.get(key)) is not None:
             label = f"{name}[{key}]" if values else key
-            check_value(label, child, spec, SEVERAL.get(key, ()))
+            check_value(label, child, spec)
             if isinstance(child, float) and "whole" in spec:
                 node[key] = int(child)
         _check(name if isinstance(node, list) else key, child, table)
@@ -185,14 +185,9 @@ def _check_names(name: str, value: Any) -> None:
             )
 
 
-def check_value(
-    name: str, value: Any, spec: Spec, several: type | tuple = ()
-) -> None:
-    """Refuse a value that is not of its range; ``several`` is a further type.
-
-    Null is right where :data:`NULLS` says so.
-    """
-    null = name in NULLS
+def check_value(name: str, value: Any, spec: Spec) -> None:
+    """Refuse a value that is not of its range; see ``NULLS``, ``SEVERAL``."""
+    null, several = name in NULLS, SEVERAL.get(name, ())
     if tag_of(value) or isinstance(value, several) or (null and value is None):
         return
     # ruamel has a switch of its own, an int that remembers its anchor.

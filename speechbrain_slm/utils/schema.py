@@ -111,5 +111,4 @@ def _faults(value, shape, place):
 
 
 def _kind(shape):
-    kinds = {list: _LIST, dict: MAPPING}
-    return kinds.get(type(shape), shape)
+    return {list: _LIST, dict: MAPPING}.get(type(shape), shape)

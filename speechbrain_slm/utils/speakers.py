@@ -1,5 +1,6 @@
 """Speakers: one voice a language, paired so that a story keeps its teller."""
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -41,15 +42,14 @@ def check_voices(
     tts: Any, speakers: Mapping[str, Mapping], languages: Iterable[str]
 ) -> None:
     """Refuse speakers ({name: {language: Voice}}) who lack a language."""
-    for name, voices in speakers.items():
-        for language in languages:
-            if language not in voices:
-                raise ValueError(
-                    f"speaker '{name}' has no voice for the language "
-                    f"'{language}'; found {', '.join(voices)}. Add one to the "
-                    "speaker's entry, or choose another speaker."
-                )
-            try:
-                tts.check_voice(voices[language])
-            except ValueError as error:
-                raise ValueError(f"speaker '{name}': {error}") from error
+    for name, language in itertools.product(speakers, languages):
+        voices = speakers[name]
+        if language not in voices:
+            raise ValueError(
+                f"speaker '{name}' has no voice for the language '{language}'; "
+                f"found {', '.join(voices)}. Add it, or choose another one."
+            )
+        try:
+            tts.check_voice(voices[language])
+        except ValueError as error:
+            raise ValueError(f"speaker '{name}': {error}") from error

@@ -66,11 +66,10 @@ def read_table(
     optional: Sequence[str] = (),
     advice: str = WRITTEN,
 ) -> pa.Table:
-    """Read a table and refuse one that is not what it should be.
+    """Read a table; ValueError names the file, the column and the row.
 
-    ValueError, with file, column and row, if the file is damaged, a column is
-    missing, of a wrong type or has holes (empty strings are such), or a key
-    stands twice.
+    That is if the file is damaged, a column is missing, of a wrong type or has
+    holes (empty strings are such), or a key stands twice.
 
     Arguments
     ---------
@@ -152,14 +151,11 @@ def check_matched(
 ) -> None:
     """Refuse a manifest whose stories are not matched across languages.
 
-    ValueError if it is empty, holds a language that the run does not know, a
-    story whose sentences are not numbered 0, 1, 2, ..., or one whose languages
-    differ in their number of sentences.
+    It is empty, holds a language that the run does not know, a story whose
+    sentences are not numbered 0, 1, 2, ..., or more of them in one language.
     """
     if not len(table):
-        raise ValueError(
-            f"{path}: no rows; expected one spoken sentence or more"
-        )
+        raise ValueError(f"{path}: no rows; expected a spoken sentence or more")
     found = set(pc.unique(table["language"]).to_pylist())
     if unknown := sorted(found - set(languages)):
         raise ValueError(
@@ -190,8 +186,7 @@ def check_matched(
             f"{path}: story '{row['story_id']}' has "
             f"{row['sentence_count_min']} sentence(s) in one language and "
             f"{row['sentence_count_max']} in another ({len(uneven)} such "
-            "stories); languages are matched sentence by sentence. Match the "
-            "story again, or drop it."
+            "stories); expected as many in each. Match it again, or drop it."
         )
 
 

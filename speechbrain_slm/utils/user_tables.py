@@ -175,9 +175,7 @@ def tsv_fields(line: str, quoted: bool = False) -> list[str]:
 def _field_rows(path, names, rows, columns, optional):
     wanted = _wanted(path, names, columns, optional)
     if twice := [name for name in wanted if names.count(name) > 1]:
-        raise ValueError(
-            f"{path}: column {twice[0]} stands twice; expected once"
-        )
+        raise ValueError(f"{path}: column {twice[0]} stands twice")
     places = {name: names.index(name) for name in wanted}
     for number, fields in enumerate(rows):
         found, expected = len(fields), len(names)
