@@ -73,7 +73,7 @@ MODULES = {
     "evaluation.alignment_figure": "evaluation.alignment.figure",
     "evaluation.alignment_metrics": "evaluation.alignment.metrics",
     "evaluation.identity": "evaluation.inputs",
-    "evaluation.parallel_items": "evaluation.alignment.matches",
+    "evaluation.parallel_items": "evaluation.alignment.pairs",
     "evaluation.parallel_pairs": "evaluation.alignment.pairs",
     "evaluation.padding": "evaluation.cloze.prefixes",
     "evaluation.alignment_report": "evaluation.alignment.report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -89,6 +89,43 @@ def check_evaluating(model: PreTrainedModel, batch_tokens: int) -> None:
             "computes random; call model.eval() first"
         )
     check_number("batch_tokens", batch_tokens, at_least=1)
+
+
+def tag_of(tags: dict[str, int], language: str, name: str) -> int:
+    """Return the symbol of a language; ``name`` is what it stands in."""
+    if language not in tags:
+        raise ValueError(
+            f"{name}: the model has no tag for '{language}', only for "
+            f"{', '.join(tags)}"
+        )
+    return tags[language]
+
+
+def check_units(
+    name: str,
+    units: np.ndarray,
+    size: int,
+    model: Any,
+    around: int,
+    tags: Sequence[int] | np.ndarray = (),
+) -> None:
+    """Refuse units of another model, and more than it reads with those around.
+
+    ``tags`` may stand among the units.
+    """
+    outside = units[((units < 0) | (units >= size)) & ~np.isin(units, tags)]
+    if len(outside):
+        raise ValueError(
+            f"{name}: unit {outside[0]} is outside [0, {size}), the model's "
+            "vocabulary; it is of another tokenizer"
+        )
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and (count := len(units) + around) > context:
+        raise ValueError(
+            f"{name}: {count} symbols exceed the model's context of "
+            f"{context}; compare or score shorter parts (sentences, or a "
+            "shorter prompt), or take another model"
+        )
 
 
 def by_length(

@@ -24,12 +24,13 @@ from speechbrain_slm.evaluation.alignment.hidden_states import (
     POOLINGS,
     StatePooler,
 )
-from speechbrain_slm.evaluation.alignment.matches import read_spoken, units_of
 from speechbrain_slm.evaluation.alignment.pairs import (
     GROUP,
     SIDES,
     VOICES,
     parallel_pairs,
+    read_spoken,
+    units_of,
 )
 from speechbrain_slm.evaluation.alignment.report import ALIGNMENT_JSON
 from speechbrain_slm.evaluation.inputs import examine
@@ -86,8 +87,9 @@ def evaluate_alignment(
     gallery : Candidates of one voice and like length, the right one too.
     pairs_per_shard : Pairs whose states a kill can lose.
     """
-    check_number("max_retrieval", max_retrieval, at_least=2)
-    check_number("gallery", gallery, at_least=2)
+    how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
+    for name in ("max_retrieval", "gallery"):
+        check_number(name, how[name], at_least=2)
     check_number("pairs_per_shard", pairs_per_shard, at_least=1)
     store = UnitStore(units_folder)
     texts, speakers = read_spoken(manifest) if manifest else (None, None)
@@ -96,12 +98,9 @@ def evaluate_alignment(
     pairs, summaries = parallel_pairs(store, languages, level, voices, *told)
     for summary in summaries:
         logger.info("%s", report.pairs_line(summary, level))
-    # In parts: as text, a large table would need much more memory.
-    batches = pairs.combine_chunks().to_batches(max_chunksize=4096)
-    identity = identity_of([identity_of(b.to_pydict()) for b in batches])
     states = {"format": report.FORMAT, "version": report.VERSION, **identities}
-    states |= {"pairs": identity, "level": level, "poolings": list(poolings)}
-    how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
+    states |= {"pairs": _identity(pairs), "level": level}
+    states["poolings"] = list(poolings)
     request = {**states, **how, "languages": summaries}
     folder = Path(output_folder)
     finished = _finished(folder, request)
@@ -122,13 +121,21 @@ def evaluate_alignment(
             write_table(folder / PAIRS_PARQUET, pairs)
         left = missing(itertools.chain(*groups), lambda one: one.path.is_file())
         run(left, lambda shard: _publish(shard, pairs, store, pooler))
-    if not is_main():
-        return None
+    return _write(folder, request, pairs, groups) if is_main() else None
+
+
+def _write(folder, request, pairs, groups):
     records = [r for shards in groups for r in _records(pairs, shards, request)]
-    capped = any(record["n"] > max_retrieval for record in records)
+    capped = any(record["n"] > request["max_retrieval"] for record in records)
     results = {**request, "retrieval_capped": capped, "records": records}
     write_json(folder / ALIGNMENT_JSON, results)
     return results
+
+
+def _identity(pairs):
+    # In parts: as text, a large table would need much more memory.
+    batches = pairs.combine_chunks().to_batches(max_chunksize=4096)
+    return identity_of([identity_of(batch.to_pydict()) for batch in batches])
 
 
 def _finished(folder, request):

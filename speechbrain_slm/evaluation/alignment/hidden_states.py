@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from speechbrain_slm.evaluation.inputs import by_length, check_evaluating
+from speechbrain_slm.evaluation.inputs import (
+    by_length,
+    check_evaluating,
+    check_units,
+    tag_of,
+)
 from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
@@ -124,27 +129,11 @@ class StatePooler:
         units = np.asarray(units, np.int64)
         if not len(units):
             raise ValueError(f"{name}: no units; expected at least one")
-        if units.min() < 0 or units.max() >= self.vocabulary_size:
-            raise ValueError(
-                f"{name}: its units run from {units.min()} to {units.max()}, "
-                f"outside [0, {self.vocabulary_size}); they are of "
-                "another tokenizer"
-            )
-        if self.language_tags and language not in self.language_tags:
-            raise ValueError(
-                f"{name}: the model has no tag for '{language}', only for "
-                f"{', '.join(self.language_tags)}"
-            )
-        tag = [self.language_tags[language]] if self.language_tags else []
-        ids = np.concatenate([[self.boundary], tag, units]).astype(np.int64)
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        if context is not None and len(ids) > context:
-            raise ValueError(
-                f"{name}: {len(ids)} symbols exceed the model's context of "
-                f"{context}; compare sentences (level: sentence), or take "
-                "another model"
-            )
-        return ids
+        head = [self.boundary]
+        if self.language_tags:
+            head.append(tag_of(self.language_tags, language, name))
+        check_units(name, units, self.vocabulary_size, self.model, len(head))
+        return np.concatenate([head, units])
 
     @torch.inference_mode()
     def _pool(self, rows):

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from speechbrain_slm.evaluation.cloze.accuracy import direction_of
+from speechbrain_slm.evaluation.inputs import tag_of
 from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.ledger import LEDGER
 from speechbrain_slm.utils.numbers import check_choice
@@ -194,16 +195,10 @@ def _tagged(row, prompt, ending, tags):
     if not tags:
         return prompt, ending
     languages = row["prompt_language"], row["ending_language"]
-    for language in languages:
-        if language not in tags:
-            raise ValueError(
-                f"{name_of(row)}: the model has no tag for '{language}', only "
-                f"for {', '.join(tags)}"
-            )
+    own = [tag_of(tags, language, name_of(row)) for language in languages]
     # en>fr: [en] prompt | [fr] ending; en: [en] prompt | ending; and [fr]
     # ending where there is no prompt, which would have had the tag.
-    before, after = ([tags[language]] for language in languages)
-    before = before if len(prompt) else []
-    after = [] if len(prompt) and languages[0] == languages[1] else after
+    before = own[:1] if len(prompt) else []
+    after = [] if len(prompt) and own[0] == own[1] else own[1:]
     parts = (before, prompt), (after, ending)
     return tuple(np.concatenate(part).astype(np.int64) for part in parts)

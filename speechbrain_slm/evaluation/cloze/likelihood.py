@@ -31,6 +31,7 @@ from speechbrain_slm.evaluation.inputs import (
     batches,
     by_length,
     check_evaluating,
+    check_units,
 )
 from speechbrain_slm.utils.numbers import check_choice
 
@@ -172,21 +173,9 @@ class LikelihoodScorer:
         if self.count_units(ending) == 0:
             raise ValueError(f"{name}: the ending has no units")
         units = np.concatenate([prompt, ending]).astype(np.int64)
-        outside = (units < 0) | (units >= self.vocabulary_size)
-        outside = units[outside & ~np.isin(units, self._tags)]
-        if len(outside):
-            raise ValueError(
-                f"{name}: unit {outside[0]} is outside "
-                f"[0, {self.vocabulary_size}), the model's vocabulary; it is "
-                "of another tokenizer"
-            )
-        ids = np.concatenate([self.start, units, self.end]).astype(np.int64)
-        if self.context is not None and len(ids) > self.context:
-            raise ValueError(
-                f"{name}: {len(ids)} symbols exceed the model's context of "
-                f"{self.context}; shorten the prompt, or take another model"
-            )
-        return ids
+        what = name, units, self.vocabulary_size, self.model
+        check_units(*what, self.count_symbols(0), self._tags)
+        return np.concatenate([self.start, units, self.end]).astype(np.int64)
 
     def _scored(self, ids: np.ndarray) -> np.ndarray:
         """Mark what is scored: all but tags and the first other symbol."""

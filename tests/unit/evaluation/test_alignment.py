@@ -19,8 +19,8 @@ from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
 from speechbrain_slm.evaluation.alignment.figure import draw_alignment
 from speechbrain_slm.evaluation.alignment.hidden_states import POOLINGS
-from speechbrain_slm.evaluation.alignment.matches import units_of
 from speechbrain_slm.evaluation.alignment.metrics import PairSums
+from speechbrain_slm.evaluation.alignment.pairs import units_of
 from speechbrain_slm.evaluation.alignment.report import (
     alignment_table,
     read_alignment,

@@ -6,11 +6,12 @@ import pytest
 from alignment_example import text_of, units_said, write_corpus
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.alignment.matches import read_spoken, units_of
 from speechbrain_slm.evaluation.alignment.pairs import (
     PAIRS,
     SIDES,
     parallel_pairs,
+    read_spoken,
+    units_of,
 )
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
