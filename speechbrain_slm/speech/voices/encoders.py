@@ -155,7 +155,7 @@ class _Pretrained:
             vector = torch.nn.functional.normalize(vector, dim=0)
         return vector.cpu().numpy()
 
-    @functools.cached_property
+    @property
     def _network(self) -> torch.nn.Module:
         raise NotImplementedError
 
@@ -214,7 +214,7 @@ class EcapaEncoder(_Pretrained):
         with self._loading(OSError, ValueError):
             return EncoderClassifier.from_hparams(**where, run_opts=run_opts)
 
-    @functools.cached_property
+    @property
     def _network(self) -> torch.nn.Module:
         return self._model.mods.embedding_model
 
@@ -232,31 +232,31 @@ class XVectorEncoder(_Pretrained):
         super().__init__(source)
 
     @functools.cached_property
-    def _extractor(self) -> Any:
-        from transformers import AutoFeatureExtractor
+    def _model(self) -> tuple[Any, torch.nn.Module]:
+        from transformers import AutoFeatureExtractor, WavLMForXVector
 
-        load = AutoFeatureExtractor.from_pretrained
         with self._loading(OSError, ValueError):
-            return load(self.source, trust_remote_code=False)
-
-    @property
-    def sample_rate(self) -> int:
-        """Hz, as the model's preprocessor says."""
-        return self._extractor.sampling_rate
-
-    @functools.cached_property
-    def _network(self) -> torch.nn.Module:
-        from transformers import WavLMForXVector as Model
-
+            extractor = AutoFeatureExtractor.from_pretrained(
+                self.source, trust_remote_code=False
+            )
         # The loss's class weights are not used, nor in every file.
         unused = r"^objective\.|masked_spec_embed$"
         names: dict = {"absent": unused, "surplus": unused}
         load, dtype = pretrained.load_whole, torch.float32
-        with self._loading(OSError):
-            model = load(Model, self.source, dtype=dtype, **names)
-        return model.eval().to(self.device)
+        with self._loading(OSError):  # what it lacks is told as it is
+            model = load(WavLMForXVector, self.source, dtype=dtype, **names)
+        return extractor, model.eval().to(self.device)
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz, as the model's preprocessor says."""
+        return self._model[0].sampling_rate
+
+    @property
+    def _network(self) -> torch.nn.Module:
+        return self._model[1]
 
     def _embed(self, wav: np.ndarray) -> torch.Tensor:
         options = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
-        values = self._extractor(wav, **options)["input_values"]
+        values = self._model[0](wav, **options)["input_values"]
         return self._network(values.to(self.device)).embeddings
