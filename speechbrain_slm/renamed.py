@@ -15,7 +15,7 @@ _PACKAGE = "speechbrain_slm."
 # (old room, new room): the modules that moved.
 _MOVED = {
     ("corpus", "stories"): "cleaning duplicates segmentation sources "
-    "table_sources text translation",
+    "text translation",
     ("corpus", "stories.grammar"): "grammar languages plots templates",
     ("corpus", "speech"): "audio_files merging planning "
     "shard_speech story_shards synthesis tts utterances",
@@ -63,6 +63,8 @@ MODULES = {
     "corpus.spoken_sources": "speech.imported.sources",
     "corpus.stories": "stories.text",
     "corpus.story_tables": "utils.tables",
+    "corpus.table_sources": "stories.sources",
+    "stories.table_sources": "stories.sources",
     "corpus.lexicon": "stories.grammar.plots",
     "corpus.translation.assembly": "stories.translation.tables",
     "corpus.tts.programs": "speech.processes",

@@ -1,9 +1,7 @@
-"""Where stories come from: text files and the bundled grammar.
+"""Where stories come from: text files, tables, a hub, the bundled grammar.
 
 A source is an iterable of `RawStory`, read as it is asked for: memory does not
-grow with a corpus. It has a ``name``, with which the ids of its stories begin,
-and ``languages``. Nothing is cleaned here; see ``cleaning``. Tables and data
-sets of a hub: ``table_sources``.
+grow with a corpus. Nothing is cleaned here; see ``cleaning``.
 """
 
 from __future__ import annotations
@@ -11,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NoReturn, Protocol
+from typing import ClassVar, NamedTuple, NoReturn, Protocol
 
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
-from speechbrain_slm.utils.files import (
-    as_stored,
-    check_file,
-    files_in,
-    refuse_wide,
-)
+from speechbrain_slm.utils import files
+from speechbrain_slm.utils.columns import check_columns
+from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 END_OF_TEXT = "<|endoftext|>"
 # Characters; a file that has no separator in so many is not what it is said
@@ -54,21 +49,23 @@ class Source(Protocol):
 
 def _each(paths: Paths) -> list[Path]:
     named = [paths] if isinstance(paths, str | Path) else paths
-    return [as_stored(path) for path in named]
+    return [files.as_stored(path) for path in named]
 
 
-def list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
+def _list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
     """List files; a folder stands for those in it, at any depth, that match."""
     found = []
     for path in _each(paths):
-        inside = files_in(path, pattern) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir():
+            inside = files.files_in(path, pattern)
         if not inside or not inside[0].exists():
             there = "a folder without any" if path.is_dir() else "nothing"
             raise FileNotFoundError(
                 f"{path}: expected {kind}, or a folder with {pattern}; found "
                 f"{there}"
             )
-        found += [check_file(one, kind) for one in inside]
+        found += [files.check_file(one, kind) for one in inside]
     return found
 
 
@@ -102,14 +99,14 @@ class SeparatedText(_Texts):
 
     def __iter__(self) -> Iterator[RawStory]:
         kind = f"a text file of stories with '{self.separator}' between them"
-        for path in list_files(self.paths, "*.txt", kind):
+        for path in _list_files(self.paths, "*.txt", kind):
             for number, text in enumerate(self._stories(path), start=1):
                 place = f"{path.name}:{number}"
                 yield RawStory(None, {self.language: text}, place)
 
     def _stories(self, path: Path) -> Iterator[str]:
         rest, separated = "", False
-        refuse_wide(path)
+        files.refuse_wide(path)
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             while block := file.read(BLOCK):
                 # Half a separator at a block's end stays in the rest.
@@ -140,18 +137,19 @@ class TextFolder(_Texts):
     def __iter__(self) -> Iterator[RawStory]:
         # Not `list_files`: an empty file is a story, left out by cleaning.
         for folder in _each(self.paths):
-            files = [folder]
+            found = [folder]
             if folder.is_dir() or not folder.exists():
-                files = files_in(folder, self.pattern)
-            if not files:
+                found = files.files_in(folder, self.pattern)
+            if not found:
                 raise FileNotFoundError(
                     f"{folder}: found no {self.pattern}; mend paths or pattern"
                 )
-            for path in files:
+            for path in found:
                 text = ""
                 # What the system makes up has no size, and may have no end.
                 if not path.is_file() or path.stat().st_size:
-                    refuse_wide(check_file(path, "a text file of one story"))
+                    story = files.check_file(path, "a text file of one story")
+                    files.refuse_wide(story)
                     text = path.read_text("utf-8-sig", errors="replace")
                 place = path.relative_to(folder).as_posix()
                 if path == folder:  # a file that was named: place is "."
@@ -182,3 +180,111 @@ class MiniCorpus:
         for story in stories:
             texts = {key: list(told) for key, told in story.sentences.items()}
             yield RawStory(None, texts, story.story_id)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Stories that are rows with named columns."""
+
+    # language -> its column: text, or a list of sentences; where there are
+    # several languages, each needs lists.
+    columns: dict[str, str]
+    name: str
+    # Names a story, as it stands there; without it, its text does.
+    id_column: str | None = None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages of the columns."""
+        return tuple(self.columns)
+
+    @property
+    def _wanted(self) -> list[str]:
+        named = [self.id_column] if self.id_column else []
+        return [*named, *self.columns.values()]
+
+    def _story(self, row: dict, place: str, fault: str = "") -> RawStory:
+        texts = {key: row.get(name) for key, name in self.columns.items()}
+        story_id = None
+        if self.id_column and not fault:
+            try:
+                story_id = as_text(row.get(self.id_column)) or None
+            except ValueError as error:
+                fault = f"{self.id_column}: {error}"
+        return RawStory(story_id, texts, place, fault)
+
+
+@dataclass(frozen=True)
+class _Tables(_Rows):
+    paths: Paths = ()
+    _kind: ClassVar[str]
+
+    def __iter__(self) -> Iterator[RawStory]:
+        kind, what = self._kind, f"a {self._kind} file with a row a story"
+        for path in _list_files(self.paths, f"*{kind}", what):
+            for number, row, fault in iterate_rows(
+                path, self._wanted, kind=kind
+            ):
+                yield self._story(row, f"{path.name}, row {number}", fault)
+
+
+@dataclass(frozen=True)
+class ParquetStories(_Tables):
+    """Parquet files with a row a story, or folders with ``*.parquet``."""
+
+    _kind = ".parquet"
+
+
+@dataclass(frozen=True)
+class JSONLines(_Tables):
+    """Files with a JSON object a line, or folders with ``*.jsonl``.
+
+    Parallel sentences made elsewhere may come so:
+    ``{"story_id": "s1", "en": ["Hi.", "Bye."], "fr": ["Salut.", "Adieu."]}``
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.jsonl"
+    >>> _ = path.write_text('{"en": ["Hi.", "Bye."], "fr": ["Ah.", "Oh."]}')
+    >>> source = JSONLines({"en": "en", "fr": "fr"}, "mine", paths=path)
+    >>> [story.texts["fr"] for story in source]
+    [['Ah.', 'Oh.']]
+    """
+
+    _kind = ".jsonl"
+
+
+@dataclass(frozen=True)
+class HubStories(_Rows):
+    """A data set of the Hugging Face hub, or a folder of that form."""
+
+    dataset: str = ""  # such as roneneldan/TinyStories, or a local folder
+    split: str = "train"
+    config: str | None = None
+    revision: str | None = None  # a commit or tag, so that it stays the same
+
+    def __iter__(self) -> Iterator[RawStory]:
+        try:
+            import datasets
+        except ImportError:
+            raise ImportError(
+                f"{self.dataset} needs the package 'datasets': pip install "
+                "datasets. Or fetch its Parquet files and use ParquetStories."
+            ) from None
+        try:
+            options = {"split": self.split, "revision": self.revision}
+            rows = datasets.load_dataset(
+                self.dataset, self.config, streaming=True, **options
+            )
+        except OSError as error:
+            raise OSError(
+                f"{self.dataset} cannot be read ({error}). Fetch it where a "
+                f"network is (hf download --repo-type dataset {self.dataset} "
+                "--local-dir <folder>), and use ParquetStories."
+            ) from error
+        for number, row in enumerate(rows):
+            # A stream knows its columns by its first row alone.
+            if not number:
+                check_columns(self.dataset, row, self._wanted)
+            place = f"{self.dataset}/{self.split}, row {number}"
+            yield self._story(row, place)

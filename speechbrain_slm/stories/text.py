@@ -68,11 +68,15 @@ class _Table:
         self._writer = writer
         self._columns: dict[str, list] = {n: [] for n in writer.schema.names}
 
-    def add(self, story_id: str, columns: dict[str, list[str]]) -> None:
-        """Add a story, of which each column has a text a sentence."""
-        length = len(next(iter(columns.values())))
-        numbered = {"story_id": [story_id] * length, "sentence": range(length)}
-        for name, cells in (numbered | columns).items():
+    def add(
+        self, story_id: str, speaker: str | None, told: dict[str, list[str]]
+    ) -> None:
+        """Add a story: language -> as many sentences as in the others."""
+        length = len(next(iter(told.values())))
+        columns = {"story_id": [story_id] * length, "sentence": range(length)}
+        if speaker is not None:
+            columns["speaker"] = [speaker] * length
+        for name, cells in (columns | told).items():
             self._columns[name] += cells
         self.num_stories += 1
         self.num_sentences += length
@@ -85,6 +89,19 @@ class _Table:
         self._writer.write_table(rows)
         for column in self._columns.values():
             column.clear()
+
+
+@contextlib.contextmanager
+def _open_table(path: Path, names: list[str]) -> Iterator[_Table]:
+    fields = [*STORIES, *((name, pa.string()) for name in names)]
+    schema = pa.schema(fields, metadata=mark_of(MAKER))
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        table = _Table(writer)
+        yield table
+        table.flush()
 
 
 def prepare_text(
@@ -115,36 +132,26 @@ def prepare_text(
     """
     shares = _checked({"valid": 0.01} if shares is None else shares, limit)
     chosen = {key: rules_of(key, rules) for key in source.languages}
-    stories = (
-        _prepare(story, source.name, chosen, min_sentences, markup)
-        for story in source
-    )
+    how = source.name, chosen, min_sentences, markup
+    stories = (_prepare(story, *how) for story in source)
     folder = Path(output_folder)
     paths = {s: folder / "text" / f"{s}.parquet" for s in ("train", *shares)}
     names = [*(["speaker"] if speakers else []), *chosen]
-    fields = [*STORIES, *((name, pa.string()) for name in names)]
-    schema = pa.schema(fields, metadata=mark_of(MAKER))
     with lock_folder(folder / "text"):
         refuse_foreign(paths.values(), MAKER)
         with published_together(folder) as new:
             with contextlib.ExitStack() as files:
                 tables = {}
                 for split, path in paths.items():
-                    place = atomic_path(new / path.relative_to(folder))
-                    here = files.enter_context(place)
-                    writer = pq.ParquetWriter(here, schema, compression="zstd")
-                    tables[split] = _Table(files.enter_context(writer))
+                    table = _open_table(new / path.relative_to(folder), names)
+                    tables[split] = files.enter_context(table)
                 ledger = files.enter_context(open_ledger(new / LEDGER))
                 kept = itertools.islice(_first_seen(stories, ledger), limit)
-                for story_id, _, _, told, _, _ in kept:
+                for story_id, *_, told, _, _ in kept:
+                    split, teller = draw_split(seed, story_id, shares), None
                     if speakers:
                         teller = draw_speaker(seed, story_id, speakers)
-                        length = len(next(iter(told.values())))
-                        told["speaker"] = [teller] * length
-                    split = draw_split(seed, story_id, shares)
-                    tables[split].add(story_id, told)
-                for table in tables.values():
-                    table.flush()
+                    tables[split].add(story_id, teller, told)
             _report(tables, ledger, new / LEDGER, folder / REFUSED)
             # Tables of a run before never stand beside those of this one.
             for path in (folder / "text").glob("[!.]*.parquet"):

@@ -10,14 +10,12 @@ import pytest
 
 from speechbrain_slm.stories import sources
 from speechbrain_slm.stories.sources import (
-    MiniCorpus,
-    SeparatedText,
-    TextFolder,
-)
-from speechbrain_slm.stories.table_sources import (
     HubStories,
     JSONLines,
+    MiniCorpus,
     ParquetStories,
+    SeparatedText,
+    TextFolder,
 )
 
 STORIES = ["One.\n\nA second paragraph.", "Two, with “quotes”.", "", "Four."]

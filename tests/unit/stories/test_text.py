@@ -9,8 +9,7 @@ from tinystories_example import write_tinystories
 
 from speechbrain_slm.stories import text as text_module
 from speechbrain_slm.stories.segmentation import LanguageRules
-from speechbrain_slm.stories.sources import RawStory, SeparatedText
-from speechbrain_slm.stories.table_sources import JSONLines
+from speechbrain_slm.stories.sources import JSONLines, RawStory, SeparatedText
 from speechbrain_slm.stories.text import prepare_text
 from speechbrain_slm.utils.jobs import FolderInUse, lock_folder
 from speechbrain_slm.utils.tables import STORIES, STORIES_KEY, read_table
