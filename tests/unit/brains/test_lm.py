@@ -101,17 +101,10 @@ class MeanOfMeans(LMBrain):
 def test_a_mean_of_means_would_be_found(units, tmp_path):
     settings = {"grad_accumulation_factor": 8, "valid_interval": 0}
     one = logs(train(units, tmp_path / "a", **settings))
-    other = logs(
-        train(units, tmp_path / "b", brain_class=MeanOfMeans, **settings)
-    )
-    assert (
-        max(
-            abs(left["loss"] - right["loss"])
-            for left, right in zip(one, other, strict=True)
-            if "loss" in left
-        )
-        > 1e-4
-    )
+    settings["brain_class"] = MeanOfMeans
+    other = logs(train(units, tmp_path / "b", **settings))
+    pair = [[e["loss"] for e in log if "loss" in e] for log in (one, other)]
+    assert np.abs(np.diff(pair, axis=0)).max() > 1e-4
 
 
 def test_blocked_attention_is_what_trains(units, tmp_path):
@@ -148,11 +141,9 @@ def test_early_information(units, tmp_path):
     assert [e["step"] for e in trained] == [2, 3, 4, 6, 8, 9, 10, 12]
     last = trained[-1]
     assert last["tokens"] == 12 * 8 * 48 == sum(last["seen"].values())
-    assert last["seen"]["padding"] > 0
     assert 0 < last["mfu"] < 1
     assert last["memory_GB"] > 0.1
-    assert last["grad_norm"] > 0
-    assert last["lr"] > 0
+    assert min(last["seen"]["padding"], last["grad_norm"], last["lr"]) > 0
     assert last["eta"] == "0:00"
     assert set(entries[-1]["valid"]) == {"en", "fr", "interleaved"}
     reader = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -181,8 +172,6 @@ def test_nothing_is_shown_that_was_not_asked_for(units, tmp_path):
         ({}, {"attention": "closed"}, "attention is 'closed'; expected open"),
         ({}, {"vocabulary_size": 31}, r"Set vocabulary_size to 30\."),
         ({"language_tags": ["en", "fr"]}, {}, "language_tags to .'en', 'fr'."),
-        ({}, {"grad_accumulation_factor": 3}, "Set rows_per_step to 6 or 9"),
-        ({}, {"schedule": "epoch"}, "schedule is 'epoch'; expected run"),
     ],
 )
 def test_it_is_refused_at_the_start(units, tmp_path, plan, changes, message):
@@ -217,13 +206,8 @@ def test_a_model_that_is_exported_anew_loses_nothing_of_a_user(tmp_path):
 def test_warm_up_anew_in_every_stage(units, tmp_path):
     rates = {}
     for schedule in ("run", "stage"):
-        brain = train(
-            units,
-            tmp_path / schedule,
-            schedule=schedule,
-            log_interval=1,
-            warmup=0.5,
-        )
+        settings = {"schedule": schedule, "log_interval": 1, "warmup": 0.5}
+        brain = train(units, tmp_path / schedule, **settings)
         entries = brain.log.entries()
         rates[schedule] = [entry["lr"] for entry in entries if "lr" in entry]
     # Stages of 4 and 8 steps.
@@ -236,11 +220,8 @@ def test_warm_up_anew_in_every_stage(units, tmp_path):
 def test_the_exported_folder_says_all_that_its_user_needs(units, tmp_path):
     """The tokenizer, the model card, and no place on this machine."""
     shutil.copytree(units, tmp_path / "units")
-    saved = {
-        "config": {"type": "mel_kmeans"},
-        "identity": "codebook-a",
-        "source": str(tmp_path / "encoder"),
-    }
+    saved = {"config": {"type": "mel_kmeans"}, "identity": "codebook-a"}
+    saved["source"] = str(tmp_path / "encoder")
     write_json(tmp_path / "units/tokenizer/tokenizer.json", saved)
     write_atomic(tmp_path / "units/tokenizer/centroids.safetensors", b"c")
     brain = train(tmp_path / "units", tmp_path / "lm", attention="open")
@@ -265,10 +246,9 @@ def test_a_tokenizer_of_other_units_is_not_published(units, tmp_path, caplog):
     write_json(tmp_path / "units/tokenizer/tokenizer.json", saved)
     train(tmp_path / "units", tmp_path / "lm")
     assert "goes without its tokenizer" in caplog.text
-    assert not (tmp_path / "lm/model/tokenizer").exists()
-    assert (
-        "is not in this folder" in (tmp_path / "lm/model/README.md").read_text()
-    )
+    folder = tmp_path / "lm/model"
+    assert not (folder / "tokenizer").exists()
+    assert "is not in this folder" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["saved_files", "model_card"])
@@ -279,9 +259,8 @@ def test_what_goes_with_a_model_never_keeps_it_from_being_exported(
         raise KeyError("source")
 
     monkeypatch.setattr(lm, name, fail)
-    train(
-        units, tmp_path, plan={"stages": [{"steps": 1, "mixture": {"en": 1}}]}
-    )
+    stages = [{"steps": 1, "mixture": {"en": 1}}]
+    train(units, tmp_path, plan={"stages": stages})
     load_speech_lm(tmp_path / "model")
     assert (tmp_path / "run.json").exists()
     assert "KeyError: 'source'" in caplog.text

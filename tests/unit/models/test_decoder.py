@@ -4,19 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
 
-from speechbrain_slm.models.decoder import decoder_lm
+from speechbrain_slm.models.decoder import decoder_lm, flops_per_token
 
 LM_YAML = Path(__file__).parents[3] / "hparams/lm"
 TEXT_SYMBOLS = 64
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-}
+SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+SHAPE |= {"num_attention_heads": 4, "num_key_value_heads": 2}
 FAMILIES = ("qwen2", "llama")
 
 
@@ -46,11 +41,8 @@ def ends(model):
 
 
 def body(model):
-    return {
-        name: weight
-        for name, weight in model.state_dict().items()
-        if not name.endswith(("embed_tokens.weight", "lm_head.weight"))
-    }
+    ends, state = ("embed_tokens.weight", "lm_head.weight"), model.state_dict()
+    return {n: weight for n, weight in state.items() if not n.endswith(ends)}
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -79,14 +71,12 @@ def test_a_warm_start_keeps_the_body_alone(
     embeddings, head = ends(model)
     assert (embeddings is head) == tied
     text_embeddings, text_head = ends(text)
-    assert embeddings.std().item() == pytest.approx(
-        text_embeddings.std().item(), rel=0.05
-    )
+    same = pytest.approx(text_embeddings.std().item(), rel=0.05)
+    assert embeddings.std().item() == same
     if not tied:
         assert not torch.equal(embeddings, head)
-        assert head.std().item() == pytest.approx(
-            text_head.std().item(), rel=0.05
-        )
+        same = pytest.approx(text_head.std().item(), rel=0.05)
+        assert head.std().item() == same
     boundary = TEXT_SYMBOLS - 3
     for config in (model.config, model.generation_config):
         assert (config.bos_token_id, config.eos_token_id) == (boundary,) * 2
@@ -123,16 +113,12 @@ def test_the_initial_scale_is_as_asked(tmp_path, tied, warm):
 @pytest.mark.parametrize("warm", [True, False])
 def test_the_seed_decides(tmp_path, warm):
     text_lm(tmp_path, "llama")
-    models = []
+    options = {"warm_start": tmp_path if warm else None, "embedding_std": 0.1}
+    states = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        start = tmp_path if warm else None
-        models.append(
-            decoder_lm(
-                "llama", 20, warm_start=start, embedding_std=0.1, **SHAPE
-            )
-        )
-    first, again, other = (model.state_dict() for model in models)
+        states.append(decoder_lm("llama", 20, **options, **SHAPE).state_dict())
+    first, again, other = states
     assert all(torch.equal(first[name], again[name]) for name in first)
     name = "model.embed_tokens.weight"
     assert not torch.equal(first[name], other[name])
@@ -142,13 +128,9 @@ def test_the_seed_decides(tmp_path, warm):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("hidden_size", 64),
-        ("hidden_size", 30),
-        ("intermediate_size", 64),
-        ("num_hidden_layers", 3),
-        ("num_hidden_layers", 1),
-        ("num_attention_heads", 8),
-        ("num_key_value_heads", 4),
+        *(("hidden_size", 64), ("hidden_size", 30), ("intermediate_size", 64)),
+        *(("num_hidden_layers", 3), ("num_hidden_layers", 1)),
+        *(("num_attention_heads", 8), ("num_key_value_heads", 4)),
         ("num_key_value_heads", 1),
     ],
 )
@@ -163,11 +145,8 @@ def test_another_shape_is_refused(tmp_path, model_type, key, value):
 def test_what_fits_the_weights_is_applied(tmp_path):
     text_lm(tmp_path, "llama")
     rope = {"rope_type": "default", "rope_theta": 77.0}
-    values = {
-        "attention_dropout": 0.5,
-        "max_position_embeddings": 99,
-        "rope_parameters": rope,
-    }
+    values = {"attention_dropout": 0.5, "max_position_embeddings": 99}
+    values["rope_parameters"] = rope
     model = decoder_lm("llama", 20, warm_start=tmp_path, **SHAPE, **values)
     for key, value in values.items():
         assert getattr(model.config, key) == value
@@ -259,39 +238,23 @@ def test_full_size_yamls_have_the_exact_size(name):
     assert untied.num_parameters() == size + 2049 * width
 
 
+SCALING = {"rope_type": "llama3", "original_max_position_embeddings": 8192}
+SCALING |= {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0}
+
+
 @pytest.mark.parametrize(
     ("name", "hub"),
     [
-        (
-            "qwen2_0.5b.yaml",
-            {"rope_theta": 1000000.0, "use_sliding_window": False},
-        ),
-        (
-            "llama3.2_1b.yaml",
-            {
-                "rope_theta": 500000.0,
-                "rope_scaling": {
-                    "factor": 32.0,
-                    "high_freq_factor": 4.0,
-                    "low_freq_factor": 1.0,
-                    "original_max_position_embeddings": 8192,
-                    "rope_type": "llama3",
-                },
-            },
-        ),
+        ("qwen2_0.5b.yaml", {"rope_theta": 1e6, "use_sliding_window": False}),
+        ("llama3.2_1b.yaml", {"rope_theta": 5e5, "rope_scaling": SCALING}),
     ],
 )
 def test_full_size_yamls_warm_start_from_what_the_hub_holds(
     tmp_path, name, hub
 ):
     """At a small width; the hub's config.json is of transformers 4."""
-    small = {
-        "hidden_size": 64,
-        "intermediate_size": 48,
-        "num_layers": 2,
-        "num_heads": 4,
-        "num_key_value_heads": 2,
-    }
+    small = {"hidden_size": 64, "intermediate_size": 48, "num_layers": 2}
+    small |= {"num_heads": 4, "num_key_value_heads": 2}
     if name.startswith("llama"):
         small["head_dim"] = 16
     text = from_yaml(name, vocabulary_size=99, warm_start=None, **small)
@@ -320,15 +283,35 @@ def test_the_vocabulary_is_that_of_the_units(store_folder):
 
 
 def test_mini_yaml_passes_its_values_on():
-    model = from_yaml(
-        "qwen2_mini.yaml",
-        language_tags=["en"],
-        activation_checkpointing=True,
-        embedding_std=0.3,
-        tied=False,
-        dropout=0.25,
-    )
+    values = {"activation_checkpointing": True, "embedding_std": 0.3}
+    values |= {"language_tags": ["en"], "tied": False, "dropout": 0.25}
+    model = from_yaml("qwen2_mini.yaml", **values)
     assert model.get_input_embeddings().num_embeddings == 2050
     assert model.is_gradient_checkpointing
     assert ends(model)[1].std().item() == pytest.approx(0.3, rel=0.05)
     assert model.config.attention_dropout == 0.25
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("kind", "head_dim"), [("qwen2", 16), ("llama", 8)])
+def test_flops_equal_a_count_by_hand(tied, kind, head_dim):
+    shape = {} if kind == "qwen2" else {"head_dim": head_dim}
+    with torch.device("meta"):
+        shape |= {**SHAPE, "hidden_size": 64, "intermediate_size": 96}
+        model = decoder_lm(kind, 99, tie_word_embeddings=tied, **shape)
+    width = 4 * head_dim
+    # q and o; k and v; gate, up and down. Biases and norms multiply nothing.
+    layer = 2 * 64 * width + 2 * 64 * width // 2 + 3 * 64 * 96
+    head = 100 * 64
+    # Scores and their sums over T positions: 2 * 2 * width * T, thrice.
+    attention = 2 * (3 * 2 * 2 * width * 256)
+    expected = 3 * 2 * (2 * layer + head) + attention
+    assert flops_per_token(model, 256) == expected
+
+
+def test_a_model_without_heads_is_not_counted():
+    shape = {"hidden_size": 8, "state_size": 2, "num_hidden_layers": 1}
+    config = MambaConfig(vocab_size=9, **shape)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert flops_per_token(model, 16) is None
