@@ -21,7 +21,6 @@ _MOVED = {
     "shard_speech story_shards synthesis tts utterances",
     ("corpus", "speech.imported"): "recordings spoken",
     ("corpus", "utils"): "speakers",
-    ("corpus.cloze", "benchmarks"): "topics",
     ("evaluation", "evaluation.cloze"): "accuracy comparison conventions "
     "items likelihood prefix_attention prefixes results",
     ("evaluation", "evaluation.alignment"): "hidden_states",
@@ -53,6 +52,7 @@ MODULES = {
     "corpus.cloze.items": "benchmarks.cloze_texts",
     "corpus.cloze.natural": "benchmarks.cloze_files",
     "corpus.cloze.readers": "benchmarks.cloze_files",
+    "corpus.cloze.topics": "benchmarks.cloze_texts",
     "corpus.parts": "speech.shard_speech",
     "corpus.left_out": "speech.shard_speech",
     "corpus.speaker_check": "speech.voices.check",

@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.cloze_texts import ClozeItem
+from speechbrain_slm.benchmarks.cloze_texts import (
+    STOP_WORDS,
+    ClozeItem,
+    draw_topics,
+)
 from speechbrain_slm.benchmarks.spoken_items import (
     item_table,
     items_of,
     publish_prepared,
 )
-from speechbrain_slm.benchmarks.topics import STOP_WORDS, draw_topics
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.ledger import LEDGER, check_share, write_ledger
 from speechbrain_slm.utils.tables import (

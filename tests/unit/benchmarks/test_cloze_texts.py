@@ -15,10 +15,11 @@ from speechbrain_slm.benchmarks.cloze_files import load_natural, read_cloze
 from speechbrain_slm.benchmarks.cloze_texts import (
     LEDGER,
     ClozeItem,
+    draw_topics,
+    topic_words,
     whole_table,
     write_cloze,
 )
-from speechbrain_slm.benchmarks.topics import draw_topics, topic_words
 from speechbrain_slm.speech import merging
 from speechbrain_slm.utils.tables import (
     ITEMS,
