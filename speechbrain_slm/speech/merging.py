@@ -31,14 +31,9 @@ def merge_parts(
 ) -> None:
     """Write the manifests and the ledger, once all parts are there.
 
-    Arguments
-    ---------
-    identities : Of all shards of all splits.
-    output_folder : Items that lack a story are taken out of its items.parquet.
-    max_left_out
-        Share of the utterances, and of each split's rows, that may have gone;
-        if more did, no manifest is written, and a rerun speaks the shards with
-        failures again.
+    Items that lack a story are taken out of ``items.parquet``. If more went
+    than ``max_left_out``, of the utterances or of a split's rows, no manifest
+    is written, and a rerun speaks the shards with failures again.
     """
     splits: dict[str, Parts] = defaultdict(dict)
     for shard, identity in identities.items():
@@ -89,13 +84,9 @@ def _check_shares(
         total, why = lost[split] + kept[split], str(ledger.reasons[split])
         checks.append((f"rows of {split}", lost[split], total, most, why))
 
-    def forget() -> None:
-        for part in bad:
-            part.unlink()
-
     advice = "Mend the texts or the voices and run again."
     for check in checks:
-        check_share(*check, path, advice, forget)
+        check_share(*check, path, advice, lambda: [*map(Path.unlink, bad)])
     return hurt
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from speechbrain_slm.speech.planning import plan_rows, read_planned
 from speechbrain_slm.speech.processes import run_in_workers
-from speechbrain_slm.speech.story_shards import Shard, changed, groups_of
+from speechbrain_slm.speech.story_shards import Shard, changed, group_of
 from speechbrain_slm.speech.utterances import (
     Fact,
     Speech,
@@ -145,18 +145,15 @@ def leave_out(
 ) -> tuple[pa.Table, list[dict]]:
     """Drop the sentences that failed, in every language of their stories.
 
-    A cloze item goes with all its parts.
+    A cloze item goes with all its parts. What stays of the table is sorted by
+    language, story and sentence, and numbered anew; the ledger has an entry
+    for each row that goes, with the number that it had, and one for each story
+    that goes as a whole.
 
     Arguments
     ---------
     table : Whole stories, the same sentences in each language.
     failures : Audio file -> (reason, detail).
-
-    Returns
-    -------
-    What stays, sorted by language, story and sentence, and numbered anew; and
-    the ledger: an entry for each row that goes, with the number that it had,
-    and one for each story that goes as a whole.
     """
     order = ("language", "story_id", "sentence")
     table = table.sort_by([(name, "ascending") for name in order])
@@ -196,7 +193,6 @@ def _whole_stories(
 ) -> dict[str, str]:
     """Return the stories that go as a whole, each with its reason."""
     whole = {k: NOTHING_LEFT for k, gone in lost.items() if len(gone) == had[k]}
-    group_of = dict(zip(had, groups_of(pa.array(had)).to_pylist(), strict=True))
-    items = {group_of[one] for one in lost if group_of[one] != one}
+    items = {group_of(story) for story in lost if group_of(story) != story}
     gone = "a part of the cloze item was left out"
-    return whole | {k: gone for k, group in group_of.items() if group in items}
+    return whole | {k: gone for k in had if group_of(k) in items}

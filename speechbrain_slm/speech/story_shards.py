@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +18,7 @@ from speechbrain_slm.utils.tables import STORIES
 
 logger = logging.getLogger(__name__)
 STORIES_TABLE = "a stories table. Run the stage that writes it first"
-# Stories of one cloze item, "X.prompt" and so on: they stay or go together.
-_PART = r"\.(prompt|right|wrong|topic)$"
 _BATCH = 1 << 16  # rows
-_Names = TypeVar("_Names", pa.Array, pa.ChunkedArray)
 
 
 @dataclass(frozen=True)
@@ -44,15 +40,17 @@ def changed(path: str | Path) -> ValueError:
     )
 
 
-def groups_of(story_ids: _Names) -> _Names:
-    """Return what stays or goes together: an item's name, or the story's.
+def group_of(story_id: str) -> str:
+    """Return what a story stays or goes with: a cloze item, or itself.
 
     Example
     -------
-    >>> groups_of(pa.array(["x.prompt", "x.right", "a.b"])).to_pylist()
-    ['x', 'x', 'a.b']
+    >>> group_of("x.prompt"), group_of("x.right"), group_of("a.b")
+    ('x', 'x', 'a.b')
     """
-    return pc.replace_substring_regex(story_ids, _PART, "")
+    item, dot, part = story_id.rpartition(".")
+    of_item = dot and part in ("prompt", "right", "wrong", "topic")
+    return item if of_item else story_id
 
 
 def list_shards(split: str, path: str | Path, speech: Speech) -> list[Shard]:
@@ -60,7 +58,8 @@ def list_shards(split: str, path: str | Path, speech: Speech) -> list[Shard]:
 
     ValueError if it is none: names the file, row and column.
     """
-    starts, row, count, group, several = [], 0, 0, None, False
+    starts, row, several = [], 0, False
+    count, group = 0, None  # of the stories, those of a cloze item as one
     seen = array.array("q")  # 8 bytes are all that is kept of a story
     with _open(path, speech.languages) as (file, columns):
         before: list[pa.Table] = []
@@ -75,14 +74,16 @@ def list_shards(split: str, path: str | Path, speech: Speech) -> list[Shard]:
                 inside = _changes(whole["speaker"], len(table)) & ~begins
                 several |= bool(inside.any())
                 _check_speakers(path, table, inside, speech)
-            names = table["story_id"].filter(pa.array(begins))
-            seen.extend(map(hash, names.to_pylist()))
-            places, names = np.flatnonzero(begins), groups_of(names).to_pylist()
-            for place, name in zip(places, names, strict=True):
+            names = table["story_id"].filter(pa.array(begins)).to_pylist()
+            seen.extend(map(hash, names))
+            groups = map(group_of, names)
+            for place, name in zip(np.flatnonzero(begins), groups, strict=True):
+                if name == group:
+                    continue
                 # 5 a shard: groups 0, 5, 10, ... of the table begin one.
-                if name != group and count % speech.stories_per_shard == 0:
+                if count % speech.stories_per_shard == 0:
                     starts.append(row + int(place))
-                count, group = count + (name != group), name
+                count, group = count + 1, name
             row, before = row + len(table), [table.slice(len(table) - 1)]
     if not seen:
         raise ValueError(f"{path} holds no story; expected one or more")

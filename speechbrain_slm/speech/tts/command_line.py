@@ -36,15 +36,10 @@ _INTERPRETER = re.compile(
     r"|php|R|Rscript|julia|octave(-cli)?|osascript|flock)"
     r"(\.exe)?"
 )
-_CODE_OPTION = re.compile(
-    r"-[A-Za-z]*[ceEprS][A-Za-z]*|-[Cc]ommand|/[cCkK]"
-    r"|--(command|eval|exec|execute|print|split-string)"
-)
-_GLUED = re.compile(
-    r"-[A-Za-z]*[ceEprS][^-=]*\{text\}"
-    r"|--(command|eval|exec|execute|print|split-string)=.*\{text\}",
-    re.DOTALL,
-)
+_SHORT = "-[A-Za-z]*[ceEprS]"
+_LONG = "--(command|eval|exec|execute|print|split-string)"
+_CODE_OPTION = re.compile(rf"{_SHORT}[A-Za-z]*|-[Cc]ommand|/[cCkK]|{_LONG}")
+_GLUED = re.compile(rf"({_SHORT}[^-=]*|{_LONG}=.*)\{{text\}}", re.DOTALL)
 _SHELLS_OF_OTHERS = re.compile(
     r"ssh|su|runuser|parallel|watch|script|expect|xterm|tmux|screen|[gmn]?awk"
     r"|sed|eval|festival"
