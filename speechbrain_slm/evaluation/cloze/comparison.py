@@ -11,13 +11,8 @@ from statistics import stdev
 
 import numpy as np
 
+from speechbrain_slm.evaluation.cloze import accuracy
 from speechbrain_slm.evaluation.cloze import results as written
-from speechbrain_slm.evaluation.cloze.accuracy import (
-    CROSS_LINGUAL,
-    accuracy_of,
-    conventions_of,
-    group_credits,
-)
 from speechbrain_slm.evaluation.cloze.results import Results
 from speechbrain_slm.evaluation.statistics import (
     holm,
@@ -121,7 +116,7 @@ def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
                 f"cannot be compared ({'; '.join(lines)}); evaluate both "
                 "on the same units and items by the same convention"
             )
-        known = conventions_of(next(iter(results.cells.values())))
+        known = accuracy.conventions_of(next(iter(results.cells.values())))
         if scoring and scoring not in known:
             raise ValueError(
                 f"{results.folder} has no scores of '{scoring}'; expected one "
@@ -143,7 +138,7 @@ def _columns(seed: dict[str, Results]) -> list[tuple[str, str]]:
     crosses = [metric for metric, direction in cells if ">" in direction]
     columns = []
     for metric, direction in cells:
-        mean = direction == CROSS_LINGUAL
+        mean = direction == accuracy.CROSS_LINGUAL
         # sSC EN, sSC FR, sTC EN, ...: monolingual, cross-lingual, the mean.
         kind = (">" in direction) + 2 * mean
         # The mean of one direction is that direction: it would stand twice.
@@ -178,14 +173,16 @@ def compare(
             results = [by_metric[key[0]] for by_metric in run.seeds]
             convention = scoring or results[0].info["scoring"]
             cells = [one.cells[key] for one in results]
-            credits = np.stack([group_credits(c, convention) for c in cells])
+            credits = np.stack(
+                [accuracy.group_credits(c, convention) for c in cells]
+            )
             # Averaged item by item: intervals and tests say what other items
             # would change, not what other seeds would; deviation says that.
             mean = means[run.name, key] = credits.mean(axis=0).round(12)
             by_seed = (100 * credits.mean(axis=1)).tolist()
             what: dict = dict(run=run.name, metric=key[0], direction=key[1])
             what |= {"scoring": convention, "n": len(mean)}
-            what |= {"seeds": len(credits), **accuracy_of(mean, seed)}
+            what |= {"seeds": len(credits), **accuracy.accuracy_of(mean, seed)}
             what["deviation"] = stdev(by_seed) if len(by_seed) > 1 else None
             accuracies.append(what)
     return accuracies, _differences(accuracies, means, base, seed)

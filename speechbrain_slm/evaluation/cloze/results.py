@@ -8,14 +8,8 @@ import pyarrow as pa
 
 from speechbrain_slm.evaluation.cloze import accuracy
 from speechbrain_slm.evaluation.inputs import read_report, unchanged
-from speechbrain_slm.utils.schema import (
-    COUNT,
-    FLAG,
-    NUMBER,
-    PERCENT,
-    TEXT,
-    whole,
-)
+from speechbrain_slm.utils import schema
+from speechbrain_slm.utils.schema import COUNT, PERCENT, TEXT
 from speechbrain_slm.utils.tables import ITEMS_KEY, read_table
 
 FORMAT = "speechbrain_slm.cloze"
@@ -30,14 +24,14 @@ COMPARABLE = (*CONVENTION, "tokenizer", "units", "items")
 
 _RECORD = {
     **dict.fromkeys(("metric", "direction", "scoring", "subset?"), TEXT),
-    **{"n": whole(1), "items?": whole(1), "ties": COUNT},
+    **{"n": schema.whole(1), "items?": schema.whole(1), "ties": COUNT},
     **dict.fromkeys(("accuracy", "ci_low", "ci_high", "chance"), PERCENT),
     **dict.fromkeys(("bootstrap_low?", "bootstrap_high?"), PERCENT),
 }
 _TEXTS = ("scoring", "start", "endings", "too_long", "model", "configuration?")
 _SHAPE = {
     **dict.fromkeys((*_TEXTS, "tokenizer", "units", "items", "scores"), TEXT),
-    **{"score_end": FLAG, "tie": NUMBER, "truncated": COUNT},
+    **{"score_end": schema.FLAG, "tie": schema.NUMBER, "truncated": COUNT},
     **{key: [_RECORD] for key in ("records", "cross_lingual?", "subsets?")},
 }
 

@@ -60,10 +60,10 @@ def test_columns_stand_as_in_the_paper(tmp_path):
     other = write(tmp_path / "other", benchmarks=("sSC",), grid=grid)
     accuracies, _ = compare([read_run(f"one={one}")])
     assert [(r["metric"], r["direction"]) for r in accuracies[:10]] == [
-        *((m, d) for m in ("sSC", "sTC") for d in ("en", "fr")),
-        *((m, d) for m in ("sSC", "sTC") for d in ("en>fr", "fr>en")),
-        ("sSC", "cross_lingual"),
-        ("sTC", "cross_lingual"),
+        (metric, direction)
+        for kind in (("en", "fr"), ("en>fr", "fr>en"), ("cross_lingual",))
+        for metric in ("sSC", "sTC")
+        for direction in kind
     ]
     assert {r["metric"] for r in accuracies[10:]} == {"aBLIMP"}
     # The mean of one direction would say it twice.
@@ -84,13 +84,12 @@ def test_differences_are_paired_by_item(tmp_path):
     base, better = (credits_of(one, "sTC", "en", "fr") for one in credits)
     found = select(differences, metric="sTC", direction="en>fr")
     assert (found["run"], found["baseline"]) == ("better", "base")
-    assert found["n"] == 60
-    keys = ("better", "worse", "mcnemar_p")
-    assert tuple(found[key] for key in keys) == mcnemar(better, base)
+    counts = mcnemar(better, base)
     low, high, p = paired_bootstrap(better, base, seed=2)
+    names = ("n", "better", "worse", "mcnemar_p", "bootstrap_p")
+    assert [found[name] for name in names] == [60, *counts, p]
     assert found["bootstrap_low"] == 100 * low
     assert found["bootstrap_high"] == 100 * high
-    assert found["bootstrap_p"] == p
     one, other = (
         select(accuracies, run=run, metric="sTC", direction="en>fr")["accuracy"]
         for run in folders
@@ -186,10 +185,8 @@ def test_benchmarks_are_joined_and_compared_where_both_have_them(tmp_path):
 def test_what_was_scored_otherwise_is_refused(tmp_path, key, value):
     a = write(tmp_path / "a")
     b = write(tmp_path / "b", changes={key: value}, seed=1)
-    with pytest.raises(ValueError, match=f"{key}: expected .*, found") as error:
+    with pytest.raises(ValueError, match=f"{a} .*{b} .*{key}: expected .*, fo"):
         compare([read_run(f"a={a}"), read_run(f"b={b}")])
-    assert str(a) in str(error.value)
-    assert str(b) in str(error.value)
     # Seeds of one run, too.
     with pytest.raises(ValueError, match=f"{key}: expected"):
         compare([read_run(f"ours={a},{b}")])

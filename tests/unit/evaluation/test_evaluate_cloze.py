@@ -94,15 +94,6 @@ def test_tags_stand_where_training_has_them(tmp_path, store_folder):
     check_scores(rows, UnitStore(store_folder), scorer, tags)
 
 
-def test_a_language_without_a_tag_is_refused(tmp_path, store_folder):
-    items = write_items(tmp_path / "items.parquet")
-    tags = {"en": VOCABULARY + 1}
-    folder = export(tmp_path / "model", tiny_model(tags=1), language_tags=tags)
-    with pytest.raises(ValueError, match=r"item 'test-000' .*no tag for 'fr'"):
-        evaluate_cloze(folder, store_folder, items, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.fixture
 def scored(monkeypatch):
     """Counts the pairs of each call; stops at the calls that are named."""
@@ -125,20 +116,16 @@ def folders(tmp_path, model_folder, store_folder):
     return model_folder, store_folder, items, tmp_path / "out"
 
 
-def test_each_sequence_is_scored_once(folders, scored):
-    evaluate_cloze(*folders)
-    # 10 prompts, 4 directions; 3 endings serve the two benchmarks.
-    assert scored.counts == [10 * len(DIRECTIONS) * 3]
-
-
-def test_what_was_scored_is_not_scored_again(finished, folders, scored):
+def test_each_sequence_is_scored_once_and_not_again(finished, folders, scored):
     """Stopped in its third part, it goes on with that one."""
     scored.stop_at = 3
     with pytest.raises(KeyboardInterrupt):
         evaluate_cloze(*folders, pairs_per_shard=50)
     assert not (folders[-1] / "results.json").exists()
     again = evaluate_cloze(*folders, pairs_per_shard=50)
+    # 10 prompts, 4 directions; 3 endings serve the two benchmarks.
     assert scored.counts == [50, 50, 20, 20]
+    assert sum(scored.counts[:3]) == 10 * len(DIRECTIONS) * 3
     assert again["records"] == finished[1]["records"]
     assert not (folders[-1] / "parts").exists()
 
@@ -232,15 +219,20 @@ def test_any_set_of_languages(tmp_path, model_folder, three_languages):
     assert [mean["n"] for mean in means] == [3, 3]
 
 
-def test_another_tokenizer_is_refused_before_scoring(tmp_path, store_folder):
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ({"identity": "codebook-b"}, r"codebook-b.*codebook-a"),
+        ({"size": 29, "language_tags": {"en": 30}}, r"size 29.*size 30"),
+        ({"language_tags": {"en": 31}}, r"item 'test-000' .*no tag for 'fr'"),
+    ],
+)
+def test_a_model_of_other_units_is_refused(
+    tmp_path, store_folder, units, message
+):
     items = write_items(tmp_path / "items.parquet")
-    model = export(tmp_path / "model", identity="codebook-b")
-    with pytest.raises(ValueError, match=r"codebook-b.*codebook-a"):
-        evaluate_cloze(model, store_folder, items, tmp_path / "out")
-    small = {"size": VOCABULARY - 1, "boundary": VOCABULARY - 1}
-    tagged = {"language_tags": {"en": VOCABULARY}}
-    model = export(tmp_path / "small", **small, **tagged)
-    with pytest.raises(ValueError, match=r"size 29.*size 30"):
+    model = export(tmp_path / "model", **units)
+    with pytest.raises(ValueError, match=message):
         evaluate_cloze(model, store_folder, items, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -258,17 +250,11 @@ def test_a_convention_is_checked_first(tmp_path, convention, message):
         evaluate_cloze("no", "such", "file", tmp_path, convention)
 
 
-def test_a_missing_story_points_at_the_ledger(
-    tmp_path, model_folder, store_folder
-):
+def test_bad_items_are_refused(tmp_path, model_folder, store_folder):
     items = write_items(tmp_path / "items.parquet", right="story-999")
     ledger = str(store_folder.parent / "left_out.jsonl")
     with pytest.raises(ValueError, match=rf"rejected, {re.escape(ledger)} "):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)
-
-
-def test_an_empty_table_is_refused(tmp_path, model_folder, store_folder):
-    items = tmp_path / "items.parquet"
     pq.write_table(items_table(0), items)
     with pytest.raises(ValueError, match="table of items is empty"):
         evaluate_cloze(model_folder, store_folder, items, tmp_path)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 from cloze_example import items_table, shuffled, write_items
+from conftest import TOKENIZER
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.cloze.items import make_pairs, read_items
@@ -40,10 +41,8 @@ def items(*rows):
 def store(tmp_path_factory):
     """Stories of 5, 3, 4 and 9 units; the last begins like the first."""
     folder = tmp_path_factory.mktemp("store") / "cloze"
-    tokenizer = dict(
-        identity="a", vocabulary_size=101, frame_rate=12.5, deduplicated=False
-    )
-    writer = StoreWriter(folder, {**tokenizer, "config": {}}, "manifest", 1)
+    own = {"identity": "a", "vocabulary_size": 101, "deduplicated": False}
+    writer = StoreWriter(folder, TOKENIZER | own, "manifest", 1)
     stories = {
         "one": range(1, 6),
         "two": range(10, 13),
@@ -51,14 +50,12 @@ def store(tmp_path_factory):
         "joined": [1, 2, 3, 4, 5, 60, 61, 62, 63],
         "other": [1, 2, 3, 4, 6, 70],
     }
-    writer.write(
-        0,
-        [
-            (name, language, "alto", [[unit + shift for unit in units]])
-            for name, units in stories.items()
-            for language, shift in (("en", 0), ("fr", 30))
-        ],
-    )
+    rows = [
+        (name, language, "alto", [[unit + shift for unit in units]])
+        for name, units in stories.items()
+        for language, shift in (("en", 0), ("fr", 30))
+    ]
+    writer.write(0, rows)
     writer.finish()
     return UnitStore(folder)
 
@@ -79,11 +76,9 @@ def test_csv_with_holes(tmp_path):
     assert table["prompt"].to_pylist() == ["", ""]
     assert table["group"].to_pylist() == ["7", "2"]
     assert table["subset"].to_pylist() == ["", "anaphor"]
-
-
-def test_without_the_columns_that_need_not_be(tmp_path):
+    # And without the columns that need not be.
     table = read_items(write_items(tmp_path / "items.parquet"))
-    assert table["group"].to_pylist() == table["item_id"].to_pylist()
+    assert table["group"] == table["item_id"]
     assert set(table["subset"].to_pylist()) == {""}
 
 
@@ -110,19 +105,25 @@ def test_pairs_do_not_depend_on_the_order_of_items(store_folder):
     assert changes + 1 == len(set(map(tuple, prompts)))
 
 
-def test_no_prompt(store):
-    tags = {"en": 99, "fr": 100}
-    row = {"prompt": "", "prompt_language": "fr"}
-    plain = make_pairs(items(row), store, reader())
-    assert lists(plain)[plain.index["right"][0]] == ([], [40, 41, 42])
-    tagged = make_pairs(items(row), store, reader(tags=tags))
-    assert lists(tagged)[tagged.index["right"][0]] == ([], [100, 40, 41, 42])
-
-
-def test_tags_where_a_language_begins(store):
-    pairs = make_pairs(items({}), store, reader(tags={"en": 99, "fr": 100}))
-    expected = [99, 1, 2, 3, 4, 5], [100, 40, 41, 42]
-    assert lists(pairs)[pairs.index["right"][0]] == expected
+@pytest.mark.parametrize(
+    ("row", "plain", "tagged"),
+    [
+        (
+            {"prompt": "", "prompt_language": "fr"},
+            ([], [40, 41, 42]),
+            ([], [100, 40, 41, 42]),
+        ),
+        (
+            {},
+            ([1, 2, 3, 4, 5], [40, 41, 42]),
+            ([99, 1, 2, 3, 4, 5], [100, 40, 41, 42]),
+        ),
+    ],
+)
+def test_tags_where_a_language_begins(store, row, plain, tagged):
+    for tags, expected in ((None, plain), ({"en": 99, "fr": 100}, tagged)):
+        pairs = make_pairs(items(row), store, reader(tags=tags))
+        assert lists(pairs)[pairs.index["right"][0]] == expected
 
 
 def test_truncation_gives_both_endings_one_prompt(store):

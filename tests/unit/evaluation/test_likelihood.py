@@ -86,8 +86,8 @@ def test_order_changes_no_bit():
     order = np.random.default_rng(1).permutation(len(pairs))
     expected = scorer.score(pairs)
     found = scorer.score([pairs[index] for index in order])
-    for name in ("whole_sum", "ending_sum"):
-        assert (found[name] == expected[name][order]).all()
+    for name, scores in expected.items():
+        assert (found[name] == scores[order]).all()
 
 
 def test_no_batch_exceeds_its_tokens():
@@ -202,19 +202,20 @@ def test_bad_pairs_are_refused(pair, message):
 
 def test_bad_scorers_are_refused():
     model = tiny_model()
+    for options, message in (
+        ({"language_tags": {"en": 31}}, r"does not hold .* tags \{'en': 31"),
+        ({"start": "unit"}, "start is 'unit'; expected bound"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_scorer(model, **options)
     with pytest.raises(ValueError, match="embeds 31 symbols"):
         LikelihoodScorer(model, VOCABULARY, VOCABULARY + 1)
-    with pytest.raises(ValueError, match=r"does not hold .* tags \{'en': 31"):
-        make_scorer(model, language_tags={"en": VOCABULARY + 1})
+    with pytest.raises(ValueError, match="training mode"):
+        make_scorer(tiny_model().train())
     tagged = make_scorer(tiny_model(tags=1), language_tags={"en": 31})
     with pytest.raises(ValueError, match="pair 0: the ending has no units"):
         tagged.score([([31, 1], [31])])
-    with pytest.raises(ValueError, match="start is 'unit'; expected bound"):
-        make_scorer(model, start="unit")
     first = make_scorer(model, start="first_unit")
     with pytest.raises(ValueError, match="pair 1: the ending's only unit"):
         first.score([([1], [2]), ([], [2])])
-    with pytest.raises(ValueError, match="batch_tokens is 0"):
-        make_scorer(model, batch_tokens=0)
-    with pytest.raises(ValueError, match="training mode"):
-        make_scorer(model.train())
