@@ -90,10 +90,8 @@ def test_counts_equal_what_the_rows_hold(store_folder, packing, tags):
     for step in range(plan.num_steps):
         counts = plan.count(step)
         assert sum(counts.values()) == step * 32 * 12
-        assert counts["en"] + counts["fr"] == found["units"]
-        assert {k: counts[k] for k in found if k != "units"} == {
-            k: found[k] for k in found if k != "units"
-        }
+        assert counts.pop("en") + counts.pop("fr") == found["units"]
+        assert counts == {k: found[k] for k in found if k != "units"}
         for row in plan.rows(step):
             empty = 0
             if packing == "best_fit":
@@ -116,14 +114,12 @@ def test_passes_are_counted_to_the_token(
 ):
     """Within the first block of stories, too, and over many."""
     monkeypatch.setattr(packing, "BLOCK", block)
-    plan = make_plan(
-        store_folder, [{"tokens": 32 * 12 * 20, "mixture": {"en": 1}}]
-    )
+    stages = [{"tokens": 32 * 12 * 20, "mixture": {"en": 1}}]
+    plan = make_plan(store_folder, stages)
     pass_tokens = UnitStore(store_folder).info["counts"]["en"]["units"] + 40
     found = [plan.statistics(step)["en"]["passes"] for step in range(21)]
-    assert found == pytest.approx(
-        [32 * 12 * step / pass_tokens for step in range(21)], abs=1e-6
-    )
+    expected = np.arange(21) * 32 * 12 / pass_tokens
+    assert found == pytest.approx(expected, abs=1e-6)
     assert 0 < found[1] < 1 < found[-1]
     with caplog.at_level(logging.INFO):
         plan.log_summary()
@@ -179,10 +175,8 @@ def digest(plan, steps, world_size):
     """Hash the global batches as the ranks see them, put in rank order."""
     state = hashlib.sha256()
     for step in steps:
-        parts = [
-            plan.rows(step, rank, world_size) for rank in range(world_size)
-        ]
-        state.update(np.concatenate(parts).tobytes())
+        for rank in range(world_size):
+            state.update(plan.rows(step, rank, world_size).tobytes())
     return state.hexdigest()
 
 
@@ -250,22 +244,12 @@ def test_step_outside_the_run(store_folder):
         (source("en", languages="en"), "is 'en'; .*list"),
         ({"sources": {**SOURCES, "en": None}}, "'en' is None; .* mapping"),
         (source("fr", **MIXED, span=0), "span is 0"),
-        (
-            source("fr", **{**MIXED, "switch_probability": 2}),
-            "switch_probability is 2; .* at most 1",
-        ),
-        (
-            source("fr", **MIXED, shuffle_alignment="no"),
-            "shuffle_alignment is 'no'",
-        ),
+        (source("fr", **MIXED, shuffle_alignment=0), "alignment is 0; .*True"),
         ({"packing": "tight"}, "packing is 'tight'; .* best_fit"),
         ({"row_length": 7, "packing": "best_fit"}, "Set row_length to 8"),
         ({"language_tags": ["en"]}, "'fr' has fr, .* no tag"),
         ({"language_tags": ["en", "fr", "en"]}, "names one twice"),
-        (
-            source("fr", languages=["it"]),
-            r"asks for language\(s\) \['it'\]; .* holds en, fr",
-        ),
+        (source("fr", languages=["it"]), r"asks .* \['it'\]; .* holds en, fr"),
         (source("en", languages=["en"], p=0.5), r"Source 'en' .*'p'"),
     ],
 )
@@ -279,16 +263,14 @@ def test_validation_rows(store_folder, tmp_path, packing):
     plan = make_plan(store_folder, packing=packing)
     valid = UnitStore(write_store(tmp_path / "valid", stories=9, seed=3))
     rows = plan.valid_rows(dict.fromkeys(SOURCES, valid), 4)
-    assert {name: found.shape for name, found in rows.items()} == dict.fromkeys(
-        SOURCES, (4, 32)
-    )
+    assert [*rows] == [*SOURCES]
+    assert {found.shape for found in rows.values()} == {(4, 32)}
     most = plan.valid_rows(dict.fromkeys(SOURCES, valid), 10_000)
     units = valid.info["counts"]["en"]["units"] + 9
+    assert (most["en"][:4] == rows["en"]).all()
     if packing == "concatenate":
         assert len(most["en"]) == units // 32
-    assert (most["en"][:4] == rows["en"]).all()
-    few = UnitStore(write_store(tmp_path / "few", stories=1))
-    if packing == "concatenate":
+        few = UnitStore(write_store(tmp_path / "few", stories=1))
         plan = make_plan(store_folder, row_length=100)
         with pytest.raises(ValueError, match="fewer than 100 tokens"):
             plan.valid_rows(dict.fromkeys(SOURCES, few), 4)
