@@ -1,7 +1,6 @@
 """Files that Arrow reads: Parquet and, where all is typed, CSV.
 
-Whoever opens one here gets an error that names the file where it is damaged,
-and text that is text whatever it looks like.
+An error names the file where it is damaged; text is text however it looks.
 """
 
 import contextlib

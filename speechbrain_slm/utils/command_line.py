@@ -1,9 +1,7 @@
 """A recipe's command line, read strictly.
 
 SpeechBrain's own parser accepts abbreviated run options, takes a bare
-``--seed`` for null and ``--optimizer_step_limit 5`` for a string. Each of these
-trains something other than what was asked for, so all are refused or read as
-what they say.
+``--seed`` for null and ``--optimizer_step_limit 5`` for a string.
 """
 
 import importlib.util

@@ -1,8 +1,7 @@
 """Load a recipe: its command line, its YAML file, its experiment folder.
 
-Whatever nothing reads is refused before anything is made or written, and so is
-a number out of its range. Until then nothing is imported that takes seconds:
-``--help`` and a typo are answered at once.
+Whatever nothing reads, or is out of its range, is refused before anything is
+made, written, or imported that takes seconds.
 """
 
 import difflib

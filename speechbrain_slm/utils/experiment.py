@@ -1,9 +1,7 @@
 """The folder of an experiment: its lock, its log, and what says how it ran.
 
-``hyperparams.yaml``, ``env.log`` and the copy of the script say how the
-results beside them were made. So a run that finds those of another one there
-keeps its own until it is known to be allowed: until training begins
-(:func:`work_begins`), or the process ends well.
+A run that finds the description of another one there keeps its own until
+training begins (:func:`work_begins`), or the process ends well.
 """
 
 import atexit
@@ -35,9 +33,7 @@ def begin_experiment(
 ) -> None:
     """Lock a folder, log to its ``log.txt``, and describe the run in it.
 
-    ``hyperparams.yaml`` gets the name of the YAML file and what it says,
-    references resolved. FolderInUse if another run has the folder; nothing was
-    written then.
+    FolderInUse if another run has the folder; nothing was written then.
     """
     folder = Path(folder)
     _locks.append(lock_folder(folder))

@@ -1,8 +1,7 @@
 """What each number, switch and list of names of a YAML file may be.
 
-One table for all recipes and fragments, so that a value that only ruins
-hours of work is refused before anything is made. Functions that are called
-without a YAML file check what they are given themselves.
+One table for all recipes and fragments, so that a value that only ruins hours
+of work is refused before anything is made.
 """
 
 import math

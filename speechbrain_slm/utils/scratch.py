@@ -1,8 +1,7 @@
 """Arrays of a number a row, for tables whose rows are too many for memory.
 
-They stand in temporary files (in the folder that ``TMPDIR`` names) that have
-no name any more, so nothing is left of them whatever becomes of the process.
-The system writes out and drops what memory has no room for.
+They stand in temporary files without a name, of which nothing is left whatever
+becomes of the process; the system writes out what memory has no room for.
 """
 
 import hashlib

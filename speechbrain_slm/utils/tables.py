@@ -1,8 +1,7 @@
 """The tables that stages hand to each other: stories, manifest, items.
 
-Each is a Parquet file (for the manifest and the items a CSV file with the
-same columns does as well). A table is checked where it is read: the columns,
-their types, missing values and keys that stand twice.
+Each is a Parquet file, or (manifest, items) a CSV file, and is checked where
+it is read: columns, their types, missing values and keys that stand twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,8 +1,7 @@
 """Values of the command line, typed by what the YAML file has in their place.
 
-Where that is a text, what was typed is the text: ``007``, ``2026-01-15``,
-``lm:v2`` and ``run #2`` are names, which YAML would take for a number, a date,
-a mapping and a comment.
+Where that is a text, ``007``, ``2026-01-15``, ``lm:v2`` and ``run #2`` are
+names, which YAML would take for a number, a date, a mapping and a comment.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A YAML file and the fragments that it includes, as one strict tree.
 
-HyperPyYAML loads a file whose keys nothing reads: a misspelt key given to an
-included fragment is simply without effect. Here each key that is set must be
-there already, and an error names the nearest one.
+HyperPyYAML passes over a misspelt key that is given to a fragment. Here each
+key that is set must be there already, and an error names the nearest one.
 """
 
 import datetime
