@@ -65,6 +65,9 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
+        # Arrow says that, and not where.
+        if kind == "CSV" and "UTF8" in str(error):
+            refuse_encoding(path)
         raise ValueError(
             f"{path} cannot be read as {kind}: {error}. It may be half a file "
             "or of another kind; fetch or write it again."
@@ -80,24 +83,14 @@ def open_csv(path: str | Path) -> Iterator[arrow_csv.CSVStreamingReader]:
     """
     # Arrow is told the type of each column by its name.
     with open_text(path, "a CSV file") as file:
-        names = next(csv.reader(file), [])
-    types = dict.fromkeys(names, pa.string())
+        types = dict.fromkeys(next(csv.reader(file), []), pa.string())
     options = (
         arrow_csv.ReadOptions(block_size=CSV_BLOCK),
         arrow_csv.ParseOptions(newlines_in_values=True),
         arrow_csv.ConvertOptions(column_types=types),
     )
-    try:
-        with (
-            readable(path, "CSV"),
-            arrow_csv.open_csv(path, *options) as reader,
-        ):
-            yield reader
-    except ValueError as error:
-        # Arrow says that, and not where.
-        if "UTF8" in str(error):
-            refuse_encoding(path)
-        raise
+    with readable(path, "CSV"), arrow_csv.open_csv(path, *options) as reader:
+        yield reader
 
 
 def as_type(path: str | Path, field: pa.Field, column: _Column) -> _Column:

@@ -19,6 +19,7 @@ its fault, and the caller says what that means.
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import re
@@ -108,10 +109,10 @@ def iterate_rows(
         elif kind == ".csv":
             yield from _csv_rows(file, path, columns, optional)
         else:
-            names, quoted = tsv_names(next(file, ""))
-            lines = filter(str.strip, file)
-            fields = (tsv_fields(line, quoted) for line in lines)
-            yield from _field_rows(path, names, fields, columns, optional)
+            first = next(file, "")
+            cut = functools.partial(_tsv_fields, quoted=first.startswith('"'))
+            rows = map(cut, filter(str.strip, file))
+            yield from _field_rows(path, cut(first), rows, columns, optional)
 
 
 def _wanted(path, names, columns, optional):
@@ -153,14 +154,7 @@ def _csv_rows(file, path, columns, optional):
         ) from error
 
 
-def tsv_names(line: str) -> tuple[list[str], bool]:
-    """Cut the first line of a TSV file; tell whether all fields are quoted."""
-    quoted = line.startswith('"')
-    return tsv_fields(line, quoted), quoted
-
-
-def tsv_fields(line: str, quoted: bool = False) -> list[str]:
-    r"""Cut a line of a TSV file into its fields; all may be ``quoted``."""
+def _tsv_fields(line, quoted):
     fields = line.rstrip("\r\n").split("\t")
     for place, field in enumerate(fields):
         if field.startswith('"') and _QUOTED.fullmatch(field):

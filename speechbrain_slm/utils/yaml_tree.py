@@ -183,11 +183,11 @@ def _quoted(value):
     """Keep texts texts: plain, ``007`` would be read as a number again."""
     if isinstance(value, str):
         return DoubleQuotedScalarString(value)
-    if isinstance(value, dict) and not tag_of(value):
+    if tag_of(value):
+        return value
+    if isinstance(value, dict):
         return {key: _quoted(child) for key, child in value.items()}
-    if isinstance(value, list) and not tag_of(value):
-        return [_quoted(child) for child in value]
-    return value
+    return [*map(_quoted, value)] if isinstance(value, list) else value
 
 
 def _written_out(key, text):
