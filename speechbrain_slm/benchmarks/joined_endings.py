@@ -14,14 +14,9 @@ import pyarrow as pa
 import soundfile
 
 from speechbrain_slm.benchmarks import spoken_items
+from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.tables import (
-    MANIFEST,
-    MANIFEST_KEY,
-    read_items,
-    read_table,
-)
 
 logger = logging.getLogger(__name__)
 # Part of every audio file's name: raise it when the code below gives others.
@@ -44,7 +39,7 @@ def join_items(
     output_folder : Gets ``speech.parquet``, ``items.parquet`` and ``audio/``.
     """
     folder, manifest = Path(output_folder), Path(manifest)
-    table, _ = read_items(items)
+    table, _ = tables.read_items(items)
     stories = _read_stories(manifest)
     rows, joined = {}, table.to_pylist()
     for item in joined:
@@ -68,7 +63,7 @@ def join_items(
                 named = dict(zip(("story_id", "language"), whole, strict=True))
                 named |= {"sentence": 0, "speaker": "+".join(speakers)}
                 rows[whole] = named | _join(spoken, folder / "audio")
-    speech = pa.Table.from_pylist(list(rows.values()), schema=MANIFEST)
+    speech = pa.Table.from_pylist(list(rows.values()), schema=tables.MANIFEST)
     new_items = pa.Table.from_pylist(joined, schema=table.schema)
     spoken_items.publish_prepared(folder, speech, new_items)
     logger.info(f"{folder}: {len(rows)} prompts and prompts with endings")
@@ -76,9 +71,9 @@ def join_items(
 
 def _read_stories(manifest):
     """Return (story, language) -> number -> row, audio as seen from here."""
-    table = read_table(manifest, MANIFEST, MANIFEST_KEY)
+    table = tables.read_table(manifest, tables.MANIFEST, tables.MANIFEST_KEY)
     stories = {}
-    for row in table.select(MANIFEST.names).to_pylist():
+    for row in table.select(tables.MANIFEST.names).to_pylist():
         row["audio"] = manifest.parent / row["audio"]
         key = row["story_id"], row["language"]
         stories.setdefault(key, {})[row["sentence"]] = row

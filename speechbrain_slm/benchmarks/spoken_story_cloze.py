@@ -18,12 +18,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from speechbrain_slm.benchmarks.spoken_items import (
-    Clip,
-    Item,
-    audio_in,
-    group_files,
-)
+from speechbrain_slm.benchmarks import spoken_items
+from speechbrain_slm.benchmarks.spoken_items import Clip, Item
 from speechbrain_slm.utils.numbers import check_choice
 
 PARTS = {
@@ -55,7 +51,7 @@ def read_story_cloze(
     check_choice("layout", layout, PARTS)
     places = {language: Path(folder) for language, folder in folders.items()}
     stories = {
-        language: group_files(_files(place, layout), PARTS[layout])
+        language: spoken_items.group_files(_files(place, layout), PARTS[layout])
         for language, place in places.items()
     }
     directions = [(language, language) for language in stories]
@@ -64,7 +60,7 @@ def read_story_cloze(
         named = [
             (name, key, places[key]) for key in places for name in stories[key]
         ]
-        group_files(named, places)
+        spoken_items.group_files(named, places)
         directions = [(one, two) for one in places for two in places]
     # Sorted, so that the order of the file system is not in the tables.
     clips = [
@@ -85,7 +81,7 @@ def read_story_cloze(
 def _files(folder, layout):
     """Yield story, part and file."""
     parts = PARTS[layout]
-    for name, path in audio_in(folder, f"the layout '{layout}'"):
+    for name, path in spoken_items.audio_in(folder, f"the layout '{layout}'"):
         story, _, part = name.rpartition("_")
         if layout == "pairs":
             story = INDEX.sub("", story, count=1)

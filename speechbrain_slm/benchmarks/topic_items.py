@@ -13,24 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.cloze_texts import (
-    STOP_WORDS,
-    ClozeItem,
-    draw_topics,
-)
-from speechbrain_slm.benchmarks.spoken_items import (
-    item_table,
-    items_of,
-    publish_prepared,
-)
+from speechbrain_slm.benchmarks import cloze_texts, spoken_items
+from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.ledger import LEDGER, check_share, write_ledger
-from speechbrain_slm.utils.tables import (
-    MANIFEST,
-    MANIFEST_KEY,
-    check_matched,
-    read_table,
-)
 
 logger = logging.getLogger(__name__)
 BENCHMARK = "sTC"
@@ -41,8 +27,8 @@ def write_topic_items(
     output_folder: str | Path,
     seed: int = 1986,
     max_left_out: float = 0.2,
-) -> pa.Table:
-    """Write and return topic items of a manifest, in every direction.
+) -> None:
+    """Write topic items of a manifest, in every direction.
 
     The wrong ending is spoken by the speaker of the right one, in every
     language, so that no voice gives the answer, and is another recording.
@@ -56,9 +42,10 @@ def write_topic_items(
     max_left_out : Share of the stories that may make no item.
     """
     manifest, output_folder = Path(manifest), Path(output_folder)
-    table = read_table(manifest, MANIFEST, MANIFEST_KEY)
+    key = tables.MANIFEST_KEY
+    table = tables.read_table(manifest, tables.MANIFEST, key)
     languages = sorted(set(table["language"].to_pylist()))
-    check_matched(manifest, table, languages)
+    tables.check_matched(manifest, table, languages)
     stories = _stories(table)
     drawn, left_out = _draw(stories, languages, seed)
     ledger = output_folder / LEDGER
@@ -74,11 +61,11 @@ def write_topic_items(
         for name, other in drawn.items()
         for row in _rows(name, stories[name], stories[other], manifest.parent)
     ]
-    items = item_table(items_of(drawn, BENCHMARK, "topic", languages))
-    speech = pa.Table.from_pylist(rows, schema=MANIFEST)
-    publish_prepared(output_folder, speech, items)
-    logger.info(f"{output_folder}: {len(items)} items of {len(drawn)} stories")
-    return items
+    items = spoken_items.items_of(drawn, BENCHMARK, "topic", languages)
+    speech = pa.Table.from_pylist(rows, schema=tables.MANIFEST)
+    table = spoken_items.item_table(items)
+    spoken_items.publish_prepared(output_folder, speech, table)
+    logger.info(f"{output_folder}: {len(table)} items of {len(drawn)} stories")
 
 
 def _stories(table):
@@ -124,7 +111,7 @@ def _draw(stories, languages, seed):
 
 
 def _has_text(stories, languages):
-    return not STOP_WORDS.keys().isdisjoint(languages) and all(
+    return not cloze_texts.STOP_WORDS.keys().isdisjoint(languages) and all(
         (row.get("text") or "").strip()
         for story in stories.values()
         for row in itertools.chain.from_iterable(story.values())
@@ -137,8 +124,8 @@ def _by_topic(stories, languages, seed):
         texts = {key: [row["text"] for row in story[key]] for key in languages}
         prompt = {key: tuple(text[:-1]) for key, text in texts.items()}
         right = {key: text[-1] for key, text in texts.items()}
-        items.append(ClozeItem(name, prompt, right, wrong={}))
-    return draw_topics(items, languages, seed)
+        items.append(cloze_texts.ClozeItem(name, prompt, right, wrong={}))
+    return cloze_texts.draw_topics(items, languages, seed)
 
 
 def _by_chance(stories, languages, seed):

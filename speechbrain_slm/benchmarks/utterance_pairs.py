@@ -17,12 +17,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from speechbrain_slm.benchmarks.spoken_items import (
-    Clip,
-    Item,
-    audio_in,
-    group_files,
-)
+from speechbrain_slm.benchmarks import spoken_items
+from speechbrain_slm.benchmarks.spoken_items import Clip, Item
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.tables import read_table
 
@@ -70,9 +66,10 @@ def _read_folders(source):
     files = [
         (name, folder, path)
         for folder in FOLDERS.values()
-        for name, path in audio_in(source / folder, expected)
+        for name, path in spoken_items.audio_in(source / folder, expected)
     ]
-    for pair, found in group_files(files, FOLDERS.values()).items():
+    pairs = spoken_items.group_files(files, FOLDERS.values())
+    for pair, found in pairs.items():
         sides = {side: found[folder] for side, folder in FOLDERS.items()}
         yield {"pair": pair, **sides}
 
