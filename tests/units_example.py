@@ -1,5 +1,6 @@
 """Noise for speech, and a tokenizer that needs no fitting."""
 
+import hashlib
 import time
 
 import numpy as np
@@ -92,6 +93,11 @@ def write_corpus(folder, stories=12, sentences=3, files=30, split="train"):
             }
             rows.append(row | entries[(story * 6 + number) % files])
     return write_manifest(folder / f"{split}.parquet", rows)
+
+
+def sha256(name):
+    """Return a SHA-256 for audio that is only named."""
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def write_manifest(path, rows):

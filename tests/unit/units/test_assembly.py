@@ -1,4 +1,3 @@
-import hashlib
 import itertools
 
 import pyarrow as pa
@@ -8,6 +7,7 @@ from units_example import (
     digests,
     extract,
     read_utterances,
+    sha256,
     write_corpus,
     write_manifest,
 )
@@ -26,10 +26,6 @@ from speechbrain_slm.units.utterances import (
 from speechbrain_slm.utils.store_format import read_tables
 
 
-def sha256(name):
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 @pytest.fixture
 def table(tmp_path):
     return read_manifest(write_corpus(tmp_path), ["en", "fr"])
@@ -46,14 +42,13 @@ def kept(table, tmp_path):
 def stored(folder):
     """Return a store's sentences as {(story, language): [[unit, ...], ...]}."""
     _, tables = read_tables(folder)
-    stories = {}
-    for row in pa.concat_tables(tables).to_pylist():
-        starts = [0, *row["sentence_ends"][:-1]]
-        stories[row["story_id"], row["language"]] = [
+    return {
+        (row["story_id"], row["language"]): [
             row["units"][start:end]
-            for start, end in zip(starts, row["sentence_ends"], strict=True)
+            for start, end in itertools.pairwise([0, *row["sentence_ends"]])
         ]
-    return stories
+        for row in pa.concat_tables(tables).to_pylist()
+    }
 
 
 def expected(table, utterances):
@@ -96,8 +91,8 @@ def test_story_that_several_tell_has_no_speaker(tmp_path):
 
 def test_order_of_rows_inside_a_story_does_not_count(table, kept, tmp_path):
     order = [("sentence", "descending"), ("language", "ascending")]
-    mixed, folder = {"mixed": table.sort_by(order)}, tmp_path / "utterances"
-    mixed = leave_out_rejects(mixed, folder, tmp_path, 0)
+    mixed = {"mixed": table.sort_by(order)}
+    mixed = leave_out_rejects(mixed, tmp_path / "utterances", tmp_path, 0)
     assemble_stores(kept | mixed, LoudnessTokenizer(), tmp_path)
     assert stored(tmp_path / "train") == stored(tmp_path / "mixed")
 
@@ -138,26 +133,17 @@ def test_dropped_sentences_go_in_all_languages(tmp_path):
     for story, key, number in itertools.product("st", keys, range(3)):
         name = f"{story}{number}{key}"
         row = {"story_id": story, "sentence": number, "language": key}
-        counts = {"num_samples": 1, "sample_rate": 1}
-        rows.append(row | counts | {"audio": name, "sha256": sha256(name)})
-    encoded = [
-        row
-        | {"units": [1], "note": "", "reason": "bad" * (row["audio"] in bad)}
-        for row in reversed(rows)
-    ]
-    names = [row["audio"] for row in encoded]
-    batch = pa.RecordBatch.from_pylist(encoded, schema=SCHEMA)
+        row |= {"num_samples": 1, "sample_rate": 1, "units": [1], "note": ""}
+        row |= {"audio": name, "sha256": sha256(name)}
+        rows.append(row | {"reason": "bad" * (name in bad)})
+    names = [row["audio"] for row in reversed(rows)]
+    batch = pa.RecordBatch.from_pylist(rows[::-1], schema=SCHEMA)
     write_utterances(tmp_path, batch)
     table, utterances = pa.Table.from_pylist(rows), Utterances(tmp_path)
     kept, ledger = drop_rejected(table, utterances, utterances.locate(table))
     audio = kept.table["audio"].take(pa.array(kept.rows)).to_pylist()
-    left = {"s": (0, 2), "t": (2,)}
-    assert audio == [
-        f"{story}{n}{key}"
-        for story in left
-        for key in keys
-        for n in left[story]
-    ]
+    expected = "s0en s2en s0fr s2fr s0de s2de t2en t2fr t2de"
+    assert audio == expected.split()
     assert kept.utterances.tolist() == [names.index(name) for name in audio]
     reasons = [entry["reason"] == "bad" for entry in ledger]
     assert reasons == [n in (1, 4, 7) for n in range(9)]

@@ -1,11 +1,11 @@
-import hashlib
-
 import numpy as np
 import pyarrow as pa
 import pytest
+from units_example import sha256
 
 from speechbrain_slm.units import rows
 from speechbrain_slm.units.rows import (
+    KEY_COLUMNS,
     KeyIndex,
     Rows,
     StoryOrder,
@@ -15,6 +15,7 @@ from speechbrain_slm.units.rows import (
     parts,
 )
 from speechbrain_slm.utils import scratch
+from speechbrain_slm.utils.tables import MANIFEST
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +33,8 @@ def table(stories=9, languages=("en", "fr"), sentences=4, seed=0):
         for sentence in range(1 + (story + sentences) % sentences)
     ]
     order = np.random.default_rng(seed).permutation(len(told))
-    schema = pa.schema(
-        [
-            ("story_id", pa.string()),
-            ("language", pa.string()),
-            ("sentence", pa.int32()),
-        ]
-    )
+    names = ("story_id", "language", "sentence")
+    schema = pa.schema([MANIFEST.field(name) for name in names])
     whole = pa.Table.from_pylist([told[i] for i in order], schema=schema)
     return pa.concat_tables([whole[:10], whole[10:11], whole[11:]])
 
@@ -84,20 +80,16 @@ def test_stories_are_in_the_order_of_their_first_rows(which):
     languages = list(dict.fromkeys(row["language"] for row in told))
 
     def place(row):
-        return (
-            stories.index(row["story_id"]),
-            languages.index(row["language"]),
-            row["sentence"],
-        )
+        story, language = row["story_id"], row["language"]
+        return stories.index(story), languages.index(language), row["sentence"]
 
     expected = sorted(told, key=place)
     found = StoryOrder(whole, which)
     assert [told[row] for row in found.order] == expected
-    assert [told[row]["story_id"] for row in found.story] == [
-        row["story_id"] for row in expected
-    ]
-    assert found.sentence.tolist() == [row["sentence"] for row in expected]
     groups = [(row["story_id"], row["language"]) for row in expected]
+    names = [told[row]["story_id"] for row in found.story]
+    assert names == [story for story, _ in groups]
+    assert found.sentence.tolist() == [row["sentence"] for row in expected]
     begins = [groups.index(one) for one in dict.fromkeys(groups)]
     assert found.bounds.tolist() == [*begins, len(expected)]
     assert np.flatnonzero(found.begins).tolist() == begins
@@ -106,15 +98,10 @@ def test_stories_are_in_the_order_of_their_first_rows(which):
 def audio(count, repeats=1):
     """Make rows whose keys stand ``repeats`` times each, mixed, in chunks."""
     numbers = np.random.default_rng(0).permutation(count) // repeats
-    names = [hashlib.sha256(str(n).encode()).hexdigest() for n in numbers]
-    whole = pa.table(
-        {
-            "sha256": names,
-            "language": ["en"] * count,
-            "num_samples": pa.array([5] * count, pa.int64()),
-            "sample_rate": pa.array([7] * count, pa.int32()),
-        }
-    )
+    told = {"language": "en", "num_samples": 5, "sample_rate": 7}
+    rows = [told | {"sha256": sha256(str(number))} for number in numbers]
+    schema = pa.schema([MANIFEST.field(name) for name in KEY_COLUMNS])
+    whole = pa.Table.from_pylist(rows, schema=schema)
     return pa.concat_tables(whole.slice(at, 20) for at in range(0, count, 20))
 
 
