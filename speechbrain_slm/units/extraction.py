@@ -121,8 +121,8 @@ def _missing(
     find = published.Utterances(folder).index.find
     missing = fill(len(records), bool, lambda p: find(records["key"][p]) < 0)
     places = positions(missing)
-    kind = [("brevity", ">u4"), ("place", ">u4"), ("row", ">u4")]
-    found: Any = scratch(len(places), kind)
+    names = ("brevity", "place", "row")
+    found: Any = scratch(len(places), [(name, ">u4") for name in names])
     for part in blocks(len(places)):
         found["row"][part] = records["row"][places[part]]
         found["place"][part] = np.arange(part.start, part.stop)

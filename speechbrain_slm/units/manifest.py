@@ -82,10 +82,7 @@ def _with_paths(path: Path, table: pa.Table) -> pa.Table:
 def map_manifests(
     paths: Sequence[str | Path], languages: Sequence[str], folder: str | Path
 ) -> dict[str, pa.Table]:
-    """Check manifests of any size, and memory-map copies of them, by split.
-
-    Each is named after its split. See :func:`read_manifest`.
-    """
+    """Check manifests of any size, and memory-map copies of them, by split."""
     splits = [Path(path).stem for path in paths]
     if not splits or len(set(splits)) < len(splits):
         raise ValueError(

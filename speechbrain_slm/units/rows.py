@@ -8,7 +8,7 @@ to join 10 million, 200 MB do not do and 500 do; here it is 70 for any number.)
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -61,10 +61,9 @@ class Rows:
 def parts(
     table: pa.Table, names: Sequence[str], rows: np.ndarray | None = None
 ) -> Iterator[tuple[slice, pa.RecordBatch]]:
-    """Read columns of a table, as many rows at once as memory has room for.
+    """Read columns of ``rows``, in their order, or of all; block by block.
 
-    Of ``rows``, in their order, or of all. Yields which of them, and what they
-    hold.
+    Yields which of them, and what they hold.
     """
     table, start = table.select(list(names)), 0
     if rows is not None:
@@ -82,12 +81,7 @@ def _count(table: pa.Table, rows: np.ndarray | None) -> int:
     return len(table) if rows is None else len(rows)
 
 
-def _sorted_records(
-    table: pa.Table,
-    names: Sequence[str],
-    rows: np.ndarray | None,
-    name: Callable[[pa.RecordBatch], np.ndarray],
-) -> np.ndarray:
+def _sorted_records(table, names, rows, name):
     """Sort the rows by a name of 12 bytes, those of one name by their place."""
     records = scratch(_count(table, rows), _KEYED)
     for part, batch in parts(table, names, rows):
@@ -106,10 +100,8 @@ def codes(
     known: dict[str, int] = {}
     for part, batch in parts(table, [name], rows):
         encoded = batch[name].dictionary_encode()
-        here = [
-            known.setdefault(text, len(known))
-            for text in encoded.dictionary.to_pylist()
-        ]
+        texts = encoded.dictionary.to_pylist()
+        here = [known.setdefault(text, len(known)) for text in texts]
         found[part] = np.array(here, np.int32)[encoded.indices.to_numpy()]
     return found, list(known)
 
@@ -134,17 +126,16 @@ def first_rows(
 class StoryOrder:
     """A manifest's sentences by story, language and number.
 
-    Stories and languages come in the order in which they first appear. All but
-    ``order`` (the places of the sentences among the rows) are in this order:
-    ``story`` (where it first appears), ``sentence`` (its number), ``begins``
-    (whether a story in a language begins with it), and ``bounds``, where each
-    story in a language begins and, last, the end.
+    Stories and languages come as they first appear. ``order`` are the places of
+    the sentences among the rows; in this order stand ``story`` (where it first
+    appears), ``sentence`` (its number) and ``begins`` (whether a story in a
+    language begins with it). ``bounds`` are where, and last, the end.
     """
 
     def __init__(self, table: pa.Table, rows: np.ndarray | None = None) -> None:
         count = _count(table, rows)
-        kind = [("story", ">u4"), ("language", ">u4"), ("sentence", ">u4")]
-        records = scratch(count, [*kind, ("row", ">u4")])
+        names = ("story", "language", "sentence", "row")
+        records = scratch(count, [(name, ">u4") for name in names])
         story = first_rows(table, "story_id", rows)
         language, _ = codes(table, "language", rows)
         for part, batch in parts(table, ["sentence"], rows):
@@ -179,11 +170,12 @@ def keys(batch: pa.RecordBatch) -> np.ndarray:
     digits = "".join(batch["sha256"].to_pylist())
     sums = np.frombuffer(bytes.fromhex(digits), ">u8").reshape(-1, 4)
     language = batch["language"].dictionary_encode()
-    names = [
-        int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    names = b"".join(
+        hashlib.sha256(name.encode()).digest()[:8]
         for name in language.dictionary.to_pylist()
-    ]
-    said = np.array(names, dtype=np.uint64)[language.indices.to_numpy()]
+    )
+    said = np.frombuffer(names, ">u8")[language.indices.to_numpy()]
+    said = said.astype(np.uint64)
     counts = batch["num_samples"].to_numpy(), batch["sample_rate"].to_numpy()
     for other in (*counts, *sums.T[1:]):
         said = _mix(said ^ other.astype(np.uint64))

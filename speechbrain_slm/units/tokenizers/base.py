@@ -14,7 +14,7 @@ from speechbrain_slm.utils.hashing import difference
 from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
     from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 
@@ -40,10 +40,7 @@ class Tokenizer(Protocol):
     equal_lengths: bool
 
     def encode(
-        self,
-        wavs: torch.Tensor,
-        lengths: torch.Tensor,
-        languages: list[str] | None = None,
+        self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
     ) -> list[np.ndarray | None]:
         """Turn waveforms into units, whatever each is batched with.
 

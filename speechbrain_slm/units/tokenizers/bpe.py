@@ -45,7 +45,10 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def _to_text(units: Sequence[int] | np.ndarray) -> str:
+Units = Sequence[int] | np.ndarray
+
+
+def _to_text(units: Units) -> str:
     codes = np.asarray(units, dtype=np.int64) + FIRST_CHARACTER
     return codes.astype("<u4").tobytes().decode("utf-32-le")
 
@@ -104,7 +107,7 @@ class UnitBPE:
     def fit(
         cls,
         base: dict[str, Any],
-        sentences: Iterable[Sequence[int] | np.ndarray],
+        sentences: Iterable[Units],
         vocabulary_size: int,
         max_piece_length: int = 16,
     ) -> UnitBPE:
@@ -144,13 +147,11 @@ class UnitBPE:
                 f"{len(texts) - alphabet} sentence(s): {reason} Set it lower, "
                 "or give more speech."
             ) from error
-        chosen = dict(vocabulary_size=vocabulary_size)
-        chosen["max_piece_length"] = max_piece_length
-        return cls(base, model.getvalue(), chosen)
+        config = dict(vocabulary_size=vocabulary_size)
+        config["max_piece_length"] = max_piece_length
+        return cls(base, model.getvalue(), config)
 
-    def encode(
-        self, sentences: Sequence[Sequence[int] | np.ndarray]
-    ) -> list[np.ndarray]:
+    def encode(self, sentences: Sequence[Units]) -> list[np.ndarray]:
         """Turn units into pieces, int64; one it does not know is refused."""
         unknown = self._processor.unk_id()
         texts = [_to_text(sentence) for sentence in sentences]
@@ -165,7 +166,7 @@ class UnitBPE:
             encoded.append(np.asarray(pieces, dtype=np.int64))
         return encoded
 
-    def decode(self, pieces: Sequence[int] | np.ndarray) -> np.ndarray:
+    def decode(self, pieces: Units) -> np.ndarray:
         """Turn pieces into units, int64."""
         text = self._processor.decode([int(piece) for piece in pieces])
         codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
@@ -191,18 +192,16 @@ class UnitBPE:
         path = Path(folder) / DESCRIPTION
         saved = tokenizers.read_description(path, "unit BPE")
         if base is not None and tokenizers.describe(base) != saved["base"]:
+            theirs = saved["base"]["identity"][:12]
             raise ValueError(
-                f"{folder}: the BPE belongs to the tokenizer "
-                f"{saved['base']['identity'][:12]}, found "
+                f"{folder}: the BPE belongs to the tokenizer {theirs}, found "
                 f"{base.identity[:12]}. Fit it again."
             )
         model = (Path(folder) / MODEL).read_bytes()
         # Before sentencepiece reads it, which does not name what is damaged.
         if _identity(saved["base"], model) != saved["identity"]:
-            raise ValueError(
-                f"{Path(folder) / MODEL} is not the model that {path} names; "
-                "fit it again"
-            )
+            told = f"{path.with_name(MODEL)} is not the model that {path} names"
+            raise ValueError(f"{told}; fit it again")
         return cls(saved["base"], model, saved["config"])
 
 

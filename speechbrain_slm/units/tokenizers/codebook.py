@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from speechbrain_slm.utils.atomic import atomic_path
 from speechbrain_slm.utils.files import read_regular
@@ -31,8 +32,8 @@ def tensor_name(kind: str, language: str) -> str:
 
 
 def border_distance(
-    points: torch.Tensor, centroids: torch.Tensor, nearest: torch.Tensor
-) -> torch.Tensor:
+    points: Tensor, centroids: Tensor, nearest: Tensor
+) -> Tensor:
     """Measure how far points, ``[N, D]``, are from getting another unit.
 
     That is to the nearest plane half-way between two centroids, ``[K, D]``.
@@ -55,11 +56,10 @@ def border_distance(
 def read_centroids(path: str | Path) -> dict[str, np.ndarray]:
     """Read a codebook from a file, as float32; nothing in it is executed.
 
-    A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file with the
-    tensors that a tokenizer saves: ``centroids`` and, where features are
-    scaled, ``mean`` and ``std`` (``centroids.en`` and so on where each
-    language has a codebook). ValueError if it is another, damaged, or not
-    finite.
+    A ``.npy`` file of ``[K, D]`` numbers, or a ``.safetensors`` file of what a
+    tokenizer saves: ``centroids`` and, where features are scaled, ``mean`` and
+    ``std`` (``centroids.en`` and so on where each language has a codebook).
+    ValueError if it is another, damaged, or not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,20 +150,15 @@ def fit_codebook(
 ) -> dict[str, np.ndarray]:
     """Find centroids; the same frames and seed give the same bits.
 
+    Returns ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
+
     Arguments
     ---------
     blocks
         Frames, ``[N, D]`` each; memory-mapped ones are read block by block.
-    seed : Of the initial centroids and of the order of the frames.
     scaled : Scale every feature to mean 0 and variance 1 first.
-    scratch
-        A file for all frames in a row, through which memory does not grow
-        with their number. Without it they stand in memory.
+    scratch : A file for all frames in a row; without it they stand in memory.
     patience : Steps without a better inertia after which the fit ends.
-
-    Returns
-    -------
-    ``centroids`` and, if scaled, ``mean`` and ``std``; float32.
     """
     blocks = [block for block in blocks if len(block)]
     count = sum(map(len, blocks))
@@ -183,10 +178,15 @@ def fit_codebook(
     # One thread: sums over threads come in any order.
     with threadpool_limits(limits=1):
         kmeans.fit(points)
+    found = (
+        num_clusters,
+        *points.shape,
+        kmeans.inertia_ / count,
+        kmeans.n_steps_,
+    )
     logger.info(
         "k-means: %d centroids on %d frames of %d features, inertia %.5g a "
         "frame after %d steps",
-        *(num_clusters, *points.shape, kmeans.inertia_ / count),
-        kmeans.n_steps_,
+        *found,
     )
     return {"centroids": kmeans.cluster_centers_.astype(np.float32), **tensors}

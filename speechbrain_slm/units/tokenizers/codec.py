@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from speechbrain_slm.units.tokenizers import base
 from speechbrain_slm.units.tokenizers.pretrained import (
@@ -103,10 +104,7 @@ class Codec(PretrainedModel):
         return self._codebook_size * self.num_codebooks
 
     def encode(
-        self,
-        wavs: torch.Tensor,
-        lengths: torch.Tensor,
-        languages: list[str] | None = None,
+        self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
     ) -> list[np.ndarray]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
         codes, size = self._codes(wavs, lengths), self._codebook_size
@@ -115,7 +113,7 @@ class Codec(PretrainedModel):
             encoded = [base.deduplicate(units) for units in encoded]
         return encoded
 
-    def decode(self, units: Sequence[int]) -> torch.Tensor:
+    def decode(self, units: Sequence[int]) -> Tensor:
         """Turn an utterance's units, each frame's, into a waveform, ``[T]``.
 
         From the semantic codebook alone it says the words, in no good voice.

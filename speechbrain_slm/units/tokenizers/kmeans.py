@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.numpy import save
+from torch import Tensor
 
 from speechbrain_slm.units.tokenizers import base
 from speechbrain_slm.units.tokenizers.codebook import (
@@ -38,9 +39,8 @@ JOINT = ""
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread inside the block."""
-    # A product that is split over threads may round differently, and a frame
-    # half-way between two centroids would change its unit with the number of
-    # cores.
+    # A product split over threads may round differently: a frame between two
+    # centroids would change its unit with the number of cores.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def is_finite(points: torch.Tensor) -> bool:
+def is_finite(points: Tensor) -> bool:
     """Tell whether features are numbers, all of them."""
     # A sum is as quick as can be, and no sum of features overflows.
     return bool(torch.isfinite(points.sum(dtype=torch.float64)))
@@ -87,10 +87,8 @@ class KMeansTokenizer:
         centroids: str | Path | None = None,
     ) -> None:
         base.check_choice("codebooks", codebooks, CODEBOOKS)
-        self.num_clusters = num_clusters
-        self.codebooks = codebooks
-        self.deduplicated = deduplicate
-        self._imported = centroids
+        self.num_clusters, self.codebooks = num_clusters, codebooks
+        self.deduplicated, self._imported = deduplicate, centroids
         self._tensors: Any = None
 
     @property
@@ -148,8 +146,9 @@ class KMeansTokenizer:
     def vocabulary_size(self) -> int:
         """Units are in ``[0, vocabulary_size)``."""
         # Asked for before a fit, too, where one codebook serves all.
-        joint = self.codebooks == "joint"
-        return self.num_clusters * (1 if joint else len(self.languages))
+        if self.codebooks == "joint":
+            return self.num_clusters
+        return self.num_clusters * len(self.languages)
 
     @property
     def identity(self) -> str:
@@ -164,8 +163,7 @@ class KMeansTokenizer:
     ) -> None:
         """Find the centroids; see :func:`fit_codebook`.
 
-        ``frames`` by language, ``[N, D]``; by ``""`` where one codebook
-        serves all.
+        ``frames``, ``[N, D]``, by language, or by ``""`` for one codebook.
         """
         how = (self.num_clusters, seed, self.scaled, scratch, self.patience)
         tensors = {
@@ -175,9 +173,7 @@ class KMeansTokenizer:
         }
         self._set(tensors, "the fit")
 
-    def features(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
         """Compute the points that are clustered of ``wavs``, ``[B, T]``.
 
         ``[U, feature_size]`` each, float32; U is 0 where one is too short.
@@ -185,16 +181,13 @@ class KMeansTokenizer:
         raise NotImplementedError
 
     def encode(
-        self,
-        wavs: torch.Tensor,
-        lengths: torch.Tensor,
-        languages: list[str] | None = None,
+        self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
     ) -> list[np.ndarray | None]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
         if self.codebooks == "joint":
             languages = [JOINT] * len(wavs)
         languages = languages or ["(not given)"]
-        for language in set(languages) - set(self.languages):
+        for language in sorted(set(languages) - set(self.languages)):
             raise ValueError(
                 f"language {language}: the tokenizer has codebooks for "
                 f"{', '.join(self.languages)} alone; fit it on speech of "

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from speechbrain.processing.features import DCT, STFT, Filterbank
+from torch import Tensor
 from torch.nn.functional import pad
 
 from speechbrain_slm.units.tokenizers.base import check_choice
@@ -89,9 +90,7 @@ class MelKMeans(KMeansTokenizer):
         self._log_mel = Filterbank(num_mels, n_fft=n_fft, **rates)
         self._cepstrum = DCT(num_mels, num_mfcc)
 
-    def features(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
         """Compute the points; frames that do not fill a unit are left out."""
         # One by one: batching saves nothing on a CPU here, and alone an
         # utterance cannot depend on its batch-mates.

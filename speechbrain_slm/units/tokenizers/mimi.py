@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from speechbrain_slm.units.tokenizers.codebook import UNDECIDED, border_distance
 from speechbrain_slm.units.tokenizers.codec import Codec
@@ -75,9 +76,7 @@ class Mimi(Codec):
     def _codebook_size(self) -> int:
         return self._settings.codebook_size
 
-    def _codes(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> list[np.ndarray]:
+    def _codes(self, wavs: Tensor, lengths: Tensor) -> list[np.ndarray]:
         samples = round(self.sample_rate / self._settings.frame_rate)
         # Rounded up: 1,921 samples are two frames of 1,920.
         frames = [-(-int(length) // samples) for length in lengths]
@@ -111,5 +110,5 @@ class Mimi(Codec):
         undecided = undecided.view(len(codes), -1)
         return codes.cpu().numpy(), undecided.cpu().numpy()
 
-    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
+    def _waveform(self, codes: Tensor) -> Tensor:
         return self._model.decode(codes[None]).audio_values[0, 0]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor
 
 from speechbrain_slm.units.tokenizers.codec import Codec
 from speechbrain_slm.units.tokenizers.pretrained import inference
@@ -75,9 +76,7 @@ class SpeechTokenizer(Codec):
     def _codebook_size(self) -> int:
         return self._model.quantizer.bins
 
-    def _codes(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> Iterator[np.ndarray]:
+    def _codes(self, wavs: Tensor, lengths: Tensor) -> Iterator[np.ndarray]:
         # One by one: its encoder has convolutions and an LSTM that run
         # backwards in time and know of no padding.
         for wav, length in zip(wavs, lengths, strict=True):
@@ -89,5 +88,5 @@ class SpeechTokenizer(Codec):
                 codes = found[:, 0].cpu().numpy()
             yield codes
 
-    def _waveform(self, codes: torch.Tensor) -> torch.Tensor:
+    def _waveform(self, codes: Tensor) -> Tensor:
         return self._model.decode(codes[:, None])[0, 0]

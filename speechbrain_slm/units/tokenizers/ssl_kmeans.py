@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechbrain_slm.units.tokenizers.pretrained import (
     LayerKMeans,
@@ -108,9 +108,7 @@ class SSLKMeans(LayerKMeans):
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
-    def features(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
         """Compute the layer's output; see :meth:`KMeansTokenizer.features`.
 
         A waveform that is shorter than the receptive field gives no frame.

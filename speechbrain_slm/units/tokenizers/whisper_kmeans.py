@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import gelu, pad
 from transformers.models.whisper import feature_extraction_whisper
 
@@ -87,9 +88,7 @@ class WhisperKMeans(LayerKMeans):
         """Size of the vectors that are clustered."""
         return self._model.config.d_model
 
-    def features(
-        self, wavs: torch.Tensor, lengths: torch.Tensor
-    ) -> list[torch.Tensor]:
+    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
         """Compute the layer's output, ``frames_per_unit`` frames averaged.
 
         Longer speech is cut into windows of 30 s, and none sees the others.
