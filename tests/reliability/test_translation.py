@@ -24,17 +24,10 @@ def write_stories(path, count=60):
 
 
 def recipe(table, folder, url, ranks=1):
-    settings = {
-        "base_url": url,
-        "api_key_variable": "TEST_API_KEY",
-        "concurrency": 4,
-        "backoff": 0.01,
-        "max_attempts": 20,
-        "attempts": 10,
-        "timeout": 5,
-        "prompt_price": 1.0,
-        "completion_price": 1.0,
-    }
+    settings = {"base_url": url, "api_key_variable": "TEST_API_KEY"}
+    settings |= {"prompt_price": 1.0, "completion_price": 1.0}
+    settings |= {"max_attempts": 20, "attempts": 10, "backoff": 0.01}
+    settings |= {"concurrency": 4, "timeout": 5}
     return command(
         RECIPE / "train.py",
         RECIPE / "hparams" / "chat.yaml",
@@ -77,8 +70,9 @@ def test_killed_and_run_again(tmp_path):
         assert code == 0, output
     assert before < 15
     assert len(asked.requests) == requests
-    assert (folder / "text" / "train.parquet").read_bytes() == written
-    found = pq.read_table(folder / "text" / "train.parquet").to_pylist()
+    path = folder / "text" / "train.parquet"
+    assert path.read_bytes() == written
+    found = pq.read_table(path).to_pylist()
     expected = [{**row, "fr": fake_translation(row["en"])} for row in rows]
     assert found == expected
     usage = json.loads((parts / "usage.json").read_text())["gpt-4o"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import start
 from torch.distributed import HashStore
 
 from speechbrain_slm.utils import heartbeat, running
@@ -29,13 +30,8 @@ time.sleep(600)
 
 @pytest.mark.parametrize("way", ["kernel", "thread"])
 def test_a_rank_ends_with_its_parent(way):
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, "-c", CHILD, way],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "TORCHELASTIC_RUN_ID": "one"},
-        text=True,
-    )
+    arguments = [sys.executable, "-c", PARENT, "-c", CHILD, way]
+    parent = start(arguments, TORCHELASTIC_RUN_ID="one")
     child = int(parent.stdout.readline())
     parent.kill()
     try:

@@ -45,10 +45,9 @@ def test_a_message_does_not_grow_with_what_is_left_out():
 
 def test_a_line_says_what_it_can(tmp_path):
     path = tmp_path / "left_out.jsonl"
+    silent = {"reason": "silent", "detail": "", "sentence": 0, "split": "a"}
     with open_ledger(path) as ledger:
-        ledger.write(
-            action="dropped", reason="silent", detail="", sentence=0, split="a"
-        )
+        ledger.write(action="dropped", **silent)
         ledger.write(action="kept", reason="mixed down", story_id="\ud800")
         with pytest.raises(KeyError, match="no field source"):
             ledger.write(source="x")

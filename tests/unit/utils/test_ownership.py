@@ -18,13 +18,12 @@ TABLE = pa.table({"a": [1]})
 @pytest.mark.parametrize("content", ["another's", "no mark", "no table"])
 def test_only_what_carries_the_mark_is_withdrawn(tmp_path, content):
     own, other = tmp_path / "own.parquet", tmp_path / "other.parquet"
-    pq.write_table(TABLE.replace_schema_metadata(mark_of("us")), own)
+    metadata = mark_of("them") if content == "another's" else None
+    for path, mark in ((own, mark_of("us")), (other, metadata)):
+        pq.write_table(TABLE.replace_schema_metadata(mark), path)
     refuse_foreign([own, tmp_path / "missing.parquet"], "us")
     if content == "no table":
         other.write_bytes(b"mine")
-    else:
-        metadata = mark_of("them") if content == "another's" else None
-        pq.write_table(TABLE.replace_schema_metadata(metadata), other)
     with pytest.raises(FileExistsError, match="'us', which older versions"):
         refuse_foreign([own, other], "us")
     with pytest.raises(FileExistsError, match=r"other\.parquet .* no mark"):

@@ -55,47 +55,41 @@ def finish(process):
     return process.returncode, output.decode(), errors.decode()
 
 
+GONE = "[Errno 2] No such file or directory:"
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("raise ValueError('a\\n  b')", "error: a b"),
-        ("raise RuntimeError('a')", "error: a"),
-        ("raise OSError(28, 'No room', 'a')", "error: [Errno 28] No room: 'a'"),
-        (
-            "open('none/x.csv', encoding='utf-8')",
-            "error: [Errno 2] No such file or directory: 'none/x.csv' "
-            "(relative to {folder})",
-        ),
-        (
-            "open('/none/x.csv', encoding='utf-8')",
-            "error: [Errno 2] No such file or directory: '/none/x.csv'",
-        ),
+        ("raise ValueError('a\\n  b')", "a b"),
+        ("raise OSError(28, 'No room', 'a')", "[Errno 28] No room: 'a'"),
+        ("open('none/x')", f"{GONE} 'none/x' (relative to {{folder}})"),
+        ("open('/none/x')", f"{GONE} '/none/x'"),
         (
             "{}['a']",
-            "error: KeyError: 'a' (a fault of the program; see "
-            "{folder}/log.txt)",
+            "KeyError: 'a' (a fault of the program; see {folder}/log.txt)",
         ),
     ],
 )
 def test_an_error_is_one_line_on_stderr(tmp_path, text, line):
     status, output, errors = finish(start(tmp_path, LOG + BEGIN + text))
     assert (status, output) == (1, "")
-    assert errors == line.replace("{folder}", str(tmp_path)) + "\n"
+    assert errors == f"error: {line.replace('{folder}', str(tmp_path))}\n"
     log = (tmp_path / "log.txt").read_text(encoding="utf-8")
     assert log.count("Traceback") == 1
     assert "script.py" in log
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    text = BEGIN + "running.set_debug(True)\nraise ValueError('a')"
-    status, _, errors = finish(start(tmp_path, text))
-    assert status == 1
-    assert errors.startswith("Traceback")
-    assert errors.endswith("\nerror: a\n")
-    # Without a log, a fault of the program is not swallowed.
-    _, _, errors = finish(start(tmp_path, BEGIN + "{}['a']"))
-    assert errors.startswith("Traceback")
-    assert errors.endswith("\nerror: KeyError: 'a'\n")
+    for text, line in (
+        ("running.set_debug(True)\nraise ValueError('a')", "a"),
+        # Without a log, a fault of the program is not swallowed.
+        ("{}['a']", "KeyError: 'a'"),
+    ):
+        status, _, errors = finish(start(tmp_path, BEGIN + text))
+        assert status == 1
+        assert errors.startswith("Traceback")
+        assert errors.endswith(f"\nerror: {line}\n")
 
 
 @pytest.mark.parametrize(
