@@ -16,7 +16,12 @@ import numpy as np
 import soundfile
 
 from speechbrain_slm.utils.containers import CHECKED, shortfall
-from speechbrain_slm.utils.files import check_file, read_regular
+from speechbrain_slm.utils.files import (
+    as_stored,
+    check_file,
+    open_regular,
+    read_regular,
+)
 
 # Longer than any sentence, and than most stories: what a file may unpack to.
 MAX_SECONDS = 3600.0
@@ -89,18 +94,18 @@ def read_audio(
     speechbrain_slm.utils.audio.BadAudio: cut short: its header promises 4
     bytes of sound, 2 are there
     """
-
-    def look(file, size):
-        # A file is read as a whole, once its header is that of speech.
-        if size > _SURE:
-            with soundfile.SoundFile(file.fileno(), closefd=False) as head:
-                _check_head(head, size, expected, max_seconds)
-
-    options = expected, keep, dtype, max_seconds, audible
+    content = source
     try:
-        if isinstance(source, bytes):
-            return _decode(source, *options)
-        return _decode(read_regular(source, MAX_BYTES, look), *options)
+        if not isinstance(source, bytes):
+            # A file is read as a whole, once its header is that of speech.
+            if (size := as_stored(source).stat().st_size) > _SURE:
+                with (
+                    open_regular(source) as file,
+                    soundfile.SoundFile(file.fileno(), closefd=False) as head,
+                ):
+                    _check_head(head, size, expected, max_seconds)
+            content = read_regular(source, MAX_BYTES)
+        return _decode(content, expected, keep, dtype, max_seconds, audible)
     except BadAudio:
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -130,25 +130,12 @@ def open_regular(path: str | Path) -> io.FileIO:
     return open(number, "rb", buffering=0)
 
 
-def read_regular(
-    path: str | Path,
-    most: int = 1 << 31,
-    look: Callable[[io.FileIO, int], None] | None = None,
-) -> bytes:
-    """Read a whole file, or say in an OSError why not.
-
-    Arguments
-    ---------
-    most : Bytes that it may have.
-    look : Called with the open file and its size before it is read.
-    """
+def read_regular(path: str | Path, most: int = 1 << 31) -> bytes:
+    """Read a whole file of at most so many bytes; OSError says why it fails."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(f"{path} has {size} bytes; expected at most {most}")
-        if look is not None:
-            look(file, size)
-            file.seek(0)
         # None where there is nothing yet: a file of the kernel.
         content = file.read(size) or b""
         # A read may give less than it was asked for.
