@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -22,14 +22,6 @@ from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
 from speechbrain_slm.utils.ranges import check_settings
 
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
-
-
-class _Loaded(NamedTuple):
-    tokenizer: Any
-    model: Any
-    weights: str  # their identity
-    forced: int | None  # the token that targets begin with
-    positions: int  # tokens that the model takes
 
 
 @dataclasses.dataclass(eq=False)
@@ -69,11 +61,11 @@ class Seq2SeqTranslator:
         """What decides the translations, the weights' content included."""
         settings = dataclasses.asdict(self)
         del settings["source"]  # where the weights are, not what they are
-        weights = self._loaded.weights
-        return {"type": "seq2seq", "weights": weights, **settings}
+        return {"type": "seq2seq", "weights": self._loaded[2], **settings}
 
     @functools.cached_property
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> tuple[Any, Any, str, int | None]:
+        """The tokenizer, the model, its identity, and how targets begin."""
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
         try:
@@ -101,9 +93,7 @@ class Seq2SeqTranslator:
         weights = identity_of({**kept, "weights": tensors_identity(model)})
         model = model.eval().requires_grad_(False)
         model = model.to(self.device, PRECISIONS[self.precision])
-        forced = self._set_languages(tokenizer)
-        positions = getattr(model.config, "max_position_embeddings", None)
-        return _Loaded(tokenizer, model, weights, forced, positions or 10**6)
+        return tokenizer, model, weights, self._set_languages(tokenizer)
 
     def _set_languages(self, tokenizer: Any) -> int | None:
         """Tell the tokenizer; return the token that targets begin with."""
@@ -143,11 +133,11 @@ class Seq2SeqTranslator:
             yield [_story(story, found) for story in shard]
 
     def _sentences(self, texts: list[str]) -> dict[str, str | TranslationError]:
-        tokenizer, _, _, forced, positions = self._loaded
+        tokenizer, model, _, forced = self._loaded
         # Marian is told the language by a word of its own.
         tell = self.target_code and forced is None
         prefix = f"{self.target_code} " if tell else ""
-        limit = min(positions, tokenizer.model_max_length)
+        limit = min(_positions(model), tokenizer.model_max_length)
         found: dict[str, str | TranslationError] = {}
         tokens = {}
         for text in texts:
@@ -167,7 +157,7 @@ class Seq2SeqTranslator:
         return found
 
     def _batch(self, tokens: list[list[int]]) -> list[str | TranslationError]:
-        tokenizer, model, _, forced, positions = self._loaded
+        tokenizer, model, _, forced = self._loaded
         rows = [torch.tensor(one) for one in tokens]
         pad, ones = tokenizer.pad_token_id, map(torch.ones_like, rows)
         ids = torch.nn.utils.rnn.pad_sequence(rows, True, pad)
@@ -181,7 +171,7 @@ class Seq2SeqTranslator:
                 num_beams=self.num_beams,
                 do_sample=False,
                 max_length=None,
-                max_new_tokens=min(max(limits), positions - 1),
+                max_new_tokens=min(max(limits), _positions(model) - 1),
                 # Else the last token allowed is an end, whatever it cuts off.
                 forced_eos_token_id=None,
                 **options,
@@ -202,6 +192,11 @@ class Seq2SeqTranslator:
             else TranslationError("has a translation without end")
             for text, length, limit in zip(texts, lengths, limits, strict=True)
         ]
+
+
+def _positions(model: Any) -> int:
+    """Return how many tokens a model takes."""
+    return getattr(model.config, "max_position_embeddings", None) or 10**6
 
 
 def _story(
