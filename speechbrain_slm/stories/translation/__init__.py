@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -36,16 +37,15 @@ class Story(NamedTuple):
     sentences: list[str]
 
 
-class Translator(Protocol):
+class Translator(ABC):
     """What the driver asks of a back-end."""
 
     @property
+    @abstractmethod
     def identity(self) -> dict:
         """Whatever changes the translations: JSON types."""
 
-    def to(self, device: torch.device | str) -> Translator:
-        """Compute on a device where there is something to; return itself."""
-
+    @abstractmethod
     def translate(
         self, shards: Iterable[list[Story]], check: Checks
     ) -> Iterator[list]:
@@ -60,8 +60,13 @@ class Translator(Protocol):
         shards : Read ahead by a shard or so, and not held.
         """
 
+    def to(self, device: torch.device | str) -> Translator:
+        """Compute on a device where there is something to; return itself."""
+        return self
+
     def usage(self) -> dict:
         """Return what the work has cost up to now: JSON types, or nothing."""
+        return {}
 
 
 @dataclass(frozen=True)

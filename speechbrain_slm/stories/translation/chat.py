@@ -19,7 +19,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    Translator,
+)
 from speechbrain_slm.stories.translation.endpoint import ChatEndpoint
 from speechbrain_slm.stories.translation.replies import ReplyCache
 from speechbrain_slm.utils.hashing import identity_of
@@ -36,7 +41,7 @@ _RESERVED = {"model", "messages", "response_format", "stream", "n"}
 
 
 @dataclass(eq=False)
-class ChatTranslator:
+class ChatTranslator(Translator):
     """A :class:`Translator` that asks a chat endpoint."""
 
     endpoint: ChatEndpoint
@@ -69,21 +74,14 @@ class ChatTranslator:
         prompt = self.prompt.replace("{source}", self.source_name)
         self.prompt = prompt.replace("{target}", self.target_name)
         self.cache = ReplyCache(self.cache_folder)
-        # Not what leaves the replies as they are: the server, its speed.
-        self.identity = {
-            "type": "chat",
-            "model": self.model,
-            "prompt": self.prompt,
-            "retry_prompt": self.retry_prompt,
-            "response_format": self.response_format,
-            "options": self.options,
-            "attempts": self.attempts,
-            "sentences_per_request": self.sentences_per_request,
-        }
 
-    def to(self, device: object) -> ChatTranslator:
-        """Return itself: the server computes."""
-        return self
+    @property
+    def identity(self) -> dict:
+        """Not what leaves the replies as they are: the server, its speed."""
+        names = "model prompt retry_prompt response_format options attempts"
+        names += " sentences_per_request"
+        told = {name: getattr(self, name) for name in names.split()}
+        return {"type": "chat", **told}
 
     def usage(self) -> dict:
         """Return what all runs with this cache folder have cost, by model."""

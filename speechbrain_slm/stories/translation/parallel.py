@@ -11,14 +11,19 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
-from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    Translator,
+)
 from speechbrain_slm.utils.files import HeldFile, nfc
 from speechbrain_slm.utils.user_tables import as_text, iterate_rows
 
 logger = logging.getLogger(__name__)
 
 
-class ParallelFile:
+class ParallelFile(Translator):
     r"""A :class:`Translator` that looks stories up.
 
     Arguments
@@ -49,14 +54,6 @@ class ParallelFile:
     ) -> None:
         self.path = Path(path)
         self.target_column, self.source_column = target_column, source_column
-
-    def to(self, device: object) -> ParallelFile:
-        """Return itself: there is nothing to compute."""
-        return self
-
-    def usage(self) -> dict:
-        """Return nothing: it has been paid for."""
-        return {}
 
     @property
     def identity(self) -> dict:

@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 
-from speechbrain_slm.stories.translation import Checks, Story, TranslationError
+from speechbrain_slm.stories.translation import (
+    Checks,
+    Story,
+    TranslationError,
+    Translator,
+)
 from speechbrain_slm.utils.hashing import identity_of, tensors_identity
 from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
@@ -25,7 +30,7 @@ PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 
 @dataclasses.dataclass(eq=False)
-class Seq2SeqTranslator:
+class Seq2SeqTranslator(Translator):
     """A :class:`Translator` with a model of its own."""
 
     # A hub name or a local folder: facebook/nllb-200-distilled-600M.
@@ -51,10 +56,6 @@ class Seq2SeqTranslator:
         """Compute on another device; see :meth:`Translator.to`."""
         self.device = torch.device(device)
         return self
-
-    def usage(self) -> dict:
-        """Return nothing: it costs nobody's money."""
-        return {}
 
     @functools.cached_property
     def identity(self) -> dict:
