@@ -37,17 +37,9 @@ def _published(name, sentence, ending, answer):
     return (name, *sentences, f"{ending}1", f"{ending}2", answer)
 
 
-_PUBLISHED = (
-    _published(
-        "InputStoryid",
-        "InputSentence",
-        "RandomFifthSentenceQuiz",
-        "AnswerRightEnding",
-    ),
-    _published(
-        "story_id", "input_sentence_", "sentence_quiz", "answer_right_ending"
-    ),
-)
+_FIRST = "InputStoryid InputSentence RandomFifthSentenceQuiz AnswerRightEnding"
+_HUB = "story_id input_sentence_ sentence_quiz answer_right_ending"
+_PUBLISHED = _published(*_FIRST.split()), _published(*_HUB.split())
 _OURS = ("id", "prompt", "right", "wrong")
 NATURAL = Path(__file__).parent / "natural_items" / "items.yaml"
 
@@ -61,19 +53,13 @@ def load_natural() -> list[ClozeItem]:
     >>> len(items), items[0].item_id
     (120, 'natural-001-toothache')
     """
-    text = NATURAL.read_text(encoding="utf-8")
-    return [
-        ClozeItem(
-            f"natural-{number:03d}-{entry['item']}",
-            {
-                language: tuple(line[language] for line in entry["prompt"])
-                for language in entry["right"]
-            },
-            entry["right"],
-            entry["wrong"],
-        )
-        for number, entry in enumerate(yaml.safe_load(text), start=1)
-    ]
+    items = []
+    entries = yaml.safe_load(NATURAL.read_text(encoding="utf-8"))
+    for number, entry in enumerate(entries, start=1):
+        name, right = f"natural-{number:03d}-{entry['item']}", entry["right"]
+        prompt = {k: tuple(line[k] for line in entry["prompt"]) for k in right}
+        items.append(ClozeItem(name, prompt, right, entry["wrong"]))
+    return items
 
 
 def read_cloze(
@@ -115,19 +101,18 @@ def read_cloze(
         rows = {language: found[name] for language, found in read.items()}
         # Translators keep the order of the endings: where the answers differ,
         # the files are of two versions, and one of the endings is wrong.
-        length, right = len(rows[first][0]), rows[first][1]
-        for language, (texts, answer) in rows.items():
-            if (len(texts), answer) != (length, right):
+        shapes = {k: (len(row[0]) - 2, row[1]) for k, row in rows.items()}
+        for language, found in shapes.items():
+            if found != (expected := shapes[first]):
                 raise ValueError(
-                    f"{files[language]}: item '{name}' has {len(texts) - 2} "
-                    f"sentences and right ending {answer}; expected "
-                    f"{length - 2} and {right} as in {files[first]}"
+                    f"{files[language]}: item '{name}' has {found[0]} "
+                    f"sentences and right ending {found[1]}; expected "
+                    f"{expected[0]} and {expected[1]} as in {files[first]}"
                 )
         prompt = {key: texts[:-2] for key, (texts, _) in rows.items()}
-        endings = [
-            {key: row[0][n] for key, row in rows.items()} for n in (-2, -1)
-        ]
-        items.append(ClozeItem(name, prompt, *endings))
+        right = {key: texts[-2] for key, (texts, _) in rows.items()}
+        wrong = {key: texts[-1] for key, (texts, _) in rows.items()}
+        items.append(ClozeItem(name, prompt, right, wrong))
     return items, ledger
 
 

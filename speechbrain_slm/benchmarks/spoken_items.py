@@ -151,9 +151,7 @@ def write_prepared(
     if not items:
         raise ValueError("the benchmark has no item; expected at least one")
     # A store has one story of a name and a language.
-    group_files(
-        ((clip.story_id, clip.language, clip.path) for clip in clips), ()
-    )
+    group_files(((c.story_id, c.language, c.path) for c in clips), ())
     missing = [clip.path for clip in clips if not as_stored(clip.path).exists()]
     if missing:
         raise FileNotFoundError(
@@ -175,11 +173,7 @@ def write_prepared(
 def publish_prepared(
     output_folder: Path, manifest: pa.Table, items: pa.Table
 ) -> None:
-    """Write ``speech.parquet`` and ``items.parquet``, both or neither.
-
-    Of two runs that write to a folder at a time, one waits: both tables are of
-    one run.
-    """
+    """Write ``speech.parquet`` and ``items.parquet``, both of one run."""
     tables = {MANIFEST_FILE: manifest, ITEMS_FILE: items}
     refuse_foreign([output_folder / name for name in tables], MARK)
     with take_turns(output_folder), published_together(output_folder) as new:
