@@ -209,9 +209,9 @@ def story_rows(
     ]
 
 
-def stories_table(rows: list[dict], columns: Iterable[str]) -> pa.Table:
+def stories_table(rows: list[dict], names: Iterable[str]) -> pa.Table:
     """Make a stories table with further columns of text."""
-    fields = [*STORIES, *(pa.field(name, pa.string()) for name in columns)]
+    fields = [*STORIES, *(pa.field(name, pa.string()) for name in names)]
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
 
 

@@ -111,8 +111,8 @@ def iterate_rows(
         else:
             first = next(file, "")
             cut = functools.partial(_tsv_fields, quoted=first.startswith('"'))
-            rows = map(cut, filter(str.strip, file))
-            yield from _field_rows(path, cut(first), rows, columns, optional)
+            fields = map(cut, filter(str.strip, file))
+            yield from _field_rows(path, cut(first), fields, columns, optional)
 
 
 def _wanted(path, names, columns, optional):

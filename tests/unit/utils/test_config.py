@@ -95,12 +95,6 @@ def test_run_options_have_their_types(recipe, arguments, expected):
         assert type(run_options[name]) is type(value)
 
 
-def test_a_command_line_without_a_yaml_file():
-    for arguments in ([], ["--seed", "3"]):
-        with pytest.raises(ConfigurationError, match="must be a YAML file"):
-            parse_arguments(arguments)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -149,6 +143,8 @@ def test_without_a_brain_its_run_options_are_read_by_nothing(tmp_path):
     assert run_options == {"device": "cpu"}
     with pytest.raises(ConfigurationError, match="reads 'max_grad_norm'"):
         load(yaml_file, "--max_grad_norm", "1")
+    with pytest.raises(ConfigurationError, match="must be a YAML file"):
+        load("--seed", "3")
 
 
 LM = "lm: !include:fragments/lm.yaml"

@@ -51,12 +51,7 @@ def test_tensors_that_do_not_fit_are_named(folder, tensors, message):
 
 def test_what_a_room_does_not_use_may_be_absent_or_left_over(folder):
     change(folder, **{NORM: None, "further": torch.zeros(2)})
-    load_whole(
-        AutoModelForCausalLM, folder, absent="layernorm", surplus="^further$"
-    )
-
-
-def test_a_file_that_is_cut_short_is_named(folder):
+    load_whole(AutoModelForCausalLM, folder, "layernorm", "^further$")
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged or"):

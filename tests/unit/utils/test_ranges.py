@@ -66,9 +66,7 @@ def test_what_no_key_may_be(key):
     ("tree", "message"),
     [
         ({"learning_rate": -0.003}, "learning_rate is -0.003; .* above 0"),
-        ({"learning_rate": 0}, "learning_rate is 0; .* above 0"),
         ({"stories_per_shard": 0}, "stories_per_shard is 0; .* at least 1"),
-        ({"seed": -1}, "seed is -1; .* at least 0"),
         ({"seed": 2**32}, "seed is 4294967296; .* at most 4294967295"),
         ({"warmup": 1}, "warmup is 1; .* below 1"),
         ({"tie": 1.5}, "tie is 1.5; .* at most 1"),
@@ -83,7 +81,6 @@ def test_what_no_key_may_be(key):
         ),
         # Lists of names, each another one
         ({"speakers": "anna"}, "speakers is 'anna'; expected a list"),
-        ({"speech": {"names": "anna"}}, "names is 'anna'; expected a list"),
         ({"languages": ["en", "en"]}, "none of them twice"),
         ({"languages": []}, "expected one name or more"),
         ({"speakers": [7]}, "needs quotes"),
