@@ -112,7 +112,7 @@ def typed_value(text: str, place: Place) -> object:
         node = ruamel.yaml.YAML().compose(text)
         if node is None:
             raise ConfigurationError("empty; write null or '\"\"' for that")
-        if _has_tags(node):
+        if _has_tags(text):
             return ruamel.yaml.YAML().load(text)
         value = _converted(node, place)
     except YAMLError as error:
@@ -143,14 +143,10 @@ def _check_kind(place, value):
         raise ConfigurationError(f"expected {expected}")
 
 
-def _has_tags(node):
+def _has_tags(text):
     """Tell whether something refers, or is made: YAML alone can say it."""
-    below = node.value if isinstance(node.value, list) else ()
-    if isinstance(node, MappingNode):
-        below = [child for pair in below for child in pair]
-    # A text in parentheses gets the tag !tuple by how it looks.
-    tagged = str(node.tag).startswith("!") and node.tag != "!tuple"
-    return tagged or any(map(_has_tags, below))
+    events = ruamel.yaml.YAML().parse(text)
+    return any(re.match("!.", str(getattr(e, "tag", ""))) for e in events)
 
 
 def _converted(node, place):
