@@ -15,8 +15,6 @@ from sklearn.metrics import homogeneity_score
 
 from speechbrain_slm.units.tokenizers.base import deduplicate
 
-NO_UNITS = "There are no units to measure; expected one or more"
-
 
 def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     """Measure how evenly a codebook is used.
@@ -25,18 +23,14 @@ def codebook_use(counts: np.ndarray) -> dict[str, Any]:
     https://arxiv.org/abs/1711.00937), is the number of units that, used equally
     often, would be as hard to guess; ``dead`` are those that are never used.
     """
-    if not counts.any():
-        raise ValueError(NO_UNITS)
     dead = int((counts == 0).sum())
     return {"perplexity": float(np.exp(entropy(counts))), "dead": dead}
 
 
 def deduplication_ratio(sentences: Sequence[np.ndarray]) -> float:
     """Return the share of units that de-duplication leaves."""
-    total = sum(map(len, sentences))
-    if not total:
-        raise ValueError(NO_UNITS)
-    return sum(len(deduplicate(units)) for units in sentences) / total
+    left = sum(len(deduplicate(units)) for units in sentences)
+    return left / sum(map(len, sentences))
 
 
 def normalized_mutual_information(

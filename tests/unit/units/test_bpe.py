@@ -3,22 +3,16 @@ import pytest
 
 from speechbrain_slm.units.tokenizers.bpe import MODEL, NUM_CHARACTERS, UnitBPE
 
-BASE = {
-    "identity": "1a",
-    "vocabulary_size": 50,
-    "frame_rate": 25.0,
-    "deduplicated": True,
-    "config": {"type": "fake"},
-}
+BASE = {"identity": "1a", "vocabulary_size": 50, "frame_rate": 25.0}
+BASE |= {"deduplicated": True, "config": {"type": "fake"}}
 
 
 def sentences(count=60, seed=0, words=10):
     """Draw sentences from a small vocabulary of unit words."""
     generator = np.random.default_rng([seed, 1])
     lexicon = np.random.default_rng(0).integers(0, 50, (30, 5))
-    return [
-        lexicon[generator.integers(0, 30, words)].ravel() for _ in range(count)
-    ]
+    drawn = (generator.integers(0, 30, words) for _ in range(count))
+    return [lexicon[words].ravel() for words in drawn]
 
 
 def fitted(vocabulary_size=150):
@@ -61,13 +55,14 @@ def test_long_sentences_are_not_left_out():
 
 
 def test_impossible_vocabularies_are_refused():
-    with pytest.raises(ValueError, match="more than the 50 units"):
-        fitted(50)
-    with pytest.raises(ValueError, match="Vocabulary size too high"):
-        fitted(20000)
     big = BASE | {"vocabulary_size": NUM_CHARACTERS + 1}
-    with pytest.raises(ValueError, match="Set bpe to null"):
-        UnitBPE.fit(big, [], 60000)
+    for base, size, text in (
+        (BASE, 50, "more than the 50 units"),
+        (BASE, 20000, "Vocabulary size too high"),
+        (big, 60000, "Set bpe to null"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            UnitBPE.fit(base, sentences(), size)
 
 
 def test_saved_bpe_is_the_same(tmp_path):

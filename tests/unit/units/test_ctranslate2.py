@@ -17,13 +17,11 @@ def output(encoder):
 
 @pytest.mark.parametrize(
     ("kind", "tolerance"),
-    [
-        ("float32", 0.0),
-        ("float16", 1e-3),
-        ("bfloat16", 1e-2),
-        ("int16", 1e-2),
-        ("int8", 4e-2),
-    ],
+    zip(
+        ("float32", "float16", "bfloat16", "int16", "int8"),
+        (0.0, 1e-3, 1e-2, 1e-2, 4e-2),
+        strict=True,
+    ),
 )
 def test_weights_are_those_that_were_stored(tmp_path, kind, tolerance):
     encoder = small_encoder()
@@ -46,13 +44,11 @@ def test_equal_variables_are_stored_once(tmp_path):
         for layer in encoder.layers:
             layer.fc1.weight.copy_(encoder.layers[0].fc1.weight)
     found = quantize(variables(encoder), "int8")
-    alias = "encoder/layer_1/ffn/linear_0/weight"
+    alias, first = (f"encoder/layer_{n}/ffn/linear_0/weight" for n in (1, 0))
     name = "decoder/shared/weight"
     for suffix in ("", "_scale"):
         del found[alias + suffix]
-        found[name + suffix] = found[
-            "encoder/layer_0/ffn/linear_0/weight" + suffix
-        ]
+        found[name + suffix] = found[first + suffix]
     read = load_whisper_encoder(write(tmp_path, found, [(alias, name)]))
     one, other = (layer.fc1.weight for layer in read.layers)
     assert torch.equal(one, other)
@@ -71,13 +67,12 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_other_models_are_refused(tmp_path):
     found = variables(small_encoder())
-    write(tmp_path, found, version=5)
-    with pytest.raises(ValueError, match="version 5; expected WhisperSpec"):
-        load_whisper_encoder(tmp_path)
-    write(tmp_path, found, spec="TransformerSpec")
-    with pytest.raises(ValueError, match="found TransformerSpec"):
-        load_whisper_encoder(tmp_path)
-    del found["encoder/conv2/bias"]
-    write(tmp_path, found)
-    with pytest.raises(ValueError, match="no 'encoder/conv2/bias'"):
-        load_whisper_encoder(tmp_path)
+    lacking = {n: v for n, v in found.items() if n != "encoder/conv2/bias"}
+    for content, header, text in (
+        (found, {"version": 5}, "version 5; expected WhisperSpec"),
+        (found, {"spec": "TransformerSpec"}, "found TransformerSpec"),
+        (lacking, {}, "no 'encoder/conv2/bias'"),
+    ):
+        write(tmp_path, content, **header)
+        with pytest.raises(ValueError, match=text):
+            load_whisper_encoder(tmp_path)

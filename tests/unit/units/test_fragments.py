@@ -15,9 +15,7 @@ LAYERS = {"num_hidden_layers": 24, "intermediate_size": 8}
 SAVE = {
     "hubert_kmeans": lambda folder: save_encoder(folder, **LAYERS),
     "mhubert_kmeans": lambda folder: save_encoder(folder, **LAYERS),
-    "wavlm_kmeans": lambda folder: save_encoder(
-        folder, "wavlm", "layer", **LAYERS
-    ),
+    "wavlm_kmeans": lambda it: save_encoder(it, "wavlm", "layer", **LAYERS),
     "mimi": save_mimi,
     "whisper_kmeans": lambda folder: save_whisper(folder, encoder_layers=3),
 }

@@ -4,7 +4,6 @@ from speechbrain.utils.edit_distance import wer_details_for_batch, wer_summary
 
 from speechbrain_slm.units.quality import (
     codebook_use,
-    deduplication_ratio,
     edit_distance,
     frame_labels,
     normalized_mutual_information,
@@ -20,13 +19,6 @@ def test_perplexity_of_even_and_of_single_use():
     assert codebook_use(np.full(64, 3))["perplexity"] == pytest.approx(64)
     one = codebook_use(np.array([0, 9, 0]))
     assert one == {"perplexity": 1.0, "dead": 2}
-
-
-def test_nothing_cannot_be_measured():
-    with pytest.raises(ValueError, match="no units"):
-        codebook_use(np.zeros(4))
-    with pytest.raises(ValueError, match="no units"):
-        deduplication_ratio([np.zeros(0, int)])
 
 
 def test_mutual_information_is_that_of_the_formula():
@@ -55,11 +47,9 @@ def test_frames_before_the_first_phone_have_none():
 
 
 def test_edit_distance_is_speechbrains():
-    generator = np.random.default_rng(3)
-    for _ in range(50):
+    for seed in range(50):
         one, other = (
-            generator.integers(0, 4, generator.integers(1, 15))
-            for _ in range(2)
+            draw(1 + n % 14, high=4, seed=n) for n in (seed, 3 * seed + 7)
         )
         details = wer_details_for_batch(["a"], [one], [other])
         edits = wer_summary(details)["num_edits"]
@@ -81,12 +71,7 @@ def test_every_two_voices_of_a_sentence_are_compared():
     texts, speakers = ["s", "t"] * 3, ["x", "x", "y", "y", "z", "z"]
     units = [np.array([3, n % 2]) for n in range(6)]
     found = voice_distance(texts, speakers, units)
-    assert found == {
-        "same_sentence": 0.0,
-        "other_sentence": 0.5,
-        "ratio": 0.0,
-        "pairs": 6,
-    }
+    assert list(found.values()) == [0.0, 0.5, 0.0, 6]
     # A codebook of one unit is no good codebook.
     assert voice_distance(texts, speakers, [units[0]] * 6)["ratio"] is None
 

@@ -20,9 +20,9 @@ def make(folder, layer=2, **options):
 def test_a_window_is_what_whisper_computes(tmp_path, seconds, silence):
     model = save_whisper(tmp_path)
     wav = speech(RATE, [seconds])[0]
-    mel = WhisperFeatureExtractor(chunk_length=2)(
-        wav.numpy(), sampling_rate=RATE, return_tensors="pt"
-    ).input_features[:, :, :100]
+    how = {"sampling_rate": RATE, "return_tensors": "pt"}
+    mel = WhisperFeatureExtractor(chunk_length=2)(wav.numpy(), **how)
+    mel = mel.input_features[:, :, :100]
     with torch.no_grad():
         layers = model.encoder(mel, output_hidden_states=True).hidden_states
     for frames_per_unit in (1, 2):
