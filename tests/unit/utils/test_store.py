@@ -1,3 +1,5 @@
+import functools
+import hashlib
 import json
 import shutil
 
@@ -7,8 +9,15 @@ import pytest
 from conftest import TOKENIZER
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.store import StoreWriter
-from speechbrain_slm.utils.store_format import read_info, read_tables, schema
+from speechbrain_slm.utils.store_format import (
+    map_file,
+    read_info,
+    read_tables,
+    schema,
+    write_file,
+)
 
 
 def writer(folder, num_shards=1, source="2b", per_shard=None, **changes):
@@ -116,70 +125,70 @@ def test_another_configuration_is_refused(tmp_path, changes, field):
     assert (tmp_path / "plan.json").read_bytes() == before
 
 
-@pytest.fixture
-def complete(tmp_path):
-    store = writer(tmp_path / "store", num_shards=2)
-    for index in range(2):
-        units = np.random.default_rng(index).integers(0, 65536, (4, 50))
-        store.write(index, [row(f"s{index}", units)])
-    store.finish()
-    return tmp_path / "store"
-
-
 FILES = ["units-00000.arrow", "units-00001.arrow"]
+NAME = FILES[1]
+SENTENCES = [[1, 2, 3], [4], [5, 8]]
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = writer(tmp_path, 2, vocabulary_size=9)
+    for n in range(2):
+        store.write(n, [row(f"s{n}", SENTENCES, code) for code in ("en", "fr")])
+    store.finish()
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ("name", "step", "message"),
-    [(name, 97, f"damaged: {name} differs") for name in FILES]
-    + [("store.json", 5, r"store\.json")],
+    [(NAME, 97, f"damaged: {NAME} differs"), ("store.json", 5, "store.json")],
 )
-def test_a_flipped_byte_is_found(complete, name, step, message):
-    content = (complete / name).read_bytes()
+def test_a_flipped_byte_is_found(store, name, step, message):
+    content = (store / name).read_bytes()
     for position in range(0, len(content), step):
         flipped = bytearray(content)
         flipped[position] ^= 1
-        (complete / name).write_bytes(bytes(flipped))
+        (store / name).write_bytes(flipped)
         with pytest.raises(ValueError, match=message):
-            read_tables(complete)
+            read_tables(store)
 
 
-def test_a_truncated_or_missing_file_is_named(complete):
-    name = FILES[1]
-    content = (complete / name).read_bytes()
+def test_a_truncated_or_missing_file_is_named(store):
+    path = store / NAME
+    content = path.read_bytes()
     for length in (0, 100, len(content) - 1):
-        (complete / name).write_bytes(content[:length])
-        with pytest.raises(ValueError, match=f"damaged: {name} differs"):
-            read_tables(complete)
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=f"damaged: {NAME} differs"):
+            read_tables(store)
         if length < len(content) // 2:
-            with pytest.raises(ValueError, match=f"{name} is damaged"):
-                read_tables(complete, check=False)
-    (complete / name).unlink()
+            with pytest.raises(ValueError, match=f"{NAME} is damaged"):
+                read_tables(store, check=False)
+    path.unlink()
     for check in (True, False):
-        with pytest.raises(ValueError, match=f"{name} is missing"):
-            read_tables(complete, check)
+        with pytest.raises(ValueError, match=f"{NAME} is missing"):
+            read_tables(store, check)
 
 
-def test_a_stray_file_is_named(complete):
-    shutil.copy(complete / FILES[0], complete / "units-00002.arrow")
+def test_a_stray_file_is_named(store):
+    shutil.copy(store / FILES[0], store / "units-00002.arrow")
     with pytest.raises(ValueError, match=r"units-00002\.arrow is not listed"):
-        read_tables(complete)
+        read_tables(store)
 
 
-def test_changed_or_torn_description_is_refused(complete):
-    path = complete / "store.json"
+def test_changed_or_torn_description_is_refused(store):
+    path = store / "store.json"
     content = path.read_text()
     info = json.loads(content)
     other = {**info, "tokenizer": {**info["tokenizer"], "identity": "other"}}
     for text, message in (
-        (json.dumps(other), r"store\.json: its identity"),
+        (json.dumps(other), "store.json: its identity"),
         (json.dumps({**info, "version": 99}), "99"),
-        (content[: len(content) // 2], r"store\.json"),
-        ("", r"store\.json"),
+        *((content[:length], "store.json") for length in (0, 100)),
+        *((text, "store.json") for text in ("[" * 100_000, "[]", "null", "{}")),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
-            read_tables(complete)
+            read_tables(store)
 
 
 def test_a_shard_damaged_before_it_is_sealed_is_made_again(tmp_path):
@@ -200,3 +209,126 @@ def test_a_shard_damaged_before_it_is_sealed_is_made_again(tmp_path):
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["plan.json", "store.json", *info["files"]]
     assert store.finish() == info
+
+
+# Stores that agree with their own sums and hold what no writer makes.
+def reseal(folder, change=None, content=None):
+    """Change store.json and its second file; all sums are true again."""
+    path = folder / NAME
+    if content is not None:
+        path.write_bytes(content)
+    info = json.loads((folder / "store.json").read_text())
+    info["files"][NAME] = sha256_file(path)
+    for place, value in (change or {}).items():
+        *outer, last = place.split(".")
+        functools.reduce(dict.get, outer, info)[last] = value
+    del info["identity"]
+    info["identity"] = identity_of(info)
+    (folder / "store.json").write_text(json.dumps(info))
+
+
+UNITS = [1, 2, 3, 4, 5, 8]
+ENDS = [3, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("units", [UNITS, [4, 9]], r"'fr' has the unit 9; .*\[0, 9\)"),
+        ("sentence_ends", [ENDS, [3, 4, 7]], "'fr' has sentences that do not"),
+        ("sentence_ends", [[3, 4, 5], ENDS], "'en' has sentences that do not"),
+        ("sentence_ends", [[4, 3, 6], ENDS], "'en' has sentences that do not"),
+        ("sentence_ends", [[3, 3, 6], ENDS], "'en' has sentences that do not"),
+        ("sentence_ends", [[0, 4, 6], ENDS], "'en' has sentences that do not"),
+        ("sentence_ends", [ENDS, []], "'s1' in 'fr' has no units"),
+        ("units", [UNITS, []], "'s1' in 'fr' has no units"),
+        ("units", [UNITS, None], "'units' has 1 empty rows"),
+        ("units", [UNITS, [1, None]], "and 1 missing values"),
+        ("speaker", ["a", None], "'speaker' has 1 empty rows"),
+        ("language", ["en", "de"], "in 'de' is in no language"),
+        ("language", ["en", "en"], "but store.json counts"),
+        ("story_id", ["s1", "s0"], "first 's0' in 'fr'; expected"),
+    ],
+)
+def test_impossible_contents_are_named(store, column, values, message):
+    table = map_file(store / NAME, schema(0))
+    columns = dict(zip(table.column_names, table.itercolumns(), strict=True))
+    columns[column] = pa.array(values, schema(0).field(column).type)
+    table = pa.table(columns, schema=schema(0))
+    (batch,) = table.combine_chunks().to_batches()
+    write_file(store / NAME, batch)
+    reseal(store)
+    with pytest.raises(ValueError, match=message) as error:
+        UnitStore(store)
+    assert str(error.value).startswith(str(store))
+    with pytest.raises(ValueError, match=message):
+        read_tables(store)
+
+
+@pytest.mark.parametrize("column", ["story_id", "units", "sentence_ends"])
+@pytest.mark.parametrize("offset", [2_000_000_000, -1])
+def test_offsets_that_point_outside_are_named(store, column, offset):
+    content = (store / NAME).read_bytes()
+    batch = map_file(store / NAME, schema(0)).to_batches()[0]
+    offsets = np.frombuffer(batch[column].buffers()[1], np.int32)[:3]
+    at = content.find(offsets.tobytes())
+    evil = offsets.copy()
+    evil[1:] = offset
+    del batch
+    rest = content[at + evil.nbytes :]
+    reseal(store, content=content[:at] + evil.tobytes() + rest)
+    with pytest.raises(ValueError, match=rf"{NAME}: its arrays are broken"):
+        UnitStore(store)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("tokenizer.vocabulary_size", -3, "an integer from 1 to 65536"),
+        ("tokenizer.vocabulary_size", "9", "an integer from 1 to 65536"),
+        ("tokenizer.vocabulary_size", 8, r"expected units in \[0, 8\)"),
+        ("tokenizer.frame_rate", True, "expected a number"),
+        ("tokenizer.frame_rate", 0, "expected a number above 0"),
+        ("num_shards", 3, r"expected 3 file\(s\)"),
+        ("tokenizer", [], r"tokenizer is \[\]; expected an object"),
+        ("counts", {}, "counts no languages"),
+        ("counts", {"en": 3}, r"counts\.en is 3; expected an object"),
+        ("files", {}, "lists the files none"),
+        ("files", {"../other": "0" * 64}, r"lists the files \.\./other"),
+        ("counts.en.units", 13, "but store.json counts"),
+    ],
+)
+def test_a_description_of_another_shape_is_named(store, place, value, message):
+    reseal(store, {place: value})
+    with pytest.raises(ValueError, match=message) as error:
+        UnitStore(store)
+    assert "store.json" in str(error.value) or NAME[:6] in str(error.value)
+
+
+def test_a_file_may_come_in_batches_of_which_one_is_empty(store):
+    (whole,) = map_file(store / NAME, schema(0)).to_batches()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, whole.schema) as writer:
+        for part in (whole[:1], whole[:0], whole[1:]):
+            writer.write(part)
+    reseal(store, content=sink.getvalue().to_pybytes())
+    sentences = UnitStore(store).story("s1", "fr")
+    assert [s.tolist() for s in sentences] == SENTENCES
+
+
+def test_what_is_checked_is_what_is_read(store, monkeypatch):
+    """A file that is replaced between the two is not read unseen."""
+    sha256, other = hashlib.sha256, (store / NAME).read_bytes()[:-8]
+
+    def replaced(content=b""):
+        found = sha256(content)
+        if isinstance(content, pa.Buffer):
+            (store / "new").write_bytes(other)
+            (store / "new").rename(store / NAME)
+        return found
+
+    monkeypatch.setattr(hashlib, "sha256", replaced)
+    assert UnitStore(store).story("s1", "fr")[2].tolist() == [5, 8]
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=f"{NAME} differs"):
+        UnitStore(store)
