@@ -104,7 +104,7 @@ def _draw_legend(figure, names, voices):
 
     told = {"different": "another voice", "same": "the same voice"}
     labels = {
-        STYLES[v]: f"translation by {told[v]}" for v in STYLES if v in voices
+        STYLES[v]: f"translation by {told[v]}" for v in told if v in voices
     }
     labels[":"] = "mismatch of its length and voice; grey: chance"
     lines = [

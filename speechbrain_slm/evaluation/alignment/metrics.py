@@ -164,9 +164,8 @@ def retrieval(
         chance.append((1 / (1 + mask.sum(axis=1))).mean())
     found.append(found[0] & found[1])
     record: dict[str, float] = {}
-    for name, hits in zip(
-        ("p1_forward", "p1_backward", "mexa"), found, strict=True
-    ):
+    names = "p1_forward", "p1_backward", "mexa"
+    for name, hits in zip(names, found, strict=True):
         record[name] = float(hits.mean())
         ends = wilson_interval(int(hits.sum()), len(hits))
         record[f"{name}_low"], record[f"{name}_high"] = ends

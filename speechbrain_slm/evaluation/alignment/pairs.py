@@ -219,9 +219,8 @@ def parallel_pairs(
     rows: list[tuple] = []
     summaries: list[dict] = []
     for pair in itertools.combinations(languages, 2):
-        found, ambiguous, shortened = find_matches(
-            store, pair, level, texts, speakers
-        )
+        told = find_matches(store, pair, level, texts, speakers)
+        found, ambiguous, shortened = told
         for places in found:
             # Else the first stories' speakers would tell all pairs.
             generator.shuffle(places)

@@ -78,9 +78,8 @@ def group_credits(cell: pa.Table, convention: str) -> np.ndarray:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
-    names, codes = np.unique(
-        np.asarray(column.to_pylist(), dtype=str), return_inverse=True
-    )
+    values = np.asarray(column.to_pylist(), dtype=str)
+    names, codes = np.unique(values, return_inverse=True)
     return codes, len(names)
 
 
@@ -110,9 +109,7 @@ def summarise(
     return records, cross_lingual, subsets
 
 
-def _records(
-    metric: str, direction: str, cell: pa.Table, seed: int
-) -> list[dict]:
+def _records(metric, direction, cell, seed):
     items = len(pc.unique(cell["item_id"]))
     records = []
     for convention in conventions_of(cell):
@@ -153,6 +150,4 @@ def results_table(results: dict) -> str:
             where = f"{one['direction']}{subset}"
             rows.append((one["metric"], where, numbers(one)))
     left, right = (2 + max(len(row[n]) for row in rows) for n in (0, 1))
-    return "\n".join(
-        f"{m:{left}}{where:{right}}{rest}" for m, where, rest in rows
-    )
+    return "\n".join(f"{m:{left}}{d:{right}}{rest}" for m, d, rest in rows)

@@ -173,13 +173,11 @@ def compare(
             results = [by_metric[key[0]] for by_metric in run.seeds]
             convention = scoring or results[0].info["scoring"]
             cells = [one.cells[key] for one in results]
-            credits = np.stack(
-                [accuracy.group_credits(c, convention) for c in cells]
-            )
+            credits = [accuracy.group_credits(c, convention) for c in cells]
             # Averaged item by item: intervals and tests say what other items
             # would change, not what other seeds would; deviation says that.
-            mean = means[run.name, key] = credits.mean(axis=0).round(12)
-            by_seed = (100 * credits.mean(axis=1)).tolist()
+            mean = means[run.name, key] = np.mean(credits, axis=0).round(12)
+            by_seed = (100 * np.mean(credits, axis=1)).tolist()
             what: dict = dict(run=run.name, metric=key[0], direction=key[1])
             what |= {"scoring": convention, "n": len(mean)}
             what |= {"seeds": len(credits), **accuracy.accuracy_of(mean, seed)}

@@ -116,9 +116,7 @@ def _checked(convention):
     convention = {**DEFAULT_CONVENTION, **convention}
     check_choice("scoring", convention["scoring"], LIKELIHOODS)
     if convention["tie"] not in (0, 0.5):
-        raise ValueError(
-            f"tie is {convention['tie']}; expected 0.5 or 0, a tie's credit"
-        )
+        raise ValueError(f"tie is {convention['tie']}; expected 0.5 or 0")
     return convention
 
 
@@ -189,11 +187,9 @@ def _write(folder, request, items, pairs, parts, scorer):
     found = pa.concat_tables(read_piece(path).table for path in parts)
     scores = _table_of_scores(items, pairs, found, scorer, request["tie"])
     write_table(folder / SCORES_PARQUET, scores)
-    truncated, changed = (
-        int(x.sum()) for x in (pairs.truncated, pairs.changed)
-    )
     results = {**request, "scores": sha256_file(folder / SCORES_PARQUET)}
-    results |= {"truncated": truncated, "prompts_changed": changed}
+    results["truncated"] = int(pairs.truncated.sum())
+    results["prompts_changed"] = int(pairs.changed.sum())
     kinds = "records", "cross_lingual", "subsets"
     summaries = summarise(scores, request["seed"])
     results |= zip(kinds, summaries, strict=True)

@@ -162,9 +162,8 @@ def _split(row, prompt, joined):
                 f"its prompt alone {len(prompt)}; expected an utterance that "
                 "begins with the prompt and goes on (endings is 'together')"
             )
-    return zip(
-        *(np.split(units, [len(prompt)]) for units in joined), strict=True
-    )
+    halves = (np.split(units, [len(prompt)]) for units in joined)
+    return zip(*halves, strict=True)
 
 
 def _excess(row, prompt, endings, scorer, too_long):

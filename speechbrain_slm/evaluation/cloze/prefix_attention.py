@@ -102,9 +102,7 @@ def check_model(model: PreTrainedModel) -> None:
         reason = "gives other logits behind another ending than directly"
     else:
         return
-    raise ValueError(
-        f"{type(model).__name__} {reason}: it cannot share prompts; {ADVICE}"
-    )
+    raise ValueError(f"{type(model).__name__} {reason}; {ADVICE}")
 
 
 @torch.inference_mode()

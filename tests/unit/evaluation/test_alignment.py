@@ -206,9 +206,7 @@ def test_the_matrix_of_similarities_is_capped(copy, finished, evaluate):
         assert record["cka"] == whole["cka"]
 
 
-def test_states_of_another_model_are_refused(
-    tmp_path, copy, finished, evaluate
-):
+def test_states_of_others_are_refused(tmp_path, copy, finished, evaluate):
     other = export(tmp_path / "other", tiny_model(seed=5))
     with pytest.raises(ValueError, match=r"another configuration \(model: exp"):
         evaluate(copy, other)
@@ -265,9 +263,7 @@ def tool(monkeypatch):
     return importlib.import_module("plot_alignment").main
 
 
-def test_figure_and_table_of_several_runs(
-    tmp_path, finished, evaluate, tool, capsys
-):
+def test_figure_and_table_of_runs(tmp_path, finished, evaluate, tool, capsys):
     folder, results = finished
     other = tmp_path / "other"
     evaluate(other, export(tmp_path / "model", tiny_model(seed=5)))

@@ -130,9 +130,7 @@ def test_each_sequence_is_scored_once_and_not_again(finished, folders, scored):
     assert not (folders[-1] / "parts").exists()
 
 
-def test_parts_of_another_model_are_not_taken(
-    tmp_path, finished, folders, scored
-):
+def test_parts_of_others_are_not_taken(tmp_path, finished, folders, scored):
     other = export(tmp_path / "other", tiny_model(seed=5))
     scored.stop_at = 2
     with pytest.raises(KeyboardInterrupt):
@@ -183,9 +181,7 @@ def copy(tmp_path, finished):
 
 
 @pytest.mark.parametrize("change", ["model", "items", "scoring", "scores"])
-def test_what_has_changed_is_done_again(
-    tmp_path, copy, finished, folders, change
-):
+def test_what_changed_is_done_again(tmp_path, copy, finished, folders, change):
     options = {}
     model_folder, store_folder, *_ = folders
     if change == "model":
@@ -227,9 +223,7 @@ def test_any_set_of_languages(tmp_path, model_folder, three_languages):
         ({"language_tags": {"en": 31}}, r"item 'test-000' .*no tag for 'fr'"),
     ],
 )
-def test_a_model_of_other_units_is_refused(
-    tmp_path, store_folder, units, message
-):
+def test_other_units_are_refused(tmp_path, store_folder, units, message):
     items = write_items(tmp_path / "items.parquet")
     model = export(tmp_path / "model", **units)
     with pytest.raises(ValueError, match=message):

@@ -67,9 +67,8 @@ def test_a_tag_is_read_and_not_pooled():
     model = tiny_model(tags=2)
     tags = {"en": VOCABULARY + 1, "fr": VOCABULARY + 2}
     units = sequences(3)[0][0]
-    states = pooler(model, language_tags=tags).states(
-        [(units, "fr"), (units, "en")]
-    )
+    tagged = pooler(model, language_tags=tags)
+    states = tagged.states([(units, "fr"), (units, "en")])
     for state, language in zip(states, ("fr", "en"), strict=True):
         head = [VOCABULARY, tags[language]]
         expected = by_hand(model, head, units)

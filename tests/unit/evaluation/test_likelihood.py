@@ -68,9 +68,7 @@ def test_language_tags_are_read_and_not_scored(batch_tokens, score_end):
 
 @pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])
 @pytest.mark.parametrize("positions", [3, 1024])
-def test_batches_and_chunks_change_nothing(
-    monkeypatch, batch_tokens, positions
-):
+def test_batches_change_nothing(monkeypatch, batch_tokens, positions):
     model = tiny_model()
     pairs = random_pairs()
     expected = make_scorer(model).score(pairs)

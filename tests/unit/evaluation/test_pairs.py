@@ -21,9 +21,8 @@ EN_FR = ["en", "fr"]
 def make(folder, **options):
     """Write a corpus; return its store, texts and speakers."""
     write_corpus(folder, **options)
-    return UnitStore(folder / "store"), *read_spoken(
-        folder / "manifest.parquet"
-    )
+    spoken = read_spoken(folder / "manifest.parquet")
+    return UnitStore(folder / "store"), *spoken
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +32,41 @@ def corpus(tmp_path_factory):
 
 def places(row):
     """Return (story, sentence, language) of each side of a row."""
+    languages = row["source_language"], *[row["target_language"]] * 2
     return [
-        (
-            row[f"{side}_story"],
-            row[f"{side}_sentence"],
-            row[f"{'source' if side == 'source' else 'target'}_language"],
-        )
-        for side in SIDES
+        (row[f"{side}_story"], row[f"{side}_sentence"], language)
+        for side, language in zip(SIDES, languages, strict=True)
     ]
 
 
 def described(row, texts):
     """Return (number of the text, speaker, length) of each side of a row."""
+    numbers = [int(texts[place].split()[1]) for place in places(row)]
     return [
-        (
-            int(texts[place].split()[1]),
-            row[f"{side}_speaker"],
-            row[f"{side}_units"],
-        )
-        for side, place in zip(SIDES, places(row), strict=True)
+        (number, row[f"{side}_speaker"], row[f"{side}_units"])
+        for side, number in zip(SIDES, numbers, strict=True)
     ]
 
 
-def test_pairs_are_translations_and_mismatches_are_matched(corpus):
-    store, texts = corpus
-    pairs, (summary,) = parallel_pairs(store, EN_FR, texts=texts)
+@pytest.mark.parametrize("several", [False, True])
+def test_pairs_are_translations_and_mismatches_are_matched(tmp_path, several):
+    store, texts, speakers = make(tmp_path, several=several)
+    told = {"texts": texts, "speakers": speakers}
+    pairs, (summary,) = parallel_pairs(store, EN_FR, **told)
     assert pairs.schema == PAIRS
     said = collections.defaultdict(set)
-    speakers = {}
-    for (story, number, language), text in texts.items():
-        if language == "fr":
-            units = store.story(story, "fr")[number]
-            for speaker in ("alto", "bass"):
-                expected = units_said(int(text.split()[1]), "fr", speaker)
-                if expected.tolist() == units.tolist():
-                    speakers[story] = speaker
-                    said[speaker].add(int(text.split()[1]))
+    for place, text in texts.items():
+        if place[2] == "fr":
+            said[speakers[place]].add(int(text.split()[1]))
     for row in pairs.to_pylist():
-        source, target, mismatch = described(row, texts)
+        sides = source, target, mismatch = described(row, texts)
+        for place, side in zip(places(row), sides, strict=True):
+            units = units_of(store, *place)
+            assert side[1:] == (speakers[place], len(units))
+            expected = units_said(side[0], place[2], side[1])
+            assert units.tolist() == expected.tolist()
         assert source[0] == target[0]
         assert row["same_voice"] == (source[1] == target[1])
-        assert target[1] == speakers[row["target_story"]]
         # Of another text, by the same voice, and none of these is nearer.
         assert mismatch[0] != target[0]
         assert mismatch[1] == target[1]
@@ -82,10 +75,6 @@ def test_pairs_are_translations_and_mismatches_are_matched(corpus):
             for number in said[target[1]] - {target[0]}
         )
         assert abs(mismatch[2] - target[2]) == nearest
-        for place, (_, _, length) in zip(
-            places(row), (source, target, mismatch), strict=True
-        ):
-            assert len(units_of(store, *place)) == length
     assert summary["voices"] == ["same", "different"]
     assert summary["paired"] + summary["left_out"] == summary["items"]
     # 0 to 24 are all said somewhere.
@@ -149,28 +138,6 @@ def test_one_voice_alone_keeps_every_item_that_has_it(corpus):
     )
     assert both <= different
     assert both <= same == 25
-
-
-def test_sentences_of_several_have_the_voice_that_says_them(tmp_path):
-    store, texts, speakers = make(tmp_path, several=True)
-    pairs, (summary,) = parallel_pairs(
-        store, EN_FR, texts=texts, speakers=speakers
-    )
-    assert summary["voices"] == ["same", "different"]
-    assert summary["items"] == 25
-    mixed = 0
-    for row in pairs.to_pylist():
-        for (story, sentence, language), (number, speaker, _) in zip(
-            places(row), described(row, texts), strict=True
-        ):
-            units = store.story(story, language)[sentence]
-            expected = units_said(number, language, speaker)
-            assert units.tolist() == expected.tolist()
-            mixed += int(story[-3:]) % 3 == 0
-        same = row["source_speaker"] == row["target_speaker"]
-        assert row["same_voice"] == same
-        assert row["mismatch_speaker"] == row["target_speaker"]
-    assert mixed > 10
 
 
 def test_several_speakers_never_pass_for_one_voice(tmp_path):

@@ -114,9 +114,7 @@ def test_every_family_scores_as_one_pair_at_a_time(family, attention):
 @pytest.mark.parametrize("tagged", [False, True])
 @pytest.mark.parametrize("score_end", [False, True])
 @pytest.mark.parametrize("start", ["boundary", "first_unit"])
-def test_every_convention_scores_as_one_pair_at_a_time(
-    tagged, score_end, start
-):
+def test_every_convention_scores_as_alone(tagged, score_end, start):
     model = tiny_model(tags=2)
     tags = {"en": VOCABULARY + 1, "fr": VOCABULARY + 2} if tagged else {}
     pairs = [

@@ -334,9 +334,7 @@ def test_what_is_no_number_is_named(tmp_path, tool, name, places, message):
         ("[1]", r"its content is \[1\]; expected an object"),
     ],
 )
-def test_a_training_log_of_another_shape_is_named(
-    tmp_path, tool, line, message
-):
+def test_a_log_of_another_shape_is_named(tmp_path, tool, line, message):
     made = make_run(tmp_path, "one", 300)
     (tmp_path / "LM/one/train_log.jsonl").write_text(line + "\n")
     with pytest.raises(ValueError, match=rf"train_log\.jsonl, .*{message}"):

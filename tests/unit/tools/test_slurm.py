@@ -60,9 +60,7 @@ def test_training_on_nodes_of_gpus(slurm):
 
 
 @pytest.mark.parametrize("form", [["--output_folder", "a b"], None])
-def test_an_array_job_makes_its_share_and_logs_in_a_folder_of_its_own(
-    slurm, form
-):
+def test_an_array_job_makes_its_share_in_a_folder_of_its_own(slurm, form):
     arguments = [*COMMAND, *(form or ["--output_folder=a b"]), "--seed", "1"]
     lines = told(slurm(*arguments, **ARRAY, GPUS="2"))
     assert lines[lines.index("--") + 1 : -1] == [
