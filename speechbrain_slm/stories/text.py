@@ -1,10 +1,9 @@
 """Clean stories, cut them into sentences and write the stories tables.
 
-The text is made anew at each run and is a pure function of the source and the
-arguments. It is read, cleaned and written as a stream: what is kept in memory
-is a batch of stories, a part of each table, and 24 bytes a story, by which
-duplicates are found. Nothing of the run before is touched until this one has
-succeeded, and nothing that other recipes wrote to the folder ever is.
+A pure function of the source and the arguments, made anew at each run, as a
+stream: in memory are a batch of stories, a part of each table, and 24 bytes a
+story, by which duplicates are found. Nothing of the run before is touched until
+this one has succeeded, and nothing that other recipes wrote ever is.
 """
 
 from __future__ import annotations
@@ -180,11 +179,12 @@ def _report(
     """Log what was kept; refuse to publish a split without a story."""
     for reason, count in ledger.counts.most_common():
         logger.info("%d x %s", count, reason)
+    kept = 0
     for split, table in tables.items():
         counts = table.num_stories, table.num_sentences
         logger.info("%s: %d stories, %d sentences", split, *counts)
+        kept += table.num_stories
     if empty := [s for s, table in tables.items() if not table.num_stories]:
-        kept = sum(table.num_stories for table in tables.values())
         os.replace(path, refused)
         raise ValueError(
             f"no story for {', '.join(empty)}: {kept} were kept. Take more, or "

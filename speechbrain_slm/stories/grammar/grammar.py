@@ -1,11 +1,8 @@
 """A story grammar: parallel stories with a right and a wrong ending.
 
-The data folder (``mini/``, see its README) holds a lexicon of characters and
-things, and plots. A plot has an opening and two courses, A and B, each with an
-ending of its own; the ending of the other course, with the same characters
-and thing, is a story's wrong ending. Both courses are equally frequent, so an
-ending alone does not tell whether it is the right one. How a sentence is
-written: ``speechbrain_slm.stories.grammar.templates``.
+A plot has an opening and two courses, A and B, each with an ending; that of the
+other course, with the same characters and thing, is a story's wrong ending.
+Both courses are equally frequent, so an ending alone does not tell which it is.
 """
 
 from __future__ import annotations
@@ -191,6 +188,7 @@ class StoryGrammar:
         thing: str,
         wordings: Sequence[int],
     ) -> Story:
+        # A plot of one character has no {c2}.
         slots = dict(zip(("c1", "c2"), cast, strict=False)) | {"thing": thing}
         told = plot.courses[course]
         wrong = plot.courses[COURSES[1 - COURSES.index(course)]]
@@ -205,9 +203,8 @@ class StoryGrammar:
             # else the longer one would tell which is right.
             ending = wrong[-1][wordings[-1]][language]
             wrong_ending[language] = ending.render(words)
-        return Story(
-            story_id, plot.name, course, cast, thing, sentences, wrong_ending
-        )
+        who = plot.name, course, cast, thing
+        return Story(story_id, *who, sentences, wrong_ending)
 
 
 def _draw(cell: _Cell, quota: int, rng: np.random.Generator) -> Iterator[tuple]:
@@ -234,12 +231,12 @@ def topic_endings(stories: Sequence[Story], seed: int) -> list[int]:
     for story in stories:
         found = -1
         # All stories in one random order, from a random place.
-        for index in np.roll(order, rng.integers(len(stories))):
+        for index in np.roll(order, rng.integers(len(stories))).tolist():
             other = stories[index]
             shared = set(story.characters) & set(other.characters)
             if shared or story.thing == other.thing:
                 continue
-            found = int(index)
+            found = index
             if one_plot or story.plot != other.plot:
                 break
         fault = "each other story shares a character or the thing"

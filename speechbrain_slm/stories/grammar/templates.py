@@ -1,24 +1,7 @@
 """The template language in which the story grammar's sentences are written.
 
-A sentence is plain text with slots in braces:
-
-``{c1}``, ``{c2}``
-    The name of the first (second) character.
-``{thing}``
-    The noun, without an article. Write the article before it as if the noun
-    were masculine and began with a consonant ("a {thing}", "le {thing}",
-    "un {thing}", "son {thing}", "du {thing}", "au {thing}", "de {c1}",
-    "que {c1}"); the language's rules turn it into "an", "la", "l'", "une",
-    "sa", "de la", "à l'", "d'", "qu'" where the noun or name asks for it.
-``{c1:content|contente}``, ``{thing:il|elle}``, ``{c1+c2:ils|elles}``
-    A choice by gender, masculine first. ``content{c1:|e}`` is the same as
-    the first. Several characters are feminine only if all of them are.
-``{he}``, ``{him}``, ``{his}``, ``{himself}`` (en), ``{il}`` (fr)
-    The first character's pronoun: short for ``{c1:he|she}`` and so on.
-
-The first letter of a sentence becomes a capital. A language without rules in
-``stories.grammar.languages`` gets plain substitution: slots and choices
-by a character's gender work, words beside a slot stay as they are.
+Plain text with slots in braces, such as ``{c1}``, ``{thing}``, ``{thing:|e}``
+and ``{c1+c2:ils|elles}``; ``mini/README.md`` has them all.
 """
 
 import re
@@ -68,10 +51,10 @@ class Template:
         name, colon, choice = slot.partition(":")
         names = name.split("+")
         if not set(names) <= set(slots) or (len(names) > 1 and not colon):
+            known = ", ".join([*slots, *self.rules.pronouns])
             raise TemplateError(
                 f"'{self.text}': unknown slot '{{{slot}}}'; expected one of "
-                f"{', '.join([*slots, *self.rules.pronouns])}, or a choice "
-                "such as {c1:m|f}"
+                f"{known}, or a choice such as {{c1:m|f}}"
             )
         forms = tuple(choice.split("|"))
         if colon and len(forms) != 2:

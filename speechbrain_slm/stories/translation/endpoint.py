@@ -34,11 +34,7 @@ LONGEST_DELAY = 60.0  # seconds between two attempts, unless the server asks
 LARGEST_REPLY = 16 * 2**20  # bytes
 _PASSING = {408, 409, 425, 429}
 # A story's own fault, not that of the endpoint.
-_REFUSED = {
-    "content_filter",
-    "content_policy_violation",
-    "context_length_exceeded",
-}
+_REFUSED = "content_filter content_policy_violation context_length_exceeded"
 _TOO_LONG = re.compile(r"context[ _](length|window)|maximum context", re.I)
 
 
@@ -226,7 +222,7 @@ class ChatEndpoint:
                 f"max_wait is {self.max_wait} s. Run again later."
             )
         too_long = status in (400, 413, 422) and _TOO_LONG.search(message)
-        if code in _REFUSED or too_long:
+        if code in _REFUSED.split() or too_long:
             return TranslationError(f"the server refuses the text: {said}")
         hint = "See base_url and model."
         if status in (401, 403):

@@ -1,8 +1,7 @@
 """Stories of a table, shard by shard, and what became of each shard.
 
-A table is read in pieces of some thousand rows: how long it is does not
-matter. A shard is so many stories, in the table's order; its translation is
-published as one file, whole or not at all.
+A shard is so many stories, in the table's order; its translation is published
+as one file. A table is read some thousand rows at a time, however long it is.
 """
 
 from __future__ import annotations
@@ -25,12 +24,9 @@ from speechbrain_slm.utils.tables import STORIES
 
 PARTS = "part-*.parquet"
 # A row a story; it has sentences, or a reason why it has none.
+_TEXT = pa.string()
 PART = pa.schema(
-    [
-        ("story_id", pa.string()),
-        ("sentences", pa.list_(pa.string())),
-        ("reason", pa.string()),
-    ]
+    {"story_id": _TEXT, "sentences": pa.list_(_TEXT), "reason": _TEXT}
 )
 _ROWS = 16384  # read at once
 

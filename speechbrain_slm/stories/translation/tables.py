@@ -1,10 +1,8 @@
 """A stories table with one more language.
 
-Shards of stories are translated by any number of ranks and array jobs, each
-published when it is done; whoever runs next translates what is missing. When
-all are there, the table is put together: a sentence and its translation stand
-in one row, and a story that has no translation is left out whole, with its
-reason in a ledger.
+Ranks and array jobs translate shards of stories; whoever runs next translates
+what is missing. When all are there, the table is put together: a sentence and
+its translation stand in one row, and a story without is left out whole.
 """
 
 from __future__ import annotations
@@ -169,14 +167,13 @@ class _Work:
         if is_main():
             for path in done.values():
                 parts.read_part(path, self.pinned)
-        num_shards = -(
-            -self.pinned["stories"] // self.pinned["stories_per_shard"]
-        )
+        stories, size = self.pinned["stories"], self.pinned["stories_per_shard"]
         share, language = self.place.share, self.pinned["source_language"]
-        numbers = jobs.missing(range(num_shards), done.__contains__, share)
+        all_shards = range(-(-stories // size))
+        numbers = jobs.missing(all_shards, done.__contains__, share)
         pending: deque[tuple[int, list[Story]]] = deque()
 
-        def stories() -> Iterator[list[Story]]:
+        def missing() -> Iterator[list[Story]]:
             wanted = set(numbers)
             shards = self._shards(STORIES.names) if wanted else ()
             for number, shard in enumerate(shards):
@@ -186,7 +183,7 @@ class _Work:
 
         progress = jobs.Progress(len(numbers))
         with jobs.together():
-            for answers in self.translator.translate(stories(), self.checks):
+            for answers in self.translator.translate(missing(), self.checks):
                 # A back-end may have read ahead: two shards are pending then.
                 number, told = pending.popleft()
                 pairs = zip(told, answers, strict=True)
@@ -195,9 +192,9 @@ class _Work:
                 name = parts.PARTS.replace("*", f"{number:07d}")
                 facts = parts.facts_of(self.pinned, told)
                 write_piece(self.place.own / name, table, facts)
-                progress.add(note=self._note)
+                progress.add(note=self._note_usage)
                 self._stop_early()
-        self._write_usage()
+        self._note_usage()
 
     def _stop_early(self) -> None:
         # Half of the first stories may be a bad beginning, whatever is allowed.
@@ -221,17 +218,13 @@ class _Work:
             self.example = f"{story.story_id}: {error}"
             return row | {"reason": str(error)}
 
-    def _note(self) -> str:
+    def _note_usage(self) -> str:
         told = f"{self.stories} stories, {self.rejected} left out"
-        if usage := self._write_usage():
+        if usage := self.translator.usage():
             told += f"; used in all runs: {json.dumps(usage)}"
+            if is_main():
+                write_json(self.place.folder / USAGE_JSON, usage)
         return told
-
-    def _write_usage(self) -> dict:
-        usage = self.translator.usage()
-        if usage and is_main():
-            write_json(self.place.folder / USAGE_JSON, usage)
-        return usage
 
     def assemble(self, path_out: Path, schema: pa.Schema) -> dict[str, int]:
         """Put the table together from its parts, and write the ledger.
