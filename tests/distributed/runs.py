@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node=N runs.py UNITS OUTPUT SESSIONS
 
-SESSIONS is a JSON list of ``{name: ..., from: ..., other settings}``; a
-session goes on from a copy of the folder of the one that ``from`` names.
+SESSIONS is a JSON mapping of names to settings; a session goes on from a copy
+of the folder of the one that ``from`` among them names.
 """
 
 import json
@@ -14,18 +14,13 @@ from pathlib import Path
 import torch
 from lm_example import train
 
-from speechbrain_slm.utils.distributed import (
-    barrier,
-    init_distributed,
-    is_main,
-)
+from speechbrain_slm.utils.distributed import barrier, init_distributed, is_main
 
 
 def run_sessions(units, output, sessions):
     """Train each session in its folder under ``output``."""
-    for session in sessions:
-        settings = dict(session)
-        folder = Path(output) / settings.pop("name")
+    for name, session in sessions.items():
+        settings, folder = dict(session), Path(output) / name
         begun = settings.pop("from", None)
         if is_main():
             if begun:

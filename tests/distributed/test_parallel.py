@@ -16,61 +16,51 @@ from safetensors.torch import load_file
 
 from speechbrain_slm.models.export import load_speech_lm
 
-HALF = 6
-ONE = [{"name": "one"}, {"name": "one_half", "steps": HALF}]
-TWO = [
-    {"name": "ddp_2"},
-    {"name": "fsdp_2", "parallel": "fsdp"},
-    {"name": "fsdp_2_parts", "parallel": "fsdp", "grad_accumulation_factor": 2},
-    {"name": "ddp_2_parts", "grad_accumulation_factor": 4},
-    {"name": "fsdp_2_half", "parallel": "fsdp", "steps": HALF},
-    {"name": "ddp_2_half", "steps": HALF},
-    {"name": "fsdp_2_then_ddp_2", "from": "fsdp_2_half"},
-    {"name": "one_then_fsdp_2", "from": "one_half", "parallel": "fsdp"},
-    {
-        "name": "fsdp_2_recomputed",
-        "parallel": "fsdp",
-        "model_activation_checkpointing": True,
-    },
-    {"name": "ddp_2_recomputed", "model_activation_checkpointing": True},
-    {"name": "fsdp_2_bf16", "parallel": "fsdp", "precision": "bf16"},
-    {"name": "ddp_2_bf16", "precision": "bf16"},
-    {
-        "name": "fsdp_2_untied",
-        "parallel": "fsdp",
-        "tie_word_embeddings": False,
-    },
-    {"name": "ddp_2_untied", "tie_word_embeddings": False},
-]
-FOUR = [
-    {"name": "fsdp_4", "parallel": "fsdp"},
-    {"name": "ddp_4_half", "steps": HALF},
-    {"name": "fsdp_4_half", "parallel": "fsdp", "steps": HALF},
-    {"name": "fsdp_2_then_fsdp_4", "from": "fsdp_2_half", "parallel": "fsdp"},
-    {"name": "ddp_2_then_ddp_4", "from": "ddp_2_half"},
-]
-AGAIN = [
-    {"name": "fsdp_4_then_one", "from": "fsdp_4_half"},
-    {"name": "ddp_4_then_one", "from": "ddp_4_half"},
-]
-COMPILED = [
-    {"name": "fsdp_2_compiled", "parallel": "fsdp", "compile": True},
-    {"name": "ddp_2_compiled", "compile": True},
-]
+# Session -> its settings; it goes on from a copy of the folder named "from".
+FSDP = {"parallel": "fsdp"}
+RECOMPUTED = {"model_activation_checkpointing": True}
+BF16, UNTIED = {"precision": "bf16"}, {"tie_word_embeddings": False}
+HALF = {"steps": 6}
+ONE = {"one": {}, "one_half": HALF}
+TWO = {
+    "ddp_2": {},
+    "fsdp_2": FSDP,
+    "fsdp_2_parts": FSDP | {"grad_accumulation_factor": 2},
+    "ddp_2_parts": {"grad_accumulation_factor": 4},
+    "fsdp_2_half": FSDP | HALF,
+    "ddp_2_half": HALF,
+    "fsdp_2_then_ddp_2": {"from": "fsdp_2_half"},
+    "one_then_fsdp_2": {"from": "one_half", **FSDP},
+    "fsdp_2_recomputed": FSDP | RECOMPUTED,
+    "ddp_2_recomputed": RECOMPUTED,
+    "fsdp_2_bf16": FSDP | BF16,
+    "ddp_2_bf16": BF16,
+    "fsdp_2_untied": FSDP | UNTIED,
+    "ddp_2_untied": UNTIED,
+}
+FOUR = {
+    "fsdp_4": FSDP,
+    "ddp_4_half": HALF,
+    "fsdp_4_half": FSDP | HALF,
+    "fsdp_2_then_fsdp_4": {"from": "fsdp_2_half", **FSDP},
+    "ddp_2_then_ddp_4": {"from": "ddp_2_half"},
+}
+AGAIN = {
+    "fsdp_4_then_one": {"from": "fsdp_4_half"},
+    "ddp_4_then_one": {"from": "ddp_4_half"},
+}
+COMPILED = {
+    "fsdp_2_compiled": {"compile": True, **FSDP},
+    "ddp_2_compiled": {"compile": True},
+}
 
 
 def start_ranks(ranks, units, output, sessions):
     script = ROOT / "tests" / "distributed" / "runs.py"
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    code, text = run(
-        [
-            *start,
-            f"--nproc_per_node={ranks}",
-            *map(str, (script, units, output, json.dumps(sessions))),
-        ],
-        timeout=500,
-        PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
-    )
+    start += [f"--nproc_per_node={ranks}", script, units, output]
+    start = [*map(str, start), json.dumps(sessions)]
+    code, text = run(start, timeout=500, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
     assert code == 0, text
 
 
@@ -97,13 +87,8 @@ def assert_equal_logs(one, other, tolerance=1e-4):
                 assert value == pytest.approx(right[name], abs=tolerance), name
 
 
-FULL = [
-    session["name"]
-    for session in [*TWO, *FOUR, *AGAIN]
-    if "steps" not in session
-    and "precision" not in session
-    and "tie_word_embeddings" not in session
-]
+PARTIAL = {"steps", "precision", "tie_word_embeddings"}
+FULL = [k for k, v in (TWO | FOUR | AGAIN).items() if not PARTIAL & v.keys()]
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -132,17 +117,14 @@ def newest(folder):
 )
 def test_checkpoints_and_exports_have_one_form(output, one, other):
     pair = [newest(output / name) for name in (one, other)]
-    assert sorted(p.name for p in pair[0].iterdir()) == sorted(
-        p.name for p in pair[1].iterdir()
-    )
+    left, right = ({p.name for p in folder.iterdir()} for folder in pair)
+    assert left == right
     for files in (
         [folder / "model.ckpt" for folder in pair],
         [output / n / "model" / "model.safetensors" for n in (one, other)],
     ):
         left, right = map(load_file, files)
-        assert left.keys() == right.keys()
-        for key, value in left.items():
-            torch.testing.assert_close(right[key], value, atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(right, left, atol=2e-4, rtol=1e-3)
     left, right = (
         torch.load(folder / "optimizer.ckpt", weights_only=True)
         for folder in pair
@@ -163,9 +145,8 @@ def test_an_exported_model_is_the_trained_one(output, name):
     assert model.dtype == torch.float32
     saved = load_file(newest(folder) / "model.ckpt")
     tied = name != "fsdp_2_untied"
-    embeddings = model.get_input_embeddings().weight
-    head = model.get_output_embeddings().weight
-    assert (head is embeddings) == tied
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    assert (ends[0].weight is ends[1].weight) == tied
     state = model.state_dict()
     assert len(saved) == len(state) - tied
     for key, value in saved.items():
@@ -175,5 +156,5 @@ def test_an_exported_model_is_the_trained_one(output, name):
 @pytest.mark.slow
 def test_compiled_ranks(units, output):
     start_ranks(2, units, output, COMPILED)
-    for session in COMPILED:
-        assert_equal_logs(output / "one", output / session["name"])
+    for name in COMPILED:
+        assert_equal_logs(output / "one", output / name)

@@ -102,17 +102,6 @@ def test_all_groups_are_clipped_together(tmp_path, groups):
         torch.testing.assert_close(used, before / norm, rtol=1e-4, atol=1e-6)
 
 
-def test_accumulation_changes_nothing(tmp_path):
-    weights = []
-    for factor in (1, 2, 4):
-        brain = make(tmp_path / str(factor), grad_accumulation_factor=factor)
-        brain.fit(Plan())
-        assert brain.optimizer_step == 12
-        weights.append(brain.modules.line.weight.detach())
-    torch.testing.assert_close(weights[0], weights[1])
-    torch.testing.assert_close(weights[0], weights[2])
-
-
 @pytest.mark.parametrize(
     ("ranks", "factor", "message"),
     [
