@@ -176,6 +176,7 @@ def publish_prepared(
     """Write ``speech.parquet`` and ``items.parquet``, both of one run."""
     tables = {MANIFEST_FILE: manifest, ITEMS_FILE: items}
     refuse_foreign([output_folder / name for name in tables], MARK)
+    # Of two runs that write to a folder at a time, one waits.
     with take_turns(output_folder), published_together(output_folder) as new:
         for name, table in tables.items():
             marked = table.replace_schema_metadata(mark_of(MARK))

@@ -164,7 +164,6 @@ class _Pretrained:
 
     @contextlib.contextmanager
     def _loading(self, *errors: type[Exception]) -> Iterator[None]:
-        """Say of what cannot be loaded that it is not there."""
         try:
             yield
         except errors as error:
@@ -219,8 +218,8 @@ class EcapaEncoder(_Pretrained):
         return self._model.mods.embedding_model
 
     def _embed(self, wav: np.ndarray) -> torch.Tensor:
-        batch = torch.as_tensor(wav, device=self.device)[None]
-        return self._model.encode_batch(batch)
+        wavs = torch.as_tensor(wav, device=self.device)[None]
+        return self._model.encode_batch(wavs)
 
 
 class XVectorEncoder(_Pretrained):

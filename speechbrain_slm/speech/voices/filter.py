@@ -82,16 +82,9 @@ def leave_out_voices(
     with contextlib.ExitStack() as written:
         for target, (split, path) in zip(tables, paths.items(), strict=False):
             # Under temporary names, until all of them have been judged.
-            rows = written.enter_context(_written(path, target, gone[split]))
-            total, why = pq.read_metadata(path).num_rows, ledger.reasons[split]
-            if not rows:
-                raise ValueError(
-                    f"{path}: no story is left; each has a sentence by a voice "
-                    "that is not kept. Speak the stories again with the "
-                    f"speakers that are: {', '.join(good)}. No manifest was "
-                    "written."
-                )
-            counts = total - rows, total, max_left_out
+            new = _written(path, target, gone[split], good)
+            counts = *written.enter_context(new), max_left_out
+            why = ledger.reasons[split]
             ledgers.check_share(f"rows of {split}", *counts, why, told, _ADVICE)
         if stamps != list(map(file_stamp, paths.values())):
             raise ValueError(
@@ -147,10 +140,11 @@ def _left_items(
     return items.filter(kept)
 
 
+@contextlib.contextmanager
 def _written(
-    path: Path, target: Path, gone: set[str]
-) -> contextlib.AbstractContextManager[int]:
-    """Write the rows whose stories stay; see ``join_tables``."""
+    path: Path, target: Path, gone: set[str], good: list[str]
+) -> Iterator[tuple[int, int]]:
+    """Write the rows whose stories stay; yield how many go, of how many."""
     beside = os.path.relpath(path.parent, target.parent)
     names = pa.array(gone, pa.string())
     schema = pq.read_schema(path).with_metadata(mark_of(MARK))
@@ -167,4 +161,12 @@ def _written(
                 table = table.set_column(place, schema.field(place), audio)
             yield table
 
-    return join_tables(target, schema, left())
+    with join_tables(target, schema, left()) as rows:
+        if not rows:
+            raise ValueError(
+                f"{path}: no story is left; each has a sentence by a voice "
+                "that is not kept. Speak the stories again with the speakers "
+                f"that are: {', '.join(good)}. No manifest was written."
+            )
+        total = pq.read_metadata(path).num_rows
+        yield total - rows, total

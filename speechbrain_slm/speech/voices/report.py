@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from speechbrain_slm.utils.atomic import atomic_path, write_atomic, write_json
 from speechbrain_slm.utils.tables import markdown_row
 
@@ -65,10 +67,9 @@ def _draw(path: Path, rows: list[dict], settings: dict) -> None:
         ("nearest other speaker", "nearest_cosine", "x"),
         ("other speakers (mean)", "others", "|"),
     ):
-        shown = [(row[name], number) for number, row in enumerate(rows)]
-        shown = [point for point in shown if point[0] is not None]
-        if shown:
-            axis.plot(*zip(*shown, strict=True), marker, label=label)
+        # What there is none of, None, is NaN, which is not drawn.
+        values = [np.nan if row[name] is None else row[name] for row in rows]
+        axis.plot(values, range(len(rows)), marker, label=label)
     axis.axvline(
         settings["threshold"], color="0.4", linestyle="--", label="threshold"
     )
