@@ -92,13 +92,14 @@ def read_table(
     # Text that looks like numbers is text, see ``as_type``: 01 is not 1.
     for field in [*schema, *(pa.field(name, pa.string()) for name in further)]:
         column = columns.as_type(path, field, table.column(field.name))
-        if field.name in may_be_empty:
+        holes = pc.is_null(column)
+        if pa.types.is_string(field.type):
             column = pc.fill_null(column, "")
-        elif (row := _first_hole(column)) >= 0:
-            raise ValueError(
-                f"{path}, row {row}: column '{field.name}' is empty; every "
-                "row needs a value"
-            )
+            holes = pc.equal(column, "")
+        row = pc.index(holes, True).as_py()
+        if row >= 0 and field.name not in may_be_empty:
+            hole = f"{path}, row {row}: column '{field.name}' is empty"
+            raise ValueError(f"{hole}; every row needs a value")
         position = table.column_names.index(field.name)
         table = table.set_column(position, field, column)
     _refuse_twice(path, table, list(key))
@@ -136,13 +137,6 @@ def _refuse_twice(path, table, key):
             f"{path}: {len(twice)} key(s) stand more than once, first {first}; "
             f"expected one row for each ({', '.join(key)})"
         )
-
-
-def _first_hole(column):
-    empty = pc.is_null(column)
-    if pa.types.is_string(column.type):
-        empty = pc.or_kleene(empty, pc.equal(column, ""))
-    return pc.index(empty, True).as_py()
 
 
 def check_matched(
