@@ -64,7 +64,9 @@ MAPPING = Kind("an object", lambda value: isinstance(value, dict))
 _LIST = Kind("a list", lambda value: isinstance(value, list))
 
 
-def check_shape(value: object, shape: object, where: str | Path) -> None:
+def check_shape(
+    value: object, shape: object, where: str | Path, place: str = ""
+) -> None:
     """Refuse a value of another shape; name the file, the place, what is there.
 
     Example
@@ -75,10 +77,26 @@ def check_shape(value: object, shape: object, where: str | Path) -> None:
     ...
     ValueError: x.json: a[1] is '2'; expected an integer of 0 or more
     """
-    for place, found, expected in _faults(value, shape, ""):
-        raise ValueError(
-            f"{where}: {place or 'its content'} {found}; expected {expected}"
-        )
+    kind = _kind(shape)
+    if not kind.holds(value):
+        found = repr(value)
+        found = found if len(found) <= 60 else f"{found[:57]}..."
+        place = place or "its content"
+        raise ValueError(f"{where}: {place} is {found}; expected {kind.words}")
+    if isinstance(shape, list) and isinstance(value, list):
+        for number, one in enumerate(value):
+            check_shape(one, shape[0], where, f"{place}[{number}]")
+    elif isinstance(shape, dict) and isinstance(value, dict):
+        inside = f"{place}." if place else ""
+        if str in shape:
+            shape = dict.fromkeys(value, shape[str])
+        for key, inner in shape.items():
+            name = key.removesuffix("?") if key not in value else key
+            if name in value:
+                check_shape(value[name], inner, where, f"{inside}{name}")
+            elif name == key:
+                words = f"is missing; expected {_kind(inner).words}"
+                raise ValueError(f"{where}: {inside}{name} {words}")
 
 
 def read_shaped(path: str | Path, shape: object) -> Any:
@@ -86,28 +104,6 @@ def read_shaped(path: str | Path, shape: object) -> Any:
     content = read_json(path)
     check_shape(content, shape, path)
     return content
-
-
-def _faults(value, shape, place):
-    """Yield (place, what is there, what was expected)."""
-    kind = _kind(shape)
-    if not kind.holds(value):
-        text = repr(value)
-        text = text if len(text) <= 60 else f"{text[:57]}..."
-        yield place, f"is {text}", kind.words
-    elif isinstance(shape, list):
-        for number, one in enumerate(value):
-            yield from _faults(one, shape[0], f"{place}[{number}]")
-    elif isinstance(shape, dict):
-        inside = f"{place}." if place else ""
-        if str in shape:
-            shape = dict.fromkeys(value, shape[str])
-        for key, inner in shape.items():
-            name = key.removesuffix("?") if key not in value else key
-            if name in value:
-                yield from _faults(value[name], inner, f"{inside}{name}")
-            elif name == key:
-                yield f"{inside}{name}", "is missing", _kind(inner).words
 
 
 def _kind(shape):
