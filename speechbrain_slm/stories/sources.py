@@ -47,26 +47,28 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[RawStory]: ...
 
 
-def _each(paths: Paths) -> list[Path]:
-    named = [paths] if isinstance(paths, str | Path) else paths
-    return [files.as_stored(path) for path in named]
+def _named(paths: Paths, pattern: str, kind: str) -> list[tuple[Path, Path]]:
+    """List files, each with the folder that was named, or itself.
 
-
-def _list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
-    """List files; a folder stands for those in it, at any depth, that match."""
+    A folder stands for those in it, at any depth, that match.
+    """
     found = []
-    for path in _each(paths):
-        inside = [path]
-        if path.is_dir():
-            inside = files.files_in(path, pattern)
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        path = files.as_stored(path)
+        inside = files.files_in(path, pattern) if path.is_dir() else [path]
         if not inside or not inside[0].exists():
             there = "a folder without any" if path.is_dir() else "nothing"
             raise FileNotFoundError(
                 f"{path}: expected {kind}, or a folder with {pattern}; found "
                 f"{there}"
             )
-        found += [files.check_file(one, kind) for one in inside]
+        found += [(one, path) for one in inside]
     return found
+
+
+def _list_files(paths: Paths, pattern: str, kind: str) -> list[Path]:
+    found = _named(paths, pattern, kind)
+    return [files.check_file(path, kind) for path, _ in found]
 
 
 @dataclass(frozen=True)
@@ -135,26 +137,16 @@ class TextFolder(_Texts):
     pattern: str = "*.txt"
 
     def __iter__(self) -> Iterator[RawStory]:
-        # Not `list_files`: an empty file is a story, left out by cleaning.
-        for folder in _each(self.paths):
-            found = [folder]
-            if folder.is_dir() or not folder.exists():
-                found = files.files_in(folder, self.pattern)
-            if not found:
-                raise FileNotFoundError(
-                    f"{folder}: found no {self.pattern}; mend paths or pattern"
-                )
-            for path in found:
-                text = ""
-                # What the system makes up has no size, and may have no end.
-                if not path.is_file() or path.stat().st_size:
-                    story = files.check_file(path, "a text file of one story")
-                    files.refuse_wide(story)
-                    text = path.read_text("utf-8-sig", errors="replace")
-                place = path.relative_to(folder).as_posix()
-                if path == folder:  # a file that was named: place is "."
-                    place = path.name
-                yield RawStory(None, {self.language: text}, place)
+        kind = "a text file of one story"
+        for path, folder in _named(self.paths, self.pattern, kind):
+            text = ""
+            # An empty file is a story, left out by cleaning. But what the
+            # system makes up has no size either, and may have no end.
+            if not path.is_file() or path.stat().st_size:
+                files.refuse_wide(files.check_file(path, kind))
+                text = path.read_text("utf-8-sig", errors="replace")
+            place = path.relative_to(folder if path != folder else path.parent)
+            yield RawStory(None, {self.language: text}, place.as_posix())
 
 
 @dataclass(frozen=True)
