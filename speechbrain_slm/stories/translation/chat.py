@@ -199,7 +199,7 @@ class ChatTranslator(Translator):
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
-    loop.close()
+    loop.close()  # else its sockets stay open
 
 
 def _message(role: str, sentences: list[str], first: int) -> dict:
@@ -212,8 +212,6 @@ def _format(kind: str, keys: list[str]) -> dict:
     """Return the request's field that shapes the reply."""
     if kind == "text":
         return {}
-    if kind == "json_object":
-        return {"response_format": {"type": kind}}
     # With "strict", a server decodes nothing that the schema does not allow.
     schema = {
         "type": "object",
@@ -221,8 +219,9 @@ def _format(kind: str, keys: list[str]) -> dict:
         "required": keys,
         "additionalProperties": False,
     }
-    described = {"name": "translation", "strict": True, "schema": schema}
-    return {"response_format": {"type": kind, "json_schema": described}}
+    named = {"name": "translation", "strict": True, "schema": schema}
+    shape = {"json_schema": named} if kind == "json_schema" else {}
+    return {"response_format": {"type": kind, **shape}}
 
 
 def _tokens(reply: dict) -> tuple[int, int]:
@@ -267,15 +266,13 @@ def _read(reply: dict, content: str, keys: list[str]) -> list:
     extra = [key for key in texts if key not in keys]
     if missing or extra:
         lost, more = (", ".join(k[:20]) or "none" for k in (missing, extra))
-        raise TranslationError(
-            f"expected the keys {keys[0]} to {keys[-1]}; missing: {lost}; not "
-            f"asked for: {more}"
-        )
+        told = f"missing: {lost}; not asked for: {more}"
+        raise TranslationError(f"expected {keys[0]} to {keys[-1]}; {told}")
     return [texts[key] for key in keys]
 
 
-# Python keeps the last of two equal keys: a sentence would be lost unseen.
 def _unique(pairs: list[tuple]) -> dict:
+    # Python keeps the last of two equal keys: a sentence would be lost unseen.
     texts = dict(pairs)
     if len(texts) < len(pairs):
         raise TranslationError("a key stands twice in the reply")
