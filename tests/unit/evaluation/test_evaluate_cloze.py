@@ -206,9 +206,7 @@ def test_any_set_of_languages(tmp_path, model_folder, three_languages):
     table = items_table(3, [(a, b) for a in languages for b in languages])
     items = write_items(tmp_path / "items.parquet", table)
     results = evaluate_cloze(model_folder, three_languages, items, tmp_path)
-    directions = {record["direction"] for record in results["records"]}
-    assert len(directions) == 9
-    assert "de>fr" in directions
+    assert len({record["direction"] for record in results["records"]}) == 9
     means = [
         r for r in results["cross_lingual"] if r["scoring"] == "whole_mean"
     ]
