@@ -68,8 +68,8 @@ class Codec(PretrainedModel):
     fitted = True
     equal_lengths = False
     choices = ("num_codebooks", "sample_rate")
-    _codebook_size: Any
-    _frames_per_second: Any
+    # Of the model: sample rate (Hz), frames a second, and codebook size.
+    _measures: Any
     _codes: Any  # of wavs and lengths the codes, [Q, F] each
     _waveform: Any  # undoes that for the codes of one utterance
 
@@ -94,20 +94,25 @@ class Codec(PretrainedModel):
         return identity_of(self.config)
 
     @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that the model expects, in Hz."""
+        return self._measures[0]
+
+    @property
     def frame_rate(self) -> float:
         """Units a second of speech, of all codebooks together."""
-        return float(self._frames_per_second * self.num_codebooks)
+        return float(self._measures[1] * self.num_codebooks)
 
     @property
     def vocabulary_size(self) -> int:
         """Units are in ``[0, vocabulary_size)``."""
-        return self._codebook_size * self.num_codebooks
+        return self._measures[2] * self.num_codebooks
 
     def encode(
         self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
     ) -> list[np.ndarray]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
-        codes, size = self._codes(wavs, lengths), self._codebook_size
+        codes, size = self._codes(wavs, lengths), self._measures[2]
         encoded = [interleave(one, size) for one in codes]
         if self.deduplicated:
             encoded = [base.deduplicate(units) for units in encoded]
@@ -118,7 +123,7 @@ class Codec(PretrainedModel):
 
         From the semantic codebook alone it says the words, in no good voice.
         """
-        codes = separate(units, self.num_codebooks, self._codebook_size)
+        codes = separate(units, self.num_codebooks, self._measures[2])
         with inference(self.device, "fp32"):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
         return wav.cpu()

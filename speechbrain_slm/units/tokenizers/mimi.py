@@ -59,25 +59,16 @@ class Mimi(Codec):
             self._borders.append((border, points.norm(dim=1)))
             return codes
 
-        # The distances are at hand here, and nowhere else without encoding
-        # twice.
+        # The distances are at hand here, and nowhere else unless encoded twice.
         codebook.quantize = watched
 
     @property
-    def sample_rate(self) -> int:
-        """Of the waveforms that the model expects, in Hz."""
-        return self._settings.sampling_rate
-
-    @property
-    def _frames_per_second(self) -> float:
-        return self._settings.frame_rate
-
-    @property
-    def _codebook_size(self) -> int:
-        return self._settings.codebook_size
+    def _measures(self) -> tuple[int, float, int]:
+        config = self._settings
+        return config.sampling_rate, config.frame_rate, config.codebook_size
 
     def _codes(self, wavs: Tensor, lengths: Tensor) -> list[np.ndarray]:
-        samples = round(self.sample_rate / self._settings.frame_rate)
+        samples = round(self._measures[0] / self._measures[1])
         # Rounded up: 1,921 samples are two frames of 1,920.
         frames = [-(-int(length) // samples) for length in lengths]
         padded = torch.zeros(len(wavs), max(frames) * samples)

@@ -64,17 +64,9 @@ class SpeechTokenizer(Codec):
         return model.eval()
 
     @property
-    def sample_rate(self) -> int:
-        """Of the waveforms that the model expects, in Hz."""
-        return self._model.sample_rate
-
-    @property
-    def _frames_per_second(self) -> float:
-        return self.sample_rate / int(self._model.downsample_rate)
-
-    @property
-    def _codebook_size(self) -> int:
-        return self._model.quantizer.bins
+    def _measures(self) -> tuple[int, float, int]:
+        rate, samples = self._model.sample_rate, self._model.downsample_rate
+        return rate, rate / int(samples), self._model.quantizer.bins
 
     def _codes(self, wavs: Tensor, lengths: Tensor) -> Iterator[np.ndarray]:
         # One by one: its encoder has convolutions and an LSTM that run

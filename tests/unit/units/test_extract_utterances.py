@@ -55,8 +55,6 @@ def test_shared_audio_is_encoded_once_and_more_goes_on(table, tmp_path):
 
 
 def test_audio_of_two_languages_is_encoded_in_each(table, tmp_path):
-    """A tokenizer may have a codebook for each."""
-
     class Offset(LoudnessTokenizer):
         def encode(self, wavs, lengths, languages=None):
             encoded = super().encode(wavs, lengths)
@@ -65,9 +63,8 @@ def test_audio_of_two_languages_is_encoded_in_each(table, tmp_path):
                 for units, language in zip(encoded, languages, strict=True)
             ]
 
-    (twin,) = table.slice(0, 1).to_pylist()
-    both = [twin, twin | {"language": "fr"}]
-    both = pa.Table.from_pylist(both, schema=table.schema)
+    twin = table[:1].set_column(2, table.schema.field(2), [["fr"]])
+    both = pa.concat_tables([table[:1], twin])
     found = run(both, tmp_path / "out", Offset())
     assert sorted(found["language"].to_pylist()) == ["en", "fr"]
     utterances = Utterances(tmp_path / "out")
@@ -175,11 +172,10 @@ def test_any_bad_file_is_a_reason_and_ends_nothing(table, tmp_path):
     audio = tmp_path / "corpus" / "audio"
     paths = [audio / f"train-{number:03d}.flac" for number in range(4)]
     content = paths[3].read_bytes()
-    for path in paths[:3]:
+    makers = os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")
+    for path, make in zip(paths, makers, strict=False):
         path.unlink()
-    os.mkfifo(paths[0])
-    paths[1].mkdir()
-    paths[2].symlink_to("/dev/zero")
+        make(path)
     lie = bytearray(content)
     lie[21:26] = b"\xff" * 5
     paths[3].write_bytes(lie)
