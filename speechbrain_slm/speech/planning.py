@@ -33,12 +33,10 @@ def read_planned(shard: Shard, speech: Speech) -> tuple[pa.Table, str]:
 def plan_rows(
     table: pa.Table, speech: Speech
 ) -> tuple[pa.Table, list[Utterance]]:
-    """Return what is to be spoken, each text in each voice once.
+    """Return the rows of a manifest, and what is to be spoken for them.
 
-    Returns
-    -------
-    A row a sentence and language (story_id, sentence, speaker, language, text
-    and audio), and the utterances.
+    A row is a sentence in a language (story_id, sentence, speaker, language,
+    text and audio); an utterance, a text in a voice, which rows may share.
     """
     if "speaker" not in table.column_names:
         table = table.append_column("speaker", _draw(table, speech))
@@ -54,14 +52,10 @@ def plan_rows(
                 name = speech.name(text, voice)
                 files[voice, text] = Utterance(text, voice, name)
             audio.append(files[voice, text].audio)
-        part = table.select([*STORIES_KEY, "speaker"])
-        for name, column in (
-            ("language", pa.repeat(language, len(part))),
-            ("text", texts),
-            ("audio", pa.array(audio, pa.string())),
-        ):
-            part = part.append_column(name, column)
-        parts.append(part)
+        part = {name: table[name] for name in (*STORIES_KEY, "speaker")}
+        part |= {"language": pa.repeat(language, len(texts)), "text": texts}
+        part["audio"] = pa.array(audio, pa.string())
+        parts.append(pa.table(part))
     return pa.concat_tables(parts), list(files.values())
 
 

@@ -35,13 +35,9 @@ def run_in_workers(
 ) -> Iterator:
     """Yield ``function(context, chunk)`` for each chunk, as they finish.
 
-    What the function raises ends it; RuntimeError if a worker process dies.
-
-    Arguments
-    ---------
-    function : A function of a module.
-    context : Sent to each worker once.
-    chunks : Taken as they are needed.
+    The context is sent to each worker once; chunks are taken as they are
+    needed. What the function, one of a module, raises ends it; RuntimeError if
+    a worker process dies.
     """
     chunks, running = iter(chunks), dict[Any, object]()
     pool = ProcessPoolExecutor(
@@ -138,16 +134,11 @@ class Ended(NamedTuple):
 
 
 def run_program(words: list[str], text: bytes, timeout: float) -> Ended:
-    """Run a program, in bounds of time and of what it may print.
+    """Run a program on a text, in bounds of time and of what it may print.
 
-    Whatever it has started is killed at its end, unless that has left its
-    process group. ValueError if its arguments are longer than allowed.
-
-    Arguments
-    ---------
-    words : The program and its arguments; no shell is involved.
-    text : Its standard input.
-    timeout : Seconds; then it is killed.
+    Whatever it has started is killed at its end, or after ``timeout`` seconds,
+    unless that has left its process group. No shell is involved. ValueError
+    if its arguments are longer than allowed.
     """
     # A file, not a pipe: a program that never reads it blocks nobody.
     with tempfile.TemporaryFile() as stdin:

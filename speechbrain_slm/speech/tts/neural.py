@@ -98,11 +98,8 @@ def no_sign(model: str, signs: list[str], text: str) -> ValueError:
 def model_folder(source: str, fetch: list[str], needs: dict[str, str]) -> Path:
     """Return the folder of a model: itself, or the hub's copy of it.
 
-    Arguments
-    ---------
-    source : A local folder or a hub model.
-    fetch : Patterns of the files to fetch from the hub.
-    needs : Pattern of a file that must be there -> what it is called.
+    ``fetch`` are patterns of the files to fetch from the hub; ``needs`` those
+    of the files that must be there -> what they are called.
     """
     from huggingface_hub import snapshot_download
 

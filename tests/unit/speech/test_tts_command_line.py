@@ -34,22 +34,18 @@ def test_a_text_reaches_the_program_as_it_is(command, words, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "error", "message"),
     [
-        ("fail", "status 1; stdout: spoke a; stderr: no such word"),
-        ("sleep", "took more than 1 s"),
+        ("fail", ValueError, "status 1; stdout: spoke a; stderr: no such word"),
+        ("sleep", ValueError, "took more than 1 s"),
+        ("silence", SilentSpeech, "gives silence"),
+        ("nothing", SilentSpeech, "wrote no sample"),
     ],
 )
-def test_what_goes_wrong_is_said(command, text, message):
+def test_what_goes_wrong_is_said(command, text, error, message):
     tts = make([*command, "{text}"], timeout=1)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         tts.synthesize(text, Voice("a"))
-
-
-@pytest.mark.parametrize("text", ["silence", "nothing"])
-def test_silence_is_refused(command, text):
-    with pytest.raises(SilentSpeech):
-        make([*command, "{text}"]).synthesize(text, Voice("a"))
 
 
 def test_purity_is_checked_where_it_is_stated(command):
@@ -112,17 +108,14 @@ def test_a_text_is_never_code(words):
         make(words)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
+def test_a_text_that_is_data_may_pass_through_a_shell():
+    for words in (
         ["sh", "-c", 'say "$1" "$2"', "x", "{text}", "{out}"],
         ["sh", "-c", "say -o {out}"],
         ["sh", "say.sh", "{text}", "{out}"],
         ["env", "LANG=C", sys.executable, "a.py", "--text={text}", "{out}"],
-    ],
-)
-def test_a_text_that_is_data_may_pass_through_a_shell(words):
-    assert make(words).command == words
+    ):
+        assert make(words).command == words
 
 
 # Starts a child that keeps its output open, and tells its number.
