@@ -53,10 +53,11 @@ def save_speech_lm(
     Arguments
     ---------
     folder : A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
-    units : What they are, the names of ``UNITS_FIELDS``.
+    units : What they are, the names of ``UNITS_FIELDS`` (tags may be absent).
     tokenizer : What makes units of speech: name -> content of a file.
     card : The text of a ``README.md``, which may be edited later.
     """
+    units = {"language_tags": {}, **units}
     with atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         config = read_json(temporary / "config.json")
