@@ -19,8 +19,9 @@ from speechbrain_slm.utils.speakers import draw_speaker
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes/TinyStories/grammar_prepare.py"
 prepare_grammar = runpy.run_path(str(SCRIPT))["prepare_grammar"]
+LANGUAGES = ["en", "fr"]
 SETTINGS = {
-    "languages": ["en", "fr"],
+    "languages": LANGUAGES,
     "plots": 4,
     "characters": 8,
     "things": 4,
@@ -61,15 +62,21 @@ def text(rows, language):
     return [row[language] for row in rows]
 
 
-def test_every_story_has_its_sentences_in_every_language(stories):
+def test_every_story_has_its_sentences_and_one_speaker(stories):
     parts = {"train": 1, "valid": 1, "cloze": len(PARTS)}
     for split, count in SIZES.items():
+        teller = {}
         assert len(stories[split]) == count * parts[split]
-        for rows in stories[split].values():
+        for name, rows in stories[split].items():
             assert [row["sentence"] for row in rows] == list(range(len(rows)))
-            for language in SETTINGS["languages"]:
+            for language in LANGUAGES:
                 assert all(line.strip() for line in text(rows, language))
             assert text(rows, "en") != text(rows, "fr")
+            # One speaker tells all parts of a cloze story.
+            voices = {row["speaker"] for row in rows}
+            teller.setdefault(name.partition(".")[0], set()).update(voices)
+        assert all(len(voices) == 1 for voices in teller.values())
+        assert set.union(*teller.values()) == set(SETTINGS["speakers"])
 
 
 def test_splits_share_no_story(stories):
@@ -91,7 +98,7 @@ def test_parts_of_a_cloze_story(stories):
         **{key: SETTINGS[key] for key in ("plots", "characters", "things")}
     )
     tests = grammar.generate(
-        SIZES["cloze"], "test", SETTINGS["seed"], SETTINGS["languages"]
+        SIZES["cloze"], "test", SETTINGS["seed"], LANGUAGES
     )
     cloze = stories["cloze"]
     for story in tests:
@@ -99,7 +106,7 @@ def test_parts_of_a_cloze_story(stories):
             cloze[f"{story.story_id}.{part}"] for part in PARTS
         )
         assert len(right) == len(wrong) == len(topic) == 1
-        for language in SETTINGS["languages"]:
+        for language in LANGUAGES:
             told = text(prompt, language) + text(right, language)
             assert tuple(told) == tuple(story.sentences[language])
             assert text(wrong, language) == [story.wrong_ending[language]]
@@ -109,20 +116,10 @@ def test_parts_of_a_cloze_story(stories):
             and not set(other.characters) & set(story.characters)
             and all(
                 text(topic, language) == [other.sentences[language][-1]]
-                for language in SETTINGS["languages"]
+                for language in LANGUAGES
             )
             for other in tests
         )
-
-
-def test_one_speaker_tells_all_parts(stories):
-    for split in SIZES:
-        teller = {}
-        for name, rows in stories[split].items():
-            voices = {row["speaker"] for row in rows}
-            teller.setdefault(name.partition(".")[0], set()).update(voices)
-        assert all(len(voices) == 1 for voices in teller.values())
-        assert set.union(*teller.values()) == set(SETTINGS["speakers"])
 
 
 def test_each_sentence_has_its_speaker_but_for_items(folder, tmp_path):

@@ -159,13 +159,11 @@ def test_killed_runs_end_as_one_that_is_not(tmp_path):
 
 def test_array_jobs_share_the_work(tmp_path):
     rows = write_stories(tmp_path / "in.parquet")
-    asked = []
+    one = Reverser()
     for job in range(3):
-        one = Reverser()
         assert translate(tmp_path, one, job=job, num_jobs=3) is None
-        asked += one.asked
     assert not (tmp_path / "out" / "text").exists()
-    assert len(asked) == len(set(asked)) == 40
+    assert len(one.asked) == len(set(one.asked)) == 40
     last = Reverser()
     assert translate(tmp_path, last) == {"stories": 40, "left_out": 0}
     assert last.asked == []
@@ -453,7 +451,7 @@ def test_bad_parallel_files(tmp_path):
             next(one.translate([[Story("a", ["A."])]], Checks()))
 
 
-def test_tables_whose_names_would_meet_are_told_before_any_is_paid_for():
+def test_tables_whose_names_would_meet_are_refused():
     for paths in ([], ["a/train.parquet", "b/train.parquet"]):
         with pytest.raises(ValueError, match="each of another name"):
             check_tables(paths)
