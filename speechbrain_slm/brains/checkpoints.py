@@ -95,11 +95,12 @@ class AtomicCheckpointer(Checkpointer):
         name : Put behind ``CKPT+``; a time stamp by default.
         """
         published, path = self.checkpoints_dir, None
-        staging = self.checkpoints_dir = published / _temporary()
+        staging = published / _temporary()
         if is_main():
             # Only one process writes here, so what killed ones left can go.
             remove_temporary(published)
             staging.mkdir()
+        self.checkpoints_dir = staging
         try:
             saved = super().save_checkpoint(
                 meta or {}, end_of_epoch, name, verbosity=logging.DEBUG

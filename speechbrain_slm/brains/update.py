@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from speechbrain_slm.dataio.plan import TokenPlan
 
 Batch = Any  # What collate returns and compute_forward takes.
+TRAIN = sb.Stage.TRAIN
 
 
 class UpdateBrain(sb.Brain):
@@ -71,10 +72,8 @@ class UpdateBrain(sb.Brain):
             # Ranks exchange gradients once a step, in its last part.
             with self.no_sync(number < len(parts)):
                 with self.training_ctx:
-                    outputs = self.compute_forward(batch, sb.Stage.TRAIN)
-                    loss = self.compute_objectives(
-                        outputs, batch, sb.Stage.TRAIN
-                    )
+                    outputs = self.compute_forward(batch, TRAIN)
+                    loss = self.compute_objectives(outputs, batch, TRAIN)
                 loss = loss * (count * share)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -129,10 +128,8 @@ class UpdateBrain(sb.Brain):
                     f"Of these, {name} was not finite: look at what the model "
                     "was loaded from, or at the updates before."
                 )
-        return (
-            "Lower the learning rate or look at the batch: "
-            f"plan.rows({self.optimizer_step})."
-        )
+        batch = f"plan.rows({self.optimizer_step})"
+        return f"Lower the learning rate or look at the batch: {batch}."
 
     @property
     def sharded(self) -> bool:

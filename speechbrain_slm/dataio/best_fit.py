@@ -20,9 +20,7 @@ from speechbrain_slm.dataio.reader import ranges
 def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
     """Return the row of each piece, so that little of the rows stays empty.
 
-    Arguments
-    ---------
-    lengths : Tokens of each piece, 1 to ``row_length``, shape ``[N]``.
+    ``lengths`` are the tokens of each, 1 to ``row_length``, shape ``[N]``.
 
     Example
     -------
@@ -52,9 +50,8 @@ def best_fit(lengths: np.ndarray, row_length: int) -> np.ndarray:
     table = np.array(sorted(pieces), dtype=np.int64).reshape(-1, 4)
     places = np.repeat(table, table[:, 3], axis=0)
     found = np.empty(len(lengths), dtype=np.int64)
-    found[np.argsort(lengths, kind="stable")] = ranges(
-        places[:, 1], places[:, 2]
-    )
+    order = np.argsort(lengths, kind="stable")
+    found[order] = ranges(places[:, 1], places[:, 2])
     return found
 
 

@@ -108,23 +108,20 @@ class UnitStore:
         Where several speakers tell a story the store has an empty name, which
         must not pass for one voice.
         """
-        columns = ("story_id", "language", "speaker")
-        return {
-            (story, language): speaker
-            for batch in self._batches
-            for story, language, speaker in zip(
-                *(batch[name].to_pylist() for name in columns), strict=True
-            )
-        }
+        names, found = ("story_id", "language", "speaker"), {}
+        for batch in self._batches:
+            columns = (batch[name].to_pylist() for name in names)
+            for story, language, speaker in zip(*columns, strict=True):
+                found[story, language] = speaker
+        return found
 
     def _count_sentences(
         self, rows: list[tuple[np.ndarray, np.ndarray]]
     ) -> np.ndarray:
         sentences = np.zeros(self.num_stories, dtype=np.int64)
-        for batch, (stories, languages) in zip(
-            self._batches, rows, strict=True
-        ):
-            counts = np.diff(batch["sentence_ends"].offsets.to_numpy())
+        lists = [batch["sentence_ends"] for batch in self._batches]
+        for ends, (stories, languages) in zip(lists, rows, strict=True):
+            counts = np.diff(ends.offsets.to_numpy())
             for number, language in enumerate(self.languages):
                 picked = np.flatnonzero(languages == number)
                 known = sentences[stories[picked]]

@@ -6,6 +6,7 @@ from its configuration, or warm from a text LM whose body is kept and whose
 embeddings are new (TWIST: Hassid et al., NeurIPS 2023).
 """
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,9 +130,8 @@ def _read_config(warm_start: str | Path, model_type: str) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"warm_start: no text LM '{warm_start}' can be read "
-            f"({said_by(error)}). Expected a local folder, or a name on the "
-            "Hugging Face hub and access to it; null starts from random "
-            "weights."
+            f"({said_by(error)}). Expected a folder, or a name on the Hugging "
+            "Face hub and access to it; null starts from random weights."
         ) from error
     if config.model_type != model_type:
         raise ValueError(
@@ -164,11 +164,10 @@ def _check_shapes(
         # Tying concerns the head alone, which is new in any case.
         if own == value or key == "tie_word_embeddings":
             continue
-        expected = expected or _shapes(text_config)
-        try:
+        expected, fits = expected or _shapes(text_config), False
+        # A value that makes no model at all does not fit, either.
+        with contextlib.suppress(Exception):
             fits = _shapes(_replace(text_config, **{key: value})) == expected
-        except Exception:  # a shape that is no model, by itself
-            fits = False
         if not fits:
             raise ValueError(
                 f"{key} is {value}, but {warm_start} has {own}; set it to "
