@@ -51,8 +51,8 @@ RANKS = (1, 2)
 class TurnBrain(LMBrain):
     """An LM Brain that waits for its turn, and says how long it took."""
 
-    def _after_step(self, valid_sets, ahead):
-        super()._after_step(valid_sets, ahead)
+    def _after_step(self, valid_sets):
+        super()._after_step(valid_sets)
         turn, rest = divmod(self.optimizer_step, self.turn_steps)
         if rest:
             return

@@ -108,8 +108,8 @@ class TimedBrain(LMBrain):
         self.bare, self.arguments = bare, arguments
         self.clock, self.bare_clock = Clock(), Clock()
 
-    def _after_step(self, valid_sets, ahead):
-        super()._after_step(valid_sets, ahead)
+    def _after_step(self, valid_sets):
+        super()._after_step(valid_sets)
         step, turn = self.optimizer_step, self.arguments.steps
         begin = step - turn
         if begin < 0 or step % turn:
