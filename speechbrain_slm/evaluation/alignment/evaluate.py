@@ -88,19 +88,16 @@ def evaluate_alignment(
     pairs_per_shard : Pairs whose states a kill can lose.
     """
     how = {"max_retrieval": max_retrieval, "gallery": gallery, "seed": seed}
-    for name in ("max_retrieval", "gallery"):
-        check_number(name, how[name], at_least=2)
+    check_number("max_retrieval", max_retrieval, at_least=2)
+    check_number("gallery", gallery, at_least=2)
     check_number("pairs_per_shard", pairs_per_shard, at_least=1)
-    store = UnitStore(units_folder)
+    store, poolings = UnitStore(units_folder), list(poolings)
     texts, speakers = read_spoken(manifest) if manifest else (None, None)
     model_identity, identities = examine(model_folder, store)
     told = texts, seed, speakers
     pairs, summaries = parallel_pairs(store, languages, level, voices, *told)
-    for summary in summaries:
-        logger.info("%s", report.pairs_line(summary, level))
     states = {"format": report.FORMAT, "version": report.VERSION, **identities}
-    states |= {"pairs": _identity(pairs), "level": level}
-    states["poolings"] = list(poolings)
+    states |= {"pairs": _identity(pairs), "level": level, "poolings": poolings}
     request = {**states, **how, "languages": summaries}
     folder = Path(output_folder)
     finished = _finished(folder, request)
@@ -139,6 +136,8 @@ def _identity(pairs):
 
 
 def _finished(folder, request):
+    for summary in request["languages"]:
+        logger.info("%s", report.pairs_line(summary, request["level"]))
     if not (folder / ALIGNMENT_JSON).is_file():
         return None
     try:
