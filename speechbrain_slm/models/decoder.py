@@ -36,6 +36,7 @@ def decoder_lm(
     warm_start: str | Path | None = None,
     embedding_std: float | None = None,
     activation_checkpointing: bool = False,
+    from_scratch: dict[str, Any] | None = None,
     **config: Any,
 ) -> PreTrainedModel:
     """Make a decoder LM over units, in fp32 and in training mode.
@@ -50,6 +51,7 @@ def decoder_lm(
         Of the new embeddings and of an untied head; by default that of the
         text LM's own, or what the configuration says.
     activation_checkpointing : Saves memory for a second forward pass.
+    from_scratch : Further values where there is no warm start: the shape.
     **config
         Values of the model's configuration class. A warm start refuses those
         that its weights do not fit; it takes the others (dropout, ...).
@@ -63,9 +65,10 @@ def decoder_lm(
     >>> model.get_input_embeddings().num_embeddings
     10
     """
-    _check_keys(model_type, config)
+    _check_keys(model_type, config | (from_scratch or {}))
     values = config | _symbols(vocabulary_size, language_tags, units_folder)
     if warm_start is None:
+        values = (from_scratch or {}) | values
         settings = AutoConfig.for_model(model_type, **values)
     else:
         text_config = _read_config(warm_start, model_type)

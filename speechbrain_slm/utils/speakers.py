@@ -1,7 +1,9 @@
 """Speakers: one voice a language, paired so that a story keeps its teller."""
 
 import itertools
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from speechbrain_slm.utils.hashing import identity_of
@@ -36,6 +38,17 @@ def choose_speakers(
             f"{', '.join(catalogue)}"
         )
     return {name: catalogue[name] for name in names}
+
+
+def kept_speakers(path: str | Path) -> list[str]:
+    """Return the speakers whom a speaker check has kept (``voices.json``)."""
+    try:
+        return json.loads(Path(path).read_text("utf-8"))["kept"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"speakers: {path} is not there; run the speaker check first, or "
+            "name the speakers: --speakers '[alba, jean]'"
+        ) from error
 
 
 def check_voices(

@@ -1,0 +1,199 @@
+"""Pocket TTS (PyPI ``pocket-tts``, Kyutai): one voice in several languages.
+
+English, French, German, Italian, Spanish, Portuguese and Dutch have a model of
+100 M parameters each, and all models know the same voices: a speaker keeps his
+voice where he changes the language, as in the paper. ``pip install
+'speechbrain_slm[pocket]'``.
+"""
+
+import functools
+import importlib.metadata
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from speechbrain_slm.speech.tts import Voice
+from speechbrain_slm.speech.tts.neural import NeuralVoice
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.pretrained import not_there
+
+HUB = "kyutai/pocket-tts-without-voice-cloning"
+_WEIGHTS = "weights_path_without_voice_cloning"
+
+
+class PocketTTS(NeuralVoice):
+    """Kyutai's Pocket TTS, a model a language.
+
+    A voice is ``<model>/<speaker>``, e.g. ``french/alba``. The model speaks
+    one text at a time, on one thread: several processes share a CPU or GPU.
+
+    Arguments
+    ---------
+    models
+        Language -> its model, as the package names its configurations:
+        ``french``, or ``french_24l``, which is larger.
+    speakers : Of each model; a file of ``languages/<model>/embeddings`` each.
+    source
+        None: Kyutai's files on the hub, in the revisions that the package
+        names. Or a folder of such files, where a ``<model>.yaml`` takes the
+        place of the package's.
+    temperature : Of the noise; None: what the model recommends.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of a model or of a voice cannot be had.
+    """
+
+    sample_rate = 24000
+    pitch = speed = (1.0, 1.0)  # a voice is a recording's own
+
+    def __init__(
+        self,
+        models: dict[str, str],
+        speakers: list[str],
+        source: str | None = None,
+        temperature: float | None = None,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(device)
+        self._source = source and Path(source)
+        self._temperature = temperature
+        self._configs = {n: self._config(n) for n in models.values()}
+        self._voices = {
+            f"{name}/{speaker}": self._file(self._embedding(name, speaker))
+            for name in self._configs
+            for speaker in speakers
+        }
+        files = {
+            f"{name}: {key}": sha256_file(path)
+            for name, config in self._configs.items()
+            for key, path in (
+                ("weights", config["weights_path"]),
+                ("tokenizer", config["flow_lm"]["lookup_table"]["tokenizer_path"]),
+            )
+        }
+        files |= {n: sha256_file(path) for n, path in self._voices.items()}
+        self.identity = {
+            "name": "pocket",
+            "version": importlib.metadata.version("pocket-tts"),
+            "files": identity_of(files),
+            "temperature": temperature,
+        }
+
+    def _config(self, model: str) -> dict:
+        """Read a model's configuration, with local files in place of the hub's."""
+        from pocket_tts.utils.config import CONFIGS_DIR
+
+        paths = [CONFIGS_DIR / f"{model}.yaml"]
+        if self._source:
+            paths.insert(0, self._source / f"{model}.yaml")
+        path = next(filter(Path.is_file, paths), None)
+        if path is None:
+            known = ", ".join(sorted(p.stem for p in CONFIGS_DIR.glob("*.yaml")))
+            raise ValueError(f"models names '{model}'; expected of {known}")
+        config = yaml.safe_load(path.read_text("utf-8"))
+        weights = config.get(_WEIGHTS) or config["weights_path"]
+        config["weights_path"] = str(self._file(weights))
+        config[_WEIGHTS] = None
+        table = config["flow_lm"]["lookup_table"]
+        table["tokenizer_path"] = str(self._file(table["tokenizer_path"]))
+        return config
+
+    def _embedding(self, model: str, speaker: str) -> str:
+        from pocket_tts.utils.utils import get_predefined_voice
+
+        return get_predefined_voice(model, speaker)
+
+    def _file(self, name: str) -> Path:
+        """Return a file of the hub, named hf://<repository>/<path>@<revision>."""
+        from pocket_tts.utils.utils import download_if_necessary
+
+        path, _, _ = name.removeprefix("hf://").partition("@")
+        if self._source:
+            below = path if path == name else path.split("/", 2)[2]
+            found = self._source / below
+            if not found.is_file():
+                raise FileNotFoundError(
+                    f"{found} is not there; expected the files of {HUB}: hf "
+                    f"download {HUB} --local-dir {self._source}"
+                )
+            return found
+        try:
+            return Path(download_if_necessary(name))
+        # What the hub's client raises has no common base.
+        except Exception as error:
+            raise not_there(HUB, path, error) from error
+
+    def _check_name(self, voice: Voice) -> None:
+        if voice.name not in self._voices:
+            known = ", ".join(self._voices)
+            raise ValueError(
+                f"there is no voice '{voice.name}'; expected one of {known}"
+            )
+
+    @functools.cached_property
+    def _engine(self) -> dict:
+        return {}
+
+    def _models(self, voice: Voice) -> tuple[Any, Any]:
+        name = voice.name.partition("/")[0]
+        if name not in self._engine:
+            self._engine[name] = self._load(name)
+        model = self._engine[name]
+        if voice.name not in self._engine:
+            state = model.get_state_for_audio_prompt(self._voices[voice.name])
+            self._engine[voice.name] = state
+        return model, self._engine[voice.name]
+
+    def _load(self, name: str) -> Any:
+        from pocket_tts import TTSModel
+
+        # It would say something for as long as it may, and warn of it.
+        os.environ["KPOCKET_TTS_ERROR_WITHOUT_EOS"] = "1"
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(self._configs[name], file)
+            file.flush()
+            model = TTSModel.load_model(config=file.name, temp=self._temperature)
+        # Frame by frame: how many frames wait for the decoder depends on time,
+        # and sums over several are not those over one to the last digit.
+        model.max_decoder_frames_per_call = 1
+        return model.eval().to(self._place)
+
+    def _wav(self, models: tuple, text: str, voice: Voice) -> torch.Tensor:
+        model, state = models
+        _refuse_unknown(model.flow_lm.conditioner.tokenizer, text)
+        # It generates in threads, which have no inference mode of their own.
+        with torch.inference_mode(False), torch.no_grad():
+            try:
+                return model.generate_audio(state, text)
+            except RuntimeError as error:
+                if "EOS" not in str(error):
+                    raise
+                raise ValueError(f"no end was found to {text!r}") from error
+
+
+def same_voices(
+    models: dict[str, str], names: list[str]
+) -> dict[str, dict[str, Voice]]:
+    """Return speakers who have one voice in all languages.
+
+    Example
+    -------
+    >>> same_voices({"en": "english", "fr": "french"}, ["alba"])["alba"]["fr"]
+    Voice(name='french/alba', pitch=1.0, speed=1.0)
+    """
+    return {
+        name: {key: Voice(f"{model}/{name}") for key, model in models.items()}
+        for name in names
+    }
+
+
+def _refuse_unknown(tokenizer: Any, text: str) -> None:
+    """The model babbles where a sign was not in the text of its training."""
+    if "<unk>" in tokenizer.tokenizer.encode(text).tokens:
+        raise ValueError(f"the model has no sign for a part of {text!r}")

@@ -1,0 +1,130 @@
+"""The full-size YAML files fit each other: the whole chain, on 60 stories.
+
+They are run as they stand. What a hub or a host would give are small models of
+random weights under the hub's names, and a chat server on loopback; what is
+scaled is the number of tokens.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from chat_server import chat_server
+from neural_voices import save_pocket
+from processes import ROOT
+from speaker_models import save_ecapa
+from tiny_models import save_mimi
+from tinystories_example import SEPARATOR, story_text
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from speechbrain_slm.stories.cleaning import MARKUP
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
+from speechbrain_slm.stories.sources import RawStory
+from speechbrain_slm.stories.text import draw_split, prepare_story
+from speechbrain_slm.utils.config import load_yaml
+
+RECIPES = ROOT / "recipes"
+SEED = 1986  # that of text/hparams/full.yaml
+SHARES = {"valid": 0.005, "test": 0.005}
+WANTED = {"train": 50, "valid": 5, "test": 5}
+SPEAKERS = "alba anna charles eve george jane mary paul".split()
+
+
+def write_stories(folder):
+    """Write 60 stories, of which those shares take some for each split."""
+    rules = load_yaml(ROOT / "hparams" / "languages" / "en.yaml")["rules"]
+    left, texts = dict(WANTED), []
+    for story in StoryGrammar.load().generate(4000, "train", 0, ["en"]):
+        text = story_text(story)
+        raw = RawStory(None, {"en": text}, "")
+        name = prepare_story(raw, "tinystories", {"en": rules}, 2, MARKUP)
+        split = draw_split(SEED, name.story_id, SHARES)
+        if name.left_out is None and left[split]:
+            left[split] -= 1
+            texts.append(text)
+    assert not any(left.values()), left
+    folder.mkdir()
+    parts = {"train": texts[:-6], "valid": texts[-6:]}
+    for split, part in parts.items():
+        content = "".join(f"{text}\n{SEPARATOR}\n" for text in part)
+        (folder / f"TinyStories-{split}.txt").write_text(content, "utf-8")
+
+
+def write_models(folder):
+    """Save what the hub has, under its names."""
+    config = Qwen2Config(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder / "Qwen" / "Qwen2-0.5B")
+    save_mimi(folder / "kyutai" / "mimi", codebook_size=2048)
+    save_ecapa(folder / "speechbrain" / "spkrec-ecapa-voxceleb")
+    save_pocket(folder / "kyutai" / "pocket-tts", speakers=SPEAKERS)
+
+
+def reproduce(folder, *arguments):
+    """Run the script, and return what it printed."""
+    script = ["bash", str(ROOT / "tools" / "reproduce.sh")]
+    own = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*script, "--folder", str(folder), "--python", sys.executable]
+        + ["--gpus", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
+        | own,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.mark.long
+def test_the_full_size_chains(tmp_path):
+    write_stories(tmp_path / "data")
+    write_models(tmp_path / "models")
+    given = ["--size", "360M", "--runs", "interleaved", "--scale", "1e-6"]
+    given += ["--models", str(tmp_path / "models")]
+    with chat_server() as (url, server):
+        given += ["--chat", url]
+        reproduce(tmp_path, *given)
+        asked = len(server.requests)
+        # Run again, all is there: no story is translated anew.
+        reproduce(tmp_path, *given, "--until", "translation")
+        assert len(server.requests) == asked
+    results = tmp_path / "results" / "TinyStories"
+    cloze = results / "cloze" / "360M" / "interleaved" / "results.json"
+    records = json.loads(cloze.read_text())["records"]
+    assert {(r["metric"], r["direction"]) for r in records} == {
+        (metric, direction)
+        for metric in ("sSC", "sTC")
+        for direction in ("en", "fr", "en>fr", "fr>en")
+    }
+    assert (results / "alignment" / "360M" / "interleaved").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("", "--size is ''; expected mini, 360M or 1B"),
+        ("--size 360M --until vocoder", "--until is 'vocoder'; expected one of"),
+        ("--size mini --runs all", "--runs names 'all'; expected en fr"),
+        ("--size mini --scale 0", "--scale is '0'; expected a number above 0"),
+        ("--size mini --gpu 1", "'--gpu' is not known"),
+    ],
+)
+def test_wrong_options(arguments, told):
+    script = ["bash", str(ROOT / "tools" / "reproduce.sh")]
+    done = subprocess.run(
+        [*script, *arguments.split()], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
