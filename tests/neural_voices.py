@@ -142,9 +142,8 @@ def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
     """Save small models of Pocket TTS, and return their folder."""
     import yaml
     from pocket_tts import TTSModel
-    from pocket_tts.models.mimi import build_mimi
     from pocket_tts.models.model_state import export_model_state
-    from pocket_tts.utils.config import CONFIGS_DIR, Config
+    from pocket_tts.utils.config import CONFIGS_DIR
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import WordLevel
@@ -156,7 +155,9 @@ def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
         language["flow"] |= {"depth": 1, "dim": 16}
         language["transformer"] |= {"d_model": 16, "num_heads": 2}
         language["transformer"]["num_layers"] = 1
-        signs = [chr(n) for n in range(32, 127)] + list("àâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛŒ«»’…–—")
+        signs = [chr(n) for n in range(32, 127)] + list(
+            "àâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛŒ«»’…–—"
+        )
         # A sentence is said in 2.5 s, of 10 frames.
         config["model_recommended_frames_after_eos"] = 4
         codec["frame_rate"] = 4.0
@@ -166,7 +167,10 @@ def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
         codec["seanet"] |= {"dimension": 16, "n_filters": 2}
         codec["transformer"] |= {"d_model": 16, "num_heads": 2}
         codec["transformer"] |= {"num_layers": 1, "dim_feedforward": 16}
-        codec["transformer"] |= {"input_dimension": 16, "output_dimensions": [16]}
+        codec["transformer"] |= {
+            "input_dimension": 16,
+            "output_dimensions": [16],
+        }
         codec["quantizer"] |= {"dimension": 4, "output_dimension": 16}
         place = folder / "languages" / name
         (place / "embeddings").mkdir(parents=True)

@@ -28,6 +28,7 @@ _PACKAGE = importlib.util.find_spec("speechbrain")
 assert _PACKAGE is not None  # setup.py requires it
 _FILE = Path(str(_PACKAGE.origin)).parent / "utils" / "run_opts.py"
 _RUN_OPTS = runpy.run_path(str(_FILE))
+_NOW_FULL = ("tinystories.yaml", "chat.yaml", "ecapa.yaml", "mimi.yaml")
 _LISTS = {"jit_module_keys", "compile_module_keys"}
 HELP = _RUN_OPTS["HELP_TEXTS"] | dict.fromkeys(
     _LISTS, "Those of modules to compile, in place of all"
@@ -104,19 +105,26 @@ def find_yaml(arguments: list[str]) -> tuple[str, list[str]]:
     path, rest = Path(arguments[0]).expanduser(), arguments[1:]
     if path.is_file():
         return str(path), rest
-    # Version 0.1 had a file a run: mini_en_fr.yaml is mini.yaml --run en_fr.
+    # Version 0.1 named the full size by its source or model.
+    full = path.with_name("full.yaml")
+    if path.name in _NOW_FULL and full.is_file():
+        return _now(path, full), rest
+    # And it had a file a run: mini_en_fr.yaml is mini.yaml --run en_fr.
     parts = path.stem.split("_")
     for number in range(1, len(parts)):
         size = path.with_name(f"{'_'.join(parts[:number])}.yaml")
         run = "_".join(parts[number:])
         if size.is_file() and run in (read_tree(size).get("runs") or ()):
-            if os.environ.get("RANK", "0") == "0":
-                now = f"{path} is called {size} --run {run} now"
-                print(now, file=sys.stderr)
-            return str(size), ["--run", run, *rest]
+            return _now(path, size, f" --run {run}"), ["--run", run, *rest]
     raise ConfigurationError(
         f"{path}: there is no such YAML file (seen from {Path.cwd()})"
     )
+
+
+def _now(path: Path, new: Path, how: str = "") -> str:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{path} is called {new}{how} now", file=sys.stderr)
+    return str(new)
 
 
 def _grouped(tokens):

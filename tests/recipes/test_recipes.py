@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import chat_server
+from neural_voices import save_pocket
 from processes import ROOT, kill, run, start
 from speaker_models import save_ecapa, save_xvector
 from tiny_models import save_encoder, save_mimi, save_whisper
@@ -27,6 +28,11 @@ CHECKS = ("test_debug_flags", "test_debug_checks")
 COLUMNS = ["Task", "Dataset", *FILES, "Result_url", "HF_repo", *CHECKS]
 REQUIRED = {*FILES, *CHECKS} - {"Data_prep_file"}
 RUNS = ("en_fr", "interleaved_ft")
+ITEM = {
+    "prompt": ["Tom has a dog.", "The dog ran to the river.", "It was cold."],
+    "right": "The dog came back wet.",
+    "wrong": "The cat sat on a chair.",
+}
 LM, CLOZE = "results/mini/LM", "results/mini/cloze"
 
 
@@ -120,11 +126,15 @@ def workspace(tmp_path_factory):
     save_ecapa(folder / "models" / "ecapa")
     save_xvector(folder / "models" / "wavlm-xvector")
     save_marian(folder / "models" / "marian", end=100, min_tokens=3)
+    save_pocket(folder / "models" / "pocket", speakers=("alba", "jean"))
     # In place of the published text.
     (folder / "data").mkdir()
     for seed, split in enumerate(("train", "valid")):
         path = folder / "data" / f"TinyStories-{split}.txt"
         write_tinystories(path, num_stories=60, seed=seed)
+    items = [dict(id=f"i{n}", **ITEM) for n in range(2)]
+    path = folder / "data" / "items_en.jsonl"
+    path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
     with chat_server() as (url, _):
         (folder / "chat_url").write_text(url)
         yield folder

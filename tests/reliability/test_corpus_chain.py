@@ -50,14 +50,14 @@ def stages(url):
     text, checked = "translation/text", "speaker_check"
     return (
         stage(
-            *("text", "TinyStories/text/tinystories.yaml"),
+            *("text", "TinyStories/text/full.yaml"),
             *(".tmp-*/text/.tmp-*", 1, "left_out.jsonl"),
             paths="[TinyStories.txt]",
             # The rest is cleaned and cut, and goes no further.
             shares="{valid: 0.006, test: 0.98}",
         ),
         stage(
-            *("translation", "TinyStories/translation/chat.yaml"),
+            *("translation", "TinyStories/translation/full.yaml"),
             *("parts/train/part-*", 2, "text/valid.parquet"),
             data_folder="text",
             tables="[text/text/train.parquet, text/text/valid.parquet]",

@@ -30,7 +30,7 @@ def recipe(table, folder, url, ranks=1):
     settings |= {"concurrency": 4, "timeout": 5}
     return command(
         RECIPE / "train.py",
-        RECIPE / "hparams" / "chat.yaml",
+        RECIPE / "hparams" / "full.yaml",
         ranks,
         tables=f"[{table}]",
         output_folder=folder,

@@ -1,6 +1,6 @@
 """Clean the stories of a source and cut them into sentences.
 
-python train.py hparams/tinystories.yaml [--key value ...]
+python train.py hparams/full.yaml [--key value ...]
 """
 
 import sys

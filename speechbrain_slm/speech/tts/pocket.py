@@ -74,7 +74,10 @@ class PocketTTS(NeuralVoice):
             for name, config in self._configs.items()
             for key, path in (
                 ("weights", config["weights_path"]),
-                ("tokenizer", config["flow_lm"]["lookup_table"]["tokenizer_path"]),
+                (
+                    "tokenizer",
+                    config["flow_lm"]["lookup_table"]["tokenizer_path"],
+                ),
             )
         }
         files |= {n: sha256_file(path) for n, path in self._voices.items()}
@@ -86,7 +89,7 @@ class PocketTTS(NeuralVoice):
         }
 
     def _config(self, model: str) -> dict:
-        """Read a model's configuration, with local files in place of the hub's."""
+        """Read a configuration, with local files in place of the hub's."""
         from pocket_tts.utils.config import CONFIGS_DIR
 
         paths = [CONFIGS_DIR / f"{model}.yaml"]
@@ -94,7 +97,9 @@ class PocketTTS(NeuralVoice):
             paths.insert(0, self._source / f"{model}.yaml")
         path = next(filter(Path.is_file, paths), None)
         if path is None:
-            known = ", ".join(sorted(p.stem for p in CONFIGS_DIR.glob("*.yaml")))
+            known = ", ".join(
+                sorted(p.stem for p in CONFIGS_DIR.glob("*.yaml"))
+            )
             raise ValueError(f"models names '{model}'; expected of {known}")
         config = yaml.safe_load(path.read_text("utf-8"))
         weights = config.get(_WEIGHTS) or config["weights_path"]
@@ -110,7 +115,7 @@ class PocketTTS(NeuralVoice):
         return get_predefined_voice(model, speaker)
 
     def _file(self, name: str) -> Path:
-        """Return a file of the hub, named hf://<repository>/<path>@<revision>."""
+        """Return a file, named hf://<repository>/<path>@<revision>."""
         from pocket_tts.utils.utils import download_if_necessary
 
         path, _, _ = name.removeprefix("hf://").partition("@")
@@ -155,14 +160,14 @@ class PocketTTS(NeuralVoice):
 
         # It would say something for as long as it may, and warn of it.
         os.environ["KPOCKET_TTS_ERROR_WITHOUT_EOS"] = "1"
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(self._configs[name], file)
-            file.flush()
-            model = TTSModel.load_model(config=file.name, temp=self._temperature)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{name}.yaml"
+            path.write_text(yaml.safe_dump(self._configs[name]), "utf-8")
+            model = TTSModel.load_model(config=path, temp=self._temperature)
         # Frame by frame: how many frames wait for the decoder depends on time,
         # and sums over several are not those over one to the last digit.
         model.max_decoder_frames_per_call = 1
-        return model.eval().to(self._place)
+        return model.eval().to(self.device)
 
     def _wav(self, models: tuple, text: str, voice: Voice) -> torch.Tensor:
         model, state = models
