@@ -40,10 +40,14 @@ def check_columns(
 
 @contextlib.contextmanager
 def open_parquet(
-    path: str | Path, expected: str = "a Parquet file"
+    path: str | Path, expected: str = "a Parquet file", mapped: bool = False
 ) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file; a ValueError names one that cannot be read."""
-    with HeldFile(path, expected) as held, parquet_of(held) as file:
+    """Open a Parquet file; a ValueError names one that cannot be read.
+
+    ``mapped``: a column of a row group, which may be the whole of a large
+    file, is not copied into memory before its first row is read.
+    """
+    with HeldFile(path, expected, mapped) as held, parquet_of(held) as file:
         yield file
 
 

@@ -164,11 +164,13 @@ class HeldFile:
     # It is held open: what is put in its place is not read, and its hash is of
     # what a reader gets from ``file``.
 
-    def __init__(self, path: str | Path, expected: str) -> None:
+    def __init__(
+        self, path: str | Path, expected: str, mapped: bool = False
+    ) -> None:
         import pyarrow as pa  # here: most who ask for a file need no tables
 
         self.path = check_file(path, expected)
-        self.file = pa.OSFile(str(self.path))
+        self.file = (pa.memory_map if mapped else pa.OSFile)(str(self.path))
         self._state = self._stat()
 
     def __enter__(self) -> "HeldFile":

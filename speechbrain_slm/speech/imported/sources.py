@@ -1,38 +1,14 @@
-"""Where a spoken corpus comes from, in parts that processes can share.
+"""Where a spoken corpus comes from: tables, or folders of recordings."""
 
-A source is a table, a folder of tables, a dataset of the hub or folders of
-recordings. Its parts are the row groups of Parquet files, and as many rows of
-whatever else as are held in memory. A part has an identity that changes when
-its rows do, so that a second run can skip those that it has.
-"""
-
-import hashlib
-import itertools
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from speechbrain_slm.speech.imported.recordings import recording_rows
-from speechbrain_slm.utils.columns import check_columns, open_parquet
-from speechbrain_slm.utils.files import as_stored, files_in
-from speechbrain_slm.utils.hashing import file_stamp, identity_of
-from speechbrain_slm.utils.user_tables import SUFFIXES, Row, iterate_rows
+from speechbrain_slm.utils.table_parts import Part, row_parts, table_parts
 
-HUB = "hub:"
 _KEYS = ("folders", "stories", "speaker", "table")  # of folders of recordings
 # A file, a folder, a dataset of the hub, or folders of recordings.
 Source = str | Path | Mapping
-
-
-class Part(NamedTuple):
-    """Some rows of a source."""
-
-    name: str  # tells it from the others of its source
-    where: str  # the file, for the ledger
-    folder: Path | None  # what audio paths are relative to
-    identity: str  # another one if the rows are others
-    batches: Iterator[list[Row]]  # not read before they are asked for
 
 
 def iterate_parts(
@@ -40,139 +16,16 @@ def iterate_parts(
 ) -> Iterator[Part]:
     """Yield the parts of a source, in order.
 
-    Arguments
-    ---------
-    source
-        A file, a folder, ``hub:<name>[:<configuration>[:<split>]]``, or what
-        :func:`recording_rows` takes.
-    rows
-        Rows in a batch, and in a part where the format has none of its own
-        (the parts of a Parquet file are its row groups).
-    columns : Those that it must have.
+    Arguments are those of :func:`table_parts`; ``source`` may also be what
+    :func:`recording_rows` takes.
     """
-    if isinstance(source, Mapping):
-        if not all(map(source.get, _KEYS[:2])) or source.keys() - set(_KEYS):
-            raise ValueError(
-                f"sources: found {dict(source)}; expected a mapping with the "
-                "keys folders and stories, and no others but speaker and table"
-            )
-        found = recording_rows(**source)
-        yield from _chunks("", str(dict(source["folders"])), None, found, rows)
-    elif str(source).startswith(HUB):
-        name = str(source)
-        found = _hub_rows(name.removeprefix(HUB), rows, columns)
-        yield from _chunks("", name, None, found, rows)
-    else:
-        for number, path in enumerate(source_files(source)):
-            name = f"{number:05d}-"
-            if path.suffix == ".parquet":
-                yield from _row_groups(name, path, rows, columns)
-            else:
-                found = iterate_rows(path, columns, batch=rows)
-                yield from _chunks(name, str(path), path.parent, found, rows)
-
-
-def _chunks(
-    name: str, where: str, folder: Path | None, found: Iterator[Row], rows: int
-) -> Iterator[Part]:
-    """Cut rows that are read one after the other: each part is its text."""
-    for index in itertools.count():
-        chunk = list(itertools.islice(found, rows))
-        if not chunk:
-            return
-        text = json.dumps(chunk, sort_keys=True, default=_short).encode()
-        identity = hashlib.sha256(text).hexdigest()
-        number, batches = f"{name}{index:05d}", iter([chunk])
-        yield Part(number, where, folder, identity, batches)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
-    return repr(value)
-
-
-def _row_groups(
-    name: str, path: Path, rows: int, columns: list[str]
-) -> Iterator[Part]:
-    # Its rows may hold audio: it is not read to find out whether it is as it
-    # was. The system's word is taken: its size, and when it was written.
-    stamp = file_stamp(path)
-    with open_parquet(path) as file:
-        check_columns(path, file.schema_arrow.names, columns)
-        groups = map(file.metadata.row_group, range(file.num_row_groups))
-        counts = [group.num_rows for group in groups]
-
-    def read(group: int, first: int) -> Iterator[list[Row]]:
-        wanted = {"row_groups": [group], "columns": columns}
-        with open_parquet(path) as file:
-            for batch in file.iter_batches(rows, **wanted):
-                values = batch.to_pylist()
-                yield [Row(first + n, row) for n, row in enumerate(values)]
-                first += len(values)
-        if file_stamp(path) != stamp:
-            raise ValueError(
-                f"{path} was changed while it was read; run the same command "
-                "again"
-            )
-
-    for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
-        known = str(path), path.parent, identity_of([stamp, group])
-        yield Part(f"{name}{group:05d}", *known, read(group, first))
-
-
-def source_files(source: str | Path) -> list[Path]:
-    """List the tables of a file or folder, by name, of one format.
-
-    Hidden files, and what systems leave, are none.
-    """
-    path = as_stored(source)
-    # What is no regular file is told by whoever opens it.
-    if path.exists() and not path.is_dir():
-        return [path]
-    files = [file for file in files_in(path) if file.suffix in SUFFIXES]
-    if not files:
-        raise FileNotFoundError(
-            f"{path} is no file, and no folder that holds a table "
-            f"({', '.join(SUFFIXES)}). For recordings without a table write "
-            "{folders: {en: <folder>, fr: <folder>}}; for a hub dataset write "
-            "hub:<name>, or fetch it: hf download <name> --repo-type dataset "
-            "--local-dir <folder>"
-        )
-    formats = sorted({file.suffix for file in files})
-    if len(formats) > 1:
+    if not isinstance(source, Mapping):
+        yield from table_parts(source, rows, columns)
+        return
+    if not all(map(source.get, _KEYS[:2])) or source.keys() - set(_KEYS):
         raise ValueError(
-            f"{path} holds tables of several formats ({', '.join(formats)}); "
-            "name the file that is meant"
+            f"sources: found {dict(source)}; expected a mapping with the "
+            "keys folders and stories, and no others but speaker and table"
         )
-    return files
-
-
-def _hub_rows(name: str, rows: int, columns: list[str]) -> Iterator[Row]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(
-            f"{HUB}{name} needs datasets. Install it with: pip install datasets"
-        ) from error
-    name, _, rest = name.partition(":")
-    configuration, _, split = rest.partition(":")
-    try:
-        data = datasets.load_dataset(
-            name, configuration or None, split=split or "train", streaming=True
-        )
-    except OSError as error:
-        raise OSError(
-            f"{HUB}{name} cannot be read from the hub ({error}). Fetch it "
-            "where there is a network (hf download --repo-type dataset "
-            f"{name} --local-dir <folder>), and name that folder as the source."
-        ) from error
-    # As it is stored, not decoded: bytes, or a path.
-    for column, feature in (data.features or {}).items():
-        if isinstance(feature, datasets.Audio):
-            data = data.cast_column(column, datasets.Audio(decode=False))
-    numbers = itertools.count()
-    for table in data.with_format("arrow").iter(batch_size=rows):
-        check_columns(f"{HUB}{name}", table.column_names, columns)
-        for values in table.select(columns).to_pylist():
-            yield Row(next(numbers), values)
+    found = recording_rows(**source)
+    yield from row_parts("", str(dict(source["folders"])), None, found, rows)
