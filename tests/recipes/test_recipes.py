@@ -18,6 +18,7 @@ import pytest
 from chat_server import chat_server
 from neural_voices import save_pocket
 from processes import ROOT, kill, run, start
+from published_sets import write_pairs, write_salmon, write_story_cloze
 from speaker_models import save_ecapa, save_xvector
 from tiny_models import save_encoder, save_mimi, save_whisper
 from tiny_translators import save_marian
@@ -135,6 +136,11 @@ def workspace(tmp_path_factory):
     items = [dict(id=f"i{n}", **ITEM) for n in range(2)]
     path = folder / "data" / "items_en.jsonl"
     path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    # In place of the hub's spoken sets.
+    write_salmon(folder / "data" / "SALMon")
+    write_pairs(folder / "data" / "sBLIMP")
+    voices = ("af", "am", "bf", "bm")
+    write_story_cloze(folder / "data/multispeaker-storycloze", voices=voices)
     with chat_server() as (url, _):
         (folder / "chat_url").write_text(url)
         yield folder

@@ -1,4 +1,4 @@
-"""Is the right word or sentence the likelier one? sWUGGY, sBLIMP, CSZS.
+"""Is the right word, sentence or story the likelier one?
 
 The benchmarks' audio becomes units of the tokenizer that the LM was trained
 on, then the LM scores them. What is complete is reused.
@@ -24,10 +24,12 @@ def extract(manifest, hparams, device):
     from speechbrain_slm.units.manifest import map_manifests
     from speechbrain_slm.units.rejects import leave_out_rejects
     from speechbrain_slm.units.tokenizers.bpe import UnitBPE
+    from speechbrain_slm.utils.tables import read_items
 
     folder = Path(hparams["units_folder"])
     finished = Path(hparams["tokenizer_folder"])
-    languages = ["en", hparams["code_switched_language"]]
+    items, _ = read_items(manifest.parent / "items.parquet")
+    languages = sorted(set(items["ending_language"].to_pylist()))
     tables = map_manifests([manifest], languages, folder / "manifests")
     tokenizer = hparams["units"]["tokenizer"].to(device)
     tokenizer = fit_tokenizer(tokenizer, None, finished, None, None)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.audio import BadAudio, Sound, read_audio
+from speechbrain_slm.utils.audio_cells import content_or_path, keep_audio
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import file_stamp
 from speechbrain_slm.utils.tables import MANIFEST
@@ -32,7 +32,6 @@ _EMPTY: dict = dict.fromkeys(FACTS.names, "")
 _EMPTY |= {"sentence": None, "num_samples": 0, "sample_rate": 0}
 # The kind of reason of rows that nobody asked for.
 OTHER_LANGUAGE = "language"
-_EXTENSIONS = {"WAV": "wav", "WAVEX": "wav", "OGG": "ogg", "MPEG": "mp3"}
 
 
 @dataclass(frozen=True)
@@ -136,16 +135,14 @@ class Reader:
                 f"{', '.join(self.languages)}"
             )
 
-    def _add_audio(self, fact: dict, audio: Any, folder: Path | None) -> None:
-        content, path = audio, None
-        if isinstance(audio, dict):
-            content, path = audio.get("bytes"), audio.get("path")
-        elif isinstance(audio, str):
-            content, path = None, audio
-        if content is None:
-            if not path or not isinstance(path, str):
-                raise ValueError("no audio")
-            path = Path(folder or "", _text("audio", path))
+    def _add_audio(self, fact: dict, cell: Any, folder: Path | None) -> None:
+        audio = content_or_path(cell)
+        if isinstance(audio, bytes):
+            sound = self._sound(audio, "")
+            path = keep_audio(audio, sound, self.output_folder / "audio")
+            fact |= {"file": os.path.abspath(path), "stamp": file_stamp(path)}
+        else:
+            path = Path(folder or "", _text("audio", audio))
             with contextlib.suppress(OSError):  # told where it is opened
                 path = as_stored(path)
             # Known though it may be bad: a second run looks whether it changed.
@@ -157,16 +154,6 @@ class Reader:
             # What it is and the state it was in belong together.
             if file_stamp(path) != stamp:
                 raise ValueError(f"no audio: {path} was changed while read")
-        elif not isinstance(content, bytes):
-            raise ValueError(f"audio: found {content!r:.80}; expected a path")
-        else:
-            sound = self._sound(content, "")
-            kind = _EXTENSIONS.get(sound.kind, sound.kind.lower())
-            name = f"{sound.sha256[:32]}.{kind}"
-            path = self.output_folder / "audio" / name[:2] / name
-            if not path.is_file() or path.read_bytes() != content:
-                write_atomic(path, content)
-            fact |= {"file": os.path.abspath(path), "stamp": file_stamp(path)}
         # Relative where both may be moved together.
         outside = path.is_absolute() and self.output_folder not in path.parents
         beside = path if outside else os.path.relpath(path, self.output_folder)
