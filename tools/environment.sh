@@ -30,3 +30,13 @@ PY
     "$VENV/bin/pip" install --quiet -e "$ROOT${extras:+[$extras]}"
     echo "$want" >"$stamp"
 }
+
+# If the script is killed, so is the recipe that it runs: it would otherwise go
+# on unseen, and keep its folder locked.
+with_me() {
+    if setpriv --pdeathsig KILL true 2>/dev/null; then
+        setpriv --pdeathsig KILL "$@"
+    else
+        "$@"
+    fi
+}

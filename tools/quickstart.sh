@@ -31,18 +31,10 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 recipes="recipes/TinyStories"
 began=$(date +%s)
 
-# If this script is killed, so is the recipe that it runs: it would otherwise
-# go on unseen, and keep its folder locked.
-if setpriv --pdeathsig KILL true 2>/dev/null; then
-    with_me="setpriv --pdeathsig KILL"
-else
-    with_me=""
-fi
-
 run() {
     echo
     echo "+ python $*"
-    $with_me "$VENV/bin/python" "$@"
+    with_me "$VENV/bin/python" "$@"
 }
 
 run "$recipes/synthesis/train.py" "$recipes/synthesis/hparams/mini.yaml" \

@@ -86,7 +86,7 @@ recipe() {  # LAUNCHER FOLDER YAML [--key value ...]: a key without value is lef
         printf ' %s' "$word"
     done
     echo
-    [ -n "$print" ] || "${command[@]}"
+    [ -n "$print" ] || with_me "${command[@]}"
 }
 
 yaml=full lm="" begun=$SECONDS

@@ -17,7 +17,7 @@ from processes import ROOT
 from speaker_models import save_ecapa
 from tiny_models import save_mimi
 from tinystories_example import SEPARATOR, story_text
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from speechbrain_slm.stories.cleaning import MARKUP
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
@@ -29,6 +29,7 @@ RECIPES = ROOT / "recipes"
 SEED = 1986  # that of text/hparams/full.yaml
 SHARES = {"valid": 0.005, "test": 0.005}
 WANTED = {"train": 44, "valid": 11, "test": 5}
+TEXT_LMS = {"Qwen/Qwen2-0.5B": "qwen2", "meta-llama/Llama-3.2-1B": "llama"}
 SPEAKERS = ["alba", "anna", "charles", "eve", "george", "jane", "mary", "paul"]
 
 
@@ -54,16 +55,12 @@ def write_stories(folder):
 
 def write_models(folder):
     """Save what the hub has, under its names."""
-    config = Qwen2Config(
-        vocab_size=100,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=4096,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder / "Qwen" / "Qwen2-0.5B")
+    shape = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 64}
+    shape |= {"num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": 1, "max_position_embeddings": 4096}
+    for name, kind in TEXT_LMS.items():
+        config = AutoConfig.for_model(kind, **shape)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
     save_mimi(folder / "kyutai" / "mimi", codebook_size=2048)
     save_ecapa(folder / "speechbrain" / "spkrec-ecapa-voxceleb")
     save_pocket(folder / "kyutai" / "pocket-tts", speakers=SPEAKERS)
@@ -79,7 +76,7 @@ def reproduce(folder, *arguments):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=1800,
         env={**os.environ, **own},
     )
     assert done.returncode == 0, done.stdout[-4000:]
@@ -90,24 +87,27 @@ def reproduce(folder, *arguments):
 def test_the_full_size_chains(tmp_path):
     write_stories(tmp_path / "data")
     write_models(tmp_path / "models")
-    given = ["--size", "360M", "--runs", "interleaved", "--scale", "1e-6"]
-    given += ["--models", str(tmp_path / "models"), "--gpus", "0"]
+    given = ["--runs", "interleaved", "--scale", "1e-6", "--gpus", "0"]
+    given += ["--models", str(tmp_path / "models")]
     with chat_server() as (url, server):
         given += ["--chat", url]
-        reproduce(tmp_path, *given)
+        reproduce(tmp_path, "--size", "360M", *given)
         asked = len(server.requests)
-        # Run again, all is there: no story is translated anew.
-        reproduce(tmp_path, *given, "--until", "translation")
+        # Up to the LM all is there now: no story is translated anew.
+        reproduce(tmp_path, "--size", "1B", *given)
         assert len(server.requests) == asked
     results = tmp_path / "results" / "TinyStories"
-    cloze = results / "cloze" / "360M" / "interleaved" / "results.json"
-    records = json.loads(cloze.read_text())["records"]
-    assert {(r["metric"], r["direction"]) for r in records} == {
-        (metric, direction)
-        for metric in ("sSC", "sTC")
-        for direction in ("en", "fr", "en>fr", "fr>en")
-    }
-    assert (results / "alignment" / "360M" / "interleaved").is_dir()
+    for size in ("360M", "1B"):
+        cloze = results / "cloze" / size / "interleaved" / "results.json"
+        records = json.loads(cloze.read_text())["records"]
+        pairs = {(r["metric"], r["direction"]) for r in records}
+        assert pairs >= {
+            (metric, direction)
+            for metric in ("sSC", "sTC")
+            for direction in ("en", "fr", "en>fr", "fr>en")
+        }
+        folder = results / "alignment" / size / "interleaved"
+        assert (folder / "pairs.parquet").is_file()
 
 
 @pytest.mark.parametrize(
