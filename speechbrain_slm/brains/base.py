@@ -22,8 +22,10 @@ from speechbrain.utils.distributed import ddp_broadcast
 from tqdm.auto import tqdm
 
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
+from speechbrain_slm.brains.compilation import explained
 from speechbrain_slm.brains.options import (
     LearningRate,
+    check_division,
     check_options,
     describe_optimizer,
 )
@@ -79,6 +81,10 @@ class StepBrain(UpdateBrain):
     def flops_per_token(self) -> float | None:
         """Return what a token costs, forward and backward; for subclasses."""
 
+    def filled(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """Add rows that score nothing, up to a number; for subclasses."""
+        return rows
+
     def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
 
@@ -114,7 +120,8 @@ class StepBrain(UpdateBrain):
             logger.info("Test only mode: no training.")
             return
         self.plan, hparams = train_plan, self.hparams
-        _check_division(train_plan.rows_per_step, self.grad_accumulation_factor)
+        factor, ranks = self.grad_accumulation_factor, world_size()
+        check_division(train_plan.rows_per_step, ranks, factor)
         limits = [train_plan.num_steps, self.optimizer_step_limit]
         limits += [self.debug_batches] if self.debug else []
         self.num_steps = min(int(n) for n in limits if n is not None)
@@ -140,7 +147,9 @@ class StepBrain(UpdateBrain):
         )
         if is_main():
             self.monitor.open(hparams.tensorboard)
-        self._train(valid_sets or {})
+        rows = train_plan.rows_per_step // ranks
+        with explained(rows, train_plan.row_length, factor):
+            self._train(valid_sets or {})
         # The result first: what only shows it never stands in its way.
         self.on_fit_end()
         if is_main():
@@ -272,7 +281,10 @@ class StepBrain(UpdateBrain):
         # synchronise in them: a rank without rows takes one that counts 0.
         for begin in range(0, -(-len(rows) // world_size()), size):
             part = mine[begin : begin + size]
-            batch = self.collate(part if len(part) else rows[:1])
+            some = part if len(part) else rows[:1]
+            # A graph is compiled for one shape.
+            some = self.filled(some, size) if self.compile else some
+            batch = self.collate(some)
             count = self.scored(batch) if len(part) else 0
             batch = recursive_to(batch, self.device)
             with self.evaluation_ctx:
@@ -282,16 +294,3 @@ class StepBrain(UpdateBrain):
             total[1] += count
         loss, count = sum_over_ranks(total)
         return (loss / count).item()
-
-
-def _check_division(rows_per_step: int, factor: int) -> None:
-    """Refuse a global batch that ranks and micro-batches cannot divide."""
-    parts = world_size() * factor
-    if rows_per_step % parts:
-        below = rows_per_step // parts * parts
-        fits = " or ".join(str(n) for n in (below, below + parts) if n)
-        raise ValueError(
-            f"rows_per_step is {rows_per_step}; {world_size()} rank(s) x "
-            f"grad_accumulation_factor {factor} cannot divide it. Set "
-            f"rows_per_step to {fits}, or change the ranks or the factor."
-        )

@@ -19,7 +19,12 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.state import check_finite, whole_weights
-from speechbrain_slm.models.attention import block_attention, blocked_inputs
+from speechbrain_slm.models.attention import (
+    block_attention,
+    blocked_inputs,
+    open_attention,
+    open_inputs,
+)
 from speechbrain_slm.models.decoder import flops_per_token
 from speechbrain_slm.models.export import (
     UNITS_FIELDS,
@@ -49,6 +54,9 @@ class LMBrain(StepBrain):
     weights) and ``run.json`` (what the run has seen).
     """
 
+    _places = 0  # for the documents of a micro-batch
+    _maskless = False  # whether open attention needs no mask
+
     def collate(self, rows: np.ndarray) -> dict:
         """Return what the model takes, and ``labels``, of rows ``[B, T]``.
 
@@ -64,8 +72,17 @@ class LMBrain(StepBrain):
         labels[(tokens == boundary) & (labels == boundary)] = IGNORED
         batch = {"input_ids": tokens, "labels": labels}
         if self.hparams.attention == "blocked":
-            batch.update(blocked_inputs(tokens, boundary))
+            batch.update(blocked_inputs(tokens, boundary, self._places))
+            # What there was room for once stays: one shape, one graph.
+            self._places = len(batch["cu_seq_lens_q"]) - 1
+        elif self._maskless:
+            batch.update(open_inputs())
         return batch
+
+    def filled(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """Add rows of padding, up to a number."""
+        rest = ((0, number - len(rows)), (0, 0))
+        return np.pad(rows, rest, constant_values=self.plan.boundary)
 
     def scored(self, batch: dict) -> int:
         """Count the positions whose next symbol is scored."""
@@ -117,6 +134,8 @@ class LMBrain(StepBrain):
             )
         if attention == "blocked":
             block_attention(model)
+        else:
+            self._maskless = open_attention(model)
         if is_main():
             self._refuse_foreign(Path(self.hparams.output_folder))
         train_plan.log_summary()

@@ -51,6 +51,19 @@ def check_options(run_opts: dict, hparams: dict) -> None:
         run_opts["eval_precision"] = given.get("precision") or "fp32"
 
 
+def check_division(rows_per_step: int, ranks: int, factor: int) -> None:
+    """Refuse a global batch that ranks and micro-batches cannot divide."""
+    parts = ranks * factor
+    if rows_per_step % parts:
+        below = rows_per_step // parts * parts
+        fits = " or ".join(str(n) for n in (below, below + parts) if n)
+        raise ValueError(
+            f"rows_per_step is {rows_per_step}; {ranks} rank(s) x "
+            f"grad_accumulation_factor {factor} cannot divide it. Set "
+            f"rows_per_step to {fits}, or change the ranks or the factor."
+        )
+
+
 def describe_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, str]:
     """Name an optimizer and its settings, for comparing runs."""
     settings = {k: str(v) for k, v in optimizer.defaults.items()}

@@ -10,10 +10,10 @@ import torch
 from speechbrain.utils.data_utils import recursive_to
 from torch.distributed.tensor import DTensor
 
+from speechbrain_slm.brains.compilation import compile_layers
 from speechbrain_slm.brains.options import LearningRate
 from speechbrain_slm.brains.parallel import (
     clip_gradients,
-    layers_of,
     shard,
     sum_over_ranks,
 )
@@ -137,18 +137,19 @@ class UpdateBrain(sb.Brain):
         return self.distributed_launch and self.hparams.parallel == "fsdp"
 
     def _compile(self) -> None:
-        if not self.sharded:
-            super()._compile()
-        elif self.compile:
-            # Layer by layer: the hooks that gather the slices of a layer
-            # stand between the graphs.
-            for name in self.compile_module_keys or self.modules:
-                for layer in layers_of(self.modules[name]):
-                    layer.compile(
-                        mode=self.compile_mode,
-                        fullgraph=self.compile_using_fullgraph,
-                        dynamic=self.compile_using_dynamic_shape_tracing,
-                    )
+        names = [*(self.compile_module_keys or self.modules)]
+        for name in names if self.compile else ():
+            if name not in self.modules:
+                raise ValueError(
+                    f"compile_module_keys names {name!r}; expected names of "
+                    f"modules: {', '.join(self.modules)}"
+                )
+            compile_layers(
+                self.modules[name],
+                mode=self.compile_mode,
+                fullgraph=self.compile_using_fullgraph,
+                dynamic=self.compile_using_dynamic_shape_tracing,
+            )
 
     def _wrap_distributed(self) -> None:
         if not self.sharded:

@@ -1,9 +1,9 @@
-"""Attention that does not cross stories, in rows that hold several.
+"""Attention over rows of stories: open, or blocked between the stories.
 
-It goes through transformers' attention interface, so it serves every model
-that does. No mask of the size of a row squared is made: on the CPU each
-document (a story, or the part of it in a row) is a call of its own, on the
-GPU one kernel takes all documents of a batch by their lengths.
+Both go through transformers' attention interface, so they serve every model
+that does. No mask of the size of a row squared is made. Blocked, on the CPU
+each document (a story, or the part of it in a row) is a call of its own; on
+the GPU one kernel takes all documents of a batch by their lengths.
 
 Example: with boundary 9, the row ``[4, 9, 1, 2, 9, 9, 9]`` holds the end of a
 story, a whole one, and the closing boundary with padding: documents of 1, 3
@@ -27,21 +27,54 @@ from transformers.masking_utils import sdpa_mask
 NAME = "speechbrain_slm_documents"
 # Variants of attention that a configuration may ask for and that are not here.
 UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
+# transformers hands a mask of four dimensions on as it is. A model that went
+# around our attention would add it, and show NaN at once.
+NO_MASK = torch.full((1, 1, 1, 1), torch.nan)
 
 
-def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
+def open_inputs() -> dict:
+    """Return what a model of :func:`open_attention` needs beside its ids."""
+    return {"attention_mask": NO_MASK, "is_causal": True}
+
+
+def open_attention(model: PreTrainedModel) -> bool:
+    """Let a model attend over whole rows without a mask, where it is able to.
+
+    Changed in place; as by default where it gets no :func:`open_inputs`.
+    """
+    # Of itself, transformers looks whether positions start anew in a row: the
+    # host waits for the answer, and a compiler, which cannot wait, has a mask
+    # made of a row squared, and slower kernels with it.
+    config = model.config
+    kinds = {*(getattr(config, "layer_types", None) or ["full_attention"])}
+    able = (
+        model._supports_attention_backend
+        and config._attn_implementation == "sdpa"
+        and kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+    )
+    if able:
+        model.set_attn_implementation(NAME)
+    return able
+
+
+def blocked_inputs(
+    rows: torch.Tensor | np.ndarray, boundary: int, places: int = 0
+) -> dict:
     """Return what a model needs beside its ``input_ids``, for rows ``[B, T]``.
 
     A document begins at column 0 and at each boundary that does not follow
-    another one (those are padding).
+    another one (those are padding). ``places``: how many documents there is
+    room for, if that is enough.
 
     Returns
     -------
     Keyword arguments of a model that :func:`block_attention` has prepared,
     on the CPU: ``position_ids`` ``[B, T]``, which restart in every document;
     ``cu_seq_lens_q`` int32, where documents begin and end in the flattened
-    rows, then empty ones up to a multiple of 64; and ``attention_mask``, which
-    keeps transformers from building one.
+    rows, then empty ones up to ``places``, or to a multiple of 64 that leaves
+    some room; and ``attention_mask``, which keeps transformers from building
+    one.
 
     Example
     -------
@@ -62,13 +95,13 @@ def blocked_inputs(rows: torch.Tensor | np.ndarray, boundary: int) -> dict:
     lengths = ends.diff()
     positions = torch.arange(rows.numel()) - starts.repeat_interleave(lengths)
     # A compiled model is compiled anew for every shape that it meets.
-    empty = ends.new_full((-len(starts) % 64,), rows.numel())
+    if len(starts) > places:
+        places = -(-len(starts) * 5 // 4 // 64) * 64
+    empty = ends.new_full((places - len(starts),), rows.numel())
     return {
         "position_ids": positions.view_as(rows),
         "cu_seq_lens_q": torch.cat([ends, empty]).int(),
-        # transformers hands a mask of four dimensions on as it is. A model
-        # that went around our attention would add it, and show NaN at once.
-        "attention_mask": torch.full((1, 1, 1, 1), torch.nan),
+        "attention_mask": NO_MASK,
     }
 
 
@@ -105,14 +138,17 @@ def document_attention(
     Arguments
     ---------
     query, key, value : ``[B, heads, T, head_dim]``, each with its own heads.
-    cu_seq_lens_q : See :func:`blocked_inputs`; without it, plain attention.
+    cu_seq_lens_q
+        See :func:`blocked_inputs`; without it, plain attention, of whole rows
+        and without a mask where ``is_causal`` says so.
 
     Returns
     -------
     ``[B, T, heads, head_dim]``, and no attention weights.
     """
     if cu_seq_lens_q is None:
-        given = module, query, key, value, attention_mask
+        mask = None if kwargs.get("is_causal") else attention_mask
+        given = module, query, key, value, mask
         kwargs |= {"scaling": scaling, "dropout": dropout}
         return sdpa_attention_forward(*given, **kwargs)
     window = kwargs.get("sliding_window")

@@ -21,7 +21,9 @@ FSDP = {"parallel": "fsdp"}
 RECOMPUTED = {"model_activation_checkpointing": True}
 BF16, UNTIED = {"precision": "bf16"}, {"tie_word_embeddings": False}
 HALF = {"steps": 6}
-ONE = {"one": {}, "one_half": HALF}
+# Open attention is one graph on a CPU, too: with gradients, and without.
+GRAPHS = {"compile": True, "attention": "open", "graphs": 2}
+ONE = {"one": {}, "one_graphs": GRAPHS, "one_half": HALF}
 TWO = {
     "ddp_2": {},
     "fsdp_2": FSDP,
@@ -37,6 +39,8 @@ TWO = {
     "ddp_2_bf16": BF16,
     "fsdp_2_untied": FSDP | UNTIED,
     "ddp_2_untied": UNTIED,
+    "ddp_2_graphs": GRAPHS,
+    "fsdp_2_graphs": FSDP | GRAPHS,
 }
 FOUR = {
     "fsdp_4": FSDP,
@@ -87,13 +91,18 @@ def assert_equal_logs(one, other, tolerance=1e-4):
                 assert value == pytest.approx(right[name], abs=tolerance), name
 
 
-PARTIAL = {"steps", "precision", "tie_word_embeddings"}
+PARTIAL = {"steps", "precision", "tie_word_embeddings", "graphs"}
 FULL = [k for k, v in (TWO | FOUR | AGAIN).items() if not PARTIAL & v.keys()]
 
 
 @pytest.mark.parametrize("name", FULL)
 def test_it_equals_one_process(output, name):
     assert_equal_logs(output / "one", output / name)
+
+
+@pytest.mark.parametrize("name", ["ddp_2", "fsdp_2"])
+def test_compiled_ranks_equal_one_process(output, name):
+    assert_equal_logs(output / "one_graphs", output / f"{name}_graphs")
 
 
 @pytest.mark.parametrize("name", ["bf16", "untied"])
