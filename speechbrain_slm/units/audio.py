@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -43,10 +43,11 @@ def read_batches(
     num_workers: int,
     max_seconds: float = audio.MAX_SECONDS,
     ahead: int = 2,
-) -> Iterator[tuple[list[dict[str, Any]], list[Clip]]]:
+    finish: Callable[[list[Clip]], Any] = list,
+) -> Iterator[tuple[list[dict[str, Any]], Any]]:
     """Read the audio of the next batches while one is worked on.
 
-    Yields a batch, and what was read of each of its utterances.
+    Yields a batch, and what ``finish`` makes of its utterances' clips.
 
     Arguments
     ---------
@@ -56,6 +57,7 @@ def read_batches(
         resampled if the manifest states that rate.
     max_seconds : A longer file is bad.
     ahead : Batches that are read before they are asked for.
+    finish : What is done with a batch once it is read, by a thread, too.
     """
     # Threads: decoding and hashing run outside Python's lock, and unlike
     # processes they end with the one that started them, however it ends.
@@ -66,15 +68,21 @@ def read_batches(
         for batch in itertools.chain(batches, [None] * ahead):
             how = (sample_rate, max_seconds)
             clips = [pool.submit(_read, one, *how) for one in batch or ()]
-            waiting.append((batch, clips))
+            # Behind its clips: whoever takes it waits for others that work.
+            done = pool.submit(_finish, clips, finish)
+            waiting.append((batch, done))
             # In their order, whoever is read first.
             if len(waiting) > ahead:
-                batch, clips = waiting.popleft()
+                batch, done = waiting.popleft()
                 if batch is not None:
-                    yield batch, [clip.result() for clip in clips]
+                    yield batch, done.result()
     finally:
         # Whoever stops half-way need not wait for what nobody reads.
         pool.shutdown(cancel_futures=True)
+
+
+def _finish(clips, finish):
+    return finish([clip.result() for clip in clips])
 
 
 def read_clips(
@@ -90,12 +98,20 @@ def read_clips(
         yield clips[0]
 
 
-def pad(wavs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make a batch: waveforms, ``[B, T]``, and their lengths, ``[B]``."""
-    lengths = torch.tensor([len(wav) for wav in wavs])
+def pad(
+    wavs: Sequence[torch.Tensor], pinned: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch: waveforms, ``[B, T]``, and their lengths, ``[B]``.
+
+    ``pinned``: in memory that a GPU copies from by itself.
+    """
+    lengths = [len(wav) for wav in wavs]
+    shape = len(wavs), max(lengths, default=0)
+    padded = torch.empty(shape, pin_memory=pinned)
     # By NumPy: torch would start threads for it, which then spin against
     # those that read (10 ms a batch where 1 ms does).
-    padded = np.zeros((len(wavs), int(lengths.max())), dtype=np.float32)
-    for row, wav in zip(padded, wavs, strict=True):
+    for row, wav in zip(padded.numpy(), wavs, strict=True):
         row[: len(wav)] = wav
-    return torch.from_numpy(padded), lengths
+        row[len(wav) :] = 0
+    counts = torch.tensor(lengths, dtype=torch.int64, pin_memory=pinned)
+    return padded, counts

@@ -6,22 +6,26 @@ all, and found by the audio's SHA-256: whoever runs next, with any number of
 ranks or array jobs and shards of any size, encodes what is missing.
 """
 
+import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from speechbrain_slm.units import manifest
 from speechbrain_slm.units import utterances as published
-from speechbrain_slm.units.audio import Clip, pad, read_batches
+from speechbrain_slm.units.audio import pad, read_batches
 from speechbrain_slm.units.rows import KEY_COLUMNS, Rows
 from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
+from speechbrain_slm.units.tokenizers.batches import InBatches, encode_batches
 from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import Progress, Share, claim, deal, together
@@ -84,12 +88,12 @@ def extract_utterances(
                 for begin in range(0, len(rows), size)
             )
             batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
+            device = torch.device(getattr(tokenizer, "device", "cpu"))
+            finish = functools.partial(_collate, pinned=device.type == "cuda")
             how = (tokenizer.sample_rate, num_workers, max_seconds)
+            read = read_batches(batches, *how, finish=finish)
             progress = Progress(seconds, "h of speech", per=3600)
-            encoded = (
-                _encode(batch, clips, tokenizer, progress)
-                for batch, clips in read_batches(batches, *how)
-            )
+            encoded = _encode(read, tokenizer, progress)
             _publish(encoded, place.own, size)
 
 
@@ -168,30 +172,65 @@ def _batches(shards, batch_seconds, equal):
         yield batch
 
 
+def _collate(clips, pinned):
+    """Return the clips, and waveforms and lengths of those that are good."""
+    wavs = [clip.wav for clip in clips if clip.wav is not None]
+    return clips, *pad(wavs, pinned)
+
+
+def _good(batch, clips):
+    rows = zip(batch, clips, strict=True)
+    return [row for row, clip in rows if clip.wav is not None]
+
+
 def _encode(
-    batch: list[dict[str, Any]],
-    clips: list[Clip],
-    tokenizer: Tokenizer,
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """Add units, reason and note to each audio file."""
-    good = [n for n, clip in enumerate(clips) if clip.wav is not None]
-    units: dict[int, Any] = {}
-    if good:
-        languages = [batch[n]["language"] for n in good]
-        padded = pad([clip.wav for clip in clips if clip.wav is not None])
-        try:
-            encoded = tokenizer.encode(*padded, languages)
-        except (MemoryError, RuntimeError) as error:
-            raise RuntimeError(
-                f"{batch[good[0]]['audio']} and {len(good) - 1} shorter "
-                f"file(s) cannot be encoded at once: {error}. If for want of "
-                "memory, set batch_seconds or max_seconds lower."
-            ) from error
-        units = dict(zip(good, encoded, strict=True))
-    rows = []
-    for n, (row, clip) in enumerate(zip(batch, clips, strict=True)):
-        found, reason = units.get(n, _NOTHING), clip.reason
+    read: Iterable, tokenizer: Tokenizer, progress: Progress
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield batches with units, reason and note of each audio file."""
+    waiting: deque = deque()  # for their units, which come later
+
+    def given():
+        told = False
+        for batch, (clips, wavs, lengths) in read:
+            waiting.append((batch, clips))
+            languages = [row["language"] for row in _good(batch, clips)]
+            if languages and not told:
+                _tell_precision(tokenizer, wavs, lengths, languages)
+                told = True
+            yield wavs, lengths, languages
+
+    try:
+        for encoded in encode_batches(tokenizer, given()):
+            batch, clips = waiting.popleft()
+            yield _rows(batch, clips, encoded, tokenizer)
+            lengths = map(_length, batch)
+            seconds = sum(samples / rate for samples, rate in lengths)
+            progress.add(seconds, lambda: f"{progress.speed:.0f} x real time")
+    except (MemoryError, RuntimeError) as error:
+        if not waiting:
+            raise
+        rows = _good(*waiting[-1])  # what was taken last is being computed
+        raise RuntimeError(
+            f"{rows[0]['audio']} and {len(rows) - 1} shorter file(s) cannot "
+            f"be encoded at once: {error}. If for want of memory, set "
+            "batch_seconds or max_seconds lower."
+        ) from error
+
+
+def _tell_precision(tokenizer, wavs, lengths, languages):
+    """Log what a lower precision does to the units of the first batch."""
+    if isinstance(tokenizer, InBatches) and tokenizer.precision != "fp32":
+        share = tokenizer.share_changed(wavs, lengths, languages)
+        text = "In %s, %.2f %% of the first batch's units differ from fp32"
+        logger.info(text, tokenizer.precision, 100 * share)
+
+
+def _rows(batch, clips, encoded, tokenizer):
+    rows, units = [], iter(encoded)
+    for row, clip in zip(batch, clips, strict=True):
+        found, reason = _NOTHING, clip.reason
+        if clip.wav is not None:
+            found = next(units)
         if found is None:
             found, reason = _NOTHING, "its features are not all finite numbers"
         elif len(found):
@@ -201,8 +240,6 @@ def _encode(
             reason = "too short to give a unit"
         told = {"reason": reason, "note": clip.note}
         rows.append({**row, "units": np.asarray(found, np.uint16), **told})
-    seconds = sum(samples / rate for samples, rate in map(_length, batch))
-    progress.add(seconds, lambda: f"{progress.speed:.0f} x real time")
     return rows
 
 

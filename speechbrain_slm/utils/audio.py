@@ -6,6 +6,7 @@ of the file (an entry of a ledger, the end of a run) is for the caller to say.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from math import gcd
@@ -262,9 +263,18 @@ def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
         )
     # Here: torch would take whoever does not resample seconds to load.
     import torch
-    from torchaudio.functional import resample
 
     try:
-        return resample(torch.from_numpy(wav), rate, wanted).numpy()
+        return _resampler(rate, wanted)(torch.from_numpy(wav)).numpy()
     except (MemoryError, RuntimeError) as error:
         raise BadAudio(f"cannot be resampled: {error}") from error
+
+
+@functools.lru_cache(8)
+def _resampler(rate, wanted):
+    import torch
+    from torchaudio.transforms import Resample
+
+    # The filter, once: it takes longer than to resample a sentence. In float32
+    # its bits are those of torchaudio.functional.resample.
+    return Resample(rate, wanted, dtype=torch.float32)

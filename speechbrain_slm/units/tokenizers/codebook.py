@@ -1,5 +1,6 @@
 """Codebooks: how centroids are fitted, read from files, and told apart."""
 
+import functools
 import io
 import logging
 from pathlib import Path
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 # In a batch, sums are rounded in another order than alone: features then
 # differ by some 1e-6 of their norm (measured in float32: HuBERT, WavLM). A
 # frame that is nearer than this to a border between centroids is undecided.
+# TF32 and bfloat16 round by more than that: there is nothing to hold to.
 UNDECIDED = 2e-5
 _DIMENSIONS = {"centroids": 2, "mean": 1, "std": 1}
 # MemoryError: a header may promise any number of numbers.
@@ -31,26 +33,37 @@ def tensor_name(kind: str, language: str) -> str:
     return f"{kind}.{language}" if language else kind
 
 
-def border_distance(
-    points: Tensor, centroids: Tensor, nearest: Tensor
-) -> Tensor:
-    """Measure how far points, ``[N, D]``, are from getting another unit.
+class Codebook:
+    """Centroids, ``[K, D]``, and which of them is nearest to a point."""
 
-    That is to the nearest plane half-way between two centroids, ``[K, D]``.
+    def __init__(self, centroids: Tensor) -> None:
+        self.centroids = centroids
 
-    ``nearest`` is the nearest centroid of each point, ``[N]``.
-    """
-    # Of centroids (0, 0) and (2, 0), (0.25, 3) is 0.75 from the plane x = 1.
-    # Up to |point|^2, which falls out of the differences.
-    distances = centroids.square().sum(dim=1) - 2 * points @ centroids.T
-    gaps = distances - distances.gather(1, nearest[:, None])
-    used, place = nearest.unique(return_inverse=True)
-    # Not by products, which find a centroid a little way from itself.
-    exact = "donot_use_mm_for_euclid_dist"
-    apart = torch.cdist(centroids[used], centroids, compute_mode=exact)[place]
-    # A centroid that stands twice is never half-way from itself.
-    borders = torch.where(apart > 0, gaps / (2 * apart), torch.inf)
-    return borders.min(dim=1).values
+    @functools.cached_property
+    def _apart(self) -> Tensor:
+        # Not by products, which find a centroid a little way from itself.
+        exact = "donot_use_mm_for_euclid_dist"
+        found = torch.cdist(self.centroids, self.centroids, compute_mode=exact)
+        # A centroid that stands twice is never half-way from itself.
+        return torch.where(found > 0, 2 * found, 0)
+
+    def nearest(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the nearest centroids of points, ``[N, D]``.
+
+        Returns their numbers, how far each point is from getting another (to
+        the nearest plane half-way between two centroids), and the norm of
+        what was rounded; ``[N]`` each.
+        """
+        # Of centroids (0, 0) and (2, 0), (0.25, 3) is 0.75 from the plane
+        # x = 1. Up to |point|^2, which falls out of the differences.
+        squares = self.centroids.square().sum(dim=1)
+        distances = squares - 2 * points @ self.centroids.T
+        units = distances.argmin(dim=1)
+        apart = self._apart[units]
+        gaps = distances - distances.gather(1, units[:, None])
+        borders = torch.where(apart > 0, gaps / apart, torch.inf)
+        norms = torch.maximum(points.norm(dim=1), squares.sqrt()[units])
+        return units, borders.amin(dim=1), norms
 
 
 def read_centroids(path: str | Path) -> dict[str, np.ndarray]:

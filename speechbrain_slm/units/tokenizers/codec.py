@@ -110,13 +110,15 @@ class Codec(PretrainedModel):
 
     def encode(
         self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
-    ) -> list[np.ndarray]:
+    ) -> list[np.ndarray | None]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
-        codes, size = self._codes(wavs, lengths), self._measures[2]
-        encoded = [interleave(one, size) for one in codes]
-        if self.deduplicated:
-            encoded = [base.deduplicate(units) for units in encoded]
-        return encoded
+        codes = self._codes(wavs, lengths)
+        return [self._finish(one.T, None) for one in codes]
+
+    def _finish(self, codes: np.ndarray, language: str | None) -> np.ndarray:
+        """Write an utterance's codes, ``[F, Q]``, as units."""
+        units = interleave(codes.T, self._measures[2])
+        return base.deduplicate(units) if self.deduplicated else units
 
     def decode(self, units: Sequence[int]) -> Tensor:
         """Turn an utterance's units, each frame's, into a waveform, ``[T]``.

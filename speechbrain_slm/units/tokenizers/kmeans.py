@@ -18,8 +18,7 @@ from torch import Tensor
 
 from speechbrain_slm.units.tokenizers import base
 from speechbrain_slm.units.tokenizers.codebook import (
-    UNDECIDED,
-    border_distance,
+    Codebook,
     fit_codebook,
     read_centroids,
     tensor_name,
@@ -68,9 +67,6 @@ class KMeansTokenizer:
     """
 
     equal_lengths = False
-    # Whether features are made of several utterances at once, and how.
-    batched = True
-    precision = "fp32"
     # Whether a fit scales features, and when it ends (see fit_codebook).
     scaled = False
     patience = 10
@@ -184,8 +180,29 @@ class KMeansTokenizer:
         self, wavs: Tensor, lengths: Tensor, languages: list[str] | None = None
     ) -> list[np.ndarray | None]:
         """Turn waveforms into units; see :meth:`Tokenizer.encode`."""
+        languages = self.languages_of(wavs, languages)
+        encoded: list[np.ndarray | None] = []
+        features = self.features(wavs, lengths)
+        for points, language in zip(features, languages, strict=True):
+            # NaN is nearest to nothing: argmin would say the first centroid.
+            if not is_finite(points):
+                encoded.append(None)
+                continue
+            book, points = self.book(points, language)
+            with one_thread():
+                # Without |point|^2, which is the same for all centroids.
+                squares = book.centroids.square().sum(dim=1)
+                distances = squares - 2 * points @ book.centroids.T
+                units = distances.argmin(dim=1)
+            encoded.append(self._finish(units.numpy(), language))
+        return encoded
+
+    def languages_of(
+        self, wavs: Tensor, languages: list[str] | None
+    ) -> list[str]:
+        """Return whose codebook each waveform takes."""
         if self.codebooks == "joint":
-            languages = [JOINT] * len(wavs)
+            return [JOINT] * len(wavs)
         languages = languages or ["(not given)"]
         for language in sorted(set(languages) - set(self.languages)):
             raise ValueError(
@@ -193,49 +210,32 @@ class KMeansTokenizer:
                 f"{', '.join(self.languages)} alone; fit it on speech of "
                 "every language, or set codebooks: joint"
             )
-        encoded: list[np.ndarray | None] = []
-        features = self.features(wavs, lengths)
-        rounded = self.batched and self.precision == "fp32" and len(wavs) > 1
-        for i, language in enumerate(languages):
-            # NaN is nearest to nothing: argmin would say the first centroid.
-            if not is_finite(features[i]):
-                encoded.append(None)
-                continue
-            units, decided = self._assign(features[i], language, rounded)
-            if not decided:
-                # Its units would depend on what it was batched with.
-                one = slice(i, i + 1)
-                alone = self.features(wavs[one, : lengths[i]], lengths[one])
-                units, _ = self._assign(alone[0], language, False)
-            units = units.cpu().numpy()
-            if self.deduplicated:
-                units = base.deduplicate(units)
-            number = self.languages.index(language)
-            encoded.append(units + number * self.num_clusters)
-        return encoded
+        return languages
 
-    def _assign(self, points, language, rounded):
-        """Return units, and whether rounding may not have decided one."""
-        key = (language, points.device)
+    def book(self, points: Tensor, language: str) -> tuple[Codebook, Tensor]:
+        """Return a language's codebook where points are, and these, scaled."""
+        tensors = self.tensors
+        key = (language, points.device, points.dtype)
         # Copied there once, and not with every batch.
         if key not in self._on_device:
-            self._on_device[key] = [
-                torch.from_numpy(self.tensors[name]).to(points.device)
+            there = [
+                torch.from_numpy(tensors[name]).to(points)
                 for kind in ("centroids", "mean", "std")
-                if (name := tensor_name(kind, language)) in self.tensors
+                if (name := tensor_name(kind, language)) in tensors
             ]
-        centroids, *scale = self._on_device[key]
+            self._on_device[key] = [Codebook(there[0]), *there[1:]]
+        book, *scale = self._on_device[key]
         if scale:
             mean, std = scale
             points = (points - mean) / std
-        with one_thread():
-            # Without |point|^2, which is the same for all centroids.
-            squares = centroids.square().sum(dim=1)
-            units = (squares - 2 * points @ centroids.T).argmin(dim=1)
-            if not rounded:
-                return units, True
-            border = border_distance(points, centroids, units)
-        return units, bool((border > UNDECIDED * points.norm(dim=1)).all())
+        return book, points
+
+    def _finish(self, units: np.ndarray, language: str | None) -> np.ndarray:
+        if self.deduplicated:
+            units = base.deduplicate(units)
+        joint = self.codebooks == "joint"
+        number = 0 if joint else self.languages.index(language or "")
+        return units + number * self.num_clusters
 
     def save(self, folder: str | Path) -> None:
         """Write ``centroids.safetensors`` and ``tokenizer.json``."""

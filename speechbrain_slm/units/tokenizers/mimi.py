@@ -8,12 +8,19 @@ one of a last frame that is not full depends on what follows in the batch.
 import functools
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from transformers.models.mimi import modeling_mimi
 
-from speechbrain_slm.units.tokenizers.codebook import UNDECIDED, border_distance
+from speechbrain_slm.units.tokenizers.batches import ROUNDED, Found, InBatches
+from speechbrain_slm.units.tokenizers.codebook import UNDECIDED, Codebook
 from speechbrain_slm.units.tokenizers.codec import Codec
+from speechbrain_slm.units.tokenizers.convolutions import (
+    applies,
+    pad_frames,
+    use_products,
+)
 from speechbrain_slm.units.tokenizers.pretrained import (
     inference,
     load_config,
@@ -21,12 +28,48 @@ from speechbrain_slm.units.tokenizers.pretrained import (
 )
 
 
-class Mimi(Codec):
+class _Convolution(modeling_mimi.MimiConv1d):
+    """A convolution that pads without asking the device for lengths."""
+
+    def forward(self, hidden_states, padding_cache=None):
+        if padding_cache is not None or not applies(hidden_states):
+            return super().forward(hidden_states, padding_cache)
+        (kernel,), (stride,) = self.conv.kernel_size, self.conv.stride
+        total = (kernel - 1) * self.conv.dilation[0] + 1 - stride
+        right = 0 if self.causal else total // 2
+        # Filled up to whole strides.
+        sides = total - right, right + -hidden_states.shape[2] % stride
+        return self.conv(pad_frames(hidden_states, *sides, self.pad_mode))
+
+
+class _Codebook(modeling_mimi.MimiEuclideanCodebook):
+    """A codebook that notes how far what it quantizes is from the next code."""
+
+    @property
+    def embed(self):
+        # Anew each time: the model may have moved to another device.
+        return (
+            self.embed_sum / self.cluster_usage.clamp(min=self.epsilon)[:, None]
+        )
+
+    def quantize(self, hidden_states):
+        # The distances are at hand here, and nowhere else unless made twice.
+        book, embed = self.__dict__.get("book"), self.embed_sum
+        where = embed.device, embed.dtype
+        if (
+            book is None
+            or (book.centroids.device, book.centroids.dtype) != where
+        ):
+            self.book = book = Codebook(self.embed)
+        codes, *self.told = book.nearest(hidden_states.to(embed.dtype))
+        return codes
+
+
+class Mimi(InBatches, Codec):
     """Mimi codec: 12.5 frames a second, of which the first code is semantic.
 
     A waveform is filled up with zeros to whole frames, as in Mimi's own code.
     The model is causal, so nothing behind an utterance in a batch reaches it.
-    Where the rounding in a batch could decide a code, it is encoded alone.
 
     Arguments are those of :class:`Codec`.
     """
@@ -41,65 +84,63 @@ class Mimi(Codec):
 
     def _load(self) -> torch.nn.Module:
         model = load_model(self.source, self._settings)
-        quantizer = model.quantizer
-        semantic = quantizer.semantic_residual_vector_quantizer.layers
-        acoustic = quantizer.acoustic_residual_vector_quantizer.layers
-        for layer in [*semantic, *acoustic][: self.num_codebooks]:
-            self._watch(layer.codebook)
+        use_products(model)
+        for module in model.modules():
+            # The weights stay where they are: only what is done changes.
+            if type(module) is modeling_mimi.MimiConv1d:
+                module.__class__ = _Convolution
+            elif type(module) is modeling_mimi.MimiEuclideanCodebook:
+                module.__class__ = _Codebook
         return model
-
-    def _watch(self, codebook):
-        """Note how far what is quantized is from the next code."""
-        quantize = codebook.quantize
-
-        def watched(hidden):
-            codes = quantize(hidden)
-            points = hidden.float()
-            border = border_distance(points, codebook.embed.float(), codes)
-            self._borders.append((border, points.norm(dim=1)))
-            return codes
-
-        # The distances are at hand here, and nowhere else unless encoded twice.
-        codebook.quantize = watched
 
     @property
     def _measures(self) -> tuple[int, float, int]:
         config = self._settings
         return config.sampling_rate, config.frame_rate, config.codebook_size
 
-    def _codes(self, wavs: Tensor, lengths: Tensor) -> list[np.ndarray]:
+    def _compute(
+        self,
+        wavs: Tensor,
+        lengths: Tensor,
+        languages: list[str] | None,
+        precision: str,
+    ) -> Found:
+        model = self._model_in(precision)
         samples = round(self._measures[0] / self._measures[1])
         # Rounded up: 1,921 samples are two frames of 1,920.
-        frames = [-(-int(length) // samples) for length in lengths]
-        padded = torch.zeros(len(wavs), max(frames) * samples)
-        for row, wav, length in zip(padded, wavs, lengths, strict=True):
-            row[: int(length)] = wav[: int(length)]
-        if not padded.numel():  # which the model does not take
-            return [np.zeros((self.num_codebooks, 0), np.int64)] * len(frames)
-        codes, undecided = self._forward(padded)
-        encoded = []
-        for i, count in enumerate(frames):
-            row = codes[i, :, :count]
-            # Alone there is nothing to differ from.
-            if len(frames) > 1 and undecided[i, :count].any():
-                row = self._forward(padded[i : i + 1, : count * samples])[0][0]
-            encoded.append(row)
-        return encoded
+        counts = [-(-length // samples) for length in lengths.tolist()]
+        frames, books = max(counts), self.num_codebooks
+        if not frames:  # which the model does not take
+            none = torch.zeros(0, books, dtype=torch.int64)
+            return Found(
+                none, none[:, 0].to(torch.int8), [slice(0)] * len(counts)
+            )
+        with inference(self.device, precision):
+            wavs = wavs.to(self.device, non_blocking=True)
+            wavs = pad(wavs, (0, frames * samples - wavs.shape[1]))
+            ends = lengths.to(self.device, non_blocking=True)[:, None]
+            places = torch.arange(wavs.shape[1], device=self.device)
+            wavs = torch.where(places < ends, wavs, 0)[:, None]
+            if precision == "fp64":
+                wavs = wavs.double()
+            codes = model.encode(wavs, num_quantizers=books).audio_codes
+            states = self._states(model.quantizer)
+        # Frame by frame, [B * F, Q].
+        codes = codes.transpose(1, 2).reshape(-1, books)
+        starts = range(0, len(codes), frames)
+        spans = zip(starts, counts, strict=True)
+        return Found(codes, states, [slice(i, i + n) for i, n in spans])
 
-    def _forward(self, padded):
-        """Return codes, ``[B, Q, F]``, and what rounding may decide, [B, F]."""
-        # Of each codebook: distances to the border, and norms.
-        self._borders = []
-        wavs = padded[:, None].to(self.device)
-        with inference(self.device, self.precision):
-            found = self._model.encode(wavs, num_quantizers=self.num_codebooks)
-        codes = found.audio_codes
-        borders, norms = map(torch.stack, zip(*self._borders, strict=True))
+    def _states(self, quantizer):
+        """Tell of each frame, ``[B * F]``, whether rounding may decide it."""
+        semantic = quantizer.semantic_residual_vector_quantizer.layers
+        acoustic = quantizer.acoustic_residual_vector_quantizer.layers
+        used = [*semantic, *acoustic][: self.num_codebooks]
+        told = [layer.codebook.told for layer in used]
+        borders, norms = map(torch.stack, zip(*told, strict=True))
         # Residuals are small, but what was rounded was not.
-        undecided = borders.amin(dim=0) < UNDECIDED * norms.amax(dim=0)
-        undecided &= torch.tensor(self.precision == "fp32")
-        undecided = undecided.view(len(codes), -1)
-        return codes.cpu().numpy(), undecided.cpu().numpy()
+        near = borders.amin(dim=0) <= UNDECIDED * norms.amax(dim=0)
+        return near.to(torch.int8) * ROUNDED
 
     def _waveform(self, codes: Tensor) -> Tensor:
         return self._model.decode(codes[None]).audio_values[0, 0]

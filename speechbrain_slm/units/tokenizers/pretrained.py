@@ -7,22 +7,32 @@ Nothing in their files is executed: weights are safetensors, or are read by
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from speechbrain_slm.units.tokenizers.base import check_choice
-from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer
+from speechbrain_slm.units.tokenizers.batches import (
+    BROKEN,
+    ROUNDED,
+    Found,
+    InBatches,
+)
+from speechbrain_slm.units.tokenizers.codebook import UNDECIDED
+from speechbrain_slm.units.tokenizers.kmeans import KMeansTokenizer, one_thread
 from speechbrain_slm.utils.hashing import tensors_identity
 from speechbrain_slm.utils.pretrained import load_whole, not_there
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 # A vector for masked training, which some published checkpoints lack.
 UNUSED = r"masked_spec_embed$"
 
@@ -60,13 +70,13 @@ def load_model(source: str | Path, config: Any) -> Any:
 
 @contextlib.contextmanager
 def inference(device: torch.device, precision: str) -> Iterator[None]:
-    """Compute without gradients, in ``fp32`` or ``bf16``."""
+    """Compute without gradients, in a precision of ``PRECISIONS``."""
     # On GPUs "float32" products are TF32 (10 bits) where SpeechBrain's quirks
     # or cuDNN's default allow it, and then depend on the size of the batch.
     matmul, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn
-    convolution = cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    cudnn.allow_tf32 = False
+    convolution, short = cudnn.allow_tf32, precision == "tf32"
+    torch.set_float32_matmul_precision("high" if short else "highest")
+    cudnn.allow_tf32 = short
     half = torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bf16"
     )
@@ -89,8 +99,8 @@ class PretrainedModel:
     ---------
     source : A hub name or a local folder.
     precision
-        ``fp32``, or ``bf16``: faster, but then the rounding, and with it a
-        unit here and there, may depend on the batch.
+        ``fp32``, or ``tf32`` (on GPUs) or ``bf16``: faster, but then the
+        rounding, and with it a unit here and there, may depend on the batch.
     """
 
     kind: str
@@ -117,6 +127,14 @@ class PretrainedModel:
                 )
         return model.to(self.device)
 
+    @functools.cached_property
+    def _exact_model(self) -> Any:
+        """The model in float64, for what rounding may decide."""
+        return copy.deepcopy(self._model).double()
+
+    def _model_in(self, precision: str) -> Any:
+        return self._exact_model if precision == "fp64" else self._model
+
     def _check_number(self, name: str, there_are: int) -> None:
         if not 1 <= (number := getattr(self, name)) <= there_are:
             raise ValueError(
@@ -140,12 +158,12 @@ class PretrainedModel:
         """Compute on another device; see :meth:`Tokenizer.to`."""
         self.device = torch.device(device)
         # One that is not loaded yet goes there by itself.
-        if "_model" in self.__dict__:
-            self._model.to(self.device)
+        for name in {"_model", "_exact_model"} & self.__dict__.keys():
+            getattr(self, name).to(self.device)
         return self
 
 
-class LayerKMeans(PretrainedModel, KMeansTokenizer):
+class LayerKMeans(InBatches, PretrainedModel, KMeansTokenizer):
     """K-means over an encoder's layer; subclasses know the encoder.
 
     Arguments
@@ -174,3 +192,44 @@ class LayerKMeans(PretrainedModel, KMeansTokenizer):
         KMeansTokenizer.__init__(self, *how)
         PretrainedModel.__init__(self, source, precision)
         self.layer = layer
+
+    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
+        """Compute the points; see :meth:`KMeansTokenizer.features`."""
+        return self._features(wavs, lengths, self.precision)
+
+    def _features(
+        self, wavs: Tensor, lengths: Tensor, precision: str
+    ) -> list[Tensor]:
+        """Compute them, ``[U, D]``, on the device, in a precision."""
+        raise NotImplementedError
+
+    def _compute(
+        self,
+        wavs: Tensor,
+        lengths: Tensor,
+        languages: list[str] | None,
+        precision: str,
+    ) -> Found:
+        languages = self.languages_of(wavs, languages)
+        features = self._features(wavs, lengths, precision)
+        # Those of a language stand together, and are assigned together.
+        order = sorted(range(len(features)), key=languages.__getitem__)
+        ends = np.cumsum([0, *(len(features[i]) for i in order)])
+        places = [slice(0)] * len(order)
+        for i, begin, end in zip(order, ends, ends[1:], strict=False):
+            places[i] = slice(begin, end)
+        found = []
+        for language in sorted(set(languages)):
+            rows = [features[i] for i in order if languages[i] == language]
+            found.append(self._nearest(torch.cat(rows), language))
+        units, states = map(torch.cat, zip(*found, strict=True))
+        return Found(units, states, places)
+
+    def _nearest(self, points, language):
+        book, scaled = self.book(points, language)
+        with torch.inference_mode(), one_thread():
+            units, borders, norms = book.nearest(scaled)
+            # NaN is nearest to nothing: argmin would say the first centroid.
+            finite = scaled.sum(dim=1, dtype=torch.float64).isfinite()
+            states = (borders <= UNDECIDED * norms).to(torch.int8) * ROUNDED
+            return units, torch.where(finite, states, BROKEN)

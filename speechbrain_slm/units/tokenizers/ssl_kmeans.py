@@ -9,8 +9,9 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from speechbrain_slm.units.tokenizers.convolutions import use_products
 from speechbrain_slm.units.tokenizers.pretrained import (
     LayerKMeans,
     inference,
@@ -70,6 +71,7 @@ class SSLKMeans(LayerKMeans):
             # The weights stay where they are: only what is done changes.
             first = model.feature_extractor.conv_layers[0]
             first.layer_norm.__class__ = _UnpaddedGroupNorm
+        use_products(model.feature_extractor)
         return model
 
     @property
@@ -108,14 +110,14 @@ class SSLKMeans(LayerKMeans):
             samples = max(0, (samples - kernel) // stride + 1)
         return samples
 
-    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Compute the layer's output; see :meth:`KMeansTokenizer.features`.
-
-        A waveform that is shorter than the receptive field gives no frame.
-        """
+    # A waveform that is shorter than the receptive field gives no frame.
+    def _features(self, wavs, lengths, precision):
         counts = lengths.tolist()
         frames = [self._frames(count) for count in counts]
-        features = [torch.zeros(0, self.feature_size)] * len(counts)
+        none = torch.zeros(0, self.feature_size, device=self.device)
+        features = [none.double() if precision == "fp64" else none] * len(
+            counts
+        )
         long = [i for i, number in enumerate(frames) if number]
         if not long:
             return features
@@ -124,24 +126,36 @@ class SSLKMeans(LayerKMeans):
         single = getattr(self._settings, "conv_pos_batch_norm", False)
         for batch in [[i] for i in long] if single else [long]:
             samples = [counts[i] for i in batch]
-            with inference(self.device, self.precision):
-                output = self._forward(wavs[batch, : max(samples)], samples)
+            there = wavs.to(self.device, non_blocking=True)
+            # All of them as they are, where none is left out: no copy.
+            if batch != list(range(len(counts))):
+                there = there[batch]
+            with inference(self.device, precision):
+                there = there[:, : max(samples)]
+                output = self._forward(there, samples, precision)
             # In float32 from here on: distances in bfloat16 decide nothing.
+            if precision == "bf16":
+                output = output.float()
             for row, i in zip(output, batch, strict=True):
-                features[i] = row[: frames[i]].float()
+                features[i] = row[: frames[i]]
         return features
 
-    def _forward(self, wavs, samples):
-        wavs = wavs.to(self.device)
-        padded, mask = torch.zeros_like(wavs), torch.zeros_like(wavs).long()
-        for i, count in enumerate(samples):
-            wav = wavs[i, :count]
-            if self.normalize:  # over the speech, and not its padding
+    def _forward(self, wavs, samples, precision):
+        model = self._model_in(precision)
+        if precision == "fp64":
+            wavs = wavs.double()
+        ends = torch.tensor(samples).to(self.device, non_blocking=True)
+        places = torch.arange(wavs.shape[1], device=self.device)
+        mask = places < ends[:, None]
+        padded = torch.where(mask, wavs, 0)
+        if self.normalize:  # over the speech, and not its padding
+            for i, count in enumerate(samples):
+                wav = padded[i, :count]
                 variance = wav.var(correction=0)
-                wav = (wav - wav.mean()) / (variance + EPSILON).sqrt()
-            padded[i, :count] = wav
-            mask[i, :count] = 1
-        first = self._model.feature_extractor.conv_layers[0]
+                wav -= wav.mean()
+                wav /= (variance + EPSILON).sqrt()
+        first = model.feature_extractor.conv_layers[0]
         if self._settings.feat_extract_norm == "group":
             first.layer_norm.frames = [self._frames(n, 1) for n in samples]
-        return self._model(padded, attention_mask=mask).last_hidden_state
+        found = model(padded, attention_mask=mask.long())
+        return found.last_hidden_state

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.functional import gelu, pad
 from transformers.models.whisper import feature_extraction_whisper
 
@@ -88,12 +87,9 @@ class WhisperKMeans(LayerKMeans):
         """Size of the vectors that are clustered."""
         return self._model.config.d_model
 
-    def features(self, wavs: Tensor, lengths: Tensor) -> list[Tensor]:
-        """Compute the layer's output, ``frames_per_unit`` frames averaged.
-
-        Longer speech is cut into windows of 30 s, and none sees the others.
-        Samples at the end that do not fill a unit give none.
-        """
+    # Longer speech is cut into windows of 30 s, and none sees the others.
+    # Samples at the end that do not fill a unit give none.
+    def _features(self, wavs, lengths, precision):
         window = self._model.config.max_source_positions * HOP
         cut = [
             (part, owner)
@@ -105,11 +101,13 @@ class WhisperKMeans(LayerKMeans):
         # the padding is masked: as exact, but for the rounding.
         together = 1 if self.device.type == "cpu" else max(1, len(cut))
         none = torch.zeros(0, self.feature_size, device=self.device)
+        if precision == "fp64":
+            none = none.double()
         frames = [[none] for _ in wavs]
-        with inference(self.device, self.precision):
+        with inference(self.device, precision):
             for start in range(0, len(cut), together):
                 windows, owners = zip(*cut[start:][:together], strict=True)
-                found = self._forward(windows)
+                found = self._forward(windows, precision)
                 for owner, part in zip(owners, found, strict=True):
                     frames[owner].append(part)
         features = []
@@ -121,9 +119,10 @@ class WhisperKMeans(LayerKMeans):
             features.append(points.mean(dim=1))
         return features
 
-    def _forward(self, windows):
+    def _forward(self, windows, precision="fp32"):
         """Return the frames, ``[F, D]``, of each window."""
-        encoder, counts = self._model, [len(wav) // HOP for wav in windows]
+        encoder = self._model_in(precision)
+        counts = [len(wav) // HOP for wav in windows]
         most = encoder.config.max_source_positions
         silence = round(self.silence * SAMPLE_RATE / HOP)
         seen = [min(count + silence, most) for count in counts]
@@ -132,7 +131,8 @@ class WhisperKMeans(LayerKMeans):
             pad(self._mel(wav, n), (0, MELS_PER_FRAME * (longest - n)))
             for wav, n in zip(windows, seen, strict=True)
         ]
-        hidden = gelu(encoder.conv1(torch.stack(mels)))
+        mels = torch.stack(mels).to(self.device, encoder.conv1.weight.dtype)
+        hidden = gelu(encoder.conv1(mels))
         hidden = gelu(encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight[:longest]
         mask = None
@@ -143,7 +143,10 @@ class WhisperKMeans(LayerKMeans):
         for layer in encoder.layers:
             hidden = layer(hidden, mask)
         pairs = zip(hidden, counts, strict=True)
-        return [row[:count].float() for row, count in pairs]
+        frames = [row[:count] for row, count in pairs]
+        if precision == "bf16":
+            return [row.float() for row in frames]
+        return frames
 
     def _mel(self, wav, frames):
         """Return the spectrogram of a window, ``[M, 2 * frames]``."""
@@ -151,5 +154,4 @@ class WhisperKMeans(LayerKMeans):
         length = max(len(wav), frames * HOP) + self._spectrogram.n_fft
         how = {"sampling_rate": SAMPLE_RATE, "return_tensors": "pt"}
         made = self._spectrogram(wav.cpu().numpy(), max_length=length, **how)
-        mel = made.input_features[0, :, : MELS_PER_FRAME * frames]
-        return mel.to(self.device)
+        return made.input_features[0, :, : MELS_PER_FRAME * frames]

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from speechbrain_slm.units.tokenizers import codebook
 from speechbrain_slm.units.tokenizers.codebook import (
-    border_distance,
+    Codebook,
     fit_codebook,
     read_centroids,
 )
@@ -75,8 +75,9 @@ def test_border_distance_is_how_far_a_point_can_go():
     centroids = torch.randn(300, 8, generator=generator)
     centroids[9] = centroids[4]  # a twin is no border
     points = torch.randn(200, 8, generator=generator)
-    nearest = torch.cdist(points, centroids).argmin(dim=1)
-    border = border_distance(points, centroids, nearest)
+    nearest, border, norms = Codebook(centroids).nearest(points)
+    assert nearest.equal(torch.cdist(points, centroids).argmin(dim=1))
+    assert (norms >= points.norm(dim=1)).all()
     assert border.min() > 0
     for share, stays in ((0.99, True), (1.01, False)):
         moved = []

@@ -108,7 +108,10 @@ def test_a_saved_tokenizer_is_restored_from_a_moved_model(tmp_path, kind):
             lambda folder: WhisperKMeans(save_encoder(folder), 1),
             "is a hubert model; expected whisper",
         ),
-        (lambda _: SSLKMeans("any", 1, precision="fp16"), "one of fp32, bf16"),
+        (
+            lambda _: SSLKMeans("any", 1, precision="fp16"),
+            "one of fp32, tf32, bf16",
+        ),
         (lambda _: MelKMeans(codebooks="both"), "one of joint, language"),
         (lambda _: MelKMeans(normalization="variance"), "one of none, mean"),
     ],
