@@ -20,15 +20,22 @@ second; a real one is slower, and what stands around it then counts for less.
   runs on a GPU), so that reading can overlap it.
 - encoder_share: the share of the extraction's time that is spent in the
   encoder; the rest waits for speech or for the disk. Others on
-  the machine disturb it less than the ratios.
+  the machine disturb it less than the ratios. On a GPU, which works meanwhile,
+  it says little.
 - cpu_seconds_an_hour: CPU seconds of the extraction, by hours of speech.
+- exact_share: the share of utterances that are computed again in float64.
 - units_changed: units that differ between the extraction and encoding every
-  utterance alone.
+  utterance alone, of the first 500.
+- library_times_real_time: of the encoder, with the convolutions of its library
+  (on a GPU they are products of matrices).
+- tf32, bf16: of the encoder in that precision, its times real time and the
+  share of frames whose unit is another than in fp32.
 - bytes_per_unit: of the files of a unit store of this speech, told as stories
   of 36 s (21,000 hours in 2.1 M stories, as in the paper) and 10 hours.
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import logging
@@ -42,16 +49,21 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import soundfile
 import torch
 import transformers
 
+from speechbrain_slm.units import extraction
 from speechbrain_slm.units.assembly import assemble_stores
-from speechbrain_slm.units.audio import read_clips
+from speechbrain_slm.units.audio import pad, read_clips
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.fitting import fit_tokenizer
 from speechbrain_slm.units.manifest import distinct_utterances, read_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.rows import Rows
+from speechbrain_slm.units.tokenizers import convolutions
+from speechbrain_slm.units.tokenizers import mimi as mimi_module
+from speechbrain_slm.units.tokenizers.batches import InBatches, encode_batches
 from speechbrain_slm.units.tokenizers.mel_kmeans import MelKMeans
 from speechbrain_slm.units.tokenizers.mimi import Mimi
 from speechbrain_slm.units.tokenizers.ssl_kmeans import SSLKMeans
@@ -61,6 +73,8 @@ from speechbrain_slm.units.utterances import Utterances
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "fr")
 BATCH_SECONDS = 60
+NUM_WORKERS = 2
+ALONE = 500  # utterances that are encoded alone for comparison
 STORY_SECONDS = 36
 STORE_HOURS = 10
 
@@ -193,13 +207,27 @@ def long_stories(table):
                 return pa.Table.from_pylist(rows, schema=table.schema)
 
 
-def pad(wavs):
-    """Return a batch and its lengths."""
-    lengths = torch.tensor([len(wav) for wav in wavs])
-    padded = torch.zeros(len(wavs), int(lengths.max()))
-    for row, wav in zip(padded, wavs, strict=True):
-        row[: len(wav)] = wav
-    return padded, lengths
+def more_speech(table, folder, times):
+    """Write the speech several times, each more quietly, and list it all."""
+    folder.mkdir()
+    told, rows = {}, table.to_pylist()
+    for row in rows:
+        if (key := row["sha256"]) in told:
+            continue
+        samples, rate = soundfile.read(row["audio"], dtype="int16")
+        told[key] = []
+        for number in range(times):
+            path = folder / f"{key}-{number}.flac"
+            softer = (samples * 0.9**number).astype(np.int16)
+            soundfile.write(path, softer, rate)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            told[key].append({"audio": str(path), "sha256": digest})
+    spoken = [
+        {**row, "story_id": f"{row['story_id']}-{n}", **told[row["sha256"]][n]}
+        for n in range(times)
+        for row in rows
+    ]
+    return pa.Table.from_pylist(spoken, schema=table.schema)
 
 
 def ideal_batches(wavs, languages, tokenizer):
@@ -215,8 +243,9 @@ def ideal_batches(wavs, languages, tokenizer):
         if not batch or other or longest * (len(batch) + 1) > limit:
             batches.append([])
         batches[-1].append(number)
+    pinned = torch.device(getattr(tokenizer, "device", "cpu")).type == "cuda"
     return [
-        (*pad([wavs[n] for n in batch]), [languages[n] for n in batch])
+        (*pad([wavs[n] for n in batch], pinned), [languages[n] for n in batch])
         for batch in batches
     ]
 
@@ -226,6 +255,33 @@ def timed(function):
     wall, cpu = time.perf_counter(), time.process_time()
     function()
     return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def encode_all(tokenizer, batches):
+    """Return all units of batches."""
+    return [u for units in encode_batches(tokenizer, batches) for u in units]
+
+
+class Watch:
+    """Count the seconds in an encoder, without those of what it waits for."""
+
+    def __init__(self):
+        self.inside = 0.0
+
+    def _counted(self, iterable, sign):
+        iterator, end = iter(iterable), object()
+        while True:
+            begin = time.perf_counter()
+            item = next(iterator, end)
+            self.inside += sign * (time.perf_counter() - begin)
+            if item is end:
+                return
+            yield item
+
+    def encode_batches(self, tokenizer, batches):
+        """Stand in for what encodes batches."""
+        stream = encode_batches(tokenizer, self._counted(batches, -1))
+        return self._counted(stream, 1)
 
 
 class Comparison(NamedTuple):
@@ -245,35 +301,24 @@ def compare(table, tokenizer, batches, folder, repeats, threads):
     two runs one after the other, whatever else the machine did meanwhile.
     """
     torch.set_num_threads(threads)
-    limits, extractions, shares, inside = [], [], [], []
-    encode = tokenizer.encode
-
-    def watched(*batch):
-        begin = time.perf_counter()
-        units = encode(*batch)
-        inside.append(time.perf_counter() - begin)
-        return units
-
-    def encode_all():
-        for batch in batches:
-            encode(*batch)
-
+    limits, extractions, shares = [], [], []
+    how = {"batch_seconds": BATCH_SECONDS, "num_workers": NUM_WORKERS}
     for number in range(repeats + 1):
         utterances = folder / f"utterances-{threads}-{number}"
-        limit = timed(encode_all)
-        inside.clear()
-        tokenizer.encode = watched
-        extraction = timed(
+        limit = timed(lambda: encode_all(tokenizer, batches))
+        watch = Watch()
+        extraction.encode_batches = watch.encode_batches
+        whole = timed(
             lambda into=utterances: extract_utterances(
-                [table], tokenizer, into, batch_seconds=BATCH_SECONDS
+                [table], tokenizer, into, **how
             )
         )
-        tokenizer.encode = encode
+        extraction.encode_batches = encode_batches
         # The first one warms up.
         if number:
             limits.append(limit)
-            extractions.append(extraction)
-            shares.append(sum(inside) / extraction[0])
+            extractions.append(whole)
+            shares.append(watch.inside / whole[0])
     ratios = np.divide(limits, extractions)[:, 0]
     return Comparison(
         np.min(limits, axis=0),
@@ -284,6 +329,62 @@ def compare(table, tokenizer, batches, folder, repeats, threads):
     )
 
 
+def other_ways(tokenizer, batches, seconds):
+    """Measure an encoder's other convolutions and precisions."""
+    if not isinstance(tokenizer, InBatches):
+        return {}
+    found, modules = {}, (convolutions, mimi_module)
+    if tokenizer.device.type == "cuda":
+        before = convolutions.applies
+        for module in modules:
+            module.applies = lambda hidden: False
+        encode_all(tokenizer, batches)
+        wall, _ = timed(lambda: encode_all(tokenizer, batches))
+        found["library_times_real_time"] = round(seconds / wall, 1)
+        for module in modules:
+            module.applies = before
+    for precision in ("tf32", "bf16"):
+        if precision == "tf32" and tokenizer.device.type != "cuda":
+            continue  # nothing else than fp32
+        tokenizer.precision = precision
+        shares = [tokenizer.share_changed(*batch) for batch in batches]
+        wall, _ = timed(lambda: encode_all(tokenizer, batches))
+        found[precision] = {
+            "times_real_time": round(seconds / wall, 1),
+            "units_changed": round(float(np.mean(shares)), 5),
+        }
+    tokenizer.precision = "fp32"
+    return found
+
+
+def exact_share(tokenizer, batches):
+    """Return the share of utterances that are computed again in float64."""
+    if not isinstance(tokenizer, InBatches):
+        return 0.0
+    start, count = tokenizer._start, []
+
+    def watched(wavs, lengths, languages, precision):
+        count.append(len(wavs) * (precision == "fp64"))
+        return start(wavs, lengths, languages, precision)
+
+    tokenizer._start = watched
+    total = len(encode_all(tokenizer, batches))
+    del tokenizer._start
+    return round(sum(count) / total, 5)
+
+
+def units_changed(tokenizer, table, rows, wavs, languages, utterances):
+    """Count units that are others than those of each utterance alone."""
+    changed, encoded = 0, Utterances(utterances)
+    found = encoded.units(encoded.locate(table.take(rows.astype(np.int64))))
+    spoken = list(zip(wavs, languages, found, strict=True))[:ALONE]
+    for wav, language, units in spoken:
+        (alone,) = tokenizer.encode(*pad([wav]), [language])
+        same = len(alone) == len(units)
+        changed += int((alone != units).sum()) if same else len(alone)
+    return changed
+
+
 def measure(name, table, folder, repeats):
     """Return what the benchmark prints of a tokenizer."""
     tokenizer = TOKENIZERS[name](folder / "model")
@@ -292,7 +393,7 @@ def measure(name, table, folder, repeats):
     )
     rows = distinct_utterances(table)["row"]
     listed = Rows(table).take(rows).to_pylist()
-    clips = read_clips(listed, tokenizer.sample_rate, 2)
+    clips = read_clips(listed, tokenizer.sample_rate, NUM_WORKERS)
     wavs = [clip.wav for clip in clips]
     languages = [row["language"] for row in listed]
     batches = ideal_batches(wavs, languages, tokenizer)
@@ -302,19 +403,14 @@ def measure(name, table, folder, repeats):
     settings = (table, tokenizer, batches, folder, repeats)
     whole = compare(*settings, cores)
     limit, best, utterances = whole.limit, whole.extraction, whole.utterances
-    fewer = None
-    if cores > 1:
+    fewer, device = None, torch.device(getattr(tokenizer, "device", "cpu"))
+    if cores > 1 and device.type == "cpu":
         beside = compare(*settings, cores - 1)
         fewer = round(beside.ratio, 3)
         torch.set_num_threads(cores)
 
-    changed, encoded = 0, Utterances(utterances)
-    found = encoded.units(encoded.locate(table.take(rows.astype(np.int64))))
-    for wav, language, units in zip(wavs, languages, found, strict=True):
-        (alone,) = tokenizer.encode(*pad([wav]), [language])
-        same = len(alone) == len(units)
-        changed += int((alone != units).sum()) if same else len(alone)
-
+    told = (table, rows, wavs, languages, utterances)
+    changed = units_changed(tokenizer, *told)
     stories = {"train": long_stories(table)}
     kept = leave_out_rejects(stories, utterances, folder, 0)
     assemble_stores(kept, tokenizer, folder)
@@ -334,9 +430,12 @@ def measure(name, table, folder, repeats):
         "encoder_times_real_time": round(hours * 3600 / limit[0], 1),
         "cpu_seconds_an_hour": round(best[1] / hours, 1),
         "units_changed": changed,
+        "exact_share": exact_share(tokenizer, batches),
+        **other_ways(tokenizer, batches, hours * 3600),
         "bytes_per_unit": round(size / stored, 3),
         "seconds": round(hours * 3600, 1),
         "cores": cores,
+        "num_workers": NUM_WORKERS,
     }
 
 

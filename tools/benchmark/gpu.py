@@ -17,7 +17,8 @@ about ten minutes, most of it compiling (a cold cache costs a minute a model).
   model and rows a step. tokens_per_second and mfu (of 989 TFLOPS) are those
   after the first steps; wall is of the whole recipe, compilation included.
 - mimi, hubert: encoders of real size with random weights, times real time
-  against the encoder alone (see ``extraction.py``) and units that changed.
+  against the encoder alone, units that changed with the batch, and what other
+  convolutions and precisions would give (see ``extraction.py``).
 - cloze: items a second with prompts shared or not, and the largest difference
   of a log-likelihood, in nats, to the CPU.
 - resume: whether a run that was killed ends with the same bytes.
@@ -266,16 +267,20 @@ def extraction(options, name):
     transformers.utils.logging.disable_progress_bar()
     if not options.tiny:
         benchmark.BATCH_SECONDS = 300
+        benchmark.NUM_WORKERS = os.cpu_count() or 2
         make = {"mimi": _mimi, "hubert_kmeans": _hubert}[name]
         benchmark.TOKENIZERS[name] = make
     data = options.speech or options.folder / "speech"
     if not (data / "train.parquet").exists():
         benchmark.make_speech(data)
     table = benchmark.read_manifest(data / "train.parquet", ("en", "fr"))
-    table = benchmark.whole_stories(table, 60 if options.tiny else 1400)
+    table = benchmark.whole_stories(table, 60 if options.tiny else 2700)
     fit = benchmark.fit_tokenizer
     benchmark.fit_tokenizer = lambda *a: fit(*a).to(device())
     with tempfile.TemporaryDirectory() as folder:
+        copies = Path(folder) / "speech"
+        # A card is done with the mini corpus before it is warm.
+        table = benchmark.more_speech(table, copies, 2 if options.tiny else 4)
         return benchmark.measure(name, table, Path(folder), 1)
 
 
@@ -379,8 +384,8 @@ PARTS = {
     "open_360M": (150, lambda o: train(o, "360M", "open")),
     "bare_360M": (150, lambda o: bare(o, "360M")),
     "trainer_360M": (150, lambda o: bare(o, "360M", trainer=True)),
-    "mimi": (120, lambda o: extraction(o, "mimi")),
-    "hubert": (120, lambda o: extraction(o, "hubert_kmeans")),
+    "mimi": (150, lambda o: extraction(o, "mimi")),
+    "hubert": (150, lambda o: extraction(o, "hubert_kmeans")),
     "cloze": (90, cloze),
     "blocked_1B": (150, lambda o: train(o, "1B", "blocked")),
     "bare_1B": (150, lambda o: bare(o, "1B")),
