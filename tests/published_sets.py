@@ -6,6 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
+from tinystories_example import story_text
+
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 
 RATE = 16000
 SALMON = (
@@ -88,3 +91,30 @@ def write_story_cloze(folder, rows=3, voices=("af", "bm")):
             place = folder / name / speaker
             write_rows(place / "train-00000-of-00001.parquet", table)
     return folder
+
+
+def whole_story(text, seed=0):
+    """Return a row of ``slprl/sTinyStories``: words of noise, and pauses."""
+    generator = np.random.default_rng(seed)
+    wav, words = [np.zeros(RATE // 50)], []
+    for word in text.split():
+        start = sum(map(len, wav))
+        wav.append(generator.uniform(-0.5, 0.5, 300 * len(word)))
+        times = {"end_time": start + len(wav[-1]), "start_time": start}
+        times = {name: samples / RATE for name, samples in times.items()}
+        words.append({**times, "word": word})
+        pause = RATE // 20 if word.endswith((".", "!", "?", '"')) else 0
+        wav.append(np.zeros(pause))
+    content = io.BytesIO()
+    soundfile.write(content, np.concatenate(wav), RATE, format="WAV")
+    row = {"audio": {"bytes": content.getvalue(), "path": "0.wav"}}
+    row |= {"text": text, "aligned_text": words}
+    return {**row, "split_sentence": True}
+
+
+def write_whole_stories(folder, stories=8, seed=0):
+    """Write a file of sTinyStories, and return its rows."""
+    found = StoryGrammar.load().generate(stories, "train", seed, ["en"])
+    rows = [whole_story(story_text(one), n) for n, one in enumerate(found)]
+    write_rows(folder / f"data-{seed:05d}-of-02191.parquet", rows)
+    return rows

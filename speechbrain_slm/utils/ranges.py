@@ -54,7 +54,7 @@ RANGES: dict[str, Spec] = {
     ),
     **_each(
         NOT_NEGATIVE,
-        "prompt_price completion_price margin shortest spare silence",
+        "prompt_price completion_price margin shortest spare silence slack",
         "weight_decay embedding_std",
     ),
     **_each(
@@ -67,6 +67,7 @@ RANGES: dict[str, Spec] = {
     **_each(
         SHARE,
         "max_rejected max_left_out clipped max_rejects switch_probability tie",
+        "max_unlike",
     ),
     **_each(PART, "warmup dropout attention_dropout"),
     **_each(

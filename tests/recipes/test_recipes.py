@@ -18,7 +18,12 @@ import pytest
 from chat_server import chat_server
 from neural_voices import save_pocket
 from processes import ROOT, kill, run, start
-from published_sets import write_pairs, write_salmon, write_story_cloze
+from published_sets import (
+    write_pairs,
+    write_salmon,
+    write_story_cloze,
+    write_whole_stories,
+)
 from speaker_models import save_ecapa, save_xvector
 from tiny_models import save_encoder, save_mimi, save_whisper
 from tiny_translators import save_marian
@@ -141,6 +146,8 @@ def workspace(tmp_path_factory):
     write_pairs(folder / "data" / "sBLIMP")
     voices = ("af", "am", "bf", "bm")
     write_story_cloze(folder / "data/multispeaker-storycloze", voices=voices)
+    for seed, split in enumerate(("train", "valid")):
+        write_whole_stories(folder / "data/sTinyStories" / split, seed=seed)
     with chat_server() as (url, _):
         (folder / "chat_url").write_text(url)
         yield folder

@@ -28,8 +28,9 @@ FACTS = pa.schema(
         ("stamp", pa.string()),
     ]
 )
-_EMPTY: dict = dict.fromkeys(FACTS.names, "")
-_EMPTY |= {"sentence": None, "num_samples": 0, "sample_rate": 0}
+# Of a row of which nothing is known yet.
+EMPTY: dict = dict.fromkeys(FACTS.names, "")
+EMPTY |= {"sentence": None, "num_samples": 0, "sample_rate": 0}
 # The kind of reason of rows that nobody asked for.
 OTHER_LANGUAGE = "language"
 
@@ -71,6 +72,10 @@ class Columns:
             found += one.values() if isinstance(one, dict) else [one]
         return list(dict.fromkeys(name for name in found if name))
 
+    def request(self) -> dict:
+        """Say what is asked for: what is read otherwise has another name."""
+        return vars(self)
+
     def spoken(self, row: dict) -> Iterator[tuple]:
         """Yield language, speaker, text and audio: of each that a row holds."""
         pairs: list = [(row.get(self.language or ""), self.audio)]
@@ -103,7 +108,7 @@ class Reader:
         stands before its first colon. ``where`` is the source, for the ledger;
         audio paths are relative to ``folder``.
         """
-        empty = {**_EMPTY, "source": f"{where}, row {row.number}"}
+        empty = {**EMPTY, "source": f"{where}, row {row.number}"}
         if row.fault:
             return [{**empty, "reason": f"no row: {row.fault}"}]
         facts = []
@@ -121,12 +126,12 @@ class Reader:
         self, fact: dict, row: dict, language: Any, speaker: Any, text: Any
     ) -> None:
         # First what says whose row it is: the rest may be bad.
-        fact["story_id"] = _text("story", row.get(self.columns.story))
-        name = _text("language", language)
+        fact["story_id"] = as_name("story", row.get(self.columns.story))
+        name = as_name("language", language)
         fact["language"] = self.language_names.get(name, name)
         fact["sentence"] = _number(row.get(self.columns.sentence))
-        fact["speaker"] = _text("speaker", speaker)
-        fact["text"] = _text("text", text)
+        fact["speaker"] = as_name("speaker", speaker)
+        fact["text"] = as_name("text", text)
         if not fact["story_id"] or not fact["speaker"]:
             raise ValueError("no name of a story or of a speaker")
         if fact["language"] not in self.languages:
@@ -142,7 +147,7 @@ class Reader:
             path = keep_audio(audio, sound, self.output_folder / "audio")
             fact |= {"file": os.path.abspath(path), "stamp": file_stamp(path)}
         else:
-            path = Path(folder or "", _text("audio", audio))
+            path = Path(folder or "", as_name("audio", audio))
             with contextlib.suppress(OSError):  # told where it is opened
                 path = as_stored(path)
             # Known though it may be bad: a second run looks whether it changed.
@@ -169,7 +174,8 @@ class Reader:
             raise ValueError(f"bad audio: {name}{error}") from error
 
 
-def _text(name: str, value: Any) -> str:
+def as_name(name: str, value: Any) -> str:
+    """Return a name or a text without spaces around it; ValueError if none."""
     try:
         return as_text(value).strip()
     except ValueError as error:

@@ -12,7 +12,6 @@ import itertools
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +21,10 @@ from speechbrain_slm.speech.imported.assembly import publish
 from speechbrain_slm.speech.imported.recordings import COLUMNS
 from speechbrain_slm.speech.imported.rows import Columns, Reader
 from speechbrain_slm.speech.imported.sources import Part, Source, iterate_parts
+from speechbrain_slm.speech.imported.whole_stories import (
+    StoryReader,
+    WholeStories,
+)
 from speechbrain_slm.utils.atomic import remove_temporary
 from speechbrain_slm.utils.audio import MAX_SECONDS
 from speechbrain_slm.utils.distributed import barrier, is_main, rank, world_size
@@ -35,7 +38,7 @@ logger = logging.getLogger(__name__)
 def import_spoken(
     sources: dict[str, list],
     output_folder: str | Path,
-    columns: Columns,
+    columns: Columns | WholeStories,
     languages: list[str],
     language_names: dict[str, str] | None = None,
     num_workers: int = 2,
@@ -52,7 +55,9 @@ def import_spoken(
     Arguments
     ---------
     sources : Split -> sources (see :func:`iterate_parts`).
-    columns : Folders of recordings have their own.
+    columns
+        Of rows of one sentence, or of a whole story. Folders of recordings
+        have their own.
     languages : Those wanted. A story needs every sentence in each.
     language_names : A language's name in the source -> ours.
     num_workers : Threads that read audio.
@@ -72,7 +77,8 @@ def import_spoken(
     folder = Path(output_folder)
     sources = _begin(sources, folder)
     names = dict(language_names or {})
-    reader = Reader(columns, list(languages), names, folder, max_seconds)
+    kind: type = StoryReader if isinstance(columns, WholeStories) else Reader
+    reader = kind(columns, list(languages), names, folder, max_seconds)
     parts: dict[str, dict[Path, str]] = {}
     with ThreadPoolExecutor(num_workers) as pool:
         for split, here in sources.items():
@@ -124,8 +130,8 @@ def _read_source(
 ) -> dict[Path, str]:
     """Read this rank's parts; return the identity of each part of all ranks."""
     if isinstance(source, Mapping):
-        reader = replace(reader, columns=COLUMNS)
-    request = {**vars(reader), "columns": vars(reader.columns)}
+        reader = Reader(**{**vars(reader), "columns": COLUMNS})
+    request = {**vars(reader), "columns": reader.columns.request()}
     # The folder may be moved, and all that was read with it.
     del request["output_folder"]
     found, kept = {}, 0
