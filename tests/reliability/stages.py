@@ -290,6 +290,8 @@ def results(folder):
         if path.is_file()
         and not set(path.relative_to(folder).parts) & {*FOR_RESUMING, ".run"}
         and path.name not in (".lock", "plan.json")
+        # Beside a file of a store until the store is whole.
+        and path.suffix != ".sha256"
         # A recipe's own folder is cleaned by whoever locks it.
         and not any(".tmp-" in part for part in path.parts)
     }
