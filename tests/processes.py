@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,20 @@ def start(arguments, cwd=None, **environment):
         start_new_session=True,
         env={**os.environ, **own},
     )
+
+
+def free_port():
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def by_hand(rank, port):
+    """Return the environment of one of two ranks that no torchrun starts."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return {name: str(value) for name, value in environment.items()}
 
 
 def run(arguments, timeout=120, cwd=None, **environment):

@@ -32,6 +32,7 @@ from speechbrain_slm.brains.options import (
 from speechbrain_slm.brains.parallel import sum_over_ranks
 from speechbrain_slm.brains.progress import Monitor, TrainLog, draw_curves
 from speechbrain_slm.brains.update import UpdateBrain
+from speechbrain_slm.utils import heartbeat
 from speechbrain_slm.utils.distributed import is_main, rank, world_size
 from speechbrain_slm.utils.experiment import work_begins
 from speechbrain_slm.utils.hashing import difference
@@ -189,6 +190,9 @@ class StepBrain(UpdateBrain):
         )
 
     def _train(self, valid_sets: dict) -> None:
+        heartbeat.tell(
+            lambda: f"after step {self.optimizer_step} of {self.num_steps}"
+        )
         show = is_main() and not self.noprogressbar
         with (
             # Rows are ready in a fraction of a step, and NumPy and torch leave

@@ -98,7 +98,8 @@ def load_recipe(
     for name in {str(device), *_devices(tree)}:
         check_device(name)
     backend = run_options.get("distributed_backend")
-    device = distributed.init_distributed(str(device), backend)
+    limit = tree.get("heartbeat_timeout", distributed.HEARTBEAT_TIMEOUT)
+    device = distributed.init_distributed(str(device), backend, limit)
     # Only now: objects may be made on the rank's own GPU.
     hparams = _make(text)
     if distributed.is_main():

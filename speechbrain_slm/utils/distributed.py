@@ -14,9 +14,12 @@ import torch
 
 from speechbrain_slm.utils import heartbeat
 
-# A rank that does not take part in a collective operation within this time is
-# taken for dead. At a barrier it is waited for, however long its work takes, as
-# long as its heart beats.
+# A rank that shows no sign of life for so many seconds is lost; the
+# heartbeat_timeout of a YAML file.
+HEARTBEAT_TIMEOUT = 300.0
+# One that is alive, and does not take part in a collective operation within
+# this time, is taken for stuck. At a barrier it is waited for, however long its
+# work takes.
 TIMEOUT = datetime.timedelta(minutes=30)
 _PATIENCE = datetime.timedelta(days=365)
 # The process group of barriers: new_group says nothing better of its type.
@@ -52,10 +55,19 @@ def barrier() -> None:
         torch.distributed.barrier(_patient)
 
 
-def init_distributed(device: str, backend: str | None = None) -> str:
+def init_distributed(
+    device: str,
+    backend: str | None = None,
+    heartbeat_timeout: float = HEARTBEAT_TIMEOUT,
+) -> str:
     """Join the process group of ``torchrun``; return the device of this rank.
 
-    ``backend``: None is ``nccl`` on GPUs and ``gloo`` on CPUs.
+    Arguments
+    ---------
+    backend : None is ``nccl`` on GPUs and ``gloo`` on CPUs.
+    heartbeat_timeout
+        Seconds without a sign of life from a rank, or from the node on which
+        the ranks meet, after which this process ends.
     """
     if not launched_by_torchrun():
         return device
@@ -76,15 +88,15 @@ def init_distributed(device: str, backend: str | None = None) -> str:
         found = torch.distributed.rendezvous("env://", timeout=TIMEOUT)
         store, number, ranks = next(found)
         name = _fresh_name(store, number, ranks)
+        connect = functools.partial(_new_connection, name)
+        heartbeat.start(connect, number, ranks, heartbeat_timeout)
         torch.distributed.init_process_group(
             backend or ("nccl" if on_gpu else "gloo"),
-            timeout=TIMEOUT,
+            timeout=max(TIMEOUT, datetime.timedelta(seconds=heartbeat_timeout)),
             store=torch.distributed.PrefixStore(name, store),
             rank=number,
             world_size=ranks,
         )
-        connect = functools.partial(_new_connection, name)
-        heartbeat.start(connect, number, ranks, TIMEOUT.total_seconds())
     global _patient
     # On GPUs, too: NCCL keeps one busy while it waits.
     _patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)

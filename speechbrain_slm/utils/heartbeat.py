@@ -1,27 +1,38 @@
 """No rank outlives the others, or the ``torchrun`` that started it.
 
-A rank that is stopped, or on a machine that has frozen, keeps its connections
-open: at a barrier it would be waited for as if it had long work to do. So each
-counts up in the rendezvous store and watches whether the next one does, too.
+A rank that is stopped, or whose machine or network is gone, keeps its
+connections open: it would be waited for as if it had long work to do. So each
+counts up in the rendezvous store and watches whether the next one does, too,
+and whether the store answers. Threads do that: however long a rank compiles,
+evaluates or writes, and the others wait for it, it is alive.
 """
 
 import atexit
 import contextlib
 import ctypes
+import linecache
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
 _PR_SET_PDEATHSIG = 1
-_store = None  # the main thread's connection
+_PATIENCE = 5.0  # seconds, for a store of which the machine may be gone
+# Seconds in which a rank ends that has been told that another one has failed.
+_GRACE = 30.0
+_store = None  # for what is said at the end
+_parent: int | None = None  # the torchrun that started this process
+_ending = threading.Lock()
+_so_far: Callable[[], str] = str
 
 
 def end_with_parent() -> None:
@@ -29,7 +40,8 @@ def end_with_parent() -> None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         # Started by hand or by a batch system: a shell may end before it.
         return
-    parent = os.getppid()
+    global _parent
+    _parent = parent = os.getppid()
     # At the end of the thread that forked, but torchrun's waits for us.
     with contextlib.suppress(AttributeError, OSError):  # Linux has it.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -65,11 +77,31 @@ def _torchrun_has_the_store():
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _end(reason):
+def tell(so_far: Callable[[], str]) -> None:
+    """Say how far the work is, should it end because a rank is lost.
+
+    ``so_far`` is called then, in another thread: "after step 25 of 40".
+    """
+    global _so_far
+    _so_far = so_far
+
+
+def _end(reason, torchrun_too=False):
     """End the process from a thread, whatever its others wait for."""
+    if not _ending.acquire(blocking=False):
+        return
+    # A log may lie on the network that is gone.
+    timer = threading.Timer(6 * _PATIENCE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
     error = ConnectionError(reason)
     with contextlib.suppress(Exception):  # Nobody may be there to read it.
         sys.excepthook(ConnectionError, error, None)
+    # It may wait for the same store, without a limit, and obey nothing else.
+    for stop in (signal.SIGTERM, signal.SIGKILL) if torchrun_too else ():
+        if _parent is not None and os.getppid() == _parent:
+            os.kill(_parent, stop)
+            time.sleep(_PATIENCE)
     os._exit(1)
 
 
@@ -79,7 +111,7 @@ class Heart:
     Arguments
     ---------
     store : No dead process has written to it; used from one thread.
-    limit : Seconds after which a rank that does not count is taken for dead.
+    limit : Seconds without a sign of life after which a rank is lost.
     """
 
     def __init__(
@@ -93,15 +125,22 @@ class Heart:
         self.stopped = threading.Event()
         # In beats of our own: where all are stopped for a while, a laptop
         # closed, nobody has missed any.
-        self._missed = 0
+        self._missed = self._failed = self._unanswered = 0
+        self._place, self._since = "", time.monotonic()
 
     def beat(self) -> str | None:
-        """Count up; return what is wrong with the next rank that goes on."""
+        """Count up; return why this rank cannot go on, if so."""
         self._store.add(f"beats/{self._rank}", 1)
         own, ended = self._rank, "ended/{}".format
         while self._watched != own and self._store.add(ended(self._watched), 0):
             self._watched = (self._watched + 1) % self._ranks
             self._count = self._missed = 0
+        # What ends without a word to its neighbours: those beyond, and on
+        # GPUs, where a broken connection may go unnoticed.
+        if self._store.check(["failure"]):
+            self._failed += 1
+            if self._failed * self.interval >= min(self._limit, _GRACE):
+                return f"{self._store.get('failure').decode()}"
         if self._watched == own:  # All others have ended.
             return None
         count = self._store.add(f"beats/{self._watched}", 0)
@@ -109,8 +148,19 @@ class Heart:
         self._count = count
         if self._missed * self.interval < self._limit:
             return None
-        which = f"Rank {self._watched} is stopped, or its machine"
-        return f"{which}: it has shown no sign of life for {self._limit} s"
+        return self._lost(
+            f"Rank {self._watched}",
+            "its process is stopped, or its machine or network is gone",
+        )
+
+    def _lost(self, who, why):
+        seconds = round(time.monotonic() - self._since)
+        return (
+            f"{who} has shown no sign of life for {self._limit:g} s "
+            f"(heartbeat_timeout): {why}. Rank {self._rank} has stood for "
+            f"{seconds} s {self._place}. Run the same command again on every "
+            "node: it goes on from what is saved"
+        )
 
     def run(self) -> None:
         """Beat until the process ends, or another one fails to."""
@@ -120,9 +170,54 @@ class Heart:
             except Exception:  # The store's end, whatever PyTorch calls it.
                 if _torchrun_has_the_store():
                     _end("torchrun's store does not answer: it has ended")
+                self.stopped.set()
                 return
+            self._unanswered = 0
             if reason:
                 _end(reason)
+        # Not in the thread that ends the process: it might wait for ever.
+        with contextlib.suppress(Exception):
+            self._store.add(f"ended/{self._rank}", 1)
+
+    def guard(self) -> None:
+        """Watch whether the store answers, and what the main thread does."""
+        while not self.stopped.wait(self.interval):
+            place = " ".join(filter(None, (_so_far(), _place())))
+            if place != self._place:
+                self._place, self._since = place, time.monotonic()
+            self._unanswered += 1
+            if self._unanswered * self.interval >= self._limit:
+                host = os.environ.get("MASTER_ADDR")
+                who = f"The node on which the ranks meet ({host})"
+                why = "it, or the network to it, is gone"
+                _end(self._lost(who, why), torchrun_too=True)
+
+
+def _place():
+    """Say where the main thread is: our last functions, what they call."""
+    frame = sys._current_frames().get(threading.main_thread().ident)
+    frames = [one for one, _ in traceback.walk_stack(frame)][::-1]
+    package = __name__.partition(".")[0]
+    ours = [
+        number
+        for number, one in enumerate(frames)
+        if one.f_globals.get("__name__", "").startswith(f"{package}.")
+    ]
+    if not ours:
+        return ""
+    below = [one.f_code.co_name for one in frames[ours[-1] + 1 :]]
+    # Of PyTorch's decorators, and what else only passes on.
+    named = [
+        name for name in below if name[0] not in "_<" and name != "wrapper"
+    ]
+    names = [frames[number].f_code.co_name for number in ours[-3:]] + named[:1]
+    last = frames[ours[-1]]
+    if last.f_code.co_name == "barrier":
+        last = last.f_back or last
+    path, line = last.f_code.co_filename, last.f_lineno
+    text = linecache.getline(path, line).strip()
+    where = f"{Path(path).name}, line {line}: {text}"
+    return f"in {' > '.join(dict.fromkeys(names))} ({where})"
 
 
 def start(
@@ -131,20 +226,19 @@ def start(
     """Start to beat and to watch; each thread connects for itself."""
     global _store
     heart = Heart(connect(), rank, ranks, limit)
+    _store = connect()
     thread = threading.Thread(target=heart.run, daemon=True)
     thread.start()
-    _store = connect()
-    atexit.register(_end_in_peace, rank, os.getpid(), heart, thread)
+    threading.Thread(target=heart.guard, daemon=True).start()
+    atexit.register(_end_in_peace, os.getpid(), heart, thread)
 
 
-def _end_in_peace(rank, process, heart, thread):
+def _end_in_peace(process, heart, thread):
     if os.getpid() == process:  # What a fork ends is not the rank.
         # Python ends a thread that is inside the store by unwinding its C++,
         # which aborts the process ("terminate called").
         heart.stopped.set()
-        thread.join(timeout=5)
-        with contextlib.suppress(Exception):
-            _store.add(f"ended/{rank}", 1)
+        thread.join(_PATIENCE)
 
 
 def first_failure(line: str) -> str | None:
@@ -153,7 +247,14 @@ def first_failure(line: str) -> str | None:
     if _store is None:
         return None
     mine = f"rank {os.environ.get('RANK')}: {line}"
-    with contextlib.suppress(Exception):
-        first = _store.compare_set("failure", "", mine).decode()
-        return None if first == mine else first
-    return None
+    found: list[str] = []
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):
+            answer = _store.compare_set("failure", "", mine).decode()
+            found.append(answer)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return found[0] if found and found[0] != mine else None

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from speechbrain_slm.utils import heartbeat
 from speechbrain_slm.utils.atomic import read_json, remove_temporary, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main, rank, world_size
 from speechbrain_slm.utils.hashing import difference
@@ -270,6 +271,12 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.start = self.said = time.monotonic()
+        heartbeat.tell(
+            lambda: (
+                f"after {self.done / self.per:.3g} of "
+                f"{self.total / self.per:.3g} {self.what}"
+            )
+        )
 
     def add(self, amount: float = 1, note: Callable[[], str] = str) -> None:
         """Count what was done; ``note`` says more, where a line is written."""

@@ -78,7 +78,7 @@ RANGES: dict[str, Spec] = {
     **_each({"at_least": 1}, "length_ratio max_ratio"),
     # Seconds that no clock has would only be noticed in the middle of the work.
     **_each({"at_least": 0, "below": 1e6}, "backoff max_wait"),
-    "timeout": {"above": 0, "below": 1e6},
+    **_each({"above": 0, "below": 1e6}, "timeout heartbeat_timeout"),
     "seed": {**NATURAL, "at_most": 2**32 - 1},  # what NumPy takes
     "stories_per_shard": {**COUNT, "at_most": 2**31 - 1},
     "num_clusters": {**COUNT, "at_most": 2**16},  # units are uint16

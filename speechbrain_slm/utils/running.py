@@ -27,8 +27,9 @@ GRACE = 3.0  # seconds
 _EXPECTED: tuple = (ValueError, OSError, RuntimeError)
 _EXPECTED += (ImportError, FloatingPointError)
 _STOPS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-# "stop": the signal that has asked for the end.
+# "stop": the signal that has asked for the end; "said": why, if an error does.
 _state: dict[str, Any] = dict(debug=False, failed=False, watched=False, stop=0)
+_state["said"] = False
 _ending = threading.Lock()
 
 
@@ -88,6 +89,7 @@ def report_error(
     if issubclass(kind, KeyboardInterrupt):
         _end(_state["stop"] or signal.SIGINT)
         return
+    _state["said"] = True
     line = _sentence(error)
     first = first_failure(line)
     reason = line if first is None else f"{line} (after {first})"
@@ -182,7 +184,7 @@ def _end(number):
     line = f"stopped by {_STOPS[number]}; run the same command again, it goes "
     line += "on from here"
     # torchrun stops the other ranks where one has failed, and has said why.
-    if first_failure(line) is None:
+    if not _state["said"] and first_failure(line) is None:
         print(f"\n{line}", file=sys.stderr)
     _write_log(logging.INFO, line)
     for child in multiprocessing.active_children():

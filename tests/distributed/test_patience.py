@@ -9,7 +9,6 @@ a barrier; with neither, it ends there.
 import datetime
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from processes import ROOT, command, run, start
+from processes import ROOT, by_hand, command, free_port, run, start
 
 from speechbrain_slm.stories.translation.tables import translate_table
 from speechbrain_slm.utils import distributed
@@ -55,12 +54,6 @@ def test_a_slow_rank_is_waited_for(tmp_path):
     assert found == ["ONE BY ONE.", "TWO OF THEM."]
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
     port = free_port()
     agents = [
@@ -88,11 +81,9 @@ def test_a_rank_that_ends_ends_those_of_other_nodes(tmp_path):
 
 def start_by_hand(rank, port):
     """Start a rank without an agent, which would end it itself."""
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return start(
         [sys.executable, __file__, "stopped"],
-        **{name: str(value) for name, value in environment.items()},
+        **by_hand(rank, port),
         PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}",
     )
 
@@ -107,7 +98,8 @@ def test_a_stopped_rank_is_not_waited_for():
         for rank in ranks:
             rank.kill()
     assert ranks[0].returncode == 1
-    assert "Rank 1 is stopped, or its machine: it has shown no sign" in text
+    assert "Rank 1 has shown no sign of life for 8 s" in text
+    assert "Rank 0 has stood for" in text
     assert "through" not in text
 
 
@@ -131,7 +123,7 @@ def test_no_rank_outlives_its_agent():
 
 if __name__ == "__main__":
     distributed.TIMEOUT = datetime.timedelta(seconds=LIMIT)
-    distributed.init_distributed("cpu")
+    distributed.init_distributed("cpu", heartbeat_timeout=LIMIT)
     if sys.argv[1:] == ["stopped"]:
         distributed.barrier()
         print("BEGUN", distributed.rank(), os.getpid(), flush=True)
