@@ -29,7 +29,7 @@ FIELDS = (
     "place",  # in a source: a file and a row
     "audio",
     "text",
-    "action",  # dropped or kept
+    "action",  # dropped, kept or passed over
     "reason",  # the same words for all of a kind
     "detail",
 )

@@ -38,7 +38,7 @@ RANGES: dict[str, Spec] = {
         "num_stories num_beams sentences_per_request attempts concurrency",
         "max_attempts plots characters things batch_rows buckets utterances",
         "utterances_per_shard vocabulary_size max_piece_length num_mels",
-        "num_mfcc num_codebooks frames_per_unit layer",
+        "num_mfcc num_codebooks codebook_size frames_per_unit layer",
         "span thousand_steps steps row_length rows_per_step keep_checkpoints",
         "hidden_size intermediate_size num_layers num_hidden_layers num_heads",
         "num_attention_heads num_key_value_heads head_dim max_positions",
@@ -74,6 +74,7 @@ RANGES: dict[str, Spec] = {
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
+        "aligned",
     ),
     **_each({"at_least": 1}, "length_ratio max_ratio"),
     # Seconds that no clock has would only be noticed in the middle of the work.

@@ -164,6 +164,39 @@ def take_over(inputs, output):
         import_spoken(sources, output, columns, ["en", "fr"], **sizes)
 
 
+def read_codes(inputs, output):
+    """Read published codes; a row is bad, and one stands twice."""
+    from speechbrain_slm.units.character_rows import Columns
+    from speechbrain_slm.units.characters import Layout
+    from speechbrain_slm.units.imported import import_units
+    from speechbrain_slm.units.tokenizers.mimi import Mimi
+    from speechbrain_slm.utils.store import StoreWriter
+
+    path, like = inputs / "a.jsonl", inputs / "like"
+    if not path.exists():
+        told = {"identity": "a", "vocabulary_size": 4, "frame_rate": 12.5}
+        config = {"type": "mimi", "num_codebooks": 1, "deduplicate": False}
+        told |= {"deduplicated": False, "config": config}
+        writer = StoreWriter(like, told, "b", 1)
+        writer.write(0, [("a", "en", "", [[1]])])
+        writer.finish()
+        texts = [chr(0xE000 + n % 4) * (n + 2) for n in range(8)] + ["x"]
+        rows = [{"id": n % 8, "text": text} for n, text in enumerate(texts)]
+        rows.append(rows[0])
+        path.write_text("\n".join(map(json.dumps, rows)))
+    import_units(
+        {"train": {"en": [str(path)]}},
+        output,
+        Mimi("nowhere"),
+        Layout(1, 4),
+        Columns("text", "id"),
+        like,
+        max_left_out=0.2,
+        batch_rows=3,
+        stories_per_shard=4,
+    )
+
+
 class Spectrum:
     """An encoder of speakers: the loudness of some bands."""
 
@@ -233,6 +266,7 @@ STAGES = {
     "translate": (translate, 4, 3, ".stories.translation.tables"),
     "speak": (speak, 2, 8, ".speech.synthesis"),
     "take_over": (take_over, 3, 3, "units_example .speech.imported.spoken"),
+    "read_codes": (read_codes, 5, 3, ".units.imported .units.tokenizers.mimi"),
     "embed": (embed, 3, 3, "units_example .speech.voices.check"),
     "score": (score, 9, 6, "cloze_example .evaluation.cloze.evaluate"),
     # An array of states alone has 60,000 bytes.

@@ -15,7 +15,8 @@ from speechbrain_slm.units.tokenizers.pretrained import (
     PretrainedModel,
     inference,
 )
-from speechbrain_slm.utils.hashing import identity_of
+from speechbrain_slm.utils.hashing import difference, identity_of
+from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS, read_info
 
 
 def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
@@ -133,3 +134,36 @@ class Codec(PretrainedModel):
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json``; the model stays where it is."""
         base.save_description(folder, self.config, self.identity, self.source)
+
+
+def describe_codec(
+    codec: Codec, like: str | Path | None = None
+) -> dict[str, Any]:
+    """Return what a unit store says of a codec (see :func:`base.describe`).
+
+    ValueError if ``like`` holds other units.
+
+    Arguments
+    ---------
+    like : A store that was made with the codec; its weights are not needed.
+    """
+    if like is None:
+        try:
+            return {name: getattr(codec, name) for name in TOKENIZER_FIELDS}
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error} Or name as 'like' a unit store that was made with "
+                "this codec: it says the codec's identity, for which its "
+                "weights would be read."
+            ) from error
+    told = read_info(like)["tokenizer"]
+    expected: dict[str, Any] = {"type": codec.kind}
+    expected["num_codebooks"] = codec.num_codebooks
+    expected["deduplicate"] = codec.deduplicated
+    found = {name: told["config"].get(name) for name in expected}
+    if wrong := difference(expected, found):
+        raise ValueError(
+            f"{like} holds other units than 'units' says ({'; '.join(wrong)}); "
+            "name a store of this codec, or change 'units'"
+        )
+    return told
