@@ -103,8 +103,8 @@ def read_pair_rows(
             sides = {item.right: rows.positive, item.wrong: rows.negative}
             for side, column in sides.items():
                 cell = row.values[column]
-                path = _audio(column, cell, base, Path(output_folder))
-                clips.append(Clip(side, rows.language, speaker, path))
+                found = _audio(column, cell, base, Path(output_folder))
+                clips.append(Clip(side, rows.language, speaker, *found))
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
         items[item.item_id] = item
@@ -159,13 +159,12 @@ def _item(benchmark, rows, speaker, values):
 
 
 def _audio(column, cell, base, folder):
-    """Return the file of a cell, which is written where it holds bytes."""
+    """Return the file of a cell, and its sound where the cell has the bytes."""
     try:
         audio = content_or_path(cell)
         if isinstance(audio, bytes):
-            return keep_audio(
-                audio, read_audio(audio, keep=None), folder / "audio"
-            )
+            sound = read_audio(audio, keep=None)
+            return keep_audio(audio, sound, folder / "audio"), sound
     except BadAudio as error:
         raise ValueError(f"{column}: bad audio: {error}") from error
     except ValueError as error:
@@ -173,4 +172,4 @@ def _audio(column, cell, base, folder):
     path = as_stored(Path(base or "", audio))
     if not path.is_file():
         raise ValueError(f"{column}: {path} does not exist")
-    return path
+    return path, None

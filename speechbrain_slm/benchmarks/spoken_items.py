@@ -43,6 +43,7 @@ class Clip(NamedTuple):
     language: str
     speaker: str
     path: Path
+    sound: Sound | None = None  # what is known of the file; None: it is read
 
 
 class Item(NamedTuple):
@@ -203,9 +204,9 @@ def manifest_entry(path: str | Path, sound: Sound | None = None) -> dict:
 
 
 def _manifest_row(clip, output_folder, max_seconds):
-    entry = manifest_entry(clip.path)
+    entry = manifest_entry(clip.path, clip.sound)
     row = {**clip._asdict(), "sentence": 0, "note": "", **entry}
-    del row["path"]
+    del row["path"], row["sound"]
     if max_seconds is None:
         return row
     most = round(max_seconds * row["sample_rate"])
