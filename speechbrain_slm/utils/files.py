@@ -170,18 +170,28 @@ class HeldFile:
         import pyarrow as pa  # here: most who ask for a file need no tables
 
         self.path = check_file(path, expected)
+        # Arrow's own files have a fileno that works from 25 on.
+        self._handle = open(self.path, "rb")  # noqa: SIM115
         self.file = (pa.memory_map if mapped else pa.OSFile)(str(self.path))
         self._state = self._stat()
+        self.check_there()
 
     def __enter__(self) -> "HeldFile":
         return self
 
     def __exit__(self, *error: object) -> None:
         self.file.close()
+        self._handle.close()
 
     def _stat(self):
-        facts = os.fstat(self.file.fileno())
+        facts = os.fstat(self._handle.fileno())
         return facts.st_size, facts.st_mtime_ns
+
+    def check_there(self) -> None:
+        """Refuse a file in whose place another one was put."""
+        held = os.fstat(self._handle.fileno())
+        if not os.path.samestat(os.stat(self.path), held):
+            raise ValueError(f"{self.path} was replaced while it was read")
 
     def check(self) -> None:
         """Refuse a file that was written to since it was opened."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -85,9 +84,7 @@ class ParallelFile(Translator):
                         "together; sort the file by story_id and sentence"
                     ) from None
             # Of one that was put in its place meanwhile nothing is known.
-            there = os.stat(held.path)
-            if not os.path.samestat(there, os.fstat(held.file.fileno())):
-                raise ValueError(f"{self.path} was replaced while it was read")
+            held.check_there()
             return held.sha256(), database
 
     def _rows(self) -> Iterator[tuple[str, list | str]]:

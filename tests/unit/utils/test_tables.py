@@ -5,6 +5,7 @@ import re
 import pyarrow as pa
 import pytest
 
+from speechbrain_slm.utils.files import HeldFile
 from speechbrain_slm.utils.tables import (
     ITEMS,
     ITEMS_KEY,
@@ -113,3 +114,21 @@ def test_an_empty_manifest_is_refused():
     empty = pa.Table.from_pylist([], schema=MANIFEST)
     with pytest.raises(ValueError, match=r"a.csv: no rows; expected"):
         check_matched("a.csv", empty, ["en"])
+
+
+def test_a_file_is_replaced_while_it_is_opened(tmp_path, monkeypatch):
+    path, new = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(b"one")
+    new.write_bytes(b"two")
+    as_always = pa.OSFile
+    with HeldFile(path, "anything") as held:
+        assert held.file.read() == b"one"
+
+    def replaced(name):
+        new.replace(path)
+        return as_always(name)
+
+    # Its hash would be of one file, and its rows of the other.
+    monkeypatch.setattr(pa, "OSFile", replaced)
+    with pytest.raises(ValueError, match="was replaced while it was read"):
+        HeldFile(path, "anything")
