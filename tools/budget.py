@@ -3,23 +3,29 @@
 python tools/budget.py
 python tools/budget.py recipes/TinyStories/LM/hparams/mini.yaml \
     --units_folder results/mini/units
+python tools/budget.py --mfu 0.496 --gpus 4
 
 Nothing is built or looked up: the budgets are those of the stages, rounded to
 whole steps. Without units they are nominal: a mixture's weights are shares of
 its stage's tokens, a source of n languages gives each 1/n of its own, and
 story boundaries count for the language of their story. With --units_folder
 the units that each language really gets are counted, and how often that
-passes over the stores.
+passes over the stores. With --mfu, measured on a card, hours and memory of
+GPUs are estimated for the YAML files that name its peak_tflops: no time is
+lost between the GPUs, and a larger model reaches the same MFU.
 """
 
+import functools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from speechbrain_slm.dataio.plan import Stage, TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.dataio.settings import check_sources, check_stages
+from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.ranges import check_ranges
 from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.yaml_tree import resolve, tag_of
@@ -28,6 +34,7 @@ HPARAMS = Path(__file__).parents[1] / "recipes/TinyStories/LM/hparams"
 KEYS = ("run", "seed", "sources", "stages", "row_length", "rows_per_step")
 KEYS += ("packing", "language_tags")
 SIZES = ("mini", "360M", "1B")
+MIMI = 2048  # units, where the YAML file leaves it to the store
 
 
 def read_runs(path: str | Path) -> Iterator[dict]:
@@ -95,6 +102,59 @@ def exact_counts(settings: dict, units_folder: str | Path) -> dict:
     return {"counts": counts, "passes": passes}
 
 
+@functools.cache  # the runs of a size have it in common
+def estimate(path: str | Path, mfu: float, gpus: int) -> dict:
+    """Estimate what several GPUs do and hold; empty without their peak.
+
+    Memory: weights, gradients, AdamW's two moments and DDP's buckets in fp32,
+    and what a micro-batch keeps for the backward pass.
+    """
+    tree = resolve(path)
+    if not tree.get("peak_tflops"):
+        return {}
+    import torch
+
+    from speechbrain_slm.models.decoder import decoder_lm, flops_per_token
+
+    parts, length = gpus * tree["grad_accumulation_factor"], tree["row_length"]
+    micro, rest = divmod(tree["rows_per_step"], parts)
+    if rest:
+        raise ValueError(
+            f"{path}: rows_per_step is {tree['rows_per_step']}, which {gpus} "
+            f"GPUs in {parts // gpus} micro-batches do not divide; choose "
+            "another number for --gpus"
+        )
+    fragment = dict(tree["lm"]["model"])
+    fragment["vocabulary_size"] = fragment["vocabulary_size"] or MIMI
+    with torch.device("meta"):
+        model = decoder_lm(**{**fragment, "warm_start": None})
+    speed = mfu * tree["peak_tflops"] * 1e12 / flops_per_token(model, length)
+    copies = 4 if gpus == 1 else 5
+    fixed = 4 * copies * sum(weight.numel() for weight in model.parameters())
+    checkpointing = fragment["activation_checkpointing"]
+    memory = fixed + micro * length * kept_per_token(model, checkpointing)
+    return {
+        "gpus": gpus,
+        "tokens_per_second": round(speed),
+        "micro_rows": micro,
+        "memory_GB": memory / 2**30,
+    }
+
+
+def kept_per_token(model: Any, checkpointing: bool) -> float:
+    """Count the bytes that a token's forward pass keeps, in bf16."""
+    config, layers = model.config, model.config.num_hidden_layers
+    keys = config.num_key_value_heads * config.hidden_size
+    keys //= config.num_attention_heads
+    # The residual in fp32, twice; what goes into attention and each product;
+    # queries, keys and values; gate, up and their product.
+    layer = 8 * config.hidden_size + 2 * keys + 3 * config.intermediate_size
+    if checkpointing:  # the residual, and one layer anew
+        layers, layer = 1, layer + 2 * (layers - 1) * config.hidden_size
+    # The logits are there in bf16, and in fp32 for the loss.
+    return 2 * layers * layer + 6 * config.vocab_size
+
+
 def quantity(tokens: int) -> str:
     """Write a number of tokens: ``46.08 B``, ``0.82 M``, ``-`` for none."""
     size, unit = (1e9, "B") if tokens >= 1e9 else (1e6, "M")
@@ -130,22 +190,53 @@ def markdown(records: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def estimates(records: list[dict]) -> str:
+    """Lay out what is estimated as a table."""
+    header = ["size", "run", "tokens", "GPUs", "tokens a second and GPU"]
+    header += ["hours", "rows at once", "GB a GPU"]
+    rows = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for record in records:
+        tokens, speed = record["tokens"], record["tokens_per_second"]
+        hours = tokens / speed / record["gpus"] / 3600
+        row = [record["size"], f"`{record['run']}`", quantity(tokens)]
+        row += [str(record["gpus"]), f"{speed:,}", f"{hours:.1f}"]
+        row.append(str(record["micro_rows"]))
+        rows.append([*row, f"{record['memory_GB']:.0f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main(arguments: list[str]) -> None:
     """Print the budgets."""
     parser = script_parser(__doc__)
     parser.add_argument("yaml_files", nargs="*", help="default: all there are")
     parser.add_argument("--units_folder", help="count the units in it")
+    parser.add_argument("--mfu", type=float, help="measured: 0.5, say")
+    parser.add_argument("--gpus", type=int, default=1, help="of --mfu")
     parser.add_argument("--json", action="store_true", help="for programs")
     options = parser.parse_args(arguments)
+    mfu, gpus = options.mfu, options.gpus
+    if mfu is not None:
+        check_number("--mfu", mfu, above=0, at_most=1)
+    check_number("--gpus", gpus, at_least=1, whole=True)
     records = []
     for path in options.yaml_files or sorted(HPARAMS.glob("*.yaml")):
         for settings in read_runs(path):
             records.append(nominal_budget(path, settings))
             if options.units_folder:
                 records[-1] |= exact_counts(settings, options.units_folder)
+            if mfu is not None:
+                records[-1] |= estimate(path, mfu, gpus)
     if not options.yaml_files:
         records.sort(key=lambda one: (*SIZES, one["size"]).index(one["size"]))
-    print(json.dumps(records) if options.json else markdown(records))
+    table = markdown
+    if mfu is not None:
+        records, table = [one for one in records if "gpus" in one], estimates
+        if not records:
+            raise ValueError(
+                "None of these YAML files has peak_tflops, the peak of a "
+                "device in its precision, which --mfu is a share of; set it"
+            )
+    print(json.dumps(records) if options.json else table(records))
 
 
 if __name__ == "__main__":
