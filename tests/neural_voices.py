@@ -4,7 +4,10 @@ Beside SpeechBrain's ``hyperparams.yaml`` lie ``model.ckpt`` and
 ``generator.ckpt``.
 """
 
+import contextlib
 import json
+import re
+from importlib.resources import files
 
 import torch
 from hyperpyyaml import load_hyperpyyaml
@@ -138,46 +141,34 @@ def save_vits(folder, seed=0, **config):
     return str(folder)
 
 
-def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
-    """Save small models of Pocket TTS, and return their folder."""
+def save_pocket(
+    folder,
+    models=("english", "french"),
+    speakers=("alba",),
+    end="soon",
+    small=True,
+):
+    """Save Pocket TTS of random weights, and return their folder.
+
+    An utterance ends after the least number of frames, where the noise says
+    (``drawn``), or ``never``: then as late as it may.
+    """
     import yaml
     from pocket_tts import TTSModel
     from pocket_tts.models.model_state import export_model_state
     from pocket_tts.utils.config import CONFIGS_DIR
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer, decoders, pre_tokenizers
-    from tokenizers.models import WordLevel
 
+    tokenizer = _syllables()
     for number, name in enumerate(models):
         torch.manual_seed(number)
         config = yaml.safe_load((CONFIGS_DIR / f"{name}.yaml").read_text())
-        language, codec = config["flow_lm"], config["mimi"]
-        language["flow"] |= {"depth": 1, "dim": 16}
-        language["transformer"] |= {"d_model": 16, "num_heads": 2}
-        language["transformer"]["num_layers"] = 1
-        signs = [chr(n) for n in range(32, 127)] + list(
-            "àâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛŒ«»’…–—"
-        )
-        # A sentence is said in 2.5 s, of 10 frames.
-        config["model_recommended_frames_after_eos"] = 4
-        codec["frame_rate"] = 4.0
-        table = language["lookup_table"]
-        table |= {"dim": 16, "n_bins": len(signs) + 1}
-        codec |= {"outer_dim": 16, "inner_dim": 4}
-        codec["seanet"] |= {"dimension": 16, "n_filters": 2}
-        codec["transformer"] |= {"d_model": 16, "num_heads": 2}
-        codec["transformer"] |= {"num_layers": 1, "dim_feedforward": 16}
-        codec["transformer"] |= {
-            "input_dimension": 16,
-            "output_dimensions": [16],
-        }
-        codec["quantizer"] |= {"dimension": 4, "output_dimension": 16}
+        if small:
+            _shrink_pocket(config)
+        table = config["flow_lm"]["lookup_table"]
+        table["n_bins"] = tokenizer.get_vocab_size()
         place = folder / "languages" / name
         (place / "embeddings").mkdir(parents=True)
-        vocabulary = {sign: n for n, sign in enumerate(["<unk>", *signs])}
-        tokenizer = Tokenizer(WordLevel(vocabulary, "<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-        tokenizer.decoder = decoders.Fuse()
         tokenizer.save(str(place / "tokenizer.json"))
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
         for key in ("weights_path", "weights_path_without_voice_cloning"):
@@ -191,14 +182,72 @@ def save_pocket(folder, models=("english", "french"), speakers=("alba",)):
             for parameter in model.parameters():
                 if parameter.abs().max() == 0:
                     parameter.normal_(std=0.3)
-            # An end is heard soon after the first frames.
             model.flow_lm.out_eos.weight.zero_()
-            model.flow_lm.out_eos.bias.fill_(9.0)
+            model.flow_lm.out_eos.bias.fill_(-1e3 if end == "never" else 9.0)
+        if end == "drawn":
+            _draw_end(model)
         save_file(model.state_dict(), place / "model.safetensors")
         for speaker in speakers:
             torch.manual_seed(sum(map(ord, speaker)))
-            wav = 0.1 * torch.randn(1, model.sample_rate)
+            seconds = 1 if small else 10  # as long as the published voices
+            wav = 0.1 * torch.randn(1, seconds * model.sample_rate)
             state = model.get_state_for_audio_prompt(wav)
             path = place / "embeddings" / f"{speaker}.safetensors"
             export_model_state(state, path)
     return str(folder)
+
+
+def _shrink_pocket(config):
+    language, codec = config["flow_lm"], config["mimi"]
+    language["flow"] |= {"depth": 1, "dim": 16}
+    layers = {"num_heads": 2, "num_layers": 1, "d_model": 16}
+    language["transformer"] |= layers
+    language["lookup_table"]["dim"] = 16
+    # A sentence is said in 2.5 s, of 10 frames.
+    config["model_recommended_frames_after_eos"] = 4
+    codec |= {"outer_dim": 16, "inner_dim": 4, "frame_rate": 4.0}
+    codec["seanet"] |= {"dimension": 16, "n_filters": 2}
+    codec["transformer"] |= layers | {
+        "dim_feedforward": 16,
+        "input_dimension": 16,
+        "output_dimensions": [16],
+    }
+    codec["quantizer"] |= {"dimension": 4, "output_dimension": 16}
+
+
+def _draw_end(model):
+    """Let the noise say where an end is: at about one frame of four."""
+    out = model.flow_lm.out_eos
+    out.weight.data.normal_(std=9.0)
+    out.bias.data.fill_(never := -1000.0)
+    heard = []
+    hook = out.register_forward_hook(
+        lambda _, __, found: heard.append(found.flatten()[-1].item())
+    )
+    state = model.get_state_for_audio_prompt(torch.randn(1, model.sample_rate))
+    with contextlib.suppress(RuntimeError):  # that there is none
+        model.generate_audio(state, "Tom.")
+    hook.remove()
+    out.bias.data.fill_(model.eos_threshold - sorted(heard)[-4] + never)
+
+
+def _syllables():
+    """A tokenizer whose tokens are of two signs, on the whole."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers.trainers import BpeTrainer
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    signs = [chr(n) for n in range(33, 127)]
+    signs += "àâçéèêëîïôùûœÀÂÇÉÈÊËÎÏÔÙÛŒ«»’…–—"
+    trainer = BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<unk>"],
+        initial_alphabet=signs,
+        show_progress=False,
+    )
+    items = files("speechbrain_slm.benchmarks") / "natural_items/items.yaml"
+    texts = re.findall('"(.+)"', items.read_text("utf-8"))
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

@@ -48,6 +48,19 @@ def save_ecapa(folder, seed=0):
     return folder
 
 
+def save_resemblyzer(path, seed=0):
+    """Save what Resemblyzer's ``pretrained.pt`` has, and return its path."""
+    torch.manual_seed(seed)
+    layers = {
+        "lstm": torch.nn.LSTM(40, 256, 3),
+        "linear": torch.nn.Linear(256, 256),
+    }
+    state = torch.nn.ModuleDict(layers).state_dict()
+    state["similarity_weight"] = torch.ones(1)
+    torch.save({"step": 1, "model_state": state}, path)
+    return path
+
+
 def save_xvector(folder, seed=0):
     """Save a small WavLM with an x-vector head, and return its folder."""
     torch.manual_seed(seed)

@@ -24,7 +24,7 @@ from published_sets import (
     write_story_cloze,
     write_whole_stories,
 )
-from speaker_models import save_ecapa, save_xvector
+from speaker_models import save_ecapa, save_resemblyzer, save_xvector
 from tiny_models import save_encoder, save_mimi, save_whisper
 from tiny_translators import save_marian
 from tinystories_example import write_tinystories
@@ -131,6 +131,7 @@ def workspace(tmp_path_factory):
     save_whisper(folder / "models" / "whisper")
     save_ecapa(folder / "models" / "ecapa")
     save_xvector(folder / "models" / "wavlm-xvector")
+    save_resemblyzer(folder / "models" / "resemblyzer.pt")
     save_marian(folder / "models" / "marian", end=100, min_tokens=3)
     save_pocket(folder / "models" / "pocket", speakers=("alba", "jean"))
     # In place of the published text.

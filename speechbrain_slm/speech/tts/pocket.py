@@ -6,9 +6,12 @@ voice where he changes the language, as in the paper. ``pip install
 'speechbrain_slm[pocket]'``.
 """
 
+import copy
 import functools
 import importlib.metadata
+import logging
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,43 @@ from speechbrain_slm.speech.tts.neural import NeuralVoice
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.pretrained import not_there
 
+_threads = torch.get_num_threads()
+try:
+    from pocket_tts import TTSModel
+    from pocket_tts.default_parameters import MAX_TOKEN_PER_CHUNK
+    from pocket_tts.models.text_chunking import (
+        prepare_text_prompt,
+        split_into_best_sentences,
+    )
+    from pocket_tts.utils.config import CONFIGS_DIR
+    from pocket_tts.utils.utils import (
+        download_if_necessary,
+        get_predefined_voice,
+    )
+except ImportError as error:
+    raise ImportError(
+        "The pocket back-end needs the package pocket-tts: "
+        "pip install -e '.[pocket]'"
+    ) from error
+finally:
+    # Its import leaves one thread to the whole process.
+    torch.set_num_threads(_threads)
+# Some lines for every utterance. What fails is raised besides, or refused
+# below before it would warn.
+logging.getLogger("pocket_tts").setLevel(logging.CRITICAL)
+
 HUB = "kyutai/pocket-tts-without-voice-cloning"
 _WEIGHTS = "weights_path_without_voice_cloning"
+# What a tokenizer makes of a sign that it does not know: one token, or bytes.
+_UNKNOWN = re.compile(r"<unk>|<0x[0-9A-F]{2}>")
 
 
 class PocketTTS(NeuralVoice):
     """Kyutai's Pocket TTS, a model a language.
 
-    A voice is ``<model>/<speaker>``, e.g. ``french/alba``. The model speaks
-    one text at a time, on one thread: several processes share a CPU or GPU.
+    A voice is ``<model>/<speaker>``, e.g. ``french/alba``. pocket-tts 4.0 has
+    no call for a batch of texts: it speaks one at a time, here on one thread,
+    so several processes share a CPU or GPU.
 
     Arguments
     ---------
@@ -65,33 +96,23 @@ class PocketTTS(NeuralVoice):
         self._temperature = temperature
         self._configs = {n: self._config(n) for n in models.values()}
         self._voices = {
-            f"{name}/{speaker}": self._file(self._embedding(name, speaker))
+            f"{name}/{speaker}": self._file(get_predefined_voice(name, speaker))
             for name in self._configs
             for speaker in speakers
         }
-        files = {
-            f"{name}: {key}": sha256_file(path)
-            for name, config in self._configs.items()
-            for key, path in (
-                ("weights", config["weights_path"]),
-                (
-                    "tokenizer",
-                    config["flow_lm"]["lookup_table"]["tokenizer_path"],
-                ),
-            )
-        }
-        files |= {n: sha256_file(path) for n, path in self._voices.items()}
+        voices = {n: sha256_file(path) for n, path in self._voices.items()}
         self.identity = {
             "name": "pocket",
             "version": importlib.metadata.version("pocket-tts"),
-            "files": identity_of(files),
+            "models": identity_of(
+                list(map(_by_content, self._configs.items()))
+            ),
+            "voices": identity_of(voices),
             "temperature": temperature,
         }
 
     def _config(self, model: str) -> dict:
         """Read a configuration, with local files in place of the hub's."""
-        from pocket_tts.utils.config import CONFIGS_DIR
-
         paths = [CONFIGS_DIR / f"{model}.yaml"]
         if self._source:
             paths.insert(0, self._source / f"{model}.yaml")
@@ -109,15 +130,8 @@ class PocketTTS(NeuralVoice):
         table["tokenizer_path"] = str(self._file(table["tokenizer_path"]))
         return config
 
-    def _embedding(self, model: str, speaker: str) -> str:
-        from pocket_tts.utils.utils import get_predefined_voice
-
-        return get_predefined_voice(model, speaker)
-
     def _file(self, name: str) -> Path:
         """Return a file, named hf://<repository>/<path>@<revision>."""
-        from pocket_tts.utils.utils import download_if_necessary
-
         path, _, _ = name.removeprefix("hf://").partition("@")
         if self._source:
             below = path if path == name else path.split("/", 2)[2]
@@ -156,8 +170,6 @@ class PocketTTS(NeuralVoice):
         return model, self._engine[voice.name]
 
     def _load(self, name: str) -> Any:
-        from pocket_tts import TTSModel
-
         # It would say something for as long as it may, and warn of it.
         os.environ["KPOCKET_TTS_ERROR_WITHOUT_EOS"] = "1"
         with tempfile.TemporaryDirectory() as folder:
@@ -171,7 +183,7 @@ class PocketTTS(NeuralVoice):
 
     def _wav(self, models: tuple, text: str, voice: Voice) -> torch.Tensor:
         model, state = models
-        _refuse_unknown(model.flow_lm.conditioner.tokenizer, text)
+        _refuse_in_part(model, text)
         # It generates in threads, which have no inference mode of their own.
         with torch.inference_mode(False), torch.no_grad():
             try:
@@ -198,7 +210,39 @@ def same_voices(
     }
 
 
-def _refuse_unknown(tokenizer: Any, text: str) -> None:
-    """The model babbles where a sign was not in the text of its training."""
-    if "<unk>" in tokenizer.tokenizer.encode(text).tokens:
+def _by_content(named: tuple[str, dict]) -> tuple[str, dict]:
+    """A configuration that has the sums of its files, wherever they lie."""
+    name, config = named[0], copy.deepcopy(named[1])
+    table = config["flow_lm"]["lookup_table"]
+    for holder, key in ((config, "weights_path"), (table, "tokenizer_path")):
+        holder[key] = sha256_file(holder[key])
+    return name, config
+
+
+def _refuse_in_part(model: Any, text: str) -> None:
+    """Refuse a text of which a part would be babbled, or skipped.
+
+    The model speaks it in chunks of at most 50 tokens, split where sentences
+    end and else at commas. Where a phrase is longer, it may skip words, which
+    ``Limits.shortest`` only finds if most are gone; a pause of ours within the
+    phrase would be one that nobody makes.
+    """
+    tokenizer = model.flow_lm.conditioner.tokenizer
+    how = (
+        model.pad_with_spaces_for_short_inputs,
+        model.remove_semicolons,
+        model.append_terminal_punctuation,
+        model.capitalize_first_letter,
+        model.replace_characters,
+    )
+    # Before it is split: a chunk no longer has the signs that are unknown.
+    signs = tokenizer.tokenizer.encode(prepare_text_prompt(text, *how)[0])
+    if any(map(_UNKNOWN.fullmatch, signs.tokens)):
         raise ValueError(f"the model has no sign for a part of {text!r}")
+    most = MAX_TOKEN_PER_CHUNK
+    for chunk in split_into_best_sentences(tokenizer, text, most, *how):
+        if (found := len(tokenizer.encode(chunk))) > most:
+            raise ValueError(
+                f"{chunk!r}, of the text {text!r}, is {found} tokens without "
+                f"a pause; expected at most {most}, or the model may skip words"
+            )

@@ -129,7 +129,7 @@ class PitchHistogram:
         return np.sqrt(histogram / max(histogram.sum(), 1e-12)).astype("f4")
 
 
-class _Pretrained:
+class Pretrained:
     """A model of a hub or a local folder, loaded when it is first needed."""
 
     kind: str
@@ -171,7 +171,7 @@ class _Pretrained:
             raise pretrained.not_there(self.source, what, error) from error
 
 
-class EcapaEncoder(_Pretrained):
+class EcapaEncoder(Pretrained):
     """A SpeechBrain speaker encoder, ECAPA-TDNN by default.
 
     Its ``hyperparams.yaml`` is HyperPyYAML, which can run code: one that names
@@ -222,7 +222,7 @@ class EcapaEncoder(_Pretrained):
         return self._model.encode_batch(wavs)
 
 
-class XVectorEncoder(_Pretrained):
+class XVectorEncoder(Pretrained):
     """An x-vector model of transformers: ``WavLMForXVector``."""
 
     kind = "x-vector"

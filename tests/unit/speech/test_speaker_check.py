@@ -1,3 +1,4 @@
+import importlib.util
 import itertools
 import json
 
@@ -6,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from speaker_models import save_ecapa, save_xvector
+from speaker_models import save_ecapa, save_resemblyzer, save_xvector
 from tiny_models import save_encoder
 from units_example import clip, entry, write_manifest
 
@@ -16,6 +17,7 @@ from speechbrain_slm.speech.voices import check, encoders
 from speechbrain_slm.speech.voices.encoders import PitchHistogram
 from speechbrain_slm.speech.voices.filter import leave_out_voices
 from speechbrain_slm.speech.voices.report import voices_table, write_report
+from speechbrain_slm.speech.voices.resemblyzer import ResemblyzerEncoder
 from speechbrain_slm.utils import tables
 from speechbrain_slm.utils.hashing import file_stamp, sha256_file
 from speechbrain_slm.utils.ledger import TooManyLeftOut
@@ -86,18 +88,19 @@ def test_default_voices_are_told_apart_and_a_mismatch_is_found():
 
 
 @pytest.mark.parametrize(
-    ("encoder", "save"),
+    ("encoder", "save", "size"),
     [
-        (encoders.EcapaEncoder, save_ecapa),
-        (encoders.XVectorEncoder, save_xvector),
+        (encoders.EcapaEncoder, save_ecapa, 12),
+        (encoders.XVectorEncoder, save_xvector, 12),
+        (ResemblyzerEncoder, save_resemblyzer, 256),
     ],
 )
-def test_pretrained_encoders(tmp_path, encoder, save):
+def test_pretrained_encoders(tmp_path, encoder, save, size):
     source = save(tmp_path / "model")
     wavs = [np.float32(clip(seed, 0.6)) for seed in range(3)]
     one = encoder(str(source))
     vectors = np.stack([one.embed(wav) for wav in wavs])
-    assert vectors.shape == (3, 12)
+    assert vectors.shape == (3, size)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     # The weights are those of the folder, and nothing is random.
     again = encoder(str(source))
@@ -117,6 +120,59 @@ def test_an_encoder_that_is_missing_or_lacks_its_head(tmp_path):
     ):
         with pytest.raises(error, match=message):
             encoder(str(tmp_path / name)).embed(np.ones(16000, "f4"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("resemblyzer") is None,
+    reason="pip install --no-deps Resemblyzer==0.1.4",
+)
+def test_real_embeddings_tell_people_apart():
+    """The people whose voices Pico has, each in two utterances."""
+    tts, encoder = NanoTTS(), ResemblyzerEncoder()
+    said = {
+        "en": (
+            "The cat sat on the red mat, and the dog looked at it.",
+            "Grandma made a very good cake for all of us.",
+        ),
+        "fr": (
+            "Le chat est sur le tapis rouge, et le chien le regarde.",
+            "Mamie a fait un bon gâteau pour nous tous.",
+        ),
+    }
+    vectors = [
+        [
+            encoder.embed(np.float32(tts.synthesize(text, voice)) / 2**15)
+            for text in said[voice.name[:2]]
+        ]
+        for voice in map(Voice, ("en-US", "en-GB", "fr-FR"))
+    ]
+    one, other = np.stack(vectors, axis=1)
+    cosines = one @ other.T
+    same, different = np.diag(cosines), cosines[~np.eye(3, dtype=bool)]
+    assert same.min() > different.max() + 0.05
+    # A shift of pitch, too, which is all that makes speakers in one language.
+    high = tts.synthesize(said["en"][1], Voice("en-US", 1.35))
+    shifted = one[0] @ encoder.embed(np.float32(high) / 2**15)
+    assert shifted < same[0] - 0.05
+
+
+def test_an_encoder_of_a_package_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps Resem"):
+        ResemblyzerEncoder()
+    with pytest.raises(FileNotFoundError, match=r"no\.pt"):
+        ResemblyzerEncoder(str(tmp_path / "no.pt")).embed(np.ones(16000, "f4"))
+
+
+def test_a_short_or_silent_utterance_is_embedded_in_one_window(tmp_path):
+    encoder = ResemblyzerEncoder(str(save_resemblyzer(tmp_path / "x.pt")))
+    wav = np.float32(clip(0, 0.5))
+    padded = np.pad(wav, (0, 25600 - len(wav)))
+    # Its volume is raised by its own samples, so the silence counts.
+    quiet = encoder.embed(padded * 1e-3)
+    np.testing.assert_allclose(quiet, encoder.embed(padded * 2e-3), atol=1e-5)
+    assert encoder.embed(wav[:400]).shape == (256,)
+    assert np.isfinite(encoder.embed(np.zeros(16000, "f4"))).all()
 
 
 def test_draw_does_not_depend_on_the_order_of_rows(tmp_path):

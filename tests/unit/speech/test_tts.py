@@ -61,6 +61,17 @@ def speechbrain_tts(folder):
     return SpeechBrainTTS(acoustic, save_hifigan(folder / "hifigan")), ["en"]
 
 
+def pocket(folder):
+    from neural_voices import save_pocket
+
+    from speechbrain_slm.speech.tts.pocket import PocketTTS
+
+    source = save_pocket(folder, speakers=("alba", "jean"), end="drawn")
+    models = {"en": "english", "fr": "french"}
+    tts = PocketTTS(models, ["alba", "jean"], source)
+    return tts, ["english/alba", "french/alba", "english/jean"]
+
+
 # Each makes a back-end, and names some of its voices. A fresh process takes
 # the neural ones seconds to start: one utterance, or none, is spoken in one.
 BACK_ENDS = {
@@ -69,6 +80,7 @@ BACK_ENDS = {
     command_line: 1,
     vits: 0,
     speechbrain_tts: 1,
+    pocket: 1,
 }
 TEXTS = [
     "Lily found a red ball in the park.",
@@ -84,8 +96,9 @@ def spoken(request, tmp_path_factory):
     """A back-end that has spoken, and what it has said."""
     make = request.param
     tts, voices = make(tmp_path_factory.mktemp(make.__name__))
-    # A program need not know pitch and speed.
-    manners = [(1.0, 1.0)] * 4 if make is command_line else MANNERS
+    # A program need not know pitch and speed, nor a voice of a recording.
+    one_manner = make in (command_line, pocket)
+    manners = [(1.0, 1.0)] * 4 if one_manner else MANNERS
     utterances = [
         (text, Voice(voices[number % len(voices)], *manner))
         for number, (text, manner) in enumerate(
@@ -136,7 +149,9 @@ def test_a_pure_function_of_text_and_voice(spoken):
     np.testing.assert_array_equal(samples, spoken.said[0])
 
 
-@pytest.mark.parametrize("spoken", [vits, speechbrain_tts], indirect=True)
+@pytest.mark.parametrize(
+    "spoken", [vits, speechbrain_tts, pocket], indirect=True
+)
 def test_threads_and_random_numbers_of_the_caller_do_not_matter(spoken):
     torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
