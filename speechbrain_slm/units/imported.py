@@ -87,43 +87,21 @@ def import_units(
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     """
     folder, share = Path(units_folder), Share(job, num_jobs)
-    # So that a split of the YAML file can be switched off.
-    listed = {
-        split: _listed(split, here, columns)
-        for split, here in sources.items()
-        if here is not None
-    }
+    listed = _list_sources(sources, columns)
     described = describe_codec(tokenizer, like)
-    wanted = tokenizer.num_codebooks
-    size = described["vocabulary_size"] // wanted
-    if size != layout.codebook_size or wanted > layout.num_codebooks:
-        raise ValueError(
-            f"units: {wanted} codebook(s) of {size} are asked for; the layout "
-            f"has {layout.num_codebooks} of {layout.codebook_size}. Name the "
-            "codec whose codes these are."
-        )
-    reader = Reader(
-        columns,
-        layout,
-        dict(language_names or {}),
-        aligned,
-        wanted,
-        tokenizer.deduplicated,
-        max_left_out,
-    )
+    _check_codec(described, tokenizer, layout)
+    codec = tokenizer.num_codebooks, tokenizer.deduplicated
+    names = dict(language_names or {})
+    reader = Reader(columns, layout, names, aligned, *codec, max_left_out)
     with claim(folder / PARTS, share) as place:
         if share.merges:
             for inner in place.folder.glob("**/"):
                 remove_temporary(inner)
+        pieces: dict[str, dict[Path, str]] = {}
         with together():
-            pieces = {
-                split: dict(
-                    _read_all(
-                        here, place.folder / split, reader, batch_rows, share
-                    )
-                )
-                for split, here in listed.items()
-            }
+            for split, here in listed.items():
+                told = (here, place.folder / split, reader, batch_rows, share)
+                pieces[split] = dict(_read_all(*told))
         if job is not None:
             return
         parts = {split: _survey(found) for split, found in pieces.items()}
@@ -134,20 +112,38 @@ def import_units(
             _write_store(folder / split, found, described, stories_per_shard)
 
 
-def _listed(
-    split: str, sources: Any, columns: Columns
-) -> list[tuple[str, str]]:
-    """Return each source of a split with its language; ValueError if odd."""
-    expected = "{language: [source, ...]}"
-    if columns.language:
-        sources, expected = {"": sources}, "[source, ...]"
-    good = isinstance(sources, Mapping) and sources
-    if not good or not all(isinstance(one, list) for one in sources.values()):
+def _check_codec(described: dict, codec: Codec, layout: Layout) -> None:
+    wanted = codec.num_codebooks
+    size = described["vocabulary_size"] // wanted
+    if size != layout.codebook_size or wanted > layout.num_codebooks:
         raise ValueError(
-            f"sources: {split} is {sources!r}; expected {expected}, as "
-            f"columns.language is {columns.language}"
+            f"units: {wanted} codebook(s) of {size} are asked for; the layout "
+            f"has {layout.num_codebooks} of {layout.codebook_size}. Name the "
+            "codec whose codes these are."
         )
-    return [(name, one) for name, here in sources.items() for one in here]
+
+
+def _list_sources(
+    sources: dict[str, Any], columns: Columns
+) -> dict[str, list[tuple[str, str]]]:
+    """Return each source of a split with its language; ValueError if odd."""
+    named = columns.language
+    expected = "[source, ...]" if named else "{language: [source, ...]}"
+    listed = {}
+    # So that a split of the YAML file can be switched off.
+    for split in (name for name, here in sources.items() if here is not None):
+        here = sources[split]
+        here = {"": here} if named else here
+        good = isinstance(here, Mapping) and here
+        if not good or not all(isinstance(one, list) for one in here.values()):
+            raise ValueError(
+                f"sources: {split} is {sources[split]!r}; expected {expected}, "
+                f"as columns.language is {named}"
+            )
+        listed[split] = [(name, one) for name in here for one in here[name]]
+    if not listed:
+        raise ValueError(f"sources is empty; expected {{split: {expected}}}")
+    return listed
 
 
 def _read_all(

@@ -120,10 +120,10 @@ def source_files(source: str | Path) -> list[Path]:
     if not files:
         raise FileNotFoundError(
             f"{path} is no file, and no folder that holds a table "
-            f"({', '.join(SUFFIXES)}). For recordings without a table write "
-            "{folders: {en: <folder>, fr: <folder>}}; for a hub dataset write "
-            "hub:<name>, or fetch it: hf download <name> --repo-type dataset "
-            "--local-dir <folder>"
+            f"({', '.join(SUFFIXES)}). For a hub dataset write hub:<name>, or "
+            "fetch it: hf download <name> --repo-type dataset --local-dir "
+            "<folder>. Where recordings come without a table (spoken), write "
+            "{folders: {en: <folder>, fr: <folder>}}"
         )
     formats = sorted({file.suffix for file in files})
     if len(formats) > 1:

@@ -278,6 +278,8 @@ def test_nothing_that_was_asked_for(tmp_path, codec):
     for sources in ([source], {"en": source}, {}):
         with pytest.raises(ValueError, match=r"expected \{language: \[source"):
             run({"train": sources}, tmp_path / "out", codec)
+    with pytest.raises(ValueError, match="sources is empty; expected"):
+        run({"train": None}, tmp_path / "out", codec)
     columns = Columns("text", language="split")
     with pytest.raises(ValueError, match=r"expected \[source, ...\], as"):
         run({"train": {"en": [source]}}, tmp_path / "out", codec, columns)
