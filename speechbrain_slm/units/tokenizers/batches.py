@@ -102,7 +102,7 @@ class InBatches:
         found = self._compute(wavs, lengths, languages, precision)
         event = None
         if cuda := found.units.is_cuda:
-            event = torch.cuda.Event()
+            event = torch.cuda.Event(blocking=True)
         units, states = (
             tensor.to("cpu", non_blocking=cuda) for tensor in found[:2]
         )
