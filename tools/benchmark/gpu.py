@@ -274,7 +274,7 @@ def extraction(options, name):
     if not (data / "train.parquet").exists():
         benchmark.make_speech(data)
     table = benchmark.read_manifest(data / "train.parquet", ("en", "fr"))
-    table = benchmark.whole_stories(table, 60 if options.tiny else 2700)
+    table = benchmark.whole_stories(table, 10 if options.tiny else 2700)
     fit = benchmark.fit_tokenizer
     benchmark.fit_tokenizer = lambda *a: fit(*a).to(device())
     with tempfile.TemporaryDirectory() as folder:
@@ -447,6 +447,7 @@ def _run_part(part, words):
         said, _ = process.communicate(timeout=PARTS[part][0])
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         said = f"longer than {PARTS[part][0]} s"
     if process.returncode:
         print(json.dumps({"part": part, "failed": said[-1500:]}), flush=True)
