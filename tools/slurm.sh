@@ -80,8 +80,9 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 run="$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}"
 
 # --kill-on-bad-exit: a node whose ranks have failed for good ends the others,
-# which would wait for it until the time limit. The two dashes: torchrun would
-# take the recipe's --run for its own --run-path.
+# which would wait for it until the time limit. read_timeout: torchrun itself
+# would give up after a minute without the first node, before its ranks do. The
+# two dashes: torchrun would take the recipe's --run for its own --run-path.
 exec srun --kill-on-bad-exit=1 torchrun \
     --nnodes="$SLURM_JOB_NUM_NODES" \
     --nproc_per_node="$ranks" \
@@ -89,4 +90,5 @@ exec srun --kill-on-bad-exit=1 torchrun \
     --rdzv_id="$run" \
     --rdzv_backend=c10d \
     --rdzv_endpoint="$host:$port" \
+    --rdzv_conf=read_timeout=600 \
     -- "${arguments[@]}"

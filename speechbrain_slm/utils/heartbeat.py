@@ -241,20 +241,26 @@ def _end_in_peace(process, heart, thread):
         thread.join(_PATIENCE)
 
 
-def first_failure(line: str) -> str | None:
-    """Return what the first rank that failed has said; None if this is it."""
-    # When one fails, the others do, too: their connections break. One speaks.
+def first_failure(line: str) -> tuple[str | None, bool]:
+    """Return what the first rank that failed has said; None if this is it.
+
+    And whether this one has to speak: one of each node does.
+    """
+    # When one fails, the others do, too: their connections break.
     if _store is None:
-        return None
-    mine = f"rank {os.environ.get('RANK')}: {line}"
+        return None, True
+    number = str(os.environ.get("RANK"))
+    mine, node = f"rank {number}: {line}", os.environ.get("GROUP_RANK", "")
     found: list[str] = []
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            answer = _store.compare_set("failure", "", mine).decode()
-            found.append(answer)
+            for key, value in (("failure", mine), (f"spoke/{node}", number)):
+                found.append(_store.compare_set(key, "", value).decode())
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_PATIENCE)
-    return found[0] if found and found[0] != mine else None
+    if len(found) < 2:  # There is nobody left to speak for this rank.
+        return None, True
+    return None if found[0] == mine else found[0], found[1] == number

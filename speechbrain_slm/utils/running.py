@@ -91,18 +91,18 @@ def report_error(
         return
     _state["said"] = True
     line = _sentence(error)
-    first = first_failure(line)
+    first, speaks = first_failure(line)
     reason = line if first is None else f"{line} (after {first})"
     files = _write_log(logging.ERROR, reason, (kind, error, trace))
-    if first is not None and not _state["debug"]:
-        return  # One rank has spoken; this one fails since that one did.
+    if not speaks and not _state["debug"]:
+        return  # Another rank has spoken; this one fails since that one did.
     expected = isinstance(error, _EXPECTED)
     # Without a log, a fault of the program is not swallowed.
     if _state["debug"] or not (files or expected):
         traceback.print_exception(kind, error, trace)
     elif not expected:
-        line += f" (a fault of the program; see {files[0].baseFilename})"
-    print(f"error: {line}", file=sys.stderr, flush=True)
+        reason += f" (a fault of the program; see {files[0].baseFilename})"
+    print(f"error: {reason}", file=sys.stderr, flush=True)
 
 
 def _sentence(error):
@@ -184,7 +184,7 @@ def _end(number):
     line = f"stopped by {_STOPS[number]}; run the same command again, it goes "
     line += "on from here"
     # torchrun stops the other ranks where one has failed, and has said why.
-    if not _state["said"] and first_failure(line) is None:
+    if not _state["said"] and first_failure(line)[0] is None:
         print(f"\n{line}", file=sys.stderr)
     _write_log(logging.INFO, line)
     for child in multiprocessing.active_children():

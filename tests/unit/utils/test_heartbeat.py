@@ -1,16 +1,20 @@
 """Ranks that stop, end, or lose the process that started them."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
+import torch
 from processes import start
 from torch.distributed import HashStore
 
-from speechbrain_slm.utils import heartbeat, running
+from speechbrain_slm.utils import distributed, heartbeat, jobs, running
 from speechbrain_slm.utils.heartbeat import Heart
 
 # Starts a rank as torchrun does, and waits for it.
@@ -120,8 +124,52 @@ def test_one_of_many_speaks(monkeypatch, capsys):
     assert fail(1, "row 7 is no audio") == "error: row 7 is no audio\n"
     assert fail(0, "row 7 is no audio") == ""
     assert fail(2, "Connection closed by peer") == ""
-    said = "rank 1: row 7 is no audio"
-    assert heartbeat.first_failure("Connection closed by peer") == said
+    # Another node has a log of its own.
+    monkeypatch.setenv("GROUP_RANK", "1")
+    after = "(after rank 1: row 7 is no audio)"
+    assert fail(3, "Closed by peer") == f"error: Closed by peer {after}\n"
+    assert fail(4, "Closed by peer") == ""
+
+
+def test_a_store_that_does_not_answer_keeps_nobody_from_speaking(monkeypatch):
+    class Gone:
+        def compare_set(self, key, expected, value):
+            time.sleep(30)
+
+    monkeypatch.setattr(heartbeat, "_store", Gone())
+    monkeypatch.setattr(heartbeat, "_PATIENCE", 0.01)
+    assert heartbeat.first_failure("no route to host") == (None, True)
+
+
+def test_who_hears_of_a_failure_ends_soon(hearts):
+    """On GPUs a rank may not notice that another one has ended."""
+    store, ranks = hearts
+    store.set("failure", "rank 3: row 7 is no audio")
+    said = "rank 3: row 7 is no audio"
+    assert not rounds(ranks, 9, 0, 1, 2)
+    assert rounds(ranks, 1, 0, 1, 2) == dict.fromkeys(range(3), said)
+
+
+def test_it_is_known_what_is_waited_for(monkeypatch):
+    """At a barrier of a data stage: which, and how far the work is."""
+    seen = []
+
+    def barrier(group):
+        def look():
+            seen.append((heartbeat._so_far(), heartbeat._place()))
+
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    monkeypatch.setattr(torch.distributed, "barrier", barrier)
+    monkeypatch.setattr(distributed, "_patient", "a group")
+    jobs.run([1, 2, 3], str, "parts")
+    so_far, place = seen[-1]
+    assert so_far == "after 3 of 3 parts"
+    assert re.fullmatch(
+        r"in run > together > barrier \(jobs.py, line \d+: barrier\(\)\)", place
+    )
 
 
 BEATING = """
