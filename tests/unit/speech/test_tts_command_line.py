@@ -1,3 +1,4 @@
+import os
 import sys
 import time
 import tracemalloc
@@ -9,6 +10,9 @@ from speech_example import PROGRAM
 
 from speechbrain_slm.speech.tts import SilentSpeech, Voice
 from speechbrain_slm.speech.tts.command_line import CommandLine
+from speechbrain_slm.utils.config import load_yaml
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -162,3 +166,65 @@ def test_a_text_beyond_the_argument_limit_is_refused_alone(command):
         tts.synthesize("a" * (1 << 18), Voice("a"))
     assert len(str(error.value)) < 1000
     assert len(tts.synthesize("a", Voice("a"))) == 200
+
+
+# The command lines of Kyutai's scripts, and what each reads from "-"; both
+# write float samples as 16 bit at 24 kHz.
+DELAYED_STREAMS = """
+import argparse, os, stat, sys
+import numpy as np, soundfile
+parser = argparse.ArgumentParser()
+parser.add_argument("inp")
+parser.add_argument("out")
+parser.add_argument("--voice", default="another.wav")
+if "rust" in sys.argv[0]:
+    parser.add_argument("--url", default="ws://127.0.0.1:8080")
+    parser.add_argument("--api-key", default="public_token")
+    # As asyncio's connect_read_pipe does.
+    assert stat.S_ISFIFO(os.fstat(0).st_mode), "Pipe transport is for pipes"
+else:
+    parser.add_argument("--hf-repo")
+    parser.add_argument("--voice-repo")
+    parser.add_argument("--device", default="cuda")
+args = parser.parse_args()
+assert args.inp == "-"
+text = sys.stdin.read().strip()
+if text == "fail":
+    sys.exit("no such word")
+wave = np.sin(np.arange(1920 * len(text)) * len(args.voice) / 99) / 2
+print("generated", len(text), end="\\r")
+soundfile.write(args.out, wave, 24000)
+"""
+
+
+@pytest.mark.parametrize("name", ["tts_pytorch.py", "tts_rust_server.py"])
+def test_the_form_of_kyutais_delayed_streams(tmp_path, monkeypatch, name):
+    """With a stand-in for the scripts: the models were not at hand."""
+    script, uv = tmp_path / "it's" / name, tmp_path / "bin" / "uv"
+    for path, text in (
+        (script, DELAYED_STREAMS),
+        (uv, f'#!/bin/sh\n[ "$1" = run ] && shift && {sys.executable} "$@"\n'),
+    ):
+        path.parent.mkdir()
+        path.write_text(text)
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}:{os.environ['PATH']}")
+    names = ["alba", "anna", "charles", "eve", "george", "jane", "mary", "paul"]
+    hparams = load_yaml(
+        ROOT / "hparams" / "tts" / "delayed_streams.yaml",
+        {"names": names, "script": str(script)},
+    )
+    tts, speakers = hparams["tts"], hparams["speakers"]
+    assert list(speakers) == names
+    for voices in speakers.values():
+        assert voices["en"] == voices["fr"]
+        tts.check_voice(voices["en"])
+    said = {}
+    for text in ("Anna sourit.", "$(touch x); `rm y` 'z' \"-e %s\\n"):
+        for speaker in ("alba", "anna"):
+            samples = tts.synthesize(text, speakers[speaker]["fr"])
+            assert len(samples) == 1920 * len(text)
+            said[text, speaker] = samples.tobytes()
+    assert len(set(said.values())) == 4
+    with pytest.raises(ValueError, match=r"status 1.*no such word"):
+        tts.synthesize("fail", speakers["anna"]["en"])
