@@ -107,7 +107,8 @@ class InBatches:
             tensor.to("cpu", non_blocking=cuda) for tensor in found[:2]
         )
         if event:
-            event.record()
+            # Of its device, which need not be the current one.
+            event.record(torch.cuda.current_stream(found.units.device))
 
         def fetch():
             if event:  # for this batch, and not for the one behind it

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_models import (
+    check_batch_independence,
     encode_alone,
     fit,
     pad,
@@ -13,6 +14,7 @@ from tiny_models import (
 )
 from torch import nn
 
+from speechbrain_slm.units import audio
 from speechbrain_slm.units.tokenizers import (
     batches,
     convolutions,
@@ -170,6 +172,19 @@ def test_a_lower_precision_says_what_it_changes(tmp_path, kind):
     differ = np.concatenate(half) != np.concatenate(full)
     assert share == pytest.approx(differ.mean())
     assert 0 < share < 0.5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", [Mimi, SSLKMeans])
+def test_on_a_gpu_units_are_those_of_the_cpu(tmp_path, kind):
+    tokenizer = make(tmp_path, kind)
+    wavs = speech(tokenizer.sample_rate, SECONDS)
+    expected = encode_alone(tokenizer, wavs)
+    tokenizer.to("cuda")
+    check_batch_independence(tokenizer, wavs)
+    given = [(*audio.pad(wavs[i:][:2], pinned=True), None) for i in range(5)]
+    for i, units in enumerate(tokenizer.encode_batches(given)):
+        assert [one.tolist() for one in units] == expected[i:][:2]
 
 
 def test_tf32_is_allowed_inside_and_as_before_outside():
