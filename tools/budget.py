@@ -114,16 +114,17 @@ def estimate(path: str | Path, mfu: float, gpus: int) -> dict:
         return {}
     import torch
 
+    from speechbrain_slm.brains.options import fewest_parts
     from speechbrain_slm.models.decoder import decoder_lm, flops_per_token
 
-    parts, length = gpus * tree["grad_accumulation_factor"], tree["row_length"]
-    micro, rest = divmod(tree["rows_per_step"], parts)
-    if rest:
+    rows, length = tree["rows_per_step"], tree["row_length"]
+    if rows % gpus:
         raise ValueError(
-            f"{path}: rows_per_step is {tree['rows_per_step']}, which {gpus} "
-            f"GPUs in {parts // gpus} micro-batches do not divide; choose "
-            "another number for --gpus"
+            f"{path}: rows_per_step is {rows}, which {gpus} GPUs do not "
+            "divide; choose another number for --gpus"
         )
+    share = rows // gpus
+    micro = share // fewest_parts(share, tree["micro_batch_rows"])
     fragment = dict(tree["lm"]["model"])
     fragment["vocabulary_size"] = fragment["vocabulary_size"] or MIMI
     with torch.device("meta"):
@@ -144,15 +145,17 @@ def estimate(path: str | Path, mfu: float, gpus: int) -> dict:
 def kept_per_token(model: Any, checkpointing: bool) -> float:
     """Count the bytes that a token's forward pass keeps, in bf16."""
     config, layers = model.config, model.config.num_hidden_layers
-    keys = config.num_key_value_heads * config.hidden_size
-    keys //= config.num_attention_heads
-    # The residual in fp32, twice; what goes into attention and each product;
-    # queries, keys and values; gate, up and their product.
-    layer = 8 * config.hidden_size + 2 * keys + 3 * config.intermediate_size
-    if checkpointing:  # the residual, and one layer anew
-        layers, layer = 1, layer + 2 * (layers - 1) * config.hidden_size
-    # The logits are there in bf16, and in fp32 for the loss.
-    return 2 * layers * layer + 6 * config.vocab_size
+    width, heads = config.hidden_size, config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or width // heads
+    queries, keys = heads * head_dim, config.num_key_value_heads * head_dim
+    # Two residuals in fp32 and their norms; queries, keys and values before
+    # and after the rotation, and attention's output; gate, up, their product.
+    layer = 12 * width + 4 * (queries + 2 * keys) + 2 * queries
+    layer += 6 * config.intermediate_size
+    if checkpointing:  # the residuals, and one layer anew
+        layers, layer = 1, layer + 4 * layers * width
+    # The logits are there in bf16, and in fp32 for the loss, twice.
+    return layers * layer + 10 * config.vocab_size
 
 
 def quantity(tokens: int) -> str:

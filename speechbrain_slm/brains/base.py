@@ -28,6 +28,7 @@ from speechbrain_slm.brains.options import (
     check_division,
     check_options,
     describe_optimizer,
+    fewest_parts,
 )
 from speechbrain_slm.brains.parallel import sum_over_ranks
 from speechbrain_slm.brains.progress import Monitor, TrainLog, draw_curves
@@ -51,8 +52,9 @@ class StepBrain(UpdateBrain):
     is more than the rows, ``collate`` and ``scored``.
 
     Of SpeechBrain's run options, ``grad_accumulation_factor`` splits each
-    rank's rows into so many micro-batches, ``ckpt_interval_steps`` counts
-    optimizer steps, ``max_grad_norm <= 0`` disables clipping, and
+    rank's rows into so many micro-batches (without it ``micro_batch_rows``, of
+    the YAML file, says how many rows one has at most), ``ckpt_interval_steps``
+    counts optimizer steps, ``max_grad_norm <= 0`` disables clipping, and
     ``eval_precision`` follows ``precision`` unless it is set.
 
     Arguments
@@ -81,10 +83,6 @@ class StepBrain(UpdateBrain):
 
     def flops_per_token(self) -> float | None:
         """Return what a token costs, forward and backward; for subclasses."""
-
-    def filled(self, rows: np.ndarray, number: int) -> np.ndarray:
-        """Add rows that score nothing, up to a number; for subclasses."""
-        return rows
 
     def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
@@ -121,8 +119,11 @@ class StepBrain(UpdateBrain):
             logger.info("Test only mode: no training.")
             return
         self.plan, hparams = train_plan, self.hparams
-        factor, ranks = self.grad_accumulation_factor, world_size()
-        check_division(train_plan.rows_per_step, ranks, factor)
+        rows = train_plan.rows_per_step // world_size()
+        if micro := getattr(hparams, "micro_batch_rows", None):
+            self.grad_accumulation_factor = fewest_parts(rows, micro)
+        factor = self.grad_accumulation_factor
+        check_division(train_plan.rows_per_step, world_size(), factor)
         limits = [train_plan.num_steps, self.optimizer_step_limit]
         limits += [self.debug_batches] if self.debug else []
         self.num_steps = min(int(n) for n in limits if n is not None)
@@ -148,7 +149,6 @@ class StepBrain(UpdateBrain):
         )
         if is_main():
             self.monitor.open(hparams.tensorboard)
-        rows = train_plan.rows_per_step // ranks
         with explained(rows, train_plan.row_length, factor):
             self._train(valid_sets or {})
         # The result first: what only shows it never stands in its way.

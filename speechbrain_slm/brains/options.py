@@ -14,7 +14,8 @@ from speechbrain_slm.utils.ranges import RANGES, check_value
 # The numbers among run options and values, checked where they are there.
 _NUMBERS = (
     *("seed", "learning_rate", "warmup", "max_grad_norm"),
-    *("grad_accumulation_factor", "log_interval", "valid_interval"),
+    *("grad_accumulation_factor", "micro_batch_rows"),
+    *("log_interval", "valid_interval"),
     *("ckpt_interval_steps", "keep_checkpoints", "peak_tflops"),
     *("optimizer_step_limit", "debug_batches"),
 )
@@ -27,7 +28,8 @@ def check_options(run_opts: dict, hparams: dict) -> None:
     """Refuse what has no effect or makes no sense, before anything is made.
 
     Run options may stand among the values of the YAML file, too;
-    ``eval_precision`` is added to them.
+    ``eval_precision`` is added to them, and ``micro_batch_rows`` taken away
+    where ``grad_accumulation_factor`` is given.
 
     Example
     -------
@@ -46,9 +48,21 @@ def check_options(run_opts: dict, hparams: dict) -> None:
             check_value(name, given[name], RANGES[name])
     check_choice("schedule", hparams["schedule"], ("run", "stage"))
     check_choice("parallel", hparams["parallel"], ("ddp", "fsdp"))
+    if "grad_accumulation_factor" in given:
+        hparams.pop("micro_batch_rows", None)
     # SpeechBrain would validate in fp32 beside precision: bf16.
     if "eval_precision" not in given:
         run_opts["eval_precision"] = given.get("precision") or "fp32"
+
+
+def fewest_parts(rows: int, at_most: int) -> int:
+    """Return into how many equal parts of at most so many rows they go.
+
+    >>> fewest_parts(75, 15), fewest_parts(300, 15), fewest_parts(38, 15)
+    (5, 20, 19)
+    """
+    least = -(-rows // at_most)
+    return next((n for n in range(least, rows) if rows % n == 0), max(1, rows))
 
 
 def check_division(rows_per_step: int, ranks: int, factor: int) -> None:

@@ -44,6 +44,10 @@ class UpdateBrain(sb.Brain):
         """Count the positions whose mean loss ``compute_objectives`` takes."""
         return batch.numel()
 
+    def filled(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """Add rows that score nothing, up to a number; for subclasses."""
+        return rows
+
     def prepare(self, step: int) -> list[tuple[Batch, int]]:
         """Build this rank's micro-batches of a step, and count the scored."""
         rows = self.plan.rows(step, rank(), world_size())

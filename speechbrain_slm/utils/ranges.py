@@ -45,6 +45,7 @@ RANGES: dict[str, Spec] = {
         "max_position_embeddings original_max_position_embeddings",
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
+        "micro_batch_rows",
     ),
     **_each(
         NATURAL,
@@ -74,7 +75,7 @@ RANGES: dict[str, Spec] = {
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
-        "aligned",
+        "aligned compile",
     ),
     **_each({"at_least": 1}, "length_ratio max_ratio"),
     # Seconds that no clock has would only be noticed in the middle of the work.

@@ -119,6 +119,23 @@ def test_what_does_not_divide_the_batch_is_refused(
         brain.fit(Plan())
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "factor"),
+    [
+        (2, {}, 2),
+        (3, {}, 2),
+        (9, {}, 1),
+        (2, {"grad_accumulation_factor": 4}, 4),
+    ],
+)
+def test_micro_batches_have_so_many_rows_at_most(
+    tmp_path, rows, options, factor
+):
+    brain = make(tmp_path, hparams={"micro_batch_rows": rows}, **options)
+    brain.fit(Plan())
+    assert len(brain.prepare(0)) == factor
+
+
 def test_non_finite_loss_leaves_weights_untouched(tmp_path):
     brain = make(tmp_path, scale=float("inf"))
     before = brain.modules.line.weight.detach().clone()
@@ -194,6 +211,7 @@ NAN = float("nan")
         ("seed", (-1, 1.5)),
         ("max_grad_norm", (NAN, "1")),
         ("grad_accumulation_factor", (0, -1, 1.5)),
+        ("micro_batch_rows", (0, -1, 1.5)),
         ("log_interval", (-1, 2.5)),
         ("valid_interval", (-1, None)),
         ("ckpt_interval_steps", (-1, 0.5)),
