@@ -1,7 +1,6 @@
 import contextlib
 import io
 import json
-import re
 import runpy
 import sys
 
