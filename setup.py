@@ -24,30 +24,36 @@ setup(
             "benchmarks/stop_words.yaml",
         ]
     },
+    # The oldest versions are pinned together in .github/oldest.txt, and tested.
     install_requires=[
         "ftfy>=6.2",
-        "hyperpyyaml>=1.2.2",
-        "matplotlib>=3.8",
-        "numpy",
+        # 1.2.2 takes a ruamel.yaml that it cannot use.
+        "hyperpyyaml>=1.2.3",
+        "matplotlib>=3.9",
+        # Pocket TTS asks for numpy 2; matplotlib, scikit-learn, scipy and
+        # tensorboard are the first that go with it.
+        "numpy>=2.0",
         "py-nanotts>=0.1.1",
-        "pyarrow>=14",
+        "pyarrow>=21",  # datasets 5 asks for it
         "pyyaml",
         "regex",
         "ruamel.yaml",
-        "safetensors>=0.4",
-        "scikit-learn>=1.3",
-        "scipy>=1.10",
-        "sentencepiece>=0.2",
+        "safetensors>=0.4.3",  # transformers asks for it
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
+        "sentencepiece>=0.2.1",  # Pocket TTS asks for it
         "sentencex>=1.0.32",
-        "soundfile>=0.12",
+        "soundfile>=0.12.1",  # SpeechBrain asks for it
         "speechbrain>=1.1.2,<1.2",
-        "tensorboard>=2.14",
+        "tensorboard>=2.18",
         # SpeechBrain asks for torch 2.7.1. torchaudio 2.11, its last release,
         # is built for CUDA 13.0 and does not import beside torch 2.15, which
         # is built for CUDA 13.2.
         "torch>=2.7.1,<2.15",
         "torchaudio>=2.7.1,<2.12",
-        "transformers>=5.0",
+        # Before 5.6 an NLLB comes without its languages; 5.4 refuses it, and
+        # before that, layers of Whisper give tuples.
+        "transformers>=5.6",
     ],
     extras_require={
         # Translation by a chat model; recent versions of transformers bring it.

@@ -149,7 +149,8 @@ def document_attention(
     if cu_seq_lens_q is None:
         mask = None if kwargs.get("is_causal") else attention_mask
         given = module, query, key, value, mask
-        kwargs |= {"scaling": scaling, "dropout": dropout}
+        # Dynamo of torch 2.7 knows no |= of dictionaries.
+        kwargs = {**kwargs, "scaling": scaling, "dropout": dropout}
         return sdpa_attention_forward(*given, **kwargs)
     window = kwargs.get("sliding_window")
     other = [name for name in UNSUPPORTED if kwargs.get(name) is not None]
