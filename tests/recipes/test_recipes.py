@@ -34,11 +34,25 @@ CHECKS = ("test_debug_flags", "test_debug_checks")
 COLUMNS = ["Task", "Dataset", *FILES, "Result_url", "HF_repo", *CHECKS]
 REQUIRED = {*FILES, *CHECKS} - {"Data_prep_file"}
 RUNS = ("en_fr", "interleaved_ft")
-ITEM = {
-    "prompt": ["Tom has a dog.", "The dog ran to the river.", "It was cold."],
-    "right": "The dog came back wet.",
-    "wrong": "The cat sat on a chair.",
-}
+# Of two topics: the one's ending is off the other's.
+ITEMS = (
+    {
+        "id": "dog",
+        "prompt": ["Tom has a dog.", "It ran to the river.", "It was cold."],
+        "right": "The dog came back wet.",
+        "wrong": "The cat sat on a chair.",
+    },
+    {
+        "id": "bread",
+        "prompt": [
+            "Mia baked bread.",
+            "She sold it at noon.",
+            "People queued.",
+        ],
+        "right": "All loaves were gone by evening.",
+        "wrong": "Nobody bought any.",
+    },
+)
 LM, CLOZE = "results/mini/LM", "results/mini/cloze"
 
 
@@ -139,9 +153,8 @@ def workspace(tmp_path_factory):
     for seed, split in enumerate(("train", "valid")):
         path = folder / "data" / f"TinyStories-{split}.txt"
         write_tinystories(path, num_stories=60, seed=seed)
-    items = [dict(id=f"i{n}", **ITEM) for n in range(2)]
     path = folder / "data" / "items_en.jsonl"
-    path.write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, ITEMS)), encoding="utf-8")
     # In place of the hub's spoken sets.
     write_salmon(folder / "data" / "SALMon")
     write_pairs(folder / "data" / "sBLIMP")
