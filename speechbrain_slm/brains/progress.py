@@ -143,6 +143,7 @@ class Monitor:
         self.began = self._mark = time.time()
         self._seconds, self._steps = 0.0, 0
         self._writer: Any = None
+        self._taken = False  # whether there was a step
 
     def open(self, tensorboard: bool) -> None:
         """Continue the files; for the main process alone."""
@@ -164,6 +165,10 @@ class Monitor:
 
     def after_step(self) -> None:
         """Count a step; the time since the last mark was spent on it."""
+        if not self._taken:
+            self._taken = True
+            # With what is compiled, and loaded, at first use.
+            logger.info("First step after %.1f s", time.time() - self.began)
         self._seconds += time.time() - self._mark
         self._steps += 1
         self.skip()

@@ -14,8 +14,12 @@ about ten minutes, most of it compiling (a cold cache costs a minute a model).
   its relative error and its milliseconds.
 - open, blocked, bare, trainer of a size: the recipe with attention open or
   blocked between stories, a bare loop and Hugging Face's Trainer, on the same
-  model and rows a step. tokens_per_second and mfu (of 989 TFLOPS) are those
-  after the first steps; wall is of the whole recipe, compilation included.
+  model and rows a step, all with their layers compiled; eager: the recipe,
+  blocked, without, and five rows at once. tokens_per_second and mfu (of 989
+  TFLOPS) are those after the first steps, first_step the seconds from a model
+  that is ready to the end of its first step; wall is of the whole recipe.
+- checkpoint_1B: seconds to save and to load model and optimizer, synced to the
+  disk and compared with their SHA-256.
 - mimi, hubert: encoders of real size with random weights, times real time
   against the encoder alone, units that changed with the batch, and what other
   convolutions and precisions would give (see ``extraction.py``).
@@ -28,6 +32,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,8 +48,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LM = ROOT / "recipes" / "TinyStories" / "LM"
 PEAK = 989e12  # of an H100 SXM in dense bf16
 ROWS, LENGTH, UNITS = 75, 2048, 2048  # rows of a GPU's step, as in the YAML
-SIZES = {"360M": ("qwen2_0.5b", 15), "1B": ("llama3.2_1b", 5)}  # rows at once
-STEPS, WARM = 12, 4
+# Of each size: its fragment, and how many steps of how many to leave out.
+SIZES = {"360M": ("qwen2_0.5b", 12, 4), "1B": ("llama3.2_1b", 6, 2)}
+MICRO = 15  # rows at once, as in the YAML files
 
 
 def device():
@@ -134,12 +140,13 @@ def recipe(options, size, *words):
     ]
 
 
-def train(options, size, attention):
+def train(options, size, attention, compiled=True):
     """Train by the recipe, and read what it logged."""
     rows, length = (8, 128) if options.tiny else (ROWS, LENGTH)
-    micro = 4 if options.tiny else SIZES[size][1]
-    tokens = STEPS * rows * length
-    own = [] if options.tiny else ["--lm", "{warm_start: null}", "--compile"]
+    _, steps, warm = SIZES[size]
+    micro = 4 if options.tiny else MICRO if compiled else 5
+    own = [] if options.tiny else ["--lm", "{warm_start: null}"]
+    tokens = steps * rows * length
     with tempfile.TemporaryDirectory() as output:
         command = recipe(
             options,
@@ -148,20 +155,25 @@ def train(options, size, attention):
             *(f"--stages=[{{tokens: {tokens}, mixture: {{en: 1}}}}]",),
             *("--rows_per_step", rows, "--row_length", length),
             *("--grad_accumulation_factor", rows // micro),
+            *(
+                "--compile",
+                "true" if compiled and not options.tiny else "false",
+            ),
             *("--valid_rows", 2, "--valid_interval", 0),
-            *("--ckpt_interval_steps", 0, "--log_interval", WARM),
+            *("--ckpt_interval_steps", 0, "--log_interval", warm),
             *("--output_folder", output, *own),
         )
         began = time.time()
         call(command)
         log = Path(output, "train_log.jsonl").read_text(encoding="utf-8")
+        said = Path(output, "log.txt").read_text(encoding="utf-8")
     entries = [json.loads(line) for line in log.splitlines()]
-    steps = [one for one in entries if "tokens_per_second" in one]
-    last = steps[-1]
+    last = [one for one in entries if "tokens_per_second" in one][-1]
     return {
         "tokens_per_second": last["tokens_per_second"],
         "mfu": last.get("mfu"),
         "memory_GB": last["memory_GB"],
+        "first_step": float(re.findall(r"First step after (\S+) s", said)[0]),
         "wall": round(time.time() - began, 1),
     }
 
@@ -193,31 +205,36 @@ def bare(options, size, trainer=False):
     from speechbrain_slm.models.decoder import flops_per_token
 
     rows, length = (8, 128) if options.tiny else (ROWS, LENGTH)
-    micro = 4 if options.tiny else SIZES[size][1]
+    _, steps, warm = SIZES[size]
     model = make_model(options, size)
+    if not options.tiny:
+        for layer in model.model.layers:
+            layer.compile(dynamic=False)
     data = torch.randint(0, UNITS, (rows, length))
-    marks = []
+    micro = 4 if options.tiny else MICRO
+    marks = [time.perf_counter()]
     if trainer:
-        _train_by_trainer(model, data, micro, marks, options)
+        _train_by_trainer(model, data, micro, marks, steps)
     else:
-        _train_by_hand(model.to(device()).train(), data, micro, marks, options)
-    speed = data.numel() * (STEPS - WARM) / (marks[-1] - marks[WARM - 1])
+        model = model.to(device()).train()
+        _train_by_hand(model, data, micro, marks, steps)
+    speed = data.numel() * (steps - warm) / (marks[-1] - marks[warm])
     used = torch.cuda.max_memory_allocated() if device() == "cuda" else 0
     return {
         "tokens_per_second": round(speed),
         "mfu": speed * flops_per_token(model, length) / PEAK,
         "memory_GB": used / 2**30,
+        "first_step": marks[1] - marks[0],
     }
 
 
-def _train_by_hand(model, data, micro, marks, options):
-    fast = model if options.tiny else torch.compile(model)
+def _train_by_hand(model, data, micro, marks, steps):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    for _ in range(STEPS):
+    for _ in range(steps):
         for part in data.split(micro):
             part = part.to(device(), non_blocking=True)
             with torch.autocast(device(), torch.bfloat16):
-                logits = fast(input_ids=part, use_cache=False).logits
+                logits = model(input_ids=part, use_cache=False).logits
             loss = torch.nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), part[:, 1:].flatten()
             )
@@ -229,7 +246,7 @@ def _train_by_hand(model, data, micro, marks, options):
         marks.append(time.perf_counter())
 
 
-def _train_by_trainer(model, data, micro, marks, options):
+def _train_by_trainer(model, data, micro, marks, steps):
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Mark(TrainerCallback):
@@ -238,15 +255,14 @@ def _train_by_trainer(model, data, micro, marks, options):
             marks.append(time.perf_counter())
 
     model.config.use_cache = False
-    rows = [{"input_ids": row, "labels": row} for row in data] * STEPS
+    rows = [{"input_ids": row, "labels": row} for row in data] * steps
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
-            max_steps=STEPS,
+            max_steps=steps,
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=len(data) // micro,
             bf16=True,
-            torch_compile=not options.tiny,
             optim="adamw_torch_fused",
             report_to=[],
             save_strategy="no",
@@ -256,6 +272,29 @@ def _train_by_trainer(model, data, micro, marks, options):
         Trainer(
             model=model, args=arguments, train_dataset=rows, callbacks=[Mark()]
         ).train()
+
+
+def checkpoint(options, size):
+    """Save and load a model and its optimizer as a run does."""
+    from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
+
+    model = make_model(options, size).to(device())
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        state = {"model": model, "optimizer": optimizer}
+        checkpointer = AtomicCheckpointer(folder, state)
+        marks = [time.perf_counter()]
+        path = Path(checkpointer.save_checkpoint(name="step"))
+        marks.append(time.perf_counter())
+        checkpointer.load_checkpoint(checkpointer.find_checkpoint())
+        wait()
+        marks.append(time.perf_counter())
+        size = sum(one.stat().st_size for one in path.iterdir())
+    save, load = np.diff(marks).tolist()
+    return {"save": save, "load": load, "disk_GB": size / 2**30}
 
 
 def extraction(options, name):
@@ -382,13 +421,17 @@ PARTS = {
     "resume": (150, resume),
     "blocked_360M": (150, lambda o: train(o, "360M", "blocked")),
     "open_360M": (150, lambda o: train(o, "360M", "open")),
+    "eager_360M": (150, lambda o: train(o, "360M", "blocked", False)),
     "bare_360M": (150, lambda o: bare(o, "360M")),
     "trainer_360M": (150, lambda o: bare(o, "360M", trainer=True)),
     "mimi": (150, lambda o: extraction(o, "mimi")),
     "hubert": (150, lambda o: extraction(o, "hubert_kmeans")),
     "cloze": (90, cloze),
     "blocked_1B": (150, lambda o: train(o, "1B", "blocked")),
+    "open_1B": (150, lambda o: train(o, "1B", "open")),
     "bare_1B": (150, lambda o: bare(o, "1B")),
+    "trainer_1B": (150, lambda o: bare(o, "1B", trainer=True)),
+    "checkpoint_1B": (150, lambda o: checkpoint(o, "1B")),
 }
 
 
