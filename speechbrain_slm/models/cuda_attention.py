@@ -6,14 +6,15 @@ Which is taken where:
   and in 2.11 it takes grouped heads as they come; later it wants to be told
   so by ``enable_gqa``, which the older ones do not know. A form before these
   has neither ``scale`` nor ``window_size`` and is passed over.
-- ``flex_attention``, compiled, for fp32, and for all types where the former is
-  not there.
+- ``flex_attention``, compiled by Triton, for fp32, and for all types where the
+  former is not there, or the card (before Ampere) or the build lacks it.
 
 The first import takes 1.3 s (of torch.compile and of the kernels' own
 modules), so it is left to the first model that needs it.
 """
 
 import contextlib
+import importlib.util
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +35,17 @@ def varlen_options(function: Callable | None) -> set[str] | None:
     return names if {"scale", "window_size"} <= names else None
 
 
-# Read once: a compiled graph cannot look at signatures.
+def has_flash() -> bool:
+    """Tell whether this build and this card can run FlashAttention."""
+    built = torch.backends.cuda.is_flash_attention_available()
+    return built and torch.cuda.get_device_capability() >= (8, 0)
+
+
+# Read once: a compiled graph cannot look at signatures, nor at cards.
 VARLEN = varlen_options(varlen_attn)
+if torch.cuda.is_available() and not has_flash():
+    VARLEN = None
+TRITON = importlib.util.find_spec("triton") is not None
 
 
 def attend_on_cuda(
@@ -45,10 +55,21 @@ def attend_on_cuda(
     bounds: torch.Tensor,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attend within documents by the kernel that torch and the type allow."""
-    usable = VARLEN is not None and query.dtype != torch.float32
-    kernel = varlen_documents if usable else flex_documents
-    return kernel(query, key, value, bounds, scaling)
+    """Attend within documents by the kernel that torch and the type allow.
+
+    RuntimeError if there is none.
+    """
+    if VARLEN is not None and query.dtype != torch.float32:
+        return varlen_documents(query, key, value, bounds, scaling)
+    if not TRITON:
+        raise RuntimeError(
+            f"attention: blocked has no kernel for {query.dtype} here: "
+            "varlen_attn takes bf16 and fp16, from torch 2.10 and Ampere cards "
+            f"on (this is torch {torch.__version__}), and flex_attention "
+            "needs the package triton. pip install triton, or set attention "
+            "to open."
+        )
+    return flex_documents(query, key, value, bounds, scaling)
 
 
 def varlen_documents(

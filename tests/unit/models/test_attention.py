@@ -239,3 +239,29 @@ def varlen_of_old(
         query, key, value, cu_q, cu_k, max_q, max_k, scale=scale,
         window_size=window_size, enable_gqa=True,
     )  # fmt: skip
+
+
+def test_a_kernel_that_is_absent_is_named(monkeypatch):
+    rows = some_rows()
+    bounds = blocked_inputs(rows, BOUNDARY)["cu_seq_lens_q"]
+    tensors = [heads(rows, 4, seed) for seed in range(3)]
+    monkeypatch.setattr(cuda_attention, "TRITON", False)
+    for known, kind in ((None, torch.bfloat16), (set(), torch.float32)):
+        monkeypatch.setattr(cuda_attention, "VARLEN", known)
+        given = [tensor.to(kind) for tensor in tensors]
+        with pytest.raises(
+            RuntimeError, match=rf"no kernel for {kind}.*flex_attention needs"
+        ):
+            cuda_attention.attend_on_cuda(*given, bounds, None)
+
+
+@pytest.mark.parametrize(
+    ("built", "card", "expected"),
+    [(True, (9, 0), True), (True, (7, 5), False), (False, (9, 0), False)],
+)
+def test_old_cards_have_no_flash_attention(monkeypatch, built, card, expected):
+    monkeypatch.setattr(
+        torch.backends.cuda, "is_flash_attention_available", lambda: built
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
+    assert cuda_attention.has_flash() == expected
