@@ -40,10 +40,11 @@ setup(
         "ruamel.yaml",
         "safetensors>=0.4.3",  # transformers asks for it
         "scikit-learn>=1.5",
-        "scipy>=1.13",
+        "scipy>=1.15",
         "sentencepiece>=0.2.1",  # Pocket TTS asks for it
         "sentencex>=1.0.32",
-        "soundfile>=0.12.1",  # SpeechBrain asks for it
+        # Its libsndfile tells a FLAC file that was cut; that of 0.12 does not.
+        "soundfile>=0.13",
         "speechbrain>=1.1.2,<1.2",
         "tensorboard>=2.18",
         # SpeechBrain asks for torch 2.7.1. torchaudio 2.11, its last release,

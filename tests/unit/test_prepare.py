@@ -205,8 +205,10 @@ def test_a_kill_leaves_no_manifest_beside_other_stories(folder, tmp_path):
             if (run / manifest).exists():
                 left.add(manifest)
                 assert all((run / n).read_bytes() == old[n] for n in names)
-    # The first kills come before anything is changed.
-    assert left == set(MANIFESTS)
+    # The first kills come before anything is changed; but pathlib of Python
+    # 3.10 has an unlink of its own, at which nothing is killed.
+    gone = set() if sys.version_info >= (3, 11) else {"train.parquet"}
+    assert left | gone == set(MANIFESTS)
     assert not [name for name in MANIFESTS if (runs[-1] / name).exists()]
 
 
