@@ -105,15 +105,9 @@ class StepBrain(UpdateBrain):
     ) -> None:
         """Train until the token plan's last step.
 
-        Arguments
-        ---------
-        valid_sets : Name -> rows, int64 ``[N, row_length]``.
-
-        Raises
-        ------
-        ValueError
-            If the ranks and ``grad_accumulation_factor`` cannot divide the
-            global batch, or the checkpoint belongs to another run.
+        ``valid_sets``: name -> rows, int64 ``[N, row_length]``. ValueError if
+        the ranks and ``grad_accumulation_factor`` cannot divide the global
+        batch, or the checkpoint belongs to another run.
         """
         if self.test_only:
             logger.info("Test only mode: no training.")

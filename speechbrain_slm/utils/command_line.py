@@ -28,7 +28,7 @@ _PACKAGE = importlib.util.find_spec("speechbrain")
 assert _PACKAGE is not None  # setup.py requires it
 _FILE = Path(str(_PACKAGE.origin)).parent / "utils" / "run_opts.py"
 _RUN_OPTS = runpy.run_path(str(_FILE))
-_NOW_FULL = ("tinystories.yaml", "chat.yaml", "ecapa.yaml", "mimi.yaml")
+_NOW_FULL = ("chat.yaml", "ecapa.yaml", "mimi.yaml")
 _LISTS = {"jit_module_keys", "compile_module_keys"}
 HELP = _RUN_OPTS["HELP_TEXTS"] | dict.fromkeys(
     _LISTS, "Those of modules to compile, in place of all"

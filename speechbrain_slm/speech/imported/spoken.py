@@ -50,8 +50,6 @@ def import_spoken(
 ) -> None:
     """Write ``<split>.parquet``, a manifest, for each split of a spoken corpus.
 
-    The ranks of ``torchrun`` share the work.
-
     Arguments
     ---------
     sources : Split -> sources (see :func:`iterate_parts`).
