@@ -162,6 +162,9 @@ class Reader:
         texts = [story.codes for story in stories]
         try:
             codes = read_codes(texts, self.layout, self.wanted)
+            if self.aligned and not codes.lengths.all():
+                # Those behind it would take its place in this language alone.
+                raise ValueError("no codes: an utterance of an aligned story")
         except ValueError as error:
             if len(stories) > 1:
                 for story in stories:

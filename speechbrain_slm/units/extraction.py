@@ -175,6 +175,11 @@ def _batches(shards, batch_seconds, equal):
 def _collate(clips, pinned):
     """Return the clips, and waveforms and lengths of those that are good."""
     wavs = [clip.wav for clip in clips if clip.wav is not None]
+    # Whoever waits for units need not keep the sound: whether it is there.
+    there = torch.zeros(0)
+    clips = [
+        clip if clip.wav is None else clip._replace(wav=there) for clip in clips
+    ]
     return clips, *pad(wavs, pinned)
 
 
@@ -207,9 +212,10 @@ def _encode(
             seconds = sum(samples / rate for samples, rate in lengths)
             progress.add(seconds, lambda: f"{progress.speed:.0f} x real time")
     except (MemoryError, RuntimeError) as error:
-        if not waiting:
+        # What was taken last is being computed.
+        good = (_good(*one) for one in reversed(waiting))
+        if not (rows := next(filter(None, good), None)):
             raise
-        rows = _good(*waiting[-1])  # what was taken last is being computed
         raise RuntimeError(
             f"{rows[0]['audio']} and {len(rows) - 1} shorter file(s) cannot "
             f"be encoded at once: {error}. If for want of memory, set "

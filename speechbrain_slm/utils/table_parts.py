@@ -102,7 +102,9 @@ def _row_groups(
                 "again"
             )
 
-    for group, first in enumerate(itertools.accumulate([0, *counts[:-1]])):
+    # A file without rows may have no group.
+    starts = [0, *itertools.accumulate(counts)]
+    for group, first in enumerate(starts[:-1]):
         known = str(path), path.parent, identity_of([stamp, group])
         yield Part(f"{name}{group:05d}", *known, read(group, first))
 

@@ -61,7 +61,9 @@ class _Codebook(modeling_mimi.MimiEuclideanCodebook):
             or (book.centroids.device, book.centroids.dtype) != where
         ):
             self.book = book = Codebook(self.embed)
-        codes, *self.told = book.nearest(hidden_states.to(embed.dtype))
+        # Distances in bfloat16 decide nothing.
+        with inference(embed.device, "fp32"):
+            codes, *self.told = book.nearest(hidden_states.to(embed.dtype))
         return codes
 
 

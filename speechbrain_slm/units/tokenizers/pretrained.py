@@ -227,7 +227,8 @@ class LayerKMeans(InBatches, PretrainedModel, KMeansTokenizer):
 
     def _nearest(self, points, language):
         book, scaled = self.book(points, language)
-        with torch.inference_mode(), one_thread():
+        # Distances in TF32 would see no doubt where there is some.
+        with inference(points.device, "fp32"), one_thread():
             units, borders, norms = book.nearest(scaled)
             # NaN is nearest to nothing: argmin would say the first centroid.
             finite = scaled.sum(dim=1, dtype=torch.float64).isfinite()

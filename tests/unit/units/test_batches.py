@@ -17,6 +17,7 @@ from torch import nn
 from speechbrain_slm.units import audio
 from speechbrain_slm.units.tokenizers import (
     batches,
+    codebook,
     convolutions,
     mimi,
     pretrained,
@@ -172,6 +173,30 @@ def test_a_lower_precision_says_what_it_changes(tmp_path, kind):
     differ = np.concatenate(half) != np.concatenate(full)
     assert share == pytest.approx(differ.mean())
     assert 0 < share < 0.5
+
+
+@pytest.mark.parametrize("kind", [Mimi, SSLKMeans])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_distances_are_in_float32(tmp_path, monkeypatch, kind, precision):
+    seen = []
+    nearest = codebook.Codebook.nearest
+
+    def told(self, points):
+        half = torch.is_autocast_enabled("cpu")
+        seen.append((torch.get_float32_matmul_precision(), half))
+        return nearest(self, points)
+
+    monkeypatch.setattr(codebook.Codebook, "nearest", told)
+    tokenizer = make(tmp_path, kind)
+    tokenizer.precision = precision
+    # As SpeechBrain's quirks leave it.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        tokenizer.encode(*pad(speech(16000, (0.9, 0.5))))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {("highest", False)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -223,6 +223,13 @@ def test_repeated_units_are_written_once(tmp_path, codec):
     assert as_lists(store.story("en/a_type1", "en")) == [[5, 6], [6]]
 
 
+def test_silence_shifts_no_sentence_of_an_aligned_story(tmp_path, codec):
+    rows = told("a", [4, 0, 1], 2)[0]
+    path = save(tmp_path / "a.parquet", rows)
+    with pytest.raises(ValueError, match=r"row \d: no codes: an utterance"):
+        run(path, tmp_path / "out", codec, aligned=True)
+
+
 # -------------------------------------------------------------------- stage
 def test_twins_languages_and_what_is_left_out(tmp_path, codec):
     one, first = told("a", [3, 2], 1)
