@@ -76,7 +76,7 @@ class LMBrain(StepBrain):
             # What there was room for once stays: one shape, one graph.
             self._places = len(batch["cu_seq_lens_q"]) - 1
         elif self._maskless:
-            batch.update(open_inputs())
+            batch.update(open_inputs(rows.shape[1]))
         return batch
 
     def filled(self, rows: np.ndarray, number: int) -> np.ndarray:

@@ -27,14 +27,25 @@ from transformers.masking_utils import sdpa_mask
 NAME = "speechbrain_slm_documents"
 # Variants of attention that a configuration may ask for and that are not here.
 UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
+# What a configuration has whose layers make masks of their own (Doge's).
+OWN_MASKS = ("keep_window_size", "index_topk")
 # transformers hands a mask of four dimensions on as it is. A model that went
 # around our attention would add it, and show NaN at once.
 NO_MASK = torch.full((1, 1, 1, 1), torch.nan)
 
 
-def open_inputs() -> dict:
-    """Return what a model of :func:`open_attention` needs beside its ids."""
-    return {"attention_mask": NO_MASK, "is_causal": True}
+def open_inputs(length: int) -> dict:
+    """Return what a model of :func:`open_attention` needs beside its ids.
+
+    ``length``: of its rows.
+    """
+    # Some (OPT) would take positions from the mask.
+    positions = torch.arange(length)[None]
+    return {
+        "position_ids": positions,
+        "attention_mask": NO_MASK,
+        "is_causal": True,
+    }
 
 
 def open_attention(model: PreTrainedModel) -> bool:
@@ -52,6 +63,7 @@ def open_attention(model: PreTrainedModel) -> bool:
         and config._attn_implementation == "sdpa"
         and kinds == {"full_attention"}
         and not getattr(config, "sliding_window", None)
+        and not any(getattr(config, name, None) for name in OWN_MASKS)
     )
     if able:
         model.set_attn_implementation(NAME)
@@ -146,8 +158,14 @@ def document_attention(
     -------
     ``[B, T, heads, head_dim]``, and no attention weights.
     """
+    maskless = cu_seq_lens_q is not None or kwargs.get("is_causal")
+    if maskless and attention_mask is not None and attention_mask.numel() > 1:
+        raise ValueError(
+            f"{type(module).__name__} makes a mask of its own, which would be "
+            "without effect; set attention to open, or take another model"
+        )
     if cu_seq_lens_q is None:
-        mask = None if kwargs.get("is_causal") else attention_mask
+        mask = None if maskless else attention_mask
         given = module, query, key, value, mask
         # Dynamo of torch 2.7 knows no |= of dictionaries.
         kwargs = {**kwargs, "scaling": scaling, "dropout": dropout}

@@ -144,7 +144,9 @@ class Heart:
         if self._watched == own:  # All others have ended.
             return None
         count = self._store.add(f"beats/{self._watched}", 0)
-        self._missed = self._missed + 1 if count == self._count else 0
+        # One that has not begun yet is no lost one: joining has a limit.
+        stands = count > 0 and count == self._count
+        self._missed = self._missed + 1 if stands else 0
         self._count = count
         if self._missed * self.interval < self._limit:
             return None

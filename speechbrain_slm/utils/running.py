@@ -92,7 +92,9 @@ def report_error(
     _state["said"] = True
     line = _sentence(error)
     first, speaks = first_failure(line)
-    reason = line if first is None else f"{line} (after {first})"
+    # The heart repeats what the first one has said.
+    again = first in (None, line)
+    reason = line if again else f"{line} (after {first})"
     files = _write_log(logging.ERROR, reason, (kind, error, trace))
     if not speaks and not _state["debug"]:
         return  # Another rank has spoken; this one fails since that one did.

@@ -7,7 +7,12 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from speechbrain_slm.models import attention, cuda_attention
-from speechbrain_slm.models.attention import block_attention, blocked_inputs
+from speechbrain_slm.models.attention import (
+    block_attention,
+    blocked_inputs,
+    open_attention,
+    open_inputs,
+)
 from speechbrain_slm.models.decoder import decoder_lm
 from speechbrain_slm.models.export import load_speech_lm
 
@@ -140,6 +145,31 @@ def test_without_documents_it_is_plain_attention():
         options |= {"attention_mask": mask, "use_cache": cache}
         found = [m.generate(rows, **options) for m in (blocked, plain)]
         assert torch.equal(*found)
+
+
+GROUPED = {"num_key_value_heads": 2}
+OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "able", "config"),
+    [("qwen2", True, GROUPED), ("opt", True, OPT), ("doge", False, GROUPED)],
+)
+def test_open_attention_is_the_default_one(model_type, able, config):
+    """OPT takes positions from a mask, Doge makes one in each layer."""
+    torch.manual_seed(0)
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    model = decoder_lm(model_type, BOUNDARY, hidden_size=32, **shape, **config)
+    rows = some_rows()
+    with torch.no_grad():
+        expected = model.eval()(rows).logits
+        assert open_attention(model) == able
+        inputs = open_inputs(rows.shape[1]) if able else {}
+        torch.testing.assert_close(model(rows, **inputs).logits, expected)
+        if not able:
+            block_attention(model)
+            with pytest.raises(ValueError, match="DogeAttention makes a mask"):
+                model(rows, **blocked_inputs(rows, BOUNDARY))
 
 
 def test_an_export_does_not_know_of_it(tmp_path):

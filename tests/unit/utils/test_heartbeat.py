@@ -99,6 +99,14 @@ def test_one_that_goes_on_in_time_is_alive(hearts):
     assert not rounds(ranks, 1, 3, 2, 1, 0)
 
 
+def test_a_rank_that_has_not_begun_is_waited_for(hearts):
+    """The import of a node may take minutes longer than another's."""
+    _, ranks = hearts
+    assert not rounds(ranks, 50, 1)
+    assert not rounds(ranks, 1, 1, 2)
+    assert list(rounds(ranks, 11, 1)) == [1]
+
+
 def test_a_rank_that_has_ended_is_not_missed(hearts):
     store, ranks = hearts
     rounds(ranks, 5, 0, 1, 2, 3)
@@ -129,6 +137,10 @@ def test_one_of_many_speaks(monkeypatch, capsys):
     after = "(after rank 1: row 7 is no audio)"
     assert fail(3, "Closed by peer") == f"error: Closed by peer {after}\n"
     assert fail(4, "Closed by peer") == ""
+    # Its heart ends a rank that has not failed itself.
+    monkeypatch.setenv("GROUP_RANK", "2")
+    first = "rank 1: row 7 is no audio"
+    assert fail(5, first) == f"error: {first}\n"
 
 
 def test_a_store_that_does_not_answer_keeps_nobody_from_speaking(monkeypatch):
