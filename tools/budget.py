@@ -124,7 +124,9 @@ def estimate(path: str | Path, mfu: float, gpus: int) -> dict:
             "divide; choose another number for --gpus"
         )
     share = rows // gpus
-    micro = share // fewest_parts(share, tree["micro_batch_rows"])
+    at_most = tree.get("micro_batch_rows", share)
+    parts = tree.get("grad_accumulation_factor", fewest_parts(share, at_most))
+    micro = share // parts
     fragment = dict(tree["lm"]["model"])
     fragment["vocabulary_size"] = fragment["vocabulary_size"] or MIMI
     with torch.device("meta"):
@@ -132,7 +134,7 @@ def estimate(path: str | Path, mfu: float, gpus: int) -> dict:
     speed = mfu * tree["peak_tflops"] * 1e12 / flops_per_token(model, length)
     copies = 4 if gpus == 1 else 5
     fixed = 4 * copies * sum(weight.numel() for weight in model.parameters())
-    checkpointing = fragment["activation_checkpointing"]
+    checkpointing = fragment.get("activation_checkpointing", False)
     memory = fixed + micro * length * kept_per_token(model, checkpointing)
     return {
         "gpus": gpus,

@@ -56,6 +56,7 @@ for run in $runs; do
 done
 tokens="$(awk -v u="$unit" -v s="$scale" 'BEGIN { printf "%d", u * s + 0.5 }')"
 [ "$tokens" -gt 0 ] || fail "--scale is '$scale'; expected a number above 0, such as 0.01"
+[ "$gpus" != 0 ] || export CUDA_VISIBLE_DEVICES=""
 [ -n "$gpus" ] || gpus="$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)"
 case "$gpus" in *[!0-9]*) fail "--gpus is '$gpus'; expected a number" ;; esac
 

@@ -166,6 +166,9 @@ def test_an_estimate_is_near_what_a_card_did(tmp_path, capsys):
     assert one["memory_GB"] < found["1B", 1]["memory_GB"] < 80
     BUDGET["main"]([str(path), "--mfu", "0.4962"])
     assert "| 1B | `en` | 46.08 B | 1 | " in capsys.readouterr().out
+    other = text.replace("micro_batch_rows: 15", "grad_accumulation_factor: 30")
+    path.write_text(other, encoding="utf-8")
+    assert budgets(path, "--mfu", 0.5)[0]["micro_rows"] == 10
     with pytest.raises(ValueError, match="which 7 GPUs do not"):
         budgets(path, "--mfu", 0.5, "--gpus", 7)
     mini = BUDGET["HPARAMS"] / "mini.yaml"
