@@ -68,7 +68,10 @@ def extract_utterances(
     share = Share(job, num_jobs)
     with claim(folder, share) as place:
         made = f"**/{published.FILES}"
-        place.pin({"tokenizer": describe(tokenizer)}, made)
+        pinned: dict[str, Any] = {"tokenizer": describe(tokenizer)}
+        if version := getattr(tokenizer, "arithmetic", None):
+            pinned["arithmetic"] = version
+        place.pin(pinned, made)
         # Of all splits: they share audio, which is encoded once.
         columns = [*KEY_COLUMNS, "audio"]
         table = pa.concat_tables(one.select(columns) for one in tables)

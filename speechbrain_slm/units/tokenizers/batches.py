@@ -52,6 +52,11 @@ class InBatches:
     Subclasses have what is named below.
     """
 
+    # How the last digits come about: a folder of units is of one version, and
+    # begun with another it is refused. It is no part of the identity, so that
+    # models stay usable: one unit in a million differs.
+    arithmetic = 2
+
     precision: str
     device: Any
     sample_rate: Any
