@@ -19,7 +19,7 @@ from speechbrain_slm.utils.yaml_tree import (
 ALL = "*"
 CALLS = ("call_with", "named")
 # What speechbrain_slm.utils.config.load_recipe reads itself.
-LOADER = {("output_folder",), ("device",)}
+LOADER = {("output_folder",), ("device",), ("heartbeat_timeout",)}
 
 
 def references(node):
@@ -75,14 +75,16 @@ def read_by_script(script):
 
 def read_by_brains(folder):
     """Collect the attributes that Brains read from ``(self.)hparams``."""
-    return {
-        (node.attr,)
-        for path in folder.glob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Attribute)
-        and "hparams"
-        in (getattr(node.value, "attr", ""), getattr(node.value, "id", ""))
-    }
+    found = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            of, name = getattr(node, "value", None), getattr(node, "attr", None)
+            # getattr(hparams, "name", None): a key that a YAML may lack.
+            if getattr(getattr(node, "func", None), "id", None) == "getattr":
+                of, name = node.args[0], getattr(node.args[1], "value", None)
+            if "hparams" in (getattr(of, "attr", ""), getattr(of, "id", "")):
+                found.add((name,))
+    return found
 
 
 def read_from_outside(yaml_file, brains):
