@@ -58,12 +58,8 @@ def extract_utterances(
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     max_seconds : A longer audio file is bad.
 
-    Raises
-    ------
-    FileNotFoundError
-        If audio that is still to be read does not exist; nothing is encoded.
-    ValueError
-        If the folder was begun with another tokenizer.
+    FileNotFoundError if audio that is still to be read does not exist: nothing
+    is encoded then. ValueError if another tokenizer began the folder.
     """
     share = Share(job, num_jobs)
     with claim(folder, share) as place:
