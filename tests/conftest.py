@@ -17,11 +17,6 @@ TOKENIZER = {
 }
 
 
-def pytest_collection_modifyitems(items):
-    """Put the longest test first: another process does the rest meanwhile."""
-    items.sort(key=lambda item: item.name != "test_the_full_size_chains")
-
-
 def write_store(
     folder,
     languages=("en", "fr"),

@@ -85,7 +85,7 @@ def reproduce(folder, *arguments):
     return done.stdout
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_full_size_chains(tmp_path):
     write_stories(tmp_path / "data")
     write_models(tmp_path / "models")
