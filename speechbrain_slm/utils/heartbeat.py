@@ -228,6 +228,9 @@ def start(
     """Start to beat and to watch; each thread connects for itself."""
     global _store
     heart = Heart(connect(), rank, ranks, limit)
+    # Now: one that is lost before its first beat would be taken for one that
+    # has not begun, and waited for.
+    heart.beat()
     _store = connect()
     thread = threading.Thread(target=heart.run, daemon=True)
     thread.start()

@@ -7,6 +7,7 @@ kind of device or another release of torch may round otherwise.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterator
@@ -43,6 +44,11 @@ class NeuralVoice(BackEnd):
         self.device = device
         if device == "cuda":
             self.device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+
+    @functools.cached_property
+    def _engine(self) -> Any:
+        """Hold the models that are loaded."""
+        return {}
 
     def _speak(self, text: str, voice: Voice) -> np.ndarray:
         # An engine of rules gives silence then, and a model babbles.

@@ -7,7 +7,6 @@ voice where he changes the language, as in the paper. ``pip install
 """
 
 import copy
-import functools
 import importlib.metadata
 import logging
 import os
@@ -154,10 +153,6 @@ class PocketTTS(NeuralVoice):
             raise ValueError(
                 f"there is no voice '{voice.name}'; expected one of {known}"
             )
-
-    @functools.cached_property
-    def _engine(self) -> dict:
-        return {}
 
     def _models(self, voice: Voice) -> tuple[Any, Any]:
         name = voice.name.partition("/")[0]

@@ -5,7 +5,6 @@ non-commercial use, CC BY-NC 4.0) have one voice each; a checkpoint of several
 speakers does as well.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +70,6 @@ class Vits(NeuralVoice):
             fault = f"{of} {speakers} speakers; expected '{name}/0' to {last}"
         if fault:
             raise ValueError(f"voice '{voice.name}': {fault}")
-
-    @functools.cached_property
-    def _engine(self) -> dict:
-        return {}
 
     def _models(self, voice: Voice) -> tuple[Any, Any]:
         name = voice.name.partition("/")[0]
