@@ -1,0 +1,1 @@
+"""What makes speech of units, a module each."""
