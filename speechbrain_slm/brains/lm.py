@@ -186,7 +186,7 @@ class LMBrain(StepBrain):
 
     def _export(self, folder: Path, weights: dict) -> None:
         check_finite(weights, "model")
-        plan, model = self.plan, self.hparams.model
+        model = self.hparams.model
         # What it is under FSDP has slices of weights alone.
         whole: Any = SimpleNamespace(
             save_pretrained=partial(model.save_pretrained, state_dict=weights)
@@ -195,24 +195,12 @@ class LMBrain(StepBrain):
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
-        source = plan.units_folder / "tokenizer"
-        identity = plan.tokenizer_identity
-        tokenizer = _or_without("tokenizer", saved_files, source, identity)
-        if not tokenizer:
-            logger.warning(
-                "%s is not what made the units: %s goes without its tokenizer. "
-                "Keep the one that made them beside it.",
-                *(source, folder / "model"),
-            )
-        known = (plan, model, self.hparams, bool(tokenizer))
-        card = _or_without("card", model_card, *known)
-        units = {key: getattr(plan, key) for key in UNITS_FIELDS}
-        save_speech_lm(folder / "model", whole, units, tokenizer, card)
+        self._save_model(folder / "model", whole)
         write_json(
             folder / RUN_JSON,
             {
-                "tokens": plan.count(self.num_steps),
-                "sources": plan.statistics(self.num_steps),
+                "tokens": self.plan.count(self.num_steps),
+                "sources": self.plan.statistics(self.num_steps),
                 "steps": self.num_steps,
                 "parameters": model.num_parameters(),
                 # Of the last session: a resumed run trained longer.
@@ -222,6 +210,23 @@ class LMBrain(StepBrain):
                 "identity": self.identity(),
             },
         )
+
+    def _save_model(self, folder: Path, whole: Any) -> None:
+        """Save a model, which has all weights, with what goes with it."""
+        plan, model = self.plan, self.hparams.model
+        source = plan.units_folder / "tokenizer"
+        identity = plan.tokenizer_identity
+        tokenizer = _or_without("tokenizer", saved_files, source, identity)
+        if not tokenizer:
+            logger.warning(
+                "%s is not what made the units: %s goes without its tokenizer. "
+                "Keep the one that made them beside it.",
+                *(source, folder),
+            )
+        known = (plan, model, self.hparams, bool(tokenizer))
+        card = _or_without("card", model_card, *known)
+        units = {key: getattr(plan, key) for key in UNITS_FIELDS}
+        save_speech_lm(folder, whole, units, tokenizer, card)
 
 
 def _or_without(name: str, make: Callable, *arguments: object) -> Any:

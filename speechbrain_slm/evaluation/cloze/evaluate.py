@@ -8,6 +8,7 @@ Chance is 50 %. Pairs of utterances without a prompt are items as well.
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,8 @@ def evaluate_cloze(
     parts = folder / PARTS / "cloze"
     # A recipe has locked its output folder already, a caller may not have.
     with claim(parts):
-        paths = _score_parts(pairs, scorer, parts, request, pairs_per_shard)
+        named = pairs.pairs, pairs.names
+        paths = score_parts(*named, scorer, parts, request, pairs_per_shard)
         if is_main():
             _write(folder, request, table, pairs, paths, scorer)
             remove_own(parts, "part-*.parquet", ".lock")
@@ -136,13 +138,27 @@ def _finished(folder, request):
     return written.read_info(folder)
 
 
-def _score_parts(pairs, scorer, folder, request, size):
-    """Score what this rank has to, and list the files of all ranks."""
+def score_parts(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    names: Sequence[str],
+    scorer: LikelihoodScorer,
+    folder: Path,
+    request: dict,
+    size: int,
+) -> list[Path]:
+    """Score what this rank has to, and list the pieces of all ranks.
+
+    Arguments
+    ---------
+    folder : Where the pieces are; those that a kill has left are taken.
+    request : All that decides the scores; JSON can hold it.
+    size : Pairs a piece.
+    """
     # All that fixes what a part of this number holds. A likelihood that is new
     # has no column in the parts of yesterday: they are not taken.
     told = {**request, "pairs_per_shard": size, "likelihoods": [*LIKELIHOODS]}
     facts = {"made by": identity_of(told)}
-    starts = range(0, len(pairs.pairs), size)
+    starts = range(0, len(pairs), size)
     paths = {folder / f"part-{start:08d}.parquet": start for start in starts}
 
     def is_done(path):
@@ -151,8 +167,9 @@ def _score_parts(pairs, scorer, folder, request, size):
 
     def score(path):
         part = slice(paths[path], paths[path] + size)
-        found = scorer.score(pairs.pairs[part], pairs.names[part])
-        write_piece(path, pa.table(found), facts)
+        write_piece(
+            path, pa.table(scorer.score(pairs[part], names[part])), facts
+        )
 
     run(missing(paths, is_done), score)
     return list(paths)

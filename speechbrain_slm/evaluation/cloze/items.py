@@ -121,10 +121,13 @@ def make_pairs(
             changed[number] = not all(same)
         cut = _excess(row, prompts[0], after, scorer, too_long)
         truncated[number] = cut > 0
+        languages = row["prompt_language"], row["ending_language"]
         for side, begin, ending in zip(SIDES, prompts, after, strict=True):
-            pair = _tagged(row, begin[cut:], ending, scorer.language_tags)
+            name = f"{name_of(row)}, {side} ending"
+            what = languages, scorer.language_tags, name
+            pair = tagged(begin[cut:], ending, *what)
             key = tuple(units.tobytes() for units in pair)
-            found.setdefault(key, (pair, f"{name_of(row)}, {side} ending"))
+            found.setdefault(key, (pair, name))
             keys[side].append(key)
     order = {key: place for place, key in enumerate(sorted(found))}
     index = {s: np.array([order[key] for key in keys[s]]) for s in SIDES}
@@ -189,12 +192,20 @@ def _excess(row, prompt, endings, scorer, too_long):
     )
 
 
-def _tagged(row, prompt, ending, tags):
-    """Put a tag where training has one: where a language begins."""
+def tagged(
+    prompt: np.ndarray,
+    ending: np.ndarray,
+    languages: tuple[str, str],
+    tags: dict[str, int],
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put a tag where training has one: where a language begins.
+
+    ``languages`` are the prompt's and the ending's; ``name`` is for errors.
+    """
     if not tags:
         return prompt, ending
-    languages = row["prompt_language"], row["ending_language"]
-    own = [tag_of(tags, language, name_of(row)) for language in languages]
+    own = [tag_of(tags, language, name) for language in languages]
     # en>fr: [en] prompt | [fr] ending; en: [en] prompt | ending; and [fr]
     # ending where there is no prompt, which would have had the tag.
     before = own[:1] if len(prompt) else []
