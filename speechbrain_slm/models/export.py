@@ -1,11 +1,22 @@
 """A trained LM as a Hugging Face folder, with what its units are."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from speechbrain_slm.models.folder import (
+    TOKENIZER,
+    VOCODER,
+    below_bpe,
+    check_vocoder,
+    copy_vocoder,
+    refuse_pickles,
+    tokenizer_of,
+    vocoder_of,
+)
 from speechbrain_slm.utils.atomic import (
     atomic_folder,
     read_json,
@@ -17,6 +28,9 @@ from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.pretrained import load_whole
 from speechbrain_slm.utils.schema import (
     COUNT,
+    FLAG,
+    MAPPING,
+    POSITIVE,
     TEXT,
     check_shape,
     read_shaped,
@@ -30,15 +44,30 @@ UNITS_JSON = "units.json"
 # The same in config.json, which transformers keeps when it saves a model anew.
 UNITS_KEY = "speech_units"
 CARD = "README.md"
-TOKENIZER = "tokenizer"
 _SHAPE = {
     "tokenizer_identity": TEXT,
     "vocabulary_size": whole(1),
     "boundary": COUNT,  # the id of the symbol between stories
     "language_tags": {str: COUNT},  # of the symbols that announce languages
+    # What models of before lack: nothing that scores hang on.
+    "languages?": [TEXT],  # that it was trained on
+    "frame_rate?": POSITIVE,  # units a second, before they are merged
+    "deduplicated?": FLAG,  # a unit that repeats itself is written once
+    "tokenizer?": MAPPING,  # its configuration
+    "base_identity?": TEXT,  # of what is below BPE; a vocoder speaks its units
+    "encoder?": {"name": TEXT, "weights": TEXT},  # a pretrained one, its hash
+    "row_length?": whole(2),  # tokens of the rows that it was trained on
+    "attention?": TEXT,  # over rows: open, or blocked between their stories
 }
-UNITS_FIELDS = tuple(_SHAPE)
+UNITS_FIELDS = tuple(key for key in _SHAPE if not key.endswith("?"))
 _AGAIN = "Train to the end with the LM recipe, which writes it."
+# AutoTokenizer would make a tokenizer of no words, and say nothing. It shows
+# what stands where it expects the number of a token.
+_NO_TEXT = (
+    "a speech LM has no text tokenizer; turn audio into units with "
+    "speechbrain_slm.SpeechLM.from_pretrained(this folder).encode_file(path)"
+)
+_TOKENIZER_CONFIG = {"added_tokens_decoder": {_NO_TEXT: {"content": ""}}}
 
 
 def save_speech_lm(
@@ -47,15 +76,19 @@ def save_speech_lm(
     units: dict,
     tokenizer: dict[str, bytes] | None = None,
     card: str | None = None,
+    vocoder_folder: str | Path | None = None,
 ) -> None:
     """Publish a model, all of it or nothing.
 
     Arguments
     ---------
     folder : A new folder; ``AutoModelForCausalLM.from_pretrained`` loads it.
-    units : What they are, the names of ``UNITS_FIELDS`` (tags may be absent).
+    units
+        What they are: the names of ``UNITS_FIELDS`` (tags may be absent), and
+        what else ``_SHAPE`` has.
     tokenizer : What makes units of speech: name -> content of a file.
     card : The text of a ``README.md``, which may be edited later.
+    vocoder_folder : What speaks units: one whose tokenizer is the units'.
     """
     units = {"language_tags": {}, **units}
     with atomic_folder(folder) as temporary:
@@ -63,12 +96,41 @@ def save_speech_lm(
         config = read_json(temporary / "config.json")
         write_json(temporary / "config.json", {**config, UNITS_KEY: units})
         write_json(temporary / UNITS_JSON, units)
+        write_json(temporary / "tokenizer_config.json", _TOKENIZER_CONFIG)
         for name, content in (tokenizer or {}).items():
             write_atomic(temporary / TOKENIZER / name, content)
-        seal(temporary, [p for p in temporary.rglob("*") if p.is_file()])
+        if vocoder_folder is not None:
+            check_vocoder(vocoder_folder, below_bpe(temporary, units))
+            copy_vocoder(vocoder_folder, temporary)
+        seal(temporary, _files(temporary))
         # After the seal, which therefore does not hold it to what it is.
         if card:
             write_atomic(temporary / CARD, card)
+
+
+def add_vocoder(folder: str | Path, vocoder_folder: str | Path) -> None:
+    """Put a vocoder into an exported model, in place of the one it may have.
+
+    The errors are those of :func:`examine_speech_lm` and of
+    ``folder.check_vocoder``; nothing was changed then.
+    """
+    folder = Path(folder)
+    units, _ = examine_speech_lm(folder)
+    check_vocoder(vocoder_folder, below_bpe(folder, units))
+    record = folder / FILES_JSON
+    known = read_json(record) if record.exists() else ()
+    kept = [folder / n for n in known if Path(n).parts[0] != VOCODER]
+    # Between any two steps it is a whole model, with a vocoder or without.
+    if kept:
+        seal(folder, kept)
+    shutil.rmtree(folder / VOCODER, ignore_errors=True)
+    copy_vocoder(vocoder_folder, folder)
+    if kept:
+        seal(folder, [*kept, *_files(folder / VOCODER)])
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
@@ -107,6 +169,9 @@ def examine_speech_lm(folder: str | Path) -> tuple[dict, dict[str, str]]:
                 "or export it again."
             )
     _refuse_elsewhere(folder)
+    refuse_pickles(folder)
+    tokenizer_of(folder, units)
+    vocoder_of(folder, units)
     if not weights:
         raise FileNotFoundError(
             f"{folder} holds no *.safetensors; expected an exported model "
@@ -199,7 +264,8 @@ def _read_units(folder: Path) -> tuple[dict, dict]:
             f"{folder} is not an exported speech LM: it has no {UNITS_JSON}, "
             f"and its config.json no '{UNITS_KEY}'. {_AGAIN}"
         )
-    units = {key: units[key] for key in UNITS_FIELDS}
+    names = [key.removesuffix("?") for key in _SHAPE]
+    units = {name: units[name] for name in names if name in units}
     _check_symbols(path, units, config)
     # Which release has saved it changes nothing.
     config.pop("transformers_version", None)

@@ -109,13 +109,13 @@ def test_a_file_that_is_gone_is_named(folder, name):
 
 def test_a_card_may_be_edited_and_files_be_added(tmp_path):
     folder = tmp_path / "model"
-    tokenizer = {"tokenizer.json": b"{}", "bpe/bpe.json": b"[]"}
+    tokenizer = {"tokenizer.json": b'{"identity": "codebook-a"}'}
     save_speech_lm(folder, tiny_model(), UNITS, tokenizer, "# A model\n")
     (folder / "README.md").write_text("# Another name\n")
     (folder / "notes.txt").touch()
     load_speech_lm(folder)
-    (folder / "tokenizer" / "bpe" / "bpe.json").write_bytes(b"{}")
-    with pytest.raises(ValueError, match=r"tokenizer/bpe/bpe\.json differs"):
+    (folder / "tokenizer" / "tokenizer.json").write_bytes(b"{}" * 13)
+    with pytest.raises(ValueError, match=r"tokenizer/tokenizer\.json differs"):
         load_speech_lm(folder)
 
 
