@@ -210,5 +210,8 @@ def tagged(
     # ending where there is no prompt, which would have had the tag.
     before = own[:1] if len(prompt) else []
     after = [] if len(prompt) and own[0] == own[1] else own[1:]
-    parts = (before, prompt), (after, ending)
-    return tuple(np.concatenate(part).astype(np.int64) for part in parts)
+    prompt, ending = (
+        np.concatenate(part).astype(np.int64)
+        for part in ((before, prompt), (after, ending))
+    )
+    return prompt, ending
