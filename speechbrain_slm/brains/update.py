@@ -1,7 +1,7 @@
 """One optimizer step, made of micro-batches on any number of ranks."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,13 +60,32 @@ class UpdateBrain(sb.Brain):
 
     def fit_step(self, parts: list[tuple[Batch, int]]) -> None:
         """Run one optimizer step over what :meth:`prepare` returned."""
+        self.begin_step()
+        total = self.accumulate(parts, self.objective)
+        self.optimizers_step(total)
+        self._loss += total
+        self._steps += 1
+
+    def begin_step(self) -> None:
+        """Set what is a function of the step: random numbers, learning rate."""
         step = self.optimizer_step
         # Dropout, too, is a function of (seed, step, rank): a run that
         # resumes has no state of a generator to restore.
         key = [self.hparams.seed, step, rank()]
         torch.manual_seed(np.random.SeedSequence(key).generate_state(1)[0])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate.at(step)
+        for optimizer in self.optimizers_dict.values():
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate.at(step)
+
+    def objective(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of a micro-batch to train on."""
+        outputs = self.compute_forward(batch, TRAIN)
+        return self.compute_objectives(outputs, batch, TRAIN)
+
+    def accumulate(
+        self, parts: list[tuple[Batch, int]], objective: Callable
+    ) -> torch.Tensor:
+        """Add up the gradients of all parts, and return their mean loss."""
         share = self._share_of(sum(count for _, count in parts))
         # Added up on the device: reading a loss makes the host wait for it,
         # so that is done once a step.
@@ -76,14 +95,11 @@ class UpdateBrain(sb.Brain):
             # Ranks exchange gradients once a step, in its last part.
             with self.no_sync(number < len(parts)):
                 with self.training_ctx:
-                    outputs = self.compute_forward(batch, TRAIN)
-                    loss = self.compute_objectives(outputs, batch, TRAIN)
+                    loss = objective(batch)
                 loss = loss * (count * share)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
-        self.optimizers_step(total)
-        self._loss += total
-        self._steps += 1
+        return total
 
     def _share_of(self, count: int) -> float | torch.Tensor:
         """Return what a scored position, of ``count`` here, weighs."""
@@ -98,10 +114,17 @@ class UpdateBrain(sb.Brain):
 
         FloatingPointError if any rank's loss or gradient norm is not finite.
         """
-        self.scaler.unscale_(self.optimizer)
+        self._norm = self.update(self.optimizer, loss)
+        self.optimizer_step += 1
+
+    def update(
+        self, optimizer: torch.optim.Optimizer, loss: torch.Tensor
+    ) -> torch.Tensor:
+        """Clip and update by one optimizer; return the gradient's norm."""
+        self.scaler.unscale_(optimizer)
         # SpeechBrain clips the first group alone, and flips the gradients
         # where the limit is negative.
-        groups = self.optimizer.param_groups
+        groups = optimizer.param_groups
         parameters = [p for group in groups for p in group["params"]]
         norm = clip_gradients(parameters, self.max_grad_norm)
         # With a gradient scaler (fp16) an overflow is expected now and then:
@@ -117,11 +140,10 @@ class UpdateBrain(sb.Brain):
                 "rank(s) not finite). The weights are those of the step "
                 f"before. {self._advice()}"
             )
-        self.scaler.step(self.optimizer)
+        self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer_step += 1
-        self._norm = norm
+        optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def _advice(self) -> str:
         for name, parameter in self.modules.named_parameters():

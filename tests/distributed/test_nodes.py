@@ -121,7 +121,7 @@ def test_a_pulled_cable(hosts, together, units, tmp_path):
         (line,) = [one for one in text.splitlines() if "error: " in one]
         said = rf"error: {who} has shown no sign of life for 4 s .* "
         said += rf"Rank {rank} has stood for \d+ s after step 25 of 40 in "
-        assert re.search(rf"{said}.*fit_step > backward \(update.py, ", line)
+        assert re.search(rf"{said}.*accumulate > backward \(update.py, ", line)
     codes, texts = hosts.train(units, output, fault)
     assert codes == [0, 0], texts
     assert "Resumed at step 20 of 40" in texts[0]

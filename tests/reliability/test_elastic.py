@@ -91,7 +91,7 @@ def test_a_stopped_rank(units, uninterrupted, tmp_path):
         r"Rank 0 has stood for (\d+) s after step 25 of 40", line
     )
     assert LIMIT - 1 <= int(waited[1]) <= LIMIT + 3
-    assert "fit_step > backward (update.py, line" in line
+    assert "accumulate > backward (update.py, line" in line
     # The ranks exchange gradients in there.
     assert "self.scaler.scale(loss).backward()" in line
     code, resumed = train(units, tmp_path / "run", fault)
