@@ -8,6 +8,7 @@ import atexit
 import importlib.metadata
 import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def _end_experiment():
 
 
 def environment() -> str:
-    """Describe the Python that runs, its packages and the repository."""
+    """Describe the Python that runs, its packages, and what it runs."""
     # A folder on the path may name a package a second time; the first counts.
     packages: dict[str, str] = {}
     for found in importlib.metadata.distributions():
@@ -86,4 +87,5 @@ def environment() -> str:
     return (
         f"Python {sys.version}\n{sys.executable}\n\n{listed}\n\n"
         f"Git revision: {revision or 'not known'}\nCUDA: {cuda}\n"
+        f"Command: {shlex.join(['python', *sys.argv])}\n"
     )
