@@ -34,6 +34,7 @@ setup(
         "ftfy>=6.2",
         # 1.2.2 takes a ruamel.yaml that it cannot use.
         "hyperpyyaml>=1.2.3",
+        "jinja2>=3.1.6",  # torch brings it; before that, it can be escaped
         "matplotlib>=3.9",
         # Pocket TTS asks for numpy 2; matplotlib, scikit-learn, scipy and
         # tensorboard are the first that go with it.

@@ -2,7 +2,8 @@
 
 import base64
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,64 +13,96 @@ from speechbrain_slm.utils.audio import BadAudio, read_audio
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
 
 PAUSE = 0.25  # seconds between two sentences
+PARTS = {
+    "prompt": "Prompt",
+    "right": "Right ending",
+    "wrong": "Wrong ending (sSC)",
+    "topic": "Wrong ending (sTC)",
+}
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One part of a story in one language."""
+    """What one player plays."""
 
-    story: str  # without its part
-    part: str  # prompt, right, ...; empty where stories have no parts
+    name: str  # for those who do not see the page
     language: str
-    speaker: str  # several in the order in which they begin, with commas
-    text: str  # empty where the manifest has no text
+    text: str  # empty where none is known
     flac: str  # in base64
+    run: int | None = None  # who says it; None: the corpus
+    note: str = ""
 
 
-def spoken_examples(manifest: str | Path, stories: int) -> list[Clip]:
+@dataclass
+class Story:
+    """A story's parts, each of one or more clips."""
+
+    name: str  # without its part
+    # Several in the order in which they begin, with commas.
+    speaker: str = ""
+    parts: dict[str, list[Clip]] = field(default_factory=dict)
+
+
+def spoken_stories(
+    manifest: str | Path, count: int, wanted: Sequence[str] = ()
+) -> list[Story]:
     """Read a few stories at most, spread evenly over a manifest.
 
     The parts of a cloze story (``test-000012.prompt``, ``.right``, ...) come
     together, in every language; the sentences of a part become one clip.
+
+    Arguments
+    ---------
+    wanted : Names of stories to choose from, where there are such.
     """
-    parts: dict[str, dict] = {}
+    found: dict[str, dict] = {}
     for row in read_table(manifest, MANIFEST, MANIFEST_KEY).to_pylist():
         story, _, part = row["story_id"].partition(".")
-        clips = parts.setdefault(story, {})
+        clips = found.setdefault(story, {})
         clips.setdefault((part, row["language"]), []).append(row)
-    names = list(parts)
-    count = min(stories, len(names))
-    chosen = [names[index * len(names) // count] for index in range(count)]
-    return [
-        _clip(Path(manifest).parent, story, part, language, rows)
-        for story in chosen
-        for (part, language), rows in parts[story].items()
-    ]
+    names = [name for name in found if name in wanted] or list(found)
+    count = min(count, len(names))
+    stories = []
+    for index in range(count):
+        story = Story(names[index * len(names) // count])
+        speakers: dict[str, None] = {}
+        for (part, language), rows in found[story.name].items():
+            rows.sort(key=lambda row: row["sentence"])
+            speakers |= dict.fromkeys(row["speaker"] for row in rows)
+            title = PARTS.get(part, part or "Story")
+            name = f"{story.name}, {title}, {language}"
+            text = " ".join(row.get("text") or "" for row in rows).strip()
+            flac = _joined(Path(manifest).parent, rows)
+            clips = story.parts.setdefault(title, [])
+            clips.append(Clip(name, language, text, flac))
+        story.speaker = ", ".join(speakers)
+        stories.append(story)
+    return stories
 
 
-def _clip(folder, story, part, language, rows):
+def _joined(folder, rows):
     pieces = []
     rate = rows[0]["sample_rate"]
-    rows = sorted(rows, key=lambda row: row["sentence"])
     for row in rows:
-        path = folder / row["audio"]
-        try:
-            told = {"num_samples": row["num_samples"], "sample_rate": rate}
-            sound = read_audio(path, expected=told, dtype="int16")
-        except BadAudio as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
-        # The mixture of several channels, as the units have it.
-        samples = np.round(sound.samples.mean(axis=1)).astype(np.int16)
         if pieces:
             pieces.append(np.zeros(int(PAUSE * rate), np.int16))
-        pieces.append(samples)
+        told = {"num_samples": row["num_samples"], "sample_rate": rate}
+        pieces.append(_samples(folder / row["audio"], told)[0])
+    return as_flac(np.concatenate(pieces), rate)
+
+
+def _samples(path, expected=None):
+    try:
+        sound = read_audio(path, expected=expected, dtype="int16")
+    except BadAudio as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    # The mixture of several channels, as the units have it.
+    mixed = np.round(sound.samples.mean(axis=1)).astype(np.int16)
+    return mixed, sound.sample_rate
+
+
+def as_flac(samples: np.ndarray, sample_rate: int) -> str:
+    """Encode 16-bit samples for a page."""
     file = io.BytesIO()
-    soundfile.write(file, np.concatenate(pieces), rate, format="FLAC")
-    return Clip(
-        story=story,
-        part=part,
-        language=language,
-        speaker=", ".join(dict.fromkeys(row["speaker"] for row in rows)),
-        text=" ".join(row.get("text") or "" for row in rows).strip(),
-        flac=base64.b64encode(file.getvalue()).decode("ascii"),
-    )
+    soundfile.write(file, samples, sample_rate, format="FLAC")
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -25,4 +25,4 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONHASHSEED=0
 "$VENV/bin/ruff" check .
 "$VENV/bin/ruff" format --check .
 "$VENV/bin/mypy" speechbrain_slm
-"$VENV/bin/python" -m pytest -n 2 --dist worksteal "${tests[@]}" "$@"
+"$VENV/bin/python" -m pytest -n 2 --dist worksteal -rs "${tests[@]}" "$@"
