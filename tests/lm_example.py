@@ -39,6 +39,7 @@ HPARAMS = {
     "keep_checkpoints": 2,
     "peak_tflops": None,
     "tensorboard": False,
+    "vocoder_folder": None,
 }
 RUN_OPTS = {
     "device": "cpu",

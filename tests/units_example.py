@@ -12,6 +12,7 @@ from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import map_manifest
 from speechbrain_slm.units.rejects import leave_out_rejects
 from speechbrain_slm.units.rows import KeyIndex, Rows
+from speechbrain_slm.units.tokenizers.base import save_description
 from speechbrain_slm.units.utterances import Utterances
 from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.jobs import lock_folder
@@ -45,6 +46,9 @@ class LoudnessTokenizer:
             levels = (blocks.mean(axis=1) * 60).astype(int) + self.shift
             encoded.append(levels % 16)
         return encoded
+
+    def save(self, folder):
+        save_description(folder, self.config, self.identity)
 
 
 def clip(seed, seconds=0.4, rate=RATE):

@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.state import check_finite, whole_weights
+from speechbrain_slm.dataio.plan import OTHERS
 from speechbrain_slm.models.attention import (
     block_attention,
     blocked_inputs,
@@ -31,7 +32,12 @@ from speechbrain_slm.models.export import (
     refuse_foreign_model,
     save_speech_lm,
 )
-from speechbrain_slm.units.tokenizers.base import saved_files
+from speechbrain_slm.models.folder import (
+    TOKENIZER,
+    below_bpe,
+    check_vocoder,
+)
+from speechbrain_slm.units.tokenizers.base import saved_files, told_of
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.numbers import check_choice
@@ -49,9 +55,10 @@ class LMBrain(StepBrain):
 
     ``modules`` holds ``model``; ``hparams`` holds ``attention`` beside what
     :class:`StepBrain` reads: ``open``, or ``blocked`` between the stories of a
-    row. At the end of ``fit``, ``output_folder`` gets ``model/`` (a Hugging
-    Face folder with ``units.json``, the tokenizer and a model card beside the
-    weights) and ``run.json`` (what the run has seen).
+    row; and may hold ``vocoder_folder``, what speaks the units. At the end of
+    ``fit``, ``output_folder`` gets ``model/`` (a Hugging Face folder with the
+    tokenizer, the vocoder and a model card beside the weights) and
+    ``run.json`` (what the run has seen).
     """
 
     _places = 0  # for the documents of a micro-batch
@@ -138,6 +145,8 @@ class LMBrain(StepBrain):
             self._maskless = open_attention(model)
         if is_main():
             self._refuse_foreign(Path(self.hparams.output_folder))
+        self.plan = train_plan
+        self._vocoder_folder()
         train_plan.log_summary()
         super().fit(train_plan, valid_sets)
 
@@ -214,7 +223,7 @@ class LMBrain(StepBrain):
     def _save_model(self, folder: Path, whole: Any) -> None:
         """Save a model, which has all weights, with what goes with it."""
         plan, model = self.plan, self.hparams.model
-        source = plan.units_folder / "tokenizer"
+        source = plan.units_folder / TOKENIZER
         identity = plan.tokenizer_identity
         tokenizer = _or_without("tokenizer", saved_files, source, identity)
         if not tokenizer:
@@ -223,10 +232,33 @@ class LMBrain(StepBrain):
                 "Keep the one that made them beside it.",
                 *(source, folder),
             )
-        known = (plan, model, self.hparams, bool(tokenizer))
+        vocoder = _or_without("vocoder", self._vocoder_folder)
+        units = self._units(told_of(source) if tokenizer else {})
+        known = (plan, model, self.hparams, units, bool(vocoder))
         card = _or_without("card", model_card, *known)
-        units = {key: getattr(plan, key) for key in UNITS_FIELDS}
-        save_speech_lm(folder, whole, units, tokenizer, card)
+        save_speech_lm(folder, whole, units, tokenizer, card, vocoder)
+
+    def _units(self, told: dict) -> dict:
+        """Say what the units are, and how the model was trained on them."""
+        plan = self.plan
+        return {
+            **{key: getattr(plan, key) for key in UNITS_FIELDS},
+            "languages": sorted(plan.count(self.num_steps).keys() - OTHERS),
+            "frame_rate": plan.tokenizer["frame_rate"],
+            "deduplicated": plan.tokenizer["deduplicated"],
+            "tokenizer": plan.tokenizer["config"],
+            "row_length": plan.row_length,
+            "attention": self.hparams.attention,
+            **told,
+        }
+
+    def _vocoder_folder(self) -> str | None:
+        """Return where the vocoder is, refused if it speaks other units."""
+        folder = getattr(self.hparams, "vocoder_folder", None)
+        if folder is not None:
+            told = {"tokenizer_identity": self.plan.tokenizer_identity}
+            check_vocoder(folder, below_bpe(self.plan.units_folder, told))
+        return folder
 
 
 def _or_without(name: str, make: Callable, *arguments: object) -> Any:

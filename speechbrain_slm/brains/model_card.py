@@ -1,11 +1,17 @@
 """The card of an exported model: what somebody who gets it must know."""
 
+import importlib.metadata
+import re
+import shlex
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from transformers import PreTrainedModel
 
-from speechbrain_slm.dataio.plan import OTHERS, TokenPlan
-from speechbrain_slm.models.export import TOKENIZER, UNITS_JSON
+from speechbrain_slm.dataio.plan import TokenPlan
+from speechbrain_slm.models.export import UNITS_JSON
+from speechbrain_slm.models.folder import TOKENIZER, VOCODER
 
 _CARD = """\
 ---
@@ -23,19 +29,26 @@ A {kind} of {parameters:,} parameters that continues speech without text, in
 ## Use
 
 ```python
-from transformers import AutoModelForCausalLM
+from speechbrain_slm import SpeechLM
 
-model = AutoModelForCausalLM.from_pretrained("<this folder>")
+model = SpeechLM.from_pretrained("<this folder, or its name on the hub>")
+print(model.score_files(["one.wav", "another.wav"]))
 ```
+{speech}
 
+In transformers it is `AutoModelForCausalLM.from_pretrained("<this folder>")`.
 A story is `{plan.boundary}` (the boundary), then its units{tags}.
 `{units_json}` says so for programs, as does `speech_units` in `config.json`.
-{tokenizer}
 
 ## Units
 
 {plan.vocabulary_size:,} units, {rate:g} frames a second{merged}. Its tokenizer
 is of the type `{type}`, its identity `{plan.tokenizer_identity}`.
+{tokenizer}
+
+## Scores
+
+{scores}
 
 ## Training
 
@@ -49,36 +62,64 @@ attention {attention}), seed {plan.seed}:
 
 {stages}
 
-Made with SpeechBrain and speechbrain_slm.
+Made with {versions}:
+
+```bash
+{command}
+```
 
 ## Licence
 
 None is stated yet. State that of the speech and of the text which the model
 was trained on, and your own.
 """
+NO_SCORES = "None yet: `tools/model_card.py` adds those of the cloze recipe."
+NO_LICENCE = _CARD.partition("## Licence\n\n")[2]
+# A path in an argument that is not relative to the folder of the run.
+_PLACE = re.compile(r"(?<![^\s=:,\[{'\"])(?:/|~|\.\./)[^\s,\]}'\"]*")
 _WITH = (
     "The folder `{0}` holds what turns speech into them; transformers' "
     "AutoTokenizer has nothing to do with it."
 )
 _WITHOUT = "What turns speech into them is not in this folder."
+_ENCODER = " It needs the encoder `{name}`, of the weights `{weights}`."
+_SPEAKS = """
+```python
+waveform, units = model.continue_file("one.wav", seconds=5)
+```
+
+The folder `{0}` holds what turns units into speech."""
+_SILENT = (
+    "\nWhat turns units into speech is not in this folder: "
+    "`tools/model_card.py --vocoder` adds it."
+)
 
 
 def model_card(
     plan: TokenPlan,
     model: PreTrainedModel,
     hparams: SimpleNamespace,
-    has_tokenizer: bool,
+    units: dict,
+    has_vocoder: bool,
 ) -> str:
-    """Write the card of a model in Markdown; it names no place on this disk."""
+    """Write the card of a model in Markdown; it names no place on this disk.
+
+    ``units``: what ``config.json`` says of them; with a ``base_identity`` the
+    tokenizer is in the folder.
+    """
     counts = plan.count(plan.num_steps)
-    languages = sorted(counts.keys() - OTHERS)
+    languages = units["languages"]
     tags = ", ".join(
         f"`{n}` for {name}" for name, n in plan.language_tags.items()
     )
-    config = plan.tokenizer["config"]
-    once = plan.tokenizer["deduplicated"]
+    tokenizer = (_WITH if "base_identity" in units else _WITHOUT).format(
+        TOKENIZER
+    )
+    if "encoder" in units:
+        tokenizer += _ENCODER.format(**units["encoder"])
     seen = [f"| {name} | {counts[name]:,} |" for name in languages]
     stages = [f"- {_stage(stage)}" for stage in plan.identity["stages"]]
+    config = units["tokenizer"]
     return _CARD.format(
         plan=plan,
         codes=", ".join(languages),
@@ -87,14 +128,35 @@ def model_card(
         parameters=model.num_parameters(),
         tags=f", each language behind a tag ({tags})" if tags else "",
         units_json=UNITS_JSON,
-        tokenizer=(_WITH if has_tokenizer else _WITHOUT).format(TOKENIZER),
-        type=config.get("type", "unknown"),
-        rate=plan.tokenizer["frame_rate"],
-        merged=", units that repeat written once" if once else "",
+        speech=(_SPEAKS if has_vocoder else _SILENT).format(VOCODER),
+        tokenizer=tokenizer,
+        scores=NO_SCORES,
+        type=config.get("base", config).get("type", "unknown"),
+        rate=units["frame_rate"],
+        merged=", repeats written once" if units["deduplicated"] else "",
         tokens="\n".join(seen),
         attention=hparams.attention,
         stages="\n".join(stages),
+        versions=_versions(),
+        command=_command(),
     )
+
+
+def _versions():
+    names = ("speechbrain_slm", "speechbrain", "torch", "transformers")
+    told = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return f"Python {sys.version.split()[0]}, {', '.join(told)}"
+
+
+def _command():
+    """Return the command that runs, without the places on this disk."""
+    told = (_PLACE.sub(_without_place, argument) for argument in sys.argv)
+    return f"python {shlex.join(told)}"
+
+
+def _without_place(found):
+    _, recipes, rest = found[0].rpartition("/recipes/")
+    return f"recipes/{rest}" if recipes else Path(found[0]).name
 
 
 def _stage(stage):

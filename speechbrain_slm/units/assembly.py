@@ -10,7 +10,11 @@ import pyarrow as pa
 from speechbrain_slm.units.manifest import content_identity
 from speechbrain_slm.units.rejects import Kept
 from speechbrain_slm.units.rows import Rows, StoryOrder
-from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
+from speechbrain_slm.units.tokenizers.base import (
+    DESCRIPTION,
+    Tokenizer,
+    describe,
+)
 from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.utils.distributed import barrier, is_main
 from speechbrain_slm.utils.jobs import claim, deal, run
@@ -33,7 +37,7 @@ def assemble_stores(
     bpe: UnitBPE | None = None,
     stories_per_shard: int = 5000,
 ) -> None:
-    """Make a unit store of each split, named after it.
+    """Make a unit store of each split, named after it; the tokenizer beside.
 
     ValueError if it was begun with another configuration, or is damaged.
 
@@ -45,6 +49,13 @@ def assemble_stores(
     told = describe(bpe or tokenizer), stories_per_shard
     for split, one in kept.items():
         _write_store(one, bpe, Path(folder) / split, *told)
+    # One that was finished stands elsewhere, and an LM is exported with it.
+    place = Path(folder) / "tokenizer"
+    if is_main() and not (place / DESCRIPTION).is_file():
+        if bpe is not None:
+            bpe.save(place / "bpe")
+        tokenizer.save(place)
+    barrier()
 
 
 def _write_store(kept, bpe, folder, tokenizer, stories_per_shard):

@@ -141,8 +141,29 @@ def saved_files(folder: str | Path, identity: str) -> dict[str, bytes]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     # A path says nothing to others, and may say whose machine it was.
-    source = description.get("source")
-    if source and (Path(source).is_absolute() or Path(source).exists()):
+    if _is_place(description.get("source")):
         del description["source"]
         files[DESCRIPTION] = json.dumps(description, indent=2).encode()
     return files
+
+
+def told_of(folder: str | Path) -> dict[str, Any]:
+    """Return what a model's configuration says of a saved tokenizer.
+
+    ``base_identity``: its own, without BPE; ``encoder``: ``name`` and
+    ``weights`` (their hash) of a pretrained model that it works with, if any.
+    """
+    description = read_json(Path(folder) / DESCRIPTION)
+    told: dict[str, Any] = {"base_identity": description["identity"]}
+    if weights := description["config"].get("weights"):
+        source = description.get("source") or ""
+        name = Path(source).name if _is_place(source) else source
+        told["encoder"] = {"name": name, "weights": weights}
+    return told
+
+
+def _is_place(source: str | None) -> bool:
+    """Tell a folder of this machine from a name on the hub."""
+    return bool(source) and (
+        Path(str(source)).is_absolute() or Path(str(source)).exists()
+    )

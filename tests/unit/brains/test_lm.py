@@ -217,14 +217,24 @@ def test_warm_up_anew_in_every_stage(units, tmp_path):
     assert rates["stage"][4] < rates["stage"][3]
 
 
-def test_the_exported_folder_says_all_that_its_user_needs(units, tmp_path):
+COMMAND = ["/home/me/x/recipes/LM/train.py", "hparams/mini.yaml", "--seed", "7"]
+
+
+def test_the_exported_folder_says_all_that_its_user_needs(
+    units, tmp_path, monkeypatch
+):
     """The tokenizer, the model card, and no place on this machine."""
     shutil.copytree(units, tmp_path / "units")
-    saved = {"config": {"type": "mel_kmeans"}, "identity": "codebook-a"}
+    config = {"type": "hubert_kmeans", "weights": "5e"}
+    saved = {"config": config, "identity": "codebook-a"}
     saved["source"] = str(tmp_path / "encoder")
     write_json(tmp_path / "units/tokenizer/tokenizer.json", saved)
     write_atomic(tmp_path / "units/tokenizer/centroids.safetensors", b"c")
-    brain = train(tmp_path / "units", tmp_path / "lm", attention="open")
+    speaker = tmp_path / "vocoder"
+    write_json(speaker / "vocoder.json", {"tokenizer_identity": "codebook-a"})
+    settings = {"attention": "open", "vocoder_folder": str(speaker)}
+    monkeypatch.setattr("sys.argv", [*COMMAND, f"--x={{a: [{tmp_path}/b]}}"])
+    brain = train(tmp_path / "units", tmp_path / "lm", **settings)
     folder = tmp_path / "lm" / "model"
     del saved["source"]
     assert read_json(folder / "tokenizer/tokenizer.json") == saved
@@ -237,7 +247,17 @@ def test_the_exported_folder_says_all_that_its_user_needs(units, tmp_path):
     assert "- 1,536 tokens of en 1\n- 3,072 tokens of fr 1, inter" in card
     for path in folder.rglob("*"):
         assert path.is_dir() or bytes(tmp_path) not in path.read_bytes()
-    assert load_speech_lm(folder)[1]["boundary"] == 30
+    shown = (
+        "python recipes/LM/train.py hparams/mini.yaml --seed 7 '--x={a: [b]}'"
+    )
+    assert f"```bash\n{shown}\n```" in card
+    assert "the encoder `encoder`, of the weights `5e`" in card
+    assert (folder / "vocoder/vocoder.json").is_file()
+    _, told = load_speech_lm(folder)
+    facts = ("boundary", "languages", "row_length", "attention", "frame_rate")
+    assert [told[name] for name in facts] == [30, ["en", "fr"], 48, "open", 25]
+    assert told["base_identity"] == "codebook-a"
+    assert told["encoder"] == {"name": "encoder", "weights": "5e"}
 
 
 def test_a_tokenizer_of_other_units_is_not_published(units, tmp_path, caplog):
@@ -249,6 +269,14 @@ def test_a_tokenizer_of_other_units_is_not_published(units, tmp_path, caplog):
     folder = tmp_path / "lm/model"
     assert not (folder / "tokenizer").exists()
     assert "is not in this folder" in (folder / "README.md").read_text()
+
+
+def test_a_vocoder_of_other_units_is_refused_at_the_start(units, tmp_path):
+    speaker = tmp_path / "vocoder"
+    write_json(speaker / "vocoder.json", {"tokenizer_identity": "codebook-b"})
+    with pytest.raises(ValueError, match="speaks units of the tokenizer codeb"):
+        train(units, tmp_path / "lm", vocoder_folder=str(speaker))
+    assert not list((tmp_path / "lm").rglob("train_log*"))
 
 
 @pytest.mark.parametrize("name", ["saved_files", "model_card"])

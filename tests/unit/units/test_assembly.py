@@ -16,7 +16,7 @@ from speechbrain_slm.units.assembly import assemble_stores
 from speechbrain_slm.units.extraction import extract_utterances
 from speechbrain_slm.units.manifest import read_manifest
 from speechbrain_slm.units.rejects import drop_rejected, leave_out_rejects
-from speechbrain_slm.units.tokenizers.base import describe
+from speechbrain_slm.units.tokenizers.base import describe, saved_files
 from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.units.utterances import (
     SCHEMA,
@@ -126,6 +126,9 @@ def test_pieces_of_the_store_decode_to_its_units(table, kept, tmp_path):
     info, _ = read_tables(tmp_path / "train")
     assert info["tokenizer"]["identity"] == bpe.identity
     assert info["tokenizer"]["vocabulary_size"] == 30
+    # An LM is exported with what stands beside the units.
+    saved = saved_files(tmp_path / "tokenizer", bpe.identity)
+    assert {*saved} == {"tokenizer.json", "bpe/bpe.json", "bpe/bpe.model"}
 
 
 def test_dropped_sentences_go_in_all_languages(tmp_path):
