@@ -1,10 +1,8 @@
 """The report, opened in a browser; and what it says of how it was made."""
 
-import sys
-
 import pytest
 from browser import Browser, chromium
-from processes import ROOT, run
+from processes import ROOT
 from report_example import make_alignment, make_manifest, make_run
 
 FAULTS = ("Runtime.exceptionThrown", "Log.entryAdded")
@@ -60,11 +58,13 @@ def page(tmp_path_factory, store_folder):
     told += "\nGit revision: abc\nCUDA: none\nCommand: python recipes/x.py "
     told += "/home/anna/slm/recipes/y.yaml --output_folder /home/anna/out/LM\n"
     (lm / "env.log").write_text(told)
-    tool = ROOT / "tools" / "report.py"
     more = ["--manifest", make_manifest(folder), "--units", store_folder]
     more += ["--alignment", *aligned, "--output_folder", folder]
-    code, text = run([sys.executable, tool, "--runs", *runs, *map(str, more)])
-    assert code == 0, text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        import report
+
+        report.main(["--runs", *runs, *map(str, more)])
     return folder / "report.html"
 
 
