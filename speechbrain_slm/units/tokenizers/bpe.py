@@ -102,6 +102,7 @@ class UnitBPE:
         processor = sentencepiece.SentencePieceProcessor
         self._processor = processor(model_proto=model)
         self.vocabulary_size = self._processor.get_piece_size()
+        self.unknown = self._processor.unk_id()  # the piece that is never used
 
     @classmethod
     def fit(
@@ -153,11 +154,10 @@ class UnitBPE:
 
     def encode(self, sentences: Sequence[Units]) -> list[np.ndarray]:
         """Turn units into pieces, int64; one it does not know is refused."""
-        unknown = self._processor.unk_id()
         texts = [_to_text(sentence) for sentence in sentences]
         encoded = []
         for number, pieces in enumerate(self._processor.encode(texts)):
-            if unknown in pieces:
+            if self.unknown in pieces:
                 raise ValueError(
                     f"sentence {number} has a unit that the BPE model does "
                     f"not know: the largest is {max(sentences[number])}, the "

@@ -1,0 +1,1 @@
+"""Trained speech LMs at work: units, scores, and speech that goes on."""

@@ -1,0 +1,198 @@
+"""Audio of users to the units of a model, and back to those below its BPE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from speechbrain_slm.units.audio import pad
+from speechbrain_slm.units.tokenizers.base import Tokenizer, deduplicate
+from speechbrain_slm.units.tokenizers.bpe import UnitBPE
+from speechbrain_slm.units.tokenizers.saved import load_tokenizer
+from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
+
+BATCH = 8  # waveforms that are encoded at once
+
+
+class Encoded(NamedTuple):
+    """Units, int64 ``[U]``, and how long their speech was."""
+
+    units: np.ndarray
+    seconds: float
+
+
+class Encoder:
+    """A tokenizer of speech, and the BPE on top of it if there is one.
+
+    Arguments
+    ---------
+    tokenizer : FileNotFoundError or ImportError in its place: why it lacks.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer | Exception, bpe: UnitBPE | None = None
+    ) -> None:
+        self._tokenizer, self.bpe = tokenizer, bpe
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        units: dict[str, Any],
+        source: str | Path | None = None,
+    ) -> Encoder:
+        """Read the tokenizer of a model folder; ValueError if it is another's.
+
+        Arguments
+        ---------
+        units : What the model says of its units.
+        source : Where the pretrained model of the tokenizer is.
+        """
+        path = Path(folder) / "tokenizer"
+        try:
+            tokenizer, bpe = load_tokenizer(path, source)
+        except (FileNotFoundError, ImportError) as error:
+            # Units are scored and continued without it.
+            return cls(error)
+        found = (bpe or tokenizer).identity
+        if found != (expected := units["tokenizer_identity"]):
+            raise ValueError(
+                f"{path} is the tokenizer {found[:12]}, but the model was "
+                f"trained on units of {expected[:12]}. Copy the model again, "
+                "with the tokenizer that was exported beside it."
+            )
+        return cls(tokenizer, bpe)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What makes units of speech; its absence is an error."""
+        if isinstance(self._tokenizer, Exception):
+            raise self._tokenizer
+        return self._tokenizer
+
+    @property
+    def available(self) -> Tokenizer | None:
+        """The tokenizer if it is there."""
+        there = not isinstance(self._tokenizer, Exception)
+        return self.tokenizer if there else None
+
+    def to(self, device: str) -> None:
+        """Encode on another device."""
+        if self.available is not None:
+            self.available.to(device)
+
+    def files(self, files: Sequence[tuple[Any, str | None]]) -> list[Encoded]:
+        """Encode (file, language) pairs, each distinct one once.
+
+        In place of a file there may be a list of those of sentences.
+        """
+        lists = [
+            ([one] if isinstance(one, str | Path) else one, language)
+            for one, language in files
+        ]
+        keys = [(str(p), lang) for paths, lang in lists for p in paths]
+        distinct = [*dict.fromkeys(keys)]
+        wavs = [self._read(path) for path, _ in distinct]
+        names, languages = zip(*distinct, strict=True) if distinct else ([], [])
+        units = self.waveforms(wavs, names, languages)
+        rate = self.tokenizer.sample_rate
+        found = {
+            key: Encoded(one, len(wav) / rate)
+            for key, one, wav in zip(distinct, units, wavs, strict=True)
+        }
+        put = [[found[str(p), lang] for p in paths] for paths, lang in lists]
+        return [
+            Encoded(
+                np.concatenate(
+                    [np.zeros(0, np.int64), *(e.units for e in one)]
+                ),
+                sum(e.seconds for e in one),
+            )
+            for one in put
+        ]
+
+    def _read(self, path: str) -> Tensor:
+        try:
+            sound = read_audio(path, keep="mono", audible=True)
+            return self.at_rate(np.asarray(sound.samples), sound.sample_rate)
+        except BadAudio as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def batch(
+        self,
+        wavs: Tensor | Sequence[Tensor],
+        wav_lens: Tensor | None,
+        sample_rate: int | None,
+        languages: Sequence[str] | None,
+    ) -> list[np.ndarray]:
+        """Encode waveforms; see ``SpeechLM.encode_batch``."""
+        if wav_lens is not None:
+            counts = (wav_lens.cpu() * len(wavs[0])).round().long().tolist()
+            wavs = [wav[:n] for wav, n in zip(wavs, counts, strict=True)]
+        rate = sample_rate or self.tokenizer.sample_rate
+        sounds = [wav.detach().cpu().float().numpy() for wav in wavs]
+        return self.waveforms(
+            [self.at_rate(sound, rate) for sound in sounds],
+            [f"waveform {number}" for number in range(len(sounds))],
+            [*languages] if languages else [None] * len(sounds),
+        )
+
+    def at_rate(self, wav: np.ndarray, rate: int) -> Tensor:
+        """Bring a waveform, float32 ``[T]``, to the tokenizer's rate."""
+        return torch.from_numpy(
+            resampled(wav, rate, self.tokenizer.sample_rate)
+        )
+
+    def waveforms(
+        self,
+        wavs: Sequence[Tensor],
+        names: Sequence[str],
+        languages: Sequence[str | None],
+    ) -> list[np.ndarray]:
+        """Encode waveforms, ``[T]`` each; ``names`` are for errors."""
+        units: list[np.ndarray] = []
+        size = 1 if self.tokenizer.equal_lengths else BATCH
+        for begin in range(0, len(wavs), size):
+            part = slice(begin, begin + size)
+            given: Any = languages[part]
+            given = None if None in given else [*given]
+            encoded = self.tokenizer.encode(*pad(wavs[part]), given)
+            for name, wav, found in zip(
+                names[part], wavs[part], encoded, strict=True
+            ):
+                units.append(self._checked(name, wav, found))
+        return units if self.bpe is None else self.bpe.encode(units)
+
+    def _checked(self, name, wav, units):
+        if units is None:
+            raise ValueError(f"{name}: its features are not all finite numbers")
+        if not len(units):
+            seconds = len(wav) / self.tokenizer.sample_rate
+            unit = 1 / self.tokenizer.frame_rate
+            raise ValueError(
+                f"{name}: too short, it lasts {seconds:.3f} s; expected at "
+                f"least one unit's {unit:.3f} s and a little more"
+            )
+        return np.asarray(units, np.int64)
+
+    @property
+    def unused(self) -> list[int]:
+        """Units that no speech has: BPE's unknown piece."""
+        return [] if self.bpe is None else [self.bpe.unknown]
+
+    def below(self, units: np.ndarray) -> np.ndarray:
+        """Return the tokenizer's own units, as a vocoder speaks them."""
+        if self.bpe is not None:
+            units = self.bpe.decode(units)
+        # The end of a piece and the beginning of the next may be the same.
+        return deduplicate(units) if self.tokenizer.deduplicated else units
+
+    def units_per_second(self) -> float | None:
+        """Return the rate of the units; None where they are merged."""
+        merged = self.bpe is not None or self.tokenizer.deduplicated
+        return None if merged else self.tokenizer.frame_rate

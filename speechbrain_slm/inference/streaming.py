@@ -1,0 +1,72 @@
+"""Speech of units that come bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from speechbrain_slm.models.vocoders.base import Vocoder
+
+CONTEXT = 25  # units before a chunk that are spoken with it
+FADE = 0.01  # seconds in which one chunk goes over into the next
+
+
+def speak_as(
+    vocoder: Vocoder,
+    units: Sequence[np.ndarray],
+    speaker: str | None,
+    language: str | None,
+) -> list[Tensor]:
+    """Speak units with one voice, and in a language if the vocoder knows it."""
+    count, known = len(units), language in vocoder.languages
+    speakers = None if speaker is None else [speaker] * count
+    languages = [language] * count if known and language else None
+    return vocoder.speak(units, speakers, languages)
+
+
+def speak_stream(
+    vocoder: Vocoder,
+    chunks: Iterable[np.ndarray],
+    before: np.ndarray | None = None,
+    speaker: str | None = None,
+    language: str | None = None,
+) -> Iterator[Tensor]:
+    """Yield the speech of each chunk of units, float32 ``[T]``.
+
+    A chunk is spoken behind some units that came before it, and what these
+    take by themselves is cut off, less a moment in which both are mixed.
+
+    Arguments
+    ---------
+    before : Units that were heard already, such as a prompt.
+    """
+    said = np.zeros(0, np.int64) if before is None else before
+    held, fade = torch.zeros(0), round(FADE * vocoder.sample_rate)
+    for chunk in chunks:
+        if vocoder.deduplicated and len(said) and len(chunk):
+            # What repeats itself is one unit, whichever chunk it is in.
+            chunk = chunk[int(chunk[0] == said[-1]) :]
+        if not len(chunk):
+            continue
+        context = said[-CONTEXT:]
+        said = np.concatenate([context, chunk])
+        wav, old = speak_as(vocoder, [said, context], speaker, language)
+        # Of context 1,000 samples and a fade of 160: from sample 840 on.
+        start = min(len(old), len(wav))
+        mixed = min(len(held), start)
+        fresh = wav[start - mixed :].clone()
+        ramp = torch.linspace(0, 1, mixed)
+        fresh[:mixed] *= ramp
+        fresh[:mixed] += held[len(held) - mixed :] * (1 - ramp)
+        fresh = torch.cat([held[: len(held) - mixed], fresh])
+        keep = max(len(fresh) - fade, 0)
+        held = fresh[keep:]
+        if keep:
+            yield fresh[:keep]
+    if len(held):
+        yield held
