@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechbrain_slm.models.folder import TOKENIZER
 from speechbrain_slm.units.audio import pad
 from speechbrain_slm.units.tokenizers.base import Tokenizer, deduplicate
 from speechbrain_slm.units.tokenizers.bpe import UnitBPE
@@ -41,32 +42,27 @@ class Encoder:
 
     @classmethod
     def load(
-        cls,
-        folder: str | Path,
-        units: dict[str, Any],
-        source: str | Path | None = None,
+        cls, folder: str | Path, source: str | Path | None = None
     ) -> Encoder:
-        """Read the tokenizer of a model folder; ValueError if it is another's.
+        """Read the tokenizer of a model folder, if there is one.
 
         Arguments
         ---------
-        units : What the model says of its units.
         source : Where the pretrained model of the tokenizer is.
         """
-        path = Path(folder) / "tokenizer"
+        path = Path(folder) / TOKENIZER
+        if not path.is_dir():
+            return cls(
+                FileNotFoundError(
+                    f"{folder} has no tokenizer: it takes units, and no audio. "
+                    f"Copy the folder '{TOKENIZER}' of the export to it."
+                )
+            )
         try:
-            tokenizer, bpe = load_tokenizer(path, source)
+            return cls(*load_tokenizer(path, source))
         except (FileNotFoundError, ImportError) as error:
             # Units are scored and continued without it.
             return cls(error)
-        found = (bpe or tokenizer).identity
-        if found != (expected := units["tokenizer_identity"]):
-            raise ValueError(
-                f"{path} is the tokenizer {found[:12]}, but the model was "
-                f"trained on units of {expected[:12]}. Copy the model again, "
-                "with the tokenizer that was exported beside it."
-            )
-        return cls(tokenizer, bpe)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -102,6 +102,12 @@ def count_units(
     return max(1, math.ceil(seconds * rate))
 
 
+def drawing(encoder: Encoder, boundary: int, how: dict) -> dict[str, Any]:
+    """Return how units are drawn, where ``how`` is what was asked for."""
+    banned = [*encoder.unused, *how.get("banned", ())]
+    return {**SAMPLING, **how, "banned": banned, "boundary": boundary}
+
+
 def draw_units(
     model: Any,
     prompts: Sequence[Prompt],

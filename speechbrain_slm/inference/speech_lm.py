@@ -11,15 +11,25 @@ from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 
 from speechbrain_slm.inference.encoding import Encoder
-from speechbrain_slm.inference.hub import fetch_model, push_folder
+from speechbrain_slm.inference.hub import push_folder
 from speechbrain_slm.inference.prompts import (
-    SAMPLING,
     draw_units,
+    drawing,
     read_prompts,
 )
 from speechbrain_slm.inference.scoring import score_files
-from speechbrain_slm.inference.streaming import speak_as, speak_stream
+from speechbrain_slm.inference.streaming import (
+    each_within,
+    speak_as,
+    speak_stream,
+)
 from speechbrain_slm.models.export import load_speech_lm
+from speechbrain_slm.models.folder import (
+    below_bpe,
+    check_vocoder,
+    find_speech_lm,
+    vocoder_of,
+)
 from speechbrain_slm.models.generation import stream_units
 from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
 from speechbrain_slm.utils.numbers import check_number
@@ -86,7 +96,7 @@ class SpeechLM(Pretrained):
         Arguments
         ---------
         source : A folder that training exported, or a name on the hub.
-        savedir, cache_dir, revision : See :func:`hub.fetch_model`.
+        savedir, cache_dir, revision : See :func:`find_speech_lm`.
         run_opts : SpeechBrain's, such as ``{"device": "cuda"}``.
         vocoder
             A folder that the vocoder recipe wrote, or a vocoder, in place of
@@ -95,12 +105,12 @@ class SpeechLM(Pretrained):
             Where the tokenizer's pretrained model is, if it has one: a hub
             name or a folder. By default what the tokenizer names.
         """
-        folder = fetch_model(source, savedir, cache_dir, revision)
+        folder = find_speech_lm(source, savedir, cache_dir, revision)
         model, units = load_speech_lm(folder)
-        units_of = Encoder.load(folder, units, encoder)
-        if vocoder is None and (folder / "vocoder").is_dir():
-            vocoder = folder / "vocoder"
+        units_of = Encoder.load(folder, encoder)
+        vocoder = vocoder or vocoder_of(folder, units)
         if isinstance(vocoder, str | Path):
+            check_vocoder(vocoder, below_bpe(folder, units))
             vocoder = load_vocoder(vocoder, units_of.available)
         parts = {"encoder": units_of, "vocoder": vocoder}
         told = {"folder": folder, "units": units, **parts}
@@ -266,12 +276,12 @@ class SpeechLM(Pretrained):
             ``temperature`` (0.8), ``top_k`` (25), ``top_p``, and what else
             :func:`stream_units` takes.
         """
-        read = self._read(
-            prompts, seconds, max_units, language, prompt_language
-        )
-        seeds = [seed] * len(read) if isinstance(seed, int) else seed
+        asked = seconds, max_units, language, prompt_language
+        read = self._read(prompts, *asked)
+        seeds: Any = [seed] * len(read) if np.ndim(seed) == 0 else seed
         with self.inference_ctx:
-            return draw_units(self.model, read, seeds, **self._drawing(how))
+            how = drawing(self.encoder, self.facts["boundary"], how)
+            return draw_units(self.model, read, seeds, **how)
 
     def stream(
         self,
@@ -299,31 +309,23 @@ class SpeechLM(Pretrained):
         asked = seconds, max_units, language, prompt_language
         ((row, count, rate),) = self._read([prompt], *asked)
         chunk = max(1, round(chunk_seconds * (rate or CHUNK)))
-        how = self._drawing(how) | {"max_units": count, "chunk": chunk}
+        how = drawing(self.encoder, self.facts["boundary"], how)
+        how |= {"max_units": count, "chunk": chunk}
         drawn = stream_units(self.model, [row], seeds=[seed], **how)
         heard = below(row[row < self.facts["boundary"]])
+        drawn = each_within(self.inference_ctx, drawn)
         chunks = (below(units) for (units,) in drawn)
-        yield from speak_stream(vocoder, chunks, heard, speaker, language)
+        return speak_stream(vocoder, chunks, heard, speaker, language)
 
     def _read(self, prompts, seconds, max_units, language, prompt_language):
-        tagging = (
-            self.facts["language_tags"],
-            prompts,
-            language,
-            prompt_language,
-        )
-        speaks = self._duration if self._vocoder else None
-        asked = seconds, max_units, speaks
-        return read_prompts(self.encoder, *tagging, *asked)
+        tags = self.facts["language_tags"]
+        speaks = None if self._vocoder is None else self._duration
+        asked = language, prompt_language, seconds, max_units, speaks
+        return read_prompts(self.encoder, tags, prompts, *asked)
 
     def _duration(self, units):
         (wav,) = self.decode_batch([units])
         return len(wav) / self.vocoder.sample_rate
-
-    def _drawing(self, how):
-        banned = [*self.encoder.unused, *how.pop("banned", ())]
-        boundary = self.facts["boundary"]
-        return {**SAMPLING, **how, "banned": banned, "boundary": boundary}
 
     def resynthesize_file(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +12,20 @@ from torch import Tensor
 if TYPE_CHECKING:
     from speechbrain_slm.models.vocoders.base import Vocoder
 
+T = TypeVar("T")
+
 CONTEXT = 25  # units before a chunk that are spoken with it
 FADE = 0.01  # seconds in which one chunk goes over into the next
+
+
+def each_within(context: Any, things: Iterator[T]) -> Iterator[T]:
+    """Yield what comes; a context is entered while it is made, and left."""
+    while True:
+        with context:
+            found = next(things, None)
+        if found is None:
+            return
+        yield found
 
 
 def speak_as(

@@ -14,20 +14,34 @@ VOCODER = "vocoder"
 _TOKENIZER_JSON = f"{TOKENIZER}/tokenizer.json"
 _BPE_JSON = f"{TOKENIZER}/bpe/bpe.json"
 VOCODER_JSON = "vocoder.json"
+# What a model on the hub consists of. No more is downloaded, no pickle at all.
+PUBLISHED = ("*.json", "*.safetensors", "*.md", "tokenizer/**", "vocoder/**")
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 
 
-def find_speech_lm(source: str | Path) -> Path:
+def find_speech_lm(
+    source: str | Path,
+    savedir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+) -> Path:
     """Return the folder of a model: itself, or a download of the hub's.
 
     FileNotFoundError says what to fetch where there is no network.
+
+    Arguments
+    ---------
+    savedir : Where a download goes; None: to the hub's cache.
+    cache_dir : Another cache than that of the environment.
     """
     if Path(source).exists():
         return Path(source)
     from huggingface_hub import snapshot_download
 
+    how: dict = {"local_dir": savedir, "cache_dir": cache_dir}
+    how |= {"revision": revision, "allow_patterns": [*PUBLISHED]}
     try:
-        return Path(snapshot_download(str(source)))
+        return Path(snapshot_download(str(source), **how))
     except (OSError, ValueError) as error:
         raise not_there(source, "speech LM", error) from error
 
