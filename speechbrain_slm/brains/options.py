@@ -48,6 +48,11 @@ def check_options(run_opts: dict, hparams: dict) -> None:
             check_value(name, given[name], RANGES[name])
     check_choice("schedule", hparams["schedule"], ("run", "stage"))
     check_choice("parallel", hparams["parallel"], ("ddp", "fsdp"))
+    if given.get("compile_module_keys") and not given.get("compile"):
+        raise ValueError(
+            "compile_module_keys is given, and nothing is compiled: add "
+            "--compile, or leave it out"
+        )
     if "grad_accumulation_factor" in given:
         hparams.pop("micro_batch_rows", None)
     # SpeechBrain would validate in fp32 beside precision: bf16.

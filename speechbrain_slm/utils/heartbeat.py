@@ -184,7 +184,10 @@ class Heart:
     def guard(self) -> None:
         """Watch whether the store answers, and what the main thread does."""
         while not self.stopped.wait(self.interval):
-            place = " ".join(filter(None, (_so_far(), _place())))
+            place = self._place
+            # What only describes must not end the watch.
+            with contextlib.suppress(Exception):
+                place = " ".join(filter(None, (_so_far(), _place())))
             if place != self._place:
                 self._place, self._since = place, time.monotonic()
             self._unanswered += 1

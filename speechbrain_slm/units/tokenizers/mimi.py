@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers.models.mimi import modeling_mimi
 
-from speechbrain_slm.units.tokenizers.batches import ROUNDED, Found, InBatches
+from speechbrain_slm.units.tokenizers.batches import (
+    BROKEN,
+    ROUNDED,
+    Found,
+    InBatches,
+)
 from speechbrain_slm.units.tokenizers.codebook import UNDECIDED, Codebook
 from speechbrain_slm.units.tokenizers.codec import Codec
 from speechbrain_slm.units.tokenizers.convolutions import (
@@ -141,8 +146,12 @@ class Mimi(InBatches, Codec):
         told = [layer.codebook.told for layer in used]
         borders, norms = map(torch.stack, zip(*told, strict=True))
         # Residuals are small, but what was rounded was not.
-        near = borders.amin(dim=0) <= UNDECIDED * norms.amax(dim=0)
-        return near.to(torch.int8) * ROUNDED
+        norms = norms.amax(dim=0)
+        near = borders.amin(dim=0) <= UNDECIDED * norms
+        # All comparisons with NaN are false: it would be the first code.
+        return torch.where(norms.isfinite(), near * ROUNDED, BROKEN).to(
+            torch.int8
+        )
 
     def _waveform(self, codes: Tensor) -> Tensor:
         return self._model.decode(codes[None]).audio_values[0, 0]

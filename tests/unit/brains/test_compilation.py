@@ -249,3 +249,5 @@ def test_other_errors_stay_as_they_are():
 def test_modules_to_compile_are_those_that_exist(units, tmp_path):
     with pytest.raises(ValueError, match=r"names 'modle'; expected .* model"):
         train(units, tmp_path, compile=True, compile_module_keys=["modle"])
+    with pytest.raises(ValueError, match="nothing is compiled"):
+        train(units, tmp_path, compile_module_keys=["model"])

@@ -72,3 +72,12 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(ValueError, match=r"conv\.bias' are not all"):
         Mimi(tmp_path).identity  # noqa: B018
+
+
+def test_features_that_are_not_finite_give_no_units(tmp_path):
+    tokenizer = Mimi(save_mimi(tmp_path))
+    wavs, lengths = pad(speech(RATE, (0.5, 0.3)))
+    wavs[0, 100] = torch.nan
+    broken, whole = tokenizer.encode(wavs, lengths)
+    assert broken is None
+    assert whole.tolist() == encode_alone(tokenizer, [wavs[1, : lengths[1]]])[0]
