@@ -45,7 +45,7 @@ RANGES: dict[str, Spec] = {
         "max_position_embeddings original_max_position_embeddings",
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
-        "micro_batch_rows",
+        "micro_batch_rows num_pairs",
     ),
     **_each(
         NATURAL,
@@ -56,14 +56,14 @@ RANGES: dict[str, Spec] = {
     **_each(
         NOT_NEGATIVE,
         "prompt_price completion_price margin shortest spare silence slack",
-        "weight_decay embedding_std",
+        "weight_decay embedding_std sft_weight",
     ),
     **_each(
         POSITIVE,
         "requests_per_minute longest pitch speed low high semitones",
         "fit_seconds batch_seconds max_seconds tokens learning_rate",
         "peak_tflops rms_norm_eps rope_theta factor low_freq_factor",
-        "high_freq_factor",
+        "high_freq_factor beta",
     ),
     **_each(
         SHARE,
@@ -77,6 +77,7 @@ RANGES: dict[str, Spec] = {
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
         "aligned compile",
     ),
+    "label_smoothing": {"at_least": 0, "below": 0.5},
     **_each({"at_least": 1}, "length_ratio max_ratio"),
     # Seconds that no clock has would only be noticed in the middle of the work.
     **_each({"at_least": 0, "below": 1e6}, "backoff max_wait"),
@@ -105,7 +106,7 @@ VALUES: dict[str, Spec | None] = {
     "options": None,
 }
 # Lists of names, each another one, and the fewest that they may have.
-NAMES = _each(1, "languages splits speakers names voices poolings")
+NAMES = _each(1, "languages splits speakers names voices poolings directions")
 NAMES |= {"language_tags": 0}
 NO_NAMES = {"speakers"}  # null, where the YAML files have that
 # Where names, or a mapping's keys, become names of files.

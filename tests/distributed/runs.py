@@ -4,7 +4,8 @@
 
 SESSIONS is a JSON mapping of names to settings; a session goes on from a copy
 of the folder of the one that ``from`` among them names. One that names a number
-of ``graphs`` is compiled, as far as that takes no C++, into so many.
+of ``graphs`` is compiled, as far as that takes no C++, into so many; ``pairs``
+are preferred.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import preference_example
 import torch
 from lm_example import train
 
@@ -34,7 +36,10 @@ def run_sessions(units, output, sessions):
             folder.mkdir(parents=True, exist_ok=True)
         barrier()
         with count_graphs(settings.pop("graphs", None)):
-            train(units, folder, **settings)
+            if settings.pop("pairs", False):
+                preference_example.train(folder, **settings)
+            else:
+                train(units, folder, **settings)
 
 
 @contextlib.contextmanager

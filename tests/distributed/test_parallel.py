@@ -23,7 +23,8 @@ BF16, UNTIED = {"precision": "bf16"}, {"tie_word_embeddings": False}
 HALF = {"steps": 6}
 # Open attention is one graph on a CPU, too: with gradients, and without.
 GRAPHS = {"compile": True, "attention": "open", "graphs": 2}
-ONE = {"one": {}, "one_graphs": GRAPHS, "one_half": HALF}
+PAIRS = {"pairs": True}
+ONE = {"one": {}, "one_graphs": GRAPHS, "one_half": HALF, "one_pairs": PAIRS}
 TWO = {
     "ddp_2": {},
     "fsdp_2": FSDP,
@@ -41,6 +42,9 @@ TWO = {
     "ddp_2_untied": UNTIED,
     "ddp_2_graphs": GRAPHS,
     "fsdp_2_graphs": FSDP | GRAPHS,
+    "ddp_2_pairs": PAIRS,
+    "fsdp_2_pairs": PAIRS | FSDP,
+    "ddp_2_pairs_graphs": PAIRS | {"compile": True, "graphs": 2},
 }
 FOUR = {
     "fsdp_4": FSDP,
@@ -91,7 +95,7 @@ def assert_equal_logs(one, other, tolerance=1e-4):
                 assert value == pytest.approx(right[name], abs=tolerance), name
 
 
-PARTIAL = {"steps", "precision", "tie_word_embeddings", "graphs"}
+PARTIAL = {"steps", "precision", "tie_word_embeddings", "graphs", "pairs"}
 FULL = [k for k, v in (TWO | FOUR | AGAIN).items() if not PARTIAL & v.keys()]
 
 
@@ -103,6 +107,17 @@ def test_it_equals_one_process(output, name):
 @pytest.mark.parametrize("name", ["ddp_2", "fsdp_2"])
 def test_compiled_ranks_equal_one_process(output, name):
     assert_equal_logs(output / "one_graphs", output / f"{name}_graphs")
+
+
+@pytest.mark.parametrize("name", ["ddp_2", "fsdp_2", "ddp_2_pairs_graphs"])
+def test_ranks_prefer_as_one_process(output, name):
+    """Five pairs are held out, of which a rank has three and one two."""
+    name = name if name.endswith("graphs") else f"{name}_pairs"
+    one, other = (log_entries(output / n) for n in ("one_pairs", name))
+    assert len(one) == 7
+    for left, right in zip(one, other, strict=True):
+        for key, value in left.items():
+            assert right[key] == pytest.approx(value, abs=1e-3), key
 
 
 @pytest.mark.parametrize("name", ["bf16", "untied"])
