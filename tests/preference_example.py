@@ -25,7 +25,7 @@ PLAN = {"steps": 8, "rows_per_step": 6, "valid_rows": 5, "seed": 7}
 
 
 def pair_rows(count=20, seed=0):
-    """Make random pairs, two of each story, of 3 to 12 units a part."""
+    """Make random pairs, five of each story, of 3 to 12 units a part."""
     generator = np.random.default_rng(seed)
 
     def units():
@@ -34,7 +34,7 @@ def pair_rows(count=20, seed=0):
     return [
         {
             "pair_id": f"pair-{n}",
-            "group": f"story-{n // 2}",
+            "group": f"story-{n // 5}",
             "tokenizer": "codebook-a",
             "prompt_language": "en",
             "ending_language": ("en", "fr")[n % 2],
