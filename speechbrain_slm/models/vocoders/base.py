@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DESCRIPTION, TENSORS = "vocoder.json", "vocoder.safetensors"
 # The class of each ``type``, imported when a folder names it.
 KINDS = {
+    "codec": "speechbrain_slm.models.vocoders.codec.CodecVocoder",
+    "hifigan": "speechbrain_slm.models.vocoders.hifigan.HifiganVocoder",
     "mel": "speechbrain_slm.models.vocoders.mel.MelVocoder",
 }
 _SHAPE = {

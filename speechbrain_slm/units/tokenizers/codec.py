@@ -126,7 +126,12 @@ class Codec(PretrainedModel):
 
         From the semantic codebook alone it says the words, in no good voice.
         """
-        codes = separate(units, self.num_codebooks, self._measures[2])
+        return self.waveform(
+            separate(units, self.num_codebooks, self._measures[2])
+        )
+
+    def waveform(self, codes: np.ndarray) -> Tensor:
+        """Turn codes, ``[Q, F]``, of the first Q codebooks into a waveform."""
         with inference(self.device, "fp32"):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
         return wav.cpu()
