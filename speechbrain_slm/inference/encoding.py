@@ -87,6 +87,8 @@ class Encoder:
 
         In place of a file there may be a list of those of sentences.
         """
+        if not files:
+            return []
         lists = [
             ([one] if isinstance(one, str | Path) else one, language)
             for one, language in files
@@ -94,8 +96,8 @@ class Encoder:
         keys = [(str(p), lang) for paths, lang in lists for p in paths]
         distinct = [*dict.fromkeys(keys)]
         wavs = [self._read(path) for path, _ in distinct]
-        names, languages = zip(*distinct, strict=True) if distinct else ([], [])
-        units = self.waveforms(wavs, names, languages)
+        names = [path for path, _ in distinct]
+        units = self.waveforms(wavs, names, [lang for _, lang in distinct])
         rate = self.tokenizer.sample_rate
         found = {
             key: Encoded(one, len(wav) / rate)
@@ -189,6 +191,10 @@ class Encoder:
         return deduplicate(units) if self.tokenizer.deduplicated else units
 
     def units_per_second(self) -> float | None:
-        """Return the rate of the units; None where they are merged."""
-        merged = self.bpe is not None or self.tokenizer.deduplicated
-        return None if merged else self.tokenizer.frame_rate
+        """Return the rate of the units; None where they are merged, or
+        nothing tells.
+        """
+        base = self.available
+        if base is None or base.deduplicated or self.bpe is not None:
+            return None
+        return base.frame_rate

@@ -18,20 +18,16 @@ from speechbrain_slm.inference.prompts import (
     read_prompts,
 )
 from speechbrain_slm.inference.scoring import score_files
-from speechbrain_slm.inference.streaming import (
+from speechbrain_slm.inference.speaking import (
     each_within,
+    load_speaker,
     speak_as,
     speak_stream,
 )
 from speechbrain_slm.models.export import load_speech_lm
-from speechbrain_slm.models.folder import (
-    below_bpe,
-    check_vocoder,
-    find_speech_lm,
-    vocoder_of,
-)
+from speechbrain_slm.models.folder import find_speech_lm
 from speechbrain_slm.models.generation import stream_units
-from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
+from speechbrain_slm.models.vocoders.base import Vocoder
 from speechbrain_slm.utils.numbers import check_number
 
 if TYPE_CHECKING:
@@ -108,10 +104,7 @@ class SpeechLM(Pretrained):
         folder = find_speech_lm(source, savedir, cache_dir, revision)
         model, units = load_speech_lm(folder)
         units_of = Encoder.load(folder, encoder)
-        vocoder = vocoder or vocoder_of(folder, units)
-        if isinstance(vocoder, str | Path):
-            check_vocoder(vocoder, below_bpe(folder, units))
-            vocoder = load_vocoder(vocoder, units_of.available)
+        vocoder = load_speaker(folder, units, vocoder, units_of.available)
         parts = {"encoder": units_of, "vocoder": vocoder}
         told = {"folder": folder, "units": units, **parts}
         return cls({"model": model}, told, run_opts)

@@ -1,21 +1,50 @@
-"""Speech of units that come bit by bit."""
+"""Speech of a model's units, whole or bit by bit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from speechbrain_slm.models.vocoders.base import Vocoder
+from speechbrain_slm.models.folder import below_bpe, check_vocoder, vocoder_of
+from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
 
 T = TypeVar("T")
 
 CONTEXT = 25  # units before a chunk that are spoken with it
 FADE = 0.01  # seconds in which one chunk goes over into the next
+
+
+def load_speaker(
+    folder: str | Path,
+    units: dict[str, Any],
+    vocoder: str | Path | Vocoder | None,
+    tokenizer: Any,
+) -> Vocoder | None:
+    """Load what speaks a model's units; ValueError if it speaks others.
+
+    Arguments
+    ---------
+    units : What the model says of them.
+    vocoder : A folder, or one that is loaded; None: the model folder's own.
+    tokenizer : The decoder of a codec is in it.
+    """
+    given = vocoder or vocoder_of(folder, units)
+    expected = below_bpe(folder, units)
+    if isinstance(given, str | Path):
+        check_vocoder(given, expected)
+        return load_vocoder(given, tokenizer)
+    if given is not None and given.tokenizer_identity != expected:
+        raise ValueError(
+            "the vocoder speaks units of the tokenizer "
+            f"{given.tokenizer_identity}, the model's are of {expected}; give "
+            "one that was trained on these"
+        )
+    return given
 
 
 def each_within(context: Any, things: Iterator[T]) -> Iterator[T]:
