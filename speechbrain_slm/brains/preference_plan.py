@@ -69,8 +69,10 @@ def read_pairs(path: str | Path, model: PreTrainedModel, units: dict) -> Pairs:
         where = f"{path}, pair '{name}'"
         _check_endings(where, *endings)
         for place, ending in zip((chosen, rejected), endings, strict=True):
-            tags = units["language_tags"]
-            pair = tagged(prompt, ending, spoken, tags, where)
+            tags, pair = units["language_tags"], (prompt, ending)
+            # What a model was asked to continue has its tags already.
+            if not np.isin(prompt[:1], [*tags.values()]).any():
+                pair = tagged(prompt, ending, spoken, tags, where)
             check_units(
                 *(where, np.concatenate(pair), units["vocabulary_size"]),
                 *(model, _BOUNDARIES, [*tags.values()]),

@@ -6,6 +6,7 @@ what a model has said itself, ranked by a measure.
 """
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.utils.columns import check_columns
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.ledger import write_ledger
 from speechbrain_slm.utils.numbers import check_number
-from speechbrain_slm.utils.tables import write_table
+from speechbrain_slm.utils.tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 _UNITS = pa.list_(pa.uint16())
@@ -30,6 +32,16 @@ PAIRS = pa.schema(
     + [(name, _UNITS) for name in PARTS]
 )
 PAIRS_KEY = ("pair_id",)
+# What is read of a table of continuations, beside a measure.
+_OF_A_PROMPT = ("story_id", "direction", "steered_by")
+_SAID = pa.schema(
+    [(name, pa.string()) for name in _OF_A_PROMPT]
+    + [("sample", pa.int64())]
+    + [(name, pa.list_(pa.int64())) for name in ("prompt_units", "units")]
+)
+_SAID_KEY = (*_OF_A_PROMPT, "sample")
+_SAY = "The continuation recipe writes it."
+_NUMBERS = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean)
 
 
 def write_ending_pairs(
@@ -76,14 +88,79 @@ def write_ending_pairs(
             parts = [np.concatenate(part) for part in units]
             row |= zip(PARTS, parts, strict=True)
             rows.append({**row, "tokenizer": store.identity})
+    _publish(path, rows, left_out, units_folder)
+
+
+def write_ranked_pairs(
+    path: str | Path,
+    continuations: str | Path,
+    tokenizer: str,
+    measure: str,
+    higher: bool = True,
+    margin: float = 0.0,
+) -> None:
+    """Write pairs of what a model has said: the best and the worst of each.
+
+    Of the continuations of a prompt in a direction, the one of the best
+    measure is chosen and that of the worst rejected.
+
+    Arguments
+    ---------
+    path : Gets the table; ``left_out.jsonl`` goes beside it.
+    continuations
+        A table as the continuation recipe writes it, with several samples a
+        prompt: ``story_id, direction, steered_by, sample, prompt_units,
+        units`` and the measure. Stories that are evaluated do not belong in it.
+    tokenizer : The identity of what made the units.
+    measure : The name of a column of numbers; rows without one do not count.
+    higher : Whether more of it is better.
+    margin : A prompt whose best and worst differ by no more makes no pair.
+    """
+    check_number("margin", margin, at_least=0)
+    table = read_table(continuations, _SAID, _SAID_KEY, advice=_SAY)
+    check_columns(continuations, table.column_names, [measure])
+    kind = table.schema.field(measure).type
+    if not any(is_kind(kind) for is_kind in _NUMBERS):
+        raise ValueError(
+            f"{continuations}: column '{measure}' is {kind}; expected numbers, "
+            "by which continuations are ranked"
+        )
+    said: dict[tuple, list[dict]] = defaultdict(list)
+    for row in table.to_pylist():
+        said[tuple(row[name] for name in _OF_A_PROMPT)].append(row)
+    left_out: list[dict] = []
+    rows: list[dict] = []
+    for (story, direction, steered_by), several in sorted(said.items()):
+        ranked = [r for r in several if math.isfinite(r[measure] or 0)]
+        known = [r for r in ranked if r["units"] and r[measure] is not None]
+        known.sort(key=lambda row: row[measure], reverse=higher)
+        name = f"{story} {direction} {steered_by}"
+        apart = known and abs(known[0][measure] - known[-1][measure]) > margin
+        if not apart or known[0]["units"] == known[-1]["units"]:
+            entry = {"story_id": story, "item": name, "action": "dropped"}
+            left_out.append({**entry, "reason": f"no two differ in {measure}"})
+            continue
+        begin, ending = _languages_of(direction)
+        row = {"pair_id": name, "group": story, "tokenizer": tokenizer}
+        row |= {"prompt_language": begin, "ending_language": ending}
+        row |= {"prompt": known[0]["prompt_units"]}
+        rows.append(
+            row | {"chosen": known[0]["units"], "rejected": known[-1]["units"]}
+        )
+    _publish(Path(path), rows, left_out, continuations)
+
+
+def _publish(
+    path: Path, rows: list[dict], left_out: list[dict], source: str | Path
+) -> None:
+    """Write the ledger, then the pairs, of which there must be some."""
     reasons = write_ledger(path.with_name("left_out.jsonl"), left_out)
     if not rows:
-        raise ValueError(f"{units_folder}: no story makes a pair: {reasons}")
+        raise ValueError(f"{source}: it makes no pair: {reasons}")
     write_table(path, pa.Table.from_pylist(rows, schema=PAIRS))
     logger.info(
-        "%s: %d pairs of %d stories; %d stories left out (%s)",
-        *(path, len(rows), len(rows) // len(directions)),
-        *(len(left_out), str(reasons) or "none"),
+        "%s: %d pairs; %d left out (%s)",
+        *(path, len(rows), len(left_out), str(reasons) or "none"),
     )
 
 

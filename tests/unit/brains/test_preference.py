@@ -253,6 +253,13 @@ def test_other_tables_are_refused(tmp_path):
     write_rows(path, pair_rows())
     with pytest.raises(ValueError, match="pair-1': the model has no tag for"):
         read_pairs(path, tiny_model(tags=2), tagged)
+    rows = pair_rows(2)
+    rows[1]["prompt"] = [31, 4, 32]  # As a model was asked: en, 4, fr.
+    tagged["language_tags"] = {"en": 31, "fr": 32}
+    pairs = read_pairs(write_rows(path, rows), tiny_model(tags=2), tagged)
+    assert pairs.chosen[0][0].tolist() == [31, *rows[0]["prompt"]]
+    assert pairs.chosen[1][0].tolist() == [31, 4, 32]
+    assert pairs.chosen[1][1].tolist() == [*rows[1]["chosen"]]
     with pytest.raises(ValueError, match="valid_rows is 20, which leaves"):
         make_plan(tmp_path, tiny_model(), valid_rows=20)
 

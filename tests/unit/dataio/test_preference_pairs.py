@@ -1,12 +1,17 @@
 """Pairs that are made of stories."""
 
 import json
+import math
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TOKENIZER
 
-from speechbrain_slm.dataio.preference import write_ending_pairs
+from speechbrain_slm.dataio.preference import (
+    write_ending_pairs,
+    write_ranked_pairs,
+)
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.store import StoreWriter
 
@@ -99,5 +104,77 @@ def test_directions_that_make_no_pairs(
 def test_a_store_without_pairs(tmp_path):
     write(tmp_path / "train", [("one", "en", "alto", [[1], [2]])])
     path = tmp_path / "pairs.parquet"
-    with pytest.raises(ValueError, match="no story makes a pair: 1 x no other"):
+    with pytest.raises(
+        ValueError, match="train: it makes no pair: 1 x no other"
+    ):
         write_ending_pairs(path, tmp_path / "train", ["en"], 9, seed=0)
+
+
+SAID = [
+    ("b", "en>fr", [3], 0.2),
+    ("b", "en>fr", [4, 4], 0.9),
+    ("b", "en>fr", [5], 0.5),
+    ("b", "en>fr", [6], None),
+    ("b", "en>fr", [7], math.nan),
+    ("a", "en", [3], 0.5),
+    ("a", "en", [4], 0.45),
+    ("c", "en", [], 0.1),
+    ("c", "en", [7], 0.9),
+    ("d", "fr", [8], 0.1),
+    ("d", "fr", [8], 0.9),
+]
+
+
+@pytest.fixture
+def said(tmp_path):
+    """A table of continuations, which a score ranks."""
+    names = ("story_id", "direction", "units", "score")
+    rows = [
+        {
+            **dict(zip(names, one, strict=True)),
+            "sample": number,
+            "steered_by": "free",
+            "prompt_units": [1, 2],
+        }
+        for number, one in enumerate(SAID)
+    ]
+    path = tmp_path / "continuations.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_pairs_of_what_was_said(said, tmp_path, higher):
+    """The best and the worst of a prompt; what has no two is listed."""
+    path = tmp_path / "pairs.parquet"
+    write_ranked_pairs(path, said, "codebook-a", "score", higher, 0.1)
+    rows = pq.read_table(path).to_pylist()
+    best, worst = ([4, 4], [3]) if higher else ([3], [4, 4])
+    assert rows == [
+        {
+            "pair_id": "b en>fr free",
+            "group": "b",
+            "tokenizer": "codebook-a",
+            "prompt_language": "en",
+            "ending_language": "fr",
+            "prompt": [1, 2],
+            "chosen": best,
+            "rejected": worst,
+        }
+    ]
+    lines = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["story_id"] for line in lines] == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ("bleu", r"continuations.parquet: missing column.s. bleu; found"),
+        ("direction", "column 'direction' is string; expected numbers"),
+    ],
+)
+def test_measures_that_rank_nothing(said, tmp_path, measure, message):
+    path = tmp_path / "pairs.parquet"
+    with pytest.raises(ValueError, match=message):
+        write_ranked_pairs(path, said, "codebook-a", measure)
+    assert not path.exists()
