@@ -173,30 +173,27 @@ class PreferenceBrain(LMBrain):
         losses = losses - hparams.sft_weight * chosen / units.clamp(min=1)
         if stage == sb.Stage.VALID:
             right = (chosen > rejected) & is_pair
-            found = right.sum(), (margins * is_pair).sum(), is_pair.sum()
-            self._held_out += torch.stack([one.double() for one in found])
+            self._held_out += torch.stack([right.sum(), is_pair.sum()])
         return (losses * is_pair).sum() / is_pair.sum().clamp(min=1)
 
     @torch.no_grad()
     def valid_losses(
         self, valid_sets: dict[str, np.ndarray]
     ) -> dict[str, float]:
-        """Return each set's loss, and two measures of its pairs.
+        """Return each set's loss, and the accuracy of its pairs.
 
-        ``accuracy`` is the share whose chosen ending is likelier than the
-        rejected one, ``margin`` the mean margin (see the module), in nats.
+        That is the share whose chosen ending is likelier than the rejected one.
         """
         losses: dict[str, float] = {}
         for name, rows in valid_sets.items():
-            self._held_out: Any = torch.zeros(
-                3, device=self.device, dtype=torch.float64
+            self._held_out = torch.zeros(
+                2, device=self.device, dtype=torch.int64
             )
             # As many rows on every rank: none counts one for another.
             number = -(-len(rows) // world_size()) * world_size()
             losses |= super().valid_losses({name: self.filled(rows, number)})
-            right, margin, count = sum_over_ranks(self._held_out).tolist()
+            right, count = sum_over_ranks(self._held_out).tolist()
             losses[f"{name} accuracy"] = right / count
-            losses[f"{name} margin"] = margin / count
         return losses
 
     def _save_model(self, folder: Path, whole: Any) -> None:
