@@ -39,6 +39,7 @@ HPARAMS = {
     "keep_checkpoints": 2,
     "peak_tflops": None,
     "tensorboard": False,
+    "train_logger": None,
     "vocoder_folder": None,
 }
 RUN_OPTS = {

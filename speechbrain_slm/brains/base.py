@@ -64,7 +64,8 @@ class StepBrain(UpdateBrain):
         ``warmup`` and ``schedule`` (see :class:`LearningRate`), ``parallel``
         (``ddp`` or ``fsdp``, which matters under ``torchrun`` alone),
         ``log_interval``, ``valid_interval``, ``keep_checkpoints``,
-        ``peak_tflops`` (of one device, or None) and ``tensorboard``.
+        ``peak_tflops`` (of one device, or None), ``tensorboard`` and, where
+        there is one, ``train_logger`` (see ``loggers.TrainLoggerBoard``).
     checkpointer : Without it nothing is saved or resumed.
     """
 
@@ -142,7 +143,8 @@ class StepBrain(UpdateBrain):
             hparams.peak_tflops,
         )
         if is_main():
-            self.monitor.open(hparams.tensorboard)
+            shown = getattr(hparams, "train_logger", None)
+            self.monitor.open(hparams.tensorboard, shown)
         with explained(rows, train_plan.row_length, factor):
             self._train(valid_sets or {})
         # The result first: what only shows it never stands in its way.

@@ -6,13 +6,18 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from speechbrain_slm.brains.loggers import (
+    Board,
+    TensorBoard,
+    TrainLoggerBoard,
+)
 from speechbrain_slm.utils.atomic import atomic_path, fsync_file, write_atomic
 from speechbrain_slm.utils.distributed import world_size
 
@@ -113,7 +118,7 @@ class TrainLog:
 
 @dataclass
 class Monitor:
-    """Measure a training session, and write to TensorBoard beside the log.
+    """Measure a training session, and show it beside the log.
 
     Example
     -------
@@ -142,26 +147,26 @@ class Monitor:
             )
         self.began = self._mark = time.time()
         self._seconds, self._steps = 0.0, 0
-        self._writer: Any = None
+        self._boards: list[Board] = []
         self._taken = False  # whether there was a step
 
-    def open(self, tensorboard: bool) -> None:
-        """Continue the files; for the main process alone."""
-        if tensorboard:
-            # Its import takes a second. Not SpeechBrain's TensorboardLogger:
-            # it counts its own steps, from 1 in every session, so the curve
-            # of a resumed run would begin anew.
-            from torch.utils.tensorboard import SummaryWriter
+    def open(
+        self, tensorboard: bool, train_logger: Callable | Mapping | None = None
+    ) -> None:
+        """Continue the files; for the main process alone.
 
+        ``train_logger``: see :class:`TrainLoggerBoard`.
+        """
+        if train_logger is not None:
+            self._boards.append(TrainLoggerBoard(train_logger))
+        if tensorboard:
             folder = self.log.path.with_name("tensorboard")
-            # What will be trained again is hidden, as it is in the log.
-            self._writer = SummaryWriter(folder, purge_step=self.first + 1)
+            self._boards.append(TensorBoard(folder, self.first))
         self.log.rewind(self.first)
 
     def close(self) -> None:
         """Flush the files."""
-        if self._writer is not None:
-            self._show(self._writer.close)
+        self._show(lambda board: board.close())
 
     def after_step(self) -> None:
         """Count a step; the time since the last mark was spent on it."""
@@ -200,24 +205,22 @@ class Monitor:
     def write(self, entry: dict) -> None:
         """Write an entry, see :meth:`TrainLog.write`; main process alone."""
         self.log.write(entry)
-        if self._writer is not None:
-            self._show(self._add, entry)
+        step, parts = entry["step"], self.log.parts(entry)
+        self._show(lambda board: board.add(step, parts))
 
-    def _add(self, entry: dict) -> None:
-        for kind, values in self.log.parts(entry).items():
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    tag = f"{kind}/{name}"
-                    self._writer.add_scalar(tag, value, entry["step"])
-        self._writer.flush()
+    def add_audio(self, step: int, name: str, *sound: Any) -> None:
+        """Show a waveform and its sample rate; main process alone."""
+        self._show(lambda board: board.add_audio(step, name, *sound))
 
-    def _show(self, function: Callable, *arguments: object) -> None:
-        """Do what concerns TensorBoard; training goes on without it."""
-        try:
-            function(*arguments)
-        except Exception as error:
-            self._writer = None
-            logger.warning("TensorBoard gets no more curves: %s", error)
+    def _show(self, function: Callable[[Board], None]) -> None:
+        """Do what concerns the boards; training goes on without them."""
+        for board in list(self._boards):
+            try:
+                function(board)
+            except Exception as error:
+                self._boards.remove(board)
+                name = type(board).__name__
+                logger.warning("%s gets no more curves: %s", name, error)
 
 
 def memory_gb(device_type: str) -> float:

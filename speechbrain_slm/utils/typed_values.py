@@ -28,7 +28,7 @@ _PLAIN_NUMBER = re.compile(
     r"[-+]?(0|[1-9]\d*)(\.\d*)?([eE][-+]?\d+)?|[-+]?\.\d+([eE][-+]?\d+)?"
 )
 # What is read as YAML where a text stands.
-_MORE_THAN_TEXT = re.compile(r"\s*[\[{\"']|!(ref|copy) |null$")
+_MORE_THAN_TEXT = re.compile(r"\s*[\[{\"']|!(ref|copy|include:\S*) |null$")
 
 
 @dataclass

@@ -208,6 +208,16 @@ def test_a_copy_of_a_recipes_yaml_file_finds_its_fragments(tmp_path):
         resolve(copy)
 
 
+def test_a_fragment_takes_the_place_of_null():
+    fragment = ROOT / "hparams/loggers/wandb.yaml"
+    given = f"!include:{fragment} {{output_folder: !ref <output_folder>}}"
+    arguments = [str(LM), "--train_logger", given, "--run", "fr"]
+    tree = resolve(LM, parse_arguments(arguments)[2])
+    initializer = tree["train_logger"]["train_logger"]["initializer"]
+    assert initializer["folder"] == "results/mini/LM/fr"
+    assert initializer["mode"] == "online"
+
+
 def test_a_tuple_that_is_given_to_a_fragment_stays_one(tmp_path):
     (tmp_path / "inner.yaml").write_text("betas: null\n")
     text = "opt: !include:inner.yaml\n    betas: (0.9, 0.98)\n"
