@@ -18,7 +18,7 @@ from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.utils.columns import check_columns
 from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.ledger import write_ledger
-from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.numbers import check_choice, check_number
 from speechbrain_slm.utils.tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ PAIRS = pa.schema(
     + [(name, _UNITS) for name in PARTS]
 )
 PAIRS_KEY = ("pair_id",)
+REJECTED = ("another", "same_opening")
 # What is read of a table of continuations, beside a measure.
 _OF_A_PROMPT = ("story_id", "direction", "steered_by")
 _SAID = pa.schema(
@@ -50,6 +51,7 @@ def write_ending_pairs(
     directions: Sequence[str],
     num_pairs: int,
     seed: int,
+    rejected: str = "another",
 ) -> None:
     """Write pairs of endings of a store's stories.
 
@@ -65,7 +67,13 @@ def write_ending_pairs(
     units_folder : The store of a split.
     directions : ``en``, ``en>fr``: of the prompt, then of the endings.
     num_pairs : At most; all directions have equally many.
+    rejected
+        ``another``: the ending of any other story. ``same_opening``: of one
+        that begins with the same units and has no other sentence of this one,
+        so that both endings are of what was told. For corpora where several
+        stories begin alike, by a voice that says the same alike.
     """
+    check_choice("rejected", rejected, REJECTED)
     check_number("num_pairs", num_pairs, at_least=len(directions), whole=True)
     store, path = UnitStore(units_folder), Path(path)
     pairs = [_languages_of(direction) for direction in directions]
@@ -78,7 +86,8 @@ def write_ending_pairs(
     stories = num_pairs // len(directions)
     left_out: list[dict] = []
     rows: list[dict] = []
-    for name, story, other in _drawn(store, languages, seed, left_out):
+    what = store, languages, seed, rejected
+    for name, story, other in _drawn(*what, left_out):
         if len(rows) >= stories * len(directions):
             break
         for direction, (begin, ending) in zip(directions, pairs, strict=True):
@@ -176,36 +185,45 @@ def _languages_of(direction: str) -> tuple[str, str]:
 
 
 def _drawn(
-    store: UnitStore, languages: list[str], seed: int, left_out: list[dict]
+    store: UnitStore,
+    languages: list[str],
+    seed: int,
+    rejected: str,
+    left_out: list[dict],
 ) -> Iterator[tuple[str, dict, dict]]:
     """Yield stories with another one each, by language, in a random order."""
     names, told = store.story_ids.to_pylist(), store.speakers()
     digest = identity_of([seed, "pairs of endings", store.info["identity"]])
     generator = np.random.default_rng(int(digest, 16))
     order = [names[n] for n in generator.permutation(len(names))]
-    groups: dict[tuple, list[str]] = defaultdict(list)
+    alike: dict[tuple, list[str]] = defaultdict(list)
+    keys: dict[str, tuple] = {}
     for name in order:
-        groups[tuple(told.get((name, one)) for one in languages)].append(name)
+        key: tuple = tuple(told.get((name, one)) for one in languages)
+        if rejected == "same_opening" and None not in key:
+            begin = (store.story(name, one)[0] for one in languages)
+            key += tuple(units.tobytes() for units in begin)
+        keys[name] = key
+        alike[key].append(name)
     for name in order:
-        speakers = tuple(told.get((name, one)) for one in languages)
-        reason = ""
-        if None in speakers:
+        key, reason = keys[name], ""
+        if None in key:
             reason = "a language is missing"
-        elif "" in speakers:
+        elif "" in key:
             reason = "several speakers tell it"
         else:
             story = {one: store.story(name, one) for one in languages}
             if len(story[languages[0]]) < 2:
                 reason = "a single sentence"
         if not reason:
-            found = _another(store, name, story, groups[speakers], generator)
+            first = REJECTED.index(rejected) or -1
+            found = _another(store, name, story, alike[key], first, generator)
             if found:
                 yield name, story, found
                 continue
             reason = "no other story of the same speaker has another ending"
-        left_out.append(
-            {"story_id": name, "action": "dropped", "reason": reason}
-        )
+        entry = {"story_id": name, "action": "dropped", "reason": reason}
+        left_out.append(entry)
 
 
 def _another(
@@ -213,15 +231,20 @@ def _another(
     name: str,
     story: dict[str, list[np.ndarray]],
     names: list[str],
+    first: int,
     generator: np.random.Generator,
 ) -> dict[str, list[np.ndarray]] | None:
-    """Return the first story from a random place whose ending is not said."""
+    """Return the next story, from a random place, that goes on otherwise.
+
+    From its sentence ``first`` on it says nothing that the other story says.
+    """
     own = {one.tobytes() for said in story.values() for one in said}
     begin = int(generator.integers(len(names)))
     for candidate in (*names[begin:], *names[:begin]):
         if candidate == name:
             continue
         found = {one: store.story(candidate, one) for one in story}
-        if own.isdisjoint(said[-1].tobytes() for said in found.values()):
+        ends = [one for said in found.values() for one in said[first:]]
+        if ends and own.isdisjoint(one.tobytes() for one in ends):
             return found
     return None

@@ -84,6 +84,28 @@ def test_a_voice_gives_no_hint_and_what_makes_no_pair_is_listed(tmp_path):
     }
 
 
+def test_stories_that_begin_alike_and_go_on_otherwise(tmp_path):
+    rows = [
+        ("one", "en", "alto", [[1], [2], [3]]),
+        ("two", "en", "alto", [[1], [4], [5]]),
+        ("half", "en", "alto", [[1], [2], [6]]),
+        ("short", "en", "alto", [[1]]),
+        ("other", "en", "alto", [[7], [8], [9]]),
+    ]
+    write(tmp_path / "train", rows)
+    path = tmp_path / "pairs.parquet"
+    what = tmp_path / "train", ["en"], 9, 0
+    write_ending_pairs(path, *what, rejected="same_opening")
+    found = {
+        row["group"]: (row["chosen"], row["rejected"])
+        for row in pq.read_table(path).to_pylist()
+    }
+    assert found.pop("two") in (([5], [3]), ([5], [6]))
+    assert found == {"one": ([3], [5]), "half": ([6], [5])}
+    with pytest.raises(ValueError, match="rejected is 'x'; expected another"):
+        write_ending_pairs(path, *what, rejected="x")
+
+
 @pytest.mark.parametrize(
     ("directions", "number", "message"),
     [
