@@ -45,25 +45,26 @@ RANGES: dict[str, Spec] = {
         "max_position_embeddings original_max_position_embeddings",
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
-        "micro_batch_rows num_pairs",
+        "micro_batch_rows num_pairs num_prompts prompts_per_shard samples",
+        "max_units top_k",
     ),
     **_each(
         NATURAL,
         "job min_characters copy_letters num_train num_valid num_cloze",
         "context_frames valid_rows log_interval valid_interval",
-        "ckpt_interval_steps",
+        "ckpt_interval_steps num_spoken",
     ),
     **_each(
         NOT_NEGATIVE,
         "prompt_price completion_price margin shortest spare silence slack",
-        "weight_decay embedding_std sft_weight",
+        "weight_decay embedding_std sft_weight temperature",
     ),
     **_each(
         POSITIVE,
         "requests_per_minute longest pitch speed low high semitones",
         "fit_seconds batch_seconds max_seconds tokens learning_rate",
         "peak_tflops rms_norm_eps rope_theta factor low_freq_factor",
-        "high_freq_factor beta",
+        "high_freq_factor beta prompt_seconds",
     ),
     **_each(
         SHARE,
@@ -75,7 +76,7 @@ RANGES: dict[str, Spec] = {
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
-        "aligned compile",
+        "aligned compile stop_at_boundary",
     ),
     "label_smoothing": {"at_least": 0, "below": 0.5},
     **_each({"at_least": 1}, "length_ratio max_ratio"),
@@ -85,6 +86,7 @@ RANGES: dict[str, Spec] = {
     "seed": {**NATURAL, "at_most": 2**32 - 1},  # what NumPy takes
     "stories_per_shard": {**COUNT, "at_most": 2**31 - 1},
     "num_clusters": {**COUNT, "at_most": 2**16},  # units are uint16
+    "top_p": {"above": 0, "at_most": 1},
     "loudness": {"at_least": -70, "at_most": 0},
     "threshold_db": {"below": 0},
     "threshold": {"at_least": -1, "at_most": 1},
@@ -95,7 +97,8 @@ NULLS = _each(
     "null",
     "job limit plots characters things loudness requests_per_minute",
     "prompt_price completion_price fit_seconds vocabulary_size peak_tflops",
-    "embedding_std max_ratio optimizer_step_limit",
+    "embedding_std max_ratio optimizer_step_limit top_k top_p num_spoken",
+    "prompt_seconds",
 )
 # Of each value of a mapping whose names are the user's; a service knows what
 # its options are.

@@ -16,8 +16,10 @@ import regex
 from speechbrain.utils.edit_distance import accumulatable_wer_stats
 
 from speechbrain_slm.utils.audio import resampled
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.whisper_weights import (
+    MODEL_BIN,
     WHISPER_BASE,
     is_ctranslate2,
     whisper_base,
@@ -49,8 +51,9 @@ class Recognizer:
         them (``model.bin``, ``tokenizer.json``), of any size.
     beam_size : 1 is greedy.
     silence
-        Seconds behind the speech; with 30 the window is as in the training,
-        and a sentence of 2 s takes five times as long.
+        Seconds that it hears behind the speech. With 30 the window is as in
+        its training, and takes three times as long for nothing: of 80
+        sentences of the mini corpus it wrote 14 % of the words wrong, not 12.
     compute_type : Of CTranslate2: ``float32``, ``int8``, ``float16``, ...
     """
 
@@ -58,7 +61,7 @@ class Recognizer:
         self,
         source: str | Path = WHISPER_BASE,
         beam_size: int = 5,
-        silence: float = 4.0,
+        silence: float = 9.0,
         device: str = "cpu",
         compute_type: str = "float32",
     ) -> None:
@@ -86,6 +89,10 @@ class Recognizer:
         self._text: Any = Tokenizer.from_file(str(_words(folder)))
         self._features = WhisperFeatureExtractor(self._model.n_mels)
         self.beam_size, self.silence = beam_size, silence
+        weights = sha256_file(folder / MODEL_BIN)
+        # Of all that decides what it writes down.
+        told = [weights, beam_size, silence, compute_type]
+        self.identity = identity_of(told)
 
     def transcribe(
         self,

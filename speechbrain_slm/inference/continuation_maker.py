@@ -1,0 +1,133 @@
+"""What a model says behind a prompt: units, their speech, and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from speechbrain_slm.evaluation.generation.recognizer import Recognizer
+from speechbrain_slm.evaluation.generation.unit_language import UnitLanguage
+from speechbrain_slm.inference.speech_lm import SpeechLM
+from speechbrain_slm.inference.story_prompts import FREE
+from speechbrain_slm.models.generation import generate_units
+from speechbrain_slm.speech.audio_files import encode
+from speechbrain_slm.utils.atomic import write_atomic
+from speechbrain_slm.utils.hashing import identity_of
+
+AUDIO = "audio"
+_TEXTS = ("story_id", "direction", "steered_by", "asked", "speaker")
+_LISTS = {"prompt_units": pa.int32(), "units": pa.int32()}
+_LISTS |= dict.fromkeys(("prompt_languages", "prompt_texts"), pa.string())
+_HEARD = ("audio", "transcript", "heard_language", "whole_transcript")
+_NUMBERS = ("unit_probability", "seconds", "heard_probability")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        *(("sample", pa.int32()), ("seed", pa.int64())),
+        *((name, pa.list_(kind)) for name, kind in _LISTS.items()),
+        *(("ended", pa.bool_()), ("unit_language", pa.string())),
+        *((name, pa.string()) for name in _HEARD),
+        *((name, pa.float64()) for name in _NUMBERS),
+    ]
+)
+
+
+@dataclass
+class ContinuationMaker:
+    """Goes on with prompts: units, then audio, then text."""
+
+    slm: SpeechLM
+    languages: UnitLanguage
+    ear: Recognizer | None
+    how: dict  # units are drawn
+    seed: int
+    whole: bool  # whether the prompt is spoken and written down as well
+    folder: Path
+
+    def rows(self, work: Sequence[tuple]) -> list[dict]:
+        """Return the rows of (prompt, sample, whether it is spoken), a batch."""
+        seeds = [self._seed(prompt, sample) for prompt, sample, _ in work]
+        drawn = self._draw([prompt for prompt, _, _ in work], seeds)
+        most, boundary = self.how["max_units"], self.how["boundary"]
+        rows = []
+        for (prompt, sample, _), own, found in zip(
+            work, seeds, drawn, strict=True
+        ):
+            names = ("story_id", "direction", "steered_by", "asked", "speaker")
+            row = {name: getattr(prompt, name) for name in names}
+            row |= {"sample": sample, "seed": own, "ended": len(found) < most}
+            row["prompt_languages"] = prompt.languages
+            row["prompt_texts"] = prompt.texts
+            row["prompt_units"] = prompt.units
+            row["units"] = found[found < boundary]  # without tags
+            rows.append(row)
+        told = self.languages([row["units"] for row in rows])
+        for row, (language, probability) in zip(rows, told, strict=True):
+            row["unit_language"] = language
+            row["unit_probability"] = probability
+        if self.slm.hparams.vocoder is not None:
+            spoken = (
+                row for row, one in zip(rows, work, strict=True) if one[2]
+            )
+            for row in spoken:
+                self._speak(row)
+        return rows
+
+    def _seed(self, prompt, sample):
+        names = prompt.story_id, prompt.direction, prompt.steered_by
+        return int(identity_of([self.seed, *names, sample])[:15], 16)
+
+    def _draw(self, prompts, seeds):
+        symbols = [
+            one.symbols if one.tag is None else np.append(one.symbols, one.tag)
+            for one in prompts
+        ]
+        # Where nothing steers it, a model that has tags may say its own.
+        free = all(one.steered_by == FREE for one in prompts)
+        tagged = bool(self.slm.facts["language_tags"])
+        with self.slm.inference_ctx:
+            return generate_units(
+                self.slm.model,
+                symbols,
+                seeds=seeds,
+                allow_tags=free and tagged,
+                **self.how,
+            )
+
+    def _waveform(self, row, units):
+        who = (
+            row["speaker"]
+            if row["speaker"] in self.slm.vocoder.speakers
+            else None
+        )
+        language = row["unit_language"] or None
+        (wav,) = self.slm.decode_batch([units], who, language)
+        return wav.numpy()
+
+    def _speak(self, row):
+        wav, rate = (
+            self._waveform(row, row["units"]),
+            self.slm.vocoder.sample_rate,
+        )
+        row["seconds"] = len(wav) / rate
+        if len(wav):
+            samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
+            content = encode(samples, rate, "flac")
+            place = row["story_id"], row["direction"], row["sample"]
+            name = identity_of(place)[:16]
+            row["audio"] = f"{AUDIO}/{name}.flac"
+            write_atomic(self.folder / row["audio"], content)
+        if self.ear is None:
+            return
+        (said,) = self.ear.transcribe([wav], rate)
+        row["transcript"], row["heard_language"] = said.text, said.language
+        row["heard_probability"] = said.probability
+        if self.whole:
+            units = np.concatenate([row["prompt_units"], row["units"]])
+            wav = self._waveform(row, units)
+            (said,) = self.ear.transcribe([wav], rate)
+            row["whole_transcript"] = said.text

@@ -1,0 +1,174 @@
+"""Measures of what a model says: repetition, language, story, perplexity."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_store
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+)
+
+from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.generation.known_stories import continues
+from speechbrain_slm.evaluation.generation.measures import auto_bleu, distinct_n
+from speechbrain_slm.evaluation.generation.nearest import NearestSentence
+from speechbrain_slm.evaluation.generation.results import summarise
+from speechbrain_slm.evaluation.generation.text_lm import TextLM
+from speechbrain_slm.evaluation.generation.unit_language import UnitLanguage
+from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
+
+
+def test_auto_bleu_is_its_definition():
+    sequence = np.random.default_rng(0).integers(0, 6, 40).tolist()
+    shares = []
+    for k in (1, 2, 3):
+        grams = [tuple(sequence[i : i + k]) for i in range(40 - k + 1)]
+        again = [grams[:i] + grams[i + 1 :] for i in range(len(grams))]
+        pairs = zip(grams, again, strict=True)
+        shares.append(np.mean([gram in others for gram, others in pairs]))
+    for n in (1, 2, 3):
+        expected = np.prod(shares[:n]) ** (1 / n)
+        assert auto_bleu(sequence, n) == pytest.approx(expected)
+    assert auto_bleu([1, 1, 1]) == 1
+    assert auto_bleu([1, 2, 3]) == 0
+    assert auto_bleu([1]) is None
+    assert distinct_n([[1]], 2) is None
+
+
+def levenshtein(one, other):
+    row = list(range(len(other) + 1))
+    for i, symbol in enumerate(one, 1):
+        last, row[0] = row[0], i
+        for j, target in enumerate(other, 1):
+            change = last + (symbol != target)
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, change)
+    return row[-1]
+
+
+def test_the_nearest_sentence_is_that_of_a_search():
+    rng = np.random.default_rng(1)
+    known = [rng.integers(0, 4, rng.integers(1, 9)) for _ in range(30)]
+    nearest = NearestSentence(known)
+    for _ in range(40):
+        found = rng.integers(0, 4, rng.integers(1, 25))
+        match = nearest(found)
+        begins = [
+            [levenshtein(one, found[:end]) for end in range(len(found) + 1)]
+            for one in known
+        ]
+        shares = [min(b) / len(s) for b, s in zip(begins, known, strict=True)]
+        assert match.distance == min(shares)
+        assert match.number == shares.index(min(shares))
+        assert match.end == begins[match.number].index(
+            min(begins[match.number])
+        )
+    assert nearest([]) is None
+    with pytest.raises(ValueError, match="some of them empty"):
+        NearestSentence([[1], []])
+
+
+def test_which_story_is_continued():
+    stories = StoryGrammar.load(plots=8).generate(60, "test", seed=3)
+    off_topic = topic_endings(stories, seed=0)
+    for story, other in zip(stories, off_topic, strict=True):
+        for own, asked in itertools.product(("en", "fr"), repeat=2):
+            *prompt, right = story.sentences[own]
+            prompt[-1] = story.sentences[asked][-2]
+            right = story.sentences[asked][-1]
+            found = continues(prompt, right)
+            assert (found.plot, found.course, found.continues) == (1, 1, 1)
+            assert found.names in (True, None)
+            wrong = continues(prompt, story.wrong_ending[asked])
+            assert (wrong.plot, wrong.course, wrong.continues) == (1, 0, 0)
+            topic = stories[other].sentences[asked][-1]
+            assert not continues(prompt, topic).continues
+            # What has been told does not continue it.
+            assert not continues(prompt, story.sentences[asked][0]).course
+    assert continues(["Nobody knows this."], right) is None
+
+
+def test_languages_of_units(tmp_path):
+    # Both languages have the same units; only their order tells.
+    store = UnitStore(write_store(tmp_path / "random", stories=60))
+    assert 0.3 < UnitLanguage(store).accuracy < 0.7
+    again = UnitLanguage(store, most=50)
+    assert again.num_held_out == 20
+    assert again([np.array([], int)]) == [("", 0.0)]
+    with pytest.raises(ValueError, match="needs several, of two languages"):
+        UnitLanguage(UnitStore(write_store(tmp_path / "one", ("en",))))
+
+
+def rows(story, direction, *languages):
+    return [
+        {
+            "story_id": story,
+            "direction": direction,
+            "units": [1, 2, 1],
+            "in_language": language == "fr",
+            "ended": True,
+            "nll": 1.0,
+        }
+        for language in languages
+    ]
+
+
+def test_stories_count_once():
+    told = [
+        *rows("a", "en>fr", "fr", "en"),
+        *rows("b", "en>fr", "fr"),
+        *rows("a", "fr", "en"),
+    ]
+    records = summarise(told, seed=0)
+    found = {(one["direction"], one["measure"]): one for one in records}
+    share = found["en>fr", "in_language"]
+    assert (share["n"], share["value"]) == (2, 75)
+    assert (share["low"], share["high"]) == (50, 100)
+    assert found["cross_lingual", "in_language"] == {
+        **share,
+        "direction": "cross_lingual",
+    }
+    assert found["fr", "gen_ppl"]["value"] == pytest.approx(np.e)
+    # Of 3 units one is there again; of 2 pairs none.
+    assert found["fr", "auto_bleu_2"]["value"] == 0
+    assert found["fr", "distinct_1"]["value"] == pytest.approx(200 / 3)
+    # What was not measured has no record.
+    assert ("fr", "same_plot") not in found
+
+
+@pytest.fixture(scope="module")
+def text_lm(tmp_path_factory):
+    """A tiny LM of words, as a folder of transformers."""
+    folder = tmp_path_factory.mktemp("text_lm")
+    words = {
+        word: n for n, word in enumerate(["?", "the", "dog", "ran", "home"])
+    }
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="?"
+    ).save_pretrained(folder)
+    config = MistralConfig(
+        **{"vocab_size": 5, "hidden_size": 16, "intermediate_size": 16},
+        **{"num_hidden_layers": 1, "num_attention_heads": 2},
+        **{"num_key_value_heads": 2, "initializer_range": 1.0},
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def test_perplexity_of_a_transcript(text_lm):
+    model = AutoModelForCausalLM.from_pretrained(text_lm).eval()
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad():
+        expected = model(ids, labels=ids).loss.item()
+    texts = ["the dog ran home", "dog", ""]
+    losses = TextLM(str(text_lm)).negative_log_likelihoods(texts)
+    assert losses == [pytest.approx(expected), None, None]
+    with pytest.raises(FileNotFoundError, match="hf download nowhere/lm"):
+        TextLM("nowhere/lm")

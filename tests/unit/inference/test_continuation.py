@@ -1,0 +1,286 @@
+"""Continuations: which prompts, that they are the same, what is written."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from cloze_example import BOUNDARY, export, write_items
+
+from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.evaluation.generation.recognizer import Said
+from speechbrain_slm.evaluation.generation.results import compare, read_results
+from speechbrain_slm.inference import continuation
+from speechbrain_slm.inference.continuation import continue_prompts
+from speechbrain_slm.inference.continuation_maker import ContinuationMaker
+from speechbrain_slm.inference.speech_lm import SpeechLM
+from speechbrain_slm.inference.story_prompts import story_prompts
+from speechbrain_slm.models.generation import generate_units
+from speechbrain_slm.utils.audio import read_audio
+from speechbrain_slm.utils.pieces import read_piece
+from speechbrain_slm.utils.tables import MANIFEST, write_table
+
+SAMPLING = {"max_units": 6, "top_k": 5, "stop_at_boundary": True}
+TAGS = {"en": BOUNDARY + 1, "fr": BOUNDARY + 2}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return export(tmp_path_factory.mktemp("model") / "model")
+
+
+@pytest.fixture(name="go_on")
+def _go_on(model_folder, store_folder, tmp_path):
+    def run(name="out", **options):
+        told = {
+            "prompts": {"num_prompts": 4},
+            "sampling": SAMPLING,
+            "prompts_per_shard": 5,
+            **options,
+        }
+        folder = tmp_path / name
+        folders = model_folder, store_folder, store_folder, folder
+        continue_prompts(*folders, **told)
+        return read_results(folder)
+
+    return run
+
+
+def whole(store, story, language):
+    return np.concatenate(store.story(story, language)).tolist()
+
+
+def test_prompts_of_every_direction(store_folder, tmp_path):
+    store = UnitStore(store_folder)
+    prompts = story_prompts(store, num_prompts=3)
+    directions = ["en", "fr", "en>fr", "fr>en"]
+    assert [one.direction for one in prompts[::3]] == directions
+    names = [one.story_id for one in prompts[:3]]
+    assert [one.story_id for one in prompts] == names * 4
+    crossed = prompts[6]
+    told = {one: store.story(names[0], one) for one in ("en", "fr")}
+    # The last sentence of a story is for the model to find.
+    expected = [*told["en"][:-2], told["fr"][-2]]
+    assert crossed.units.tolist() == np.concatenate(expected).tolist()
+    assert crossed.languages == ["en"] * (len(expected) - 1) + ["fr"]
+    assert (crossed.asked, crossed.steered_by) == ("fr", "last_sentence")
+    assert (prompts[0].steered_by, prompts[0].tag) == ("free", None)
+    # The prompts of items are taken whole.
+    items = write_items(tmp_path / "items.parquet")
+    prompts = story_prompts(store, items, directions=["fr"])
+    assert [one.story_id for one in prompts] == [
+        f"story-{number:03d}" for number in range(10)
+    ]
+    assert prompts[0].units.tolist() == whole(store, "story-000", "fr")
+
+
+def test_tags_stand_where_a_language_begins(store_folder):
+    store = UnitStore(store_folder)
+    how = {"num_prompts": 1, "tags": TAGS, "directions": ["en>fr"]}
+    (prompt,) = story_prompts(store, steering="tag", **how)
+    assert prompt.symbols.tolist() == [TAGS["en"], *prompt.units]
+    assert prompt.tag == TAGS["fr"]
+    (prompt,) = story_prompts(store, steering="last_sentence", **how)
+    last = len(store.story(prompt.story_id, "fr")[-2])
+    units = prompt.units.tolist()
+    expected = [TAGS["en"], *units[:-last], TAGS["fr"], *units[-last:]]
+    assert prompt.symbols.tolist() == expected
+    assert prompt.tag is None
+
+
+def manifest_of(path, store):
+    """Say that every unit takes 0.1 s."""
+    rows = [
+        (
+            story,
+            n,
+            language,
+            "alto",
+            "x.wav",
+            1600 * len(units),
+            16000,
+            "0" * 64,
+        )
+        for story in store.story_ids.to_pylist()
+        for language in store.languages
+        for n, units in enumerate(store.story(story, language))
+    ]
+    rows = [dict(zip(MANIFEST.names, row, strict=True)) for row in rows]
+    write_table(path, pa.Table.from_pylist(rows, schema=MANIFEST))
+    return path
+
+
+def test_the_first_seconds_of_a_prompt(store_folder, tmp_path):
+    store = UnitStore(store_folder)
+    manifest = manifest_of(tmp_path / "manifest.parquet", store)
+    how = {"manifest": manifest, "steering": "free", "num_prompts": 4}
+    for prompt in story_prompts(store, prompt_seconds=0.7, **how):
+        units = whole(store, prompt.story_id, prompt.asked)
+        assert prompt.units.tolist() == units[:7]
+    long = story_prompts(store, prompt_seconds=1e4, **how)
+    longest = story_prompts(store, **how)
+    for one, other in zip(long, longest, strict=True):
+        assert one.units.tolist() == other.units.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"steering": "tag"}, "has no language tags"),
+        ({"prompt_seconds": 3}, "cuts prompts at their end"),
+        ({"steering": "free", "prompt_seconds": 3}, "expected a manifest"),
+        ({"directions": ["en>de"]}, "directions names en>de"),
+        ({"steering": "free", "directions": ["en>fr"]}, "there are en, fr"),
+    ],
+)
+def test_prompts_that_cannot_be(store_folder, options, match):
+    with pytest.raises(ValueError, match=match):
+        story_prompts(UnitStore(store_folder), **options)
+
+
+def test_the_same_seed_gives_the_same(go_on, model_folder, tmp_path):
+    info, rows = go_on()
+    assert len(rows) == 16
+    again = go_on("again", prompts_per_shard=3)[1]
+    assert again == rows
+    assert go_on("other", seed=5)[1] != rows
+    # Alone, by the seed that is written down.
+    row = next(row for row in rows if row["direction"] == "en>fr")
+    slm = SpeechLM.from_pretrained(model_folder, "cpu")
+    prompt = np.array(row["prompt_units"])
+    (units,) = generate_units(
+        *(slm.model, [prompt]),
+        seeds=[row["seed"]],
+        boundary=BOUNDARY,
+        temperature=0.8,
+        **SAMPLING,
+    )
+    assert units.tolist() == row["units"]
+    measures = {one["measure"] for one in info["records"]}
+    assert {"in_language", "units", "distinct_2"} <= measures
+    assert not measures & {"same_plot", "in_language_heard", "gen_ppl"}
+    # A second sample of each is another one.
+    two = go_on("two", samples=2)[1]
+    assert [row for row in two if row["sample"] == 0] == rows
+    # And what is there is not made again.
+    path = tmp_path / "out" / "results.json"
+    before = path.stat().st_mtime_ns
+    go_on()
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_goes_on(go_on, monkeypatch, tmp_path):
+    expected = go_on("whole")
+    made, rows_of = [], ContinuationMaker.rows
+
+    def rows(maker, work):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(work)
+        return rows_of(maker, work)
+
+    monkeypatch.setattr(ContinuationMaker, "rows", rows)
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    parts = tmp_path / "out" / "parts" / "continuation"
+    assert len(list(parts.glob("part-*.parquet"))) == 2
+    kept = [
+        row
+        for path in sorted(parts.glob("part-*"))
+        for row in (read_piece(path).table.to_pylist())
+    ]
+    made.clear()
+    monkeypatch.setattr(ContinuationMaker, "rows", rows_of)
+    info, found = go_on()
+    assert (info, found) == expected
+    assert [row["units"] for row in found[:10]] == [r["units"] for r in kept]
+    assert not parts.exists() or not list(parts.glob("part-*"))
+
+
+class Ear:
+    """A recogniser that hears how many units there were."""
+
+    identity = "ear"
+
+    def __init__(self, source):
+        assert source == "ear"
+
+    def transcribe(self, waveforms, rate, language=None):
+        assert rate == 8000
+        return [Said("dog " * (len(w) // 800), "fr", 0.9) for w in waveforms]
+
+
+@pytest.fixture(name="voice")
+def _voice(monkeypatch):
+    """A vocoder that says each unit for 0.1 s."""
+
+    def decode(slm, units, speaker, language):
+        assert (speaker, language in ("en", "fr", None)) == ("alto", True)
+        return [torch.full((800 * len(one),), 0.5) for one in units]
+
+    told = {"sample_rate": 8000, "speakers": ["alto"], "identity": "voice"}
+    vocoder = SimpleNamespace(**told)
+    monkeypatch.setattr(SpeechLM, "vocoder", vocoder)
+    load = SpeechLM.from_pretrained
+
+    def from_pretrained(*options, **how):
+        slm = load(*options, **how)
+        slm.hparams.vocoder = vocoder
+        return slm
+
+    monkeypatch.setattr(SpeechLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(SpeechLM, "decode_batch", decode)
+    monkeypatch.setattr(continuation, "Recognizer", Ear)
+
+
+def test_what_is_spoken_is_written_down(go_on, voice, tmp_path):
+    info, rows = go_on(recognizer="ear", num_spoken=3)
+    spoken = [row for row in rows if row["transcript"] is not None]
+    assert len(spoken) == 12
+    for row in spoken:
+        count = len(row["units"])
+        assert row["transcript"].split() == ["dog"] * count
+        assert row["language"] == row["heard_language"] == "fr"
+        assert row["in_language_heard"] == (row["asked"] == "fr")
+        assert row["seconds"] == pytest.approx(0.1 * count)
+        assert (row["audio"] is None) == (count == 0)
+        if count:
+            sound = read_audio(tmp_path / "out" / row["audio"])
+            assert sound.num_samples == 800 * count
+    found = {(r["direction"], r["measure"]): r for r in info["records"]}
+    assert found["fr>en", "in_language_heard"]["value"] == 0
+    assert found["en>fr", "in_language_heard"]["n"] == 3
+    # What another request has left is taken away.
+    before = {path.name for path in (tmp_path / "out/audio").iterdir()}
+    go_on(recognizer="ear", num_spoken=1)
+    after = {path.name for path in (tmp_path / "out/audio").iterdir()}
+    assert after < before
+
+
+def test_what_cannot_be_measured(go_on):
+    with pytest.raises(ValueError, match="the model has no vocoder"):
+        go_on(recognizer="ear")
+    with pytest.raises(ValueError, match="nothing is written down"):
+        go_on(text_lm="lm")
+
+
+def test_two_runs(go_on, tmp_path):
+    go_on("one")
+    go_on("two", seed=1986)
+    folders = tmp_path / "one", tmp_path / "two"
+    for record in compare(*folders, seed=0):
+        assert record["difference"] == record["low"] == record["high"] == 0
+        assert record["p"] == 1
+    go_on("three", seed=4)
+    with pytest.raises(ValueError, match="seed: expected 4, found 1986"):
+        compare(tmp_path / "one", tmp_path / "three", seed=0)
+    path = tmp_path / "two" / "continuations.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(ValueError, match="is not what results"):
+        compare(*folders, seed=0)
+    (tmp_path / "two" / "results.json").write_text(json.dumps({"a": 1}))
+    with pytest.raises(FileExistsError, match="is of no continuation"):
+        go_on("two")
