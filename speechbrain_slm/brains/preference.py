@@ -30,6 +30,7 @@ from speechbrain_slm.brains.parallel import sum_over_ranks
 from speechbrain_slm.evaluation.cloze.evaluate import score_parts
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.models.attention import open_inputs
+from speechbrain_slm.models.decoder import flops_per_token
 from speechbrain_slm.models.export import CARD, save_speech_lm
 from speechbrain_slm.models.folder import tokenizer_of, vocoder_of
 from speechbrain_slm.units.tokenizers.base import saved_files
@@ -93,6 +94,10 @@ class PreferenceBrain(LMBrain):
         self.hparams.attention = "open"
         self._reference = self._score_reference(train_plan)
         super().fit(train_plan, valid_sets)
+
+    def flops_per_token(self) -> float | None:
+        """Return the operations a token costs, forward and backward."""
+        return flops_per_token(self.hparams.model, self.plan.width)
 
     def _score_reference(self, plan: "PairPlan") -> torch.Tensor:
         """Return how much likelier each chosen ending is at the start, [N]."""

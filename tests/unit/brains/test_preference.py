@@ -181,11 +181,15 @@ def test_what_went_with_the_model_goes_on(tmp_path):
     (start / "README.md").write_text("# A card\n")
     saved = {"config": {"type": "mel_kmeans"}, "identity": "codebook-a"}
     write_json(start / "tokenizer/tokenizer.json", saved)
+    spoken = {"tokenizer_identity": "codebook-a", "type": "griffin_lim"}
+    write_json(start / "vocoder/vocoder.json", spoken)
     brain = train(tmp_path / "run", start)
     model, found = load_speech_lm(tmp_path / "run/model")
     assert found == load_speech_lm(start)[1]
     path = tmp_path / "run/model/tokenizer/tokenizer.json"
     assert json.loads(path.read_text()) == saved
+    path = tmp_path / "run/model/vocoder/vocoder.json"
+    assert json.loads(path.read_text()) == spoken
     card = (tmp_path / "run/model/README.md").read_text()
     assert card.startswith("# A card\n\n## Preference optimisation")
     assert "8 steps of 6 pairs" in card
