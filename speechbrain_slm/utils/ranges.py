@@ -111,7 +111,7 @@ VALUES: dict[str, Spec | None] = {
 # Lists of names, each another one, and the fewest that they may have.
 NAMES = _each(1, "languages splits speakers names voices poolings directions")
 NAMES |= {"language_tags": 0}
-NO_NAMES = {"speakers"}  # null, where the YAML files have that
+NO_NAMES = {"speakers", "directions"}  # null, where the YAML files have that
 # Where names, or a mapping's keys, become names of files.
 FILE_NAMES = {"splits", "sources", "shares"}
 # What may be a list, or a mapping, where the YAML files have one value.
