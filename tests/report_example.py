@@ -10,6 +10,7 @@ from results_example import INFO
 
 from speechbrain_slm.evaluation.cloze.accuracy import accuracy_of
 from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
 DIRECTIONS = ("en", "fr", "en>fr", "fr>en")
@@ -103,4 +104,44 @@ def make_alignment(folder, margin):
     told |= {"level": "sentence", "languages": [pair], "records": records}
     folder.mkdir(parents=True)
     write_json(folder / "alignment.json", told)
+    return folder
+
+
+def make_continuations(folder, stories=5, **changes):
+    """Write what the continuation recipe leaves, of the manifest's stories."""
+    rows = []
+    generator = np.random.default_rng(0)
+    (folder / "audio").mkdir(parents=True)
+    for story, direction in itertools.product(range(stories), DIRECTIONS):
+        asked = direction[-2:]
+        name = f"audio/{story}-{direction[:2]}-{asked}.flac"
+        soundfile.write(
+            folder / name, generator.integers(-9, 9, 700, np.int16), 16000
+        )
+        steered = "last_sentence" if ">" in direction else "free"
+        rows.append(
+            {
+                **{"story_id": f"test-{story:06d}.prompt", "sample": 0},
+                **{"direction": direction, "steered_by": steered},
+                **{"asked": asked, "language": "fr", "heard_language": "fr"},
+                **{"prompt_languages": [direction[:2], asked], "audio": name},
+                **{"transcript": f"Il {story} & <i>dort</i>", "units": [1, 2]},
+                **changes,
+            }
+        )
+    table = folder / "continuations.parquet"
+    write_table(table, pa.Table.from_pylist(rows))
+    told = {"format": "speechbrain_slm.continuation", "version": 1}
+    told |= dict.fromkeys(("model", "tokenizer", "units"), "identity")
+    told |= {"prompts": {"prompt_seconds": None}, "sampling": {}}
+    told |= {"continuations": sha256_file(table)}
+    told["records"] = [
+        {
+            **{"direction": direction, "measure": measure, "n": stories},
+            **{"value": 61.7, "low": 55.5, "high": 70.0},
+        }
+        for measure in ("in_language", "units")
+        for direction in (*DIRECTIONS, "cross_lingual")
+    ]
+    write_json(folder / "results.json", told)
     return folder

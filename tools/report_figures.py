@@ -119,18 +119,25 @@ def ticks(values: list[float]) -> list[float]:
     return [round(step * k, 10) for k in range(first, last + 1)]
 
 
-def loss_charts(names: list[str], logs: list[list[dict]]) -> list[Chart]:
-    """Draw the losses of training logs: one chart of each kind."""
+def loss_charts(runs: dict[int, tuple[str, list[dict]]]) -> list[Chart]:
+    """Draw the losses of training logs: one chart of each kind.
+
+    Arguments
+    ---------
+    runs : Place of a run among all -> its name and its log.
+    """
     kinds: dict[str, list] = {}
-    for place, (name, log) in enumerate(zip(names, logs, strict=True)):
+    for place, (name, log) in runs.items():
         found: dict[str, list] = {}
         for entry in log:
-            if "loss" in entry:
-                points = found.setdefault("Training loss", [])
-                points.append((entry["step"], entry["loss"]))
-            for source, loss in entry.get("valid", {}).items():
-                points = found.setdefault(f"Validation loss: {source}", [])
-                points.append((entry["step"], loss))
+            losses = {"Training loss": entry["loss"]} if "loss" in entry else {}
+            for source, value in entry.get("valid", {}).items():
+                # Of pairs, there are two measures beside the loss.
+                no_loss = source.endswith((" accuracy", " margin"))
+                kind = "Validation" if no_loss else "Validation loss"
+                losses[f"{kind}: {source}"] = value
+            for kind, value in losses.items():
+                found.setdefault(kind, []).append((entry["step"], value))
         for kind, points in found.items():
             curves = kinds.setdefault(kind, [])
             curves.append(Curve(name, place, binned(points)))

@@ -133,7 +133,7 @@ def test_a_part_of_several_voices_names_them_in_order(tmp_path, monkeypatch):
     assert story.speaker == "bass, alto"
     assert {
         (part, clip.text)
-        for part, clips in story.parts.items()
+        for part, clips in story.parts().items()
         for clip in clips
     } == {
         ("Prompt", "Sentence 0. Sentence 1."),

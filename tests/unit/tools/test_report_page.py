@@ -3,7 +3,12 @@
 import pytest
 from browser import Browser, chromium
 from processes import ROOT
-from report_example import make_alignment, make_manifest, make_run
+from report_example import (
+    make_alignment,
+    make_continuations,
+    make_manifest,
+    make_run,
+)
 
 FAULTS = ("Runtime.exceptionThrown", "Log.entryAdded")
 SETTINGS = """\
@@ -52,6 +57,10 @@ def page(tmp_path_factory, store_folder):
         f"{name}={make_alignment(folder / 'alignment' / name, cross / 2000)}"
         for name, cross in wins.items()
     ]
+    said = [
+        f"{name}={make_continuations(folder / 'continuation' / name)}"
+        for name in wins
+    ]
     lm = folder / "LM" / "en_fr"
     (lm / "hyperparams.yaml").write_text(SETTINGS)
     told = "Python 3.11.7 (main)\n/home/anna/bin/python\n\ntorch==2.14.1\n"
@@ -59,7 +68,8 @@ def page(tmp_path_factory, store_folder):
     told += "/home/anna/slm/recipes/y.yaml --output_folder /home/anna/out/LM\n"
     (lm / "env.log").write_text(told)
     more = ["--manifest", make_manifest(folder), "--units", store_folder]
-    more += ["--alignment", *aligned, "--output_folder", folder]
+    more += ["--alignment", *aligned, "--continuation", *said]
+    more += ["--output_folder", folder]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "tools"))
         import report
@@ -133,7 +143,9 @@ def check_figures(browser):
         assert "en_fr" in name + told, one
     players = "[...document.querySelectorAll('audio')]"
     names = browser.run(f"{players}.map((one) => one.ariaLabel)")
-    assert len(names) == len(set(names)) == 12
+    # Of 2 stories: in 4 directions a prompt, an ending and what 2 runs say,
+    # and 2 wrong endings.
+    assert len(names) == len(set(names)) == 2 * (4 * 4 + 2)
 
 
 @pytest.mark.long
@@ -168,3 +180,27 @@ def test_in_a_browser(page):
         assert "Runtime.consoleAPICalled" not in {
             one["method"] for one in browser.events
         }
+
+
+def test_continuations_that_do_not_belong(page, tmp_path):
+    """They are refused, and what is wrong is named."""
+    folder = page.parent
+    run = f"en_fr={folder / 'LM/en_fr'}:{folder / 'cloze/en_fr'}"
+    more = ["--manifest", folder / "cloze.parquet", "--output_folder", tmp_path]
+
+    def report(*continuations):
+        from report import main
+
+        given = ["--continuation", *continuations]
+        main(["--runs", run, *given, *map(str, more)])
+
+    outside = make_continuations(tmp_path / "outside", audio="../a.flac")
+    with pytest.raises(ValueError, match=r"'\.\./a\.flac' lies outside"):
+        report(f"en_fr={outside}")
+    (outside / "continuations.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"not what results\.json beside it"):
+        report(f"en_fr={outside}")
+    for wrong in ("en_fr", "other=x"):
+        with pytest.raises(ValueError, match="expected NAME=FOLDER, with a na"):
+            report(wrong)
+    assert not (tmp_path / "report.html").exists()

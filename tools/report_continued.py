@@ -1,0 +1,146 @@
+"""What runs say behind the prompts of stories: audio and measures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from report_audio import Clip, Story, as_flac, read_samples
+
+from speechbrain_slm.evaluation.generation import results
+from speechbrain_slm.utils.hashing import difference
+
+STEERED = {
+    "free": "nothing asks for another language",
+    "last_sentence": "the prompt's last sentence asks for the language",
+    "tag": "a language tag asks for the language",
+}
+READ = (
+    *("story_id", "direction", "steered_by", "asked", "sample", "audio"),
+    *("prompt_languages", "language", "heard_language", "transcript"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The continuations of a run."""
+
+    name: str
+    place: int  # among all runs
+    folder: Path
+    info: dict  # of results.json
+    rows: list[dict]  # those that are spoken
+
+
+class Continued:
+    """The continuations of runs, which must be comparable.
+
+    Arguments
+    ---------
+    names : Of all runs of the report.
+    folders : Name -> folder of the continuation recipe.
+    """
+
+    def __init__(self, names: list[str], folders: dict[str, Path]) -> None:
+        self.runs: list[Run] = []
+        for name, folder in folders.items():
+            info, rows = results.read_results(folder)
+            for key in READ:
+                if rows and key not in rows[0]:
+                    raise ValueError(
+                        f"{folder / results.CONTINUATIONS} has no column "
+                        f"'{key}'; run the continuation recipe again"
+                    )
+            spoken = [row for row in rows if row["audio"]]
+            run = Run(name, names.index(name), folder, info, spoken)
+            self.runs.append(run)
+            self._check(run)
+
+    def _check(self, run):
+        facts = [
+            {key: one.info.get(key) for key in results.COMPARABLE}
+            for one in (self.runs[0], run)
+        ]
+        if lines := difference(*facts):
+            raise ValueError(
+                f"{run.folder} cannot stand beside {self.runs[0].folder}: "
+                f"{'; '.join(lines)}. Run both with the same YAML file and "
+                "options."
+            )
+
+    def stories(self) -> set[str]:
+        """Return the stories that all runs have spoken on."""
+        found = [{_name(row) for row in run.rows} for run in self.runs]
+        return set.intersection(*found)
+
+    def measures(self) -> list[tuple[str, str, dict[str, dict]]]:
+        """List measure, direction, and the records of runs by their names."""
+        found: dict[tuple[str, str], dict] = {}
+        for run in self.runs:
+            for one in run.info["records"]:
+                key = one["measure"], one["direction"]
+                found.setdefault(key, {})[run.name] = one
+        place = list(dict.fromkeys(measure for measure, _ in found)).index
+        ordered = sorted(found.items(), key=lambda item: place(item[0][0]))
+        return [(*key, records) for key, records in ordered]
+
+    def rows(self, story: Story) -> dict[str, list[Clip]]:
+        """Lay a prompt, its right ending and continuations side by side."""
+        said: dict[tuple[str, str], list] = {}
+        for run in self.runs:
+            own = [row for row in run.rows if _name(row) == story.name]
+            for row in sorted(own, key=lambda row: row["sample"]):
+                key = row["direction"], row["steered_by"]
+                said.setdefault(key, []).append((run, row))
+        return {
+            f"{direction}: {STEERED.get(steered, steered)}": [
+                *_corpus(story, direction, *found[0]),
+                *(_said(story, run, row) for run, row in found),
+            ]
+            for (direction, steered), found in said.items()
+        }
+
+
+def _name(row):
+    return row["story_id"].partition(".")[0]
+
+
+def _corpus(story: Story, direction: str, run: Run, row: dict) -> Iterator:
+    seconds = run.info["prompts"].get("prompt_seconds")
+    title = "Prompt" if seconds is None else f"Prompt, its first {seconds} s"
+    part = row["story_id"].partition(".")[2]
+    # Sentence by sentence: the last one may be in the other language.
+    languages = row["prompt_languages"]
+    prompt = [
+        sentence
+        for number, language in enumerate(languages)
+        for sentence in story.spoken.get((part, language), ())
+        if sentence["sentence"] == number
+    ]
+    where = f"{story.name}, {direction}"
+    if prompt:
+        name = f"{where}, prompt"
+        yield story.clip(prompt, name, title, languages[0], seconds)
+    if ending := story.spoken.get(("right", row["asked"])):
+        name = f"{where}, right ending"
+        yield story.clip(ending, name, "Right ending", row["asked"])
+
+
+def _said(story, run, row):
+    """Make the clip of a continuation, and say which language it is in."""
+    told = Path(row["audio"])
+    if told.is_absolute() or ".." in told.parts:
+        raise ValueError(
+            f"{run.folder / results.CONTINUATIONS}: its audio '{told}' lies "
+            "outside of its folder; run the continuation recipe again"
+        )
+    found, asked = row["language"], row["asked"]
+    by = "heard as" if row["heard_language"] else "by its units"
+    fits = "as asked" if found == asked else f"not {asked}"
+    return Clip(
+        f"{story.name}, {row['direction']}, {run.name}, {row['sample']}",
+        f"{by} {found}, {fits}",
+        found,
+        row["transcript"] or "",
+        as_flac(*read_samples(run.folder / told)),
+        run.place,
+    )
