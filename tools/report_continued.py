@@ -127,20 +127,23 @@ def _corpus(story: Story, direction: str, run: Run, row: dict) -> Iterator:
 
 def _said(story, run, row):
     """Make the clip of a continuation, and say which language it is in."""
-    told = Path(row["audio"])
-    if told.is_absolute() or ".." in told.parts:
+    audio = Path(row["audio"])
+    if audio.is_absolute() or ".." in audio.parts:
         raise ValueError(
-            f"{run.folder / results.CONTINUATIONS}: its audio '{told}' lies "
+            f"{run.folder / results.CONTINUATIONS}: its audio '{audio}' lies "
             "outside of its folder; run the continuation recipe again"
         )
     found, asked = row["language"], row["asked"]
     by = "heard as" if row["heard_language"] else "by its units"
     fits = "as asked" if found == asked else f"not {asked}"
+    text, told_by = row["transcript"], f"{by} {found}, {fits}"
+    if text is None and row.get("nearest"):
+        text, told_by = row["nearest"], f"{told_by}; nearest known sentence:"
     return Clip(
         f"{story.name}, {row['direction']}, {run.name}, {row['sample']}",
-        f"{by} {found}, {fits}",
+        told_by,
         found,
-        row["transcript"] or "",
-        as_flac(*read_samples(run.folder / told)),
+        text or "",
+        as_flac(*read_samples(run.folder / audio)),
         run.place,
     )
