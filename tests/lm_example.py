@@ -41,6 +41,7 @@ HPARAMS = {
     "tensorboard": False,
     "train_logger": None,
     "vocoder_folder": None,
+    "audio_samples": 0,
 }
 RUN_OPTS = {
     "device": "cpu",

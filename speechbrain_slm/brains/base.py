@@ -88,6 +88,9 @@ class StepBrain(UpdateBrain):
     def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
 
+    def on_validation(self, valid_sets: dict[str, np.ndarray]) -> None:
+        """Show more than losses, on every rank; for subclasses."""
+
     def identity(self) -> dict:
         """Name what a resumed run must share with the one that was saved."""
         values = ("learning_rate", "warmup", "schedule")
@@ -230,6 +233,7 @@ class StepBrain(UpdateBrain):
             losses = self.valid_losses(valid_sets)
             if is_main():
                 self.monitor.write({"step": step, "valid": losses})
+            self.on_validation(valid_sets)
         if saving:
             # Every rank: each holds a slice, and the call waits for all.
             checkpointer.save_and_keep_only(

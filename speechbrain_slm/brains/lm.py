@@ -18,6 +18,7 @@ from speechbrain.utils.distributed import ddp_broadcast
 
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.model_card import model_card
+from speechbrain_slm.brains.samples import AudioSamples, write_audio
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.dataio.plan import OTHERS
 from speechbrain_slm.models.attention import (
@@ -55,7 +56,8 @@ class LMBrain(StepBrain):
 
     ``modules`` holds ``model``; ``hparams`` holds ``attention`` beside what
     :class:`StepBrain` reads: ``open``, or ``blocked`` between the stories of a
-    row; and may hold ``vocoder_folder``, what speaks the units. At the end of
+    row; and may hold ``vocoder_folder``, what speaks the units, and
+    ``audio_samples``, how much it speaks at validation. At the end of
     ``fit``, ``output_folder`` gets ``model/`` (a Hugging Face folder with the
     tokenizer, the vocoder and a model card beside the weights) and
     ``run.json`` (what the run has seen).
@@ -63,6 +65,7 @@ class LMBrain(StepBrain):
 
     _places = 0  # for the documents of a micro-batch
     _maskless = False  # whether open attention needs no mask
+    _samples: AudioSamples | None = None
 
     def collate(self, rows: np.ndarray) -> dict:
         """Return what the model takes, and ``labels``, of rows ``[B, T]``.
@@ -146,7 +149,7 @@ class LMBrain(StepBrain):
         if is_main():
             self._refuse_foreign(Path(self.hparams.output_folder))
         self.plan = train_plan
-        self._vocoder_folder()
+        self._samples = self._audio_samples()
         train_plan.log_summary()
         super().fit(train_plan, valid_sets)
 
@@ -251,6 +254,42 @@ class LMBrain(StepBrain):
             "attention": self.hparams.attention,
             **told,
         }
+
+    def _audio_samples(self) -> AudioSamples | None:
+        folder = self._vocoder_folder()
+        number = getattr(self.hparams, "audio_samples", 0)
+        if folder is None or not number:
+            return None
+        told = self.plan, folder, number, self.hparams.seed
+        return AudioSamples(*told, str(self.device), speak=is_main())
+
+    def on_validation(self, valid_sets: dict[str, np.ndarray]) -> None:
+        """Let the model speak, where there is what speaks its units."""
+        if self._samples is None:
+            return
+        eager: Any = contextlib.nullcontext()
+        if self.compile:
+            # Each new length would be compiled.
+            eager = torch.compiler.set_stance("force_eager")
+        self.modules.eval()
+        with torch.no_grad(), self.evaluation_ctx, eager:
+            found = [
+                *self._samples.continuations(self.hparams.model, valid_sets)
+            ]
+        self.modules.train()
+        if not is_main():
+            return
+        name = f"samples/step-{self.optimizer_step:08d}"
+        folder = Path(self.hparams.output_folder) / name
+        for name, symbols in found:
+            try:
+                sound = self._samples.speak(symbols)
+                write_audio(folder / f"{name}.flac", *sound)
+            except Exception as error:
+                logger.warning("No audio sample %s: %s", name, error)
+                return
+            told = self.optimizer_step, f"samples/{name}"
+            self.monitor.add_audio(*told, *sound)
 
     def _vocoder_folder(self) -> str | None:
         """Return where the vocoder is, refused if it speaks other units."""

@@ -52,7 +52,7 @@ RANGES: dict[str, Spec] = {
         NATURAL,
         "job min_characters copy_letters num_train num_valid num_cloze",
         "context_frames valid_rows log_interval valid_interval",
-        "ckpt_interval_steps num_spoken",
+        "ckpt_interval_steps num_spoken audio_samples",
     ),
     **_each(
         NOT_NEGATIVE,

@@ -1,0 +1,100 @@
+"""What is heard of a model in training changes nothing of it."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from cloze_example import tiny_model
+from lm_example import make_plan, train
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
+
+from speechbrain_slm.brains.samples import AudioSamples
+from speechbrain_slm.models.vocoders.hifigan import HifiganVocoder
+
+pytestmark = pytest.mark.long
+SIZES = {
+    "embedding_dim": 8,
+    "conditioning_dim": 8,
+    "upsample_factors": [5, 4],
+    "upsample_kernel_sizes": [11, 8],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 3, 5]],
+    "duration_hidden_size": 8,
+}
+SOURCES = ("en", "fr", "interleaved")
+
+
+@pytest.fixture
+def vocoder(tmp_path):
+    """A neural vocoder of random weights, in its folder."""
+    torch.manual_seed(0)
+    made = HifiganVocoder(
+        tokenizer_identity="codebook-a",
+        speakers=["anna"],
+        languages=["en"],
+        deduplicated=True,
+        sample_rate=8000,
+        frame_rate=400.0,
+        vocabulary_size=30,
+        **SIZES,
+    )
+    made.save(tmp_path / "vocoder")
+    return str(tmp_path / "vocoder")
+
+
+def content(folder):
+    """What a training leaves behind, but for clocks and the vocoder."""
+    model = folder / "model"
+    names = ("model.safetensors", "config.json", "generation_config.json")
+    return [(model / name).read_bytes() for name in names]
+
+
+def test_validation_is_heard_and_training_stays_as_it_was(
+    units, tmp_path, vocoder
+):
+    settings = {"model_attention_dropout": 0.1, "valid_interval": 4}
+    plain = train(units, tmp_path / "plain", **settings)
+    settings |= {"vocoder_folder": vocoder, "audio_samples": 2}
+    settings["tensorboard"] = True
+    train(units, tmp_path / "heard", steps=9, **settings)
+    heard = train(units, tmp_path / "heard", **settings)
+    folders = tmp_path / "plain", tmp_path / "heard"
+    assert content(folders[0]) == content(folders[1])
+    losses = [
+        [e["valid"] for e in brain.log.entries() if "valid" in e]
+        for brain in (plain, heard)
+    ]
+    # The stop at step 9 was validated, too.
+    assert [losses[1][n] for n in (0, 1, 3)] == losses[0]
+    names = [f"{source}-{n}" for source in SOURCES for n in range(2)]
+    samples = tmp_path / "heard/samples"
+    for step in (4, 8, 12):
+        folder = samples / f"step-{step:08d}"
+        assert sorted(p.stem for p in folder.iterdir()) == sorted(names)
+    sound, rate = soundfile.read(folder / "en-0.flac")
+    assert rate == 8000
+    assert len(sound) > 200
+    assert np.abs(sound).max() > 0
+    reader = EventAccumulator(str(tmp_path / "heard/tensorboard"))
+    reader.Reload()
+    assert set(reader.Tags()["audio"]) == {f"samples/{n}" for n in names}
+    assert (tmp_path / "heard/model/vocoder/vocoder.json").is_file()
+
+
+def test_what_is_said_goes_on_from_a_story(units, vocoder):
+    plan, valid_sets = make_plan(units)
+    samples = AudioSamples(plan, vocoder, 3, 7, "cpu", speak=True)
+    found = dict(samples.continuations(tiny_model(), valid_sets))
+    row = valid_sets["en"][0].tolist()
+    story = max(" ".join(map(str, row)).split("30"), key=len).split()
+    half = [int(unit) for unit in story[: len(story) // 2]]
+    assert found["en-0"][: len(half)].tolist() == half
+    assert len(found["en-0"]) > len(half) > 3
+    assert max(map(max, found.values())) < plan.boundary
+    sound, rate = samples.speak(found["en-0"])
+    again, _ = samples.speak(found["en-0"])
+    assert torch.equal(sound, again)
+    assert rate == 8000
