@@ -98,7 +98,7 @@ NULLS = _each(
     "job limit plots characters things loudness requests_per_minute",
     "prompt_price completion_price fit_seconds vocabulary_size peak_tflops",
     "embedding_std max_ratio optimizer_step_limit top_k top_p num_spoken",
-    "prompt_seconds",
+    "prompt_seconds temperature",
 )
 # Of each value of a mapping whose names are the user's; a service knows what
 # its options are.
