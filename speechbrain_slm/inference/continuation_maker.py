@@ -49,7 +49,7 @@ class ContinuationMaker:
     folder: Path
 
     def rows(self, work: Sequence[tuple]) -> list[dict]:
-        """Return the rows of (prompt, sample, whether it is spoken), a batch."""
+        """Return the rows of a batch: (prompt, sample, is it spoken)."""
         seeds = [self._seed(prompt, sample) for prompt, sample, _ in work]
         drawn = self._draw([prompt for prompt, _, _ in work], seeds)
         most, boundary = self.how["max_units"], self.how["boundary"]

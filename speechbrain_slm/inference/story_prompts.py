@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,7 @@ def story_prompts(
     directions: Sequence[str] | None = None,
     num_prompts: int = 100,
     steering: str = LAST_SENTENCE,
+    last_sentences: int | None = None,
     prompt_seconds: float | None = None,
     tags: dict[str, int] | None = None,
     seed: int = 0,
@@ -67,6 +68,7 @@ def story_prompts(
         Of a direction that changes the language (the others are always
         ``free``): ``last_sentence``: the prompt's last sentence is in the
         language that is asked for; ``tag``: its tag stands behind the prompt.
+    last_sentences : How many of a prompt are taken, its last; None: all.
     prompt_seconds
         How much of a prompt is taken, from its beginning; None: all of it.
         The units of a sentence count as evenly spread over its duration.
@@ -77,7 +79,11 @@ def story_prompts(
     Ordered by direction, then by story.
     """
     check_choice("steering", steering, STEERING)
-    check_number("num_prompts", num_prompts, at_least=1, whole=True)
+    for name, value in (
+        ("num_prompts", num_prompts),
+        ("last_sentences", last_sentences or 1),
+    ):
+        check_number(name, value, at_least=1, whole=True)
     spoken, tags = _read_spoken(manifest), tags or {}
     if steering == TAG and not tags:
         raise ValueError(
@@ -94,17 +100,10 @@ def story_prompts(
             )
     stories = _stories(store, items, num_prompts, seed)
     shorter = 0 if items else 1
-    made, speakers = [], store.speakers()
-    for pair, story in itertools.product(
-        _pairs(store, directions, steering), stories
-    ):
-        speaker = speakers.get((story, pair[0]), "")
-        how = steering, speaker, spoken, tags, shorter
-        prompt = _prompt(store, story, pair, *how)
-        if prompt_seconds is not None:
-            prompt = _cut(prompt, spoken, prompt_seconds)
-        made.append(prompt)
-    return made
+    how = steering, tags, spoken, shorter, last_sentences, prompt_seconds
+    reader = _Reader(store, store.speakers(), *how)
+    pairs = _pairs(store, directions, steering)
+    return list(itertools.starmap(reader, itertools.product(pairs, stories)))
 
 
 def _pairs(store, directions, steering):
@@ -167,58 +166,76 @@ def _stories(store, items, num_prompts, seed):
     return [sorted(names)[i] for i in sorted(drawn)]
 
 
-def _prompt(store, story, pair, steering, speaker, spoken, tags, shorter):
-    own, asked = pair
-    crosses = own != asked
-    steered = steering if crosses else FREE
-    told = {language: store.story(story, language) for language in {*pair}}
-    count = len(told[own]) - shorter
-    languages = [own] * count
-    if steered == LAST_SENTENCE:
-        if count < 2:
+@dataclass
+class _Reader:
+    """Makes the prompt of a story in a direction."""
+
+    store: UnitStore
+    speakers: dict
+    steering: str
+    tags: dict[str, int]
+    spoken: dict
+    shorter: int  # sentences that are left to the model
+    last_sentences: int | None
+    prompt_seconds: float | None
+
+    def __call__(self, pair, story):
+        own, asked = pair
+        steered = self.steering if own != asked else FREE
+        told = {one: self.store.story(story, one) for one in {*pair}}
+        count = len(told[own]) - self.shorter
+        languages = [own] * count
+        if steered == LAST_SENTENCE:
+            if count < 2:
+                raise ValueError(
+                    f"{self.store.folder}: the prompt '{story}' has {count} "
+                    "sentence; to steer by the last one takes two or more"
+                )
+            languages[-1] = asked
+        sentences = [told[one][n] for n, one in enumerate(languages)]
+        # What was rejected has moved the others up: a sentence's number in
+        # the store is no longer the manifest's.
+        moved = (story, len(told[own]), own) in self.spoken
+        known = {} if moved else self.spoken
+        names = [(story, n, one) for n, one in enumerate(languages)]
+        texts, seconds = zip(
+            *(known.get(name, ("", 0.0)) for name in names), strict=True
+        )
+        part = slice(-(self.last_sentences or 0), None)
+        if self.prompt_seconds is not None:
+            sentences = [self._begin(story, sentences[part], seconds[part])]
+            part = slice(0, None)
+        units = [one.astype(np.int64) for one in sentences[part]]
+        return StoryPrompt(
+            *(story, direction_of(*pair), steered, asked),
+            self.speakers.get((story, own), ""),
+            *(languages[part], list(texts[part])),
+            np.concatenate(units),
+            self._symbols(story, languages[part], units),
+            self._tag(asked, story) if steered == TAG else None,
+        )
+
+    def _tag(self, language, story):
+        return tag_of(self.tags, language, f"prompt '{story}'")
+
+    def _symbols(self, story, languages, sentences):
+        """Put a tag where a language begins."""
+        symbols: list = []
+        before = None
+        for language, units in zip(languages, sentences, strict=False):
+            if self.tags and language != before:
+                symbols.append([self._tag(language, story)])
+            symbols.append(units)
+            before = language
+        return np.concatenate(symbols).astype(np.int64)
+
+    def _begin(self, story, sentences, seconds):
+        """Keep the units of the first seconds."""
+        if not all(seconds):
             raise ValueError(
-                f"{store.folder}: the prompt '{story}' has {count} sentence; "
-                "to steer by the last one takes two or more"
+                f"the manifest has not all sentences of '{story}', so nothing "
+                "says how long they are; expected prompt_seconds: null"
             )
-        languages[-1] = asked
-    sentences = [told[one][n] for n, one in enumerate(languages)]
-    # What was rejected has moved the others up: a sentence's number in the
-    # store is no longer the manifest's.
-    moved = (story, len(told[own]), own) in spoken
-    texts = [
-        "" if moved else spoken.get((story, n, one), ("", 0.0))[0]
-        for n, one in enumerate(languages)
-    ]
-    name = f"prompt '{story}'"
-    symbols: list = []
-    for number, (language, units) in enumerate(
-        zip(languages, sentences, strict=True)
-    ):
-        # A tag stands where a language begins.
-        if tags and (number == 0 or languages[number - 1] != language):
-            symbols.append([tag_of(tags, language, name)])
-        symbols.append(units)
-    return StoryPrompt(
-        *(story, direction_of(*pair), steered, asked, speaker),
-        *(languages, texts),
-        np.concatenate(sentences).astype(np.int64),
-        np.concatenate(symbols).astype(np.int64),
-        tag_of(tags, asked, name) if steered == TAG else None,
-    )
-
-
-def _cut(prompt, spoken, seconds):
-    """Keep the beginning of a prompt."""
-    names = [
-        (prompt.story_id, n, one) for n, one in enumerate(prompt.languages)
-    ]
-    total = sum(spoken[name][1] for name in names if name in spoken)
-    if not total:
-        raise ValueError(f"the manifest has no '{prompt.story_id}' to cut")
-    keep = round(len(prompt.units) * min(seconds / total, 1.0))
-    head = len(prompt.symbols) - len(prompt.units)  # the tag before it
-    return replace(
-        prompt,
-        units=prompt.units[: max(keep, 1)],
-        symbols=prompt.symbols[: head + max(keep, 1)],
-    )
+        units = np.concatenate(sentences)
+        share = min(self.prompt_seconds / sum(seconds), 1.0)
+        return units[: max(1, round(len(units) * share))]

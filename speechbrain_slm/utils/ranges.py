@@ -46,7 +46,7 @@ RANGES: dict[str, Spec] = {
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
         "micro_batch_rows num_pairs num_prompts prompts_per_shard samples",
-        "max_units top_k",
+        "max_units top_k last_sentences",
     ),
     **_each(
         NATURAL,
@@ -98,7 +98,7 @@ NULLS = _each(
     "job limit plots characters things loudness requests_per_minute",
     "prompt_price completion_price fit_seconds vocabulary_size peak_tflops",
     "embedding_std max_ratio optimizer_step_limit top_k top_p num_spoken",
-    "prompt_seconds temperature",
+    "prompt_seconds temperature last_sentences",
 )
 # Of each value of a mapping whose names are the user's; a service knows what
 # its options are.

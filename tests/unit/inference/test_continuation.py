@@ -77,6 +77,22 @@ def test_prompts_of_every_direction(store_folder, tmp_path):
     assert prompts[0].units.tolist() == whole(store, "story-000", "fr")
 
 
+def test_only_the_last_sentences_are_heard(store_folder):
+    store = UnitStore(store_folder)
+    how = {"num_prompts": 3, "directions": ["en", "en>fr"]}
+    for n in (1, 2):
+        some = story_prompts(store, last_sentences=n, **how)
+        for one, full in zip(some, story_prompts(store, **how), strict=True):
+            assert one.languages == full.languages[-n:]
+            told = [
+                store.story(one.story_id, language)[place]
+                for place, language in zip(
+                    range(-n - 1, -1), one.languages, strict=True
+                )
+            ]
+            assert one.units.tolist() == np.concatenate(told).tolist()
+
+
 def test_tags_stand_where_a_language_begins(store_folder):
     store = UnitStore(store_folder)
     how = {"num_prompts": 1, "tags": TAGS, "directions": ["en>fr"]}
