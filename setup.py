@@ -91,6 +91,7 @@ setup(
             "datasets>=5",
             "espeakng-loader>=0.2.4",
             "httpx2>=2",
+            "ipython>=8",  # docs/tour.ipynb shows audio by it
             "mypy>=1.15",
             "pocket-tts>=4.0.1",
             "pytest>=8",

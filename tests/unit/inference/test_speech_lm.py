@@ -9,16 +9,14 @@ import pytest
 import soundfile
 import torch
 from cloze_example import DIRECTIONS
-from slm_example import Tones, export_slm, write_wav
-from units_example import RATE, clip, entry, extract, write_manifest
+from slm_example import Tones, export_slm, write_stories, write_wav
+from units_example import RATE, clip, extract
 
 import speechbrain_slm
 from speechbrain_slm import SpeechLM
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.units.tokenizers.base import deduplicate
-
-STORIES, SENTENCES = 4, 2
 
 
 @pytest.fixture(scope="module")
@@ -101,31 +99,6 @@ def test_what_cannot_be_heard_is_named(slm, tmp_path, samples, told):
         slm.encode_file(path)
     with pytest.raises(ValueError, match=r"gone\.wav: it does not exist"):
         slm.continue_file(tmp_path / "gone.wav")
-
-
-def write_stories(folder):
-    """Write sentences in two languages, a manifest, and cloze items."""
-    (folder / "audio").mkdir()
-    rows, files = [], {}
-    for story in range(STORIES):
-        for sentence in range(SENTENCES):
-            for number, language in enumerate(("en", "fr")):
-                seed = story * 10 + sentence * 2 + number
-                path = folder / "audio" / f"{seed}.wav"
-                told = entry(write_wav(path, seed, 0.5 + 0.1 * story))
-                name = f"story-{story}"
-                files.setdefault((name, language), []).append(path)
-                row = {"story_id": name, "sentence": sentence}
-                rows.append(
-                    {**row, "language": language, "speaker": "a"} | told
-                )
-    manifest = write_manifest(folder / "train.parquet", rows)
-    items = folder / "items.csv"
-    lines = ["item_id,benchmark,prompt_language,ending_language"]
-    lines[0] += ",prompt,right,wrong"
-    lines += [f"x,sSC,{a},{b},story-0,story-1,story-2" for a, b in DIRECTIONS]
-    items.write_text("\n".join(lines) + "\n")
-    return manifest, items, files
 
 
 @pytest.mark.parametrize("tags", [(), ("en", "fr")])
