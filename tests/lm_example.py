@@ -7,6 +7,7 @@ from speechbrain_slm.brains.lm import LMBrain
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.dataio.reader import open_stores
 from speechbrain_slm.models.decoder import decoder_lm
+from speechbrain_slm.models.vocoders.hifigan import HifiganVocoder
 
 SOURCES = {
     "en": {"languages": ["en"]},
@@ -61,6 +62,18 @@ MODEL = {
     "tie_word_embeddings": True,
 }
 
+# Of a vocoder for these units.
+VOCODER = {
+    "embedding_dim": 8,
+    "conditioning_dim": 8,
+    "upsample_factors": [5, 4],
+    "upsample_kernel_sizes": [11, 8],
+    "upsample_initial_channel": 8,
+    "resblock_kernel_sizes": [3],
+    "resblock_dilation_sizes": [[1, 3, 5]],
+    "duration_hidden_size": 8,
+}
+
 
 def make_plan(units, **changes):
     """Make a plan over ``units/train``, and validation rows."""
@@ -100,3 +113,11 @@ def train(units, folder, steps=None, plan=None, **changes):
     brain = make_brain(folder, optimizer_step_limit=steps, **changes)
     brain.fit(*make_plan(units, **(plan or {})))
     return brain
+
+
+def save_vocoder(folder):
+    """Save a neural vocoder of random weights; return its folder."""
+    torch.manual_seed(0)
+    told = ("codebook-a", ["anna"], ["en"], True, 8000, 400.0, 30)
+    HifiganVocoder(*told, **VOCODER).save(folder)
+    return str(folder)

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from lm_example import SOURCES, save_vocoder
 from processes import ROOT, log_entries, run
 from runs import run_sessions
 from safetensors.torch import load_file
@@ -24,9 +25,11 @@ HALF = {"steps": 6}
 # Open attention is one graph on a CPU, too: with gradients, and without.
 GRAPHS = {"compile": True, "attention": "open", "graphs": 2}
 PAIRS = {"pairs": True}
+# What validation says, and curves; the fixture adds the vocoder.
+HEARD = {"audio_samples": 1, "tensorboard": True}
 ONE = {"one": {}, "one_graphs": GRAPHS, "one_half": HALF, "one_pairs": PAIRS}
 TWO = {
-    "ddp_2": {},
+    "ddp_2": HEARD,
     "fsdp_2": FSDP,
     "fsdp_2_parts": FSDP | {"grad_accumulation_factor": 2},
     "ddp_2_parts": {"grad_accumulation_factor": 4},
@@ -41,7 +44,7 @@ TWO = {
     "fsdp_2_untied": FSDP | UNTIED,
     "ddp_2_untied": UNTIED,
     "ddp_2_graphs": GRAPHS,
-    "fsdp_2_graphs": FSDP | GRAPHS,
+    "fsdp_2_graphs": FSDP | GRAPHS | HEARD,
     "ddp_2_pairs": PAIRS,
     "fsdp_2_pairs": PAIRS | FSDP,
     "ddp_2_pairs_graphs": PAIRS | {"compile": True, "graphs": 2},
@@ -77,7 +80,9 @@ def output(units, tmp_path_factory):
     """The folders of all sessions."""
     folder = tmp_path_factory.mktemp("runs")
     run_sessions(units, folder, ONE)
-    start_ranks(2, units, folder, TWO)
+    heard = {"vocoder_folder": save_vocoder(folder / "vocoder")}
+    two = {k: v | heard if "audio_samples" in v else v for k, v in TWO.items()}
+    start_ranks(2, units, folder, two)
     start_ranks(4, units, folder, FOUR)
     run_sessions(units, folder, AGAIN)
     return folder
@@ -125,6 +130,16 @@ def test_fsdp_equals_ddp(output, name):
     tolerance = 3e-2 if name == "bf16" else 1e-4
     pair = (output / f"{kind}_2_{name}" for kind in ("ddp", "fsdp"))
     assert_equal_logs(*pair, tolerance)
+
+
+@pytest.mark.parametrize("name", ["ddp_2", "fsdp_2_graphs"])
+def test_one_rank_speaks_and_draws_curves(output, name):
+    sounds = (output / name / "samples").rglob("*.flac")
+    steps = "step-00000006", "step-00000012"
+    assert sorted(f"{p.parent.name}/{p.stem}" for p in sounds) == [
+        f"{step}/{source}-0" for step in steps for source in SOURCES
+    ]
+    assert len([*(output / name / "tensorboard").iterdir()]) == 1
 
 
 def newest(folder):

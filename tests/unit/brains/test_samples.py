@@ -5,44 +5,20 @@ import pytest
 import soundfile
 import torch
 from cloze_example import tiny_model
-from lm_example import make_plan, train
+from lm_example import make_plan, save_vocoder, train
 from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
 from speechbrain_slm.brains.samples import AudioSamples
-from speechbrain_slm.models.vocoders.hifigan import HifiganVocoder
 
 pytestmark = pytest.mark.long
-SIZES = {
-    "embedding_dim": 8,
-    "conditioning_dim": 8,
-    "upsample_factors": [5, 4],
-    "upsample_kernel_sizes": [11, 8],
-    "upsample_initial_channel": 8,
-    "resblock_kernel_sizes": [3],
-    "resblock_dilation_sizes": [[1, 3, 5]],
-    "duration_hidden_size": 8,
-}
 SOURCES = ("en", "fr", "interleaved")
 
 
 @pytest.fixture
 def vocoder(tmp_path):
-    """A neural vocoder of random weights, in its folder."""
-    torch.manual_seed(0)
-    made = HifiganVocoder(
-        tokenizer_identity="codebook-a",
-        speakers=["anna"],
-        languages=["en"],
-        deduplicated=True,
-        sample_rate=8000,
-        frame_rate=400.0,
-        vocabulary_size=30,
-        **SIZES,
-    )
-    made.save(tmp_path / "vocoder")
-    return str(tmp_path / "vocoder")
+    return save_vocoder(tmp_path / "vocoder")
 
 
 def content(folder):
