@@ -46,13 +46,14 @@ RANGES: dict[str, Spec] = {
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
         "micro_batch_rows num_pairs num_prompts prompts_per_shard samples",
-        "max_units top_k last_sentences",
+        "max_units top_k last_sentences hop window width fine_width",
+        "unit_layers frame_layers fine_layers",
     ),
     **_each(
         NATURAL,
         "job min_characters copy_letters num_train num_valid num_cloze",
         "context_frames valid_rows log_interval valid_interval",
-        "ckpt_interval_steps num_spoken audio_samples",
+        "ckpt_interval_steps num_spoken audio_samples valid_utterances judged",
     ),
     **_each(
         NOT_NEGATIVE,
@@ -62,7 +63,7 @@ RANGES: dict[str, Spec] = {
     **_each(
         POSITIVE,
         "requests_per_minute longest pitch speed low high semitones",
-        "fit_seconds batch_seconds max_seconds tokens learning_rate",
+        "fit_seconds seconds batch_seconds max_seconds tokens learning_rate",
         "peak_tflops rms_norm_eps rope_theta factor low_freq_factor",
         "high_freq_factor beta prompt_seconds",
     ),
@@ -71,7 +72,7 @@ RANGES: dict[str, Spec] = {
         "max_rejected max_left_out clipped max_rejects switch_probability tie",
         "max_unlike",
     ),
-    **_each(PART, "warmup dropout attention_dropout"),
+    **_each(PART, "warmup dropout attention_dropout held_out"),
     **_each(
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",

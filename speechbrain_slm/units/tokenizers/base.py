@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,15 @@ def deduplicate(units: np.ndarray) -> np.ndarray:
     """Write a unit that repeats itself once: 7, 7, 2, 7 is 7, 2, 7."""
     first = np.append(True, units[1:] != units[:-1])
     return units[first[: len(units)]]  # where there is none, none is first
+
+
+def framewise(tokenizer: Any) -> Any:
+    """Return a tokenizer that writes the same units, one for each frame."""
+    # What makes frames' units is shared; that they are de-duplicated is said,
+    # and done, by the object alone.
+    one = copy.copy(tokenizer)
+    one.deduplicated = False
+    return one
 
 
 def read_description(path: Path, what: str) -> dict[str, Any]:

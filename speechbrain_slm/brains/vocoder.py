@@ -1,0 +1,177 @@
+"""The Brain that trains a vocoder: units in, the speech they are of out."""
+
+import functools
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import speechbrain as sb
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from speechbrain_slm.brains.base import StepBrain
+from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
+from speechbrain_slm.brains.state import check_finite, whole_weights
+from speechbrain_slm.models.vocoders.base import DESCRIPTION
+from speechbrain_slm.units.spoken import SpokenUnits
+from speechbrain_slm.utils.atomic import atomic_folder
+from speechbrain_slm.utils.distributed import barrier, is_main
+
+logger = logging.getLogger(__name__)
+CACHED = 8192  # utterances of which the targets stay in memory
+MEASURED = 256  # utterances that tell the mean and variance of spectra
+UNKNOWN_LANGUAGE = 0.2  # share of the utterances whose language is not told
+DURATION_WEIGHT = 2.0  # of durations, beside spectra
+
+
+class VocoderBrain(StepBrain):
+    """Train ``vocoder.network`` on utterances, and publish ``vocoder``.
+
+    The rows of its plan are numbers of utterances. A subclass has another
+    ``example``, ``compute_forward`` and ``compute_objectives``, and may have
+    more modules; what ``fit`` publishes is ``vocoder`` alone.
+
+    Arguments
+    ---------
+    vocoder : What is trained: see :mod:`speechbrain_slm.models.vocoders`.
+    spoken : What it is trained on.
+    modules : More modules than ``generator``, which is the vocoder's network.
+    **others : See :class:`StepBrain`.
+    """
+
+    def __init__(
+        self,
+        vocoder: Any,
+        spoken: SpokenUnits,
+        opt_class: Callable,
+        hparams: dict,
+        run_opts: dict | None = None,
+        checkpointer: AtomicCheckpointer | None = None,
+        modules: dict | None = None,
+    ) -> None:
+        modules = {"generator": vocoder.network, **(modules or {})}
+        if checkpointer is not None:
+            for name, module in modules.items():
+                checkpointer.add_recoverable(name, module)
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        self.vocoder, self.spoken = vocoder, spoken
+        # Reading and transforming them takes as long as a step does.
+        self.cached = functools.lru_cache(CACHED)(self.example)
+
+    @property
+    def folder(self) -> Path:
+        """Where the vocoder is published."""
+        return Path(self.hparams.output_folder) / "vocoder"
+
+    def example(self, number: int) -> dict[str, torch.Tensor]:
+        """Make of an utterance what is learnt of it; lengths differ."""
+        (one,) = self.spoken.read([number])
+        units, durations = one.units, np.ones_like(one.units)
+        if self.vocoder.deduplicated:
+            # 7, 7, 2, 7 is 7, 2, 7 for 2, 1 and 1 frames.
+            first = np.flatnonzero(np.diff(units, prepend=-1))
+            durations = np.diff(first, append=len(units))
+            units = units[first]
+        found = {"units": torch.from_numpy(units)}
+        found["durations"] = torch.from_numpy(durations)
+        log_mel = self.vocoder.log_mel
+        with torch.no_grad():
+            wav = one.wav.to(log_mel.hann.device)
+            found["target"] = log_mel(wav).cpu()
+        names = {"speakers": one.speaker, "languages": one.language}
+        return found | {k: torch.tensor(v) for k, v in names.items()}
+
+    def collate(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        """Make a batch of utterances, padded with zeros."""
+        examples = [self.cached(int(number)) for number in rows[:, 0]]
+        batch = {
+            name: pad_sequence([one[name] for one in examples], True)
+            if examples[0][name].ndim
+            else torch.stack([one[name] for one in examples])
+            for name in examples[0]
+        }
+        batch["lengths"] = (batch["durations"] > 0).sum(dim=1)
+        return batch
+
+    def scored(self, batch: dict) -> int:
+        """Count the spectral frames."""
+        frames = self.vocoder.network.frames_per_unit
+        return int(batch["durations"].sum()) * frames
+
+    def compute_forward(self, batch: dict, stage: sb.Stage) -> Any:
+        """Return spectra, ``[B, F, M]``, and log durations, ``[B, U]``."""
+        languages = batch["languages"]
+        if stage == sb.Stage.TRAIN:
+            # So that it speaks, too, where nobody says which language it is.
+            hidden = torch.rand(len(languages), device=self.device)
+            unknown = len(self.vocoder.languages)
+            languages = languages.where(hidden >= UNKNOWN_LANGUAGE, unknown)
+        return self.modules.generator(
+            batch["units"],
+            batch["lengths"],
+            batch["speakers"],
+            languages,
+            batch["durations"],
+        )
+
+    def compute_objectives(
+        self, predictions: Any, batch: dict, stage: sb.Stage
+    ) -> torch.Tensor:
+        """Return the mean distance of a spectral frame, and of durations."""
+        spectra, log_durations = predictions
+        durations, network = batch["durations"], self.vocoder.network
+        lengths = durations.sum(dim=1) * network.frames_per_unit
+        places = torch.arange(spectra.shape[1], device=self.device)
+        mask = (places < lengths[:, None])[..., None]
+        distance = (spectra - batch["target"]).abs() / network.std
+        total = (distance * mask).sum() / spectra.shape[2]
+        if self.vocoder.deduplicated:
+            told = durations.clamp(min=1).log()
+            wrong = (log_durations - told).abs() * (durations > 0)
+            total = total + DURATION_WEIGHT * wrong.sum()
+        return total / lengths.sum()
+
+    def fit(
+        self,
+        train_plan: Any,
+        valid_sets: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        """Train until the last step of an ``UtterancePlan``."""
+        there = is_main() and self.folder.exists()
+        if there and not (self.folder / DESCRIPTION).is_file():
+            raise FileExistsError(
+                f"{self.folder} stands where the vocoder is to be, and is "
+                "none. Choose another output_folder, or move it away."
+            )
+        self.measure()
+        super().fit(train_plan, valid_sets)
+
+    def measure(self) -> None:
+        """Tell the network the mean and deviation of spectra."""
+        some = self.spoken.train[:: -(-len(self.spoken.train) // MEASURED)]
+        frames = torch.cat([self.cached(int(i))["target"] for i in some])
+        network = self.vocoder.network
+        network.mean.copy_(frames.mean(dim=0))
+        network.std.copy_(frames.std(dim=0).clamp(min=1e-3))
+
+    def identity(self) -> dict:
+        """Name what a resumed run must share, the vocoder's shape included."""
+        told = {"config": self.vocoder.config}
+        told["tokenizer"] = self.vocoder.tokenizer_identity
+        return {**super().identity(), "vocoder": told}
+
+    def on_fit_end(self) -> None:
+        """Publish the vocoder, unless training was stopped early."""
+        if self.num_steps < self.plan.num_steps:
+            logger.info("Stopped early: no vocoder is published.")
+            return
+        weights = whole_weights(self.vocoder.network)
+        if is_main():
+            check_finite(weights, "vocoder")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with atomic_folder(self.folder) as temporary:
+                self.vocoder.save(temporary)
+        barrier()
