@@ -88,6 +88,10 @@ class StepBrain(UpdateBrain):
     def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
 
+    def log_more(self) -> dict[str, float]:
+        """Return more for a log line, of the steps since the last one."""
+        return {}
+
     def on_validation(self, valid_sets: dict[str, np.ndarray]) -> None:
         """Show more than losses, on every rank; for subclasses."""
 
@@ -251,11 +255,13 @@ class StepBrain(UpdateBrain):
         if not self._steps:
             return
         loss = sum_over_ranks(self._loss / self._steps / world_size())
+        more = self.log_more()
         self._reset_averages()
         if is_main():
             entry = {
                 "step": self.optimizer_step,
                 "loss": loss.item(),
+                **more,
                 "grad_norm": self._norm.item(),
                 "lr": self.optimizer.param_groups[0]["lr"],
                 **self.monitor.progress(self.optimizer_step),

@@ -70,6 +70,8 @@ class AcousticModel(torch.nn.Module):
         deduplicated: bool = False,
     ) -> None:
         super().__init__()
+        self.codebook_size = codebook_size
+        self.num_codebooks = num_codebooks
         heads, size = num_codebooks - 1, hidden_size
         self.conditioning = Conditioning(num_speakers, num_languages, size)
         # Of each codebook but the last, whose codes nobody sees.

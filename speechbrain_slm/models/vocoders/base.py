@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -91,6 +92,26 @@ class Vocoder(Protocol):
         cls, told: dict[str, Any], tensors: dict[str, Tensor], tokenizer: Any
     ) -> Self:
         """Make it of its description and weights; for ``load_vocoder``."""
+
+
+def new_vocoder(
+    make: Callable[..., Any],
+    tokenizer: Any,
+    speakers: Sequence[str],
+    languages: Sequence[str],
+) -> Any:
+    """Make a vocoder that is to be trained for a tokenizer's units.
+
+    Arguments
+    ---------
+    make : The class of a vocoder, or a part of its arguments as well.
+    """
+    names = ("deduplicated", "sample_rate", "frame_rate", "vocabulary_size")
+    facts = {name: getattr(tokenizer, name) for name in names}
+    facts |= {"tokenizer_identity": tokenizer.identity}
+    if "tokenizer" in inspect.signature(make).parameters:
+        facts = {"tokenizer": tokenizer}  # whose decoder it is
+    return make(speakers=speakers, languages=languages, **facts)
 
 
 def save_vocoder(

@@ -36,7 +36,6 @@ class CodecVocoder:
     acoustic
         The arguments of an :class:`AcousticModel`, which gives the codebooks
         that the units lack. None: the decoder gets what the units hold.
-    **told : What a vocoder may be told of a tokenizer, which tells it itself.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class CodecVocoder:
         speakers: Sequence[str] = (),
         languages: Sequence[str] = (),
         acoustic: dict[str, Any] | None = None,
-        **told: Any,
     ) -> None:
         if acoustic is None and tokenizer.deduplicated:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from speechbrain_slm.units.tokenizers.pretrained import (
 )
 from speechbrain_slm.utils.hashing import difference, identity_of
 from speechbrain_slm.utils.store_format import TOKENIZER_FIELDS, read_info
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 def interleave(codes: np.ndarray, codebook_size: int) -> np.ndarray:
@@ -126,15 +129,24 @@ class Codec(PretrainedModel):
 
         From the semantic codebook alone it says the words, in no good voice.
         """
-        return self.waveform(
-            separate(units, self.num_codebooks, self._measures[2])
-        )
+        return self.waveform(self.codes(units))
+
+    def codes(self, units: Sequence[int]) -> np.ndarray:
+        """Return the codes, ``[Q, F]``, that units of each frame stand for."""
+        return separate(units, self.num_codebooks, self._measures[2])
 
     def waveform(self, codes: np.ndarray) -> Tensor:
         """Turn codes, ``[Q, F]``, of the first Q codebooks into a waveform."""
         with inference(self.device, "fp32"):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
         return wav.cpu()
+
+    def with_codebooks(self, num_codebooks: int) -> Self:
+        """Return the same codec for other codebooks, not de-duplicated."""
+        other = type(self)(self.source, num_codebooks, False, self.precision)
+        if "_model" in vars(self):  # which is loaded once
+            vars(other)["_model"] = self._model
+        return other.to(self.device)
 
     def save(self, folder: str | Path) -> None:
         """Write ``tokenizer.json``; the model stays where it is."""
