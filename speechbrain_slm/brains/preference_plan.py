@@ -42,7 +42,8 @@ def read_pairs(path: str | Path, model: PreTrainedModel, units: dict) -> Pairs:
 
     ValueError, which names the file and the pair, if its units are of another
     tokenizer than the model's ``units``, an ending has none, both are the same,
-    or it is longer than the model's context.
+    or it is longer than the model's context. A prompt that begins with a
+    language tag is taken to hold all tags that there are.
     """
     table = read_table(path, PAIRS, PAIRS_KEY, advice="")
     if not len(table):
