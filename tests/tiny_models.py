@@ -1,12 +1,16 @@
 """Small speech models with random weights, saved as their hubs do."""
 
 import numpy as np
+import tokenizers
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     HubertConfig,
     HubertModel,
     MimiConfig,
     MimiModel,
+    MistralConfig,
+    PreTrainedTokenizerFast,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -117,6 +121,29 @@ def save_whisper(folder, seed=0, encoder_layers=2):
     model = randomize(WhisperModel(config), seed).eval()
     model.save_pretrained(folder)
     return model
+
+
+def save_text_lm(folder):
+    """Save an LM of four words, with its tokenizer."""
+    names = ("?", "the", "dog", "ran", "home")
+    words = tokenizers.models.WordLevel(
+        {word: number for number, word in enumerate(names)}, unk_token="?"
+    )
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?")
+    fast.save_pretrained(folder)
+    config = MistralConfig(
+        vocab_size=len(names),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    randomize(model, seed=0).save_pretrained(folder)
+    return folder
 
 
 def speech(rate, seconds=(0.31, 0.9, 1.2345, 0.55, 2.0, 0.1, 0.9)):

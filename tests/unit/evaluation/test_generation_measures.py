@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_store
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    MistralConfig,
-    PreTrainedTokenizerFast,
-)
+from tiny_models import save_text_lm
+from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.generation.known_stories import continues
@@ -140,29 +136,8 @@ def test_stories_count_once():
     assert ("fr", "same_plot") not in found
 
 
-@pytest.fixture(scope="module")
-def text_lm(tmp_path_factory):
-    """A tiny LM of words, as a folder of transformers."""
-    folder = tmp_path_factory.mktemp("text_lm")
-    words = {
-        word: n for n, word in enumerate(["?", "the", "dog", "ran", "home"])
-    }
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="?"
-    ).save_pretrained(folder)
-    config = MistralConfig(
-        **{"vocab_size": 5, "hidden_size": 16, "intermediate_size": 16},
-        **{"num_hidden_layers": 1, "num_attention_heads": 2},
-        **{"num_key_value_heads": 2, "initializer_range": 1.0},
-    )
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
-
-
-def test_perplexity_of_a_transcript(text_lm):
+def test_perplexity_of_a_transcript(tmp_path):
+    text_lm = save_text_lm(tmp_path)
     model = AutoModelForCausalLM.from_pretrained(text_lm).eval()
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad():

@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cloze_example import BOUNDARY, export, write_items
+from tiny_models import save_text_lm
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.generation.recognizer import Said
 from speechbrain_slm.evaluation.generation.results import compare, read_results
-from speechbrain_slm.inference import continuation
+from speechbrain_slm.evaluation.generation.text_lm import TextLM
+from speechbrain_slm.inference import continuation, continuation_maker
 from speechbrain_slm.inference.continuation import continue_prompts
 from speechbrain_slm.inference.continuation_maker import ContinuationMaker
 from speechbrain_slm.inference.speech_lm import SpeechLM
@@ -274,6 +276,45 @@ def test_what_is_spoken_is_written_down(go_on, voice, tmp_path):
     go_on(recognizer="ear", num_spoken=1)
     after = {path.name for path in (tmp_path / "out/audio").iterdir()}
     assert after < before
+
+
+def test_perplexity_of_what_was_written_down(go_on, voice, tmp_path):
+    text_lm = str(save_text_lm(tmp_path / "lm"))
+    how = {"recognizer": "ear", "num_spoken": 2, "text_lm": text_lm}
+    info, rows = go_on(**how)
+    for row in rows:
+        if row["transcript"] is None:
+            assert row["nll"] is None
+            continue
+        count = len(row["prompt_units"]) + len(row["units"])
+        assert row["whole_transcript"].split() == ["dog"] * count
+        (loss,) = TextLM(text_lm).negative_log_likelihoods(["dog " * count])
+        assert row["nll"] == pytest.approx(loss)
+    found = [r for r in info["records"] if r["measure"] == "gen_ppl"]
+    assert len(found) == 5
+    assert all(1 < r["low"] <= r["value"] <= r["high"] for r in found)
+
+
+def test_a_tag_asks_for_a_language(go_on, store_folder, tmp_path, monkeypatch):
+    folder = export(tmp_path / "tagged", language_tags=TAGS)
+    read, tags = [], set(TAGS.values())
+
+    def draw(model, prompts, **how):
+        read.append((prompts, how["allow_tags"]))
+        return [np.array([1, TAGS["fr"], 2])] * len(prompts)
+
+    monkeypatch.setattr(continuation_maker, "generate_units", draw)
+    folders = folder, store_folder, store_folder, tmp_path / "out"
+    told = {"num_prompts": 2, "steering": "tag"}
+    continue_prompts(*folders, told, SAMPLING, prompts_per_shard=2)
+    _, rows = read_results(tmp_path / "out")
+    # Tags are no units, wherever the model says them.
+    assert all(row["units"] == [1, 2] for row in rows)
+    ends = [[p[-1] for p in prompts] for prompts, _ in read]
+    assert ends[2:] == [[TAGS["fr"]] * 2, [TAGS["en"]] * 2]
+    assert not tags & {*ends[0], *ends[1]}
+    assert [allowed for _, allowed in read] == [True, True, False, False]
+    assert all(p[0] in tags for prompts, _ in read for p in prompts)
 
 
 def test_what_cannot_be_measured(go_on):
