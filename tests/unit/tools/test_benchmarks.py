@@ -50,3 +50,17 @@ def test_cloze_cost():
         assert speeds["shared"] / speeds["independent"] == pytest.approx(
             quotient, rel=0.05
         )
+
+
+def test_generation():
+    result = measure(
+        "generation.py",
+        *("--lengths", 64, "--batches", 1, "--steps", 16),
+    )
+    assert result["parameters"] == 1_366_784
+    assert result["cached_over_uncached"].keys() == {"64"}
+    # How much is the machine's affair; that it is a gain is ours.
+    assert result["cached_over_uncached_64"] > 1
+    assert result["units_per_second"].keys() == {"batch 1, 64 units"}
+    for name in ("vocoder_times_real_time", "first_audio_seconds"):
+        assert result[name] > 0
