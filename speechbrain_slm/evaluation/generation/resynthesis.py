@@ -123,6 +123,8 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 and speaker in ("all", row["speaker"])
             ]
             words = sum(row["words"] for row in here)
+            if not words:  # a voice of the other kind
+                continue
             told |= {"utterances": len(here), "words": words}
             for name in SPEECH:
                 errors = np.array([row[f"{name}_errors"] for row in here])
