@@ -34,11 +34,14 @@ from speechbrain_slm import SpeechLM
 model = SpeechLM.from_pretrained("<this folder, or its name on the hub>")
 print(model.score_files(["one.wav", "another.wav"]))
 ```
-{speech}
 
 In transformers it is `AutoModelForCausalLM.from_pretrained("<this folder>")`.
 A story is `{plan.boundary}` (the boundary), then its units{tags}.
 `{units_json}` says so for programs, as does `speech_units` in `config.json`.
+
+## Speech out
+
+{speech}
 
 ## Units
 
@@ -73,8 +76,19 @@ Made with {versions}:
 None is stated yet. State that of the speech and of the text which the model
 was trained on, and your own.
 """
-NO_SCORES = "None yet: `tools/model_card.py` adds those of the cloze recipe."
-NO_LICENCE = _CARD.partition("## Licence\n\n")[2]
+# Titles of sections, and what stands there until tools/model_card.py is run.
+SCORES, SPEECH, LICENCE = "Scores", "Speech out", "Licence"
+NO_SCORES = "None yet: `tools/model_card.py --cloze` adds them."
+SPEAKS = f"""\
+```python
+waveform, units = model.continue_file("one.wav", seconds=5)
+```
+
+The folder `{VOCODER}` holds what turns units into speech."""
+_SILENT = (
+    "What turns units into speech is not in this folder: "
+    "`tools/model_card.py --vocoder` adds it."
+)
 # A path in an argument that is not relative to the folder of the run.
 _PLACE = re.compile(r"(?<![^\s=:,\[{'\"])(?:/|~|\.\./)[^\s,\]}'\"]*")
 _WITH = (
@@ -83,16 +97,6 @@ _WITH = (
 )
 _WITHOUT = "What turns speech into them is not in this folder."
 _ENCODER = " It needs the encoder `{name}`, of the weights `{weights}`."
-_SPEAKS = """
-```python
-waveform, units = model.continue_file("one.wav", seconds=5)
-```
-
-The folder `{0}` holds what turns units into speech."""
-_SILENT = (
-    "\nWhat turns units into speech is not in this folder: "
-    "`tools/model_card.py --vocoder` adds it."
-)
 
 
 def model_card(
@@ -128,7 +132,7 @@ def model_card(
         parameters=model.num_parameters(),
         tags=f", each language behind a tag ({tags})" if tags else "",
         units_json=UNITS_JSON,
-        speech=(_SPEAKS if has_vocoder else _SILENT).format(VOCODER),
+        speech=SPEAKS if has_vocoder else _SILENT,
         tokenizer=tokenizer,
         scores=NO_SCORES,
         type=config.get("base", config).get("type", "unknown"),
@@ -139,6 +143,36 @@ def model_card(
         stages="\n".join(stages),
         versions=_versions(),
         command=_command(),
+    )
+
+
+def with_section(card: str, title: str, text: str) -> str:
+    """Put a text below the title of a section, which is added if need be."""
+    section = f"## {title}\n\n{text}\n"
+    found = re.search(rf"(?ms)^## {title}\n.*?(?=^## |\Z)", card)
+    if not found:
+        return f"{card.rstrip()}\n\n{section}".lstrip()
+    rest = card[found.end() :]
+    return f"{card[: found.start()]}{section}{rest and chr(10)}{rest}"
+
+
+def score_table(results: dict) -> str:
+    """Return the scores of a ``results.json`` of the cloze recipe."""
+    scoring = results["scoring"]
+    lines = [
+        f"| {one['metric']} | {one['direction']} | {one['accuracy']:.1f} "
+        f"[{one['ci_low']:.1f}, {one['ci_high']:.1f}] | {one['n']:,} |"
+        for one in results["records"]
+        if one["scoring"] == scoring
+    ]
+    return "\n".join(
+        (
+            "| benchmark | direction | accuracy in % [95 % interval] | items |",
+            "| --- | --- | ---: | ---: |",
+            *lines,
+            f"\nScored by `{scoring}`; chance is 50 %. The items are "
+            f"`{results['items']}`, their units `{results['units']}`.",
+        )
     )
 
 

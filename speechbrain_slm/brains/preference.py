@@ -26,6 +26,7 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from speechbrain_slm.brains.lm import IGNORED, LMBrain
+from speechbrain_slm.brains.model_card import NO_SCORES, SCORES, with_section
 from speechbrain_slm.brains.parallel import sum_over_ranks
 from speechbrain_slm.evaluation.cloze.evaluate import score_parts
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
@@ -209,6 +210,8 @@ class PreferenceBrain(LMBrain):
             files = saved_files(tokenizer, units["tokenizer_identity"])
         card = start / CARD
         text = card.read_text("utf-8") if card.is_file() else ""
+        # Those of before are another model's.
+        text = with_section(text, SCORES, NO_SCORES)
         what = units, files, text + self._card(), vocoder_of(start, units)
         save_speech_lm(folder, whole, *what)
 

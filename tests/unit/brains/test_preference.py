@@ -178,7 +178,7 @@ def test_a_run_goes_on_with_its_own_pairs_and_start(tmp_path, change):
 def test_what_went_with_the_model_goes_on(tmp_path):
     units = {"language_tags": {"en": 31, "fr": 32}, "frame_rate": 25.0}
     start = export(tmp_path / "start", **units)
-    (start / "README.md").write_text("# A card\n")
+    (start / "README.md").write_text("# A card\n\n## Scores\n\n| 90.0 |\n")
     saved = {"config": {"type": "mel_kmeans"}, "identity": "codebook-a"}
     write_json(start / "tokenizer/tokenizer.json", saved)
     spoken = {"tokenizer_identity": "codebook-a", "type": "griffin_lim"}
@@ -191,7 +191,9 @@ def test_what_went_with_the_model_goes_on(tmp_path):
     path = tmp_path / "run/model/vocoder/vocoder.json"
     assert json.loads(path.read_text()) == spoken
     card = (tmp_path / "run/model/README.md").read_text()
-    assert card.startswith("# A card\n\n## Preference optimisation")
+    # The scores were another model's.
+    assert card.startswith("# A card\n\n## Scores\n\nNone yet: ")
+    assert "\n\n## Preference optimisation\n\nThe model of the w" in card
     assert "8 steps of 6 pairs" in card
     assert str(tmp_path) not in card
     told = json.loads((tmp_path / "run/run.json").read_text())

@@ -16,6 +16,7 @@ from cloze_example import (
     tiny_model,
     write_items,
 )
+from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
@@ -54,6 +55,22 @@ def test_results_say_what_they_are(finished, model_folder, store_folder):
     ]
     directions = "en", "fr", "en>fr", "fr>en"
     assert main == [(m, d, 10) for m in ("sSC", "sTC") for d in directions]
+
+
+def test_a_copy_by_transformers_scores_the_same(
+    finished, model_folder, store_folder, tmp_path
+):
+    """As after ``push_to_hub``: weights and config.json alone."""
+    folder, results = finished
+    copy, again = tmp_path / "copy", tmp_path / "again"
+    AutoModelForCausalLM.from_pretrained(model_folder).save_pretrained(copy)
+    items = folder / "items.parquet"
+    # Its identity, too: results of the one are results of the other.
+    assert evaluate_cloze(copy, store_folder, items, again) == results
+    both = [pq.read_table(f / "scores.parquet") for f in (folder, again)]
+    for name in (f"{s}_{c}" for s in ("right", "wrong") for c in LIKELIHOODS):
+        one, other = (table[name].to_numpy() for table in both)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
 
 
 def check_scores(rows, store, scorer, tags):

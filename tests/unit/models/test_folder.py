@@ -132,6 +132,31 @@ def test_a_vocoder_of_other_units_is_refused(whole, tmp_path):
         examine_speech_lm(whole)
 
 
+def test_a_model_of_the_hubs_cache_is_whole(whole, tmp_path, monkeypatch):
+    """As a download leaves it: names that lead to files named by a hash."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    home, commit = tmp_path / "hub/models--user--slm", "5e" * 20
+    snapshot = home / "snapshots" / commit
+    for number, path in enumerate(p for p in whole.rglob("*") if p.is_file()):
+        blob = home / "blobs" / str(number)
+        write_atomic(blob, path.read_bytes())
+        link = snapshot / path.relative_to(whole)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blob)
+    write_atomic(home / "refs/main", commit)
+    folder = find_speech_lm("user/slm", cache_dir=tmp_path / "hub")
+    assert folder == snapshot
+    assert examine_speech_lm(folder) == examine_speech_lm(whole)
+    named = {"cache_dir": tmp_path / "hub"}
+    model = AutoModelForCausalLM.from_pretrained("user/slm", **named)
+    ids = torch.arange(31)[None]
+    with torch.no_grad():
+        expected = load_speech_lm(whole)[0](ids).logits
+        assert torch.equal(model(ids).logits, expected)
+    with pytest.raises(ValueError, match="no text tokenizer"):
+        AutoTokenizer.from_pretrained("user/slm", **named)
+
+
 def test_a_name_that_is_nowhere_says_what_to_download(tmp_path, monkeypatch):
     cache = "huggingface_hub.constants.HF_HUB_CACHE"
     monkeypatch.setattr(cache, str(tmp_path))
