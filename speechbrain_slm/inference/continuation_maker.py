@@ -82,37 +82,32 @@ class ContinuationMaker:
         return int(identity_of([self.seed, *names, sample])[:15], 16)
 
     def _draw(self, prompts, seeds):
-        symbols = [
-            one.symbols if one.tag is None else np.append(one.symbols, one.tag)
-            for one in prompts
-        ]
-        # Where nothing steers it, a model that has tags may say its own.
-        free = all(one.steered_by == FREE for one in prompts)
         tagged = bool(self.slm.facts["language_tags"])
-        with self.slm.inference_ctx:
-            return generate_units(
-                self.slm.model,
-                symbols,
-                seeds=seeds,
-                allow_tags=free and tagged,
-                **self.how,
-            )
+        # Where nothing steers it, a model that has tags may say its own.
+        free = [tagged and one.steered_by == FREE for one in prompts]
+        found = {}
+        for allowed in sorted({*free}):
+            group = [n for n, one in enumerate(free) if one == allowed]
+            with self.slm.inference_ctx:
+                drawn = generate_units(
+                    self.slm.model,
+                    [_read(prompts[n]) for n in group],
+                    seeds=[seeds[n] for n in group],
+                    allow_tags=allowed,
+                    **self.how,
+                )
+            found |= zip(group, drawn, strict=True)
+        return [found[n] for n in range(len(prompts))]
 
     def _waveform(self, row, units):
-        who = (
-            row["speaker"]
-            if row["speaker"] in self.slm.vocoder.speakers
-            else None
-        )
-        language = row["unit_language"] or None
+        known = row["speaker"] in self.slm.vocoder.speakers
+        who, language = row["speaker"] if known else None, row["unit_language"]
         (wav,) = self.slm.decode_batch([units], who, language)
         return wav.numpy()
 
     def _speak(self, row):
-        wav, rate = (
-            self._waveform(row, row["units"]),
-            self.slm.vocoder.sample_rate,
-        )
+        rate = self.slm.vocoder.sample_rate
+        wav = self._waveform(row, row["units"])
         row["seconds"] = len(wav) / rate
         if len(wav):
             samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
@@ -131,3 +126,10 @@ class ContinuationMaker:
             wav = self._waveform(row, units)
             (said,) = self.ear.transcribe([wav], rate)
             row["whole_transcript"] = said.text
+
+
+def _read(prompt):
+    """Return what the model reads: with the tag of what is to come."""
+    if prompt.tag is None:
+        return prompt.symbols
+    return np.append(prompt.symbols, prompt.tag)
