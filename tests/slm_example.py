@@ -82,8 +82,9 @@ def write_stories(folder, split="train", stories=4, sentences=2):
         story = number // 2 // sentences
         path = folder / "audio" / f"{number}.wav"
         told = entry(write_wav(path, number, 0.5 + 0.1 * story))
-        told |= {"story_id": f"story-{story}", "sentence": sentence}
-        rows.append({**told, "language": language, "speaker": "alto"})
+        told |= {"audio": f"audio/{path.name}", "sentence": sentence}
+        told |= {"story_id": f"story-{story}", "language": language}
+        rows.append({**told, "speaker": "alto"})
         files.setdefault((f"story-{story}", language), []).append(path)
     manifest = write_manifest(folder / f"{split}.parquet", rows)
     named = dict(zip(("prompt", "right", "wrong"), range(3), strict=True))
