@@ -25,7 +25,7 @@ from published_sets import (
     write_whole_stories,
 )
 from speaker_models import save_ecapa, save_resemblyzer, save_xvector
-from tiny_models import save_encoder, save_mimi, save_whisper
+from tiny_models import save_encoder, save_mimi, save_text_lm, save_whisper
 from tiny_translators import save_marian
 from tinystories_example import write_tinystories
 
@@ -145,6 +145,7 @@ def workspace(tmp_path_factory):
     save_encoder(folder / "models" / "hubert")
     save_mimi(folder / "models" / "mimi")
     save_whisper(folder / "models" / "whisper")
+    save_text_lm(folder / "models" / "text_lm")
     save_ecapa(folder / "models" / "ecapa")
     save_xvector(folder / "models" / "wavlm-xvector")
     save_resemblyzer(folder / "models" / "resemblyzer.pt")

@@ -92,6 +92,7 @@ MEASURES: dict[str, Callable[[Row], float | None]] = {
     ),
     "course_of_another_story_heard": _share("other_course_heard"),
     "same_names_heard": _share("same_names_heard"),
+    "edits_heard": _percent(lambda row: row.get("nearest_distance_heard")),
     "auto_bleu_2_words": _percent(_word_repeats),
 }
 _SEQUENCES = {"": lambda row: row["units"], "_words": _words}
