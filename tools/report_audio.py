@@ -31,6 +31,7 @@ class Clip:
     text: str  # empty where none is known
     flac: str  # in base64
     run: int | None = None  # who says it; None: the corpus
+    note: str = ""
 
 
 @dataclass

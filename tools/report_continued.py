@@ -136,14 +136,13 @@ def _said(story, run, row):
     found, asked = row["language"], row["asked"]
     by = "heard as" if row["heard_language"] else "by its units"
     fits = "as asked" if found == asked else f"not {asked}"
-    text, told_by = row["transcript"], f"{by} {found}, {fits}"
-    if text is None and row.get("nearest"):
-        text, told_by = row["nearest"], f"{told_by}; nearest known sentence:"
+    near = row.get("nearest")
     return Clip(
         f"{story.name}, {row['direction']}, {run.name}, {row['sample']}",
-        told_by,
+        f"{by} {found}, {fits}",
         found,
-        text or "",
+        row["transcript"] or "",
         as_flac(*read_samples(run.folder / audio)),
         run.place,
+        f"Its units are nearest to: {near}" if near else "",
     )

@@ -22,7 +22,7 @@ SIZE = {
 # What results hang on most; the whole list is folded.
 PACKAGES = (
     *("speechbrain_slm", "speechbrain", "torch", "torchaudio"),
-    *("transformers", "numpy", "scikit-learn", "faster-whisper"),
+    *("transformers", "numpy", "scikit-learn", "ctranslate2"),
 )
 MAX_BYTES = 1 << 20  # of a file that is shown
 # A path in quotes may hold spaces; // begins the rest of an address.

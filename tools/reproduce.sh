@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# The whole experiment, from stories to scores and alignment, at one size:
-# prints each command and runs it. Stopped, it is run again and goes on.
+# The whole experiment, from stories to scores, alignment and continuations, at
+# one size: prints each command and runs it. Stopped, it is run again and goes on.
 #
 #     bash tools/reproduce.sh --size {mini,360M,1B} [options]
 #
 #     --runs "en_fr interleaved"  of: en fr en_fr interleaved interleaved_ft (all)
-#     --until STAGE    the last stage to run. Of mini: synthesis units LM cloze
-#                      alignment; else: text translation synthesis speaker_check
-#                      benchmark units LM cloze alignment
+#     --until STAGE    the last stage to run. Of mini: synthesis units vocoder LM
+#                      cloze alignment continuation; else: text translation
+#                      synthesis speaker_check benchmark, and those from units on
 #     --spoken         an aligned spoken corpus in data/spoken takes the place of
 #                      text, translation and synthesis
-#     --scale X        X times the tokens of each run (1)
+#     --scale X        X times the tokens of each run, the steps of the vocoder
+#                      and the prompts to be continued (1)
 #     --gpus N         ranks of torchrun (those that nvidia-smi lists; 0: none)
 #     --folder DIR     where data/ and results/ are (the repository)
 #     --models DIR     models that are DIR/<their name on the hub>, where there is
@@ -38,14 +39,14 @@ done
 absolute() { case "$1" in /*|"") echo "$1" ;; *) echo "$started_in/$1" ;; esac; }
 folder="$(absolute "$folder")" models="$(absolute "$models")"
 case "$size" in
-    mini) stages="synthesis units LM cloze alignment"; unit=16384
+    mini) stages="synthesis units vocoder LM cloze alignment continuation"; unit=16384
           [ -z "$spoken" ] || fail "--spoken goes with --size 360M or 1B" ;;
-    360M|1B) stages="text translation synthesis speaker_check benchmark units LM cloze alignment"
+    360M|1B) stages="text translation synthesis speaker_check benchmark units vocoder LM cloze alignment continuation"
              unit=614400000 ;;
     *) fail "--size is '$size'; expected mini, 360M or 1B" ;;
 esac
 case " $stages " in
-    *" ${until:=alignment} "*) ;;
+    *" ${until:=continuation} "*) ;;
     *) fail "--until is '$until'; expected one of: $stages" ;;
 esac
 for run in $runs; do
@@ -54,7 +55,9 @@ for run in $runs; do
         *) fail "--runs names '$run'; expected en fr en_fr interleaved interleaved_ft" ;;
     esac
 done
-tokens="$(awk -v u="$unit" -v s="$scale" 'BEGIN { printf "%d", u * s + 0.5 }')"
+scaled() { awk -v u="$1" -v s="$scale" 'BEGIN { printf "%d", u * s + 0.5 }'; }
+least() { [ "$(scaled "$1")" -gt 0 ] && scaled "$1" || echo 1; }
+tokens="$(scaled "$unit")"
 [ "$tokens" -gt 0 ] || fail "--scale is '$scale'; expected a number above 0, such as 0.01"
 [ "$gpus" != 0 ] || export CUDA_VISIBLE_DEVICES=""
 [ -n "$gpus" ] || gpus="$(nvidia-smi --list-gpus 2>/dev/null | wc -l || true)"
@@ -90,10 +93,14 @@ recipe() {  # LAUNCHER FOLDER YAML [--key value ...]: a key without value is lef
     [ -n "$print" ] || with_me "${command[@]}"
 }
 
-yaml=full lm="" begun=$SECONDS
+yaml=full lm="" begun=$SECONDS sized="$size"
+vocoder=mimi voices=results/TinyStories/vocoder_mimi/vocoder steps=50000 prompts=500
+spoken_data=results/TinyStories/speaker_check
+mimi="$(from kyutai/mimi %)" text_lm="$(from meta-llama/Llama-3.2-1B %)"
 speech="$(from kyutai/pocket-tts '{source: "%"}')"
 case "$size" in
-    mini) yaml=mini speech="" ;;
+    mini) yaml=mini speech="" sized="" mimi="" text_lm="" spoken_data=""
+        vocoder=mini voices=results/mini/vocoder/vocoder steps=600 prompts=100 ;;
     360M) lm="$(from Qwen/Qwen2-0.5B '{warm_start: "%"}')" ;;
     1B) lm="$(from meta-llama/Llama-3.2-1B '{warm_start: "%"}')" ;;
 esac
@@ -115,16 +122,27 @@ stage() {
             recipe alone "${here}recipes/StoryCloze/synthesis" full --speech "$speech" ;;
         units)
             recipe ranks "$stories/units" "$yaml" --units \
-                "$([ "$yaml" = mini ] || from kyutai/mimi '{source: "%"}')" ;;
+                "${mimi:+{source: \"$mimi\"\}}" ;;
+        vocoder)
+            recipe ranks "$stories/vocoder" "$vocoder" --data_folder "$spoken_data" \
+                --tokenizer_source "$mimi" \
+                --steps "$([ "$scale" = 1 ] || least "$steps")" ;;
         LM)
             for run in $runs; do
                 recipe ranks "$stories/LM" "$size" --run "$run" --lm "$lm" \
+                    --vocoder_folder "$voices" \
                     --thousand_steps "$([ "$scale" = 1 ] || echo "$tokens")"
+            done ;;
+        continuation)
+            for run in $runs; do
+                recipe ranks "$stories/continuation" "$yaml" --run "$run" \
+                    --size "$sized" --text_lm "$text_lm" --prompts \
+                    "$([ "$scale" = 1 ] || echo "{num_prompts: $(least "$prompts")}")"
             done ;;
         cloze|alignment)
             for run in $runs; do
                 recipe ranks "$stories/$1" "$yaml" --run "$run" \
-                    --size "$([ "$yaml" = mini ] || echo "$size")"
+                    --size "$sized"
             done ;;
     esac
 }

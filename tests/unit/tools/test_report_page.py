@@ -87,6 +87,8 @@ def test_the_page_says_how_it_was_made_and_no_place_of_the_disk(page):
         "# Resolved from recipes/TinyStories/LM/hparams/mini.yaml",
         "units_folder: &#34;…/train&#34; # see https://a.org/b/c",
         "Python 3.11.7; torch 2.14.1; Git revision: abc; CUDA: none.",
+        "Il 0 &amp; &lt;i&gt;dort&lt;/i&gt;</span>",
+        "nearest to: L&#39;été &lt;b&gt;vient&lt;/b&gt;.</small>",
     ):
         assert told in text
 
