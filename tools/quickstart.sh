@@ -77,7 +77,7 @@ for name in en_fr interleaved_ft; do
         --manifest "$output/synthesis/cloze.parquet" \
         --train_units_folder "$output/units/train" \
         --train_manifest "$output/synthesis/train.parquet" \
-        --recognizer "$recognizer" \
+        --vocoder_folder "$output/vocoder/vocoder" --recognizer "$recognizer" \
         --output_folder "$output/continuation/$name"
 done
 run tools/report.py \
