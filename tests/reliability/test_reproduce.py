@@ -117,8 +117,8 @@ def test_the_full_size_chains(tmp_path):
     [
         ("", "--size is ''; expected mini, 360M or 1B"),
         (
-            "--size 360M --until vocoder",
-            "--until is 'vocoder'; expected one of",
+            "--size 360M --until report",
+            "--until is 'report'; expected one of",
         ),
         ("--size mini --runs all", "--runs names 'all'; expected en fr"),
         ("--size mini --scale 0", "--scale is '0'; expected a number above 0"),
