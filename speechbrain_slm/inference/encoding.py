@@ -65,17 +65,23 @@ class Encoder:
             return cls(error)
 
     @property
+    def missing(self) -> Exception | None:
+        """Why there is no tokenizer; None if there is one."""
+        one = self._tokenizer
+        return one if isinstance(one, Exception) else None
+
+    @property
+    def available(self) -> Tokenizer | None:
+        """The tokenizer if it is there."""
+        one = self._tokenizer
+        return None if isinstance(one, Exception) else one
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """What makes units of speech; its absence is an error."""
         if isinstance(self._tokenizer, Exception):
             raise self._tokenizer
         return self._tokenizer
-
-    @property
-    def available(self) -> Tokenizer | None:
-        """The tokenizer if it is there."""
-        there = not isinstance(self._tokenizer, Exception)
-        return self.tokenizer if there else None
 
     def to(self, device: str) -> None:
         """Encode on another device."""
@@ -182,6 +188,12 @@ class Encoder:
     def unused(self) -> list[int]:
         """Units that no speech has: BPE's unknown piece."""
         return [] if self.bpe is None else [self.bpe.unknown]
+
+    @property
+    def codebooks(self) -> int:
+        """How many of a codec take turns in the units."""
+        merged = self.bpe is not None
+        return 1 if merged else getattr(self.available, "num_codebooks", 1)
 
     def below(self, units: np.ndarray) -> np.ndarray:
         """Return the tokenizer's own units, as a vocoder speaks them."""

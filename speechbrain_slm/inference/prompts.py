@@ -57,7 +57,9 @@ def read_prompts(
         if rate is None and length and len(units):
             rate = len(units) / length  # merged: as in the prompt
         row = with_tags(units, tags, language, prompt_language)
-        found.append(Prompt(row, count_units(rate, seconds, max_units), rate))
+        count = count_units(rate, seconds, max_units)
+        count += -count % encoder.codebooks  # whole frames
+        found.append(Prompt(row, count, rate))
     return found
 
 
@@ -105,7 +107,8 @@ def count_units(
 def drawing(encoder: Encoder, boundary: int, how: dict) -> dict[str, Any]:
     """Return how units are drawn, where ``how`` is what was asked for."""
     banned = [*encoder.unused, *how.get("banned", ())]
-    return {**SAMPLING, **how, "banned": banned, "boundary": boundary}
+    told = {"banned": banned, "boundary": boundary}
+    return {**SAMPLING, **how, **told, "codebooks": encoder.codebooks}
 
 
 def draw_units(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from speechbrain_slm.inference.encoding import Encoder
 from speechbrain_slm.models.folder import below_bpe, check_vocoder, vocoder_of
 from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
 
@@ -23,21 +24,28 @@ def load_speaker(
     folder: str | Path,
     units: dict[str, Any],
     vocoder: str | Path | Vocoder | None,
-    tokenizer: Any,
-) -> Vocoder | None:
+    encoder: Encoder,
+) -> Vocoder | Exception | None:
     """Load what speaks a model's units; ValueError if it speaks others.
+
+    An error is returned where it lacks the tokenizer that a codec's decoder
+    is in.
 
     Arguments
     ---------
     units : What the model says of them.
     vocoder : A folder, or one that is loaded; None: the model folder's own.
-    tokenizer : The decoder of a codec is in it.
     """
     given = vocoder or vocoder_of(folder, units)
     expected = below_bpe(folder, units)
     if isinstance(given, str | Path):
         check_vocoder(given, expected)
-        return load_vocoder(given, tokenizer)
+        try:
+            return load_vocoder(given, encoder.available)
+        except ValueError:
+            if encoder.missing is None:
+                raise
+            return encoder.missing
     if given is not None and given.tokenizer_identity != expected:
         raise ValueError(
             "the vocoder speaks units of the tokenizer "
@@ -76,6 +84,7 @@ def speak_stream(
     before: np.ndarray | None = None,
     speaker: str | None = None,
     language: str | None = None,
+    context: int = CONTEXT,
 ) -> Iterator[Tensor]:
     """Yield the speech of each chunk of units, float32 ``[T]``.
 
@@ -85,6 +94,7 @@ def speak_stream(
     Arguments
     ---------
     before : Units that were heard already, such as a prompt.
+    context : How many of them are spoken with a chunk.
     """
     said = np.zeros(0, np.int64) if before is None else before
     held, fade = torch.zeros(0), round(FADE * vocoder.sample_rate)
@@ -94,9 +104,9 @@ def speak_stream(
             chunk = chunk[int(chunk[0] == said[-1]) :]
         if not len(chunk):
             continue
-        context = said[-CONTEXT:]
-        said = np.concatenate([context, chunk])
-        wav, old = speak_as(vocoder, [said, context], speaker, language)
+        heard = said[-context:]
+        said = np.concatenate([heard, chunk])
+        wav, old = speak_as(vocoder, [said, heard], speaker, language)
         # Of context 1,000 samples and a fade of 160: from sample 840 on.
         start = min(len(old), len(wav))
         mixed = min(len(held), start)

@@ -19,6 +19,7 @@ from speechbrain_slm.inference.prompts import (
 )
 from speechbrain_slm.inference.scoring import score_files
 from speechbrain_slm.inference.speaking import (
+    CONTEXT,
     each_within,
     load_speaker,
     speak_as,
@@ -73,7 +74,8 @@ class SpeechLM(Pretrained):
         self.folder, self.facts = hparams["folder"], hparams["units"]
         self.encoder, self._vocoder = hparams["encoder"], hparams["vocoder"]
         self.encoder.to(self.device)
-        if self._vocoder is not None:
+        self._speaks = not isinstance(self._vocoder, Exception | None)
+        if self._speaks:
             self._vocoder.to(self.device)
 
     @classmethod
@@ -104,8 +106,8 @@ class SpeechLM(Pretrained):
         folder = find_speech_lm(source, savedir, cache_dir, revision)
         model, units = load_speech_lm(folder)
         units_of = Encoder.load(folder, encoder)
-        vocoder = load_speaker(folder, units, vocoder, units_of.available)
-        parts = {"encoder": units_of, "vocoder": vocoder}
+        speaks = load_speaker(folder, units, vocoder, units_of)
+        parts = {"encoder": units_of, "vocoder": speaks}
         told = {"folder": folder, "units": units, **parts}
         return cls({"model": model}, told, run_opts)
 
@@ -139,6 +141,8 @@ class SpeechLM(Pretrained):
     @property
     def vocoder(self) -> Vocoder:
         """What makes speech of units; its absence is an error."""
+        if isinstance(self._vocoder, Exception):
+            raise self._vocoder
         if self._vocoder is None:
             raise FileNotFoundError(
                 f"{self.folder} has no vocoder, so its units cannot be heard. "
@@ -308,11 +312,14 @@ class SpeechLM(Pretrained):
         heard = below(row[row < self.facts["boundary"]])
         drawn = each_within(self.inference_ctx, drawn)
         chunks = (below(units) for (units,) in drawn)
-        return speak_stream(vocoder, chunks, heard, speaker, language)
+        # Of a codec, whole frames.
+        context = CONTEXT * self.encoder.codebooks
+        voice = speaker, language
+        return speak_stream(vocoder, chunks, heard, *voice, context)
 
     def _read(self, prompts, seconds, max_units, language, prompt_language):
         tags = self.facts["language_tags"]
-        speaks = None if self._vocoder is None else self._duration
+        speaks = self._duration if self._speaks else None
         asked = language, prompt_language, seconds, max_units, speaks
         return read_prompts(self.encoder, tags, prompts, *asked)
 

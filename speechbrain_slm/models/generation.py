@@ -46,6 +46,22 @@ class _Ban(LogitsProcessor):
         return scores.index_fill(1, self.symbols.to(scores.device), -torch.inf)
 
 
+class _Turns(LogitsProcessor):
+    """Give each codebook its turn; the boundary and tags are of the first."""
+
+    def __init__(self, codebooks: int, boundary: int, begin: int) -> None:
+        self.codebooks, self.boundary, self.begin = codebooks, boundary, begin
+
+    def __call__(self, input_ids, scores):
+        # Of 2 codebooks of 10: after 3 new units the second one's, 10 to 19.
+        new = (input_ids[:, self.begin :] < self.boundary).sum(dim=1)
+        symbols = torch.arange(scores.shape[1], device=scores.device)
+        owner = symbols // (self.boundary // self.codebooks)
+        owner[self.boundary :] = 0
+        theirs = owner == (new % self.codebooks)[:, None]
+        return scores.masked_fill(~theirs, -torch.inf)
+
+
 class _Gumbel(LogitsProcessor):
     """Add noise by which the largest logit is a draw from the softmax."""
 
@@ -113,6 +129,7 @@ def stream_units(
     too_long: str = "truncate",
     use_cache: bool = True,
     chunk: int | None = 25,
+    codebooks: int = 1,
 ) -> Iterator[list[np.ndarray]]:
     """Continue prompts, and yield the units of each as they come.
 
@@ -136,6 +153,9 @@ def stream_units(
         ``truncate`` cuts the beginning of the prompt, and warns.
     use_cache : False computes all positions anew for each unit.
     chunk : Units of a prompt that are yielded at a time; None: all at once.
+    codebooks
+        Of a codec whose codes take turns in the units. Each draw is of the
+        next one's; whole frames are drawn, and cut off.
     """
     if model.training:
         raise ValueError(
@@ -148,6 +168,9 @@ def stream_units(
         )
     check_number("max_units", max_units, at_least=1, whole=True)
     check_choice("too_long", too_long, TOO_LONG)
+    # Whole frames.
+    max_units += -max_units % codebooks
+    chunk = max_units if chunk is None else chunk + -chunk % codebooks
     size: Any = model.get_input_embeddings().num_embeddings
     tags = [] if allow_tags else range(boundary + 1, size)
     forbidden = [*banned, *tags, *([] if stop_at_boundary else [boundary])]
@@ -157,9 +180,12 @@ def stream_units(
     ]
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None:
-        rows = _fitted(rows, context, max_units, too_long, boundary)
+        limits = context, max_units, codebooks
+        rows = _fitted(rows, *limits, too_long, boundary)
     ids, mask = _left_padded(rows, boundary)
     processors = LogitsProcessorList([_Ban(torch.tensor(forbidden).long())])
+    if codebooks > 1:
+        processors.append(_Turns(codebooks, boundary, ids.shape[1]))
     processors += _warpers(temperature, top_k, top_p)
     if temperature:
         processors.append(_Gumbel(seeds, ids.shape[1]))
@@ -171,8 +197,8 @@ def stream_units(
     # transformers hides that its method is bound.
     generate: Any = model.generate
     ended, cache = np.zeros(len(rows), bool), dict[str, Any]()
-    for begin in range(0, max_units, chunk or max_units):
-        config.max_new_tokens = min(chunk or max_units, max_units - begin)
+    for begin in range(0, max_units, chunk):
+        config.max_new_tokens = min(chunk, max_units - begin)
         found = generate(
             ids.to(model.device),
             attention_mask=mask.to(model.device),
@@ -204,7 +230,7 @@ def _row(name, prompt, boundary, language_tag, size):
     return row
 
 
-def _fitted(rows, context, max_units, too_long, boundary):
+def _fitted(rows, context, max_units, codebooks, too_long, boundary):
     """Cut the beginnings of prompts, or refuse them."""
     fitted = []
     for number, row in enumerate(rows):
@@ -216,10 +242,11 @@ def _fitted(rows, context, max_units, too_long, boundary):
                 f"prompt {number}: its {len(row)} symbols and {max_units} new "
                 f"units exceed the model's context of {context}"
             )
-            if too_long == "refuse" or head + excess >= len(row):
+            if too_long == "refuse" or head + excess + codebooks > len(row):
                 raise ValueError(
                     f"{told}; give a shorter prompt, or ask for less"
                 )
+            excess += -excess % codebooks
             logger.warning("%s; its first %d are left out", told, excess)
             row = np.delete(row, slice(head, head + excess))
         fitted.append(row)

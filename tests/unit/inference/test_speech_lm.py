@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from cloze_example import DIRECTIONS
+from cloze_example import DIRECTIONS, tiny_model
 from slm_example import Tones, export_slm, write_stories, write_wav
+from tiny_models import save_mimi
 from units_example import RATE, clip, extract
 
 import speechbrain_slm
 from speechbrain_slm import SpeechLM
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
-from speechbrain_slm.units.tokenizers.base import deduplicate
+from speechbrain_slm.models.export import save_speech_lm
+from speechbrain_slm.models.vocoders.codec import CodecVocoder
+from speechbrain_slm.units.tokenizers.base import deduplicate, saved_files
+from speechbrain_slm.units.tokenizers.mimi import Mimi
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +237,37 @@ def test_units_of_a_fixed_rate(tmp_path, wav):
     assert len(none) == 25
     repeated = slm.decode_batch([np.array([3, 3, 3])])
     assert len(repeated[0]) == 3 * 350
+
+
+def test_all_codebooks_of_a_codec(tmp_path, wav):
+    """Its decoder stands in for a vocoder; its frames stay whole."""
+    source, folder = save_mimi(tmp_path / "mimi"), tmp_path / "model"
+    codec = Mimi(source, num_codebooks=3)
+    codec.save(tmp_path / "tokenizer")
+    CodecVocoder(codec).save(tmp_path / "vocoder")
+    size, identity = codec.vocabulary_size, codec.identity
+    units = {"tokenizer_identity": identity, "vocabulary_size": size}
+    save_speech_lm(
+        folder,
+        tiny_model(size=size),
+        {**units, "boundary": size},
+        saved_files(tmp_path / "tokenizer", identity),
+        vocoder_folder=tmp_path / "vocoder",
+    )
+    slm = SpeechLM.from_pretrained(folder, "cpu", encoder=source)
+    waveform, units = slm.continue_file(wav, 0.5, top_k=None)
+    assert (units // 64).tolist() == [0, 1, 2] * 7
+    assert len(waveform) == 7 * 1920
+    chunks = [*slm.stream(wav, 0.5, top_k=None, chunk_seconds=0.1)]
+    assert sum(map(len, chunks)) == len(waveform)
+    # Without the codec there are units and no sound.
+    bare = SpeechLM.from_pretrained(folder, "cpu")
+    prompt = [slm.encode_file(wav)]
+    (drawn,) = bare.continue_units(prompt, max_units=3)
+    assert len(drawn) == 3
+    for use in (bare.encode_file, bare.continue_file):
+        with pytest.raises(FileNotFoundError, match="say where it is"):
+            use(wav)
 
 
 def test_what_is_heard_of_a_file(slm, wav, made):

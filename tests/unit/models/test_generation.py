@@ -164,3 +164,23 @@ def test_a_model_in_training_mode_is_refused(model):
             generate_units(model, [[1]], seeds=[1], **HOW)
     finally:
         model.eval()
+
+
+def test_codebooks_take_turns(model, drawing):
+    how = HOW | {"codebooks": 4, "max_units": 6, "top_k": None}
+    drawn = generate_units(model, [[1, 6, 11, 16]] * 9, seeds=range(9), **how)
+    for units in drawn:
+        # Whole frames of 4, of 5 codes each.
+        assert (units // 5).tolist() == [0, 1, 2, 3] * 2
+    chunks = [*stream_units(model, [[]], seeds=[0], **how, chunk=2)]
+    assert [len(units) for (units,) in chunks] == [4, 4]
+    # A prompt loses whole frames.
+    prompt = [*range(0, 20, 5)] * 9
+    longer = generate_units(model, [prompt], seeds=[1], **how)[0]
+    fits = generate_units(model, [prompt[8:]], seeds=[1], **how)[0]
+    assert longer.tolist() == fits.tolist()
+    # Tags and the boundary come between frames alone.
+    how |= {"max_units": 12, "allow_tags": True, "stop_at_boundary": True}
+    for units in generate_units(drawing, [[1]] * 9, seeds=range(9), **how):
+        (own,) = np.nonzero(units < UNITS)
+        assert len(own) % 4 == 0
