@@ -47,7 +47,12 @@ def load_tokenizer(
         )
     module, _, name = KINDS[kind].rpartition(".")
     make = getattr(importlib.import_module(module), name)
-    known = inspect.signature(make).parameters
+    # Those of the classes above, too, which `**options` stand for.
+    known = {
+        name
+        for one in make.__mro__[:-1]
+        for name in inspect.signature(one.__init__).parameters
+    }
     # What it says of its weights follows from these.
     settings = {k: v for k, v in told["config"].items() if k in known}
     if "source" in known:

@@ -23,7 +23,7 @@ def make(kind, source, seed=0):
         return Mimi(save_mimi(source, seed), num_codebooks=2)
     if kind == "whisper":
         save_whisper(source, seed)
-        how = {"frames_per_unit": 2, "silence": 0.1}
+        how = {"silence": 0.1, "deduplicate": False}
         made = WhisperKMeans(source, layer=1, num_clusters=7, **how)
     else:
         save_encoder(source, seed=seed)
