@@ -88,6 +88,7 @@ run tools/report.py \
     --continuation "en_fr=$output/continuation/en_fr" \
     "interleaved_ft=$output/continuation/interleaved_ft" \
     --units "$output/units/train" "$output/synthesis/train.parquet" \
+    --vocoder "$output/vocoder" \
     --manifest "$output/synthesis/cloze.parquet" --output_folder "$output"
 echo
 echo "Done in $(( $(date +%s) - began )) s."

@@ -9,7 +9,7 @@ A run is NAME=LM_FOLDER:CLOZE_FOLDER. The table goes to the standard output as
 Markdown, too. The page also shows what else there is of these runs:
 
     --alignment NAME=FOLDER ... --continuation NAME=FOLDER ...
-    --units STORE [MANIFEST]
+    --units STORE [MANIFEST] --vocoder FOLDER
 """
 
 from argparse import Namespace
@@ -29,9 +29,16 @@ from report_runs import (
 from speechbrain_slm.evaluation.alignment import report as alignment
 from speechbrain_slm.utils.atomic import write_atomic, write_json
 from speechbrain_slm.utils.running import run_script, script_parser
+from speechbrain_slm.utils.schema import COUNT, NUMBER, TEXT, read_shaped
 
 POOLING = "last"  # of alignment; that of the recipe's README
 INSPECTED = 1000  # stories in a language that units are judged by
+# Word error rates of a vocoder, as its recipe writes them.
+_SPOKEN = {
+    **dict.fromkeys(("kind", "language", "speaker"), TEXT),
+    **dict.fromkeys(("utterances", "words"), COUNT),
+    **dict.fromkeys(("original", "resynthesized"), NUMBER),
+}
 
 
 def named(arguments: list[str], names: list[str], option: str) -> dict:
@@ -76,6 +83,12 @@ def page_content(models: list[Model], options: Namespace) -> dict:
 
         units = inspect_store(*options.units, num_stories=INSPECTED)
         folders["units"] = Path(options.units[0]).parent
+    understood = []
+    if options.vocoder:
+        folders["vocoder"] = options.vocoder
+        # Where a recogniser has listened.
+        if (path := options.vocoder / "results.json").is_file():
+            understood = read_shaped(path, {"results": [_SPOKEN]})["results"]
     if options.manifest:
         wanted = continued.stories() if continued else ()
         stories = spoken_stories(options.manifest, options.stories, wanted)
@@ -94,6 +107,7 @@ def page_content(models: list[Model], options: Namespace) -> dict:
         "preference": losses(models, preference=True),
         "alignment": alignment_content(names, aligned),
         "units": units,
+        "understood": understood,
         "stories": stories,
         "measures": continued.measures() if continued else [],
         "made": made,
@@ -176,6 +190,7 @@ def main(arguments: list[str]) -> None:
             f"--{name}", nargs="+", default=[], metavar="NAME=FOLDER"
         )
     parser.add_argument("--units", nargs="+", help="unit store to look into")
+    parser.add_argument("--vocoder", type=Path, help="its recipe's folder")
     parser.add_argument("--manifest", help="spoken manifest to listen to")
     parser.add_argument("--stories", type=int, default=2, help="to listen to")
     parser.add_argument("--output_folder", type=Path, required=True)

@@ -10,6 +10,8 @@ from report_example import (
     make_run,
 )
 
+from speechbrain_slm.utils.atomic import write_json
+
 FAULTS = ("Runtime.exceptionThrown", "Log.entryAdded")
 SETTINGS = """\
 # Resolved from /home/anna/slm/recipes/TinyStories/LM/hparams/mini.yaml
@@ -69,7 +71,11 @@ def page(tmp_path_factory, store_folder):
     (lm / "env.log").write_text(told)
     more = ["--manifest", make_manifest(folder), "--units", store_folder]
     more += ["--alignment", *aligned, "--continuation", *said]
-    more += ["--output_folder", folder]
+    spoken = {"kind": "held_out", "language": "en", "speaker": "<i>alto"}
+    spoken |= {"utterances": 9, "words": 54, "original": 3.7}
+    spoken |= {"resynthesized": 12.5}
+    write_json(folder / "vocoder" / "results.json", {"results": [spoken]})
+    more += ["--vocoder", folder / "vocoder", "--output_folder", folder]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "tools"))
         import report
@@ -87,6 +93,7 @@ def test_the_page_says_how_it_was_made_and_no_place_of_the_disk(page):
         "# Resolved from recipes/TinyStories/LM/hparams/mini.yaml",
         "units_folder: &#34;…/train&#34; # see https://a.org/b/c",
         "Python 3.11.7; torch 2.14.1; Git revision: abc; CUDA: none.",
+        "<td>&lt;i&gt;alto</td>",
         "Il 0 &amp; &lt;i&gt;dort&lt;/i&gt;</span>",
         "nearest to: L&#39;été &lt;b&gt;vient&lt;/b&gt;.</small>",
     ):
