@@ -13,6 +13,7 @@ from speechbrain_slm.evaluation.inputs import tag_of
 from speechbrain_slm.inference.encoding import Encoded, Encoder
 from speechbrain_slm.models.generation import generate_units
 from speechbrain_slm.utils.numbers import check_number
+from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Prompt(NamedTuple):
 
 def read_prompts(
     encoder: Encoder,
-    tags: dict[str, int],
+    facts: dict[str, Any],
     prompts: Sequence[Any],
     language: str | None,
     prompt_language: str | None,
@@ -42,16 +43,25 @@ def read_prompts(
 
     Arguments
     ---------
-    tags : The model's language tags.
+    facts : What the model says of its units.
     duration : Of the speech of units, in seconds; None where nothing speaks.
     """
+    tags = facts["language_tags"]
+    if language is not None and not tags:
+        logger.warning(
+            "This model has no language tags: it goes on as its prompt "
+            "suggests. Let the last sentence of the prompt be in '%s'.",
+            language,
+        )
     files = [one for one in prompts if not isinstance(one, np.ndarray)]
     encoded = iter(encoder.files([(one, prompt_language) for one in files]))
     found = []
-    for one in prompts:
+    for number, one in enumerate(prompts):
         array = isinstance(one, np.ndarray)
         units, length = Encoded(one, 0.0) if array else next(encoded)
-        if not length and duration is not None and len(units):
+        if len(units):
+            check_units(units, facts["vocabulary_size"], f"prompts[{number}]")
+        if not length and max_units is None and duration and len(units):
             length = duration(units)
         rate = encoder.units_per_second()
         if rate is None and length and len(units):
@@ -79,12 +89,6 @@ def with_tags(
         and not (before and language == prompt_language)
     ):
         after = [tag_of(tags, language, "language")]
-    if language is not None and not tags:
-        logger.warning(
-            "This model has no language tags: it goes on as its prompt "
-            "suggests. Let the last sentence of the prompt be in '%s'.",
-            language,
-        )
     return np.concatenate([before, units, after]).astype(np.int64)
 
 

@@ -318,10 +318,9 @@ class SpeechLM(Pretrained):
         return speak_stream(vocoder, chunks, heard, *voice, context)
 
     def _read(self, prompts, seconds, max_units, language, prompt_language):
-        tags = self.facts["language_tags"]
         speaks = self._duration if self._speaks else None
         asked = language, prompt_language, seconds, max_units, speaks
-        return read_prompts(self.encoder, tags, prompts, *asked)
+        return read_prompts(self.encoder, self.facts, prompts, *asked)
 
     def _duration(self, units):
         (wav,) = self.decode_batch([units])

@@ -42,8 +42,13 @@ def find_speech_lm(
     how |= {"revision": revision, "allow_patterns": [*PUBLISHED]}
     try:
         return Path(snapshot_download(str(source), **how))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise not_there(source, "speech LM", error) from error
+    except ValueError as error:
+        raise FileNotFoundError(
+            f"{source} does not exist; expected a model's folder, or a name "
+            "on the hub, such as user/model"
+        ) from error
 
 
 def refuse_pickles(folder: str | Path) -> None:

@@ -105,6 +105,7 @@ def test_what_cannot_be_heard_is_named(slm, tmp_path, samples, told):
         slm.continue_file(tmp_path / "gone.wav")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tags", [(), ("en", "fr")])
 def test_scores_are_those_of_the_cloze_recipe(tmp_path, tags):
     import pyarrow.parquet as pq
@@ -239,6 +240,7 @@ def test_units_of_a_fixed_rate(tmp_path, wav):
     assert len(repeated[0]) == 3 * 350
 
 
+@pytest.mark.long
 def test_all_codebooks_of_a_codec(tmp_path, wav):
     """Its decoder stands in for a vocoder; its frames stay whole."""
     source, folder = save_mimi(tmp_path / "mimi"), tmp_path / "model"
@@ -327,6 +329,20 @@ def test_the_vocoder_of_another_is_refused(made, tmp_path):
 def test_a_name_without_a_network_says_what_to_fetch(tmp_path):
     with pytest.raises(FileNotFoundError, match="hf download user/none"):
         SpeechLM.from_pretrained("user/none", cache_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match="gone does not exist; expect"):
+        SpeechLM.from_pretrained(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        (np.array([3, 20]), r"prompts\[0\]: unit 20 is outside \[0, 20\)"),
+        (np.zeros(99, np.float32), "units are float32, expected integers"),
+    ],
+)
+def test_arrays_that_are_no_units(slm, prompt, told):
+    with pytest.raises(ValueError, match=told):
+        slm.continue_units([prompt], max_units=3)
 
 
 @pytest.mark.parametrize("links", [False, True])

@@ -161,8 +161,9 @@ def test_a_name_that_is_nowhere_says_what_to_download(tmp_path, monkeypatch):
     cache = "huggingface_hub.constants.HF_HUB_CACHE"
     monkeypatch.setattr(cache, str(tmp_path))
     assert find_speech_lm(tmp_path) == tmp_path
-    for name in ("someone/speech-lm", str(tmp_path / "typo")):
-        with pytest.raises(
-            FileNotFoundError, match=f"hf download {name} --loc"
-        ):
+    for name, told in (
+        ("someone/speech-lm", "hf download someone/speech-lm --local-dir"),
+        (str(tmp_path / "typo"), "typo does not exist; expected a model's"),
+    ):
+        with pytest.raises(FileNotFoundError, match=told):
             find_speech_lm(name)
