@@ -68,7 +68,7 @@ setup(
         # Datasets of the hub, and publishing one.
         "datasets": ["datasets>=5"],
         # What tools/reproduce.sh needs at full size.
-        "full": ["httpx2>=2", "pocket-tts>=4.0.1"],
+        "full": [*RECOGNIZER, "httpx2>=2", "pocket-tts>=4.0.1"],
         # espeak-ng is GPL-3.0; nothing imports it unless its YAML asks for it.
         "espeak": ["espeakng-loader>=0.2.4"],
         # Kyutai's text to speech in several languages.

@@ -17,7 +17,12 @@ from processes import ROOT
 from speaker_models import save_ecapa
 from tiny_models import save_mimi
 from tinystories_example import SEPARATOR, story_text
-from transformers import AutoConfig, AutoModelForCausalLM
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from speechbrain_slm.stories.cleaning import MARKUP
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
@@ -61,7 +66,13 @@ def write_models(folder):
     for name, kind in TEXT_LMS.items():
         config = AutoConfig.for_model(kind, **shape)
         AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
-    save_mimi(folder / "kyutai" / "mimi", codebook_size=2048)
+    # Its perplexity is taken of what the models say.
+    words = Tokenizer(models.WordLevel({"?": 0, "the": 1}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    tokenizer.save_pretrained(folder / "meta-llama" / "Llama-3.2-1B")
+    mimi = {"codebook_size": 2048, "num_quantizers": 8}
+    save_mimi(folder / "kyutai" / "mimi", **mimi)
     save_ecapa(folder / "speechbrain" / "spkrec-ecapa-voxceleb")
     save_pocket(folder / "kyutai" / "pocket-tts", speakers=SPEAKERS)
 
@@ -110,6 +121,11 @@ def test_the_full_size_chains(tmp_path):
         }
         folder = results / "alignment" / size / "interleaved"
         assert (folder / "pairs.parquet").is_file()
+        folder = results / "continuation" / size / "interleaved"
+        records = json.loads((folder / "results.json").read_text())["records"]
+        assert {"in_language", "seconds"} <= {
+            record["measure"] for record in records
+        }
 
 
 @pytest.mark.parametrize(
