@@ -52,6 +52,11 @@ class VocoderBrain(StepBrain):
         checkpointer: AtomicCheckpointer | None = None,
         modules: dict | None = None,
     ) -> None:
+        if hparams["parallel"] != "ddp":
+            raise ValueError(
+                f"parallel is {hparams['parallel']}; expected ddp: a vocoder "
+                "is small, and published as it stands on one rank"
+            )
         modules = {"generator": vocoder.network, **(modules or {})}
         if checkpointer is not None:
             for name, module in modules.items():
