@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load
-from sklearn.cluster import MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -173,6 +172,9 @@ def fit_codebook(
     scratch : A file for all frames in a row; without it they stand in memory.
     patience : Steps without a better inertia after which the fit ends.
     """
+    # Here: whoever only encodes need not wait for it.
+    from sklearn.cluster import MiniBatchKMeans
+
     blocks = [block for block in blocks if len(block)]
     count = sum(map(len, blocks))
     if count < num_clusters:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from sklearn import cluster
 
-from speechbrain_slm.units.tokenizers import codebook
 from speechbrain_slm.units.tokenizers.codebook import (
     Codebook,
     fit_codebook,
@@ -27,12 +27,12 @@ def test_blocks_and_files_give_the_bits_of_one_array(
 ):
     points, fitted_on = frames(), []
 
-    class Watching(codebook.MiniBatchKMeans):
+    class Watching(cluster.MiniBatchKMeans):
         def fit(self, points):
             fitted_on.append(type(points))
             return super().fit(points)
 
-    monkeypatch.setattr(codebook, "MiniBatchKMeans", Watching)
+    monkeypatch.setattr(cluster, "MiniBatchKMeans", Watching)
     whole = fit_codebook([points], 15, 0, scaled)
     blocks = np.split(points, [1, 700, 700, 2999])
     paths = [tmp_path / f"{number}.npy" for number in range(len(blocks))]
