@@ -3,20 +3,26 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from conftest import write_store
+from conftest import TOKENIZER, write_store
 from tiny_models import save_text_lm
 from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.dataio.reader import UnitStore
-from speechbrain_slm.evaluation.generation.known_stories import continues
+from speechbrain_slm.evaluation.generation.known_stories import (
+    StoryJudge,
+    continues,
+)
 from speechbrain_slm.evaluation.generation.measures import auto_bleu, distinct_n
 from speechbrain_slm.evaluation.generation.nearest import NearestSentence
 from speechbrain_slm.evaluation.generation.results import summarise
 from speechbrain_slm.evaluation.generation.text_lm import TextLM
 from speechbrain_slm.evaluation.generation.unit_language import UnitLanguage
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
+from speechbrain_slm.utils.store import StoreWriter
+from speechbrain_slm.utils.tables import MANIFEST, write_table
 
 
 def test_auto_bleu_is_its_definition():
@@ -50,7 +56,7 @@ def test_the_nearest_sentence_is_that_of_a_search():
     rng = np.random.default_rng(1)
     known = [rng.integers(0, 4, rng.integers(1, 9)) for _ in range(30)]
     nearest = NearestSentence(known)
-    for _ in range(40):
+    for _ in range(15):
         found = rng.integers(0, 4, rng.integers(1, 25))
         match = nearest(found)
         begins = [
@@ -86,6 +92,61 @@ def test_which_story_is_continued():
             # What has been told does not continue it.
             assert not continues(prompt, story.sentences[asked][0]).course
     assert continues(["Nobody knows this."], right) is None
+
+
+def spell(text):
+    """Say a sentence: a unit a letter."""
+    return [ord(letter) % 97 for letter in text]
+
+
+def test_what_is_said_is_found_and_judged(tmp_path):
+    stories = StoryGrammar.load(plots=3).generate(12, "train", seed=1)
+    told = {"identity": "letters", "vocabulary_size": 97}
+    writer = StoreWriter(tmp_path / "store", TOKENIZER | told, "m", 1)
+    writer.write(
+        0,
+        [
+            (story.story_id, language, "alto", [spell(t) for t in texts])
+            for story in stories
+            for language, texts in story.sentences.items()
+        ],
+    )
+    writer.finish()
+    rows = [
+        (story.story_id, n, language, "alto", "a.wav", 9, 9, "0" * 64, text)
+        for story in stories
+        for language, texts in story.sentences.items()
+        for n, text in enumerate(texts)
+    ]
+    names = [*MANIFEST.names, "text"]
+    table = [dict(zip(names, row, strict=True)) for row in rows]
+    manifest = tmp_path / "manifest.parquet"
+    write_table(manifest, pa.Table.from_pylist(table))
+    judge = StoryJudge(UnitStore(tmp_path / "store"), manifest)
+    story, other = next(
+        (a, b)
+        for a, b in itertools.combinations(stories, 2)
+        if a.plot != b.plot
+    )
+    *prompt, right = story.sentences["en"]
+    texts = prompt, other.sentences["fr"][:-1]
+    # With a slip, and something behind it.
+    said = [*spell(right[:3]), 96, *spell(right[3:] + "Abc")]
+    expected = {"nearest": right, "nearest_distance": 1 / len(right)}
+    found = judge.judge(np.array(said), *texts)
+    assert found.items() >= expected.items()
+    assert (found["same_course"], found["continues"]) == (True, True)
+    assert found["other_course"] is False
+    # And as the recogniser may write it.
+    heard = judge.judge(right.upper().replace(".", " !"), *texts)
+    assert (heard["nearest"], heard["nearest_distance"]) == (right, 0)
+    # Who says nothing continues nothing.
+    silent = judge.judge(np.array([], int), *texts)
+    assert (silent["nearest"], silent["continues"]) == (None, False)
+    table = [{**row, "text": "Something else."} for row in table]
+    write_table(manifest, pa.Table.from_pylist(table))
+    with pytest.raises(ValueError, match="none of its texts is a sentence"):
+        StoryJudge(UnitStore(tmp_path / "store"), manifest)
 
 
 def test_languages_of_units(tmp_path):
