@@ -1,7 +1,7 @@
 """What a page needs to draw: axes, curves and intervals in an SVG's units."""
 
 from dataclasses import dataclass, field
-from math import floor, log10
+from math import floor, isfinite, log10
 from statistics import fmean
 
 WIDTH, HEIGHT = 360, 220  # of a chart
@@ -112,6 +112,8 @@ def ticks(values: list[float]) -> list[float]:
     spread = high - low
     if spread < 1e-9:  # A step of it would be lost in rounding.
         spread = max(abs(high), 1.0)
+    if not isfinite(spread):
+        raise ValueError(f"values from {low} to {high} cannot be drawn")
     power = 10 ** floor(log10(spread / 4))
     step = next(s * power for s in (1, 2, 5, 10) if spread / (s * power) <= 5)
     first = floor(low / step)

@@ -213,3 +213,15 @@ def test_continuations_that_do_not_belong(page, tmp_path):
         with pytest.raises(ValueError, match="expected NAME=FOLDER, with a na"):
             report(wrong)
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0, 1e-320], [-8.0, 1e9]])
+def test_an_axis_holds_its_values(page, values):
+    from report_figures import ticks
+
+    found = ticks(values)
+    assert found[0] <= min(values)
+    assert max(values) <= found[-1]
+    assert 2 <= len(found) <= 8
+    with pytest.raises(ValueError, match=r"-1e\+308 to 1e\+308 cannot be dr"):
+        ticks([-1e308, 1e308])
