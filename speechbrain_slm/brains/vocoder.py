@@ -16,7 +16,8 @@ from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.checkpoints import AtomicCheckpointer
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.models.vocoders.base import DESCRIPTION
-from speechbrain_slm.units.spoken import SpokenUnits
+from speechbrain_slm.models.vocoders.conditioning import pad_units
+from speechbrain_slm.units.spoken import Spoken, SpokenUnits
 from speechbrain_slm.utils.atomic import atomic_folder
 from speechbrain_slm.utils.distributed import barrier, is_main
 
@@ -82,12 +83,24 @@ class VocoderBrain(StepBrain):
             units = units[first]
         found = {"units": torch.from_numpy(units)}
         found["durations"] = torch.from_numpy(durations)
-        log_mel = self.vocoder.log_mel
-        with torch.no_grad():
-            wav = one.wav.to(log_mel.hann.device)
-            found["target"] = log_mel(wav).cpu()
+        found["target"] = self.target(one)
         names = {"speakers": one.speaker, "languages": one.language}
         return found | {k: torch.tensor(v) for k, v in names.items()}
+
+    def target(self, one: Spoken) -> torch.Tensor:
+        """Return what is to be said, ``[T, ...]``: here the spectrum."""
+        log_mel = self.vocoder.log_mel
+        with torch.no_grad():
+            return log_mel(one.wav.to(log_mel.hann.device)).cpu()
+
+    def told_languages(self, batch: dict, stage: sb.Stage) -> torch.Tensor:
+        """Return the languages, some not told: so it speaks without, too."""
+        languages = batch["languages"]
+        if stage != sb.Stage.TRAIN:
+            return languages
+        hidden = torch.rand(len(languages), device=self.device)
+        unknown = len(self.vocoder.languages)
+        return languages.where(hidden >= UNKNOWN_LANGUAGE, unknown)
 
     def collate(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         """Make a batch of utterances, padded with zeros."""
@@ -108,17 +121,11 @@ class VocoderBrain(StepBrain):
 
     def compute_forward(self, batch: dict, stage: sb.Stage) -> Any:
         """Return spectra, ``[B, F, M]``, and log durations, ``[B, U]``."""
-        languages = batch["languages"]
-        if stage == sb.Stage.TRAIN:
-            # So that it speaks, too, where nobody says which language it is.
-            hidden = torch.rand(len(languages), device=self.device)
-            unknown = len(self.vocoder.languages)
-            languages = languages.where(hidden >= UNKNOWN_LANGUAGE, unknown)
         return self.modules.generator(
             batch["units"],
             batch["lengths"],
             batch["speakers"],
-            languages,
+            self.told_languages(batch, stage),
             batch["durations"],
         )
 
@@ -180,3 +187,20 @@ class VocoderBrain(StepBrain):
             with atomic_folder(self.folder) as temporary:
                 self.vocoder.save(temporary)
         barrier()
+
+
+def told_of(examples: list[dict], deduplicated: bool) -> dict:
+    """Make a batch of what neural vocoders are told beside frames' units.
+
+    ``speakers`` and ``languages``, ``[B]``; of de-duplicated units also those
+    of the whole utterances, ``runs``, and their ``durations``, ``[B, U]``.
+    """
+    names = ("speakers", "languages")
+    batch = {n: torch.stack([one[n] for one in examples]) for n in names}
+    if deduplicated:
+        batch["runs"] = pad_units([one["units"].numpy() for one in examples])
+        lengths = [one["durations"] for one in examples]
+        # As many as there are runs, which end in copies of the last unit.
+        lengths.append(torch.zeros(batch["runs"].shape[1], dtype=torch.int64))
+        batch["durations"] = pad_sequence(lengths, True)[:-1]
+    return batch

@@ -12,7 +12,7 @@ class UtterancePlan:
     """Numbers of utterances for every optimizer step, each once an epoch.
 
     What :class:`speechbrain_slm.brains.base.StepBrain` asks of a plan: a pure
-    function of (seed, step), with rows of one number.
+    function of (seed, step), with rows of an utterance's number and the epoch.
 
     Arguments
     ---------
@@ -24,7 +24,7 @@ class UtterancePlan:
     -------
     >>> plan = UtterancePlan([3, 5, 8], "1a", 4, rows_per_step=2, seed=0)
     >>> seen = np.concatenate([plan.rows(step) for step in range(3)])
-    >>> sorted(seen.ravel().tolist())
+    >>> sorted(seen[:, 0].tolist())
     [3, 3, 5, 5, 8, 8]
     """
 
@@ -52,12 +52,12 @@ class UtterancePlan:
         }
 
     def rows(self, step: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-        """Return the numbers of one rank's utterances, int64 ``[N, 1]``."""
+        """Return one rank's utterances and their epochs, int64 ``[N, 2]``."""
         share = self.rows_per_step // world_size
         begin = step * self.rows_per_step + rank * share
         places = np.arange(begin, begin + share)
         epochs, within = np.divmod(places, len(self.numbers))
-        rows = np.empty((share, 1), dtype=np.int64)
+        rows = np.stack([places, epochs], axis=1)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             order = np.random.default_rng([self.seed, epoch])

@@ -39,6 +39,7 @@ class Spoken(NamedTuple):
     units: np.ndarray  # [F], int64, one a frame
     speaker: int
     language: int
+    codes: np.ndarray | None = None  # [F, Q], int64; of the codec, if any
 
 
 class SpokenUnits:
@@ -56,6 +57,9 @@ class SpokenUnits:
         in all voices.
     seed : Of the draw.
     extraction : Arguments of ``extract_utterances``.
+    num_codebooks
+        Of a codec whose units are those of the first: how many codebooks
+        ``codes`` shall have, from which a vocoder learns the others.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class SpokenUnits:
         held_out: float,
         seed: int,
         extraction: dict[str, Any] | None = None,
+        num_codebooks: int | None = None,
     ) -> None:
         table = read_manifest(manifest, languages)
         self.tokenizer, self.languages = tokenizer, sorted(languages)
@@ -78,6 +83,8 @@ class SpokenUnits:
         refuse_missing_audio(keys, np.arange(len(keys)))
         # One unit a frame: how long each lasts is what a vocoder learns.
         frames = framewise(tokenizer)
+        if num_codebooks is not None:
+            frames = frames.with_codebooks(num_codebooks)
         extract_utterances([keys], frames, folder, **(extraction or {}))
         barrier()
         found = Utterances(folder)
@@ -88,6 +95,10 @@ class SpokenUnits:
         self.rows = [one for one, fine in zip(drawn, good, strict=True) if fine]
         units = found.units(rows[np.array(good, bool)])
         self.units = [one.astype(np.int64) for one in units]
+        self.codes: list[Any] = [None] * len(units)
+        if num_codebooks is not None:
+            self.codes = [frames.codes(one).T for one in units]
+            self.units = [one[:, 0] for one in self.codes]
         self.speakers = sorted({row["speaker"] for row in self.rows})
         self.texts = _texts(manifest)
         held = np.array([self._is_held(row, held_out) for row in self.rows])
@@ -110,7 +121,8 @@ class SpokenUnits:
     def identity(self) -> str:
         """Hash of the audio, its units, and what is held out."""
         told = [[row["sha256"], row["speaker"]] for row in self.rows]
-        units = hashlib.sha256(np.concatenate(self.units).tobytes())
+        heard = self.units if self.codes[0] is None else self.codes
+        units = hashlib.sha256(np.concatenate(heard).tobytes())
         held = self.held.tolist()
         return identity_of([told, units.hexdigest(), held])
 
@@ -135,7 +147,8 @@ class SpokenUnits:
             wav = torch.nn.functional.pad(clip.wav, (0, missing))
             speaker = self.speakers.index(row["speaker"])
             language = self.languages.index(row["language"])
-            found.append(Spoken(wav, units, speaker, language))
+            known = speaker, language, self.codes[i]
+            found.append(Spoken(wav, units, *known))
         return found
 
 

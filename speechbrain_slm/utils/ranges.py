@@ -45,6 +45,8 @@ RANGES: dict[str, Spec] = {
         "max_position_embeddings original_max_position_embeddings",
         "batch_tokens pairs_per_shard max_retrieval gallery",
         "grad_accumulation_factor optimizer_step_limit debug_batches",
+        "segment_frames embedding_dim conditioning_dim kernel_size",
+        "upsample_initial_channel duration_hidden_size",
         "micro_batch_rows num_pairs num_prompts prompts_per_shard samples",
         "max_units top_k last_sentences hop window width fine_width",
         "unit_layers frame_layers fine_layers",
@@ -54,6 +56,7 @@ RANGES: dict[str, Spec] = {
         "job min_characters copy_letters num_train num_valid num_cloze",
         "context_frames valid_rows log_interval valid_interval",
         "ckpt_interval_steps num_spoken audio_samples valid_utterances judged",
+        "scales",
     ),
     **_each(
         NOT_NEGATIVE,
@@ -72,12 +75,12 @@ RANGES: dict[str, Spec] = {
         "max_rejected max_left_out clipped max_rejects switch_probability tie",
         "max_unlike",
     ),
-    **_each(PART, "warmup dropout attention_dropout held_out"),
+    **_each(PART, "duration_dropout warmup dropout attention_dropout held_out"),
     **_each(
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
-        "aligned compile stop_at_boundary",
+        "causal aligned compile stop_at_boundary",
     ),
     "label_smoothing": {"at_least": 0, "below": 0.5},
     **_each({"at_least": 1}, "length_ratio max_ratio"),
@@ -109,6 +112,12 @@ VALUES: dict[str, Spec | None] = {
     "switch_probability": SHARE,
     "options": None,
 }
+# Of each number of a list, or of a list of lists.
+LISTS: dict[str, Spec] = _each(
+    COUNT,
+    "upsample_factors upsample_kernel_sizes resblock_kernel_sizes",
+    "resblock_dilation_sizes periods dilations",
+)
 # Lists of names, each another one, and the fewest that they may have.
 NAMES = _each(1, "languages splits speakers names voices poolings directions")
 NAMES |= {"language_tags": 0}
@@ -157,6 +166,9 @@ def _check(name: str, node: Any, table: Mapping[str, Spec | None]) -> None:
     for key, child in yaml_tree.children(node):
         if table is RANGES:
             _check_names(key, child)
+        one = isinstance(node, list) and not isinstance(child, list)
+        if one and table is RANGES and name in LISTS:
+            check_value(f"{name}[{key}]", child, LISTS[name])
         if (spec := table.get(key)) is not None:
             label = f"{name}[{key}]" if values else key
             check_value(label, child, spec)

@@ -16,7 +16,7 @@ def main(hparams, run_opts):
     """Read the speech and its units, train, and let the recogniser listen."""
     from speechbrain_slm.dataio.utterance_plan import UtterancePlan
     from speechbrain_slm.evaluation.generation import resynthesis
-    from speechbrain_slm.models.vocoders.base import load_vocoder
+    from speechbrain_slm.models.vocoders.base import load_vocoder, new_vocoder
     from speechbrain_slm.units.spoken import SpokenUnits
     from speechbrain_slm.units.tokenizers.saved import load_tokenizer
     from speechbrain_slm.utils.distributed import is_main
@@ -33,15 +33,8 @@ def main(hparams, run_opts):
         tokenizer=tokenizer,
         folder=folder / "utterances",
     )
-    vocoder = hparams["vocoder"](
-        tokenizer_identity=tokenizer.identity,
-        speakers=spoken.speakers,
-        languages=spoken.languages,
-        deduplicated=tokenizer.deduplicated,
-        sample_rate=tokenizer.sample_rate,
-        frame_rate=tokenizer.frame_rate,
-        vocabulary_size=tokenizer.vocabulary_size,
-    )
+    make, names = hparams["vocoder"], (spoken.speakers, spoken.languages)
+    vocoder = new_vocoder(make, tokenizer, *names)
     plan = call_with(
         hparams,
         UtterancePlan,

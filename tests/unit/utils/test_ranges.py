@@ -24,7 +24,11 @@ def numbers(node, path=()):
         )
         if isinstance(child, bool | int | float) or product:
             yield here
-        yield from numbers(child, here)
+        kind, _, target = yaml_tree.tag_of(child).partition(":")
+        ours = target.startswith("speechbrain_slm.") or target == "dict"
+        # Those of SpeechBrain's classes, and of others', are theirs.
+        if ours or kind not in ("!new", "!name"):
+            yield from numbers(child, here)
 
 
 def lacking(tree):
@@ -32,7 +36,7 @@ def lacking(tree):
     return [
         path
         for path in numbers(tree)
-        if path[-1] not in RANGES
+        if path[-1] not in RANGES | ranges.LISTS
         and not set(path[-2:-1]) & ranges.VALUES.keys()
         and path[0] != "__set_seed"
     ]
@@ -70,6 +74,8 @@ def test_what_no_key_may_be(key):
         ({"seed": 2**32}, "seed is 4294967296; .* at most 4294967295"),
         ({"warmup": 1}, "warmup is 1; .* below 1"),
         ({"tie": 1.5}, "tie is 1.5; .* at most 1"),
+        ({"periods": [2, 0]}, r"periods\[1\] is 0; .* at least 1"),
+        ({"dilations": [[1], [2, 1.5]]}, r"dilations\[1\] is 1.5; .* integer"),
         ({"job": 2, "num_jobs": 2}, "job is 2; expected 0 to 1"),
         ({"limit": 0}, "limit is 0; .* at least 1, or null"),
         ({"stages": [{"mixture": {"en": -1}}]}, r"mixture\[en\] is -1"),
