@@ -34,7 +34,9 @@ def load_speaker(
     Arguments
     ---------
     units : What the model says of them.
-    vocoder : A folder, or one that is loaded; None: the model folder's own.
+    vocoder
+        A folder, or one that is loaded; None: the model folder's own, or else
+        the decoder of a codec.
     """
     given = vocoder or vocoder_of(folder, units)
     expected = below_bpe(folder, units)
@@ -52,6 +54,10 @@ def load_speaker(
             f"{given.tokenizer_identity}, the model's are of {expected}; give "
             "one that was trained on these"
         )
+    if given is None and hasattr(encoder.available, "waveform"):
+        from speechbrain_slm.models.vocoders.codec import decoder_of
+
+        return decoder_of(encoder.available)
     return given
 
 

@@ -147,3 +147,8 @@ class CodecVocoder:
         semantic = torch.from_numpy(units.astype(np.int64))[None]
         codes = network.predict(semantic.to(self.device), conditions)
         return self.tokenizer.waveform(codes[0].cpu().numpy())
+
+
+def decoder_of(codec: Any) -> Any:
+    """Return a codec's decoder as a vocoder, if it can do without training."""
+    return None if codec.deduplicated else CodecVocoder(codec)

@@ -1,10 +1,13 @@
 """A codec's decoder, with the acoustic codebooks given or predicted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from tiny_models import save_mimi
 
+from speechbrain_slm.inference.speaking import load_speaker
 from speechbrain_slm.models.vocoders.acoustic import AcousticModel, code_loss
 from speechbrain_slm.models.vocoders.base import load_vocoder
 from speechbrain_slm.models.vocoders.codec import CodecVocoder
@@ -56,6 +59,20 @@ def test_a_decoder_needs_no_training(source, tmp_path):
         load_vocoder(tmp_path)
     with pytest.raises(ValueError, match="de-duplicated"):
         CodecVocoder(Mimi(source, deduplicate=True))
+
+
+@pytest.mark.parametrize("deduplicated", [False, True])
+def test_a_model_of_codec_units_speaks_by_itself(
+    source, tmp_path, deduplicated
+):
+    tokenizer = Mimi(source, deduplicate=deduplicated)
+    units = {"tokenizer_identity": tokenizer.identity}
+    encoder = SimpleNamespace(available=tokenizer)
+    found = load_speaker(tmp_path, units, None, encoder)
+    if deduplicated:
+        assert found is None
+    else:
+        assert len(found.speak([np.array([1, 1])])[0]) == 2 * 1920
 
 
 def test_given_acoustic_codes_are_heard(source):
