@@ -10,7 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
-from speechbrain_slm.brains.samples import AudioSamples
+from speechbrain_slm.brains.samples import SAMPLING, AudioSamples
+from speechbrain_slm.models.attention import block_attention, open_attention
+from speechbrain_slm.models.generation import generate_units
 
 pytestmark = pytest.mark.long
 SOURCES = ("en", "fr", "interleaved")
@@ -74,3 +76,14 @@ def test_what_is_said_goes_on_from_a_story(units, vocoder):
     again, _ = samples.speak(found["en-0"])
     assert torch.equal(sound, again)
     assert rate == 8000
+
+
+@pytest.mark.parametrize("prepare", [open_attention, block_attention])
+def test_attention_as_it_is_trained_continues_alike(prepare):
+    model, prepared = tiny_model(), tiny_model()
+    prepare(prepared)
+    prompts = [[1, 2, 3, 4, 5, 6], [7], [8, 9, 10]]
+    how = {"max_units": 20, "seeds": [1, 2, 3], "boundary": 30, **SAMPLING}
+    found = [generate_units(m, prompts, **how) for m in (model, prepared)]
+    for one, other in zip(*found, strict=True):
+        assert one.tolist() == other.tolist()
