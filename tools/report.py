@@ -32,6 +32,9 @@ from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.schema import COUNT, NUMBER, TEXT, read_shaped
 
 POOLING = "last"  # of alignment; that of the recipe's README
+# In their order.
+STAGES = ("speech", "units", "vocoder", "LM", "cloze", "alignment")
+STAGES += ("continuation",)
 INSPECTED = 1000  # stories in a language that units are judged by
 # Word error rates of a vocoder, as its recipe writes them.
 _SPOKEN = {
@@ -95,7 +98,8 @@ def page_content(models: list[Model], options: Namespace) -> dict:
         for story in stories:
             show(story, continued.rows(story) if continued else {})
         folders["speech"] = Path(options.manifest).parent
-    made, environments = how_made(folders)
+    order = sorted(folders, key=lambda name: STAGES.index(name.split()[0]))
+    made, environments = how_made({name: folders[name] for name in order})
     return {
         "names": names,
         "models": models,
