@@ -29,10 +29,6 @@ class HifiganBrain(VocoderBrain):
 
     def init_optimizers(self) -> None:
         """Make an optimizer for each of the two."""
-        if self.sharded:
-            raise ValueError(
-                "parallel is fsdp; expected ddp: weight norm has no slices"
-            )
         self.optimizers_dict = {}
         for name in ("generator", "discriminator"):
             module = self.modules[name]

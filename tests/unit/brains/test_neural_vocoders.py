@@ -186,10 +186,8 @@ def test_what_is_not_finite_stops_the_run(tmp_path, half):
 
 
 def test_sharding_is_refused(tmp_path):
-    brain = gan(tmp_path, parallel="fsdp")
-    brain.distributed_launch = True
     with pytest.raises(ValueError, match="parallel is fsdp; expected ddp"):
-        brain.init_optimizers()
+        gan(tmp_path, parallel="fsdp")
 
 
 @pytest.mark.long
