@@ -94,15 +94,14 @@ def continue_prompts(
     slm = SpeechLM.from_pretrained(model_folder, device, vocoder=vocoder_folder)
     _check_chain(slm, recognizer, text_lm)
     ear = Recognizer(recognizer) if recognizer else None
+    spoken = slm.hparams.vocoder is not None
     request = {"format": written.FORMAT, "version": written.VERSION}
     request |= {**identities, "prompts": prompts, "sampling": sampling}
     files: dict[str, Any] = {"items": items, "manifest": manifest}
     for name, path in {**files, "train_manifest": train_manifest}.items():
         request[name] = None if path is None else sha256_file(path)
     request |= {"train_units": taught.info["identity"], "samples": samples}
-    request["vocoder"] = (
-        slm.vocoder.identity if slm.hparams.vocoder is not None else None
-    )
+    request["vocoder"] = slm.vocoder.identity if spoken else None
     request["recognizer"] = ear.identity if ear else None
     request |= {"num_spoken": num_spoken, "text_lm": text_lm, "seed": seed}
     folder = Path(output_folder)
@@ -113,26 +112,32 @@ def continue_prompts(
     made = story_prompts(
         store, tags=slm.facts["language_tags"], seed=seed, **files, **prompts
     )
-    languages = UnitLanguage(taught, seed=seed)
     judge = StoryJudge(taught, train_manifest) if train_manifest else None
+    languages = UnitLanguage(taught, seed=seed)
     how = drawing(slm.encoder, slm.facts["boundary"], sampling)
     maker = ContinuationMaker(
         slm, languages, ear, how, seed, bool(text_lm), folder
     )
     work = _work(made, samples, num_spoken)
-    parts = folder / PARTS / "continuation"
+    _continue(work, maker, judge, request, prompts_per_shard, device)
+    return read_json(folder / RESULTS_JSON)
+
+
+def _continue(work, maker, judge, request, size, device):
+    """Make what is missing; the main process judges and writes."""
+    folder, languages = maker.folder, maker.languages
+    parts, text_lm = folder / PARTS / "continuation", request["text_lm"]
     # A recipe has locked its output folder already, a caller may not have.
     with claim(parts):
-        told = {**request, "prompts_per_shard": prompts_per_shard}
-        paths = _make_parts(work, maker, parts, told, prompts_per_shard)
+        told = {**request, "prompts_per_shard": size}
+        paths = _make_parts(work, maker, parts, told, size)
         if is_main():
             rows = [r for p in paths for r in read_piece(p).table.to_pylist()]
             _judge(rows, judge, TextLM(text_lm, device) if text_lm else None)
             classifier = languages.accuracy, languages.num_held_out
-            _write(folder, request, rows, classifier, seed)
+            _write(folder, request, rows, classifier, request["seed"])
             remove_own(parts, "part-*.parquet", ".lock")
         barrier()
-    return read_json(folder / RESULTS_JSON)
 
 
 def _check_chain(slm, recognizer, text_lm):

@@ -157,23 +157,13 @@ def stream_units(
         Of a codec whose codes take turns in the units. Each draw is of the
         next one's; whole frames are drawn, and cut off.
     """
-    if model.training:
-        raise ValueError(
-            "the model is in training mode, where dropout makes what it "
-            "computes random; call model.eval() first"
-        )
-    if len(seeds) != len(prompts):
-        raise ValueError(
-            f"{len(seeds)} seeds for {len(prompts)} prompts; expected one each"
-        )
+    _check_call(model, prompts, seeds)
     check_number("max_units", max_units, at_least=1, whole=True)
     check_choice("too_long", too_long, TOO_LONG)
     # Whole frames.
     max_units += -max_units % codebooks
     chunk = max_units if chunk is None else chunk + -chunk % codebooks
     size: Any = model.get_input_embeddings().num_embeddings
-    tags = [] if allow_tags else range(boundary + 1, size)
-    forbidden = [*banned, *tags, *([] if stop_at_boundary else [boundary])]
     rows = [
         _row(f"prompt {number}", prompt, boundary, language_tag, size)
         for number, prompt in enumerate(prompts)
@@ -183,6 +173,8 @@ def stream_units(
         limits = context, max_units, codebooks
         rows = _fitted(rows, *limits, too_long, boundary)
     ids, mask = _left_padded(rows, boundary)
+    tags = [] if allow_tags else range(boundary + 1, size)
+    forbidden = [*banned, *tags, *([] if stop_at_boundary else [boundary])]
     processors = LogitsProcessorList([_Ban(torch.tensor(forbidden).long())])
     if codebooks > 1:
         processors.append(_Turns(codebooks, boundary, ids.shape[1]))
@@ -194,9 +186,14 @@ def stream_units(
         **dict.fromkeys(("eos_token_id", "pad_token_id"), boundary),
         return_dict_in_generate=True,
     )
+    yield from _rounds(model, ids, mask, processors, config, max_units, chunk)
+
+
+def _rounds(model, ids, mask, processors, config, max_units, chunk):
+    """Draw a chunk of units after the other, with one cache."""
     # transformers hides that its method is bound.
     generate: Any = model.generate
-    ended, cache = np.zeros(len(rows), bool), dict[str, Any]()
+    ended, cache = np.zeros(len(ids), bool), dict[str, Any]()
     for begin in range(0, max_units, chunk):
         config.max_new_tokens = min(chunk, max_units - begin)
         found = generate(
@@ -209,12 +206,24 @@ def stream_units(
         new = found.sequences[:, ids.shape[1] :].cpu()
         ids = torch.cat([ids, new], dim=1)
         mask = torch.cat([mask, mask.new_ones(new.shape)], dim=1)
-        if use_cache:
+        if config.use_cache:
             name = next(name for name in CACHE if name in found)
             cache = {name: found[name]}
-        yield _until_boundary(new.numpy(), boundary, ended)
+        yield _until_boundary(new.numpy(), config.eos_token_id, ended)
         if ended.all():
             return
+
+
+def _check_call(model, prompts, seeds):
+    if model.training:
+        raise ValueError(
+            "the model is in training mode, where dropout makes what it "
+            "computes random; call model.eval() first"
+        )
+    if len(seeds) != len(prompts):
+        raise ValueError(
+            f"{len(seeds)} seeds for {len(prompts)} prompts; expected one each"
+        )
 
 
 def _row(name, prompt, boundary, language_tag, size):
