@@ -40,8 +40,11 @@ def _subscripts(node):
     return None
 
 
-def _called_with(tree, folder):
-    """Yield what the signatures name that a script's calls look up."""
+def _called_with(tree, folder, values):
+    """Yield what the signatures name that a script's calls look up.
+
+    ``values`` are those of the YAML file, which may name what is called.
+    """
     modules = {
         alias.name: node.module
         for node in ast.walk(tree)
@@ -52,7 +55,12 @@ def _called_with(tree, folder):
         if not isinstance(node, ast.Call):
             continue
         if isinstance(node.func, ast.Name) and node.func.id in CALLS:
-            name = node.args[1].id
+            name = getattr(node.args[1], "id", None)
+            if name is None:  # hparams["brain"], and there brain: !name:...
+                (key,) = _subscripts(node.args[1])
+                told = tag_of(values[key]).partition(":")[2]
+                module, _, name = told.rpartition(".")
+                modules[name] = module
             # A recipe's own modules stand in the folder above its train.py.
             sys.path.insert(0, str(folder))
             function = getattr(importlib.import_module(modules[name]), name)
@@ -61,14 +69,14 @@ def _called_with(tree, folder):
             yield from inspect.signature(function).parameters.keys() - given
 
 
-def read_by_script(script):
+def read_by_script(script, values):
     """Collect the paths that a train.py reads from ``hparams``.
 
     What a signature names is read whole: ``("convention", ALL)``.
     """
     tree = ast.parse(script.read_text(encoding="utf-8"))
     paths = {path for node in ast.walk(tree) if (path := _subscripts(node))}
-    for name in _called_with(tree, script.parents[1]):
+    for name in _called_with(tree, script.parents[1], values):
         paths |= {(name,), (name, ALL)}
     return paths
 
@@ -90,8 +98,10 @@ def read_by_brains(folder):
 def read_from_outside(yaml_file, brains):
     """Collect what train.py, its Brain and the loader read of a recipe."""
     script = yaml_file.parents[1] / "train.py"
-    paths = read_by_script(script) | LOADER
-    if "speechbrain_slm.brains" in script.read_text(encoding="utf-8"):
+    paths = read_by_script(script, read_tree(yaml_file)) | LOADER
+    # A Brain is imported by the one, or named in the other.
+    texts = (path.read_text(encoding="utf-8") for path in (script, yaml_file))
+    if any("speechbrain_slm.brains" in text for text in texts):
         paths |= read_by_brains(brains) | {(name,) for name in RUN_OPTIONS}
     return paths
 
