@@ -70,11 +70,10 @@ class _Gumbel(LogitsProcessor):
 
     def __call__(self, input_ids, scores):
         place, size = input_ids.shape[1] - self.begin, scores.shape[1]
-        # The bits of Philox, which no version of NumPy changes.
-        bits = [
-            np.random.Philox(key=[seed, place]).random_raw(size)
-            for seed in self.seeds
-        ]
+        # The bits of Philox, which no version of NumPy changes. It would make
+        # floats of a large seed and a place.
+        keys = (np.array([seed, place], np.uint64) for seed in self.seeds)
+        bits = [np.random.Philox(key=key).random_raw(size) for key in keys]
         uniform = ((np.stack(bits) >> np.uint64(11)) + 0.5) * 2.0**-53
         noise = -np.log(-np.log(uniform))
         return scores + torch.from_numpy(noise).to(scores)
@@ -220,10 +219,17 @@ def _check_call(model, prompts, seeds):
             "the model is in training mode, where dropout makes what it "
             "computes random; call model.eval() first"
         )
-    if len(seeds) != len(prompts):
+    check_seeds(seeds, len(prompts))
+
+
+def check_seeds(seeds: Sequence[int], count: int) -> None:
+    """Refuse other than a whole number for each prompt, of 64 bits at most."""
+    if len(seeds) != count:
         raise ValueError(
-            f"{len(seeds)} seeds for {len(prompts)} prompts; expected one each"
+            f"{len(seeds)} seeds for {count} prompts; expected one each"
         )
+    for seed in seeds:
+        check_number("seed", seed, whole=True, at_least=0, below=2**64)
 
 
 def _row(name, prompt, boundary, language_tag, size):
@@ -243,23 +249,39 @@ def _fitted(rows, context, max_units, codebooks, too_long, boundary):
     """Cut the beginnings of prompts, or refuse them."""
     fitted = []
     for number, row in enumerate(rows):
-        excess = len(row) + max_units - context
-        # The boundary stays, and the tag that says what the prompt speaks.
-        head = 1 + int(len(row) > 1 and row[1] > boundary)
-        if excess > 0:
+        if len(row) + max_units > context:
             told = (
                 f"prompt {number}: its {len(row)} symbols and {max_units} new "
                 f"units exceed the model's context of {context}"
             )
-            if too_long == "refuse" or head + excess + codebooks > len(row):
+            cut = _cut(row, context - max_units, codebooks, boundary)
+            if too_long == "refuse" or cut is None:
                 raise ValueError(
                     f"{told}; give a shorter prompt, or ask for less"
                 )
-            excess += -excess % codebooks
-            logger.warning("%s; its first %d are left out", told, excess)
-            row = np.delete(row, slice(head, head + excess))
+            lost = len(row) - len(cut)
+            logger.warning("%s; its first %d are left out", told, lost)
+            row = cut
         fitted.append(row)
     return fitted
+
+
+def _cut(row, most, codebooks, boundary):
+    """Keep the end of a prompt, whole frames; None if no unit would stay.
+
+    The boundary stays, and the tag that says what the end speaks: of a
+    prompt in two languages not always its first one.
+    """
+    tag, lost, units = [], 0, int((row < boundary).sum())
+    for place, symbol in enumerate(row[1:].tolist(), 1):
+        head = [] if symbol > boundary else tag
+        fits = 1 + len(head) + len(row) - place <= most
+        if fits and lost % codebooks == 0 and lost < units:
+            return np.concatenate([row[:1], head, row[place:]]).astype(np.int64)
+        # A story within the prompt has a tag of its own.
+        tag = [symbol] if symbol > boundary else tag * (symbol < boundary)
+        lost += symbol < boundary
+    return None
 
 
 def _left_padded(rows, filling):

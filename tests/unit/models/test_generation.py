@@ -143,6 +143,8 @@ def test_longer_than_the_context(model, caplog):
     ("changes", "told"),
     [
         ({"seeds": [1, 2]}, "2 seeds for 1 prompts"),
+        ({"seeds": [-1]}, "seed is -1; expected an integer of at least 0"),
+        ({"seeds": [1.5]}, "seed is 1.5"),
         ({"temperature": -1}, "temperature is -1; expected a number"),
         ({"top_p": 1.5}, "top_p is 1.5"),
         ({"top_k": 0}, "top_k is 0"),
@@ -184,3 +186,36 @@ def test_codebooks_take_turns(model, drawing):
     for units in generate_units(drawing, [[1]] * 9, seeds=range(9), **how):
         (own,) = np.nonzero(units < UNITS)
         assert len(own) % 4 == 0
+
+
+def test_a_cut_prompt_keeps_the_tag_of_what_it_speaks(model):
+    """Of en, then fr: what is left is French, and announced so."""
+    english, french = [TAGS["en"], *range(5)], [TAGS["fr"], *range(20), *(2, 3)]
+    how = HOW | {"max_units": 16}  # 24 symbols fit
+    found = generate_units(model, [[*english, *french]], seeds=[1], **how)
+    for tail in (french, french[1:], [TAGS["en"], *french[1:]]):
+        other = generate_units(model, [tail], seeds=[1], **how)
+        assert (found[0].tolist() == other[0].tolist()) == (tail is french)
+    # One symbol less: the tag stays, the first of its units does not.
+    shorter = [french[0], *french[2:]]
+    how["max_units"] += 1
+    found = generate_units(model, [[*english, *french]], seeds=[1], **how)
+    other = generate_units(model, [shorter], seeds=[1], **how)
+    assert found[0].tolist() == other[0].tolist()
+    # Codes of a frame stay together, whatever tags are between frames.
+    frames = [*range(0, 20, 5)] * 3
+    how |= {"codebooks": 4, "max_units": 12}
+    prompt = [TAGS["en"], *frames, TAGS["fr"], *frames, *frames]
+    found = generate_units(model, [prompt], seeds=[1], **how)
+    other = [TAGS["fr"], *frames, *frames]
+    other = generate_units(model, [other], seeds=[1], **how)
+    assert found[0].tolist() == other[0].tolist()
+
+
+def test_seeds_of_numpy_are_those_of_python(model):
+    seeds = np.array([2**63 + 1, 2**63 + 2], np.uint64)
+    how = HOW | {"top_k": None, "temperature": 2.0}
+    found = generate_units(model, [[1]] * 2, seeds=seeds, **how)
+    same = generate_units(model, [[1]] * 2, seeds=seeds.tolist(), **how)
+    assert [u.tolist() for u in found] == [u.tolist() for u in same]
+    assert found[0].tolist() != found[1].tolist()
