@@ -1,8 +1,8 @@
 """A trained LM as a Hugging Face folder, with what its units are."""
 
 import logging
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -18,6 +18,7 @@ from speechbrain_slm.models.folder import (
     vocoder_of,
 )
 from speechbrain_slm.utils.atomic import (
+    TEMPORARY,
     atomic_folder,
     read_json,
     write_atomic,
@@ -117,16 +118,21 @@ def add_vocoder(folder: str | Path, vocoder_folder: str | Path) -> None:
     folder = Path(folder)
     units, _ = examine_speech_lm(folder)
     check_vocoder(vocoder_folder, below_bpe(folder, units))
-    record = folder / FILES_JSON
+    record, place = folder / FILES_JSON, folder / VOCODER
     known = read_json(record) if record.exists() else ()
     kept = [folder / n for n in known if Path(n).parts[0] != VOCODER]
-    # Between any two steps it is a whole model, with a vocoder or without.
+    # In the same folder, hence file system: a rename moves it.
+    with TemporaryDirectory(prefix=TEMPORARY, dir=folder) as beside:
+        # All of it is there before the old one goes, which it may be.
+        copy_vocoder(vocoder_folder, beside)
+        # Between any two steps it is a whole model, with a vocoder or without.
+        if kept:
+            seal(folder, kept)
+        if place.exists():
+            place.rename(Path(beside, "old"))
+        Path(beside, VOCODER).rename(place)
     if kept:
-        seal(folder, kept)
-    shutil.rmtree(folder / VOCODER, ignore_errors=True)
-    copy_vocoder(vocoder_folder, folder)
-    if kept:
-        seal(folder, [*kept, *_files(folder / VOCODER)])
+        seal(folder, [*kept, *_files(place)])
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """A model's folder: what is beside the weights, and what is refused."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -113,6 +114,21 @@ def test_a_vocoder_is_added_and_takes_anothers_place(tmp_path):
         there = folder / "vocoder/vocoder.safetensors"
         assert there.read_bytes() == weights
         assert "vocoder/vocoder.safetensors" in read_json(folder / "files.json")
+
+
+def test_a_vocoder_is_never_lost(whole, tmp_path):
+    """Neither where it is the model's own, nor where another cannot be read."""
+    there = whole / "vocoder"
+    add_vocoder(whole, there)
+    assert (there / "vocoder.safetensors").read_bytes() == b"w"
+    other = vocoder(tmp_path / "other", weights=b"o")
+    os.mkfifo(other / "more.json")
+    before = read_json(whole / "files.json")
+    with pytest.raises(ValueError, match=r"more\.json is a pipe"):
+        add_vocoder(whole, other)
+    assert read_json(whole / "files.json") == before
+    examine_speech_lm(whole)
+    assert not [*whole.glob(".*")]
 
 
 def test_a_vocoder_of_other_units_is_refused(whole, tmp_path):
