@@ -39,6 +39,14 @@ def parse_arguments(arguments):
     return parser.parse_args(arguments)
 
 
+def with_license(card, name):
+    """Say it in the head of a card, which the hub reads."""
+    found = re.match(r"(?sm)---\n(.*?)^---\n", card)
+    head, rest = (found[1], card[found.end() :]) if found else ("", card)
+    head = re.sub(r"(?m)^license: .*\n", "", head)
+    return f"---\nlicense: {name}\n{head}---\n{rest}"
+
+
 def scores_of(folders, model, identity):
     """Read results, and refuse those of another model."""
     found = []
@@ -66,9 +74,7 @@ def main(arguments=None):
         add_vocoder(options.model, options.vocoder)
         card = with_section(card, SPEECH, SPEAKS)
     if options.license:
-        # Of the head, which the hub reads.
-        head = f"---\nlicense: {options.license}"
-        card = re.sub(r"\A---\nlicense: .*", head, card)
+        card = with_license(card, options.license)
         card = with_section(card, LICENCE, f"{options.license}.")
     write_atomic(path, card)
     print(path)

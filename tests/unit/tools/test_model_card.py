@@ -76,3 +76,23 @@ def test_scores_of_another_model_are_refused(
     with pytest.raises(ValueError, match="holds scores of another model"):
         complete([str(folder), "--cloze", str(tmp_path / "cloze")])
     assert (folder / "README.md").read_text() == CARD
+
+
+@pytest.mark.parametrize(
+    ("card", "head"),
+    [
+        ("", "---\nlicense: mit\n---\n"),
+        (
+            "---\ntags: [a]\nlicense: other\n---\n\n# It\n",
+            "---\nlicense: mit\ntags: [a]\n---\n\n# It\n",
+        ),
+    ],
+)
+def test_the_hub_reads_the_licence_whatever_the_card_was(
+    complete, folder, card, head
+):
+    (folder / "README.md").write_text(card)
+    complete([str(folder), "--license", "mit"])
+    found = (folder / "README.md").read_text()
+    assert found.startswith(head)
+    assert found.count("license:") == 1
