@@ -15,7 +15,12 @@ from speechbrain_slm.units.audio import pad
 from speechbrain_slm.units.tokenizers.base import Tokenizer, deduplicate
 from speechbrain_slm.units.tokenizers.bpe import UnitBPE
 from speechbrain_slm.units.tokenizers.saved import load_tokenizer
-from speechbrain_slm.utils.audio import BadAudio, read_audio, resampled
+from speechbrain_slm.utils.audio import (
+    BadAudio,
+    check_audible,
+    read_audio,
+    resampled,
+)
 
 BATCH = 8  # waveforms that are encoded at once
 
@@ -33,22 +38,33 @@ class Encoder:
     Arguments
     ---------
     tokenizer : FileNotFoundError or ImportError in its place: why it lacks.
+    config
+        What the model says of the tokenizer's: units are drawn by it where
+        the tokenizer itself lacks.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer | Exception, bpe: UnitBPE | None = None
+        self,
+        tokenizer: Tokenizer | Exception,
+        bpe: UnitBPE | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         self._tokenizer, self.bpe = tokenizer, bpe
+        self._config = config or {}
 
     @classmethod
     def load(
-        cls, folder: str | Path, source: str | Path | None = None
+        cls,
+        folder: str | Path,
+        source: str | Path | None = None,
+        config: dict[str, Any] | None = None,
     ) -> Encoder:
         """Read the tokenizer of a model folder, if there is one.
 
         Arguments
         ---------
         source : Where the pretrained model of the tokenizer is.
+        config : What the model says of the tokenizer's.
         """
         path = Path(folder) / TOKENIZER
         if not path.is_dir():
@@ -56,13 +72,14 @@ class Encoder:
                 FileNotFoundError(
                     f"{folder} has no tokenizer: it takes units, and no audio. "
                     f"Copy the folder '{TOKENIZER}' of the export to it."
-                )
+                ),
+                config=config,
             )
         try:
             return cls(*load_tokenizer(path, source))
         except (FileNotFoundError, ImportError) as error:
             # Units are scored and continued without it.
-            return cls(error)
+            return cls(error, config=config)
 
     @property
     def missing(self) -> Exception | None:
@@ -140,9 +157,15 @@ class Encoder:
             wavs = [wav[:n] for wav, n in zip(wavs, counts, strict=True)]
         rate = sample_rate or self.tokenizer.sample_rate
         sounds = [wav.detach().cpu().float().numpy() for wav in wavs]
+        names = [f"waveform {number}" for number in range(len(sounds))]
+        for name, sound in zip(names, sounds, strict=True):
+            try:
+                check_audible(sound)
+            except BadAudio as error:
+                raise ValueError(f"{name}: {error}") from error
         return self.waveforms(
             [self.at_rate(sound, rate) for sound in sounds],
-            [f"waveform {number}" for number in range(len(sounds))],
+            names,
             [*languages] if languages else [None] * len(sounds),
         )
 
@@ -187,13 +210,17 @@ class Encoder:
     @property
     def unused(self) -> list[int]:
         """Units that no speech has: BPE's unknown piece."""
-        return [] if self.bpe is None else [self.bpe.unknown]
+        if self.bpe is not None:
+            return [self.bpe.unknown]
+        # sentencepiece's first, where the pieces are not there to tell.
+        return [0] if "bpe" in self._config else []
 
     @property
     def codebooks(self) -> int:
         """How many of a codec take turns in the units."""
-        merged = self.bpe is not None
-        return 1 if merged else getattr(self.available, "num_codebooks", 1)
+        merged = self.bpe is not None or "bpe" in self._config
+        told = self._config.get("num_codebooks", 1)
+        return 1 if merged else getattr(self.available, "num_codebooks", told)
 
     def below(self, units: np.ndarray) -> np.ndarray:
         """Return the tokenizer's own units, as a vocoder speaks them."""

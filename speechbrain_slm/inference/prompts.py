@@ -11,7 +11,7 @@ import numpy as np
 
 from speechbrain_slm.evaluation.inputs import tag_of
 from speechbrain_slm.inference.encoding import Encoded, Encoder
-from speechbrain_slm.models.generation import generate_units
+from speechbrain_slm.models.generation import check_seeds, generate_units
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.store import check_units
 
@@ -53,6 +53,14 @@ def read_prompts(
             "suggests. Let the last sentence of the prompt be in '%s'.",
             language,
         )
+    spoken = (not isinstance(one, np.ndarray) or len(one) for one in prompts)
+    if tags and prompt_language is None and any(spoken):
+        logger.warning(
+            "This model has language tags, and prompt_language is None: it "
+            "reads its prompt without one, as it never has in training. Give "
+            "one of %s.",
+            ", ".join(tags),
+        )
     files = [one for one in prompts if not isinstance(one, np.ndarray)]
     encoded = iter(encoder.files([(one, prompt_language) for one in files]))
     found = []
@@ -61,11 +69,11 @@ def read_prompts(
         units, length = Encoded(one, 0.0) if array else next(encoded)
         if len(units):
             check_units(units, facts["vocabulary_size"], f"prompts[{number}]")
-        if not length and max_units is None and duration and len(units):
-            length = duration(units)
         rate = encoder.units_per_second()
-        if rate is None and length and len(units):
-            rate = len(units) / length  # merged: as in the prompt
+        if rate is None and len(units):  # merged: as in the prompt
+            if not length and max_units is None and duration:
+                length = duration(units)
+            rate = len(units) / length if length else None
         row = with_tags(units, tags, language, prompt_language)
         count = count_units(rate, seconds, max_units)
         count += -count % encoder.codebooks  # whole frames
@@ -126,6 +134,7 @@ def draw_units(
     What a long prompt loses follows from its own number, whatever the others
     ask for: those that come near the model's context go alone.
     """
+    check_seeds(seeds, len(prompts))
     context = getattr(model.config, "max_position_embeddings", None) or math.inf
     most = max((one.num_units for one in prompts), default=0)
     near = [len(one.row) + most >= context for one in prompts]

@@ -105,7 +105,7 @@ class SpeechLM(Pretrained):
         """
         folder = find_speech_lm(source, savedir, cache_dir, revision)
         model, units = load_speech_lm(folder)
-        units_of = Encoder.load(folder, encoder)
+        units_of = Encoder.load(folder, encoder, units.get("tokenizer"))
         speaks = load_speaker(folder, units, vocoder, units_of)
         parts = {"encoder": units_of, "vocoder": speaks}
         told = {"folder": folder, "units": units, **parts}
@@ -301,7 +301,7 @@ class SpeechLM(Pretrained):
         ---------
         chunk_seconds : How long a chunk is, about.
         """
-        vocoder, below = self.vocoder, self.encoder.below
+        vocoder = self.vocoder
         check_number("chunk_seconds", chunk_seconds, above=0)
         asked = seconds, max_units, language, prompt_language
         ((row, count, rate),) = self._read([prompt], *asked)
@@ -309,9 +309,9 @@ class SpeechLM(Pretrained):
         how = drawing(self.encoder, self.facts["boundary"], how)
         how |= {"max_units": count, "chunk": chunk}
         drawn = stream_units(self.model, [row], seeds=[seed], **how)
-        heard = below(row[row < self.facts["boundary"]])
+        heard = self._below(row)
         drawn = each_within(self.inference_ctx, drawn)
-        chunks = (below(units) for (units,) in drawn)
+        chunks = (self._below(units) for (units,) in drawn)
         # Of a codec, whole frames.
         context = CONTEXT * self.encoder.codebooks
         voice = speaker, language
@@ -343,5 +343,10 @@ class SpeechLM(Pretrained):
         language: str | None = None,
     ) -> list[Tensor]:
         """Turn units into speech at ``vocoder.sample_rate``, ``[T]`` each."""
-        below = [self.encoder.below(np.asarray(one)) for one in units]
+        below = [self._below(np.asarray(one)) for one in units]
         return speak_as(self.vocoder, below, speaker, language)
+
+    def _below(self, units):
+        # Nothing is heard of language tags.
+        tags = [*self.facts["language_tags"].values()]
+        return self.encoder.below(units[~np.isin(units, tags)])

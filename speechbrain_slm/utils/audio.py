@@ -233,6 +233,18 @@ def _louder(peak, samples, scale):
     return np.max([peak, -low / scale, high / scale])
 
 
+def check_audible(samples: np.ndarray) -> None:
+    """Refuse a waveform, ``[T]``, that is not one of speech: BadAudio."""
+    if samples.ndim != 1:
+        raise BadAudio(f"its shape is {samples.shape}; expected one channel")
+    if not len(samples):
+        raise BadAudio("it holds no sample")
+    peak = _louder(0.0, samples, 1.0)
+    if not np.isfinite(peak):
+        raise BadAudio("a sample is NaN or infinite")
+    _refuse_inaudible(peak, peak, "")
+
+
 def _refuse_inaudible(loudest, peak, mixed):
     if loudest > LOUDEST:
         raise BadAudio(

@@ -17,6 +17,7 @@ import speechbrain_slm
 from speechbrain_slm import SpeechLM
 from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+from speechbrain_slm.inference.encoding import Encoder
 from speechbrain_slm.models.export import save_speech_lm
 from speechbrain_slm.models.vocoders.codec import CodecVocoder
 from speechbrain_slm.units.tokenizers.base import deduplicate, saved_files
@@ -177,6 +178,38 @@ def test_a_prompt_near_the_context_goes_alone(slm, caplog):
         slm.continue_units(prompts, too_long="refuse", **how)
 
 
+def test_each_prompt_has_its_seed(slm):
+    with pytest.raises(ValueError, match="3 seeds for 2 prompts"):
+        slm.continue_units([np.array([3])] * 2, max_units=3, seed=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (torch.zeros(RATE), "waveform 1: every sample is 0"),
+        (torch.full((RATE,), torch.nan), "waveform 1: a sample is NaN"),
+        (torch.ones(2, RATE), r"waveform 1: its shape is \(2, 16000\)"),
+        (
+            torch.tensor(clip(1) * 2**15).to(torch.int16),
+            r"waveform 1: a sample is .* times full scale",
+        ),
+    ],
+)
+def test_waveforms_that_are_none(slm, samples, told):
+    fine = torch.tensor(clip(1), dtype=torch.float32)
+    with pytest.raises(ValueError, match=told):
+        slm.encode_batch([fine, samples])
+
+
+def test_what_is_drawn_hangs_on_no_file_of_the_tokenizer():
+    missing = FileNotFoundError()
+    merged = Encoder(missing, config={"base": {}, "bpe": {}})
+    assert (merged.unused, merged.codebooks) == ([0], 1)
+    codec = Encoder(missing, config={"type": "mimi", "num_codebooks": 3})
+    assert (codec.unused, codec.codebooks) == ([], 3)
+    assert (Encoder(missing).unused, Encoder(missing).codebooks) == ([], 1)
+
+
 def test_a_story_may_end(slm):
     prompts = [np.array([n]) for n in range(1, 9)]
     how = {"max_units": 30, "top_k": None, "temperature": 3.0}
@@ -206,6 +239,15 @@ def test_a_language_is_asked_for_by_its_tag(tmp_path, wav, caplog, slm):
         (drawn,) = tagged.continue_units([units], max_units=3, **how)
         assert read[0] == expected
         assert drawn.max() < 20
+    assert "prompt_language is None" in caplog.text
+    # A model may draw tags; nothing is heard of them.
+    how = {"max_units": 30, "allow_tags": True, "temperature": 9.0}
+    how |= {"top_k": None, "prompt_language": "en"}
+    tagged._vocoder, tagged._speaks = slm.vocoder, True
+    waveform, drawn = tagged.continue_batch([units], **how)[0]
+    assert drawn.max() > 20
+    assert len(waveform)
+    assert len(torch.cat([*tagged.stream(units, **how)]))
     with pytest.raises(ValueError, match="no tag for 'de', only for en, fr"):
         tagged.continue_units([units], max_units=3, language="de")
     with caplog.at_level(logging.WARNING):
