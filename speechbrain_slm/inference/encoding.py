@@ -116,6 +116,12 @@ class Encoder:
             ([one] if isinstance(one, str | Path) else one, language)
             for one, language in files
         ]
+        for path in (path for paths, _ in lists for path in paths):
+            if not isinstance(path, str | Path):
+                raise ValueError(
+                    f"{path!r} is no name of an audio file; where units may "
+                    "be given, they are a NumPy array of integers"
+                )
         keys = [(str(p), lang) for paths, lang in lists for p in paths]
         distinct = [*dict.fromkeys(keys)]
         wavs = [self._read(path) for path, _ in distinct]

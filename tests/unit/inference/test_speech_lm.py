@@ -380,6 +380,7 @@ def test_a_name_without_a_network_says_what_to_fetch(tmp_path):
     [
         (np.array([3, 20]), r"prompts\[0\]: unit 20 is outside \[0, 20\)"),
         (np.zeros(99, np.float32), "units are float32, expected integers"),
+        ([3, 4], "3 is no name of an audio file; where units may be given"),
     ],
 )
 def test_arrays_that_are_no_units(slm, prompt, told):
