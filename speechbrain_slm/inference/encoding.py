@@ -228,8 +228,17 @@ class Encoder:
         told = self._config.get("num_codebooks", 1)
         return 1 if merged else getattr(self.available, "num_codebooks", told)
 
-    def below(self, units: np.ndarray) -> np.ndarray:
-        """Return the tokenizer's own units, as a vocoder speaks them."""
+    def below(
+        self, units: Sequence[int] | np.ndarray, tags: Sequence[int] = ()
+    ) -> np.ndarray:
+        """Return the tokenizer's own units, as a vocoder speaks them.
+
+        Arguments
+        ---------
+        tags : Symbols of languages, which are not heard.
+        """
+        units = np.asarray(units)
+        units = units[~np.isin(units, tags)]
         if self.bpe is not None:
             units = self.bpe.decode(units)
         # The end of a piece and the beginning of the next may be the same.

@@ -73,6 +73,7 @@ class SpeechLM(Pretrained):
         super().__init__(modules, hparams, run_opts)
         self.folder, self.facts = hparams["folder"], hparams["units"]
         self.encoder, self._vocoder = hparams["encoder"], hparams["vocoder"]
+        self._tags = [*self.facts["language_tags"].values()]
         self.encoder.to(self.device)
         self._speaks = not isinstance(self._vocoder, Exception | None)
         if self._speaks:
@@ -301,7 +302,7 @@ class SpeechLM(Pretrained):
         ---------
         chunk_seconds : How long a chunk is, about.
         """
-        vocoder = self.vocoder
+        vocoder, below = self.vocoder, self.encoder.below
         check_number("chunk_seconds", chunk_seconds, above=0)
         asked = seconds, max_units, language, prompt_language
         ((row, count, rate),) = self._read([prompt], *asked)
@@ -309,9 +310,9 @@ class SpeechLM(Pretrained):
         how = drawing(self.encoder, self.facts["boundary"], how)
         how |= {"max_units": count, "chunk": chunk}
         drawn = stream_units(self.model, [row], seeds=[seed], **how)
-        heard = self._below(row)
+        heard = below(row, self._tags)
         drawn = each_within(self.inference_ctx, drawn)
-        chunks = (self._below(units) for (units,) in drawn)
+        chunks = (below(units, self._tags) for (units,) in drawn)
         # Of a codec, whole frames.
         context = CONTEXT * self.encoder.codebooks
         voice = speaker, language
@@ -343,10 +344,5 @@ class SpeechLM(Pretrained):
         language: str | None = None,
     ) -> list[Tensor]:
         """Turn units into speech at ``vocoder.sample_rate``, ``[T]`` each."""
-        below = [self._below(np.asarray(one)) for one in units]
+        below = [self.encoder.below(one, self._tags) for one in units]
         return speak_as(self.vocoder, below, speaker, language)
-
-    def _below(self, units):
-        # Nothing is heard of language tags.
-        tags = [*self.facts["language_tags"].values()]
-        return self.encoder.below(units[~np.isin(units, tags)])
