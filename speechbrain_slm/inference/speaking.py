@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from speechbrain_slm.inference.encoding import Encoder
-from speechbrain_slm.models.folder import below_bpe, check_vocoder, vocoder_of
+from speechbrain_slm.models.folder import (
+    VOCODER_JSON,
+    below_bpe,
+    check_vocoder,
+    vocoder_of,
+)
 from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
+from speechbrain_slm.utils.atomic import read_json
 
 T = TypeVar("T")
 
@@ -42,12 +48,11 @@ def load_speaker(
     expected = below_bpe(folder, units)
     if isinstance(given, str | Path):
         check_vocoder(given, expected)
-        try:
-            return load_vocoder(given, encoder.available)
-        except ValueError:
-            if encoder.missing is None:
-                raise
+        # The decoder of a codec is in its tokenizer.
+        told = read_json(Path(given) / VOCODER_JSON)
+        if told.get("type") == "codec" and encoder.missing is not None:
             return encoder.missing
+        return load_vocoder(given, encoder.available)
     if given is not None and given.tokenizer_identity != expected:
         raise ValueError(
             "the vocoder speaks units of the tokenizer "

@@ -368,6 +368,17 @@ def test_the_vocoder_of_another_is_refused(made, tmp_path):
         SpeechLM.from_pretrained(made[0], vocoder=Tones("another"))
 
 
+def test_a_damaged_vocoder_is_named_without_a_tokenizer(tmp_path):
+    folder = tmp_path / "model"
+    export_slm(folder, bpe=False, vocoder=True)
+    shutil.rmtree(folder / "tokenizer")
+    (folder / "files.json").unlink()
+    SpeechLM.from_pretrained(folder, "cpu")
+    (folder / "vocoder" / "vocoder.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="has not the SHA-256"):
+        SpeechLM.from_pretrained(folder, "cpu")
+
+
 def test_a_name_without_a_network_says_what_to_fetch(tmp_path):
     with pytest.raises(FileNotFoundError, match="hf download user/none"):
         SpeechLM.from_pretrained("user/none", cache_dir=tmp_path)
