@@ -46,6 +46,13 @@ class HifiganBrain(VocoderBrain):
     def measure(self) -> None:
         """Measure nothing: waveforms are what they are."""
 
+    def identity(self) -> dict:
+        """Name what a resumed run must share, segments and losses included."""
+        weights = vars(self.hparams.generator_loss).items()
+        told = {k: v for k, v in weights if k.endswith("_loss_weight")}
+        told["segment_frames"] = self.hparams.segment_frames
+        return {**super().identity(), **told}
+
     def target(self, one: Spoken) -> torch.Tensor:
         """Return what is to be said, a waveform."""
         return one.wav

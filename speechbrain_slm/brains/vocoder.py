@@ -140,10 +140,12 @@ class VocoderBrain(StepBrain):
         mask = (places < lengths[:, None])[..., None]
         distance = (spectra - batch["target"]).abs() / network.std
         total = (distance * mask).sum() / spectra.shape[2]
-        if self.vocoder.deduplicated:
-            told = durations.clamp(min=1).log()
-            wrong = (log_durations - told).abs() * (durations > 0)
-            total = total + DURATION_WEIGHT * wrong.sum()
+        told = durations.clamp(min=1).log()
+        wrong = (log_durations - told).abs() * (durations > 0)
+        # Of a unit a frame nothing is learnt, by weights that all ranks expect
+        # to have a gradient.
+        weight = DURATION_WEIGHT * self.vocoder.deduplicated
+        total = total + weight * wrong.sum()
         return total / lengths.sum()
 
     def fit(

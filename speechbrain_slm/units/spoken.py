@@ -52,7 +52,7 @@ class SpokenUnits:
     folder : Gets the units of the frames, which a rerun finds again.
     seconds : Speech to take, the same amount of each (language, speaker).
     held_out
-        The share of texts (of audio files, where there are no texts) that
+        The share of texts (of audio files, where there is no text) that
         ``held`` names, and ``train`` does not. A text that is held out is so
         in all voices.
     seed : Of the draw.
@@ -84,12 +84,18 @@ class SpokenUnits:
         # One unit a frame: how long each lasts is what a vocoder learns.
         frames = framewise(tokenizer)
         if num_codebooks is not None:
+            if not hasattr(frames, "with_codebooks"):
+                raise ValueError(
+                    f"num_codebooks is {num_codebooks}, and the tokenizer is "
+                    "no codec; name the folder of one (Mimi), or take "
+                    "another vocoder"
+                )
             frames = frames.with_codebooks(num_codebooks)
         extract_utterances([keys], frames, folder, **(extraction or {}))
         barrier()
         found = Utterances(folder)
         rows = found.locate(keys)
-        good = [not found.texts([row])[0]["reason"] for row in rows]
+        good = [not one["reason"] for one in found.texts(rows)]
         if bad := len(good) - sum(good):
             logger.warning("%d audio file(s) are bad and left out", bad)
         self.rows = [one for one, fine in zip(drawn, good, strict=True) if fine]
@@ -101,12 +107,15 @@ class SpokenUnits:
             self.units = [one[:, 0] for one in self.codes]
         self.speakers = sorted({row["speaker"] for row in self.rows})
         self.texts = _texts(manifest)
-        held = np.array([self._is_held(row, held_out) for row in self.rows])
+        held = np.array(
+            [self._is_held(row, held_out) for row in self.rows], bool
+        )
         self.held, self.train = np.flatnonzero(held), np.flatnonzero(~held)
         if not len(self.train):
             raise ValueError(
                 f"{manifest}: held_out {held_out} leaves none of its "
-                f"{len(self.rows)} utterance(s) to train on; set it lower"
+                f"{len(self.rows)} utterance(s) to train on, {bad} bad ones "
+                "aside; set it lower"
             )
         self.samples_per_unit = round(
             tokenizer.sample_rate / tokenizer.frame_rate
@@ -125,6 +134,13 @@ class SpokenUnits:
         units = hashlib.sha256(np.concatenate(heard).tobytes())
         held = self.held.tolist()
         return identity_of([told, units.hexdigest(), held])
+
+    def some_held(self, most: int) -> np.ndarray:
+        """Return at most so many of ``held``, ``[N, 1]``, of all voices."""
+        count = min(most, len(self.held))
+        # Utterances were drawn voice by voice: the first are of one.
+        places = np.arange(count) * len(self.held) // max(count, 1)
+        return self.held[places, None]
 
     @property
     def mean_units(self) -> float:
@@ -154,11 +170,16 @@ class SpokenUnits:
 
 def _texts(manifest: str | Path) -> dict[str, str]:
     """Return what is said in audio, by SHA-256; empty where nobody knows."""
-    table = read_table(manifest, MANIFEST, MANIFEST_KEY, advice=NO_MANIFEST)
+    table = read_table(
+        *(manifest, MANIFEST, MANIFEST_KEY),
+        optional=("text",),
+        advice=NO_MANIFEST,
+    )
     if "text" not in table.column_names:
         return {}
     told = table.group_by("sha256").aggregate([("text", "min")])
     pairs = zip(
         told["sha256"].to_pylist(), told["text_min"].to_pylist(), strict=True
     )
-    return dict(pairs)
+    # Without one, an audio file is held out by itself.
+    return {audio: text for audio, text in pairs if text.strip()}

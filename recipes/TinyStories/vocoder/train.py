@@ -40,9 +40,10 @@ def main(hparams, run_opts):
         UtterancePlan,
         numbers=spoken.train,
         identity=spoken.identity,
-        frames=spoken.mean_units,
+        # What a step takes of an utterance.
+        frames=hparams.get("segment_frames", spoken.mean_units),
     )
-    held = spoken.held[: hparams["valid_utterances"], None]
+    held = spoken.some_held(hparams["valid_utterances"])
     brain = call_with(
         hparams,
         hparams["brain"],

@@ -45,8 +45,8 @@ def judge(
     """
     if not spoken.texts:
         raise ValueError(
-            "the manifest has no column 'text', by which word errors are "
-            "counted; set judged to 0, or give one that has"
+            "the manifest has no text in a column 'text', by which word "
+            "errors are counted; set judged to 0, or give one that has"
         )
     kinds = {"held_out": spoken.held, "known": spoken.train}
     drawn = [
@@ -63,6 +63,7 @@ def judge(
             "metric": "word_error_rate",
             "vocoder": vocoder.identity,
             "tokenizer": vocoder.tokenizer_identity,
+            "recognizer": recognizer.identity,
             "results": results,
         },
     )
@@ -72,13 +73,14 @@ def judge(
 def _some_of_each(
     spoken: SpokenUnits, numbers: np.ndarray, each: int
 ) -> Iterator[int]:
-    """Take the first of every language and speaker, by the audio's hash."""
+    """Take the first of every language and speaker that have a text."""
 
     def voice(number):
         row = spoken.rows[number]
         return row["language"], row["speaker"], row["sha256"]
 
-    ordered = sorted(numbers.tolist(), key=voice)
+    told = [n for n in numbers.tolist() if voice(n)[2] in spoken.texts]
+    ordered = sorted(told, key=voice)
     for _, group in itertools.groupby(ordered, lambda one: voice(one)[:2]):
         yield from itertools.islice(group, each)
 

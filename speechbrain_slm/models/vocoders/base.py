@@ -172,6 +172,12 @@ def load_vocoder(folder: str | Path, tokenizer: Any = None) -> Vocoder:
             f"{folder / TENSORS} has not the SHA-256 that {DESCRIPTION} says; "
             "copy the folder again, or train the vocoder again"
         )
+    written = {name: told[name] for name in (*_FACTS, "weights")}
+    if identity_of(written) != told["identity"]:
+        raise ValueError(
+            f"{path} is not as it was written: its identity is another. Copy "
+            "the folder again, or train the vocoder again."
+        )
     if ours not in (None, told["tokenizer_identity"]):
         raise ValueError(
             f"{folder} speaks units of the tokenizer "
@@ -184,10 +190,4 @@ def load_vocoder(folder: str | Path, tokenizer: Any = None) -> Vocoder:
         raise ValueError(f"{folder / TENSORS}: {error}") from error
     module, _, name = KINDS[told["type"]].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
-    vocoder = kind.from_saved(told, tensors, tokenizer)
-    if vocoder.identity != told["identity"]:
-        raise ValueError(
-            f"{path} is not as it was written: its identity is another. Copy "
-            "the folder again, or train the vocoder again."
-        )
-    return vocoder
+    return kind.from_saved(told, tensors, tokenizer)

@@ -129,7 +129,7 @@ class CodecVocoder:
             for one, speaker, language in zip(units, who, what, strict=True)
         ]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _speak(self, units: np.ndarray, told: list) -> Tensor:
         check_units(units, self.tokenizer.vocabulary_size)
         network = self.network

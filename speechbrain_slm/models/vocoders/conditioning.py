@@ -87,6 +87,11 @@ def whole_durations(log_durations: Tensor) -> Tensor:
 
 def check_units(units: np.ndarray, vocabulary_size: int) -> None:
     """Refuse what cannot be units of the vocoder's tokenizer: ValueError."""
+    if units.ndim != 1 or (len(units) and units.dtype.kind not in "iu"):
+        raise ValueError(
+            f"units are {units.dtype} of the shape {list(units.shape)}; "
+            "expected integers, [U] of each utterance"
+        )
     if len(units) and not 0 <= units.min() <= units.max() < vocabulary_size:
         raise ValueError(
             f"units from {units.min()} to {units.max()}; the vocoder's "

@@ -213,7 +213,7 @@ class HifiganVocoder:
             **sizes,
         )
         expected = sample_rate / frame_rate
-        if self.network.samples_per_frame != expected:
+        if not math.isclose(self.network.samples_per_frame, expected):
             raise ValueError(
                 f"upsample_factors make {self.network.samples_per_frame} "
                 f"samples of a frame; expected a product of {expected:g}: "
@@ -256,7 +256,7 @@ class HifiganVocoder:
         _plain(found.network).load_state_dict(tensors)
         return found
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def speak(
         self,
         units: Sequence[np.ndarray],

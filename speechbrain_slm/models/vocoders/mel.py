@@ -6,6 +6,7 @@ phase, which Griffin-Lim finds again: plain, but easy to understand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,10 +192,12 @@ class MelVocoder:
         num_mels: int = 80,
         **network: Any,
     ) -> None:
-        frames = sample_rate / frame_rate / hop
-        if frames != round(frames) or not frames:
+        samples = sample_rate / frame_rate
+        frames, rest = divmod(round(samples), hop)
+        # 480 samples are 479.99... by 16,000 / 33.3.
+        if rest or not frames or not math.isclose(samples, round(samples)):
             raise ValueError(
-                f"hop is {hop} samples, and a unit {sample_rate / frame_rate:g}"
+                f"hop is {hop} samples, and a unit {samples:g}"
                 "; expected a hop that divides a unit"
             )
         self.tokenizer_identity, self.sample_rate = (
@@ -213,10 +216,9 @@ class MelVocoder:
             "num_mels": num_mels,
             **network,
         }
-        self.samples_per_unit = round(frames) * hop
         self.log_mel = LogMel(sample_rate, hop, window, num_mels)
         sizes = vocabulary_size, len(self.speakers), len(self.languages)
-        self.network = UnitsToMel(*sizes, round(frames), num_mels, **network)
+        self.network = UnitsToMel(*sizes, frames, num_mels, **network)
         self.device = torch.device("cpu")
 
     @property
@@ -224,7 +226,7 @@ class MelVocoder:
         """Hash of the configuration, the names and the weights."""
         return vocoder_identity(self, self.network.state_dict())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def speak(
         self,
         units: Sequence[np.ndarray],
@@ -239,15 +241,15 @@ class MelVocoder:
         self.network.eval()
         # One by one: what is spoken beside an utterance changes no sample.
         return [
-            self._one(np.asarray(one, np.int64), speaker, language)
+            self._one(np.asarray(one), speaker, language)
             for one, speaker, language in zip(units, who, what, strict=True)
         ]
 
     def _one(self, units, speaker, language):
+        check_units(units, self.vocabulary_size)
         if not len(units):
             return torch.zeros(0)
-        check_units(units, self.vocabulary_size)
-        there = torch.from_numpy(units)[None].to(self.device)
+        there = torch.from_numpy(units.astype(np.int64))[None].to(self.device)
         facts = ([len(units)], [speaker], [language])
         known = (torch.tensor(one, device=self.device) for one in facts)
         hidden, log_durations = self.network.encode(there, *known)

@@ -139,7 +139,8 @@ class Codec(PretrainedModel):
         """Turn codes, ``[Q, F]``, of the first Q codebooks into a waveform."""
         with inference(self.device, "fp32"):
             wav = self._waveform(torch.from_numpy(codes).to(self.device))
-        return wav.cpu()
+        # A copy, which may be changed, as a tensor of inference mode may not.
+        return wav.cpu().clone()
 
     def with_codebooks(self, num_codebooks: int) -> Self:
         """Return the same codec for other codebooks, not de-duplicated."""

@@ -185,6 +185,12 @@ def test_what_is_not_finite_stops_the_run(tmp_path, half):
     assert not list((tmp_path / "save").glob("CKPT*"))
 
 
+def test_other_segments_are_another_run(tmp_path):
+    gan(tmp_path).fit(plan(steps=3))
+    with pytest.raises(ValueError, match="belongs to another run"):
+        gan(tmp_path, segment_frames=10).fit(plan(steps=3))
+
+
 def test_sharding_is_refused(tmp_path):
     with pytest.raises(ValueError, match="parallel is fsdp; expected ddp"):
         gan(tmp_path, parallel="fsdp")

@@ -38,6 +38,8 @@ class Vocoder:
 class Recognizer:
     """Hears as many words as there are tenths of a second."""
 
+    identity = "r"
+
     def transcribe(self, waveforms, rate, language):
         return [
             Said("word " * (10 * len(wav) // rate), language, 1.0)
@@ -112,3 +114,37 @@ def test_word_error_rates_are_of_both(manifest, tmp_path):
             assert one[name] == round(100 * errors / (2 * len(rows)), 1)
     lines = resynthesis.results_table(found).splitlines()
     assert len(lines) == 2 + len(found)
+
+
+def test_validation_hears_all_voices(manifest, tmp_path):
+    spoken = make(manifest, tmp_path / "units")
+    voices = [(one["language"], one["speaker"]) for one in spoken.rows]
+    held = {voices[i] for i in spoken.held}
+    some = spoken.some_held(len(spoken.held) // 2)
+    assert some.shape == (len(spoken.held) // 2, 1)
+    assert {voices[i] for i in some[:, 0]} == held
+    assert len({*some[:, 0]}) == len(some)
+    assert spoken.some_held(1000)[:, 0].tolist() == spoken.held.tolist()
+    assert spoken.some_held(0).shape == (0, 1)
+
+
+def test_audio_without_a_text_is_held_out_by_itself(manifest, tmp_path):
+    table = read_table(manifest, MANIFEST, ["story_id", "sentence", "language"])
+    texts, place = table["text"].to_pylist(), table.column_names.index("text")
+    some = [text if n % 3 else None for n, text in enumerate(texts)]
+    write_table(manifest, table.set_column(place, "text", [some]))
+    spoken = make(manifest, tmp_path / "units")
+    told = [row["sha256"] in spoken.texts for row in spoken.rows]
+    for part in (spoken.train, spoken.held):
+        assert len({told[i] for i in part}) == 2
+    resynthesis.judge(Vocoder(), spoken, Recognizer(), 99, tmp_path)
+    table = pq.read_table(tmp_path / "resynthesis.parquet")
+    assert len(table) == sum(told)
+
+
+def test_codebooks_are_asked_of_a_codec(manifest, tmp_path):
+    values = (["en", "fr"], 60.0, 0.5, 1)
+    with pytest.raises(ValueError, match="num_codebooks is 8, and the tok"):
+        SpokenUnits(
+            manifest, Deduplicated(), tmp_path, *values, num_codebooks=8
+        )

@@ -54,6 +54,9 @@ def test_voices_and_languages_are_heard():
             vocoder.speak(units, *told)
     with pytest.raises(ValueError, match="Are these pieces of BPE"):
         vocoder.speak([np.array([8])])
+    for wrong in (np.array([1.5]), np.array([[1, 2]])):
+        with pytest.raises(ValueError, match="expected integers"):
+            vocoder.speak([wrong])
 
 
 def test_padding_changes_nothing():
@@ -77,6 +80,15 @@ def test_a_unit_each_frame_lasts_one_frame():
     assert len(wav) == 640 * len(UNITS[0])
     with pytest.raises(ValueError, match="expected a hop that divides"):
         make(hop=300)
+
+
+@pytest.mark.parametrize("frames", range(1, 13))
+def test_units_of_whole_samples_are_taken(frames):
+    """16,000 / (1,000 / 30) is 479.99..., and 480 is meant."""
+    rates = (16000, 1000 / (10 * frames), 8)
+    vocoder = MelVocoder(*FACTS, False, *rates, width=8)
+    (wav,) = vocoder.speak([np.array([3, 1])])
+    assert len(wav) == 2 * 160 * frames
 
 
 def test_saved_and_loaded_it_says_the_same(tmp_path):
