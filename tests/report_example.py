@@ -126,7 +126,7 @@ def make_continuations(folder, stories=5, **changes):
                 **{"asked": asked, "language": "fr", "heard_language": "fr"},
                 **{"prompt_languages": [direction[:2], asked], "audio": name},
                 **{"transcript": f"Il {story} & <i>dort</i>", "units": [1, 2]},
-                **{"nearest": "L'été <b>vient</b>."},
+                **{"nearest": "L'été <b>vient</b>.", "seconds": 0.04},
                 **changes,
             }
         )

@@ -29,7 +29,7 @@ class Clip:
     title: str
     language: str
     text: str  # empty where none is known
-    flac: str  # in base64
+    flac: str  # in base64; empty where nothing is said
     run: int | None = None  # who says it; None: the corpus
     note: str = ""
 

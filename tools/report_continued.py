@@ -7,7 +7,6 @@ from pathlib import Path
 from report_audio import Clip, Story, as_flac, read_samples
 
 from speechbrain_slm.evaluation.generation import results
-from speechbrain_slm.utils.hashing import difference
 
 STEERED = {
     "free": "nothing asks for another language",
@@ -17,6 +16,7 @@ STEERED = {
 READ = (
     *("story_id", "direction", "steered_by", "asked", "sample", "audio"),
     *("prompt_languages", "language", "heard_language", "transcript"),
+    "seconds",
 )
 
 
@@ -28,7 +28,7 @@ class Run:
     place: int  # among all runs
     folder: Path
     info: dict  # of results.json
-    rows: list[dict]  # those that are spoken
+    rows: list[dict]  # those that are spoken, if only silence
 
 
 class Continued:
@@ -50,22 +50,11 @@ class Continued:
                         f"{folder / results.CONTINUATIONS} has no column "
                         f"'{key}'; run the continuation recipe again"
                     )
-            spoken = [row for row in rows if row["audio"]]
+            spoken = [row for row in rows if row["seconds"] is not None]
             run = Run(name, names.index(name), folder, info, spoken)
             self.runs.append(run)
-            self._check(run)
-
-    def _check(self, run):
-        facts = [
-            {key: one.info.get(key) for key in results.COMPARABLE}
-            for one in (self.runs[0], run)
-        ]
-        if lines := difference(*facts):
-            raise ValueError(
-                f"{run.folder} cannot stand beside {self.runs[0].folder}: "
-                f"{'; '.join(lines)}. Run both with the same YAML file and "
-                "options."
-            )
+            first = self.runs[0]
+            results.check_comparable(folder, info, first.folder, first.info)
 
     def stories(self) -> set[str]:
         """Return the stories that all runs have spoken on."""
@@ -109,10 +98,14 @@ def _corpus(story: Story, direction: str, run: Run, row: dict) -> Iterator:
     title = "Prompt" if seconds is None else f"Prompt, its first {seconds} s"
     part = row["story_id"].partition(".")[2]
     # Sentence by sentence: the last one may be in the other language.
-    languages = row["prompt_languages"]
+    languages, first = row["prompt_languages"], 0
+    if last := run.info["prompts"].get("last_sentences"):
+        told = story.spoken.get((part, languages[0]), ())
+        # Without items, the last sentence is for the model to find.
+        first = max(0, len(told) - (run.info.get("items") is None) - last)
     prompt = [
         sentence
-        for number, language in enumerate(languages)
+        for number, language in enumerate(languages, first)
         for sentence in story.spoken.get((part, language), ())
         if sentence["sentence"] == number
     ]
@@ -127,6 +120,10 @@ def _corpus(story: Story, direction: str, run: Run, row: dict) -> Iterator:
 
 def _said(story, run, row):
     """Make the clip of a continuation, and say which language it is in."""
+    name = f"{story.name}, {row['direction']}, {run.name}, {row['sample']}"
+    if row["audio"] is None:
+        told = "says nothing", row["asked"], "", "", run.place
+        return Clip(name, *told, "It ends the story at once.")
     audio = Path(row["audio"])
     if audio.is_absolute() or ".." in audio.parts:
         raise ValueError(
@@ -138,7 +135,7 @@ def _said(story, run, row):
     fits = "as asked" if found == asked else f"not {asked}"
     near = row.get("nearest")
     return Clip(
-        f"{story.name}, {row['direction']}, {run.name}, {row['sample']}",
+        name,
         f"{by} {found}, {fits}",
         found,
         row["transcript"] or "",

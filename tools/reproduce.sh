@@ -100,7 +100,7 @@ mimi="$(from kyutai/mimi %)" text_lm="$(from meta-llama/Llama-3.2-1B %)"
 speech="$(from kyutai/pocket-tts '{source: "%"}')"
 case "$size" in
     mini) yaml=mini speech="" sized="" mimi="" text_lm="" spoken_data=""
-        vocoder=mini voices=results/mini/vocoder/vocoder steps=600 prompts=100 ;;
+        vocoder=mini voices=results/mini/vocoder/vocoder steps=3000 prompts=200 ;;
     360M) lm="$(from Qwen/Qwen2-0.5B '{warm_start: "%"}')" ;;
     1B) lm="$(from meta-llama/Llama-3.2-1B '{warm_start: "%"}')" ;;
 esac

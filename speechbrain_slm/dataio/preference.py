@@ -119,7 +119,8 @@ def write_ranked_pairs(
     continuations
         A table as the continuation recipe writes it, with several samples a
         prompt: ``story_id, direction, steered_by, sample, prompt_units,
-        units`` and the measure. Stories that are evaluated do not belong in it.
+        units`` and the measure; the prompt is ``prompt_symbols``, if it is
+        there. Stories that are evaluated do not belong in it.
     tokenizer : The identity of what made the units.
     measure : The name of a column of numbers; rows without one do not count.
     higher : Whether more of it is better.
@@ -152,7 +153,9 @@ def write_ranked_pairs(
         begin, ending = _languages_of(direction)
         row = {"pair_id": name, "group": story, "tokenizer": tokenizer}
         row |= {"prompt_language": begin, "ending_language": ending}
-        row |= {"prompt": known[0]["prompt_units"]}
+        # As the model has read it: with language tags, where it has them.
+        units = known[0]["prompt_units"]
+        row |= {"prompt": known[0].get("prompt_symbols", units)}
         rows.append(
             row | {"chosen": known[0]["units"], "rejected": known[-1]["units"]}
         )

@@ -223,6 +223,8 @@ def _other_stories(rows):
     """Give each story the texts of the next one, for comparison."""
     texts = {row["story_id"]: row["prompt_texts"] for row in rows}
     names = list(texts)
+    if len(names) == 1:
+        return {names[0]: [""]}  # which no story is known to have
     return {
         name: texts[names[(number + 1) % len(names)]]
         for number, name in enumerate(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from speechbrain_slm.utils.hashing import identity_of
 
 AUDIO = "audio"
 _TEXTS = ("story_id", "direction", "steered_by", "asked", "speaker")
-_LISTS = {"prompt_units": pa.int32(), "units": pa.int32()}
+_LISTS = dict.fromkeys(("prompt_units", "units", "prompt_symbols"), pa.int32())
 _LISTS |= dict.fromkeys(("prompt_languages", "prompt_texts"), pa.string())
 _HEARD = ("audio", "transcript", "heard_language", "whole_transcript")
 _NUMBERS = ("unit_probability", "seconds", "heard_probability")
@@ -63,6 +64,7 @@ class ContinuationMaker:
             row["prompt_languages"] = prompt.languages
             row["prompt_texts"] = prompt.texts
             row["prompt_units"] = prompt.units
+            row["prompt_symbols"] = _read(prompt)
             row["units"] = found[found < boundary]  # without tags
             rows.append(row)
         told = self.languages([row["units"] for row in rows])
@@ -112,8 +114,11 @@ class ContinuationMaker:
         if len(wav):
             samples = (np.clip(wav, -1, 1) * 32767).astype(np.int16)
             content = encode(samples, rate, "flac")
+            # Also of what is in it: another request, begun in the same folder,
+            # must not put its own in the place of what is written down.
             place = row["story_id"], row["direction"], row["sample"]
-            name = identity_of(place)[:16]
+            told = *place, hashlib.sha256(content).hexdigest()
+            name = identity_of(told)[:16]
             row["audio"] = f"{AUDIO}/{name}.flac"
             write_atomic(self.folder / row["audio"], content)
         if self.ear is None:

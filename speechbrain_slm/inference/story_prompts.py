@@ -203,8 +203,10 @@ class _Reader:
         )
         part = slice(-(self.last_sentences or 0), None)
         if self.prompt_seconds is not None:
-            sentences = [self._begin(story, sentences[part], seconds[part])]
-            part = slice(0, None)
+            sentences = self._begin(story, sentences[part], seconds[part])
+            # Of what is not heard, nothing is told.
+            texts = texts[part][: len(sentences)]
+            languages, part = [own] * len(sentences), slice(0, None)
         units = [one.astype(np.int64) for one in sentences[part]]
         return StoryPrompt(
             *(story, direction_of(*pair), steered, asked),
@@ -222,7 +224,7 @@ class _Reader:
         """Put a tag where a language begins."""
         symbols: list = []
         before = None
-        for language, units in zip(languages, sentences, strict=False):
+        for language, units in zip(languages, sentences, strict=True):
             if self.tags and language != before:
                 symbols.append([self._tag(language, story)])
             symbols.append(units)
@@ -236,6 +238,12 @@ class _Reader:
                 f"the manifest has not all sentences of '{story}', so nothing "
                 "says how long they are; expected prompt_seconds: null"
             )
-        units = np.concatenate(sentences)
+        ends = np.cumsum([len(one) for one in sentences])
         share = min(self.prompt_seconds / sum(seconds), 1.0)
-        return units[: max(1, round(len(units) * share))]
+        kept = max(1, round(ends[-1] * share))
+        begins = ends - [len(one) for one in sentences]
+        return [
+            one[: kept - begin]
+            for one, begin in zip(sentences, begins, strict=True)
+            if begin < kept
+        ]

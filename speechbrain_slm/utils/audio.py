@@ -266,7 +266,7 @@ def resampled(wav: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     BadAudio if the two have so small a common divisor that the filter would not
     fit into memory.
     """
-    if rate == wanted:
+    if rate == wanted or not len(wav):
         return wav
     divisor = gcd(rate, wanted)
     if (rate // divisor) * (wanted // divisor) > _MAX_FILTER:

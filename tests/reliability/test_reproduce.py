@@ -7,6 +7,7 @@ scaled is the number of tokens.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -148,3 +149,20 @@ def test_wrong_options(arguments, told):
     )
     assert done.returncode == 2
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("size", ["mini", "360M"])
+def test_a_scale_is_of_what_the_yaml_files_say(size, tmp_path):
+    told = reproduce(
+        tmp_path,
+        *("--size", size, "--scale", "2", "--runs", "en_fr", "--gpus", "0"),
+        "--print",
+    )
+    for recipe, key in (("vocoder", "steps"), ("continuation", "num_prompts")):
+        script = f"/{recipe}/train.py"
+        (line,) = (one for one in told.splitlines() if script in one)
+        (yaml,) = re.findall(r"\S+\.yaml", line)
+        (found,) = re.findall(rf"{key}:? (\d+)", line)
+        text = (ROOT / yaml).read_text("utf-8")
+        (expected,) = re.findall(rf"^ *{key}: (\d+)", text, re.MULTILINE)
+        assert int(found) == 2 * int(expected)

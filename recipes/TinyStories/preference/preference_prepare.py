@@ -1,7 +1,7 @@
 """Make pairs of what a model has said, ranked by a measure.
 
-    python preference_prepare.py results/mini/continuation/en_fr auto_bleu \
-        --lower --output results/mini/ranked/pairs.parquet
+    python preference_prepare.py results/mini/said/en_fr same_course \
+        --output results/mini/ranked/pairs.parquet
 
 The folder is one of the continuation recipe, with several samples a prompt
 (--samples 4) of stories that nothing is evaluated on (--units_folder of the

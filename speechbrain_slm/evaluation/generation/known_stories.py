@@ -203,14 +203,20 @@ def _spoken(store, manifest):
     if "text" not in table.column_names:
         return [], []
     known, found = known_sentences(), {}
-    columns = (table[name].to_pylist() for name in names)
-    for story, number, language, speaker, text in zip(*columns, strict=True):
+    rows = list(zip(*(table[name].to_pylist() for name in names), strict=True))
+    ends: dict[tuple, int] = {}
+    for story, number, language, *_ in rows:
+        end = max(ends.get((story, language), 0), number + 1)
+        ends[story, language] = end
+    for story, number, language, speaker, text in rows:
         if text not in known or (text, language, speaker) in found:
             continue
         try:
-            units = store.story(story, language)[number]
-        except (KeyError, IndexError):
+            told = store.story(story, language)
+        except KeyError:
             continue  # its audio was rejected, as a ledger says
-        if len(units):
-            found[text, language, speaker] = units
+        # What was rejected has moved the later ones up: they are not those of
+        # the manifest's numbers any more.
+        if len(told) == ends[story, language] and len(told[number]):
+            found[text, language, speaker] = told[number]
     return [text for text, _, _ in found], list(found.values())

@@ -36,7 +36,11 @@ _SHAPE = {
     "records": [_RECORD],
 }
 # In these, runs that are compared must agree.
-COMPARABLE = ("tokenizer", "units", "items", "prompts", "sampling", "seed")
+_COMPARABLE = (
+    *("tokenizer", "units", "items", "prompts", "sampling", "seed"),
+    *("train_units", "train_manifest"),
+)
+_HEARD_BY = ("vocoder", "recognizer")  # where both have them
 Row = dict[str, Any]
 
 
@@ -168,6 +172,22 @@ def read_results(folder: str | Path) -> tuple[dict, list[Row]]:
     return info, pq.read_table(path).to_pylist()
 
 
+def check_comparable(
+    folder: str | Path, info: dict, baseline: str | Path, other: dict
+) -> None:
+    """Refuse two runs that went on, or were judged, in different ways."""
+    both = [key for key in _HEARD_BY if info.get(key) and other.get(key)]
+    expected, found = (
+        {key: one.get(key) for key in (*_COMPARABLE, *both)}
+        for one in (other, info)
+    )
+    if lines := difference(expected, found):
+        raise ValueError(
+            f"{folder} and {baseline} cannot be compared: {'; '.join(lines)}. "
+            "Run both with the same YAML file and options."
+        )
+
+
 def compare(folder: str | Path, baseline: str | Path, seed: int) -> list[dict]:
     """Return a run's differences from another's, story by story.
 
@@ -176,14 +196,7 @@ def compare(folder: str | Path, baseline: str | Path, seed: int) -> list[dict]:
     bootstrap; see ``evaluation.statistics``).
     """
     (info, rows), (other, others) = map(read_results, (folder, baseline))
-    theirs_are, mine_are = (
-        {key: one.get(key) for key in COMPARABLE} for one in (other, info)
-    )
-    if lines := difference(theirs_are, mine_are):
-        raise ValueError(
-            f"{folder} and {baseline} cannot be compared: {'; '.join(lines)}. "
-            "Run both with the same YAML file and options."
-        )
+    check_comparable(folder, info, baseline, other)
     records = []
     directions = list(dict.fromkeys(row["direction"] for row in rows))
     crossed = [name for name in directions if ">" in name]

@@ -53,7 +53,7 @@ class UnitLanguage:
                 (taught if number % HELD_OUT else held).append(
                     (_text(units), language)
                 )
-        if not held or len(self.languages) < 2:
+        if len({language for _, language in taught}) < 2 or not held:
             raise ValueError(
                 f"{store.folder} holds {len(held) + len(taught)} distinct "
                 f"sentence(s) in {', '.join(self.languages)}; a classifier of "

@@ -186,6 +186,13 @@ def test_pairs_of_what_was_said(said, tmp_path, higher):
     ]
     lines = (tmp_path / "left_out.jsonl").read_text().splitlines()
     assert [json.loads(line)["story_id"] for line in lines] == ["a", "c", "d"]
+    # With language tags it is as the model has read it.
+    table = pq.read_table(said)
+    symbols = pa.array([[11, 1, 12, 2]] * len(table))
+    pq.write_table(table.append_column("prompt_symbols", symbols), said)
+    write_ranked_pairs(path, said, "codebook-a", "score", higher, 0.1)
+    (row,) = pq.read_table(path).to_pylist()
+    assert row["prompt"] == [11, 1, 12, 2]
 
 
 @pytest.mark.parametrize(

@@ -101,14 +101,20 @@ def spell(text):
 
 def test_what_is_said_is_found_and_judged(tmp_path):
     stories = StoryGrammar.load(plots=3).generate(12, "train", seed=1)
+
+    def spoken(story):
+        # Of the first story the audio of the first sentence was rejected.
+        begin = int(story is stories[0])
+        return {name: t[begin:] for name, t in story.sentences.items()}
+
     told = {"identity": "letters", "vocabulary_size": 97}
     writer = StoreWriter(tmp_path / "store", TOKENIZER | told, "m", 1)
     writer.write(
         0,
         [
-            (story.story_id, language, "alto", [spell(t) for t in texts])
+            (story.story_id, language, "alto", list(map(spell, texts)))
             for story in stories
-            for language, texts in story.sentences.items()
+            for language, texts in spoken(story).items()
         ],
     )
     writer.finish()
@@ -125,7 +131,7 @@ def test_what_is_said_is_found_and_judged(tmp_path):
     judge = StoryJudge(UnitStore(tmp_path / "store"), manifest)
     story, other = next(
         (a, b)
-        for a, b in itertools.combinations(stories, 2)
+        for a, b in itertools.combinations(stories[1:], 2)
         if a.plot != b.plot
     )
     *prompt, right = story.sentences["en"]
@@ -143,6 +149,10 @@ def test_what_is_said_is_found_and_judged(tmp_path):
     # Who says nothing continues nothing.
     silent = judge.judge(np.array([], int), *texts)
     assert (silent["nearest"], silent["continues"]) == (None, False)
+    # A sentence that has moved up is not taken for the one before it.
+    for text in stories[0].sentences["en"]:
+        found = judge.judge(np.array(spell(text)), *texts)
+        assert found["nearest"] == text or found["nearest_distance"] > 0
     table = [{**row, "text": "Something else."} for row in table]
     write_table(manifest, pa.Table.from_pylist(table))
     with pytest.raises(ValueError, match="none of its texts is a sentence"):

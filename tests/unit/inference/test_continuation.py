@@ -131,6 +131,11 @@ def manifest_of(path, store):
     return path
 
 
+def prefixes(lengths):
+    lengths = list(lengths)[:-1]
+    return [lengths[:n] for n in range(len(lengths))]
+
+
 def test_the_first_seconds_of_a_prompt(store_folder, tmp_path):
     store = UnitStore(store_folder)
     manifest = manifest_of(tmp_path / "manifest.parquet", store)
@@ -138,6 +143,10 @@ def test_the_first_seconds_of_a_prompt(store_folder, tmp_path):
     for prompt in story_prompts(store, prompt_seconds=0.7, **how):
         units = whole(store, prompt.story_id, prompt.asked)
         assert prompt.units.tolist() == units[:7]
+        # A sentence that is not begun is not told.
+        lengths = map(len, store.story(prompt.story_id, prompt.asked))
+        begun = sum(sum(all_before) < 7 for all_before in prefixes(lengths))
+        assert len(prompt.texts) == len(prompt.languages) == begun
     long = story_prompts(store, prompt_seconds=1e4, **how)
     longest = story_prompts(store, **how)
     for one, other in zip(long, longest, strict=True):
@@ -278,6 +287,24 @@ def test_what_is_spoken_is_written_down(go_on, voice, tmp_path):
     assert after < before
 
 
+def test_another_request_leaves_the_audio_of_the_first(
+    go_on, voice, monkeypatch, tmp_path
+):
+    told = go_on(recognizer="ear")
+    sounds = {
+        path.name: path.read_bytes()
+        for path in (tmp_path / "out/audio").iterdir()
+    }
+    with monkeypatch.context() as stopped:
+        stopped.setattr(continuation, "_judge", None)
+        with pytest.raises(TypeError):
+            go_on(recognizer="ear", seed=5)
+    # Which is found again, with its own sounds.
+    assert go_on(recognizer="ear") == told
+    for name, content in sounds.items():
+        assert (tmp_path / "out/audio" / name).read_bytes() == content
+
+
 def test_perplexity_of_what_was_written_down(go_on, voice, tmp_path):
     text_lm = str(save_text_lm(tmp_path / "lm"))
     how = {"recognizer": "ear", "num_spoken": 2, "text_lm": text_lm}
@@ -310,6 +337,9 @@ def test_a_tag_asks_for_a_language(go_on, store_folder, tmp_path, monkeypatch):
     _, rows = read_results(tmp_path / "out")
     # Tags are no units, wherever the model says them.
     assert all(row["units"] == [1, 2] for row in rows)
+    # And the prompt is told as it was read.
+    heard = [prompt.tolist() for prompts, _ in read for prompt in prompts]
+    assert sorted(r["prompt_symbols"] for r in rows) == sorted(heard)
     # Two stories in en, fr, en>fr; then fr>en.
     ends = [[p[-1] for p in prompts] for prompts, _ in read]
     assert [ends[0], ends[2]] == [[TAGS["fr"]] * 2, [TAGS["en"]] * 2]
@@ -335,6 +365,12 @@ def test_two_runs(go_on, tmp_path):
     go_on("three", seed=4)
     with pytest.raises(ValueError, match="seed: expected 4, found 1986"):
         compare(tmp_path / "one", tmp_path / "three", seed=0)
+    for name, recognizer in (("one", "small"), ("two", "base")):
+        path = tmp_path / name / "results.json"
+        info = json.loads(path.read_text())
+        path.write_text(json.dumps({**info, "recognizer": recognizer}))
+    with pytest.raises(ValueError, match="expected 'base', found 'sm"):
+        compare(*folders, seed=0)
     path = tmp_path / "two" / "continuations.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(ValueError, match="is not what results"):

@@ -1,5 +1,7 @@
 """The report, opened in a browser; and what it says of how it was made."""
 
+import json
+
 import pytest
 from browser import Browser, chromium
 from processes import ROOT
@@ -225,3 +227,27 @@ def test_an_axis_holds_its_values(page, values):
     assert 2 <= len(found) <= 8
     with pytest.raises(ValueError, match=r"-1e\+308 to 1e\+308 cannot be dr"):
         ticks([-1e308, 1e308])
+
+
+def test_what_is_heard_of_a_prompt_and_who_says_nothing(page, tmp_path):
+    from report_audio import as_flac, read_samples, spoken_stories
+    from report_continued import Continued
+
+    folder = make_continuations(
+        tmp_path / "said", audio=None, seconds=0.0, prompt_languages=["en"]
+    )
+    path = folder / "results.json"
+    info = json.loads(path.read_text())
+    info |= {"prompts": {"last_sentences": 1}, "items": "identity"}
+    path.write_text(json.dumps(info))
+    continued = Continued(["en_fr"], {"en_fr": folder})
+    manifest = page.parent / "cloze.parquet"
+    (story,) = spoken_stories(manifest, 1, continued.stories())
+    (row,) = (
+        row for key, row in continued.rows(story).items() if key[:3] == "en:"
+    )
+    prompt, _, said = row
+    last = story.spoken["prompt", "en"][1]
+    heard = read_samples(manifest.parent / last["audio"])
+    assert prompt.flac == as_flac(*heard)
+    assert (said.title, said.flac) == ("says nothing", "")

@@ -195,6 +195,7 @@ def test_whatever_goes_wrong_is_the_reason_of_one_file(monkeypatch, error):
 def test_rates_without_a_common_divisor_are_refused():
     wav = noise(0.1)[:, 0].astype(np.float32)
     assert len(resampled(wav, 22050, RATE)) == 1161
+    assert len(resampled(wav[:0], 24000, RATE)) == 0
     with pytest.raises(BadAudio, match="44101 Hz cannot be resampled"):
         resampled(wav, 44101, RATE)
     assert "at most 384000 Hz" in reason(encoded(noise(0.1), rate=999_983))
