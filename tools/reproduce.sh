@@ -136,7 +136,8 @@ stage() {
         continuation)
             for run in $runs; do
                 recipe ranks "$stories/continuation" "$yaml" --run "$run" \
-                    --size "$sized" --text_lm "$text_lm" --prompts \
+                    --size "$sized" --text_lm "$text_lm" \
+                    --tokenizer_source "$mimi" --prompts \
                     "$([ "$scale" = 1 ] || echo "{num_prompts: $(least "$prompts")}")"
             done ;;
         cloze|alignment)

@@ -60,6 +60,7 @@ def continue_prompts(
     train_manifest: str | Path | None = None,
     samples: int = 1,
     vocoder_folder: str | Path | None = None,
+    tokenizer_source: str | Path | None = None,
     num_spoken: int | None = None,
     recognizer: str | None = None,
     text_lm: str | None = None,
@@ -82,6 +83,7 @@ def continue_prompts(
         say, of which the nearest to a continuation is found.
     samples : Continuations of each prompt.
     vocoder_folder : None: the model's own; if it has none, nothing is spoken.
+    tokenizer_source : Of the tokenizer's pretrained model, if it was moved.
     num_spoken : Stories of each direction that are spoken; None: all.
     recognizer : See :class:`Recognizer`; None: no transcripts.
     text_lm : See :class:`TextLM`; None: GenPPL is not measured.
@@ -91,7 +93,8 @@ def continue_prompts(
     check_number("prompts_per_shard", prompts_per_shard, at_least=1, whole=True)
     store, taught = UnitStore(units_folder), UnitStore(train_units_folder)
     _, identities = examine(model_folder, store)
-    slm = SpeechLM.from_pretrained(model_folder, device, vocoder=vocoder_folder)
+    where = {"vocoder": vocoder_folder, "encoder": tokenizer_source}
+    slm = SpeechLM.from_pretrained(model_folder, device, **where)
     _check_chain(slm, recognizer, text_lm)
     ear = Recognizer(recognizer) if recognizer else None
     spoken = slm.hparams.vocoder is not None
