@@ -115,13 +115,13 @@ class CodecVocoder:
         languages: list[str] | None = None,
     ) -> list[Tensor]:
         """Turn units into waveforms; see ``base.Vocoder``."""
-        count, unknown = len(units), len(self.languages)
-        who = numbers_of(speakers, self.speakers, "speaker", count)
-        what = None
-        if self.network is not None:  # else no language is known, nor needed
+        count, known = len(units), self.languages
+        who = numbers_of(speakers, self.speakers, "speaker", count, 0)
+        if self.network is None:  # no language is known, nor needed
+            languages = None
+        else:
             self.network.eval()
-            what = numbers_of(languages, self.languages, "language", count)
-        who, what = who or [0] * count, what or [unknown] * count
+        what = numbers_of(languages, known, "language", count, len(known))
         # One by one: convolutions round otherwise in a batch, and the
         # likeliest code may be another then.
         return [

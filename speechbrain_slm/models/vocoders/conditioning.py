@@ -101,15 +101,19 @@ def check_units(units: np.ndarray, vocabulary_size: int) -> None:
 
 
 def numbers_of(
-    names: Sequence[str] | None, known: Sequence[str], what: str, count: int
-) -> list[int] | None:
-    """Return the place of each of so many names; None where none is told.
+    names: Sequence[str] | None,
+    known: Sequence[str],
+    what: str,
+    count: int,
+    untold: int,
+) -> list[int]:
+    """Return the place of each of so many names; ``untold`` where none is told.
 
-    >>> numbers_of(["fr", "en"], ["en", "fr"], "language", 2)
+    >>> numbers_of(["fr", "en"], ["en", "fr"], "language", 2, untold=2)
     [1, 0]
     """
     if names is None:
-        return None
+        return [untold] * count
     for name in names:
         if name not in known:
             raise ValueError(

@@ -266,11 +266,10 @@ class HifiganVocoder:
         """Turn units into waveforms; see ``base.Vocoder``."""
         self.network.eval()
         units, count = [np.asarray(one) for one in units], len(units)
-        known, unknown = self.languages, len(self.languages)
-        who = numbers_of(speakers, self.speakers, "speaker", count)
-        what = numbers_of(languages, known, "language", count)
-        told = torch.tensor([who or [0] * count, what or [unknown] * count])
-        told = told.to(self.device)
+        known = self.languages
+        who = numbers_of(speakers, self.speakers, "speaker", count, 0)
+        what = numbers_of(languages, known, "language", count, len(known))
+        told = torch.tensor([who, what]).to(self.device)
         wavs = [torch.zeros(0)] * count
         # One by one: where a duration is rounded, an error of the last digit
         # would be a frame.

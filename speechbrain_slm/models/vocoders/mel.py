@@ -234,10 +234,9 @@ class MelVocoder:
         languages: list[str] | None = None,
     ) -> list[Tensor]:
         """Turn units into waveforms; see :meth:`Vocoder.speak`."""
-        count, unknown = len(units), len(self.languages)
-        who = numbers_of(speakers, self.speakers, "speaker", count)
-        what = numbers_of(languages, self.languages, "language", count)
-        who, what = who or [0] * count, what or [unknown] * count
+        count, known = len(units), self.languages
+        who = numbers_of(speakers, self.speakers, "speaker", count, 0)
+        what = numbers_of(languages, known, "language", count, len(known))
         self.network.eval()
         # One by one: what is spoken beside an utterance changes no sample.
         return [
