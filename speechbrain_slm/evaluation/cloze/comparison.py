@@ -174,21 +174,38 @@ def compare(
             convention = scoring or results[0].info["scoring"]
             cells = [one.cells[key] for one in results]
             credits = [accuracy.group_credits(c, convention) for c in cells]
-            # Averaged item by item: intervals and tests say what other items
-            # would change, not what other seeds would; deviation says that.
-            mean = means[run.name, key] = np.mean(credits, axis=0).round(12)
-            by_seed = (100 * np.mean(credits, axis=1)).tolist()
+            mean, record = over_seeds(credits, seed)
+            means[run.name, key] = mean
             what: dict = dict(run=run.name, metric=key[0], direction=key[1])
-            what |= {"scoring": convention, "n": len(mean)}
-            what |= {"seeds": len(credits), **accuracy.accuracy_of(mean, seed)}
-            what["deviation"] = stdev(by_seed) if len(by_seed) > 1 else None
+            what |= {"scoring": convention, **record}
             accuracies.append(what)
-    return accuracies, _differences(accuracies, means, base, seed)
+    return accuracies, differences_to(base, accuracies, means, seed)
 
 
-def _differences(
-    accuracies: list[dict], means: dict[tuple, np.ndarray], base: str, seed: int
+def over_seeds(credits: list[np.ndarray], seed: int) -> tuple[np.ndarray, dict]:
+    """Return the mean credits [N] of a run's seeds, and their accuracy.
+
+    Averaged item by item: intervals and tests say what other items would
+    change, not what other seeds would; ``deviation`` says that.
+    """
+    mean = np.mean(credits, axis=0).round(12)
+    by_seed = (100 * np.mean(credits, axis=1)).tolist()
+    record = {
+        "n": len(mean),
+        "seeds": len(credits),
+        **accuracy.accuracy_of(mean, seed),
+    }
+    record["deviation"] = stdev(by_seed) if len(by_seed) > 1 else None
+    return mean, record
+
+
+def differences_to(
+    base: str, accuracies: list[dict], means: dict[tuple, np.ndarray], seed: int
 ) -> list[dict]:
+    """List the differences of rows to one of them, as :func:`compare` does.
+
+    ``means``: (run, (metric, direction)) -> credits [N].
+    """
     differences = []
     for record in accuracies:
         name, key = record["run"], (record["metric"], record["direction"])

@@ -1,0 +1,228 @@
+"""Small results: what was found of each trained model, and their reader.
+
+A folder ``results/<set of units>`` holds a file ``<run>-<seed>.json`` a model
+(``<run>-<seed>-<step>.json`` of a snapshot), in ``SHAPE``. Credits are those
+of groups of items, in the order that ``groups.json`` beside them has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+
+from speechbrain_slm.evaluation.cloze.comparison import over_seeds
+from speechbrain_slm.evaluation.inputs import read_report
+from speechbrain_slm.utils.schema import (
+    COUNT,
+    NUMBER,
+    PERCENT,
+    TEXT,
+    Kind,
+    whole,
+)
+
+FORMAT = "speechbrain_slm.small_results"
+VERSION = 1
+GROUPS_JSON = "groups.json"
+BOOTSTRAP_SEED = 1986
+# Accuracies are written with so many digits less than credits give.
+ROUNDING = 0.02
+
+_CLOZE = {
+    **dict.fromkeys(("metric", "direction", "scoring"), TEXT),
+    **{"n": whole(1), "items?": whole(1), "accuracy": PERCENT},
+}
+_CREDIT = Kind(
+    "a number from 0 to 1", lambda x: NUMBER.holds(x) and 0 <= x <= 1
+)
+_STEP = Kind("null or a step", lambda x: x is None or whole(0).holds(x))
+SHAPE = {
+    **{"set": TEXT, "run": TEXT, "seed": COUNT, "step": _STEP},
+    # What the run belongs to: main, control, curve, scaling or baseline.
+    "kind?": TEXT,
+    **{"tokens": COUNT, "tokens_by_language": {str: COUNT}},
+    **{"parameters": COUNT, "seconds": NUMBER, "device": TEXT},
+    **{"commit": TEXT, "versions": {str: TEXT}},
+    "cloze": [_CLOZE],  # all conventions, cross_lingual, too
+    "subsets": [{**_CLOZE, "subset": TEXT}],
+    # convention -> "<metric> <direction>" -> one a group
+    "credits": {str: {str: [_CREDIT]}},
+    "groups": {str: TEXT},  # metric -> identity of its groups
+    "alignment": [
+        {
+            **{"layer": COUNT, "voice": TEXT, "pooling": TEXT},
+            **dict.fromkeys(("cosine", "margin"), NUMBER),
+            **dict.fromkeys(("p1_forward", "p1_backward"), NUMBER),
+        }
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the seeds of one run score on one metric in one direction."""
+
+    run: str
+    seeds: int
+    n: int  # groups
+    accuracy: float  # percent, as all here
+    deviation: float | None  # sample deviation over seeds
+    credits: np.ndarray | None = None  # [N], a mean over seeds
+    record: dict = field(default_factory=dict)  # as `compare` makes them
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95 % interval over groups, if there are credits."""
+        if self.credits is None:
+            return None
+        return self.record["bootstrap_low"], self.record["bootstrap_high"]
+
+
+class Results:
+    """All small results of a folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._models: dict[tuple, list[dict]] = {}
+        self._cells: dict[tuple, Cell | None] = {}
+        groups: dict[tuple, tuple[str, Path]] = {}
+        for path in sorted(self.folder.glob("*/*.json")):
+            if path.name == GROUPS_JSON:
+                continue
+            model = read_report(path, FORMAT, VERSION, SHAPE, "mini experiment")
+            _check(path, model, groups)
+            key = model["set"], model["run"], model["step"]
+            self._models.setdefault(key, []).append(model)
+        for key, models in self._models.items():
+            models.sort(key=lambda model: model["seed"])
+            seeds = [model["seed"] for model in models]
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(
+                    f"{self.folder}: two files are of seed {seeds} of {key}; "
+                    "remove one of them"
+                )
+
+    @property
+    def sets(self) -> list[str]:
+        """List the sets of units."""
+        return sorted({key[0] for key in self._models})
+
+    def runs(self, units: str, kind: str | None = None) -> list[str]:
+        """List the runs of a set, of one kind."""
+        return sorted(
+            {
+                run
+                for (found, run, step), models in self._models.items()
+                if found == units
+                and step is None
+                and kind in (None, models[0].get("kind", "main"))
+            }
+        )
+
+    def steps(self, units: str, run: str) -> list[int]:
+        """List the steps whose snapshots were evaluated."""
+        keys = (key for key in self._models if key[:2] == (units, run))
+        return sorted(step for *_, step in keys if step is not None)
+
+    def models(
+        self, units: str, run: str, step: int | None = None
+    ) -> list[dict]:
+        """Return what the files of a run say, a seed each; maybe nothing."""
+        return self._models.get((units, run, step), [])
+
+    def cell(
+        self,
+        units: str,
+        run: str,
+        metric: str,
+        direction: str,
+        scoring: str,
+        step: int | None = None,
+    ) -> Cell | None:
+        """Return what a run's seeds score together; None if nobody knows."""
+        key = units, run, metric, direction, scoring, step
+        if key not in self._cells:
+            models = self.models(units, run, step)
+            self._cells[key] = _cell(models, run, metric, direction, scoring)
+        return self._cells[key]
+
+    def measured(
+        self,
+        units: str,
+        run: str,
+        measure: Callable[[dict], float | None],
+        step: int | None = None,
+    ) -> list[float]:
+        """Return a measure of each of a run's seeds, where they have it."""
+        found = map(measure, self.models(units, run, step))
+        return [value for value in found if value is not None]
+
+
+def deviation(values: list[float]) -> float | None:
+    """Return the sample deviation; None of one value."""
+    return stdev(values) if len(values) > 1 else None
+
+
+def accuracy_record(
+    model: dict, metric: str, direction: str, scoring: str, subset: str = ""
+) -> dict | None:
+    """Find the record of a model's file."""
+    wanted = metric, direction, scoring
+    for one in model["subsets" if subset else "cloze"]:
+        found = one["metric"], one["direction"], one["scoring"]
+        if found == wanted and one.get("subset", "") == subset:
+            return one
+    return None
+
+
+def _cell(models, run, metric, direction, scoring):
+    asked = metric, direction, scoring
+    records = [accuracy_record(model, *asked) for model in models]
+    records = [record for record in records if record is not None]
+    if not records:
+        return None
+    name = f"{metric} {direction}"
+    credits = [model["credits"].get(scoring, {}).get(name) for model in models]
+    if None in credits:
+        values = [record["accuracy"] for record in records]
+        spread = deviation(values)
+        n = records[0]["n"]
+        return Cell(run, len(values), n, fmean(values), spread)
+    mean, record = over_seeds(list(map(np.asarray, credits)), BOOTSTRAP_SEED)
+    record = dict(
+        run=run, metric=metric, direction=direction, scoring=scoring, **record
+    )
+    shown = record["seeds"], record["n"], record["accuracy"]
+    return Cell(run, *shown, record["deviation"], mean, record)
+
+
+def _check(path, model, groups):
+    """Refuse a file that contradicts its name, itself or another file."""
+    step = model["step"]
+    name = f"{model['run']}-{model['seed']}"
+    name += "" if step is None else f"-{step}"
+    if (path.parent.name, path.stem) != (model["set"], name):
+        raise ValueError(
+            f"{path} says that it is {model['set']}/{name}.json; give it that "
+            "name"
+        )
+    for metric, identity in model["groups"].items():
+        key = model["set"], metric
+        first, other = groups.setdefault(key, (identity, path))
+        if identity != first:
+            raise ValueError(
+                f"{path} and {other} have other groups of {metric}; evaluate "
+                "both on the same items"
+            )
+    for scoring, cells in model["credits"].items():
+        for cell, credits in cells.items():
+            record = accuracy_record(model, *cell.split(" "), scoring)
+            mean = 100 * fmean(credits) if credits else None
+            said = record and record["accuracy"]
+            if None in (mean, said) or abs(mean - said) > ROUNDING:
+                raise ValueError(
+                    f"{path}: credits of '{scoring}', '{cell}' have the mean "
+                    f"{mean}, its accuracy is {said}; write the file anew"
+                )
