@@ -43,6 +43,7 @@ HPARAMS = {
     "train_logger": None,
     "vocoder_folder": None,
     "audio_samples": 0,
+    "snapshot_steps": [],
 }
 RUN_OPTS = {
     "device": "cpu",

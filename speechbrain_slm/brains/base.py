@@ -88,6 +88,12 @@ class StepBrain(UpdateBrain):
     def on_fit_end(self) -> None:
         """Do what follows the last step; for subclasses."""
 
+    def on_step(self) -> None:
+        """Follow an optimizer step, before its checkpoint; for subclasses.
+
+        A run that was killed in between makes the step again.
+        """
+
     def log_more(self) -> dict[str, float]:
         """Return more for a log line, of the steps since the last one."""
         return {}
@@ -238,6 +244,7 @@ class StepBrain(UpdateBrain):
             if is_main():
                 self.monitor.write({"step": step, "valid": losses})
             self.on_validation(valid_sets)
+        self.on_step()
         if saving:
             # Every rank: each holds a slice, and the call waits for all.
             checkpointer.save_and_keep_only(

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain_slm.brains.base import StepBrain
 from speechbrain_slm.brains.model_card import model_card
 from speechbrain_slm.brains.samples import AudioSamples, write_audio
+from speechbrain_slm.brains.snapshots import Snapshots
 from speechbrain_slm.brains.state import check_finite, whole_weights
 from speechbrain_slm.dataio.plan import OTHERS
 from speechbrain_slm.models.attention import (
@@ -57,10 +58,11 @@ class LMBrain(StepBrain):
     ``modules`` holds ``model``; ``hparams`` holds ``attention`` beside what
     :class:`StepBrain` reads: ``open``, or ``blocked`` between the stories of a
     row; and may hold ``vocoder_folder``, what speaks the units, and
-    ``audio_samples``, how much it speaks at validation. At the end of
-    ``fit``, ``output_folder`` gets ``model/`` (a Hugging Face folder with the
-    tokenizer, the vocoder and a model card beside the weights) and
-    ``run.json`` (what the run has seen).
+    ``audio_samples``, how much it speaks at validation, and
+    ``snapshot_steps``, after which the model is exported to
+    ``snapshots/step-*/``, too. At the end of ``fit``, ``output_folder`` gets
+    ``model/`` (a Hugging Face folder with the tokenizer, the vocoder and a
+    model card beside the weights) and ``run.json`` (what the run has seen).
     """
 
     _places = 0  # for the documents of a micro-batch
@@ -146,6 +148,7 @@ class LMBrain(StepBrain):
             block_attention(model)
         else:
             self._maskless = open_attention(model)
+        self._snapshots = Snapshots(self.hparams, train_plan.num_steps)
         if is_main():
             self._refuse_foreign(Path(self.hparams.output_folder))
         self.plan = train_plan
@@ -153,10 +156,10 @@ class LMBrain(StepBrain):
         train_plan.log_summary()
         super().fit(train_plan, valid_sets)
 
-    @staticmethod
-    def _refuse_foreign(folder: Path) -> None:
+    def _refuse_foreign(self, folder: Path) -> None:
         """Refuse what is not ours in the way now, not after the training."""
-        refuse_foreign_model(folder / "model")
+        for model in (folder / "model", *self._snapshots.folders.values()):
+            refuse_foreign_model(model)
         path, ours = folder / RUN_JSON, False
         with contextlib.suppress(ValueError, TypeError):
             ours = not path.exists() or "identity" in read_json(path)
@@ -173,13 +176,32 @@ class LMBrain(StepBrain):
 
     def identity(self) -> dict:
         """Name what a resumed run must share, the model's shape included."""
-        config = self.hparams.model.config.to_diff_dict()
-        config.pop("transformers_version", None)
         return {
             **super().identity(),
             "attention": self.hparams.attention,
-            "model": {key: str(value) for key, value in config.items()},
+            "model": self._configuration,
         }
+
+    @cached_property
+    def _configuration(self) -> dict[str, str]:
+        # As at the start: transformers adds to it where a snapshot is saved.
+        config = self.hparams.model.config.to_diff_dict()
+        config.pop("transformers_version", None)
+        return {key: str(value) for key, value in config.items()}
+
+    def on_fit_start(self) -> None:
+        """Start, or resume, with snapshots as they are to be then."""
+        super().on_fit_start()
+        self._snapshots.begin(self.optimizer_step)
+
+    def on_step(self) -> None:
+        """Export the model where a snapshot is due."""
+        if (folder := self._snapshots.due(self.optimizer_step)) is None:
+            return
+        weights = whole_weights(self.hparams.model)
+        if is_main():
+            save_speech_lm(folder, self._whole(weights), self._units({}))
+        barrier()
 
     def on_fit_end(self) -> None:
         """Export the model and say what the run has seen."""
@@ -196,25 +218,31 @@ class LMBrain(StepBrain):
                 self._export(folder, weights)
         barrier()
 
-    def _export(self, folder: Path, weights: dict) -> None:
+    def _whole(self, weights: dict) -> Any:
+        """Return the model as something that is saved with all weights."""
         check_finite(weights, "model")
-        model = self.hparams.model
         # What it is under FSDP has slices of weights alone.
-        whole: Any = SimpleNamespace(
-            save_pretrained=partial(model.save_pretrained, state_dict=weights)
+        save = self.hparams.model.save_pretrained
+        return SimpleNamespace(
+            save_pretrained=partial(save, state_dict=weights)
         )
+
+    def _export(self, folder: Path, weights: dict) -> None:
+        whole = self._whole(weights)
         # run.json stands for a complete export: it goes first and comes last.
         (folder / RUN_JSON).unlink(missing_ok=True)
         refuse_foreign_model(folder / "model")
         shutil.rmtree(folder / "model", ignore_errors=True)
         self._save_model(folder / "model", whole)
+        seen = {step: self.plan.count(step) for step in self._snapshots.folders}
         write_json(
             folder / RUN_JSON,
             {
                 "tokens": self.plan.count(self.num_steps),
+                **({"snapshots": seen} if seen else {}),
                 "sources": self.plan.statistics(self.num_steps),
                 "steps": self.num_steps,
-                "parameters": model.num_parameters(),
+                "parameters": self.hparams.model.num_parameters(),
                 # Of the last session: a resumed run trained longer.
                 "seconds": round(time.time() - self.monitor.began, 1),
                 "seconds_from_step": self.monitor.first,

@@ -116,7 +116,7 @@ VALUES: dict[str, Spec | None] = {
 LISTS: dict[str, Spec] = _each(
     COUNT,
     "upsample_factors upsample_kernel_sizes resblock_kernel_sizes",
-    "resblock_dilation_sizes periods dilations",
+    "resblock_dilation_sizes periods dilations snapshot_steps",
 )
 # Lists of names, each another one, and the fewest that they may have.
 NAMES = _each(1, "languages splits speakers names voices poolings directions")

@@ -31,7 +31,8 @@ ONE = {"one": {}, "one_graphs": GRAPHS, "one_half": HALF, "one_pairs": PAIRS}
 TWO = {
     "ddp_2": HEARD,
     "fsdp_2": FSDP,
-    "fsdp_2_parts": FSDP | {"grad_accumulation_factor": 2},
+    "fsdp_2_parts": FSDP
+    | {"snapshot_steps": [12], "grad_accumulation_factor": 2},
     "ddp_2_parts": {"grad_accumulation_factor": 4},
     "fsdp_2_half": FSDP | HALF,
     "ddp_2_half": HALF,
@@ -190,6 +191,14 @@ def test_an_exported_model_is_the_trained_one(output, name):
     assert len(saved) == len(state) - tied
     for key, value in saved.items():
         assert torch.equal(state[key], value), key
+
+
+def test_ranks_make_a_snapshot_of_whole_weights(output):
+    folder = output / "fsdp_2_parts"
+    pair = folder / "snapshots/step-000012", folder / "model"
+    left, right = (load_speech_lm(one)[0].state_dict() for one in pair)
+    for name, value in right.items():
+        assert torch.equal(left[name], value), name
 
 
 @pytest.mark.slow

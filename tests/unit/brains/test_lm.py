@@ -292,3 +292,52 @@ def test_what_goes_with_a_model_never_keeps_it_from_being_exported(
     load_speech_lm(tmp_path / "model")
     assert (tmp_path / "run.json").exists()
     assert "KeyError: 'source'" in caplog.text
+
+
+def files(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_snapshots_are_the_models_of_their_steps(units, tmp_path):
+    """Killed behind one, and resumed: made once, and training is the same."""
+    train(units, tmp_path / "plain")
+    folder = tmp_path / "killed"
+    steps = {"snapshot_steps": [4, 12]}
+    # Of another training, whose checkpoints are gone.
+    save = export(folder / "snapshots/step-000004")
+    theirs = (save / "model.safetensors").read_bytes()
+    train(units, folder, steps=5, **steps)
+    made = files(folder / "snapshots")
+    assert made["step-000004/model.safetensors"] != theirs
+    # From before the snapshot, and then from behind it.
+    shutil.rmtree(max((folder / "save").glob("CKPT+*")))
+    first = train(units, folder, steps=7, **steps).monitor.first
+    brain = train(units, folder, **steps)
+    assert (first, brain.monitor.first) == (3, 7)
+    end = files(folder / "snapshots")
+    assert made.items() <= end.items()
+    model, told = load_speech_lm(folder / "snapshots/step-000012")
+    whole, also = load_speech_lm(folder / "model")
+    assert told["boundary"] == also["boundary"] == 30
+    for left, right in zip(model.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(left, right)
+    name = "model/model.safetensors"
+    weights = (folder / name).read_bytes()
+    assert weights == (tmp_path / "plain" / name).read_bytes()
+    seen = read_json(folder / "run.json")["snapshots"]
+    assert seen["12"] == read_json(folder / "run.json")["tokens"]
+    assert seen["4"] == brain.plan.count(4)
+    assert "snapshots" not in read_json(tmp_path / "plain/run.json")
+    with pytest.raises(ValueError, match=r"asks for \[7\], and this run res"):
+        train(units, folder, snapshot_steps=[7, 12])
+
+
+@pytest.mark.parametrize("steps", [[13], [0], 4, [True]])
+def test_a_snapshot_that_never_comes_is_refused(units, tmp_path, steps):
+    with pytest.raises(ValueError, match="a list of steps from 1 to 12"):
+        train(units, tmp_path, snapshot_steps=steps)
+    assert not list(tmp_path.rglob("train_log*"))
