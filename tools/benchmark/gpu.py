@@ -10,6 +10,8 @@ again: started anew, the script goes on. On one H100 or H200 all parts take
 about ten minutes, most of it compiling (a cold cache costs a minute a model).
 
 - matmul: bf16 peak of 8192 x 8192, which says what the card gives.
+- fp8: milliseconds of the products of a 1B step's layers in bf16 and in fp8
+  (scales a row), and of a compiled cast to fp8: whether it could pay.
 - attention: each kernel of blocked attention against one call a document, for
   its relative error and its milliseconds.
 - open, blocked, bare, trainer of a size: the recipe with attention open or
@@ -17,7 +19,7 @@ about ten minutes, most of it compiling (a cold cache costs a minute a model).
   model and rows a step, all with their layers compiled; eager: the recipe,
   blocked, without, and five rows at once. tokens_per_second and mfu (of 989
   TFLOPS) are those after the first steps, first_step the seconds from a model
-  that is ready to the end of its first step; wall is of the whole recipe.
+  that is ready to the end of its first step.
 - checkpoint_1B: seconds to save and to load model and optimizer, synced to the
   disk and compared with their SHA-256.
 - mimi, hubert: encoders of real size with random weights, times real time
@@ -80,6 +82,35 @@ def matmul(options):
     size = 256 if options.tiny else 8192
     a, b = torch.randn(2, size, size, device=device(), dtype=torch.bfloat16)
     return {"tflops": 2 * size**3 / seconds(lambda: a @ b, 20) / 1e12}
+
+
+def fp8(options):
+    """Time the products of 1B's layers in bf16 and in fp8."""
+    if device() == "cpu":
+        return {"fp8": "needs a card"}
+    found = {}
+    for rows, inner, outer in ((30720, 2048, 8192), (30720, 8192, 2048)):
+        a = torch.randn(rows, inner, device=device(), dtype=torch.bfloat16)
+        b = torch.randn(outer, inner, device=device(), dtype=torch.bfloat16)
+
+        @torch.compile
+        def cast(x):
+            # 448 is the largest number of this format.
+            scale = x.abs().amax(1, keepdim=True).float().clamp(1e-6) / 448
+            return (x / scale).to(torch.float8_e4m3fn), scale
+
+        (short_a, scale_a), (short_b, scale_b) = cast(a), cast(b)
+        scales = {"scale_a": scale_a, "scale_b": scale_b.T}
+
+        def product(x=short_a, y=short_b, scales=scales):
+            return torch._scaled_mm(x, y.T, **scales, out_dtype=torch.bfloat16)
+
+        found[f"{inner} to {outer}"] = {
+            "bf16": 1e3 * seconds(lambda a=a, b=b: a @ b.T, 20),
+            "fp8": 1e3 * seconds(product, 20),
+            "cast": 1e3 * seconds(lambda a=a, cast=cast: cast(a), 20),
+        }
+    return found
 
 
 def attention(options):
@@ -163,19 +194,43 @@ def train(options, size, attention, compiled=True):
             *("--ckpt_interval_steps", 0, "--log_interval", warm),
             *("--output_folder", output, *own),
         )
-        began = time.time()
-        call(command)
-        log = Path(output, "train_log.jsonl").read_text(encoding="utf-8")
+        last = until_step(command, Path(output), steps)
         said = Path(output, "log.txt").read_text(encoding="utf-8")
-    entries = [json.loads(line) for line in log.splitlines()]
-    last = [one for one in entries if "tokens_per_second" in one][-1]
     return {
         "tokens_per_second": last["tokens_per_second"],
         "mfu": last.get("mfu"),
         "memory_GB": last["memory_GB"],
         "first_step": float(re.findall(r"First step after (\S+) s", said)[0]),
-        "wall": round(time.time() - began, 1),
     }
+
+
+def until_step(command, output, step):
+    """Run a recipe up to a step, and return what it logged of it.
+
+    What comes behind it, a checkpoint and the model, is not measured: of 1B
+    it takes a minute.
+    """
+    said = output / "output.txt"
+    log = output / "train_log.jsonl"
+    with open(said, "wb") as file:
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=file, stderr=file
+        )
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)
+                text = log.read_text(encoding="utf-8") if log.exists() else ""
+                for line in text.splitlines(keepends=True):
+                    if not line.endswith("\n"):
+                        continue
+                    entry = json.loads(line)
+                    if "tokens_per_second" in entry and entry["step"] == step:
+                        return entry
+        finally:
+            process.kill()
+            process.wait()
+    end = said.read_text(encoding="utf-8", errors="replace")[-1500:]
+    raise RuntimeError(f"ended before step {step}: {end}")
 
 
 def call(command):
@@ -417,6 +472,7 @@ def resume(options):
 
 PARTS = {
     "matmul": (60, matmul),
+    "fp8": (60, fp8),
     "attention": (120, attention),
     "resume": (150, resume),
     "blocked_360M": (150, lambda o: train(o, "360M", "blocked")),
