@@ -15,7 +15,7 @@ from speechbrain_slm.brains.lm import IGNORED
 from speechbrain_slm.dataio.plan import OTHERS
 from speechbrain_slm.dataio.preference import PAIRS, PAIRS_KEY, PARTS
 from speechbrain_slm.evaluation.cloze.items import tagged
-from speechbrain_slm.evaluation.inputs import check_units
+from speechbrain_slm.evaluation.inputs import check_units, context_of
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.tables import read_table
 
@@ -76,7 +76,7 @@ def read_pairs(path: str | Path, model: PreTrainedModel, units: dict) -> Pairs:
                 pair = tagged(prompt, ending, spoken, tags, where)
             check_units(
                 *(where, np.concatenate(pair), units["vocabulary_size"]),
-                *(model, _BOUNDARIES, [*tags.values()]),
+                *(context_of(model), _BOUNDARIES, [*tags.values()]),
             )
             place.append(pair)
             for part in pair:

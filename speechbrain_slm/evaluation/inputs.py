@@ -101,17 +101,22 @@ def tag_of(tags: dict[str, int], language: str, name: str) -> int:
     return tags[language]
 
 
+def context_of(model: Any) -> int | None:
+    """Return how many symbols a model can read, None without a limit."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def check_units(
     name: str,
     units: np.ndarray,
     size: int,
-    model: Any,
+    context: int | None,
     around: int,
     tags: Sequence[int] | np.ndarray = (),
 ) -> None:
     """Refuse units of another model, and more than it reads with those around.
 
-    ``tags`` may stand among the units.
+    ``context``: see :func:`context_of`. ``tags`` may stand among the units.
     """
     outside = units[((units < 0) | (units >= size)) & ~np.isin(units, tags)]
     if len(outside):
@@ -119,7 +124,6 @@ def check_units(
             f"{name}: unit {outside[0]} is outside [0, {size}), the model's "
             "vocabulary; it is of another tokenizer"
         )
-    context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and (count := len(units) + around) > context:
         raise ValueError(
             f"{name}: {count} symbols exceed the model's context of "

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
+from speechbrain_slm.evaluation.cloze.conventions import (
+    LIKELIHOODS,
+    OF_ENDINGS_ALONE,
+)
 from speechbrain_slm.evaluation.cloze.items import tagged
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.inference.encoding import Encoder
@@ -48,5 +51,6 @@ def score_files(
         for prompt, ending, both, name in split
     ]
     symbols = facts["vocabulary_size"], facts["boundary"]
+    how["endings_alone"] = convention in OF_ENDINGS_ALONE
     scorer = LikelihoodScorer(model, *symbols, language_tags=tags, **how)
     return scorer.score(scored, names)[convention]

@@ -17,7 +17,10 @@ from cloze_example import (
     write_items,
 )
 
-from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
+from speechbrain_slm.evaluation.cloze.conventions import (
+    LIKELIHOODS,
+    OF_ENDINGS_ALONE,
+)
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.utils.store import StoreWriter
 from speechbrain_slm.utils.tables import ITEMS
@@ -55,7 +58,9 @@ def assert_close(found, expected, order=None):
             values = expected[name].to_numpy()
             values = values if order is None else values[order]
             other = found[name].to_numpy()
-            np.testing.assert_allclose(other, values, 0, 1e-5, err_msg=name)
+            # What is left of two sums has the roundings of both.
+            close = 3e-5 if convention in OF_ENDINGS_ALONE else 1e-5
+            np.testing.assert_allclose(other, values, 0, close, err_msg=name)
 
 
 def swapped(table):
@@ -129,7 +134,7 @@ def test_a_model_that_knows_nothing_scores_one_half(tmp_path, store_folder):
     folder = export(tmp_path / "model", model)
     results, _ = run(tmp_path, folder, store_folder, items_table())
     for record in results["records"]:
-        if record["scoring"].endswith("_mean"):
+        if record["scoring"].endswith(("_mean", "normalised")):
             assert record["accuracy"] == 50.0
 
 

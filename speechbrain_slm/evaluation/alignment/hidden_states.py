@@ -19,6 +19,7 @@ from speechbrain_slm.evaluation.inputs import (
     by_length,
     check_evaluating,
     check_units,
+    context_of,
     tag_of,
 )
 from speechbrain_slm.utils.numbers import check_choice
@@ -132,7 +133,8 @@ class StatePooler:
         head = [self.boundary]
         if self.language_tags:
             head.append(tag_of(self.language_tags, language, name))
-        check_units(name, units, self.vocabulary_size, self.model, len(head))
+        size, context = self.vocabulary_size, context_of(self.model)
+        check_units(name, units, size, context, len(head))
         return np.concatenate([head, units])
 
     @torch.inference_mode()

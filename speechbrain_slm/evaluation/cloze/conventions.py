@@ -15,15 +15,32 @@ def _sum(logs: np.ndarray) -> float:
     return float(np.cumsum(logs)[-1]) if len(logs) else 0.0
 
 
-# From the log-likelihoods (nats) of the scored units of a prompt [P] and of
-# its ending [E], in their order. P may be 0, E is not. The mean over, say, the
-# ending's first 25 units would be
-#     "ending_mean_25": lambda _, ending: _sum(ending[:25]) / len(ending[:25])
-LIKELIHOODS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "whole_mean": lambda prompt, ending: (
+def _mean(logs: np.ndarray) -> float:
+    return _sum(logs) / len(logs)
+
+
+# From the log-likelihoods (nats) of the scored units of a prompt [P], of its
+# ending after it [E], and of that ending alone [E], in their order. P may be
+# 0, E is not.
+LIKELIHOODS: dict[
+    str, Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+] = {
+    "whole_mean": lambda prompt, ending, _: (
         (_sum(prompt) + _sum(ending)) / (len(prompt) + len(ending))
     ),
-    "whole_sum": lambda prompt, ending: _sum(prompt) + _sum(ending),
-    "ending_mean": lambda prompt, ending: _sum(ending) / len(ending),
-    "ending_sum": lambda prompt, ending: _sum(ending),
+    "whole_sum": lambda prompt, ending, _: _sum(prompt) + _sum(ending),
+    "ending_mean": lambda prompt, ending, _: _mean(ending),
+    "ending_sum": lambda prompt, ending, _: _sum(ending),
+    # Where the two part: of the mini corpus, 99 % do within three BPE pieces
+    # and all within six; 95 % of its endings (median 9) have six or more.
+    "ending_first_5": lambda prompt, ending, _: _mean(ending[:5]),
+    # How much likelier the prompt makes the ending: what the ending is worth
+    # anywhere, for its words, its length or its language, is taken off (Brown
+    # et al. 2020, section 2.4; PMI of Holtzman et al. 2021). By Bayes' rule it
+    # is log p(prompt | ending) - log p(prompt), which two endings of unlike
+    # lengths may be compared by.
+    "normalised": lambda prompt, ending, alone: _sum(ending) - _sum(alone),
 }
+
+# Those that need an ending alone, a sequence of its own behind the boundary.
+OF_ENDINGS_ALONE = ("normalised",)

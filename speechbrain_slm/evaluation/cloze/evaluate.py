@@ -8,22 +8,32 @@ Chance is 50 %. Pairs of utterances without a prompt are items as well.
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.cloze import results as written
 from speechbrain_slm.evaluation.cloze.accuracy import summarise
-from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
-from speechbrain_slm.evaluation.cloze.items import SIDES, make_pairs, read_items
+from speechbrain_slm.evaluation.cloze.conventions import (
+    LIKELIHOODS,
+    OF_ENDINGS_ALONE,
+)
+from speechbrain_slm.evaluation.cloze.items import (
+    SIDES,
+    make_pairs,
+    name_of,
+    read_items,
+)
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 from speechbrain_slm.evaluation.cloze.results import (
     RESULTS_JSON,
     SCORES_PARQUET,
 )
+from speechbrain_slm.evaluation.cloze.scorer import Scorer
 from speechbrain_slm.evaluation.inputs import examine, unchanged
 from speechbrain_slm.models.export import load_speech_lm
 from speechbrain_slm.utils.atomic import fsync_folder, read_json, write_json
@@ -71,11 +81,51 @@ def evaluate_cloze(
     share_prompts, batch_tokens : See :class:`LikelihoodScorer`.
     pairs_per_shard : Sequences that a kill can lose.
     """
-    convention = _checked(convention or {})
+    convention = checked(convention or {})
     store = UnitStore(units_folder)
+    model_identity, identities = examine(model_folder, store)
+
+    def make_scorer(**how):
+        model, units = load_speech_lm(model_folder, model_identity)
+        return LikelihoodScorer(
+            model.to(device),
+            *(units["vocabulary_size"], units["boundary"], batch_tokens),
+            language_tags=units["language_tags"],
+            share_prompts=share_prompts,
+            **how,
+        )
+
+    return evaluate_scorer(
+        *(make_scorer, identities, store, items, output_folder, convention),
+        *(endings, too_long, pairs_per_shard, seed),
+    )
+
+
+def evaluate_scorer(
+    make_scorer: Callable[..., Scorer],
+    identities: dict[str, str],
+    store: UnitStore,
+    items: str | Path,
+    output_folder: str | Path,
+    convention: dict,
+    endings: str,
+    too_long: str,
+    pairs_per_shard: int,
+    seed: int,
+) -> dict:
+    """Evaluate whatever scores; see :func:`evaluate_cloze`.
+
+    Arguments
+    ---------
+    make_scorer
+        Takes ``start``, ``score_end`` and ``endings_alone`` by name; called
+        where there is something to score.
+    identities : Of the scorer (``model``), and of the tokenizer and the units.
+    convention : All of it; see :func:`checked`.
+    """
     with unchanged(items) as items_identity:
         table = read_items(items)
-    model_identity, identities = examine(model_folder, store)
+    alone = _endings_alone(convention, endings, table)
     request = {"format": written.FORMAT, "version": written.VERSION}
     request |= {**convention, "endings": endings, "too_long": too_long}
     request |= {"seed": seed, **identities, "items": items_identity}
@@ -84,14 +134,8 @@ def evaluate_cloze(
     barrier()  # no rank writes before all have looked
     if finished is not None:
         return finished
-    model, units = load_speech_lm(model_folder, model_identity)
-    scorer = LikelihoodScorer(
-        # transformers' wrapper of it hides that it is bound.
-        model.to(device),  # type: ignore[arg-type]
-        *(units["vocabulary_size"], units["boundary"], batch_tokens),
-        *(convention["start"], convention["score_end"]),
-        *(units["language_tags"], share_prompts),
-    )
+    how = {name: convention[name] for name in ("start", "score_end")}
+    scorer = make_scorer(**how, endings_alone=alone)
     pairs = make_pairs(table, store, scorer, endings, too_long)
     # A user's own folder "parts" may lie there, so that ours stands below it.
     parts = folder / PARTS / "cloze"
@@ -108,7 +152,13 @@ def evaluate_cloze(
     return read_json(folder / RESULTS_JSON)
 
 
-def _checked(convention):
+def checked(
+    convention: dict, known: Collection[str] = LIKELIHOODS.keys()
+) -> dict:
+    """Complete what differs from ``DEFAULT_CONVENTION``, or refuse it.
+
+    ``known`` are the names that ``scoring`` may have.
+    """
     unknown = sorted(set(convention) - set(DEFAULT_CONVENTION))
     if unknown:
         raise ValueError(
@@ -116,10 +166,32 @@ def _checked(convention):
             f"{', '.join(DEFAULT_CONVENTION)}"
         )
     convention = {**DEFAULT_CONVENTION, **convention}
-    check_choice("scoring", convention["scoring"], LIKELIHOODS)
+    check_choice("scoring", convention["scoring"], known)
     if convention["tie"] not in (0, 0.5):
         raise ValueError(f"tie is {convention['tie']}; expected 0.5 or 0")
     return convention
+
+
+def _endings_alone(convention, endings, items):
+    """Say whether every ending has a likelihood alone; refuse to need it."""
+    lacking = ""
+    if convention["start"] != "boundary":
+        lacking = f"start is '{convention['start']}', not 'boundary'"
+    elif endings != "apart":
+        lacking = f"endings is '{endings}', not 'apart'"
+    elif (row := pc.index(items["prompt"], "").as_py()) >= 0:
+        name = name_of(items.slice(row, 1).to_pylist()[0])
+        lacking = f"{name} has no prompt"
+    if not lacking:
+        return True
+    if (scoring := convention["scoring"]) in OF_ENDINGS_ALONE:
+        raise ValueError(
+            f"scoring is '{scoring}', which needs each ending alone behind a "
+            f"boundary, but {lacking}; choose another scoring"
+        )
+    left_out = ", ".join(OF_ENDINGS_ALONE)
+    logger.info("The scores have no column '%s': %s", left_out, lacking)
+    return False
 
 
 def _finished(folder, request):
@@ -141,7 +213,7 @@ def _finished(folder, request):
 def score_parts(
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     names: Sequence[str],
-    scorer: LikelihoodScorer,
+    scorer: Scorer,
     folder: Path,
     request: dict,
     size: int,
@@ -156,7 +228,8 @@ def score_parts(
     """
     # All that fixes what a part of this number holds. A likelihood that is new
     # has no column in the parts of yesterday: they are not taken.
-    told = {**request, "pairs_per_shard": size, "likelihoods": [*LIKELIHOODS]}
+    told = {**request, "pairs_per_shard": size}
+    told["likelihoods"] = scorer.likelihoods
     facts = {"made by": identity_of(told)}
     starts = range(0, len(pairs), size)
     paths = {folder / f"part-{start:08d}.parquet": start for start in starts}

@@ -22,7 +22,7 @@ from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from speechbrain_slm.dataio.reader import UnitStore
-    from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
+    from speechbrain_slm.evaluation.cloze.scorer import Scorer
 
 SIDES = ("right", "wrong")
 
@@ -76,7 +76,7 @@ class Pairs:
 def make_pairs(
     items: pa.Table,
     store: UnitStore,
-    scorer: LikelihoodScorer,
+    scorer: Scorer,
     endings: str = "apart",
     too_long: str = "refuse",
 ) -> Pairs:

@@ -1,15 +1,4 @@
-"""Log-likelihoods of endings after prompts, under a causal language model.
-
-Every benchmark scores through this module, so that they agree on what is
-counted. A sequence is
-
-    (boundary, if it starts so) | prompt | ending | (boundary, if ``score_end``)
-
-Its first symbol is read and never scored, and neither are language tags,
-which stand in the prompt and the ending of a model that was trained with
-them. What is made of the others' log-likelihoods stands in ``conventions``;
-there is no penalty and no calibration.
-"""
+"""Log-likelihoods of endings after prompts, under a causal language model."""
 
 from __future__ import annotations
 
@@ -21,19 +10,18 @@ import numpy as np
 import torch
 
 from speechbrain_slm.evaluation.cloze import prefixes
-from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
 from speechbrain_slm.evaluation.cloze.prefix_attention import (
     check_model,
     run_batch,
 )
 from speechbrain_slm.evaluation.cloze.prefixes import Batch, PaddedBatch
+from speechbrain_slm.evaluation.cloze.scorer import Scorer
 from speechbrain_slm.evaluation.inputs import (
     batches,
     by_length,
     check_evaluating,
-    check_units,
+    context_of,
 )
-from speechbrain_slm.utils.numbers import check_choice
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,35 +29,28 @@ if TYPE_CHECKING:
 # Positions whose fp32 log-softmax [POSITIONS, V] is in memory at a time.
 POSITIONS = 1024
 
-STARTS = ("boundary", "first_unit")
 
-
-class LikelihoodScorer:
+class LikelihoodScorer(Scorer):
     """Score (prompt, ending) pairs with a Hugging Face causal LM.
 
     Neither batches, padding, the order of the pairs nor shared prompts change
     a score by more than the rounding of the model's own arithmetic (1e-5 a
     unit in fp32). The softmax is taken in fp32 and sums in fp64, whatever the
-    model's dtype. ``context`` is how many symbols the model can read at most,
-    None where it knows no limit.
+    model's dtype.
 
     Arguments
     ---------
     model
         In eval mode; called as ``model(input_ids, attention_mask).logits``,
         and for shared prompts with ``position_ids`` and other attention.
-    boundary : The symbol before and after a story.
     batch_tokens
         Positions a batch, padding included; bounds the memory, which is that
         of the logits ``[B, T, V]``. A longer sequence goes alone.
-    start
-        ``boundary``: it is read first, and every unit is scored.
-        ``first_unit``: the first unit is read first, and not scored.
-    score_end : Whether the closing boundary is a part of the ending.
-    language_tags : Language -> its symbol, where training had tags.
     share_prompts
         Compute a prompt once for all its endings, and equal pairs once. Else
         each pair goes through the model by itself.
+    vocabulary_size, boundary, start, score_end, language_tags, endings_alone
+        See :class:`Scorer`.
 
     Example
     -------
@@ -94,6 +75,7 @@ class LikelihoodScorer:
         score_end: bool = False,
         language_tags: dict[str, int] | None = None,
         share_prompts: bool = True,
+        endings_alone: bool = False,
     ) -> None:
         rows: Any = model.get_input_embeddings().num_embeddings
         tags = dict(language_tags or {})
@@ -105,85 +87,25 @@ class LikelihoodScorer:
                 f"language tags {tags}"
             )
         check_evaluating(model, batch_tokens)
-        check_choice("start", start, STARTS)
+        how = start, score_end, tags, endings_alone
+        super().__init__(vocabulary_size, boundary, *how)
         self.model = model
-        self.vocabulary_size = vocabulary_size
         self.batch_tokens = batch_tokens
-        self.start = [boundary] if start == "boundary" else []
-        self.end = [boundary] if score_end else []
-        self.language_tags = tags
         self.share_prompts = share_prompts
-        self.context = getattr(model.config, "max_position_embeddings", None)
-        self._tags = np.array(sorted(tags.values()), np.int64)
+        self.context = context_of(model)
         self._checked = False  # whether the model can share prompts
 
-    def count_units(self, symbols: Sequence[int] | np.ndarray) -> int:
-        """Count the symbols that are not language tags."""
-        return len(symbols) - int(np.isin(symbols, self._tags).sum())
-
-    def count_symbols(self, length: int) -> int:
-        """Add the boundaries to the units and tags of a prompt and ending."""
-        return length + len(self.start) + len(self.end)
-
-    def score(
-        self, pairs: Sequence[tuple], names: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Return for each name of ``LIKELIHOODS`` those of all pairs, [N].
-
-        ``pairs`` are (prompt, ending), sequences of units, with language tags
-        where training has them; a prompt may be empty, an ending not.
-        ``names`` are for errors.
-        """
-        if names is None:
-            names = [f"pair {index}" for index in range(len(pairs))]
-        ids = [
-            self._sequence(prompt, ending, name)
-            for (prompt, ending), name in zip(pairs, names, strict=True)
-        ]
-        lengths = [len(self.start) + len(prompt) for prompt, _ in pairs]
-        scored = [self._scored(symbols) for symbols in ids]
-        for mask, length, name in zip(scored, lengths, names, strict=True):
-            if not mask[length:].any():
-                raise ValueError(
-                    f"{name}: the ending's only unit is the first of all, "
-                    "which is not scored; set start to boundary"
-                )
+    def _logs(self, ids, lengths, scored):
         # Of each pair, the log-likelihoods of its prompt and of its ending: 8
         # bytes a unit, kept until all conventions have been taken from them.
-        logs = [[np.zeros(0), np.zeros(0)] for _ in pairs]
+        logs = [[np.zeros(0), np.zeros(0)] for _ in ids]
         for batch in self._batches(ids, lengths, scored):
             ends = np.cumsum([count for *_, count in batch.members])
             parts = np.split(self._score_batch(batch), ends[:-1])
             for (same, side, _), part in zip(batch.members, parts, strict=True):
                 for index in same:
                     logs[index][side] = part
-        scores = {
-            name: np.array([take(*parts) for parts in logs])
-            for name, take in LIKELIHOODS.items()
-        }
-        for name, value in zip(names, scores["whole_sum"], strict=True):
-            if not np.isfinite(value):
-                raise ValueError(
-                    f"{name}: its log-likelihood is {value}, expected a finite "
-                    "number; the model's weights or activations are broken"
-                )
-        return scores
-
-    def _sequence(self, prompt, ending, name):
-        if self.count_units(ending) == 0:
-            raise ValueError(f"{name}: the ending has no units")
-        units = np.concatenate([prompt, ending]).astype(np.int64)
-        what = name, units, self.vocabulary_size, self.model
-        check_units(*what, self.count_symbols(0), self._tags)
-        return np.concatenate([self.start, units, self.end]).astype(np.int64)
-
-    def _scored(self, ids: np.ndarray) -> np.ndarray:
-        """Mark what is scored: all but tags and the first other symbol."""
-        mask = ~np.isin(ids, self._tags)
-        # Of [b, en, 7, fr, 9] with tags en and fr: 7 and 9. (argmax finds the
-        # first True.)
-        mask[: mask.argmax() + 1] = False
-        return mask
+        return logs
 
     def _batches(self, ids, lengths, scored):
         """Yield batches that hold each sequence once."""

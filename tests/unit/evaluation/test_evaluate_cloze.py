@@ -88,12 +88,15 @@ def check_scores(rows, store, scorer, tags):
             for name, scores in scorer.score([pair]).items():
                 found = row[f"{side}_{name}"]
                 assert found == pytest.approx(scores[0], abs=1e-4)
+        assert [*scorer.likelihoods] == [*LIKELIHOODS]
         for name in LIKELIHOODS:
             assert row[name] == (row[f"right_{name}"] > row[f"wrong_{name}"])
 
 
 def test_scores_are_of_the_right_sequences(finished, store_folder):
-    scorer = LikelihoodScorer(tiny_model(), VOCABULARY, VOCABULARY)
+    scorer = LikelihoodScorer(
+        tiny_model(), VOCABULARY, VOCABULARY, endings_alone=True
+    )
     rows = pq.read_table(finished[0] / "scores.parquet").to_pylist()
     assert len(rows) == 80
     check_scores(rows[::7], UnitStore(store_folder), scorer, {})
@@ -105,7 +108,8 @@ def test_tags_stand_where_training_has_them(tmp_path, store_folder):
     folder = export(tmp_path / "model", model, language_tags=tags)
     items = write_items(tmp_path / "items.parquet", items_table(2))
     evaluate_cloze(folder, store_folder, items, tmp_path)
-    scorer = LikelihoodScorer(model, VOCABULARY, VOCABULARY, language_tags=tags)
+    how: dict = {"language_tags": tags, "endings_alone": True}
+    scorer = LikelihoodScorer(model, VOCABULARY, VOCABULARY, **how)
     rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
     assert len(rows) == 16
     check_scores(rows, UnitStore(store_folder), scorer, tags)
@@ -165,7 +169,7 @@ def test_a_further_likelihood_is_one_line(
     with pytest.raises(KeyboardInterrupt):
         evaluate_cloze(*folders, pairs_per_shard=50)
     monkeypatch.setitem(
-        LIKELIHOODS, "ending_first", lambda _, ending: ending[0]
+        LIKELIHOODS, "ending_first", lambda _, ending, alone: ending[0]
     )
     found = evaluate_cloze(*folders, pairs_per_shard=50)
     assert scored.counts == [50, 50, 50, 50, 20]
@@ -257,6 +261,31 @@ def test_other_units_are_refused(tmp_path, store_folder, units, message):
 def test_a_convention_is_checked_first(tmp_path, convention, message):
     with pytest.raises(ValueError, match=message):
         evaluate_cloze("no", "such", "file", tmp_path, convention)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "told"),
+    [
+        ({}, {"convention": {"start": "first_unit"}}, "start is 'first_unit'"),
+        ({"prompt": ""}, {}, r"item 'test-000' \(sSC, en\) has no prompt"),
+    ],
+)
+def test_without_an_ending_alone_there_is_no_normalised(
+    tmp_path, model_folder, store_folder, changes, options, told, caplog
+):
+    """Where endings are together: test_joined_items."""
+    items = write_items(tmp_path / "items.parquet", items_table(2), **changes)
+    arguments = model_folder, store_folder, items, tmp_path
+    with caplog.at_level("INFO"):
+        found = evaluate_cloze(*arguments, **options)
+    assert re.search(f"no column 'normalised': {told}", caplog.text)
+    shown = {record["scoring"] for record in found["records"]}
+    assert shown == {*LIKELIHOODS} - {"normalised"}
+    names = pq.read_schema(tmp_path / "scores.parquet").names
+    assert not any("normalised" in name for name in names)
+    wanted = options.get("convention", {}) | {"scoring": "normalised"}
+    with pytest.raises(ValueError, match=f"alone behind a .*, but {told}"):
+        evaluate_cloze(*arguments, convention=wanted)
 
 
 def test_bad_items_are_refused(tmp_path, model_folder, store_folder):

@@ -1,3 +1,6 @@
+from functools import partial
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +17,12 @@ from speechbrain_slm.evaluation.cloze import likelihood
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 
-def random_pairs(count=24, seed=0, longest=20):
+def random_pairs(count=24, seed=0, longest=20, shortest=0):
     generator = np.random.default_rng(seed)
+    lengths = shortest, longest
     return [
         (
-            generator.integers(0, VOCABULARY, generator.integers(0, longest)),
+            generator.integers(0, VOCABULARY, generator.integers(*lengths)),
             generator.integers(0, VOCABULARY, generator.integers(1, 8)),
         )
         for _ in range(count)
@@ -66,21 +70,97 @@ def test_language_tags_are_read_and_not_scored(batch_tokens, score_end):
     assert_as_defined(scorer.score(pairs), expected)
 
 
+@pytest.mark.parametrize("share_prompts", [False, True])
+@pytest.mark.parametrize("score_end", [False, True])
+@pytest.mark.parametrize("tagged", [False, True])
+def test_endings_alone_and_their_first_units(share_prompts, score_end, tagged):
+    """Against one sequence at a time; other scores keep every bit."""
+    en, fr = VOCABULARY + 1, VOCABULARY + 2
+    tags = {"en": en, "fr": fr} if tagged else {}
+    # Before a prompt in English, before its ending in either language, and
+    # before that ending alone.
+    places = [([en], [], [en]), ([en], [fr], [fr])] if tagged else [([],) * 3]
+    model, end = tiny_model(tags=len(tags)), [BOUNDARY] * score_end
+    ending_sum = partial(naive, model, tags=tags.values())
+    pairs, first, alone = [], [], []
+    for prompt, ending in random_pairs(6, shortest=1):
+        for (before, switch, own), more in product(places, ([], [3])):
+            pair = [*before, *prompt], [*switch, *ending, *more]
+            pairs.append(pair)
+            head = [*ending, *more, *end][:5]
+            *_, total, _ = ending_sum(pair[0], [*switch, *head])
+            first.append(total / len(head))
+            *_, total, _ = ending_sum([], [*own, *ending, *more], end=end)
+            alone.append(total)
+    options = {"language_tags": tags, "score_end": score_end}
+    options["share_prompts"] = share_prompts
+    scores = make_scorer(model, endings_alone=True, **options).score(pairs)
+    close = {"rtol": 0, "atol": 1e-5}
+    np.testing.assert_allclose(scores["ending_first_5"], first, **close)
+    expected = scores["ending_sum"] - alone
+    np.testing.assert_allclose(scores["normalised"], expected, **close)
+    others = make_scorer(model, **options).score(pairs)
+    assert list(scores) == [*others, "normalised"]
+    for name, values in others.items():
+        assert (scores[name] == values).all()
+
+
+def test_equal_endings_alone_are_computed_once():
+    rows = []
+    model = tiny_model()
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.extend(kwargs["input_ids"].tolist()),
+        with_kwargs=True,
+    )
+    endings = [1, 2, 3], [4, 5]
+    pairs = [(prompt, e) for prompt in ([7, 8], [9, 6, 6]) for e in endings]
+    options = {"endings_alone": True, "share_prompts": False}
+    make_scorer(model, batch_tokens=1, **options).score(pairs)
+    # The last symbol of a sequence predicts nothing, and is not read.
+    alone = [row for row in rows if row[1] in (1, 4)]
+    assert sorted(alone) == [[BOUNDARY, 1, 2], [BOUNDARY, 4]]
+    assert len(rows) == len(pairs) + len(endings)
+
+
+class Prior(torch.nn.Module):
+    """Likes the units from 20 on best, and then those that were there."""
+
+    device, config = torch.device("cpu"), None
+
+    def get_input_embeddings(self):
+        return torch.nn.Embedding(VOCABULARY + 1, 1)
+
+    def forward(self, input_ids, attention_mask, use_cache):
+        logits = torch.nn.functional.one_hot(input_ids, VOCABULARY + 1)
+        logits = logits.cumsum(1).clamp(max=1).float()
+        logits[..., 20:VOCABULARY] += 3
+        return type("Output", (), {"logits": logits})
+
+
+def test_a_prior_for_an_ending_does_not_decide():
+    options = {"share_prompts": False, "endings_alone": True}
+    scorer = make_scorer(Prior().eval(), **options)
+    right, wrong = ([1, 2, 3], [3, 1]), ([1, 2, 3], [21, 25])
+    for name, (one, other) in scorer.score([right, wrong]).items():
+        assert (one > other) == (name == "normalised")
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 17, 10_000])
 @pytest.mark.parametrize("positions", [3, 1024])
 def test_batches_change_nothing(monkeypatch, batch_tokens, positions):
     model = tiny_model()
-    pairs = random_pairs()
-    expected = make_scorer(model).score(pairs)
+    pairs = random_pairs(shortest=1)
+    alone = {"endings_alone": True}
+    expected = make_scorer(model, **alone).score(pairs)
     monkeypatch.setattr(likelihood, "POSITIONS", positions)
-    found = make_scorer(model, batch_tokens=batch_tokens).score(pairs)
-    for name in ("whole_sum", "ending_sum"):
+    found = make_scorer(model, batch_tokens=batch_tokens, **alone).score(pairs)
+    for name in ("whole_sum", "ending_sum", "normalised"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
 def test_order_changes_no_bit():
-    scorer = make_scorer(tiny_model(), batch_tokens=64)
-    pairs = random_pairs()
+    scorer = make_scorer(tiny_model(), batch_tokens=64, endings_alone=True)
+    pairs = random_pairs(shortest=1)
     order = np.random.default_rng(1).permutation(len(pairs))
     expected = scorer.score(pairs)
     found = scorer.score([pairs[index] for index in order])
@@ -214,6 +294,11 @@ def test_bad_scorers_are_refused():
     tagged = make_scorer(tiny_model(tags=1), language_tags={"en": 31})
     with pytest.raises(ValueError, match="pair 0: the ending has no units"):
         tagged.score([([31, 1], [31])])
+    with pytest.raises(ValueError, match="start is 'first_unit', under which"):
+        make_scorer(model, start="first_unit", endings_alone=True)
+    alone = make_scorer(model, endings_alone=True)
+    with pytest.raises(ValueError, match="pair 1: it has no prompt"):
+        alone.score([([1], [2]), ([], [2])])
     first = make_scorer(model, start="first_unit")
     with pytest.raises(ValueError, match="pair 1: the ending's only unit"):
         first.score([([1], [2]), ([], [2])])
