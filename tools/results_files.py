@@ -6,7 +6,7 @@ of groups of items, in the order that ``groups.json`` beside them has.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from speechbrain_slm.evaluation.cloze.comparison import over_seeds
 from speechbrain_slm.evaluation.inputs import read_report
+from speechbrain_slm.evaluation.statistics import wilson_interval
 from speechbrain_slm.utils.schema import (
     COUNT,
     NUMBER,
@@ -60,24 +61,28 @@ SHAPE = {
 }
 
 
+# A column that no file has: the mean of the directions of one language.
+MONOLINGUAL = "monolingual"
+_MEANS = {MONOLINGUAL: ("en", "fr")}
+
+
 @dataclass(frozen=True)
 class Cell:
     """What the seeds of one run score on one metric in one direction."""
 
-    run: str
     seeds: int
     n: int  # groups
     accuracy: float  # percent, as all here
     deviation: float | None  # sample deviation over seeds
+    # The ends of the 95 % interval over groups: a bootstrap's, or Wilson's
+    # where the files have no credits, which is the wider one.
+    low: float
+    high: float
     credits: np.ndarray | None = None  # [N], a mean over seeds
-    record: dict = field(default_factory=dict)  # as `compare` makes them
 
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """Return the 95 % interval over groups, if there are credits."""
-        if self.credits is None:
-            return None
-        return self.record["bootstrap_low"], self.record["bootstrap_high"]
+    def apart(self, other: "Cell") -> bool:
+        """Tell whether the intervals of two cells are disjoint."""
+        return self.low > other.high or self.high < other.low
 
 
 class Results:
@@ -145,7 +150,7 @@ class Results:
         key = units, run, metric, direction, scoring, step
         if key not in self._cells:
             models = self.models(units, run, step)
-            self._cells[key] = _cell(models, run, metric, direction, scoring)
+            self._cells[key] = _cell(models, metric, direction, scoring)
         return self._cells[key]
 
     def measured(
@@ -177,25 +182,38 @@ def accuracy_record(
     return None
 
 
-def _cell(models, run, metric, direction, scoring):
-    asked = metric, direction, scoring
-    records = [accuracy_record(model, *asked) for model in models]
-    records = [record for record in records if record is not None]
-    if not records:
+def _cell(models, metric, direction, scoring):
+    found = []
+    for model in models:
+        parts = [
+            _scored(model, metric, one, scoring)
+            for one in _MEANS.get(direction, (direction,))
+        ]
+        if all(parts):
+            found.append([*zip(*parts, strict=True)])
+    if not found:
         return None
-    name = f"{metric} {direction}"
-    credits = [model["credits"].get(scoring, {}).get(name) for model in models]
-    if None in credits:
-        values = [record["accuracy"] for record in records]
-        spread = deviation(values)
-        n = records[0]["n"]
-        return Cell(run, len(values), n, fmean(values), spread)
-    mean, record = over_seeds(list(map(np.asarray, credits)), BOOTSTRAP_SEED)
-    record = dict(
-        run=run, metric=metric, direction=direction, scoring=scoring, **record
-    )
-    shown = record["seeds"], record["n"], record["accuracy"]
-    return Cell(run, *shown, record["deviation"], mean, record)
+    values = [fmean(accuracies) for accuracies, *_ in found]
+    n = found[0][1][0]
+    if any(one is None for *_, credits in found for one in credits):
+        mean = fmean(values)
+        ends = wilson_interval(mean / 100 * n, n)
+        low, high = (100 * end for end in ends)
+        return Cell(len(values), n, mean, deviation(values), low, high)
+    credits = [np.mean(one, axis=0) for *_, one in found]
+    mean, record = over_seeds(credits, BOOTSTRAP_SEED)
+    names = "seeds", "n", "accuracy", "deviation"
+    names += "bootstrap_low", "bootstrap_high"
+    return Cell(*(record[name] for name in names), mean)
+
+
+def _scored(model, metric, direction, scoring):
+    """Return accuracy, number of groups and their credits, or None."""
+    record = accuracy_record(model, metric, direction, scoring)
+    if record is None:
+        return None
+    credits = model["credits"].get(scoring, {}).get(f"{metric} {direction}")
+    return record["accuracy"], record["n"], credits
 
 
 def _check(path, model, groups):

@@ -1,0 +1,202 @@
+"""The page of results: planted numbers in, known tables out."""
+
+import re
+import shutil
+
+import pytest
+from processes import ROOT
+from small_results_example import credits_of, small_result, write_small
+
+from speechbrain_slm.utils.atomic import write_json
+
+RECIPE = ROOT / "recipes" / "TinyStories"
+# Run -> shares of right items of three seeds: monolingual, cross-lingual.
+PLANTED = {
+    "en_fr": [(0.90, 0.48), (0.90, 0.50), (0.90, 0.52)],
+    "interleaved": [(0.90, 0.80), (0.90, 0.84), (0.90, 0.88)],
+    "interleaved_ft": [(0.50, 0.50), (0.50, 0.54), (0.50, 0.52)],
+    "switch0": [(0.90, 0.48), (0.90, 0.50), (0.90, 0.52)],
+    "shuffled": [(0.90, 0.80), (0.90, 0.80)],
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tool():
+    """Import the tool from its folder, as Python runs a script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "tools"))
+        import results_page
+
+        yield results_page
+
+
+def page(tool, folder):
+    """Draw a copy of the page from a folder's results, and return it."""
+    path = folder / "RESULTS.md"
+    if not path.exists():
+        shutil.copy(RECIPE / "RESULTS.md", path)
+    tool.main(["--results", str(folder / "results"), "--output", str(path)])
+    return path.read_text(encoding="utf-8")
+
+
+def block(text, name):
+    """Return the lines of a table, as lists of cells."""
+    found = re.search(f"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.S)
+    lines = found[1].splitlines()
+    return [re.split(r" \| ", line.strip("| ")) for line in lines]
+
+
+def plant(folder, planted=PLANTED, **further):
+    for name, seeds in planted.items():
+        for seed, shares in enumerate(seeds, start=1):
+            write_small(folder, small_result(name, seed, shares, **further))
+
+
+@pytest.fixture(scope="module")
+def drawn(tool, tmp_path_factory):
+    """A folder with planted results, and the page that shows them."""
+    folder = tmp_path_factory.mktemp("page")
+    plant(folder / "results")
+    for name, gain in (("en_fr", 0.0), ("interleaved", 0.1)):
+        for step, times in ((200, 0), (400, 2), (800, 3)):
+            share = round(0.5 + gain * times, 4)
+            content = small_result(
+                name, 1, (0.9, share), step=step, aligned=0.1 + 0.2 * share
+            )
+            write_small(folder / "results", content)
+    return folder, page(tool, folder)
+
+
+def test_the_main_table_shows_what_was_planted(drawn):
+    rows = {row[0]: row for row in block(drawn[1], "main") if len(row) > 2}
+    header, found = rows["run"], rows["`interleaved`"]
+    cell = dict(zip(header, found, strict=True))
+    assert cell["seeds"] == "3"
+    # Deviation of 80, 84, 88; the interval of the mean of three over groups.
+    assert re.fullmatch(
+        r"84\.0 ± 4\.0 \[8\d\.\d, 8\d\.\d\]", cell["sSC cross-lingual"]
+    )
+    interval = cell["sTC EN>FR"].split("[")[1]
+    low, high = map(float, interval.strip("]").split(", "))
+    assert 80 < low < 84 < high < 88
+    assert rows["groups"][2] == "40"
+    name = "`en_fr`, 360M, reported by a digest of the paper"
+    paper = dict(zip(header, rows[name], strict=True))
+    assert paper["sTC FR>EN"] == "57.34"
+    assert paper["sTC cross-lingual"] == "56.46"  # of 55.58 and 57.34
+
+
+def test_missing_runs_and_seeds_are_named(drawn):
+    text = drawn[1]
+    assert ["Missing: `en`, `fr`."] in block(text, "main")
+    assert "Missing: `span2`, `span3`, `half`, `tenth`, `hundredth`." in text
+    assert block(text, "main")[-1] == ["No results yet."]  # of whisper
+    assert ["No snapshots of shuffled."] in block(text, "curves")
+    rows = {row[0]: row for row in block(text, "controls") if len(row) > 2}
+    assert rows["`shuffled`"][1] == "2"
+    assert rows["`switch0`"][6] == "+0.0 [+0.0, +0.0]"
+
+
+def test_differences_are_tested_and_adjusted(drawn):
+    lines = block(drawn[1], "differences")
+    assert lines[0] == ["20 tests."]
+    by = {(row[0], row[2]): row for row in lines if len(row) == 9}
+    gain = by["`interleaved`", "sSC cross-lingual"]
+    assert gain[3:5] == ["40", gain[4]]
+    assert gain[4].startswith("+34.0 [+3")
+    assert (gain[5], gain[8]) == ("40:0", "yes")
+    # All 40 groups: 2 / 2^40, times the number of tests.
+    assert float(gain[6]) == pytest.approx(2**-39, rel=0.05)
+    assert float(gain[7]) == pytest.approx(20 * 2**-39, rel=0.05)
+    same = by["`interleaved`", "sSC EN"]
+    assert same[4:] == ["+0.0 [+0.0, +0.0]", "0:0", "1", "1", "no"]
+
+
+def test_claims_are_judged(drawn):
+    lines = block(drawn[1], "claims")
+    # Two gains, the control and its twin; one gain, the losses, the other.
+    told = "Claims that hold: 4 yes, 8 no, 24 not measured under "
+    assert lines[0][0].startswith(f"{told}`whole_mean`; ")
+    cells = {(row[0].split("`")[1], row[1]): row[2] for row in lines[4:]}
+    verdict = {key: cell.split(": ")[1] for key, cell in cells.items()}
+    assert verdict["interleaved", "sSC cross-lingual"] == "yes"
+    # Two points are no eight, whatever the intervals.
+    assert verdict["interleaved_ft", "sTC cross-lingual"] == "no"
+    assert cells["interleaved_ft", "sSC FR"].startswith("-40.0 [-4")
+    assert verdict["interleaved_ft", "sSC FR"] == "no"
+    assert verdict["switch0", "sSC cross-lingual"] == "yes"
+    assert verdict["shuffled", "sTC cross-lingual"] == "no, of 2 seed(s)"
+    assert (
+        verdict["interleaved", "sSC-voices cross-lingual"] == "(not measured)"
+    )
+
+
+def test_curves_part_where_they_were_made_to(drawn):
+    folder, text = drawn
+    rows = {row[0]: row for row in block(text, "curves") if len(row) == 3}
+    # 50 and 70 %, not 50 and 50 %: from step 400 on, 1,024 tokens each.
+    assert rows["sSC cross-lingual"][1:] == ["0.41", "never"]
+    assert rows["sSC monolingual"][1:] == ["never", "never"]
+    # The last model's alignment is not above, so alignment never parts.
+    assert rows["P@1, layer 2, against sSC cross-lingual"][1] == "follows"
+    assert "![curves-mfcc.svg](results/figures/curves-mfcc.svg)" in text
+    figure = (folder / "results/figures/curves-mfcc.svg").read_text()
+    assert figure.count("<polyline") == 2 * 6
+    assert "sSC cross-lingual" in figure
+
+
+def test_the_same_results_give_the_same_bytes(tool, drawn):
+    folder, text = drawn
+    path = folder / "results" / "figures" / "curves-mfcc.svg"
+    figure = path.read_bytes()
+    mark = "Written by hand, \\1 and all."
+    (folder / "RESULTS.md").write_text(f"{mark}\n{text}", encoding="utf-8")
+    assert page(tool, folder) == f"{mark}\n{text}"
+    assert path.read_bytes() == figure
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 0}, "is of version 0; expected version 1"),
+        ({"seed": 2}, "says that it is mfcc/en_fr-2.json"),
+        ({"seed": 1.5}, "seed is 1.5; expected an integer"),
+        ({"groups": {"sSC": "others"}}, "have other groups of sSC"),
+        (
+            {"credits": {"whole_mean": {"sSC en": credits_of(0.8)}}},
+            "'sSC en' have the mean 80.0, its accuracy is 90.0",
+        ),
+    ],
+)
+def test_files_that_contradict_are_refused(tool, tmp_path, change, words):
+    plant(tmp_path / "results", {"a": [(0.9, 0.5)], "en_fr": [(0.9, 0.5)]})
+    path = tmp_path / "results" / "mfcc" / "en_fr-1.json"
+    write_json(path, {**small_result("en_fr", 1, (0.9, 0.5)), **change})
+    with pytest.raises(ValueError, match=re.escape(words)):
+        page(tool, tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert text == (RECIPE / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_a_page_without_its_marks_is_refused(tool, tmp_path):
+    (tmp_path / "results").mkdir()
+    path = tmp_path / "RESULTS.md"
+    path.write_text("<!-- table: main -->\nno end\n", encoding="utf-8")
+    words = "1 marks of tables, of which these end: none"
+    with pytest.raises(ValueError, match=words):
+        page(tool, tmp_path)
+    assert path.read_text() == "<!-- table: main -->\nno end\n"
+
+
+def test_the_committed_page_is_what_the_results_say(tool, tmp_path):
+    shutil.copytree(RECIPE / "results", tmp_path / "results")
+    figures = {
+        path.name: path.read_bytes()
+        for path in (tmp_path / "results").glob("figures/*.svg")
+    }
+    shutil.rmtree(tmp_path / "results" / "figures", ignore_errors=True)
+    text = page(tool, tmp_path)
+    # Run `python tools/results_page.py` where these differ.
+    assert text == (RECIPE / "RESULTS.md").read_text(encoding="utf-8")
+    drawn = (tmp_path / "results").glob("figures/*.svg")
+    assert {path.name: path.read_bytes() for path in drawn} == figures

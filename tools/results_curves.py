@@ -1,0 +1,275 @@
+"""Alignment by layer, learning curves and scaling, as tables."""
+
+from collections.abc import Callable, Sequence
+from math import inf
+from statistics import fmean
+from typing import NamedTuple
+
+from results_files import MONOLINGUAL, Results, deviation
+from results_tables import (
+    BASE,
+    COMPARED,
+    METRICS,
+    SCORING,
+    by_set,
+    heading,
+    shown,
+    spread,
+    table,
+)
+
+from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
+
+POOLING, VOICE = "mean", "different"
+MEASURES = {"margin": "margin of cosines", "p1": "P@1"}
+MILLION = 1e6
+
+
+class Point(NamedTuple):
+    """A value at a place, and its 95 % interval."""
+
+    x: float  # million tokens
+    value: float
+    low: float
+    high: float
+
+
+def aligned(model: dict, layer: int, measure: str) -> tuple[float, ...] | None:
+    """Return a measure of a layer, and its interval's ends.
+
+    P@1 is the mean of both ways; pairs are of different voices.
+    """
+    keys = ("p1_forward", "p1_backward") if measure == "p1" else (measure,)
+    for one in model["alignment"]:
+        what = one["layer"], one["voice"], one["pooling"]
+        if what == (layer, VOICE, POOLING):
+            ends = "", "_low", "_high"
+            return tuple(fmean(one[k + end] for k in keys) for end in ends)
+    return None
+
+
+def layers_of(results: Results, units: str, run: str) -> list[int]:
+    """List the layers whose alignment is known."""
+    return sorted(
+        {
+            one["layer"]
+            for model in results.models(units, run)
+            for one in model["alignment"]
+            if (one["voice"], one["pooling"]) == (VOICE, POOLING)
+        }
+    )
+
+
+def alignment_table(results: Results, runs: Sequence[str]) -> str:
+    """Draw margin and P@1 of each layer, mean over seeds."""
+    header = [
+        "layer",
+        *(f"{MEASURES[m]}, `{r}`" for m in MEASURES for r in runs),
+    ]
+
+    def draw(units):
+        layers = {n for run in runs for n in layers_of(results, units, run)}
+        rows = [
+            [
+                str(layer),
+                *(
+                    _over_seeds(results, units, run, layer, measure)
+                    for measure in MEASURES
+                    for run in runs
+                ),
+            ]
+            for layer in sorted(layers)
+        ]
+        return table(header, rows)
+
+    return by_set(results, draw)
+
+
+def _over_seeds(results, units, run, layer, measure):
+    found = [
+        aligned(model, layer, measure) for model in results.models(units, run)
+    ]
+    values = [one[0] for one in found if one]
+    return spread(fmean(values), deviation(values), ".3f") if values else "-"
+
+
+def best_layer(results: Results, units: str) -> int | None:
+    """Return the layer where P@1 of the interleaved run ends highest."""
+    run = COMPARED[0]
+    model = results.models(units, run)
+    layers = layers_of(results, units, run)
+    return max(
+        layers,
+        key=lambda n: (aligned(model[0], n, "p1") or (0,))[0],
+        default=None,
+    )
+
+
+def curves(
+    results: Results, units: str, runs: Sequence[str]
+) -> dict[str, dict[str, list[Point]]]:
+    """Return what is followed -> run -> its points, the last model's too."""
+    layer = best_layer(results, units)
+    followed: dict[str, Callable] = {
+        heading(metric, direction): _scores(results, units, metric, direction)
+        for direction in (CROSS_LINGUAL, MONOLINGUAL)
+        for metric in METRICS
+    }
+    for measure, name in MEASURES.items():
+        if layer is not None:
+            name = f"{name}, layer {layer}"
+            followed[name] = alignments(results, units, layer, measure)
+    found: dict[str, dict[str, list[Point]]] = {}
+    for name, point in followed.items():
+        for run in runs:
+            steps = results.steps(units, run)
+            points = [point(run, step) for step in [*steps, None] if steps]
+            # The last model is a snapshot's once more where steps end there.
+            unique = {one.x: one for one in points if one}
+            if unique:
+                found.setdefault(name, {})[run] = [
+                    unique[x] for x in sorted(unique)
+                ]
+    return found
+
+
+def _scores(results, units, metric, direction):
+    def point(run, step):
+        cell = results.cell(units, run, metric, direction, SCORING, step)
+        x = _tokens(results.models(units, run, step))
+        return cell and Point(x, cell.accuracy, cell.low, cell.high)
+
+    return point
+
+
+def alignments(
+    results: Results, units: str, layer: int, measure: str
+) -> Callable[[str, int | None], Point | None]:
+    """Return what finds the alignment of a run at a step, in one layer."""
+
+    def point(run, step):
+        models = results.models(units, run, step)
+        found = [aligned(model, layer, measure) for model in models]
+        values = [one for one in found if one]
+        if not values:
+            return None
+        return Point(_tokens(models), *map(fmean, zip(*values, strict=True)))
+
+    return point
+
+
+def _tokens(models):
+    return models[0]["tokens"] / MILLION if models else 0.0
+
+
+def parting(one: list[Point], other: list[Point]) -> float | None:
+    """Say where two curves part: million tokens, or None.
+
+    The first of the points both have from which on, to the last of them, the
+    intervals of ``one`` lie above those of ``other``.
+
+    Example
+    -------
+    >>> flat = [Point(x, 50, 48, 52) for x in (1, 2, 3)]
+    >>> parting([Point(x, 50 * x, 49 * x, 51 * x) for x in (1, 2, 3)], flat)
+    2
+    """
+    below = {point.x: point for point in other}
+    found = None
+    for point in reversed([point for point in one if point.x in below]):
+        if point.low <= below[point.x].high:
+            break
+        found = point.x
+    return found
+
+
+def curve_table(results: Results, runs: Sequence[str]) -> str:
+    """Draw the points of all curves, and where they part from the baseline."""
+
+    def draw(units):
+        found = curves(results, units, runs)
+        header = ["run", "M tokens", *found]
+        rows = []
+        for run in runs:
+            points = {
+                name: {p.x: p for p in by_run.get(run, [])}
+                for name, by_run in found.items()
+            }
+            for x in sorted({x for one in points.values() for x in one}):
+                cells = (one.get(x) for one in points.values())
+                texts = [
+                    _point_text(name, p)
+                    for name, p in zip(points, cells, strict=True)
+                ]
+                rows.append([f"`{run}`", f"{x:.2f}", *texts])
+        if not rows:
+            return "No snapshots yet."
+        gone = [run for run in runs if not results.steps(units, run)]
+        note = f"\n\nNo snapshots of {', '.join(gone)}." if gone else ""
+        return table(header, rows) + note + _partings(found, runs)
+
+    return by_set(results, draw)
+
+
+def _point_text(name, point):
+    if point is None:
+        return "-"
+    form = ".3f" if name.startswith(tuple(MEASURES.values())) else ".1f"
+    return f"{point.value:{form}} [{point.low:{form}}, {point.high:{form}}]"
+
+
+def _partings(found, runs):
+    """Say at how many tokens each run parts from the baseline, in what."""
+    others = [run for run in runs if run != BASE]
+    where = {
+        name: [parting(by_run.get(r, []), by_run.get(BASE, [])) for r in others]
+        for name, by_run in found.items()
+    }
+    rows = [
+        [name, *("never" if x is None else f"{x:.2f}" for x in ones)]
+        for name, ones in where.items()
+    ]
+    scores = heading(METRICS[0], CROSS_LINGUAL)
+    for name, ones in where.items():
+        if name.startswith(tuple(MEASURES.values())) and scores in where:
+            pairs = zip(ones, where[scores], strict=True)
+            rows.append([f"{name}, against {scores}", *map(_order, pairs)])
+    header = ["above the baseline from", *(f"`{r}`, M tokens" for r in others)]
+    return f"\n\n{table(header, rows)}"
+
+
+def _order(pair):
+    alignment, accuracy = (inf if x is None else x for x in pair)
+    if alignment == accuracy:
+        return "at the same point" if accuracy < inf else "neither parts"
+    return "leads" if alignment < accuracy else "follows"
+
+
+def scaling_table(results: Results) -> str:
+    """Draw sizes and budgets; the main runs are one of each."""
+    columns = [(m, d) for d in (CROSS_LINGUAL, MONOLINGUAL) for m in METRICS]
+    header = ["parameters", "M tokens", "run", "seeds"]
+    header += [heading(*column) for column in columns]
+
+    def draw(units):
+        rows = []
+        for run in [*results.runs(units, "scaling"), BASE, *COMPARED]:
+            models = results.models(units, run)
+            if models:
+                cells = [results.cell(units, run, *c, SCORING) for c in columns]
+                place = models[0]["parameters"], models[0]["tokens"], run
+                rows.append((*place, len(models), cells))
+        return table(
+            header,
+            [
+                [
+                    *(f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}"),
+                    *(f"`{run}`", str(seeds), *map(shown, cells)),
+                ]
+                for size, tokens, run, seeds, cells in sorted(
+                    rows, key=lambda row: row[:3]
+                )
+            ],
+        )
+
+    return by_set(results, draw)

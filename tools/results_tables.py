@@ -1,0 +1,296 @@
+"""The tables of the page of results, in Markdown."""
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from results_files import (
+    BOOTSTRAP_SEED,
+    MONOLINGUAL,
+    Cell,
+    Results,
+    accuracy_record,
+    deviation,
+)
+
+from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
+from speechbrain_slm.evaluation.cloze.comparison import differences_to
+from speechbrain_slm.evaluation.statistics import holm
+from speechbrain_slm.utils.tables import markdown_row
+
+BASE, TUNED = "en_fr", "interleaved_ft"
+COMPARED = ("interleaved", TUNED)
+MAIN = ("en", "fr", BASE, *COMPARED)
+METRICS = ("sSC", "sTC")
+DIRECTIONS = ("en", "fr", "en>fr", "fr>en", CROSS_LINGUAL)
+# In the paper's order, and the two means behind them.
+COLUMNS = [
+    (metric, direction)
+    for kind in (("en", "fr"), ("en>fr", "fr>en"), (CROSS_LINGUAL,))
+    for metric in METRICS
+    for direction in kind
+]
+SCORING = "whole_mean"
+SETS = ("mfcc", "whisper")  # of units; a page without one says so
+PAPER = "reported by a digest of the paper"
+
+
+def heading(metric: str, direction: str) -> str:
+    """Name a column as the paper does: ``sSC EN>FR``."""
+    names = {CROSS_LINGUAL: "cross-lingual", MONOLINGUAL: MONOLINGUAL}
+    return f"{metric} {names.get(direction, direction.upper())}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Lay out a table whose first column is to the left."""
+    ruler = ["---", *("---:" for _ in header[1:])]
+    return "\n".join(map(markdown_row, (header, ruler, *rows)))
+
+
+def shown(cell: Cell | None, seeds: int = 0) -> str:
+    """Write a cell; how many seeds it has where its row has others."""
+    if cell is None:
+        return "-"
+    other = f" ({cell.seeds} seeds)" if seeds not in (0, cell.seeds) else ""
+    ends = f"[{cell.low:.1f}, {cell.high:.1f}]"
+    return f"{spread(cell.accuracy, cell.deviation)} {ends}{other}"
+
+
+def spread(value: float, over_seeds: float | None, form: str = ".1f") -> str:
+    """Write a mean and, of several seeds, their deviation."""
+    text = f"{value:{form}}"
+    return text if over_seeds is None else f"{text} ± {over_seeds:{form}}"
+
+
+def by_set(results: Results, draw: Callable[[str], str]) -> str:
+    """Draw a block a set of units."""
+    blocks = [
+        f"**Units: `{units}`**\n\n"
+        + (draw(units) if units in results.sets else "No results yet.")
+        for units in dict.fromkeys([*results.sets, *SETS])
+    ]
+    return "\n\n".join(blocks)
+
+
+def missing(results: Results, units: str, runs: Iterable[str]) -> str:
+    """Name the runs that should be there and are not."""
+    gone = [f"`{r}`" for r in runs if not results.models(units, r)]
+    return f"\n\nMissing: {', '.join(gone)}." if gone else ""
+
+
+def _rows(results, units, runs, columns, scoring=SCORING):
+    """Make a row a run: its name, its seeds, its cells."""
+    for run in runs:
+        seeds = len(results.models(units, run))
+        if seeds:
+            cells = (results.cell(units, run, *c, scoring) for c in columns)
+            texts = [shown(cell, seeds) for cell in cells]
+            yield [f"`{run}`", str(seeds), *texts]
+
+
+def main_table(results: Results, paper: Path) -> str:
+    """Draw the five runs, and the paper's beside them."""
+    header = ["run", "seeds", *(heading(*column) for column in COLUMNS)]
+    reported = list(_paper_rows(paper))
+
+    def draw(units):
+        rows = [*_rows(results, units, MAIN, COLUMNS)]
+        cells = [results.cell(units, BASE, *c, SCORING) for c in COLUMNS]
+        groups = ["groups", "", *(str(c.n) if c else "-" for c in cells)]
+        return table(header, [*rows, groups, *reported]) + missing(
+            results, units, MAIN
+        )
+
+    return by_set(results, draw)
+
+
+def _paper_rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            cells = [row.get(f"{m} {d}") for m, d in COLUMNS[:-2]]
+            for metric in METRICS:
+                both = [row[f"{metric} {d}"] for d in ("en>fr", "fr>en")]
+                mean = f"{fmean(map(float, both)):.2f}" if all(both) else ""
+                cells.append(mean)
+            name = f"`{row['run']}`, {row['size']}, {PAPER}"
+            yield [name, "", *(cell or "-" for cell in cells)]
+
+
+def differences(
+    results: Results,
+    units: str,
+    base: str,
+    runs: Iterable[str],
+    columns: Iterable[tuple[str, str]],
+    scoring: str = SCORING,
+) -> list[dict]:
+    """List paired differences of runs to one of them, where both are there."""
+    accuracies, means = [], {}
+    names = [base, *(run for run in runs if run != base)]
+    for metric, direction in columns:
+        cells = {
+            run: results.cell(units, run, metric, direction, scoring)
+            for run in names
+        }
+        for run, cell in cells.items():
+            if cell and cell.credits is not None:
+                what = dict(run=run, metric=metric, direction=direction)
+                what |= {"scoring": scoring, "n": cell.n}
+                what["apart"] = cells[base] and cell.apart(cells[base])
+                accuracies.append(what)
+                means[run, (metric, direction)] = cell.credits
+    found = differences_to(base, accuracies, means, BOOTSTRAP_SEED)
+    keys = "run", "metric", "direction"
+    apart = {tuple(a[k] for k in keys): a["apart"] for a in accuracies}
+    return [{**d, "apart": apart[tuple(d[k] for k in keys)]} for d in found]
+
+
+def difference_text(one: dict) -> str:
+    """Write a difference and its interval, in points."""
+    return (
+        "{difference:+.1f} [{bootstrap_low:+.1f}, {bootstrap_high:+.1f}]"
+    ).format_map(one)
+
+
+def difference_table(results: Results) -> str:
+    """Draw what sets the interleaved runs apart from the baseline."""
+    found = [
+        {"units": units, **one}
+        for units in results.sets
+        for one in differences(results, units, BASE, COMPARED, COLUMNS)
+    ]
+    adjusted = holm([one["mcnemar_p"] for one in found]) if found else []
+    header = ["run", "units", "on", "groups", f"difference to `{BASE}`"]
+    header += ["better:worse", "sign test p", "Holm p", "disjoint intervals"]
+    rows = [
+        [
+            *(f"`{one['run']}`", f"`{one['units']}`"),
+            *(heading(one["metric"], one["direction"]), str(one["n"])),
+            difference_text(one),
+            "{better}:{worse}".format_map(one),
+            *(f"{one['mcnemar_p']:.2g}", f"{p:.2g}"),
+            "yes" if one["apart"] else "no",
+        ]
+        for one, p in zip(found, adjusted, strict=True)
+    ]
+    return f"{len(found)} tests.\n\n{table(header, rows)}"
+
+
+def benchmark_table(results: Results) -> str:
+    """Draw the benchmarks beside the main ones: plots, voices, natural."""
+
+    def draw(units):
+        metrics = {
+            record["metric"]
+            for run in results.runs(units)
+            for record in results.models(units, run)[0]["cloze"]
+        }
+        header = ["benchmark", "run", "seeds", "groups"]
+        header += [heading("", d).strip() for d in DIRECTIONS]
+        rows = []
+        further = sorted(set(metrics) - set(METRICS))
+        for metric in sorted(further, key=lambda m: m.split("-")[1:]):
+            columns = [(metric, direction) for direction in DIRECTIONS]
+            for run in (BASE, *COMPARED):
+                cell = results.cell(units, run, metric, CROSS_LINGUAL, SCORING)
+                if cell:
+                    (row,) = _rows(results, units, [run], columns)
+                    rows.append([metric, *row[:2], str(cell.n), *row[2:]])
+        return table(header, rows)
+
+    return by_set(results, draw)
+
+
+def control_table(results: Results, controls: Sequence[str]) -> str:
+    """Draw controls and baselines, and their differences to two runs."""
+    columns = [(metric, CROSS_LINGUAL) for metric in METRICS]
+    header = ["run", "seeds", *(heading(*c) for c in columns)]
+    header += [heading(metric, MONOLINGUAL) for metric in METRICS]
+    bases = BASE, TUNED
+    header += [f"{m}, less `{base}`" for base in bases for m in METRICS]
+
+    def draw(units):
+        names = [*controls, *results.runs(units, "control")]
+        names += results.runs(units, "baseline")
+        names = [BASE, *COMPARED, *dict.fromkeys(names)]
+        own = [(metric, MONOLINGUAL) for metric in METRICS]
+        texts = {}
+        for base in bases:
+            for one in differences(results, units, base, names, columns):
+                key = one["run"], base, one["metric"]
+                texts[key] = difference_text(one)
+        rows = [
+            row
+            + [
+                texts.get((row[0].strip("`"), base, metric), "-")
+                for base in bases
+                for metric in METRICS
+            ]
+            for row in _rows(results, units, names, [*columns, *own])
+        ]
+        return table(header, rows) + missing(results, units, names)
+
+    return by_set(results, draw)
+
+
+def convention_table(results: Results) -> str:
+    """Draw all conventions side by side, means over seeds."""
+    header = ["run", "convention", *(heading(*column) for column in COLUMNS)]
+
+    def draw(units):
+        rows = []
+        for run in (BASE, TUNED):
+            models = results.models(units, run)[:1]
+            for scoring in dict.fromkeys(
+                record["scoring"] for m in models for record in m["cloze"]
+            ):
+                cells = [
+                    results.cell(units, run, *column, scoring)
+                    for column in COLUMNS
+                ]
+                texts = [
+                    spread(cell.accuracy, cell.deviation) if cell else "-"
+                    for cell in cells
+                ]
+                rows.append([f"`{run}`", f"`{scoring}`", *texts])
+        return table(header, rows)
+
+    return by_set(results, draw)
+
+
+def subset_table(results: Results) -> str:
+    """Draw subsets of items: what right endings share across languages."""
+    columns = [(m, d) for m in METRICS for d in DIRECTIONS[:-1]]
+    header = ["subset", "run", "seeds", *(heading(*c) for c in columns)]
+
+    def draw(units):
+        rows = []
+        found = {
+            record["subset"]
+            for run in results.runs(units)
+            for record in results.models(units, run)[0]["subsets"]
+        }
+        for subset in sorted(found):
+            for run in (BASE, *COMPARED):
+                cells = [
+                    _subset_text(results, units, run, column, subset)
+                    for column in columns
+                ]
+                seeds = str(len(results.models(units, run)))
+                rows.append([f"{subset}", f"`{run}`", seeds, *cells])
+        return table(header, rows)
+
+    return by_set(results, draw)
+
+
+def _subset_text(results, units, run, column, subset):
+    found = [
+        accuracy_record(model, *column, SCORING, subset)
+        for model in results.models(units, run)
+    ]
+    values = [record["accuracy"] for record in found if record]
+    if not values:
+        return "-"
+    n = next(record["n"] for record in found if record)
+    return f"{spread(fmean(values), deviation(values))} ({n})"
