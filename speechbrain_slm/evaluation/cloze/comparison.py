@@ -190,7 +190,7 @@ def over_seeds(credits: list[np.ndarray], seed: int) -> tuple[np.ndarray, dict]:
     """
     mean = np.mean(credits, axis=0).round(12)
     by_seed = (100 * np.mean(credits, axis=1)).tolist()
-    record = {
+    record: dict = {
         "n": len(mean),
         "seeds": len(credits),
         **accuracy.accuracy_of(mean, seed),

@@ -40,7 +40,9 @@ LIKELIHOODS: dict[
     # is log p(prompt | ending) - log p(prompt), which two endings of unlike
     # lengths may be compared by.
     "normalised": lambda prompt, ending, alone: _sum(ending) - _sum(alone),
+    # The same prior by itself: how many items need no prompt.
+    "ending_alone": lambda prompt, ending, alone: _sum(alone),
 }
 
 # Those that need an ending alone, a sequence of its own behind the boundary.
-OF_ENDINGS_ALONE = ("normalised",)
+OF_ENDINGS_ALONE = ("normalised", "ending_alone")

@@ -189,7 +189,7 @@ def _endings_alone(convention, endings, items):
             f"scoring is '{scoring}', which needs each ending alone behind a "
             f"boundary, but {lacking}; choose another scoring"
         )
-    left_out = ", ".join(OF_ENDINGS_ALONE)
+    left_out = "', '".join(OF_ENDINGS_ALONE)
     logger.info("The scores have no column '%s': %s", left_out, lacking)
     return False
 

@@ -14,6 +14,7 @@ from cloze_example import (
 )
 
 from speechbrain_slm.evaluation.cloze import likelihood
+from speechbrain_slm.evaluation.cloze.conventions import OF_ENDINGS_ALONE
 from speechbrain_slm.evaluation.cloze.likelihood import LikelihoodScorer
 
 
@@ -99,8 +100,9 @@ def test_endings_alone_and_their_first_units(share_prompts, score_end, tagged):
     np.testing.assert_allclose(scores["ending_first_5"], first, **close)
     expected = scores["ending_sum"] - alone
     np.testing.assert_allclose(scores["normalised"], expected, **close)
+    np.testing.assert_allclose(scores["ending_alone"], alone, **close)
     others = make_scorer(model, **options).score(pairs)
-    assert list(scores) == [*others, "normalised"]
+    assert list(scores) == [*others, *OF_ENDINGS_ALONE]
     for name, values in others.items():
         assert (scores[name] == values).all()
 
@@ -154,7 +156,7 @@ def test_batches_change_nothing(monkeypatch, batch_tokens, positions):
     expected = make_scorer(model, **alone).score(pairs)
     monkeypatch.setattr(likelihood, "POSITIONS", positions)
     found = make_scorer(model, batch_tokens=batch_tokens, **alone).score(pairs)
-    for name in ("whole_sum", "ending_sum", "normalised"):
+    for name in ("whole_sum", "ending_sum", *OF_ENDINGS_ALONE):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
