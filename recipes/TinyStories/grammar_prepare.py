@@ -8,10 +8,17 @@ that are there fit the text and the items.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
-from speechbrain_slm.stories.grammar.grammar import StoryGrammar, topic_endings
+from speechbrain_slm.stories.grammar.grammar import (
+    Story,
+    StoryGrammar,
+    topic_endings,
+)
 from speechbrain_slm.utils.numbers import check_choice
 from speechbrain_slm.utils.speakers import SPEAKER_PER, draw_speaker
 from speechbrain_slm.utils.tables import (
@@ -40,6 +47,10 @@ def prepare_grammar(
     num_cloze: int = 600,
     speakers: Sequence[str] = ("anna", "bruno"),
     speaker_per: str = "story",
+    grouped: bool = False,
+    held_out_plots: Sequence[str] = (),
+    num_voices: int = 0,
+    new_speakers: Sequence[str] = (),
 ) -> dict:
     """Write the stories tables and the table of cloze items.
 
@@ -60,6 +71,17 @@ def prepare_grammar(
     speaker_per
         ``story``, or ``sentence``: one is drawn for each sentence of the
         training and validation stories. A cloze item has always one.
+    grouped
+        Items have a ``group``, the combination of plot, characters and thing,
+        and a ``subset``, see `cloze_texts.shared_words`.
+    held_out_plots
+        Plots of none of the stories, but of as many items more: ``sSC-plots``
+        and ``sTC-plots``.
+    num_voices
+        So many of the test stories become items again: ``sSC-voices`` and
+        ``sTC-voices``, whose prompt and endings have two of the speakers, and
+        ``sSC-speakers`` and ``sTC-speakers``, told by one of the new speakers.
+    new_speakers : Who tells no other story.
 
     Returns
     -------
@@ -70,24 +92,26 @@ def prepare_grammar(
     grammar = StoryGrammar.load(
         plots=plots, characters=characters, things=things
     )
+    trained = [plot.name for plot in grammar.plots]
+    _check(trained, held_out_plots, num_voices, speakers, new_speakers)
     tables = {}
     for split, number in (("train", num_train), ("valid", num_valid)):
         stories = grammar.generate(number, split, seed, languages)
         rows = _whole_stories(stories, seed, speakers, speaker_per)
         tables[split] = stories_table(list(rows), ["speaker", *languages])
     tests = grammar.generate(num_cloze, "test", seed, languages)
-    items = [
-        ClozeItem(
-            story.story_id,
-            {key: text[:-1] for key, text in story.sentences.items()},
-            {key: text[-1] for key, text in story.sentences.items()},
-            story.wrong_ending,
-        )
-        for story in tests
-    ]
-    tables["cloze"], items = cloze_tables(
-        items, topic_endings(tests, seed), languages, seed, speakers
-    )
+    again = tests[:num_voices]
+    sets = [(tests, speakers, ""), (again, speakers, "-voices")]
+    sets.append((again if new_speakers else [], new_speakers, "-speakers"))
+    if held_out_plots:
+        others = StoryGrammar.load(None, held_out_plots, characters, things)
+        # None of them is trained on, so any split will do; this one has most.
+        unseen = [
+            replace(story, story_id=story.story_id.replace("train", "test"))
+            for story in others.generate(num_cloze, "train", seed, languages)
+        ]
+        sets.append((unseen, speakers, "-plots"))
+    tables["cloze"], items = _cloze(sets, grammar, languages, seed, grouped)
     paths = write_stories(folder, tables, items, MAKER)
     logger.info(
         f"{num_train} training, {num_valid} validation and {num_cloze} cloze "
@@ -105,3 +129,63 @@ def _whole_stories(stories, seed, speakers, speaker_per):
                 number = row["sentence"]
                 row["speaker"] = draw_speaker(seed, name, speakers, number)
             yield row
+
+
+def _cloze(sets, grammar, languages, seed, grouped):
+    """Make the tables of items of [(stories, their speakers, suffix)]."""
+    made = [
+        cloze_tables(
+            [_item(story, grammar, grouped) for story in stories],
+            topic_endings(stories, seed),
+            languages,
+            seed,
+            speakers,
+            suffix,
+            change_speaker=suffix == "-voices",
+        )
+        for stories, speakers, suffix in sets
+        if stories
+    ]
+    return map(pa.concat_tables, zip(*made, strict=True))
+
+
+def _item(story: Story, grammar: StoryGrammar, grouped: bool) -> ClozeItem:
+    who = [story.plot, *sorted(story.characters), story.thing]
+    names = {
+        key: tuple(
+            grammar.lexicon.characters[name].get(key, name)
+            for name in story.characters
+        )
+        for key in story.sentences
+    }
+    return ClozeItem(
+        story.story_id,
+        {key: text[:-1] for key, text in story.sentences.items()},
+        {key: text[-1] for key, text in story.sentences.items()},
+        story.wrong_ending,
+        **({"group": " ".join(who), "names": names} if grouped else {}),
+    )
+
+
+def _check(plots, held_out_plots, num_voices, speakers, new_speakers):
+    """Refuse what would make a benchmark of what was trained on."""
+    for key, told, unseen in (
+        ("held_out_plots", plots, held_out_plots),
+        ("new_speakers", speakers, new_speakers),
+    ):
+        if both := sorted({*told} & {*unseen}):
+            raise ValueError(
+                f"{key} has {', '.join(both)}, which the training stories "
+                "have, too; name others"
+            )
+    if num_voices and len(speakers) < 2:
+        raise ValueError(
+            f"num_voices is {num_voices}, with the speaker(s) "
+            f"{', '.join(speakers)}: an ending needs another one than its "
+            "prompt; name two speakers or more, or set num_voices to 0"
+        )
+    if new_speakers and not num_voices:
+        raise ValueError(
+            f"new_speakers has {', '.join(new_speakers)}, and num_voices is 0: "
+            "they would tell nothing; set num_voices, or leave them out"
+        )

@@ -3,9 +3,13 @@
 Of sTC the wrong ending is off the story's topic: it shares no word with it.
 """
 
+import difflib
+import functools
+import itertools
 import logging
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +43,9 @@ _WORD = re.compile(r"[^\W\d_]+")
 _STEM = 5
 # All nouns have one.
 _CAPITALS = {"de"}
+# What two spellings share, of 1, that are nearly the same: violin and violon,
+# ball and ballon, but not color and couleur.
+_ALIKE = 0.75
 
 
 class ClozeItem(NamedTuple):
@@ -49,6 +56,9 @@ class ClozeItem(NamedTuple):
     prompt: dict[str, tuple[str, ...]]
     right: dict[str, str]  # language -> the ending that follows
     wrong: dict[str, str]  # the one that does not
+    group: str = ""  # items of one group are not independent
+    # Language -> names of characters; its subset is told by `shared_words`.
+    names: dict[str, tuple[str, ...]] | None = None
 
 
 def write_cloze(
@@ -105,6 +115,8 @@ def cloze_tables(
     languages: Sequence[str],
     seed: int,
     speakers: Sequence[str],
+    suffix: str = "",
+    change_speaker: bool = False,
 ) -> tuple[pa.Table, pa.Table]:
     """Make the stories of items, and sSC and sTC in every direction.
 
@@ -114,28 +126,90 @@ def cloze_tables(
     Arguments
     ---------
     topics : Of each item the other's index; None: it is none of sTC.
+    suffix : Ends the names of benchmarks, items and stories (``sSC-voices``).
+    change_speaker : Another speaker tells the endings than the prompt.
     """
-    rows, kept = [], []
+    rows = []
+    about: dict[str, dict[str, dict]] = {"wrong": {}, "topic": {}}
     for item, other in zip(items, topics, strict=True):
+        name = f"{item.item_id}{suffix}"
         endings = {"right": item.right, "wrong": item.wrong}
         if other is not None:
-            kept.append(item.item_id)
             endings["topic"] = items[other].right
-        # One speaker tells all: a voice cannot give the answer.
-        speaker = draw_speaker(seed, item.item_id, speakers)
-        told = {"prompt": {key: item.prompt[key] for key in languages}}
+        # One speaker tells both endings, and all if it does not change: a
+        # voice cannot give the answer.
+        speaker = teller = draw_speaker(seed, item.item_id, speakers)
+        if change_speaker:
+            others = {*speakers} - {speaker}
+            teller = draw_speaker(seed, f"{item.item_id} endings", others)
+        prompt = {key: item.prompt[key] for key in languages}
+        rows += story_rows(f"{name}.prompt", prompt, speaker=speaker)
         # An ending is a story of its own: it is spoken once, and follows the
         # prompt of any language.
         for part, ending in endings.items():
-            told[part] = {key: (ending[key],) for key in languages}
-        for part, texts in told.items():
-            name = f"{item.item_id}.{part}"
-            rows += story_rows(name, texts, speaker=speaker)
-    names = [item.item_id for item in items]
-    coherent = items_of(names, "sSC", "wrong", languages)
-    on_topic = items_of(kept, "sTC", "topic", languages)
-    table = item_table([*coherent, *on_topic])
-    return stories_table(rows, ["speaker", *languages]), table
+            told = {key: (ending[key],) for key in languages}
+            rows += story_rows(f"{name}.{part}", told, speaker=teller)
+            if part != "right":
+                subset = shared_words(item, ending, languages)
+                more = {"group": item.group, "subset": subset}
+                about[part][name] = more
+    table = [
+        one
+        for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
+        for one in items_of(about[wrong], benchmark + suffix, wrong, languages)
+    ]
+    return stories_table(rows, ["speaker", *languages]), item_table(table)
+
+
+def shared_words(
+    item: ClozeItem, wrong: Mapping[str, str], languages: Sequence[str]
+) -> str:
+    """Say which words of its right ending an item shares across languages.
+
+    A listener who knows no word could know the ending by them. They count if
+    the wrong ending does not have them in the same language: a character whom
+    both endings name, as most of sSC do, tells nothing. Words are those of
+    `topic_words`, without accents.
+
+    Returns
+    -------
+    ``names`` if one is a character's name; else ``cognates`` if one is spelled
+    the same, or nearly so, as a word of the prompt or the right ending in
+    another language (what only looks alike counts, too); else ``none``.
+    Empty if the item does not say its names.
+    """
+    if item.names is None:
+        return ""
+    compared = [name for name in languages if name in STOP_WORDS]
+    telling, told = {}, {}
+    for language in compared:
+        texts = [*item.prompt[language], item.right[language]]
+        told[language] = _spellings(texts, language)
+        others = _spellings([wrong[language]], language)
+        telling[language] = _spellings(texts[-1:], language) - others
+        names = {_plain(name)[:_STEM] for name in item.names[language]}
+        if telling[language] & names:
+            return "names"
+    alike = (
+        _alike(*sorted(pair))
+        for one, two in itertools.permutations(compared, 2)
+        for pair in itertools.product(telling[one], told[two])
+    )
+    return "cognates" if any(alike) else "none"
+
+
+def _spellings(texts: Iterable[str], language: str) -> set[str]:
+    return {_plain(word) for word in topic_words(texts, language)}
+
+
+def _plain(word: str) -> str:
+    letters = unicodedata.normalize("NFD", word.lower())
+    return "".join(filter(str.isalpha, letters))
+
+
+@functools.lru_cache(maxsize=2**18)
+def _alike(one: str, two: str) -> bool:
+    return difflib.SequenceMatcher(None, one, two).ratio() >= _ALIKE
 
 
 def whole_table(

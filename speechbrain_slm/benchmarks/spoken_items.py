@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,17 +61,23 @@ class Item(NamedTuple):
 
 
 def items_of(
-    names: Iterable[str], benchmark: str, wrong: str, languages: Iterable[str]
+    about: Mapping[str, Mapping[str, str]],
+    benchmark: str,
+    wrong: str,
+    languages: Iterable[str],
 ) -> Iterator[Item]:
     """Yield the items of stories ``X.prompt``, ``X.right`` and ``X.<wrong>``.
 
     One for each pair of languages, of the prompt and of the endings.
+
+    Arguments
+    ---------
+    about : ``X`` -> its ``group`` and ``subset``, where it has them.
     """
-    names = list(names)
     for one, two in itertools.product(languages, repeat=2):
-        for name in names:
+        for name, further in about.items():
             stories = (f"{name}.{part}" for part in ("prompt", "right", wrong))
-            yield Item(name, benchmark, one, two, *stories)
+            yield Item(name, benchmark, one, two, *stories, **further)
 
 
 def item_table(items: Iterable[Item]) -> pa.Table:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 SOURCE_KEYS = {
     *("languages", "switch_probability", "span", "shuffle_alignment"),
-    "units_folder",
+    *("aligned_share", "units_folder"),
 }
 BUDGETS = ("tokens", "steps")
 _LIST = ((list, tuple), "a list, [...]")  # text would be read letter by letter
@@ -145,6 +145,8 @@ def described(settings: dict) -> dict:
     Not where its units stand, since their store has an identity.
     """
     found = {k: v for k, v in settings.items() if k != "units_folder"}
+    if found.get("aligned_share") == 1:
+        del found["aligned_share"]  # as if it were not named
     for key, value in found.items():
         if isinstance(value, dict):  # a curriculum
             found[key] = {str(tokens): v for tokens, v in value.items()}

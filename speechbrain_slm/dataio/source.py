@@ -6,15 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from speechbrain_slm.dataio.interleaving import hash_integers, language_paths
+from speechbrain_slm.dataio.interleaving import (
+    as_uniform,
+    hash_integers,
+    language_paths,
+)
 from speechbrain_slm.dataio.reader import UnitStore, ranges
 from speechbrain_slm.dataio.stream import Stream
 from speechbrain_slm.utils.numbers import check_number
 
 # Keys beside (seed, epoch), so that the order of the stories, their language
-# paths and their partners are drawn from different streams.
+# paths and their partners are drawn from different streams; beside the seed,
+# which stories are aligned, and the language of the others.
 _ORDER = 0x0DE2
 _PARTNERS = 0x5A1F
+_ALIGNED = 0xA115
 
 
 class Source:
@@ -38,6 +44,10 @@ class Source:
     shuffle_alignment
         For controls: each language tells another story of the same number of
         sentences, drawn for every epoch.
+    aligned_share
+        For controls: the share of stories that are there in all of the
+        languages. Each other one is told in a single one of those that it
+        has, drawn by (seed, story) for good.
     tags
         Id of each language's tag, put before a story's first sentence and
         wherever the language changes.
@@ -50,6 +60,7 @@ class Source:
         switch_probability: float | dict = 0.5,
         span: int = 1,
         shuffle_alignment: bool = False,
+        aligned_share: float = 1.0,
         seed: int = 0,
         tags: Sequence[int] | None = None,
     ) -> None:
@@ -62,13 +73,16 @@ class Source:
         if len(set(languages)) != len(languages):
             raise ValueError(f"A source names a language twice: {languages}")
         check_number("span", span, at_least=1, whole=True)
+        check_number("aligned_share", aligned_share, at_least=0, at_most=1)
         self.store, self.languages = store, list(languages)
         self.span, self.seed = span, seed
         self.tags = None if tags is None else np.asarray(tags)
         # What is counted: units of each language, and the rest.
         self.columns = [*languages, "boundary", "tag", "sentences", "switches"]
         self._numbers = np.array([store.languages.index(n) for n in languages])
-        present = store.bases[self._numbers] >= 0
+        held = present = store.bases[self._numbers] >= 0
+        if aligned_share < 1 and len(languages) > 1:
+            present = held & self._kept(held, aligned_share)
         self._stories = np.flatnonzero(present.any(axis=0)).astype(np.int32)
         self.num_stories = len(self._stories)
         self.num_partial = self.num_stories - int(present.all(axis=0).sum())
@@ -78,10 +92,20 @@ class Source:
             self._available = np.argsort(~present.T, axis=1, kind="stable")
             self._available = self._available.astype(np.int8)
             self._num_available = present.sum(axis=0)
-        self._knots = self._curriculum(switch_probability, int(present.sum()))
+        self._knots = self._curriculum(switch_probability, int(held.sum()))
         shuffled = shuffle_alignment and len(languages) > 1
         self._classes = self._partner_classes(present) if shuffled else None
         self.order = functools.lru_cache(maxsize=1)(self._make_order)
+
+    def _kept(self, held: np.ndarray, aligned_share: float) -> np.ndarray:
+        """Draw in which languages a story may be told, bool ``[L, N]``."""
+        stories = np.arange(held.shape[1])
+        keys = self.seed, _ALIGNED, stories
+        aligned = as_uniform(hash_integers(*keys, 0)) < aligned_share
+        # Of the languages that a story has, the one with the highest draw.
+        numbers = np.arange(len(held))[:, None]
+        draws = as_uniform(hash_integers(*keys, 1 + numbers)) + held
+        return aligned | (draws.argmax(axis=0) == numbers)
 
     def _curriculum(
         self, probability: float | dict, told: int

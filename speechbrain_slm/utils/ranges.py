@@ -56,7 +56,7 @@ RANGES: dict[str, Spec] = {
         "job min_characters copy_letters num_train num_valid num_cloze",
         "context_frames valid_rows log_interval valid_interval",
         "ckpt_interval_steps num_spoken audio_samples valid_utterances judged",
-        "scales",
+        "scales num_voices",
     ),
     **_each(
         NOT_NEGATIVE,
@@ -73,14 +73,14 @@ RANGES: dict[str, Spec] = {
     **_each(
         SHARE,
         "max_rejected max_left_out clipped max_rejects switch_probability tie",
-        "max_unlike",
+        "max_unlike aligned_share",
     ),
     **_each(PART, "duration_dropout warmup dropout attention_dropout held_out"),
     **_each(
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",
         "activation_checkpointing tie_word_embeddings share_prompts score_end",
-        "causal aligned compile stop_at_boundary",
+        "causal aligned compile stop_at_boundary grouped",
     ),
     "label_smoothing": {"at_least": 0, "below": 0.5},
     **_each({"at_least": 1}, "length_ratio max_ratio"),
@@ -120,7 +120,7 @@ LISTS: dict[str, Spec] = _each(
 )
 # Lists of names, each another one, and the fewest that they may have.
 NAMES = _each(1, "languages splits speakers names voices poolings directions")
-NAMES |= {"language_tags": 0}
+NAMES |= _each(0, "language_tags held_out_plots new_speakers")
 NO_NAMES = {"speakers", "directions"}  # null, where the YAML files have that
 # Where names, or a mapping's keys, become names of files.
 FILE_NAMES = {"splits", "sources", "shares"}

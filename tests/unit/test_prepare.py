@@ -4,6 +4,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -155,6 +156,115 @@ def test_a_pure_function_of_its_arguments(folder, tmp_path):
         assert sha256_file(tmp_path / "again" / name) == digest
         if name != "items.parquet":
             assert sha256_file(tmp_path / "other" / name) != digest
+
+
+EVIDENCE = {
+    "grouped": True,
+    "held_out_plots": ["fever", "storm_night"],
+    "speakers": ["anna", "bruno"],
+    "num_voices": 15,
+    "new_speakers": ["clara", "david"],
+}
+SUFFIXES = {"": 40, "-plots": 40, "-voices": 15, "-speakers": 15}
+
+
+@pytest.fixture(scope="module")
+def evidence(tmp_path_factory):
+    """The items, and the rows of each cloze story."""
+    folder = tmp_path_factory.mktemp("evidence")
+    prepare(folder, **EVIDENCE)
+    told = {}
+    for row in pq.read_table(folder / "text/cloze.parquet").to_pylist():
+        told.setdefault(row["story_id"], []).append(row)
+    return pq.read_table(folder / "items.parquet").to_pylist(), told
+
+
+def test_further_items_are_told_as_they_say(evidence):
+    items, told = evidence
+    teller = {name: rows[0]["speaker"] for name, rows in told.items()}
+    counts, plots = {}, {}
+    for item in items:
+        benchmark, _, kind = item["benchmark"].partition("-")
+        counts[item["benchmark"]] = counts.get(item["benchmark"], 0) + 1
+        plots.setdefault(kind, set()).add(item["group"].split()[0])
+        prompt, *endings = (
+            teller[item[k]] for k in ("prompt", "right", "wrong")
+        )
+        assert benchmark in ("sSC", "sTC")
+        # Whichever ending is right, nothing in the voice says so.
+        assert endings[0] == endings[1]
+        assert (prompt == endings[0]) == (kind != "voices")
+        group = "new_speakers" if kind == "speakers" else "speakers"
+        assert {prompt, *endings} <= {*EVIDENCE[group]}
+    assert counts == {
+        f"{name}{suffix}": 4 * number
+        for suffix, number in SUFFIXES.items()
+        for name in ("sSC", "sTC")
+    }
+    assert plots.pop("plots") == {*EVIDENCE["held_out_plots"]}
+    assert not {*EVIDENCE["held_out_plots"]} & set.union(*plots.values())
+    # The same stories, so that the scores can be compared in pairs.
+    for suffix in ("-voices", "-speakers"):
+        for number in range(15):
+            name = f"test-{number:06d}"
+            for part in ("prompt", "right", "wrong"):
+                one, two = (
+                    told[f"{name}.{part}"],
+                    told[f"{name}{suffix}.{part}"],
+                )
+                for language in LANGUAGES:
+                    assert text(one, language) == text(two, language)
+
+
+def test_training_and_the_first_items_stay(evidence, folder, tmp_path):
+    before = {**SETTINGS, "speakers": EVIDENCE["speakers"]}
+    prepare(tmp_path, speakers=before["speakers"])
+    table = pq.read_table(tmp_path / "items.parquet")
+    # Nobody who does not ask for groups gets the columns.
+    assert table.column_names == tables.ITEMS.names
+    first = [
+        {key: item[key] for key in tables.ITEMS.names}
+        for item in evidence[0]
+        if item["benchmark"] in ("sSC", "sTC")
+    ]
+    assert first == table.to_pylist()
+
+
+def test_groups_and_subsets(evidence):
+    items, told = evidence
+    tests = StoryGrammar.load(
+        **{key: SETTINGS[key] for key in ("plots", "characters", "things")}
+    ).generate(SIZES["cloze"], "test", SETTINGS["seed"], LANGUAGES)
+    stories = {story.story_id: story for story in tests}
+    for item in items:
+        if item["benchmark"] not in ("sSC", "sTC"):
+            continue
+        story = stories[item["item_id"]]
+        assert item["group"].split() == [
+            *(story.plot, *sorted(story.characters), story.thing)
+        ]
+        # Names differ in accents alone; sTC's endings share none.
+        right = " ".join(map(told[item["right"]][0].get, LANGUAGES))
+        letters = unicodedata.normalize("NFD", right)
+        named = story.characters[0] in letters.replace("\u0301", "")
+        is_topic = item["benchmark"] == "sTC"
+        assert (item["subset"] == "names") == (named and is_topic)
+    assert {item["subset"] for item in items} == {"names", "cognates", "none"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"held_out_plots": ["paint"]}, "held_out_plots has paint"),
+        ({"new_speakers": ["anna"]}, "new_speakers has anna"),
+        ({"speakers": ["bruno"]}, "needs another one than its prompt"),
+        ({"num_voices": 0}, "they would tell nothing"),
+    ],
+)
+def test_items_that_would_not_be_what_they_say(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(tmp_path, **{**EVIDENCE, **changes})
+    assert not [*tmp_path.iterdir()]
 
 
 KILLED = """

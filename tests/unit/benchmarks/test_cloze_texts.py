@@ -16,6 +16,7 @@ from speechbrain_slm.benchmarks.cloze_texts import (
     LEDGER,
     ClozeItem,
     draw_topics,
+    shared_words,
     topic_words,
     whole_table,
     write_cloze,
@@ -69,7 +70,7 @@ def only(items, language):
     """Keep one language of items."""
     return [
         ClozeItem(name, *({language: part[language]} for part in parts))
-        for name, *parts in items
+        for name, *parts, _, _ in items
     ]
 
 
@@ -267,6 +268,33 @@ def test_topic_words():
         ("de", "Gestern kamen Sie.", {"geste", "kamen"}),
     ):
         assert topic_words([text], language) == words
+
+
+@pytest.mark.parametrize(
+    ("endings", "expected"),
+    [
+        # Right in English and French, then wrong.
+        (("Léo was sad.", "Léo pleurait.", "Mia sang.", "Mia rit."), "names"),
+        # Both endings name him.
+        (("Leo was sad.", "Léo pleurait.", "Leo sang.", "Léo rit."), "none"),
+        # Sounds of the prompt, though not of the ending, in English.
+        (("It was loud.", "Un violon !", "It slept.", "Il dort."), "cognates"),
+        (("The ball!", "Le ballon !", "It slept.", "Il dort."), "cognates"),
+        # The wrong ending has it, too.
+        (("A ball fell.", "Le ballon !", "The ball.", "Un ballon."), "none"),
+        (("The color.", "La couleur.", "It slept.", "Il dort."), "none"),
+    ],
+)
+def test_shared_words(endings, expected):
+    right, wrong = (
+        dict(zip(LANGUAGES, endings[part : part + 2], strict=True))
+        for part in (0, 2)
+    )
+    prompt = {"en": ("Leo had a violin.",), "fr": ("Léo jouait.",)}
+    names = {"en": ("Leo",), "fr": ("Léo",)}
+    item = ClozeItem("a", prompt, right, wrong, names=names)
+    assert shared_words(item, wrong, LANGUAGES) == expected
+    assert shared_words(item._replace(names=None), wrong, LANGUAGES) == ""
 
 
 def simple(name, prompt, right):

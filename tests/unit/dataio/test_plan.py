@@ -147,6 +147,17 @@ def test_a_budget_in_steps(store_folder):
     assert other.identity["stages"] == STAGES
 
 
+def test_identity_knows_the_aligned_share(store_folder):
+    found = []
+    for changes in ({}, {"aligned_share": 1.0}, {"aligned_share": 0.5}):
+        sources = dict(SOURCES)
+        sources["interleaved"] = {**sources["interleaved"], **changes}
+        stores = open_stores(sources, store_folder.parent, store_folder.name)
+        plan = TokenPlan(stores, sources, STAGES, 32, 12, 7)
+        found.append(plan.identity)
+    assert found[0] == found[1] != found[2]
+
+
 def test_stores_beside_each_other(store_folder, tmp_path):
     """A source of another corpus, in one language alone."""
     other = tmp_path / "more" / "train"

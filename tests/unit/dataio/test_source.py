@@ -216,6 +216,54 @@ def test_shuffled_alignment_takes_other_stories(three_languages):
     assert (aligned.addresses != shuffled.addresses).any()
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_aligned_share(tmp_path, share):
+    """So many stories switch; each other one keeps its language for good."""
+    names = ["de", "en", "fr"]
+    folder = write_store(tmp_path / "store", languages=names, stories=1500)
+    store = UnitStore(folder)
+    source = Source(store, names, 1.0, aligned_share=share, seed=4)
+    told = [set() for _ in range(1500)]
+    for epoch in range(3):
+        stream = source.tell(epoch, np.arange(1500))
+        paths = np.split(stream.languages, stream.heads[1:])
+        for story, path in zip(source.order(epoch), paths, strict=True):
+            told[story] |= {*path.tolist()}
+    several = np.array([len(languages) > 1 for languages in told])
+    assert abs(several.mean() - share) <= 5 * 0.5 / np.sqrt(1500)
+    assert source.num_partial == (~several).sum()
+    single = [language for one in told if len(one) == 1 for language in one]
+    counts = np.bincount(single, minlength=3)
+    assert np.abs(counts - len(single) / 3).max() <= 5 * np.sqrt(1500) / 2
+    # What is logged: an epoch is one pass, and all that it holds is counted.
+    packed = Concatenated(source, 1, BOUNDARY)
+    rows = packed.rows_before(1)
+    assert packed.passes(rows) == 1
+    found = counted(packed, rows)
+    assert sum(found[name] for name in [*names, "boundary"]) == rows
+    if share == 1:
+        plain = Source(store, names, 1.0, seed=4).tell(2, np.arange(1500))
+        assert (plain.addresses == stream.addresses).all()
+
+
+def test_aligned_share_of_stories_that_lack_a_language(partial):
+    names, tags = ["en", "fr"], [TAGS["en"], TAGS["fr"]]
+    settings = {"aligned_share": 0.0, "seed": 1, "tags": tags}
+    source = Source(partial, names, **settings)
+    assert source.num_stories == Source(partial, names).num_stories
+    stream = source.tell(0, np.arange(source.num_stories))
+    stories = np.repeat(
+        source.order(0), np.diff([*stream.heads, len(stream.lengths)])
+    )
+    assert (partial.bases[1 + stream.languages, stories] >= 0).all()
+    # One tag a story; with other stories' sentences, the same ones in all.
+    assert stream.totals()[-3] == source.num_stories
+    shuffled = Source(partial, names, shuffle_alignment=True, **settings)
+    others = shuffled.tell(0, np.arange(source.num_stories))
+    assert sorted(others.addresses) == sorted(stream.addresses)
+    assert (others.addresses != stream.addresses).any()
+
+
 def test_curriculum_over_the_switch_probability(tmp_path):
     store = UnitStore(write_store(tmp_path / "store", stories=600))
     units = sum(store.info["counts"][n]["units"] for n in ("en", "fr")) / 2
