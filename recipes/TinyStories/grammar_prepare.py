@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from speechbrain_slm.benchmarks.cloze_texts import ClozeItem, cloze_tables
 from speechbrain_slm.stories.grammar.grammar import (
+    TEST_SHARE,
     Story,
     StoryGrammar,
     topic_endings,
@@ -42,6 +43,7 @@ def prepare_grammar(
     plots: int | list[str] | None = None,
     characters: int | None = None,
     things: int | None = None,
+    test_share: float = TEST_SHARE,
     num_train: int = 6000,
     num_valid: int = 200,
     num_cloze: int = 600,
@@ -65,6 +67,7 @@ def prepare_grammar(
     source : ``mini``, the story grammar that comes with the package.
     plots : The grammar's first so many plots, those of these names, or all.
     characters, things : The first so many (things: of a plot), or all.
+    test_share : Of combinations of plot, characters and thing, for the items.
     num_cloze
         Test stories; each is an item of each benchmark in each direction.
     speakers : Who may tell a story; one is drawn for each.
@@ -89,9 +92,7 @@ def prepare_grammar(
     """
     check_choice("source", source, SOURCES)
     check_choice("speaker_per", speaker_per, SPEAKER_PER)
-    grammar = StoryGrammar.load(
-        plots=plots, characters=characters, things=things
-    )
+    grammar = StoryGrammar.load(None, plots, characters, things, test_share)
     trained = [plot.name for plot in grammar.plots]
     _check(trained, held_out_plots, num_voices, speakers, new_speakers)
     tables = {}

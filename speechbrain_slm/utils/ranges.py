@@ -75,7 +75,11 @@ RANGES: dict[str, Spec] = {
         "max_rejected max_left_out clipped max_rejects switch_probability tie",
         "max_unlike aligned_share",
     ),
-    **_each(PART, "duration_dropout warmup dropout attention_dropout held_out"),
+    **_each(
+        PART,
+        "duration_dropout warmup dropout attention_dropout held_out",
+        "test_share",
+    ),
     **_each(
         SWITCH,
         "pure trusted deduplicate shuffle_alignment tensorboard fused tied",

@@ -57,14 +57,19 @@ class Story:
     wrong_ending: dict[str, str]
 
 
-def split_of(plot: str, characters: Sequence[str], thing: str) -> str:
+def split_of(
+    plot: str,
+    characters: Sequence[str],
+    thing: str,
+    test_share: float = TEST_SHARE,
+) -> str:
     """Return the split that owns a combination, whatever else there is."""
     # Sorted: "Tom and Mia" in training and "Mia and Tom" in the test would be
     # one story, told twice.
     place = _digest(SPLIT_SEED, plot, *sorted(characters), thing) / 2**64
     if place < VALID_SHARE:
         return "valid"
-    return "test" if place < VALID_SHARE + TEST_SHARE else "train"
+    return "test" if place < VALID_SHARE + test_share else "train"
 
 
 def _digest(*names: object) -> int:
@@ -79,6 +84,7 @@ class StoryGrammar:
 
     lexicon: Lexicon
     plots: list[Plot]
+    test_share: float = TEST_SHARE
 
     @classmethod
     def load(
@@ -87,6 +93,7 @@ class StoryGrammar:
         plots: int | list[str] | None = None,
         characters: int | None = None,
         things: int | None = None,
+        test_share: float = TEST_SHARE,
     ) -> StoryGrammar:
         """Read a grammar and check all of it.
 
@@ -99,6 +106,7 @@ class StoryGrammar:
         plots : The first so many, the plots of these names, or all.
         characters : The first so many, or all.
         things : At most so many a plot, the first that fit; or all.
+        test_share : Of combinations, that of the split "test".
         """
         folder = Path(BUNDLED if folder is None else folder)
         lexicon = read_lexicon(folder / "lexicon.yaml")
@@ -110,7 +118,7 @@ class StoryGrammar:
         expected = f"{least} to {most}, or None for all"
         need(enough, "the grammar", f"characters={characters}", expected)
         kept = dict(list(lexicon.characters.items())[:characters])
-        return cls(Lexicon(kept, lexicon.things), chosen)
+        return cls(Lexicon(kept, lexicon.things), chosen, test_share)
 
     def count(self, split: str) -> int:
         """Return how many distinct stories a split has."""
@@ -123,7 +131,7 @@ class StoryGrammar:
             owned = [
                 (cast, thing)
                 for cast, thing in product(casts, plot.things)
-                if split_of(plot.name, cast, thing) == split
+                if split_of(plot.name, cast, thing, self.test_share) == split
             ]
             for course in COURSES:
                 size = len(owned) * prod(plot.num_wordings(course))

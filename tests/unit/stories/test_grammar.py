@@ -281,6 +281,25 @@ def test_a_combinations_split_outlives_a_larger_grammar():
             assert where == split
 
 
+def test_a_larger_test_share_takes_from_training_alone():
+    few = {"plots": 4, "characters": 6, "things": 4}
+    plain = StoryGrammar.load(**few)
+    more = StoryGrammar.load(**few, test_share=0.5)
+    told = {}
+    for grammar in (plain, more):
+        for split in SPLITS:
+            drawn = grammar.generate(400, split, seed=0)
+            told[grammar.test_share, split] = {
+                (story.plot, story.characters, story.thing) for story in drawn
+            }
+    assert told[0.5, "valid"] == told[0.15, "valid"]
+    assert told[0.5, "train"] < told[0.15, "train"]
+    assert told[0.5, "test"] > told[0.15, "test"]
+    assert not told[0.5, "test"] & told[0.5, "train"]
+    counts = [more.count(split) for split in SPLITS]
+    assert abs(counts[-1] / sum(counts) - 0.5) < 0.15
+
+
 def test_generate_is_a_pure_function(grammar, stories):
     again = StoryGrammar.load().generate(2000, "train", seed=3)
     assert again == stories["train"]
