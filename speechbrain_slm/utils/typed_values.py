@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode
 
 from speechbrain_slm.utils import yaml_tree
-from speechbrain_slm.utils.ranges import GROUPS, RANGES
+from speechbrain_slm.utils.ranges import GROUPS, LISTS, RANGES
 from speechbrain_slm.utils.yaml_tree import ConfigurationError, tag_of
 
 TEXT, NUMBER, LIST, MAPPING, ANY = "text", "number", "list", "mapping", "any"
@@ -153,7 +153,9 @@ def _converted(node, place):
     if isinstance(node, ScalarNode):
         return _scalar(node, place.kind)
     if not isinstance(node, MappingNode):
-        like = place.node[0] if place.kind == LIST and place.node else ""
+        like = 1 if place.name in LISTS else ""
+        if place.kind == LIST and place.node:
+            like = place.node[0]
         element = Place(place.name, like, place.root, place.path)
         return [_converted(child, element) for child in node.value]
     value = {}

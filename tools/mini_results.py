@@ -1,0 +1,210 @@
+"""Evaluate a model of the mini experiment, and write its small result."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from mini_jobs import ROOT, Job
+from results_credits import GROUPS_JSON, credit_sums, groups_of
+from results_files import FORMAT, VERSION
+
+from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
+from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
+from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
+from speechbrain_slm.evaluation.cloze.items import read_items
+from speechbrain_slm.evaluation.cloze.results import read_results
+from speechbrain_slm.utils.atomic import read_json, write_atomic
+from speechbrain_slm.utils.config import call_with, load_yaml
+from speechbrain_slm.utils.tables import write_table
+
+MAIN = ("sSC", "sTC")  # metrics that a curve follows
+NATURAL = "-natural"  # ends the metrics of natural items
+# Of these, credits and subsets are kept, and further metrics.
+SCORINGS = ("whole_mean", "normalised")
+CURVE_ITEMS = "curve_items.parquet"
+_MEASURES = ("cosine", "margin", "p1_forward", "p1_backward")
+_PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
+
+
+def evaluate(job: Job, root: Path, results: Path, device: str) -> None:
+    """Score a trained model, or its snapshots; write the small results."""
+    trained = job.folder(root / "LM")
+    for step, name in job.results:
+        model = trained / "model"
+        if step is not None:
+            model = trained / "snapshots" / f"step-{step:06d}"
+        small = _small(job, step, trained, device)
+        small["request"] = job.request(root)
+        _add_cloze(small, job, step, model, root, results, device)
+        _add_alignment(small, job, step, model, root, device)
+        write_small(results / name, small)
+
+
+def write_small(path: Path, content: dict) -> None:
+    """Write a file of small results, a line a record."""
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, list) and value:
+            rows = ",\n".join(map(_compact, value))
+            text = f"[\n{rows}\n]"
+        else:
+            text = _compact(value)
+        lines.append(f"{json.dumps(key)}: {text}")
+    write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _compact(value):
+    told = {"ensure_ascii": False, "allow_nan": False}
+    return json.dumps(value, separators=(",", ":"), **told)
+
+
+def _small(job: Job, step: int | None, trained: Path, device: str) -> dict:
+    """Say what the model is."""
+    run = read_json(trained / "run.json")
+    counts = run["tokens"] if step is None else run["snapshots"][str(step)]
+    languages = [one for one in counts if len(one) == 2]
+    return {
+        **{"format": FORMAT, "version": VERSION, "set": job.units},
+        **{"run": job.run, "seed": job.seed, "step": step, "kind": job.kind},
+        **{"stages": job.stages, "options": job.options},
+        "tokens": sum(counts.values()),
+        "tokens_by_language": {one: counts[one] for one in languages},
+        **{key: run[key] for key in ("parameters", "seconds", "steps")},
+        "device": _device(device),
+        "commit": _commit(),
+        "versions": {
+            "python": platform.python_version(),
+            **{one: importlib.metadata.version(one) for one in _PACKAGES},
+        },
+    }
+
+
+def _device(device):
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return f"{device} ({platform.machine()})"
+
+
+def _commit():
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _recipe(name: str, evaluator: Any, device: str, **values: Any) -> Any:
+    """Do what a recipe does with its mini.yaml, in this process."""
+    path = ROOT / "recipes/TinyStories" / name / "hparams/mini.yaml"
+    if device.startswith("cuda"):
+        values["batch_tokens"] = 32768
+    values = {
+        k: str(v) if isinstance(v, Path) else v for k, v in values.items()
+    }
+    return call_with(load_yaml(path, values), evaluator, device=device)
+
+
+def _add_cloze(small, job, step, model, root, results, device):
+    """Score the items of the corpus, and those that are natural."""
+    main, natural = root / "synthesis/items.parquet", root / "natural"
+    sets = [(main, root / "units" / job.units, root / "cloze", "")]
+    if job.kind == "curve":
+        main = root / "cloze" / CURVE_ITEMS
+        _write_curve_items(sets[0][0], main)
+        sets = [(main, *sets[0][1:])]
+    else:
+        units, items = natural / "units" / job.units, natural / "items.parquet"
+        sets.append((items, units, natural / "cloze", NATURAL))
+    part = "" if step is None else f"step-{step:06d}"
+    small.update(cloze=[], subsets=[], credits={}, credit_sums={}, groups={})
+    groups = {}
+    for items, units, base, suffix in sets:
+        folder = job.folder(base) / part
+        told = {"model_folder": model, "units_folder": units / "cloze"}
+        told |= {"run": job.run, "items": items, "output_folder": folder}
+        _recipe("cloze", evaluate_cloze, device, **told)
+        here = groups_of(read_items(items))
+        groups |= {f"{k}{suffix}": one for k, one in here.items()}
+        _add_results(small, folder, here, suffix)
+    if job.kind != "curve":
+        _write_groups(results / job.units / GROUPS_JSON, groups)
+
+
+def _write_curve_items(source: Path, path: Path) -> None:
+    if not path.exists():
+        items = read_items(source)
+        chosen = pc.is_in(items["benchmark"], pa.array(MAIN))
+        write_table(path, items.filter(chosen))
+
+
+def _write_groups(path: Path, groups: dict) -> None:
+    if not path.exists() or read_json(path) != groups:
+        write_small(path, groups)
+
+
+def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
+    """Take what is worth keeping of a cloze recipe's results."""
+    found = read_results(folder)
+    full = small["kind"] == "main"
+    for key in ("records", "cross_lingual", "subsets"):
+        for record in found.info[key]:
+            main = record["metric"] in MAIN and not suffix
+            every = main and key != "subsets" and small["kind"] != "curve"
+            if not every and record["scoring"] not in SCORINGS:
+                continue
+            if key == "subsets" and not (main and small["kind"] != "curve"):
+                continue
+            names = ("direction", "scoring", "subset", "n", "items")
+            kept = {"metric": record["metric"] + suffix}
+            kept |= {name: record[name] for name in names if name in record}
+            kept["accuracy"] = round(record["accuracy"], 3)
+            small["subsets" if key == "subsets" else "cloze"].append(kept)
+    for (metric, direction), cell in found.cells.items():
+        if direction == CROSS_LINGUAL or not (full or metric in MAIN):
+            continue
+        if suffix and not full:
+            continue
+        small["groups"][metric + suffix] = groups[metric]["identity"]
+        for scoring in SCORINGS:
+            if scoring in cell.column_names:
+                sums = credit_sums(cell, scoring, groups[metric])
+                cells = small["credit_sums"].setdefault(scoring, {})
+                cells[f"{metric}{suffix} {direction}"] = sums
+
+
+def _add_alignment(small, job, step, model, root, device):
+    """Compare the states of sentences, in the stories of validation."""
+    folder = job.folder(root / "alignment")
+    folder = folder if step is None else folder / f"step-{step:06d}"
+    found = _recipe(
+        "alignment",
+        evaluate_alignment,
+        device,
+        run=job.run,
+        model_folder=model,
+        units_folder=root / "units" / job.units / "valid",
+        manifest=root / "synthesis/valid.parquet",
+        output_folder=folder,
+        poolings=["mean"] if job.kind == "curve" else ["mean", "last"],
+    )
+    small["alignment"] = [_aligned(record) for record in found["records"]]
+
+
+def _aligned(record: dict) -> dict:
+    """Keep a layer's cosines and P@1 among candidates of one voice."""
+    values = {**record["retrieval_matched"], **record}
+    kept = {key: record[key] for key in ("layer", "voice", "pooling", "n")}
+    for name in ("mismatched", "chance", "cka"):
+        kept[name] = round(values[name], 4)
+    for name in _MEASURES:
+        for end in ("", "_low", "_high"):
+            kept[name + end] = round(values[name + end], 4)
+    return kept

@@ -1,0 +1,316 @@
+"""Run the mini experiment: trainings, controls, curves, and their scores.
+
+python tools/reproduce_mini.py --seeds 1 --scale 0.01 --only 'mfcc/*'
+
+What is run stands in reproduce_mini.yaml beside this file: first the corpus
+and its units, then jobs, several at a time, each a training and what is found
+of its model. A job leaves small results, one file a model; it is passed over
+where these stand and are of the same request. What was stopped goes on where
+it was. A job that fails is named, and the others go on.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mini_jobs import ROOT, Job, lay_out, read_experiment
+
+from speechbrain_slm.utils.atomic import read_json
+from speechbrain_slm.utils.numbers import check_choice, check_number
+from speechbrain_slm.utils.running import (
+    begin_process,
+    run_script,
+    script_parser,
+)
+
+RESULTS = ROOT / "recipes/TinyStories/results"
+KINDS = ("main", "control", "curve", "scaling")
+POLL = 0.2  # seconds
+LINES = 12  # of a log, that say why a job has failed
+# What a child gets to end after SIGTERM.
+PATIENCE = 10.0  # seconds
+
+
+def corpus_commands(
+    experiment: dict, root: Path, until: str, units: Sequence[str]
+) -> list[tuple[list[str], list[Path]]]:
+    """List (command, what it makes) of the corpus and of some sets of units."""
+    found = []
+    for stage, told in experiment["corpus"].items():
+        for name in units if "{set}" in told["command"] else units[:1]:
+            marks = {"{set}": name, "{yaml}": experiment["units"][name]}
+            marks["{folder}"] = str(root)
+            words = [_filled(word, marks) for word in told["command"].split()]
+            made = [Path(_filled(text, marks)) for text in told["makes"]]
+            found.append((words, made))
+        if stage == until:
+            break
+    return found
+
+
+def _filled(text: str, marks: dict[str, str]) -> str:
+    for mark, value in marks.items():
+        text = text.replace(mark, value)
+    return text
+
+
+def chosen(jobs: Sequence[Job], until: str, only: Sequence[str]) -> list[Job]:
+    """Choose jobs by their kind, and by their names or patterns of these."""
+    kinds = KINDS[: KINDS.index(until) + 1]
+    left = [job for job in jobs if job.kind in kinds]
+    if not only:
+        return left
+    for pattern in only:
+        if not any(fnmatchcase(job.name, pattern) for job in left):
+            raise ValueError(
+                f"--only names '{pattern}', which is no job; expected names "
+                f"or patterns of names, such as '{left[0].name}'"
+            )
+    return [j for j in left if any(fnmatchcase(j.name, one) for one in only)]
+
+
+def is_done(job: Job, root: Path, results: Path) -> bool:
+    """Tell whether the small results of a job stand, and are of its request."""
+    paths = [results / name for _, name in job.results]
+    if not all(path.is_file() for path in paths):
+        return False
+    with suppress(ValueError, AttributeError):
+        wanted = job.request(root)
+        return all(read_json(path).get("request") == wanted for path in paths)
+    return False
+
+
+class Pool:
+    """Runs the commands of jobs, several jobs at a time.
+
+    Arguments
+    ---------
+    workers : How many.
+    logs : Gets a log a job, to which a rerun appends.
+    """
+
+    def __init__(self, workers: int, logs: Path) -> None:
+        self.workers, self.logs = workers, logs
+        self.failed: list[str] = []
+        self._running: dict[str, subprocess.Popen] = {}
+        self._left: dict[str, deque[list[str]]] = {}
+        self._began: dict[str, float] = {}
+        # Of what has been finished: seconds of work, tokens.
+        self._seconds = self._tokens = 0.0
+
+    def run(self, jobs: dict[Job, list[list[str]]]) -> None:
+        """Run job -> its commands to the end; ``failed`` names those that are.
+
+        The jobs of one model follow each other.
+        """
+        waiting, total, done = list(jobs), len(jobs), 0
+        running: list[Job] = []
+        try:
+            while waiting or running:
+                busy = {job.model for job in running}
+                for job in list(waiting):
+                    if len(running) < self.workers and job.model not in busy:
+                        waiting.remove(job)
+                        running.append(job)
+                        busy.add(job.model)
+                        self._left[job.name] = deque(jobs[job])
+                        self._began[job.name] = time.monotonic()
+                        self._next(job.name)
+                time.sleep(POLL)
+                for job in list(running):
+                    if self._ended(job):
+                        running.remove(job)
+                        done += 1
+                        self._tell(job, done, total, [*waiting, *running])
+        finally:
+            self._stop()
+
+    def _next(self, name):
+        command = self._left[name].popleft()
+        path = self.logs / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as log:
+            log.write(f"\n+ {shlex.join(command)}\n".encode())
+            log.flush()
+            self._running[name] = subprocess.Popen(
+                with_me(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+            )
+
+    def _ended(self, job):
+        """Start a job's next command, or tell that there is none."""
+        code = self._running[job.name].poll()
+        if code is None:
+            return False
+        del self._running[job.name]
+        if code == 0 and self._left[job.name]:
+            self._next(job.name)
+            return False
+        if code:
+            self.failed.append(job.name)
+        return True
+
+    def _tell(self, job, done, total, left):
+        seconds = time.monotonic() - self._began[job.name]
+        line = f"[{done} of {total}] {job.name}: "
+        if job.name in self.failed:
+            path = self.logs / f"{job.name}.log"
+            lines = path.read_text("utf-8", "replace").splitlines()[-LINES:]
+            told = "\n".join(f"    {one}" for one in lines)
+            print(
+                f"{line}failed; the last lines of {path}:\n{told}", flush=True
+            )
+            return
+        self._seconds += seconds
+        self._tokens += job.tokens
+        line += f"{seconds:.0f} s"
+        if left:
+            tokens = sum(one.tokens for one in left)
+            rest = self._seconds / self._tokens * tokens / self.workers
+            line += f"; about {rest / 60:.0f} min left"
+        print(line, flush=True)
+
+    def _stop(self):
+        for process in self._running.values():
+            process.terminate()
+        end = time.monotonic() + PATIENCE
+        for process in self._running.values():
+            try:
+                process.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def with_me(command: list[str]) -> list[str]:
+    """Let a command end with this process, whatever ends that."""
+    tool = shutil.which("setpriv")
+    return [tool, "--pdeathsig", "KILL", *command] if tool else command
+
+
+def evaluate_here(arguments: argparse.Namespace, job: Job) -> None:
+    """Evaluate a trained model in this process; what the pool starts."""
+    # These import torch: some seconds.
+    from mini_results import evaluate
+
+    from speechbrain_slm.utils.config import check_device
+
+    device = arguments.device or default_device()
+    check_device(device)
+    evaluate(job, arguments.folder, arguments.results, device)
+
+
+def default_device() -> str:
+    """Return the device that the recipes would take."""
+    from speechbrain.utils.distributed import infer_device
+
+    return str(infer_device())
+
+
+def commands_of(job: Job, arguments: argparse.Namespace) -> list[list[str]]:
+    """Return the commands of a job: its training, and its evaluation."""
+    device = ["--device", arguments.device] if arguments.device else []
+    training = [*job.training(arguments.folder), "--noprogressbar", *device]
+    own = [str(Path(__file__)), "--evaluate", job.name, *device]
+    for name in ("folder", "results", "scale", "seeds"):
+        own += [f"--{name}", str(getattr(arguments, name))]
+    return [[sys.executable, *training], [sys.executable, *own]]
+
+
+def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
+    """Read the command line."""
+    parser = script_parser(__doc__)
+    add = parser.add_argument
+    add("--folder", default="results/evidence", help="where all is made")
+    add("--results", default=str(RESULTS), help="where small results go")
+    add("--seeds", type=int, default=experiment["seeds"])
+    add("--scale", type=float, default=1.0, help="share of each run's tokens")
+    add("--jobs", type=int, default=os.cpu_count(), help="at a time")
+    add("--device", choices=("cpu", "cuda"), help="that of the recipes")
+    stages = *experiment["corpus"], *KINDS
+    add("--until", default=KINDS[-1], help=f"the last of {', '.join(stages)}")
+    add(
+        "--only", nargs="+", default=[], metavar="NAME", help="jobs, as printed"
+    )
+    add("--print", action="store_true", help="print the commands alone")
+    add("--evaluate", metavar="NAME", help="evaluate one job's model, here")
+    found = parser.parse_args(arguments)
+    check_choice("--until", found.until, stages)
+    check_number("--seeds", found.seeds, at_least=1)
+    check_number("--jobs", found.jobs, at_least=1)
+    check_number("--scale", found.scale, above=0)
+    found.folder = Path(found.folder).absolute()
+    found.results = Path(found.results).absolute()
+    return found
+
+
+def make_corpus(stages, show: bool) -> None:
+    """Make what is missing of the corpus and its units, one by one."""
+    for command, made in stages:
+        words = [sys.executable, *command]
+        if show:
+            print(f"+ {shlex.join(words)}")
+        elif not all(path.is_file() for path in made):
+            print(f"\n+ {shlex.join(words)}", flush=True)
+            done = subprocess.run(with_me(words), cwd=ROOT)
+            if done.returncode:
+                raise RuntimeError(
+                    f"{command[0]} has failed with status {done.returncode}; "
+                    "see above, and run the same command again"
+                )
+
+
+def main(arguments: list[str]) -> None:
+    """Make the corpus, then run the jobs that are left."""
+    begin_process()
+    experiment = read_experiment()
+    found = parse(arguments, experiment)
+    jobs = lay_out(experiment, found.seeds, found.scale)
+    if found.evaluate:
+        named = {job.name: job for job in jobs}
+        check_choice("--evaluate", found.evaluate, named)
+        evaluate_here(found, named[found.evaluate])
+        return
+    # All cores are shared among processes of one thread each.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    units = list(experiment["units"])
+    if found.until in KINDS:
+        jobs = chosen(jobs, found.until, found.only)
+        units = list(dict.fromkeys(job.units for job in jobs))
+    else:
+        jobs = []
+    stages = corpus_commands(experiment, found.folder, found.until, units)
+    make_corpus(stages, found.print)
+    if found.print:
+        for job in jobs:
+            print(f"# {job.name}")
+            for command in commands_of(job, found):
+                print(f"+ {shlex.join(command)}")
+        return
+    left = [j for j in jobs if not is_done(j, found.folder, found.results)]
+    print(f"{len(jobs) - len(left)} of {len(jobs)} jobs are done", flush=True)
+    pool = Pool(found.jobs, found.folder / "logs")
+    pool.run({job: commands_of(job, found) for job in left})
+    if pool.failed:
+        raise RuntimeError(
+            f"{len(pool.failed)} of {len(left)} jobs have failed: "
+            f"{', '.join(pool.failed)}. Run the same command again"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)
