@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import numpy as np
+from results_credits import GROUPS_JSON, read_groups, unpack
 
 from speechbrain_slm.evaluation.cloze.comparison import over_seeds
 from speechbrain_slm.evaluation.inputs import read_report
@@ -26,7 +27,6 @@ from speechbrain_slm.utils.schema import (
 
 FORMAT = "speechbrain_slm.small_results"
 VERSION = 1
-GROUPS_JSON = "groups.json"
 BOOTSTRAP_SEED = 1986
 # Accuracies are written with so many digits less than credits give.
 ROUNDING = 0.02
@@ -50,6 +50,8 @@ SHAPE = {
     "subsets": [{**_CLOZE, "subset": TEXT}],
     # convention -> "<metric> <direction>" -> one a group
     "credits": {str: {str: [_CREDIT]}},
+    # In their place, as they take less room: see results_credits.py.
+    "credit_sums?": {str: {str: [NUMBER]}},
     "groups": {str: TEXT},  # metric -> identity of its groups
     "alignment": [
         {
@@ -97,6 +99,9 @@ class Results:
             if path.name == GROUPS_JSON:
                 continue
             model = read_report(path, FORMAT, VERSION, SHAPE, "mini experiment")
+            if "credit_sums" in model:
+                known = read_groups(path.parent)
+                model["credits"] |= unpack(path, model, known)
             _check(path, model, groups)
             key = model["set"], model["run"], model["step"]
             self._models.setdefault(key, []).append(model)
