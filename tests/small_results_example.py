@@ -9,12 +9,12 @@ DIRECTIONS = ("en", "fr", "en>fr", "fr>en", "cross_lingual")
 GROUPS = 40
 
 
-def credits_of(share, seed=0):
-    """Plant credits of groups of ten items; their mean is the share."""
+def sums_of(share, seed=0):
+    """Plant how many of each group's ten items are right."""
     right = np.zeros(GROUPS * 10)
     right[: round(share * len(right))] = 1
     right = np.random.default_rng(seed).permutation(right)
-    return right.reshape(GROUPS, 10).mean(axis=1).round(12).tolist()
+    return right.reshape(GROUPS, 10).sum(axis=1).tolist()
 
 
 def small_result(
@@ -27,7 +27,7 @@ def small_result(
         **{"tokens": 1024 * (step or 1600), "tokens_by_language": {}},
         **{"parameters": 1366784, "seconds": 60.0, "device": "cpu"},
         **{"commit": "", "versions": {}, "cloze": [], "subsets": []},
-        **{"credits": {"whole_mean": {}, "normalised": {}}},
+        **{"credit_sums": {"whole_mean": {}, "normalised": {}}},
         "groups": {metric: f"groups of {metric}" for metric in metrics},
         "alignment": [],
     }
@@ -42,10 +42,10 @@ def small_result(
             ):
                 record = {**what, "scoring": scoring, "accuracy": 100 * own}
                 content["cloze"].append(record)
-                if scoring != "ending_sum":
-                    own = credits_of(share, seed)
+                if scoring != "ending_sum" and direction in DIRECTIONS[:4]:
+                    own = sums_of(share, seed)
                     key = f"{metric} {direction}"
-                    content["credits"][scoring][key] = own
+                    content["credit_sums"][scoring][key] = own
             if direction != "cross_lingual":
                 record = {**what, "scoring": "whole_mean", "subset": "names"}
                 content["subsets"].append({**record, "accuracy": 60.0})
@@ -68,4 +68,13 @@ def write_small(folder, content):
     path = folder / content["set"] / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
+    groups = {
+        metric: {
+            "names": [f"plot {number}" for number in range(GROUPS)],
+            "items": [10] * GROUPS,
+            "identity": f"groups of {metric}",
+        }
+        for metric in METRICS
+    }
+    write_json(path.parent / "groups.json", groups)
     return path

@@ -24,7 +24,9 @@ GAIN = 8.0  # points that interleaving is to be worth
 SEEDS = 3  # of each run that a claim is about
 # Beside the main benchmarks: plots held out of training, and other voices.
 FURTHER = ("", "-plots", "-voices", "-speakers")
+# The stages of interleaved_ft, and of interleaved.
 NOT_ABOVE = ("switch0", "shuffled")
+NOT_ABOVE += ("interleaved-switch0", "interleaved-shuffled")
 UNKNOWN = "not measured"
 
 

@@ -5,7 +5,7 @@ from math import inf
 from statistics import fmean
 from typing import NamedTuple
 
-from results_files import MONOLINGUAL, Results, deviation
+from results_files import ENDS, MONOLINGUAL, Results, deviation
 from results_tables import (
     BASE,
     COMPARED,
@@ -13,6 +13,7 @@ from results_tables import (
     SCORING,
     by_set,
     heading,
+    missing,
     shown,
     spread,
     table,
@@ -43,8 +44,7 @@ def aligned(model: dict, layer: int, measure: str) -> tuple[float, ...] | None:
     for one in model["alignment"]:
         what = one["layer"], one["voice"], one["pooling"]
         if what == (layer, VOICE, POOLING):
-            ends = "", "_low", "_high"
-            return tuple(fmean(one[k + end] for k in keys) for end in ends)
+            return tuple(fmean(one[k + end] for k in keys) for end in ENDS)
     return None
 
 
@@ -60,12 +60,11 @@ def layers_of(results: Results, units: str, run: str) -> list[int]:
     )
 
 
-def alignment_table(results: Results, runs: Sequence[str]) -> str:
+def alignment_table(results: Results) -> str:
     """Draw margin and P@1 of each layer, mean over seeds."""
-    header = [
-        "layer",
-        *(f"{MEASURES[m]}, `{r}`" for m in MEASURES for r in runs),
-    ]
+    runs = BASE, *COMPARED, "shuffled"
+    header = ["layer"]
+    header += [f"{MEASURES[m]}, `{run}`" for m in MEASURES for run in runs]
 
     def draw(units):
         layers = {n for run in runs for n in layers_of(results, units, run)}
@@ -259,17 +258,15 @@ def scaling_table(results: Results) -> str:
                 cells = [results.cell(units, run, *c, SCORING) for c in columns]
                 place = models[0]["parameters"], models[0]["tokens"], run
                 rows.append((*place, len(models), cells))
-        return table(
-            header,
+        texts = [
             [
-                [
-                    *(f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}"),
-                    *(f"`{run}`", str(seeds), *map(shown, cells)),
-                ]
-                for size, tokens, run, seeds, cells in sorted(
-                    rows, key=lambda row: row[:3]
-                )
-            ],
-        )
+                *(f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}"),
+                *(f"`{run}`", str(seeds), *map(shown, cells)),
+            ]
+            for size, tokens, run, seeds, cells in sorted(
+                rows, key=lambda row: row[:3]
+            )
+        ]
+        return table(header, texts) + missing(results, units, "scaling")
 
     return by_set(results, draw)

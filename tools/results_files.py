@@ -1,8 +1,7 @@
 """Small results: what was found of each trained model, and their reader.
 
 A folder ``results/<set of units>`` holds a file ``<run>-<seed>.json`` a model
-(``<run>-<seed>-<step>.json`` of a snapshot), in ``SHAPE``. Credits are those
-of groups of items, in the order that ``groups.json`` beside them has.
+(``<run>-<seed>-<step>.json`` of a snapshot), in ``SHAPE``.
 """
 
 from collections.abc import Callable
@@ -31,13 +30,13 @@ BOOTSTRAP_SEED = 1986
 # Accuracies are written with so many digits less than credits give.
 ROUNDING = 0.02
 
+MEASURES = ("cosine", "margin", "p1_forward", "p1_backward")
+ENDS = ("", "_low", "_high")  # of a value, and of its 95 % interval
 _CLOZE = {
     **dict.fromkeys(("metric", "direction", "scoring"), TEXT),
     **{"n": whole(1), "items?": whole(1), "accuracy": PERCENT},
 }
-_CREDIT = Kind(
-    "a number from 0 to 1", lambda x: NUMBER.holds(x) and 0 <= x <= 1
-)
+_SUM = Kind("a number of 0 or more", lambda x: NUMBER.holds(x) and x >= 0)
 _STEP = Kind("null or a step", lambda x: x is None or whole(0).holds(x))
 SHAPE = {
     **{"set": TEXT, "run": TEXT, "seed": COUNT, "step": _STEP},
@@ -49,15 +48,12 @@ SHAPE = {
     "cloze": [_CLOZE],  # all conventions, cross_lingual, too
     "subsets": [{**_CLOZE, "subset": TEXT}],
     # convention -> "<metric> <direction>" -> one a group
-    "credits": {str: {str: [_CREDIT]}},
-    # In their place, as they take less room: see results_credits.py.
-    "credit_sums?": {str: {str: [NUMBER]}},
+    "credit_sums": {str: {str: [_SUM]}},
     "groups": {str: TEXT},  # metric -> identity of its groups
     "alignment": [
         {
             **{"layer": COUNT, "voice": TEXT, "pooling": TEXT},
-            **dict.fromkeys(("cosine", "margin"), NUMBER),
-            **dict.fromkeys(("p1_forward", "p1_backward"), NUMBER),
+            **{f"{m}{e}": NUMBER for m in MEASURES for e in ENDS},
         }
     ],
 }
@@ -88,21 +84,26 @@ class Cell:
 
 
 class Results:
-    """All small results of a folder."""
+    """All small results of a folder.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    ``expected``: (set of units, kind) -> runs that belong to the experiment.
+    """
+
+    def __init__(
+        self, folder: str | Path, expected: dict[tuple[str, str], list[str]]
+    ) -> None:
+        self.folder, self.expected = Path(folder), expected
         self._models: dict[tuple, list[dict]] = {}
         self._cells: dict[tuple, Cell | None] = {}
-        groups: dict[tuple, tuple[str, Path]] = {}
+        groups: dict[Path, dict] = {}
         for path in sorted(self.folder.glob("*/*.json")):
             if path.name == GROUPS_JSON:
                 continue
             model = read_report(path, FORMAT, VERSION, SHAPE, "mini experiment")
-            if "credit_sums" in model:
-                known = read_groups(path.parent)
-                model["credits"] |= unpack(path, model, known)
-            _check(path, model, groups)
+            if path.parent not in groups:
+                groups[path.parent] = read_groups(path.parent)
+            model["credits"] = unpack(path, model, groups[path.parent])
+            _check(path, model)
             key = model["set"], model["run"], model["step"]
             self._models.setdefault(key, []).append(model)
         for key, models in self._models.items():
@@ -221,8 +222,8 @@ def _scored(model, metric, direction, scoring):
     return record["accuracy"], record["n"], credits
 
 
-def _check(path, model, groups):
-    """Refuse a file that contradicts its name, itself or another file."""
+def _check(path, model):
+    """Refuse a file that contradicts its name or itself."""
     step = model["step"]
     name = f"{model['run']}-{model['seed']}"
     name += "" if step is None else f"-{step}"
@@ -231,14 +232,6 @@ def _check(path, model, groups):
             f"{path} says that it is {model['set']}/{name}.json; give it that "
             "name"
         )
-    for metric, identity in model["groups"].items():
-        key = model["set"], metric
-        first, other = groups.setdefault(key, (identity, path))
-        if identity != first:
-            raise ValueError(
-                f"{path} and {other} have other groups of {metric}; evaluate "
-                "both on the same items"
-            )
     for scoring, cells in model["credits"].items():
         for cell, credits in cells.items():
             record = accuracy_record(model, *cell.split(" "), scoring)

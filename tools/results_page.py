@@ -11,9 +11,10 @@ the folder "figures" beside the results. The same results give the same bytes.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mini_jobs import lay_out, read_experiment
 from results_claims import claim_table
 from results_curves import (
     alignment_table,
@@ -23,8 +24,6 @@ from results_curves import (
 from results_figures import figures
 from results_files import Results
 from results_tables import (
-    BASE,
-    COMPARED,
     benchmark_table,
     control_table,
     convention_table,
@@ -37,35 +36,44 @@ from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.running import run_script, script_parser
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "TinyStories"
-CONTROLS = ("switch0", "shuffled", "span2", "span3")
-CONTROLS += ("half", "tenth", "hundredth")
 PAPER = RECIPE / "results" / "paper.csv"
-FOLLOWED = (BASE, COMPARED[0], "shuffled")
 _BLOCK = re.compile(
     r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 
-def tables(results: Results) -> dict[str, Callable[[], str]]:
+def read_all(folder: Path) -> tuple[Results, list[str]]:
+    """Read the results, and which runs have learning curves."""
+    experiment = read_experiment()
+    expected: dict[tuple[str, str], list[str]] = {}
+    for job in lay_out(experiment, seeds=1):
+        expected.setdefault((job.units, job.kind), []).append(job.run)
+    return Results(folder, expected), experiment["curves"]["runs"]
+
+
+def tables(
+    results: Results, followed: Sequence[str]
+) -> dict[str, Callable[[], str]]:
     """Return name -> what draws the table of that name."""
     return {
         "claims": lambda: claim_table(results),
         "main": lambda: main_table(results, PAPER),
         "differences": lambda: difference_table(results),
         "benchmarks": lambda: benchmark_table(results),
-        "controls": lambda: control_table(results, CONTROLS),
+        "controls": lambda: control_table(results),
         "conventions": lambda: convention_table(results),
         "subsets": lambda: subset_table(results),
-        "alignment": lambda: alignment_table(results, FOLLOWED),
-        "curves": lambda: curve_table(results, FOLLOWED),
+        "alignment": lambda: alignment_table(results),
+        "curves": lambda: curve_table(results, followed),
         "scaling": lambda: scaling_table(results),
     }
 
 
-def draw(path: Path, results: Results, pictures: dict[str, Path]) -> str:
+def draw(
+    path: Path, known: dict[str, Callable[[], str]], pictures: dict[str, Path]
+) -> str:
     """Return the page with every table, and its pictures, drawn anew."""
     page = path.read_text(encoding="utf-8")
-    known = tables(results)
     names = [found["name"] for found in _BLOCK.finditer(page)]
     begun = page.count("<!-- table:")
     if sorted(names) != sorted(known) or begun != len(names):
@@ -96,11 +104,12 @@ def main(arguments: list[str]) -> None:
         raise FileNotFoundError(
             f"{options.results} is no folder; run the mini experiment first"
         )
-    results = Results(options.results)
+    results, followed = read_all(options.results)
     folder = options.results / "figures"
-    drawn = figures(results, FOLLOWED)
+    drawn = figures(results, followed)
     # Before anything is written: what is wrong with the page is found here.
-    page = draw(options.output, results, {n: folder / n for n in drawn})
+    pictures = {name: folder / name for name in drawn}
+    page = draw(options.output, tables(results, followed), pictures)
     for name, figure in drawn.items():
         folder.mkdir(exist_ok=True)
         write_atomic(folder / name, figure)

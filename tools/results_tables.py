@@ -73,9 +73,10 @@ def by_set(results: Results, draw: Callable[[str], str]) -> str:
     return "\n\n".join(blocks)
 
 
-def missing(results: Results, units: str, runs: Iterable[str]) -> str:
-    """Name the runs that should be there and are not."""
-    gone = [f"`{r}`" for r in runs if not results.models(units, r)]
+def missing(results: Results, units: str, kind: str) -> str:
+    """Name the runs of a kind that should be there and are not."""
+    runs = results.expected.get((units, kind), [])
+    gone = [f"`{run}`" for run in runs if not results.models(units, run)]
     return f"\n\nMissing: {', '.join(gone)}." if gone else ""
 
 
@@ -98,9 +99,8 @@ def main_table(results: Results, paper: Path) -> str:
         rows = [*_rows(results, units, MAIN, COLUMNS)]
         cells = [results.cell(units, BASE, *c, SCORING) for c in COLUMNS]
         groups = ["groups", "", *(str(c.n) if c else "-" for c in cells)]
-        return table(header, [*rows, groups, *reported]) + missing(
-            results, units, MAIN
-        )
+        drawn = table(header, [*rows, groups, *reported])
+        return drawn + missing(results, units, "main")
 
     return by_set(results, draw)
 
@@ -202,7 +202,7 @@ def benchmark_table(results: Results) -> str:
     return by_set(results, draw)
 
 
-def control_table(results: Results, controls: Sequence[str]) -> str:
+def control_table(results: Results) -> str:
     """Draw controls and baselines, and their differences to two runs."""
     columns = [(metric, CROSS_LINGUAL) for metric in METRICS]
     header = ["run", "seeds", *(heading(*c) for c in columns)]
@@ -211,9 +211,10 @@ def control_table(results: Results, controls: Sequence[str]) -> str:
     header += [f"{m}, less `{base}`" for base in bases for m in METRICS]
 
     def draw(units):
-        names = [*controls, *results.runs(units, "control")]
+        names = [*results.expected.get((units, "control"), [])]
+        names += results.runs(units, "control")
         names += results.runs(units, "baseline")
-        names = [BASE, *COMPARED, *dict.fromkeys(names)]
+        names = [*dict.fromkeys([BASE, *COMPARED, *names])]
         own = [(metric, MONOLINGUAL) for metric in METRICS]
         texts = {}
         for base in bases:
@@ -229,7 +230,7 @@ def control_table(results: Results, controls: Sequence[str]) -> str:
             ]
             for row in _rows(results, units, names, [*columns, *own])
         ]
-        return table(header, rows) + missing(results, units, names)
+        return table(header, rows) + missing(results, units, "control")
 
     return by_set(results, draw)
 
