@@ -48,7 +48,7 @@ RANGES: dict[str, Spec] = {
         "segment_frames embedding_dim conditioning_dim kernel_size",
         "upsample_initial_channel duration_hidden_size",
         "micro_batch_rows num_pairs num_prompts prompts_per_shard samples",
-        "max_units top_k last_sentences hop window width fine_width",
+        "max_units top_k last_sentences order hop window width fine_width",
         "unit_layers frame_layers fine_layers",
     ),
     **_each(

@@ -26,6 +26,9 @@ Keys:
 - speedup: items of the grid by CPU second, shared by independent, for each
   model; the quotient of the medians.
 - items_per_cpu_second, items_per_second: both ways, for each model.
+- endings_alone: CPU seconds of the grid with each distinct ending scored once
+  more without its prompt (for `normalised`), by those without, shared prompts
+  both times, for each model; they take turns, too.
 - load: of the machine (1 minute), before and after. More than the threads
   used means that others shared its cores.
 """
@@ -92,7 +95,7 @@ def make_pairs(stories, vocabulary_size, seed=0):
     return {"grid": grid, "pair": one}
 
 
-def make_scorer(model, size, share_prompts, batch_tokens):
+def make_scorer(model, size, share_prompts, batch_tokens, alone=False):
     """Return a scorer over a model's units."""
     return LikelihoodScorer(
         model,
@@ -100,6 +103,7 @@ def make_scorer(model, size, share_prompts, batch_tokens):
         boundary=size,
         batch_tokens=batch_tokens,
         share_prompts=share_prompts,
+        endings_alone=alone,
     )
 
 
@@ -147,26 +151,32 @@ def take_turns(scorers, pairs, repetitions):
 def measure(stories, repetitions, batch_tokens):
     """Return what the benchmark prints."""
     ratios, differences, speedup, cpu, wall = {}, [], {}, {}, {}
+    alone = {}
     parameters = {}
     load = [round(os.getloadavg()[0], 2)]
     for name, (model, size) in make_models().items():
         parameters[name] = sum(part.numel() for part in model.parameters())
         pairs = make_pairs(stories, size)
         scorers = [
-            make_scorer(model, size, share_prompts, batch_tokens)
-            for share_prompts in (True, False)
+            make_scorer(model, size, *way)
+            for way in (
+                (True, batch_tokens),
+                (False, batch_tokens),
+                (True, batch_tokens, True),
+            )
         ]
         for kind, chosen in pairs.items():
-            ratios[kind], difference = compare(*scorers, chosen)
+            ratios[kind], difference = compare(*scorers[:2], chosen)
             differences.append(difference)
         seconds = take_turns(scorers, pairs["grid"], repetitions)
         items = len(pairs["grid"]) / 2
         speedup[name] = round(seconds[1][0] / seconds[0][0], 3)
+        alone[name] = round(seconds[2][0] / seconds[0][0], 3)
         for column, speeds in enumerate((cpu, wall)):
             speeds[name] = {
                 way: round(items / found[column], 2)
                 for way, found in zip(
-                    ("shared", "independent"), seconds, strict=True
+                    ("shared", "independent"), seconds[:2], strict=True
                 )
             }
     load.append(round(os.getloadavg()[0], 2))
@@ -175,6 +185,7 @@ def measure(stories, repetitions, batch_tokens):
         "token_ratio_pair": round(ratios["pair"], 4),
         "max_difference": max(differences),
         "speedup": speedup,
+        "endings_alone": alone,
         "items_per_cpu_second": cpu,
         "items_per_second": wall,
         "parameters": parameters,
