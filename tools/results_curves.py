@@ -85,23 +85,26 @@ def alignment_table(results: Results) -> str:
 
 
 def _over_seeds(results, units, run, layer, measure):
-    found = [
-        aligned(model, layer, measure) for model in results.models(units, run)
-    ]
-    values = [one[0] for one in found if one]
+    found = _aligned_seeds(results, units, run, layer, measure)
+    values = [one[0] for one in found]
     return spread(fmean(values), deviation(values), ".3f") if values else "-"
+
+
+def _aligned_seeds(results, units, run, layer, measure, step=None):
+    models = results.models(units, run, step)
+    found = [aligned(model, layer, measure) for model in models]
+    return [one for one in found if one]
 
 
 def best_layer(results: Results, units: str) -> int | None:
     """Return the layer where P@1 of the interleaved run ends highest."""
     run = COMPARED[0]
-    model = results.models(units, run)
-    layers = layers_of(results, units, run)
-    return max(
-        layers,
-        key=lambda n: (aligned(model[0], n, "p1") or (0,))[0],
-        default=None,
-    )
+    scores = {
+        layer: fmean(one[0] for one in found)
+        for layer in layers_of(results, units, run)
+        if (found := _aligned_seeds(results, units, run, layer, "p1"))
+    }
+    return max(scores, key=lambda layer: scores[layer], default=None)
 
 
 def curves(
@@ -147,12 +150,11 @@ def alignments(
     """Return what finds the alignment of a run at a step, in one layer."""
 
     def point(run, step):
-        models = results.models(units, run, step)
-        found = [aligned(model, layer, measure) for model in models]
-        values = [one for one in found if one]
-        if not values:
+        found = _aligned_seeds(results, units, run, layer, measure, step)
+        if not found:
             return None
-        return Point(_tokens(models), *map(fmean, zip(*values, strict=True)))
+        x = _tokens(results.models(units, run, step))
+        return Point(x, *map(fmean, zip(*found, strict=True)))
 
     return point
 
