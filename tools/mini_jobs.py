@@ -144,7 +144,11 @@ def lay_out(
         check_choice(f"{EXPERIMENT}: order", units, experiment["units"])
         for seed, job in itertools.product(numbers, makers[kind](experiment)):
             budget = scale * job.budget
-            options = {**experiment["training"], **job.options}
+            options = {
+                **experiment["training"],
+                **experiment["training_on"].get(units, {}),
+                **job.options,
+            }
             if budget != 1:
                 options["thousand_steps"] = round(budget * THOUSAND_STEPS)
             share = 0.5 if kind == "curve" else 1  # the model is there already

@@ -111,7 +111,7 @@ NULLS = _each(
 # Of each value of a mapping whose names are the user's; a service knows what
 # its options are.
 VALUES: dict[str, Spec | None] = {
-    "mixture": NOT_NEGATIVE,
+    **_each(NOT_NEGATIVE, "mixture ft_mixture"),
     "shares": SHARE,
     "switch_probability": SHARE,
     "options": None,
