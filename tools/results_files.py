@@ -4,7 +4,6 @@ A folder ``results/<set of units>`` holds a file ``<run>-<seed>.json`` a model
 (``<run>-<seed>-<step>.json`` of a snapshot), in ``SHAPE``.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -159,16 +158,14 @@ class Results:
             self._cells[key] = _cell(models, metric, direction, scoring)
         return self._cells[key]
 
-    def measured(
-        self,
-        units: str,
-        run: str,
-        measure: Callable[[dict], float | None],
-        step: int | None = None,
-    ) -> list[float]:
-        """Return a measure of each of a run's seeds, where they have it."""
-        found = map(measure, self.models(units, run, step))
-        return [value for value in found if value is not None]
+    def scoring(self, units: str, run: str, wanted: str) -> str:
+        """Return the convention of a run: the only one that it has, if so.
+
+        Bags of units know no likelihoods, but how alike two of them are.
+        """
+        models = self.models(units, run)[:1]
+        found = {one["scoring"] for m in models for one in m["cloze"]}
+        return found.pop() if len(found) == 1 else wanted
 
 
 def deviation(values: list[float]) -> float | None:

@@ -53,8 +53,8 @@ def shown(cell: Cell | None, seeds: int = 0) -> str:
     if cell is None:
         return "-"
     other = f" ({cell.seeds} seeds)" if seeds not in (0, cell.seeds) else ""
-    ends = f"[{cell.low:.1f}, {cell.high:.1f}]"
-    return f"{spread(cell.accuracy, cell.deviation)} {ends}{other}"
+    mean = spread(cell.accuracy, cell.deviation)
+    return f"{mean} [{cell.low:.1f}, {cell.high:.1f}]{other}"
 
 
 def spread(value: float, over_seeds: float | None, form: str = ".1f") -> str:
@@ -85,7 +85,8 @@ def _rows(results, units, runs, columns, scoring=SCORING):
     for run in runs:
         seeds = len(results.models(units, run))
         if seeds:
-            cells = (results.cell(units, run, *c, scoring) for c in columns)
+            own = results.scoring(units, run, scoring)
+            cells = (results.cell(units, run, *c, own) for c in columns)
             texts = [shown(cell, seeds) for cell in cells]
             yield [f"`{run}`", str(seeds), *texts]
 
@@ -130,7 +131,10 @@ def differences(
     names = [base, *(run for run in runs if run != base)]
     for metric, direction in columns:
         cells = {
-            run: results.cell(units, run, metric, direction, scoring)
+            run: results.cell(
+                *(units, run, metric, direction),
+                results.scoring(units, run, scoring),
+            )
             for run in names
         }
         for run, cell in cells.items():
@@ -148,9 +152,8 @@ def differences(
 
 def difference_text(one: dict) -> str:
     """Write a difference and its interval, in points."""
-    return (
-        "{difference:+.1f} [{bootstrap_low:+.1f}, {bootstrap_high:+.1f}]"
-    ).format_map(one)
+    form = "{difference:+.1f} [{bootstrap_low:+.1f}, {bootstrap_high:+.1f}]"
+    return form.format_map(one)
 
 
 def difference_table(results: Results) -> str:

@@ -4,10 +4,12 @@ import re
 import shutil
 
 import pytest
+from cloze_example import write_items
 from processes import ROOT
 from small_results_example import small_result, sums_of, write_small
 
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.evaluation.cloze.items import read_items
+from speechbrain_slm.utils.atomic import read_json, write_json
 
 RECIPE = ROOT / "recipes" / "TinyStories"
 # Run -> shares of right items of three seeds: monolingual, cross-lingual.
@@ -190,6 +192,35 @@ def test_a_page_without_its_marks_is_refused(tool, tmp_path):
     with pytest.raises(ValueError, match=words):
         page(tool, tmp_path)
     assert path.read_text() == "<!-- table: main -->\nno end\n"
+
+
+def test_baselines_stand_beside_the_controls(tool, tmp_path, store_folder):
+    root, results = tmp_path / "root", tmp_path / "results"
+    for folder in ("units/mfcc", "synthesis"):
+        (root / folder).mkdir(parents=True)
+    for name in ("train", "cloze"):
+        (root / "units/mfcc" / name).symlink_to(store_folder)
+    items = write_items(root / "synthesis" / "items.parquet")
+    import mini_baselines
+    import results_credits
+
+    folders = "--folder", str(root), "--results", str(results)
+    mini_baselines.main([*folders, "--kinds", "bag", "unigram"])
+    groups = results_credits.groups_of(read_items(items))
+    write_json(results / "mfcc" / "groups.json", groups)
+    lines = block(page(tool, tmp_path), "controls")
+    rows = {row[0]: row for row in lines if len(row) > 2}
+    for kind in ("bag", "unigram"):
+        found = read_json(root / "cloze/mfcc" / kind / "0" / "results.json")
+        cells = rows[f"`{kind}`"]
+        assert cells[1] == "1"
+        for metric, cell in zip(("sSC", "sTC"), cells[2:4], strict=True):
+            (accuracy,) = (
+                one["accuracy"]
+                for one in found["cross_lingual"]
+                if (one["metric"], one["scoring"]) == (metric, found["scoring"])
+            )
+            assert cell.startswith(f"{accuracy:.1f} [")
 
 
 @pytest.mark.long

@@ -1,0 +1,78 @@
+"""Score what needs no trained model, as small results of the mini experiment.
+
+python tools/mini_baselines.py --folder results/evidence
+
+Bags of units and unit n-grams, on the items and the sets of units that
+tools/reproduce_mini.sh has made; see evaluation/cloze/baselines.py. They take
+minutes on a CPU, and draw nothing: there is one seed of each.
+"""
+
+import time
+from pathlib import Path
+
+from mini_jobs import read_experiment
+from mini_results import write_small
+from results_credits import credit_sums, groups_of
+from results_files import FORMAT, VERSION
+
+from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
+from speechbrain_slm.evaluation.cloze.baselines import KINDS, evaluate_baseline
+from speechbrain_slm.evaluation.cloze.items import read_items
+from speechbrain_slm.evaluation.cloze.results import read_results
+from speechbrain_slm.utils.running import run_script, script_parser
+
+ROOT = Path(__file__).parents[1]
+
+
+def score(kind: str, units: str, root: Path) -> dict:
+    """Score a baseline, and return what its small result says."""
+    begin = time.monotonic()
+    items = root / "synthesis/items.parquet"
+    folder = root / "cloze" / units / kind / "0"
+    stores = root / "units" / units
+    evaluate_baseline(kind, stores / "train", stores / "cloze", items, folder)
+    found, groups = read_results(folder), groups_of(read_items(items))
+    scoring = found.info["scoring"]
+    sums: dict[str, list[float]] = {
+        f"{metric} {direction}": credit_sums(cell, scoring, groups[metric])
+        for (metric, direction), cell in found.cells.items()
+        if direction != CROSS_LINGUAL
+    }
+    kept = ("metric", "direction", "scoring", "n", "items", "accuracy")
+    records = [
+        {name: record[name] for name in kept if name in record}
+        for record in (*found.info["records"], *found.info["cross_lingual"])
+        if record["scoring"] == scoring
+    ]
+    return {
+        **{"format": FORMAT, "version": VERSION, "set": units, "run": kind},
+        **{"seed": 0, "step": None, "kind": "baseline", "stages": ""},
+        **{"tokens": 0, "tokens_by_language": {}, "parameters": 0},
+        **{"seconds": round(time.monotonic() - begin, 1), "device": "cpu"},
+        **{"commit": "", "versions": {}, "cloze": records, "subsets": []},
+        "credit_sums": {scoring: sums},
+        "groups": {name: groups[name]["identity"] for name in groups},
+        "alignment": [],
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Write a file a set of units and baseline."""
+    parser = script_parser(__doc__)
+    results = ROOT / "recipes/TinyStories/results"
+    parser.add_argument("--folder", type=Path, default="results/evidence")
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    options = parser.parse_args(arguments)
+    for units in read_experiment()["units"]:
+        if not (options.folder / "units" / units / "cloze").is_dir():
+            print(f"{options.folder} has no units of {units}")
+            continue
+        for kind in options.kinds:
+            path = options.results / units / f"{kind}-0.json"
+            write_small(path, score(kind, units, options.folder))
+            print(f"{path} is written")
+
+
+if __name__ == "__main__":
+    run_script(main)
