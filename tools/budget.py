@@ -189,7 +189,7 @@ def markdown(records: list[dict]) -> str:
         row = [record["size"], f"`{record['run']}`", stages]
         row += [f"{record['steps']:,}", *map(quantity, tokens)]
         for name in languages if exact else ():
-            passes, count = record["passes"].get(name), record["counts"][name]
+            passes, count = (record[k].get(name) for k in ("passes", "counts"))
             row.append(f"{count:,} ({passes:.2f})" if passes else "-")
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -146,6 +146,20 @@ def test_it_agrees_with_the_plan(tmp_path, capsys, packing):
     assert table.endswith(f"| {' | '.join(cells)} |\n")
 
 
+def test_runs_of_one_language_each_are_counted(tmp_path, capsys):
+    write_store(tmp_path / "units/train")
+    files = []
+    for one in ("en", "fr"):
+        stages = [{"steps": 4, "mixture": {one: 1}}]
+        changes = {"sources": {one: {"languages": [one]}}, "stages": stages}
+        files.append(write_yaml(tmp_path / f"{one}.yaml", **changes))
+    options = [*map(str, files), "--units_folder", str(tmp_path / "units")]
+    BUDGET["main"](options)
+    *_, english, french = capsys.readouterr().out.splitlines()
+    assert english.endswith("| - |")
+    assert not french.endswith("| - |")
+
+
 def test_an_estimate_is_near_what_a_card_did(tmp_path, capsys):
     """Of one H200 with 15 rows at once, as RESULTS.md has it."""
     found = {}
