@@ -156,7 +156,9 @@ def cloze_tables(
     table = [
         one
         for benchmark, wrong in (("sSC", "wrong"), ("sTC", "topic"))
-        for one in items_of(about[wrong], benchmark + suffix, wrong, languages)
+        for one in items_of(
+            about[wrong], benchmark + suffix, wrong, languages, about[wrong]
+        )
     ]
     return stories_table(rows, ["speaker", *languages]), item_table(table)
 

@@ -61,10 +61,11 @@ class Item(NamedTuple):
 
 
 def items_of(
-    about: Mapping[str, Mapping[str, str]],
+    names: Iterable[str],
     benchmark: str,
     wrong: str,
     languages: Iterable[str],
+    about: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Item]:
     """Yield the items of stories ``X.prompt``, ``X.right`` and ``X.<wrong>``.
 
@@ -74,10 +75,13 @@ def items_of(
     ---------
     about : ``X`` -> its ``group`` and ``subset``, where it has them.
     """
+    names, about = list(names), about or {}
     for one, two in itertools.product(languages, repeat=2):
-        for name, further in about.items():
+        for name in names:
             stories = (f"{name}.{part}" for part in ("prompt", "right", wrong))
-            yield Item(name, benchmark, one, two, *stories, **further)
+            yield Item(
+                name, benchmark, one, two, *stories, **about.get(name, {})
+            )
 
 
 def item_table(items: Iterable[Item]) -> pa.Table:
