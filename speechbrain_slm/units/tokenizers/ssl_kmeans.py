@@ -71,7 +71,7 @@ class SSLKMeans(LayerKMeans):
             # The weights stay where they are: only what is done changes.
             first = model.feature_extractor.conv_layers[0]
             first.layer_norm.__class__ = _UnpaddedGroupNorm
-        use_products(model.feature_extractor)
+        use_products(model)
         return model
 
     @property

@@ -1,5 +1,7 @@
 """Batches on a device: late units, float64 for doubt, products of matrices."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -55,8 +57,12 @@ def make(folder, kind, **options):
         ((8, 6, 1), {}),
         ((1, 6, 10), {"stride": 5}),
         ((8, 6, 3), {"groups": 2}),
+        ((64, 6, 4), {"groups": 2, "padding": 2}),
+        ((32, 8, 3), {"groups": 2, "stride": 2, "bias": False}),
         ((8, 6, 3), {"dilation": 2}),
         ((8, 6, 3), {"padding": 1}),
+        ((8, 6, 3), {"padding": "same"}),
+        ((8, 6, 3), {"padding": 1, "padding_mode": "replicate"}),
     ],
 )
 @pytest.mark.parametrize("length", [3, 10, 11, 97])
@@ -78,6 +84,27 @@ def test_products_are_convolutions(products, precision, shape, options, length):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == other.dtype == precision
         assert torch.allclose(one, other, **near)
+
+
+@pytest.mark.parametrize("doubled", [False, True])
+def test_positional_convolutions_are_products(products, monkeypatch, doubled):
+    """HuBERT's: in groups, its weights normalized; float64 is a copy."""
+    torch.manual_seed(0)
+    conv = nn.Conv1d(96, 96, 128, padding=64, groups=4)
+    conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+    model = nn.Sequential(conv).requires_grad_(False)
+    wavs = torch.randn(3, 96, 70)
+    exact = copy.deepcopy(model).double()(wavs.double())
+    names = list(model.state_dict())
+    use_products(model)
+    kind = torch.float64 if doubled else torch.float32
+    model = copy.deepcopy(model).to(kind)
+    monkeypatch.delattr(nn.Conv1d, "forward")
+    found = model(wavs.to(kind))
+    assert list(model.state_dict()) == names
+    assert found.dtype == kind
+    wrong = (found - exact).abs().max() / exact.abs().max()
+    assert wrong < (1e-14 if doubled else 1e-6)
 
 
 def test_a_codec_of_products_gives_the_same_units(tmp_path, monkeypatch):
