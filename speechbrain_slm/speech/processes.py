@@ -9,12 +9,13 @@ import selectors
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
+
+from speechbrain_slm.utils.workers import begin_worker
 
 # Chunks handed out a worker: enough that none waits, few enough that a long
 # list of work is never held in memory as futures.
@@ -73,19 +74,12 @@ def run_in_workers(
 def _begin(context: object) -> None:
     global _context
     _context = context
-    # Ctrl-C reaches all processes of a terminal; the parent's answer counts.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    begin_worker(_kill_groups)
 
 
-def _end_with_parent() -> None:
-    # A pool's workers would wait for ever for a parent that was killed.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _kill_groups() -> None:
     for group in tuple(_groups):
         kill_group(group)
-    os._exit(1)
 
 
 def _call(function: Callable, chunk: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,10 @@ class Clip(NamedTuple):
     note: str = ""  # what was done to it beside decoding
 
 
-def _read(
+def read_clip(
     utterance: dict[str, Any], sample_rate: int, max_seconds: float
 ) -> Clip:
+    """Read an utterance's audio; see :func:`read_batches`."""
     how = ("mono", "float32", max_seconds, True)
     try:
         sound = audio.read_audio(utterance["audio"], utterance, *how)
@@ -62,20 +63,15 @@ def read_batches(
     # Threads: decoding and hashing run outside Python's lock, and unlike
     # processes they end with the one that started them, however it ends.
     pool = ThreadPoolExecutor(num_workers)
-    waiting: deque = deque()
+
+    def start(batch):
+        how = (sample_rate, max_seconds)
+        clips = [pool.submit(read_clip, one, *how) for one in batch]
+        # Behind its clips: whoever takes it waits for others that work.
+        return pool.submit(_finish, clips, finish)
+
     try:
-        # At the end, as many times nothing: what waits is handed on.
-        for batch in itertools.chain(batches, [None] * ahead):
-            how = (sample_rate, max_seconds)
-            clips = [pool.submit(_read, one, *how) for one in batch or ()]
-            # Behind its clips: whoever takes it waits for others that work.
-            done = pool.submit(_finish, clips, finish)
-            waiting.append((batch, done))
-            # In their order, whoever is read first.
-            if len(waiting) > ahead:
-                batch, done = waiting.popleft()
-                if batch is not None:
-                    yield batch, done.result()
+        yield from in_turn(batches, start, ahead)
     finally:
         # Whoever stops half-way need not wait for what nobody reads.
         pool.shutdown(cancel_futures=True)
@@ -83,6 +79,21 @@ def read_batches(
 
 def _finish(clips, finish):
     return finish([clip.result() for clip in clips])
+
+
+def in_turn(
+    batches: Iterable, start: Callable[[Any], Future], ahead: int
+) -> Iterator[tuple[Any, Any]]:
+    """Start batches ahead; yield each, and its result, in their order."""
+    waiting: deque = deque()
+    # At the end, as many times nothing: what waits is handed on.
+    for batch in itertools.chain(batches, [None] * ahead):
+        waiting.append((batch, None if batch is None else start(batch)))
+        # In their order, whoever is read first.
+        if len(waiting) > ahead:
+            batch, done = waiting.popleft()
+            if batch is not None:
+                yield batch, done.result()
 
 
 def read_clips(

@@ -6,7 +6,6 @@ all, and found by the audio's SHA-256: whoever runs next, with any number of
 ranks or array jobs and shards of any size, encodes what is missing.
 """
 
-import functools
 import itertools
 import logging
 import os
@@ -23,6 +22,10 @@ import torch
 from speechbrain_slm.units import manifest
 from speechbrain_slm.units import utterances as published
 from speechbrain_slm.units.audio import pad, read_batches
+from speechbrain_slm.units.reading import (
+    prepare_processes,
+    read_by_processes,
+)
 from speechbrain_slm.units.rows import KEY_COLUMNS, Rows
 from speechbrain_slm.units.tokenizers.base import Tokenizer, describe
 from speechbrain_slm.units.tokenizers.batches import InBatches, encode_batches
@@ -54,7 +57,7 @@ def extract_utterances(
     folder : Gets ``plan.json`` and ``utterances-*.arrow``.
     utterances_per_shard : What a kill can lose of each rank's work.
     batch_seconds : Speech that the tokenizer gets at once, with padding.
-    num_workers : Threads that read audio.
+    num_workers : Threads that read audio; where a GPU encodes, processes.
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     max_seconds : A longer audio file is bad.
 
@@ -62,6 +65,9 @@ def extract_utterances(
     is encoded then. ValueError if another tokenizer began the folder.
     """
     share = Share(job, num_jobs)
+    device = torch.device(getattr(tokenizer, "device", "cpu"))
+    if on_gpu := device.type == "cuda":
+        prepare_processes()
     with claim(folder, share) as place:
         made = f"**/{published.FILES}"
         pinned: dict[str, Any] = {"tokenizer": describe(tokenizer)}
@@ -87,10 +93,11 @@ def extract_utterances(
                 for begin in range(0, len(rows), size)
             )
             batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
-            device = torch.device(getattr(tokenizer, "device", "cpu"))
-            finish = functools.partial(_collate, pinned=device.type == "cuda")
             how = (tokenizer.sample_rate, num_workers, max_seconds)
-            read = read_batches(batches, *how, finish=finish)
+            if on_gpu:
+                read = read_by_processes(batches, *how, pinned=True)
+            else:
+                read = read_batches(batches, *how, finish=_collate)
             progress = Progress(seconds, "h of speech", per=3600)
             encoded = _encode(read, tokenizer, progress)
             _publish(encoded, place.own, size)
@@ -171,7 +178,7 @@ def _batches(shards, batch_seconds, equal):
         yield batch
 
 
-def _collate(clips, pinned):
+def _collate(clips):
     """Return the clips, and waveforms and lengths of those that are good."""
     wavs = [clip.wav for clip in clips if clip.wav is not None]
     # Whoever waits for units need not keep the sound: whether it is there.
@@ -179,7 +186,7 @@ def _collate(clips, pinned):
     clips = [
         clip if clip.wav is None else clip._replace(wav=there) for clip in clips
     ]
-    return clips, *pad(wavs, pinned)
+    return clips, *pad(wavs)
 
 
 def _good(batch, clips):

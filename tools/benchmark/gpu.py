@@ -360,7 +360,7 @@ def extraction(options, name):
 
     transformers.utils.logging.disable_progress_bar()
     if not options.tiny:
-        benchmark.BATCH_SECONDS = 300
+        benchmark.BATCH_SECONDS, benchmark.ALONE, benchmark.FEW = 600, 100, 5
         benchmark.NUM_WORKERS = os.cpu_count() or 2
         make = {"mimi": _mimi, "hubert_kmeans": _hubert}[name]
         benchmark.TOKENIZERS[name] = make
@@ -374,7 +374,7 @@ def extraction(options, name):
     with tempfile.TemporaryDirectory() as folder:
         copies = Path(folder) / "speech"
         # A card is done with the mini corpus before it is warm.
-        table = benchmark.more_speech(table, copies, 2 if options.tiny else 4)
+        table = benchmark.more_speech(table, copies, 2 if options.tiny else 6)
         return benchmark.measure(name, table, Path(folder), 1)
 
 
