@@ -21,6 +21,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from speechbrain_slm.dataio.reader import UnitStore
+from speechbrain_slm.dataio.source import Source
 from speechbrain_slm.evaluation.cloze.evaluate import checked, evaluate_scorer
 from speechbrain_slm.evaluation.cloze.scorer import Scorer
 from speechbrain_slm.models.ngram import UnitNgram
@@ -40,6 +41,7 @@ def evaluate_baseline(
     items: str | Path,
     output_folder: str | Path,
     order: int = 4,
+    switch_probability: float = 0,
     convention: dict | None = None,
     endings: str = "apart",
     too_long: str = "refuse",
@@ -48,17 +50,22 @@ def evaluate_baseline(
 ) -> dict:
     """Evaluate one of ``KINDS`` as :func:`evaluate_cloze` does a model.
 
-    The same files come out; ``model`` is the hash of the kind, the order and
-    the training units.
+    The same files come out; ``model`` is the hash of the settings and of the
+    training units.
 
     Arguments
     ---------
     train_units_folder : The store whose stories are counted.
     order : Units of an ``ngram``, the last of which is predicted.
+    switch_probability
+        Above 0: likelihoods are fitted on each story once more, told in all
+        languages that way (:class:`Source`), as a model's interleaved data.
     convention : Its ``scoring`` is not that of ``bag``, which has one only.
     """
     check_choice("kind", kind, KINDS)
     check_number("order", order, at_least=1, whole=True)
+    name = "switch_probability"
+    check_number(name, switch_probability, at_least=0, at_most=1)
     convention = dict(convention or {})
     if kind == "bag":
         logger.info("bag knows no likelihoods: its scoring is '%s'", COSINE)
@@ -74,14 +81,16 @@ def evaluate_baseline(
     facts: dict[str, Any] = {"kind": kind, "train": train.info["identity"]}
     if kind != "bag":
         facts["order"] = order if kind == "ngram" else 1
+        facts["switched"] = [switch_probability, switch_probability and seed]
     identities = {"model": identity_of(facts), "tokenizer": store.identity}
     identities["units"] = store.info["identity"]
 
     def make_scorer(**how):
-        stories, boundary = list(_stories(train)), store.vocabulary_size
+        boundary = store.vocabulary_size
         if kind == "bag":
+            stories = [story[1:-1] for story in _stories(train, 0, seed)]
             return BagScorer(stories, boundary, **how)
-        stories = [np.concatenate([[boundary], s, [boundary]]) for s in stories]
+        stories = list(_stories(train, switch_probability, seed))
         model = UnitNgram(stories, facts["order"], boundary + 1)
         return NgramScorer(model, boundary, **how)
 
@@ -91,13 +100,23 @@ def evaluate_baseline(
     )
 
 
-def _stories(store: UnitStore) -> Iterator[np.ndarray]:
-    """Yield the units of each story in each language that has it."""
-    names = store.story_ids.to_pylist()
-    for number, language in enumerate(store.languages):
-        for story in np.flatnonzero(store.bases[number] >= 0):
-            sentences = store.story(names[story], language)
-            yield np.concatenate(sentences).astype(np.int64)
+def _stories(
+    store: UnitStore, switch_probability: float, seed: int
+) -> Iterator[np.ndarray]:
+    """Yield the training stories, each between two boundaries."""
+    sources = [Source(store, [language]) for language in store.languages]
+    if switch_probability:
+        how = store.languages, switch_probability
+        sources.append(Source(store, *how, seed=seed))
+    for source in sources:
+        stream = source.tell(0, np.arange(source.num_stories))
+        symbols = np.full(stream.size + 1, store.vocabulary_size)
+        first, end = np.array([0]), np.array([stream.size])
+        stream.write(symbols, first, end, first)
+        ends = stream.story_ends()
+        for begin, end in zip([0, *ends[:-1]], ends, strict=True):
+            # The boundary behind it is that before the next one.
+            yield symbols[begin : end + 1]
 
 
 class NgramScorer(Scorer):
