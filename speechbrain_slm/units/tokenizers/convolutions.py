@@ -42,14 +42,12 @@ class ProductConv1d(nn.Conv1d):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Convolve ``[B, C, T]``."""
-        plain = self.padding_mode == "zeros" and self.dilation == (1,)
-        plain &= not isinstance(self.padding, str)
-        plain &= self.groups == 1 or self.in_channels // self.groups >= _GROUP
-        if not (plain and applies(hidden)):
-            return super().forward(hidden)
+        sides = () if isinstance(self.padding, str) else self.padding * 2
         (kernel,), (stride,) = self.kernel_size, self.stride
-        sides = self.padding * 2
-        if hidden.shape[2] + sum(sides) < kernel:
+        plain = self.padding_mode == "zeros" and self.dilation == (1,)
+        worth = self.groups == 1 or self.in_channels // self.groups >= _GROUP
+        there = hidden.shape[2] + sum(sides) >= kernel
+        if not (sides and plain and worth and there and applies(hidden)):
             return super().forward(hidden)
         if any(sides):
             hidden = pad(hidden, sides)
