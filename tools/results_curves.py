@@ -11,7 +11,10 @@ from results_tables import (
     COMPARED,
     METRICS,
     SCORING,
+    TUNED,
     by_set,
+    difference_text,
+    differences,
     heading,
     missing,
     shown,
@@ -247,28 +250,43 @@ def _order(pair):
 
 
 def scaling_table(results: Results) -> str:
-    """Draw sizes and budgets; the main runs are one of each."""
-    columns = [(m, d) for d in (CROSS_LINGUAL, MONOLINGUAL) for m in METRICS]
-    header = ["parameters", "M tokens", "run", "seeds"]
-    header += [heading(*column) for column in columns]
+    """Draw sizes and budgets, two runs of each; one of them is the main one."""
+    crossing = [(metric, CROSS_LINGUAL) for metric in METRICS]
+    own = [(metric, MONOLINGUAL) for metric in METRICS]
+    header = ["parameters", "M tokens", "seeds"]
+    for column in (*crossing, *own):
+        header += [f"{heading(*column)}, `{run}`" for run in (BASE, TUNED)]
+        header.append("difference")
 
     def draw(units):
+        names = results.runs(units, "scaling")
         rows = []
-        for run in [*results.runs(units, "scaling"), BASE, *COMPARED]:
-            models = results.models(units, run)
-            if models:
-                cells = [results.cell(units, run, *c, SCORING) for c in columns]
-                place = models[0]["parameters"], models[0]["tokens"], run
-                rows.append((*place, len(models), cells))
+        for name in {
+            run.removeprefix(BASE).removeprefix(TUNED) for run in names
+        }:
+            rows.append(_scaled(results, units, name, (*crossing, *own)))
+        rows.append(_scaled(results, units, "", (*crossing, *own)))
         texts = [
-            [
-                *(f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}"),
-                *(f"`{run}`", str(seeds), *map(shown, cells)),
-            ]
-            for size, tokens, run, seeds, cells in sorted(
-                rows, key=lambda row: row[:3]
-            )
+            [f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}", *cells]
+            for size, tokens, cells in sorted(filter(None, rows))
         ]
         return table(header, texts) + missing(results, units, "scaling")
 
     return by_set(results, draw)
+
+
+def _scaled(results, units, name, columns):
+    """Return parameters, tokens and cells of both runs of a size."""
+    runs = [f"{run}{name}" for run in (BASE, TUNED)]
+    models = [results.models(units, run) for run in runs]
+    if not any(models):
+        return None
+    cells = ["/".join(str(len(one)) for one in models)]
+    found = differences(results, units, runs[0], runs[1:], columns)
+    gains = {(one["metric"], one["direction"]): one for one in found}
+    for column in columns:
+        both = (results.cell(units, run, *column, SCORING) for run in runs)
+        gain = gains.get(column)
+        cells += [*map(shown, both), difference_text(gain) if gain else "-"]
+    first = next(filter(None, models))[0]
+    return first["parameters"], first["tokens"], cells
