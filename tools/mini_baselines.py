@@ -4,7 +4,7 @@ python tools/mini_baselines.py --folder results/evidence
 
 Bags of units and unit n-grams, on the items and the sets of units that
 tools/reproduce_mini.sh has made; see evaluation/cloze/baselines.py. They take
-minutes on a CPU, and draw nothing: there is one seed of each.
+minutes on a CPU; there is one of each.
 """
 
 import time
@@ -16,21 +16,34 @@ from results_credits import credit_sums, groups_of
 from results_files import FORMAT, VERSION
 
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
-from speechbrain_slm.evaluation.cloze.baselines import KINDS, evaluate_baseline
+from speechbrain_slm.evaluation.cloze.baselines import evaluate_baseline
 from speechbrain_slm.evaluation.cloze.items import read_items
 from speechbrain_slm.evaluation.cloze.results import read_results
 from speechbrain_slm.utils.running import run_script, script_parser
 
 ROOT = Path(__file__).parents[1]
+# Name -> settings of the cloze recipe's baseline.yaml.
+BASELINES: dict[str, dict] = {
+    **{"bag": {"kind": "bag"}, "unigram": {"kind": "unigram"}},
+    "ngram": {"kind": "ngram"},  # of whole stories in each language
+    # The sentences of a story in two languages, as interleaved models see it.
+    "interleaved-ngram": {"kind": "ngram", "switch_probability": 0.5},
+}
 
 
-def score(kind: str, units: str, root: Path) -> dict:
+def score(name: str, units: str, root: Path) -> dict:
     """Score a baseline, and return what its small result says."""
     begin = time.monotonic()
     items = root / "synthesis/items.parquet"
-    folder = root / "cloze" / units / kind / "0"
+    folder = root / "cloze" / units / name / "0"
     stores = root / "units" / units
-    evaluate_baseline(kind, stores / "train", stores / "cloze", items, folder)
+    evaluate_baseline(
+        train_units_folder=stores / "train",
+        units_folder=stores / "cloze",
+        items=items,
+        output_folder=folder,
+        **BASELINES[name],
+    )
     found, groups = read_results(folder), groups_of(read_items(items))
     scoring = found.info["scoring"]
     sums: dict[str, list[float]] = {
@@ -45,7 +58,7 @@ def score(kind: str, units: str, root: Path) -> dict:
         if record["scoring"] == scoring
     ]
     return {
-        **{"format": FORMAT, "version": VERSION, "set": units, "run": kind},
+        **{"format": FORMAT, "version": VERSION, "set": units, "run": name},
         **{"seed": 0, "step": None, "kind": "baseline", "stages": ""},
         **{"tokens": 0, "tokens_by_language": {}, "parameters": 0},
         **{"seconds": round(time.monotonic() - begin, 1), "device": "cpu"},
@@ -62,15 +75,16 @@ def main(arguments: list[str]) -> None:
     results = ROOT / "recipes/TinyStories/results"
     parser.add_argument("--folder", type=Path, default="results/evidence")
     parser.add_argument("--results", type=Path, default=results)
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    names = [*BASELINES]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     options = parser.parse_args(arguments)
     for units in read_experiment()["units"]:
         if not (options.folder / "units" / units / "cloze").is_dir():
             print(f"{options.folder} has no units of {units}")
             continue
-        for kind in options.kinds:
-            path = options.results / units / f"{kind}-0.json"
-            write_small(path, score(kind, units, options.folder))
+        for name in options.only:
+            path = options.results / units / f"{name}-0.json"
+            write_small(path, score(name, units, options.folder))
             print(f"{path} is written")
 
 

@@ -205,12 +205,12 @@ def test_baselines_stand_beside_the_controls(tool, tmp_path, store_folder):
     import results_credits
 
     folders = "--folder", str(root), "--results", str(results)
-    mini_baselines.main([*folders, "--kinds", "bag", "unigram"])
+    mini_baselines.main([*folders, "--only", "bag", "interleaved-ngram"])
     groups = results_credits.groups_of(read_items(items))
     write_json(results / "mfcc" / "groups.json", groups)
     lines = block(page(tool, tmp_path), "controls")
     rows = {row[0]: row for row in lines if len(row) > 2}
-    for kind in ("bag", "unigram"):
+    for kind in ("bag", "interleaved-ngram"):
         found = read_json(root / "cloze/mfcc" / kind / "0" / "results.json")
         cells = rows[f"`{kind}`"]
         assert cells[1] == "1"
