@@ -7,12 +7,16 @@
 ``unigram``, ``ngram``
     Likelihoods of :class:`UnitNgram`, fitted on the training stories of all
     languages together, each between two boundaries.
+``ngram_interleaved``
+    Fitted on each story once more, told in all languages as a model's
+    interleaved data: what could be known from the last units alone.
 
 Where these are above chance, an accuracy needs no understanding of a story.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from speechbrain_slm.utils.numbers import check_choice, check_number
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("bag", "unigram", "ngram")
+KINDS = ("bag", "unigram", "ngram", "ngram_interleaved")
 COSINE = "cosine"
 
 
@@ -41,7 +45,7 @@ def evaluate_baseline(
     items: str | Path,
     output_folder: str | Path,
     order: int = 4,
-    switch_probability: float = 0,
+    switch_probability: float = 0.5,
     convention: dict | None = None,
     endings: str = "apart",
     too_long: str = "refuse",
@@ -56,10 +60,8 @@ def evaluate_baseline(
     Arguments
     ---------
     train_units_folder : The store whose stories are counted.
-    order : Units of an ``ngram``, the last of which is predicted.
-    switch_probability
-        Above 0: likelihoods are fitted on each story once more, told in all
-        languages that way (:class:`Source`), as a model's interleaved data.
+    order : Units of an n-gram, the last of which is predicted.
+    switch_probability, seed : See :class:`Source`; for ``ngram_interleaved``.
     convention : Its ``scoring`` is not that of ``bag``, which has one only.
     """
     check_choice("kind", kind, KINDS)
@@ -80,37 +82,39 @@ def evaluate_baseline(
         )
     facts: dict[str, Any] = {"kind": kind, "train": train.info["identity"]}
     if kind != "bag":
-        facts["order"] = order if kind == "ngram" else 1
-        facts["switched"] = [switch_probability, switch_probability and seed]
+        facts["order"] = 1 if kind == "unigram" else order
+    if kind == "ngram_interleaved":
+        facts |= {"switch_probability": switch_probability, "seed": seed}
     identities = {"model": identity_of(facts), "tokenizer": store.identity}
     identities["units"] = store.info["identity"]
 
-    def make_scorer(**how):
-        boundary = store.vocabulary_size
-        if kind == "bag":
-            stories = [story[1:-1] for story in _stories(train, 0, seed)]
-            return BagScorer(stories, boundary, **how)
-        stories = list(_stories(train, switch_probability, seed))
-        model = UnitNgram(stories, facts["order"], boundary + 1)
-        return NgramScorer(model, boundary, **how)
-
+    make_scorer = partial(_make_scorer, train, facts)
     return evaluate_scorer(
         *(make_scorer, identities, store, items, output_folder, convention),
         *(endings, too_long, pairs_per_shard, seed),
     )
 
 
-def _stories(
-    store: UnitStore, switch_probability: float, seed: int
-) -> Iterator[np.ndarray]:
-    """Yield the training stories, each between two boundaries."""
-    sources = [Source(store, [language]) for language in store.languages]
-    if switch_probability:
-        how = store.languages, switch_probability
-        sources.append(Source(store, *how, seed=seed))
+def _make_scorer(train: UnitStore, facts: dict, **how: Any) -> Scorer:
+    """Count the stories that the facts name."""
+    boundary = train.vocabulary_size
+    sources = [Source(train, [language]) for language in train.languages]
+    if facts["kind"] == "bag":
+        stories = [story[1:-1] for story in _stories(sources)]
+        return BagScorer(stories, boundary, **how)
+    if facts["kind"] == "ngram_interleaved":
+        told = train.languages, facts["switch_probability"]
+        sources.append(Source(train, *told, seed=facts["seed"]))
+    stories = list(_stories(sources))
+    model = UnitNgram(stories, facts["order"], boundary + 1)
+    return NgramScorer(model, boundary, **how)
+
+
+def _stories(sources: Sequence[Source]) -> Iterator[np.ndarray]:
+    """Yield the stories of an epoch, each between two boundaries."""
     for source in sources:
         stream = source.tell(0, np.arange(source.num_stories))
-        symbols = np.full(stream.size + 1, store.vocabulary_size)
+        symbols = np.full(stream.size + 1, source.store.vocabulary_size)
         first, end = np.array([0]), np.array([stream.size])
         stream.write(symbols, first, end, first)
         ends = stream.story_ends()

@@ -95,7 +95,8 @@ def test_what_decides_the_scores_decides_the_identity(evaluated):
     how = [
         {"kind": "ngram", "order": 2},
         {"kind": "ngram", "order": 3},
-        {"kind": "ngram", "order": 3, "switch_probability": 0.5},
+        {"kind": "ngram_interleaved", "order": 3},
+        {"kind": "ngram_interleaved", "order": 3, "switch_probability": 1},
         {"kind": "unigram"},
         {"kind": "bag"},
     ]
@@ -130,14 +131,13 @@ def test_interleaved_stories_tell_what_comes_in_another_language(tmp_path):
         write_items(tmp_path / "i.parquet", table),
     )
     found = {}
-    for switch in (0, 1):
-        how = {"order": 2, "switch_probability": switch}
-        out = tmp_path / f"{switch}"
-        for record in evaluate_baseline("ngram", *where, out, **how)["records"]:
+    for kind in ("ngram", "ngram_interleaved"):
+        results = evaluate_baseline(kind, *where, tmp_path / kind, order=2)
+        for record in results["records"]:
             if record["scoring"] == "ending_sum":
-                found[switch, record["direction"]] = record["accuracy"]
+                found[kind, record["direction"]] = record["accuracy"]
     for pair in DIRECTIONS:
         direction = direction_of(*pair)
         same = len(set(pair)) == 1
-        assert found[0, direction] == (100 if same else 50)
-        assert found[1, direction] == 100
+        assert found["ngram", direction] == (100 if same else 50)
+        assert found["ngram_interleaved", direction] == 100
