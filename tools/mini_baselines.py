@@ -27,7 +27,7 @@ BASELINES: dict[str, dict] = {
     **{"bag": {"kind": "bag"}, "unigram": {"kind": "unigram"}},
     "ngram": {"kind": "ngram"},  # of whole stories in each language
     # The sentences of a story in two languages, as interleaved models see it.
-    "interleaved-ngram": {"kind": "ngram", "switch_probability": 0.5},
+    "interleaved-ngram": {"kind": "ngram_interleaved"},
 }
 
 
