@@ -21,6 +21,7 @@ from speechbrain_slm.utils.tables import markdown_row
 
 BASE, TUNED = "en_fr", "interleaved_ft"
 COMPARED = ("interleaved", TUNED)
+LOCAL = "interleaved-ngram"  # knows the last few units, and no more
 MAIN = ("en", "fr", BASE, *COMPARED)
 METRICS = ("sSC", "sTC")
 DIRECTIONS = ("en", "fr", "en>fr", "fr>en", CROSS_LINGUAL)
@@ -157,7 +158,7 @@ def difference_text(one: dict) -> str:
 
 
 def difference_table(results: Results) -> str:
-    """Draw what sets the interleaved runs apart from the baseline."""
+    """Draw what sets the interleaved runs apart."""
     found = [
         {"units": units, **one}
         for units in results.sets
@@ -192,11 +193,12 @@ def benchmark_table(results: Results) -> str:
         header = ["benchmark", "run", "seeds", "groups"]
         header += [heading("", d).strip() for d in DIRECTIONS]
         rows = []
-        further = sorted(set(metrics) - set(METRICS))
+        further = sorted(metrics - set(METRICS))
         for metric in sorted(further, key=lambda m: m.split("-")[1:]):
             columns = [(metric, direction) for direction in DIRECTIONS]
-            for run in (BASE, *COMPARED):
-                cell = results.cell(units, run, metric, CROSS_LINGUAL, SCORING)
+            for run in (BASE, *COMPARED, LOCAL):
+                own = results.scoring(units, run, SCORING)
+                cell = results.cell(units, run, metric, CROSS_LINGUAL, own)
                 if cell:
                     (row,) = _rows(results, units, [run], columns)
                     rows.append([metric, *row[:2], str(cell.n), *row[2:]])
@@ -269,20 +271,22 @@ def subset_table(results: Results) -> str:
     header = ["subset", "run", "seeds", *(heading(*c) for c in columns)]
 
     def draw(units):
-        rows = []
-        found = {
-            record["subset"]
-            for run in results.runs(units)
-            for record in results.models(units, run)[0]["subsets"]
-        }
+        rows, found = (
+            [],
+            {
+                record["subset"]
+                for run in results.runs(units)
+                for record in results.models(units, run)[0]["subsets"]
+            },
+        )
         for subset in sorted(found):
             for run in (BASE, *COMPARED):
-                cells = [
-                    _subset_text(results, units, run, column, subset)
-                    for column in columns
-                ]
-                seeds = str(len(results.models(units, run)))
-                rows.append([f"{subset}", f"`{run}`", seeds, *cells])
+                if seeds := len(results.models(units, run)):
+                    cells = [
+                        _subset_text(results, units, run, column, subset)
+                        for column in columns
+                    ]
+                    rows.append([subset, f"`{run}`", str(seeds), *cells])
         return table(header, rows)
 
     return by_set(results, draw)
