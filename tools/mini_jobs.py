@@ -33,7 +33,7 @@ class Job:
     ---------
     units : The name of the set of units.
     run, seed : What small results call it.
-    stages : The run of the LM recipe whose stages it has.
+    stages : The run of the LM recipe whose stages it has; of a baseline, none.
     options : Of the LM recipe, beside run, seed and folders.
     steps : Of snapshots: kept in training, scored by the job of a curve.
     budget : Share of the tokens that the LM recipe's run has.
@@ -73,6 +73,8 @@ class Job:
 
     def training(self, root: Path) -> list[str]:
         """Return the command of the LM recipe, without Python."""
+        if not self.stages:
+            return []
         values = {
             "run": self.stages,
             "seed": self.seed,
@@ -104,6 +106,7 @@ class Job:
                 "stores": identities,
                 "items": [sha256_file(one / "items.parquet") for one in items],
                 "kind": self.kind,
+                "run": self.run,
             }
         )
 
@@ -127,6 +130,7 @@ def lay_out(
     numbers = range(1, (seeds or experiment["seeds"]) + 1)
     makers = {
         "main": _main,
+        "baseline": _baselines,
         "control": _controls,
         "curve": _curves,
         "scaling": _scaling,
@@ -142,7 +146,9 @@ def lay_out(
         kind, units = line.split()
         check_choice(f"{EXPERIMENT}: order", kind, makers)
         check_choice(f"{EXPERIMENT}: order", units, experiment["units"])
-        for seed, job in itertools.product(numbers, makers[kind](experiment)):
+        # What counts alone is the same for every seed.
+        several = numbers if kind != "baseline" else numbers[:1]
+        for seed, job in itertools.product(several, makers[kind](experiment)):
             budget = scale * job.budget
             options = {
                 **experiment["training"],
@@ -154,7 +160,7 @@ def lay_out(
             share = 0.5 if kind == "curve" else 1  # the model is there already
             facts = {"units": units, "seed": seed, "options": options}
             facts["steps"] = steps if job.run in followed else ()
-            facts["tokens"] = share * budget * budgets[job.stages]
+            facts["tokens"] = share * budget * budgets.get(job.stages, 0)
             jobs.append(replace(job, **facts))
     return jobs
 
@@ -170,6 +176,11 @@ def _job(kind, run, stages, **options):
 def _main(experiment) -> Iterator[Job]:
     for run in experiment["main"]:
         yield _job("main", run, run)
+
+
+def _baselines(experiment) -> Iterator[Job]:
+    for kind in experiment["baselines"]:
+        yield _job("baseline", kind, "")
 
 
 def _controls(experiment) -> Iterator[Job]:

@@ -15,6 +15,7 @@ from results_files import FORMAT, VERSION
 
 from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
+from speechbrain_slm.evaluation.cloze.baselines import evaluate_baseline
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.evaluation.cloze.items import read_items
 from speechbrain_slm.evaluation.cloze.results import read_results
@@ -22,6 +23,9 @@ from speechbrain_slm.utils.atomic import read_json, write_atomic
 from speechbrain_slm.utils.config import call_with, load_yaml
 from speechbrain_slm.utils.tables import write_table
 
+CLOZE = "cloze/hparams/mini.yaml"
+BASELINE = "cloze/hparams/baseline.yaml"
+ALIGNMENT = "alignment/hparams/mini.yaml"
 MAIN = ("sSC", "sTC")  # metrics that a curve follows
 NATURAL = "-natural"  # ends the metrics of natural items
 # Of these, credits and subsets are kept, and further metrics.
@@ -38,10 +42,11 @@ def evaluate(job: Job, root: Path, results: Path, device: str) -> None:
         model = trained / "model"
         if step is not None:
             model = trained / "snapshots" / f"step-{step:06d}"
-        small = _small(job, step, trained, device)
-        small["request"] = job.request(root)
+        small = _small(job, step, root, device)
         _add_cloze(small, job, step, model, root, results, device)
-        _add_alignment(small, job, step, model, root, device)
+        small["alignment"] = []
+        if job.kind != "baseline":
+            _add_alignment(small, job, step, model, root, device)
         write_small(results / name, small)
 
 
@@ -63,14 +68,20 @@ def _compact(value):
     return json.dumps(value, separators=(",", ":"), **told)
 
 
-def _small(job: Job, step: int | None, trained: Path, device: str) -> dict:
-    """Say what the model is."""
-    run = read_json(trained / "run.json")
-    counts = run["tokens"] if step is None else run["snapshots"][str(step)]
+def _small(job: Job, step: int | None, root: Path, device: str) -> dict:
+    """Say what the model is, and what it was trained on."""
+    if job.kind == "baseline":
+        store = read_json(root / "units" / job.units / "train/store.json")
+        counts = {key: one["units"] for key, one in store["counts"].items()}
+        run: dict = {"parameters": 0, "seconds": 0, "steps": 0}
+    else:
+        run = read_json(job.folder(root / "LM") / "run.json")
+        counts = run["tokens"] if step is None else run["snapshots"][str(step)]
     languages = [one for one in counts if len(one) == 2]
     return {
         **{"format": FORMAT, "version": VERSION, "set": job.units},
         **{"run": job.run, "seed": job.seed, "step": step, "kind": job.kind},
+        **{"request": job.request(root)},
         **{"stages": job.stages, "options": job.options},
         "tokens": sum(counts.values()),
         "tokens_by_language": {one: counts[one] for one in languages},
@@ -101,15 +112,16 @@ def _commit():
     return done.stdout.strip()
 
 
-def _recipe(name: str, evaluator: Any, device: str, **values: Any) -> Any:
-    """Do what a recipe does with its mini.yaml, in this process."""
-    path = ROOT / "recipes/TinyStories" / name / "hparams/mini.yaml"
-    if device.startswith("cuda"):
-        values["batch_tokens"] = 32768
-    values = {
-        k: str(v) if isinstance(v, Path) else v for k, v in values.items()
-    }
-    return call_with(load_yaml(path, values), evaluator, device=device)
+def _recipe(path: str, evaluator: Any, values: dict, **given: Any) -> Any:
+    """Do what a recipe does with a YAML file of it, in this process."""
+    told = {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+    hparams = load_yaml(ROOT / "recipes/TinyStories" / path, told)
+    return call_with(hparams, evaluator, **given)
+
+
+def _batches(device: str) -> dict:
+    # It changes no score, and a GPU would wait for Python.
+    return {"batch_tokens": 32768} if device.startswith("cuda") else {}
 
 
 def _add_cloze(small, job, step, model, root, results, device):
@@ -124,13 +136,19 @@ def _add_cloze(small, job, step, model, root, results, device):
         units, items = natural / "units" / job.units, natural / "items.parquet"
         sets.append((items, units, natural / "cloze", NATURAL))
     part = "" if step is None else f"step-{step:06d}"
-    small.update(cloze=[], subsets=[], credits={}, credit_sums={}, groups={})
+    trained = root / "units" / job.units / "train"
+    small.update(cloze=[], subsets=[], credit_sums={}, groups={})
     groups = {}
     for items, units, base, suffix in sets:
         folder = job.folder(base) / part
-        told = {"model_folder": model, "units_folder": units / "cloze"}
-        told |= {"run": job.run, "items": items, "output_folder": folder}
-        _recipe("cloze", evaluate_cloze, device, **told)
+        told = {"units_folder": units / "cloze", "items": items}
+        told["output_folder"] = folder
+        if job.kind == "baseline":
+            told |= {"kind": job.run, "train_units_folder": trained}
+            _recipe(BASELINE, evaluate_baseline, told)
+        else:
+            told |= {"model_folder": model, "run": job.run, **_batches(device)}
+            _recipe(CLOZE, evaluate_cloze, told, device=device)
         here = groups_of(read_items(items))
         groups |= {f"{k}{suffix}": one for k, one in here.items()}
         _add_results(small, folder, here, suffix)
@@ -151,50 +169,55 @@ def _write_groups(path: Path, groups: dict) -> None:
 
 
 def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
-    """Take what is worth keeping of a cloze recipe's results."""
+    """Take what is worth keeping of a cloze recipe's results.
+
+    All conventions on ``MAIN``, two on other metrics; of a curve two alone.
+    The credits of all metrics for main runs, of ``MAIN`` for the others.
+    """
     found = read_results(folder)
-    full = small["kind"] == "main"
-    for key in ("records", "cross_lingual", "subsets"):
-        for record in found.info[key]:
+    kept = {*SCORINGS, found.info["scoring"]}  # a bag has one of its own
+    full = small["kind"] in ("main", "baseline")
+    for kind, key in (
+        ("records", "cloze"),
+        ("cross_lingual", "cloze"),
+        ("subsets", "subsets"),
+    ):
+        for record in found.info[kind]:
             main = record["metric"] in MAIN and not suffix
-            every = main and key != "subsets" and small["kind"] != "curve"
-            if not every and record["scoring"] not in SCORINGS:
-                continue
-            if key == "subsets" and not (main and small["kind"] != "curve"):
-                continue
-            names = ("direction", "scoring", "subset", "n", "items")
-            kept = {"metric": record["metric"] + suffix}
-            kept |= {name: record[name] for name in names if name in record}
-            kept["accuracy"] = round(record["accuracy"], 3)
-            small["subsets" if key == "subsets" else "cloze"].append(kept)
+            every = main and key == "cloze" and small["kind"] != "curve"
+            asked = key == "cloze" or (main and small["kind"] != "curve")
+            if asked and (every or record["scoring"] in kept):
+                small[key].append(_record(record, suffix))
     for (metric, direction), cell in found.cells.items():
-        if direction == CROSS_LINGUAL or not (full or metric in MAIN):
-            continue
-        if suffix and not full:
+        wanted = full or (metric in MAIN and not suffix)
+        if direction == CROSS_LINGUAL or not wanted:
             continue
         small["groups"][metric + suffix] = groups[metric]["identity"]
-        for scoring in SCORINGS:
-            if scoring in cell.column_names:
-                sums = credit_sums(cell, scoring, groups[metric])
-                cells = small["credit_sums"].setdefault(scoring, {})
-                cells[f"{metric}{suffix} {direction}"] = sums
+        for scoring in sorted(kept.intersection(cell.column_names)):
+            sums = credit_sums(cell, scoring, groups[metric])
+            cells = small["credit_sums"].setdefault(scoring, {})
+            cells[f"{metric}{suffix} {direction}"] = sums
+
+
+def _record(record: dict, suffix: str) -> dict:
+    names = ("direction", "scoring", "subset", "n", "items")
+    kept = {name: record[name] for name in names if name in record}
+    accuracy = round(record["accuracy"], 3)
+    return {"metric": record["metric"] + suffix, **kept, "accuracy": accuracy}
 
 
 def _add_alignment(small, job, step, model, root, device):
     """Compare the states of sentences, in the stories of validation."""
     folder = job.folder(root / "alignment")
     folder = folder if step is None else folder / f"step-{step:06d}"
-    found = _recipe(
-        "alignment",
-        evaluate_alignment,
-        device,
-        run=job.run,
-        model_folder=model,
-        units_folder=root / "units" / job.units / "valid",
-        manifest=root / "synthesis/valid.parquet",
-        output_folder=folder,
-        poolings=["mean"] if job.kind == "curve" else ["mean", "last"],
-    )
+    told = {
+        **{"run": job.run, "model_folder": model, "output_folder": folder},
+        "units_folder": root / "units" / job.units / "valid",
+        "manifest": root / "synthesis/valid.parquet",
+        "poolings": ["mean"] if job.kind == "curve" else ["mean", "last"],
+        **_batches(device),
+    }
+    found = _recipe(ALIGNMENT, evaluate_alignment, told, device=device)
     small["alignment"] = [_aligned(record) for record in found["records"]]
 
 

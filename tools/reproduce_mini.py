@@ -26,18 +26,14 @@ from mini_jobs import ROOT, Job, lay_out, read_experiment
 
 from speechbrain_slm.utils.atomic import read_json
 from speechbrain_slm.utils.numbers import check_choice, check_number
-from speechbrain_slm.utils.running import (
-    begin_process,
-    run_script,
-    script_parser,
-)
+from speechbrain_slm.utils.running import begin_process, script_parser
 
 RESULTS = ROOT / "recipes/TinyStories/results"
-KINDS = ("main", "control", "curve", "scaling")
+KINDS = ("main", "baseline", "control", "curve", "scaling")
 POLL = 0.2  # seconds
 LINES = 12  # of a log, that say why a job has failed
-# What a child gets to end after SIGTERM.
-PATIENCE = 10.0  # seconds
+# What a child gets to end after SIGTERM, before this process is ended, too.
+PATIENCE = 2.0  # seconds
 
 
 def corpus_commands(
@@ -65,8 +61,8 @@ def _filled(text: str, marks: dict[str, str]) -> str:
 
 def chosen(jobs: Sequence[Job], until: str, only: Sequence[str]) -> list[Job]:
     """Choose jobs by their kind, and by their names or patterns of these."""
-    kinds = KINDS[: KINDS.index(until) + 1]
-    left = [job for job in jobs if job.kind in kinds]
+    number = KINDS.index(until) + 1 if until in KINDS else len(KINDS)
+    left = [job for job in jobs if job.kind in KINDS[:number]]
     if not only:
         return left
     for pattern in only:
@@ -222,11 +218,15 @@ def default_device() -> str:
 def commands_of(job: Job, arguments: argparse.Namespace) -> list[list[str]]:
     """Return the commands of a job: its training, and its evaluation."""
     device = ["--device", arguments.device] if arguments.device else []
-    training = [*job.training(arguments.folder), "--noprogressbar", *device]
+    training = job.training(arguments.folder)
     own = [str(Path(__file__)), "--evaluate", job.name, *device]
     for name in ("folder", "results", "scale", "seeds"):
         own += [f"--{name}", str(getattr(arguments, name))]
-    return [[sys.executable, *training], [sys.executable, *own]]
+    commands = [[sys.executable, *own]]
+    if training:
+        training = [sys.executable, *training, "--noprogressbar", *device]
+        commands.insert(0, training)
+    return commands
 
 
 def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
@@ -274,7 +274,6 @@ def make_corpus(stages, show: bool) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make the corpus, then run the jobs that are left."""
-    begin_process()
     experiment = read_experiment()
     found = parse(arguments, experiment)
     jobs = lay_out(experiment, found.seeds, found.scale)
@@ -287,14 +286,12 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    units = list(experiment["units"])
-    if found.until in KINDS:
-        jobs = chosen(jobs, found.until, found.only)
-        units = list(dict.fromkeys(job.units for job in jobs))
-    else:
-        jobs = []
+    jobs = chosen(jobs, found.until, found.only)
+    units = list(dict.fromkeys(job.units for job in jobs))
     stages = corpus_commands(experiment, found.folder, found.until, units)
     make_corpus(stages, found.print)
+    if found.until not in KINDS:
+        return
     if found.print:
         for job in jobs:
             print(f"# {job.name}")
@@ -313,4 +310,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    begin_process()
+    main(sys.argv[1:])

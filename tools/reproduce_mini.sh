@@ -12,7 +12,7 @@
 #     --folder DIR      where all is made (results/evidence)
 #     --results DIR     where the small results go (recipes/TinyStories/results)
 #     --until STAGE     the last of synthesis natural units natural_units main
-#                       control curve scaling
+#                       baseline control curve scaling
 #     --only NAME...    jobs, such as 'mfcc/*' or mfcc/en_fr-1
 #     --print           print the commands alone
 #     --python PYTHON   an interpreter that has the package (one is made in .venv)
@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
         *) arguments+=("$1"); shift ;;
     esac
 done
-[ -n "$python" ] || make_environment whisper
+[ -n "$python" ] || make_environment recognizer
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
 exec "${python:-$VENV/bin/python}" "$here/tools/reproduce_mini.py" "${arguments[@]}"
