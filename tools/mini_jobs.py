@@ -147,7 +147,7 @@ def lay_out(
         check_choice(f"{EXPERIMENT}: order", kind, makers)
         check_choice(f"{EXPERIMENT}: order", units, experiment["units"])
         # What counts alone is the same for every seed.
-        several = numbers if kind != "baseline" else numbers[:1]
+        several = numbers if kind != "baseline" else range(1)
         for seed, job in itertools.product(several, makers[kind](experiment)):
             budget = scale * job.budget
             options = {

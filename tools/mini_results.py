@@ -15,7 +15,6 @@ from results_files import FORMAT, VERSION
 
 from speechbrain_slm.evaluation.alignment.evaluate import evaluate_alignment
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
-from speechbrain_slm.evaluation.cloze.baselines import evaluate_baseline
 from speechbrain_slm.evaluation.cloze.evaluate import evaluate_cloze
 from speechbrain_slm.evaluation.cloze.items import read_items
 from speechbrain_slm.evaluation.cloze.results import read_results
@@ -24,7 +23,6 @@ from speechbrain_slm.utils.config import call_with, load_yaml
 from speechbrain_slm.utils.tables import write_table
 
 CLOZE = "cloze/hparams/mini.yaml"
-BASELINE = "cloze/hparams/baseline.yaml"
 ALIGNMENT = "alignment/hparams/mini.yaml"
 MAIN = ("sSC", "sTC")  # metrics that a curve follows
 NATURAL = "-natural"  # ends the metrics of natural items
@@ -37,17 +35,36 @@ _PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
 
 def evaluate(job: Job, root: Path, results: Path, device: str) -> None:
     """Score a trained model, or its snapshots; write the small results."""
+    request = {"request": job.request(root)}
+    groups = _groups(job, root)
+    path = results / job.units / GROUPS_JSON
+    if not path.exists() or read_json(path) != groups:
+        write_small(path, groups)
+    if job.kind == "baseline":
+        # It needs what stands here.
+        from mini_baselines import score
+
+        small = score(job.run, job.units, root) | request
+        write_small(results / job.results[0][1], small)
+        return
     trained = job.folder(root / "LM")
     for step, name in job.results:
         model = trained / "model"
         if step is not None:
             model = trained / "snapshots" / f"step-{step:06d}"
-        small = _small(job, step, root, device)
-        _add_cloze(small, job, step, model, root, results, device)
-        small["alignment"] = []
-        if job.kind != "baseline":
-            _add_alignment(small, job, step, model, root, device)
+        small = _small(job, step, trained, device) | request
+        _add_cloze(small, job, step, model, root, groups, device)
+        _add_alignment(small, job, step, model, root, device)
         write_small(results / name, small)
+
+
+def _groups(job: Job, root: Path) -> dict[str, dict]:
+    """Return the groups of all items, natural ones, too."""
+    found = {}
+    for folder, suffix in (("synthesis", ""), ("natural", NATURAL)):
+        items = read_items(root / folder / "items.parquet")
+        found |= {f"{k}{suffix}": v for k, v in groups_of(items).items()}
+    return found
 
 
 def write_small(path: Path, content: dict) -> None:
@@ -68,20 +85,14 @@ def _compact(value):
     return json.dumps(value, separators=(",", ":"), **told)
 
 
-def _small(job: Job, step: int | None, root: Path, device: str) -> dict:
+def _small(job: Job, step: int | None, trained: Path, device: str) -> dict:
     """Say what the model is, and what it was trained on."""
-    if job.kind == "baseline":
-        store = read_json(root / "units" / job.units / "train/store.json")
-        counts = {key: one["units"] for key, one in store["counts"].items()}
-        run: dict = {"parameters": 0, "seconds": 0, "steps": 0}
-    else:
-        run = read_json(job.folder(root / "LM") / "run.json")
-        counts = run["tokens"] if step is None else run["snapshots"][str(step)]
+    run = read_json(trained / "run.json")
+    counts = run["tokens"] if step is None else run["snapshots"][str(step)]
     languages = [one for one in counts if len(one) == 2]
     return {
         **{"format": FORMAT, "version": VERSION, "set": job.units},
         **{"run": job.run, "seed": job.seed, "step": step, "kind": job.kind},
-        **{"request": job.request(root)},
         **{"stages": job.stages, "options": job.options},
         "tokens": sum(counts.values()),
         "tokens_by_language": {one: counts[one] for one in languages},
@@ -124,7 +135,7 @@ def _batches(device: str) -> dict:
     return {"batch_tokens": 32768} if device.startswith("cuda") else {}
 
 
-def _add_cloze(small, job, step, model, root, results, device):
+def _add_cloze(small, job, step, model, root, groups, device):
     """Score the items of the corpus, and those that are natural."""
     main, natural = root / "synthesis/items.parquet", root / "natural"
     sets = [(main, root / "units" / job.units, root / "cloze", "")]
@@ -136,24 +147,14 @@ def _add_cloze(small, job, step, model, root, results, device):
         units, items = natural / "units" / job.units, natural / "items.parquet"
         sets.append((items, units, natural / "cloze", NATURAL))
     part = "" if step is None else f"step-{step:06d}"
-    trained = root / "units" / job.units / "train"
     small.update(cloze=[], subsets=[], credit_sums={}, groups={})
-    groups = {}
     for items, units, base, suffix in sets:
         folder = job.folder(base) / part
         told = {"units_folder": units / "cloze", "items": items}
-        told["output_folder"] = folder
-        if job.kind == "baseline":
-            told |= {"kind": job.run, "train_units_folder": trained}
-            _recipe(BASELINE, evaluate_baseline, told)
-        else:
-            told |= {"model_folder": model, "run": job.run, **_batches(device)}
-            _recipe(CLOZE, evaluate_cloze, told, device=device)
-        here = groups_of(read_items(items))
-        groups |= {f"{k}{suffix}": one for k, one in here.items()}
-        _add_results(small, folder, here, suffix)
-    if job.kind != "curve":
-        _write_groups(results / job.units / GROUPS_JSON, groups)
+        told |= {"model_folder": model, "output_folder": folder}
+        told |= {"run": job.run, **_batches(device)}
+        _recipe(CLOZE, evaluate_cloze, told, device=device)
+        _add_results(small, folder, groups, suffix)
 
 
 def _write_curve_items(source: Path, path: Path) -> None:
@@ -163,11 +164,6 @@ def _write_curve_items(source: Path, path: Path) -> None:
         write_table(path, items.filter(chosen))
 
 
-def _write_groups(path: Path, groups: dict) -> None:
-    if not path.exists() or read_json(path) != groups:
-        write_small(path, groups)
-
-
 def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
     """Take what is worth keeping of a cloze recipe's results.
 
@@ -175,8 +171,6 @@ def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
     The credits of all metrics for main runs, of ``MAIN`` for the others.
     """
     found = read_results(folder)
-    kept = {*SCORINGS, found.info["scoring"]}  # a bag has one of its own
-    full = small["kind"] in ("main", "baseline")
     for kind, key in (
         ("records", "cloze"),
         ("cross_lingual", "cloze"),
@@ -186,17 +180,18 @@ def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
             main = record["metric"] in MAIN and not suffix
             every = main and key == "cloze" and small["kind"] != "curve"
             asked = key == "cloze" or (main and small["kind"] != "curve")
-            if asked and (every or record["scoring"] in kept):
+            if asked and (every or record["scoring"] in SCORINGS):
                 small[key].append(_record(record, suffix))
     for (metric, direction), cell in found.cells.items():
-        wanted = full or (metric in MAIN and not suffix)
+        wanted = small["kind"] == "main" or (metric in MAIN and not suffix)
         if direction == CROSS_LINGUAL or not wanted:
             continue
-        small["groups"][metric + suffix] = groups[metric]["identity"]
-        for scoring in sorted(kept.intersection(cell.column_names)):
-            sums = credit_sums(cell, scoring, groups[metric])
+        name = metric + suffix
+        small["groups"][name] = groups[name]["identity"]
+        for scoring in SCORINGS:
+            sums = credit_sums(cell, scoring, groups[name])
             cells = small["credit_sums"].setdefault(scoring, {})
-            cells[f"{metric}{suffix} {direction}"] = sums
+            cells[f"{name} {direction}"] = sums
 
 
 def _record(record: dict, suffix: str) -> dict:

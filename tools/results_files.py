@@ -212,9 +212,6 @@ def _cell(models, metric, direction, scoring):
 
 def _scored(model, metric, direction, scoring):
     """Return accuracy, number of groups and their credits, or None."""
-    known = {one["scoring"] for one in model["cloze"]}
-    if len(known) == 1:
-        (scoring,) = known  # a bag of units has no likelihoods
     record = accuracy_record(model, metric, direction, scoring)
     if record is None:
         return None
