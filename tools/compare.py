@@ -9,6 +9,8 @@ their seed; NAME=DIR+DIR joins the results of one model on different
 benchmarks. Runs that were not scored alike, on the same units and items, are
 refused. Markdown and LaTeX hold the table, the differences and, for runs of
 several seeds, mean and deviation; CSV holds all numbers, a line each.
+--scoring all lays out every convention of every run, a row each, and tests
+nothing: baselines that have no likelihoods may stand beside models.
 """
 
 import csv
@@ -16,7 +18,12 @@ import io
 from pathlib import Path
 
 from speechbrain_slm.evaluation.cloze.accuracy import CHANCE, CROSS_LINGUAL
-from speechbrain_slm.evaluation.cloze.comparison import compare, read_run
+from speechbrain_slm.evaluation.cloze.comparison import (
+    ALL,
+    compare,
+    compare_conventions,
+    read_run,
+)
 from speechbrain_slm.evaluation.cloze.results import CONVENTION
 from speechbrain_slm.utils.atomic import write_atomic
 from speechbrain_slm.utils.running import run_script, script_parser
@@ -42,26 +49,29 @@ def _heading(record):
     return f"{record['metric']} {direction}"
 
 
-def _wide_table(records, cell):
-    """Lay out a row a run and a column a metric and direction."""
+def _wide_table(records, cell, keys=("run",)):
+    """Lay out a row a run (and scoring), a column a metric and direction."""
     columns = {_heading(record): record["n"] for record in records}
     rows = {}
     for record in records:
-        rows.setdefault(record["run"], {})[_heading(record)] = cell(record)
-    table = [["run", *columns]]
-    for name, found in rows.items():
-        table.append([name, *(found.get(column, "-") for column in columns)])
-    return [*table, ["n", *map(str, columns.values())]]
+        row = rows.setdefault(tuple(record[key] for key in keys), {})
+        row[_heading(record)] = cell(record)
+    table = [[*keys, *columns]]
+    for names, found in rows.items():
+        table.append([*names, *(found.get(column, "-") for column in columns)])
+    blank = [""] * (len(keys) - 1)
+    return [*table, ["n", *blank, *map(str, columns.values())]]
 
 
-def tables(accuracies, differences):
+def tables(accuracies, differences, scoring=None):
     """Lay out what ``compare`` found as (lines of text, rows of strings)."""
     note = (
         "Accuracy in % [95 % interval by Wilson's formula]; n items (groups, "
         f"where items form them), chance {CHANCE:.0f}."
     )
     cell = "{accuracy:.2f} [{ci_low:.1f}, {ci_high:.1f}]".format_map
-    found = [([note], _wide_table(accuracies, cell))]
+    keys = ("run", "scoring") if scoring == ALL else ("run",)
+    found = [([note], _wide_table(accuracies, cell, keys))]
     if differences:
         cells = {
             "run": "{run}",
@@ -97,18 +107,21 @@ def tables(accuracies, differences):
             *(f"{name}: {count} seeds." for name, count in seeds.items()),
         ]
         cell = "{accuracy:.2f} ± {deviation:.2f}".format_map
-        found.append((notes, _wide_table(several, cell)))
+        found.append((notes, _wide_table(several, cell, keys)))
     return found
 
 
 def _conventions(runs, accuracies):
     """Say how each benchmark was scored and what was truncated."""
-    shown = {record["metric"]: record["scoring"] for record in accuracies}
+    shown = {}
+    for record in accuracies:
+        names = shown.setdefault(record["metric"], [])
+        names += {record["scoring"]} - {*names}
     lines = {}
     for run in runs:
         for number, seed in enumerate(run.seeds, start=1):
             for metric, results in seed.items():
-                how = {**results.info, "scoring": shown[metric]}
+                how = {**results.info, "scoring": "/".join(shown[metric])}
                 how = ", ".join(f"{key} {how[key]}" for key in CONVENTION)
                 lines.setdefault(metric, f"{metric}: {how}.")
                 if results.info["truncated"]:
@@ -163,9 +176,8 @@ def main(arguments):
     parser = script_parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--baseline", help="a NAME; the first by default")
-    parser.add_argument(
-        "--scoring", help="a convention; that of results.json by default"
-    )
+    how = f"a convention, or {ALL}; that of results.json by default"
+    parser.add_argument("--scoring", help=how)
     parser.add_argument(
         "--format", choices=("markdown", "latex", "csv"), default="markdown"
     )
@@ -173,15 +185,20 @@ def main(arguments):
     parser.add_argument("--output", type=Path, help="a file to be written")
     options = parser.parse_args(arguments)
     runs = [read_run(argument) for argument in options.runs]
-    accuracies, differences = compare(
-        runs, options.baseline, options.scoring, options.seed
-    )
+    if options.scoring == ALL:
+        if options.baseline:
+            parser.error(f"--scoring {ALL} tests nothing against a --baseline")
+        accuracies = compare_conventions(runs, options.seed)
+        differences = []
+    else:
+        how = options.baseline, options.scoring, options.seed
+        accuracies, differences = compare(runs, *how)
     if options.format == "csv":
         text = comma_separated(accuracies, differences)
     else:
         write = {"markdown": markdown, "latex": latex}[options.format]
         notes = _conventions(runs, accuracies)
-        text = write(tables(accuracies, differences), notes)
+        text = write(tables(accuracies, differences, options.scoring), notes)
     if options.output:
         write_atomic(options.output, text + "\n")
     else:

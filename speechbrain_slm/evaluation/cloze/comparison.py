@@ -24,6 +24,8 @@ from speechbrain_slm.utils.numbers import check_choice
 
 # The order of the paper's columns; other benchmarks follow by name.
 FIRST = ("sSC", "sTC")
+# Every convention that a row has, in place of the name of one.
+ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def _join(name: str, folders: list[str]) -> dict[str, Results]:
 def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
     """Refuse rows that were not scored alike on the same items.
 
-    ``scoring`` is the convention to be compared; by default the one that each
-    ``results.json`` names, which then has to be the same.
+    ``scoring`` is the convention to be compared, or ``ALL``; by default the one
+    that each ``results.json`` names, which then has to be the same.
     """
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
@@ -117,7 +119,7 @@ def check_comparable(runs: list[Entry], scoring: str | None = None) -> None:
                 "on the same units and items by the same convention"
             )
         known = accuracy.conventions_of(next(iter(results.cells.values())))
-        if scoring and scoring not in known:
+        if scoring not in (None, ALL, *known):
             raise ValueError(
                 f"{results.folder} has no scores of '{scoring}'; expected one "
                 f"of {', '.join(known)}, or evaluate with 'scoring' set to it"
@@ -180,6 +182,21 @@ def compare(
             what |= {"scoring": convention, **record}
             accuracies.append(what)
     return accuracies, differences_to(base, accuracies, means, seed)
+
+
+def compare_conventions(runs: list[Entry], seed: int = 1986) -> list[dict]:
+    """Give every row its accuracies under each convention that it has.
+
+    As :func:`compare` has them, the conventions of a row one after another.
+    """
+    check_comparable(runs, ALL)
+    records = []
+    for run in runs:
+        results = next(iter(run.seeds[0].values()))
+        cell = next(iter(results.cells.values()))
+        for scoring in accuracy.conventions_of(cell):
+            records += compare([run], scoring=scoring, seed=seed)[0]
+    return records
 
 
 def over_seeds(credits: list[np.ndarray], seed: int) -> tuple[np.ndarray, dict]:

@@ -6,6 +6,9 @@ import pytest
 from processes import ROOT, run
 from results_example import drawn_credits, scores_table, write_results
 
+from speechbrain_slm.evaluation.cloze.conventions import LIKELIHOODS
+from speechbrain_slm.utils.tables import ITEMS
+
 COLUMNS = 2 * 5
 
 
@@ -54,6 +57,42 @@ def test_markdown(runs):
     assert all(words in text for words in told)
     assert lines[-3].startswith("- sSC: scoring whole_mean, start boundary, ")
     assert "seed 2: 1 items of" in lines[-1]
+
+
+def test_all_conventions_side_by_side(runs, tmp_path):
+    scores = scores_table(drawn_credits(0.5))
+    kept = (*ITEMS.names, "group", "subset")
+    names = [f"{side}whole_mean" for side in ("", "right_", "wrong_")]
+    new = [name.replace("whole_mean", "cosine") for name in names]
+    scores = scores.select([*kept, *names]).rename_columns([*kept, *new])
+    bag = write_results(tmp_path / "bag", scores, scoring="cosine")
+    text = printed(*runs, f"bag={bag}", "--scoring", "all")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+    ]
+    first = rows[2 : 2 + 2 * len(LIKELIHOODS) + 1]
+    assert rows[0][:3] == ["run", "scoring", "sSC EN"]
+    named = [tuple(row[:2]) for row in first]
+    names = ["en_fr", r"a\|b & 50%"]
+    expected = [(name, scoring) for name in names for scoring in LIKELIHOODS]
+    assert named == [*expected, ("bag", "cosine")]
+    # Of these scores, every item is right under ending_sum.
+    shown = dict(zip(named, first, strict=True))
+    assert shown["en_fr", "ending_sum"][2].startswith("100.00 ")
+    assert shown["en_fr", "normalised"][2].startswith("0.00 ")
+    assert "Differences" not in text
+    assert "scoring whole_mean/whole_sum/" in text
+    changes = {"scoring": "cosine", "units": "other"}
+    other = write_results(tmp_path / "other", scores, **changes)
+    for more, told in (
+        ([f"other={other}"], "units: expected 'store', found 'other'"),
+        (["--baseline", "en_fr"], "tests nothing"),
+    ):
+        code, text = compare(*runs, *more, "--scoring", "all")
+        assert code != 0
+        assert re.search(told, text), text
 
 
 def test_latex_is_a_tabular_without_bare_signs(runs):
