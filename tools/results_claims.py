@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from results_files import Results
-from results_tables import (
+from results_cells import (
     BASE,
     COMPARED,
     METRICS,
@@ -16,6 +15,7 @@ from results_tables import (
     heading,
     table,
 )
+from results_files import Results
 
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
 

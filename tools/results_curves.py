@@ -5,8 +5,7 @@ from math import inf
 from statistics import fmean
 from typing import NamedTuple
 
-from results_files import ENDS, MONOLINGUAL, Results, deviation
-from results_tables import (
+from results_cells import (
     BASE,
     COMPARED,
     METRICS,
@@ -21,6 +20,7 @@ from results_tables import (
     spread,
     table,
 )
+from results_files import ENDS, MONOLINGUAL, Results, deviation
 
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
 

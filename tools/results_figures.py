@@ -5,9 +5,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from report_figures import HEIGHT, RIGHT, WIDTH, Chart, Curve
+from results_cells import BASE, COMPARED
 from results_curves import MEASURES, alignments, curves, layers_of
 from results_files import Results
-from results_tables import BASE, COMPARED
 
 
 def figures(results: Results, runs: Sequence[str]) -> dict[str, str]:

@@ -1,84 +1,33 @@
 """The tables of the page of results, in Markdown."""
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from results_files import (
-    BOOTSTRAP_SEED,
-    MONOLINGUAL,
-    Cell,
-    Results,
-    accuracy_record,
-    deviation,
+from results_cells import (
+    BASE,
+    COLUMNS,
+    COMPARED,
+    DIRECTIONS,
+    LOCAL,
+    MAIN,
+    METRICS,
+    PAPER,
+    SCORING,
+    TUNED,
+    by_set,
+    difference_text,
+    differences,
+    heading,
+    missing,
+    shown,
+    spread,
+    table,
 )
+from results_files import MONOLINGUAL, Results, accuracy_record, deviation
 
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
-from speechbrain_slm.evaluation.cloze.comparison import differences_to
 from speechbrain_slm.evaluation.statistics import holm
-from speechbrain_slm.utils.tables import markdown_row
-
-BASE, TUNED = "en_fr", "interleaved_ft"
-COMPARED = ("interleaved", TUNED)
-LOCAL = "interleaved-ngram"  # knows the last few units, and no more
-MAIN = ("en", "fr", BASE, *COMPARED)
-METRICS = ("sSC", "sTC")
-DIRECTIONS = ("en", "fr", "en>fr", "fr>en", CROSS_LINGUAL)
-# In the paper's order, and the two means behind them.
-COLUMNS = [
-    (metric, direction)
-    for kind in (("en", "fr"), ("en>fr", "fr>en"), (CROSS_LINGUAL,))
-    for metric in METRICS
-    for direction in kind
-]
-SCORING = "whole_mean"
-SETS = ("mfcc", "whisper")  # of units; a page without one says so
-PAPER = "reported by a digest of the paper"
-
-
-def heading(metric: str, direction: str) -> str:
-    """Name a column as the paper does: ``sSC EN>FR``."""
-    names = {CROSS_LINGUAL: "cross-lingual", MONOLINGUAL: MONOLINGUAL}
-    return f"{metric} {names.get(direction, direction.upper())}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table whose first column is to the left."""
-    ruler = ["---", *("---:" for _ in header[1:])]
-    return "\n".join(map(markdown_row, (header, ruler, *rows)))
-
-
-def shown(cell: Cell | None, seeds: int = 0) -> str:
-    """Write a cell; how many seeds it has where its row has others."""
-    if cell is None:
-        return "-"
-    other = f" ({cell.seeds} seeds)" if seeds not in (0, cell.seeds) else ""
-    mean = spread(cell.accuracy, cell.deviation)
-    return f"{mean} [{cell.low:.1f}, {cell.high:.1f}]{other}"
-
-
-def spread(value: float, over_seeds: float | None, form: str = ".1f") -> str:
-    """Write a mean and, of several seeds, their deviation."""
-    text = f"{value:{form}}"
-    return text if over_seeds is None else f"{text} ± {over_seeds:{form}}"
-
-
-def by_set(results: Results, draw: Callable[[str], str]) -> str:
-    """Draw a block a set of units."""
-    blocks = [
-        f"**Units: `{units}`**\n\n"
-        + (draw(units) if units in results.sets else "No results yet.")
-        for units in dict.fromkeys([*results.sets, *SETS])
-    ]
-    return "\n\n".join(blocks)
-
-
-def missing(results: Results, units: str, kind: str) -> str:
-    """Name the runs of a kind that should be there and are not."""
-    runs = results.expected.get((units, kind), [])
-    gone = [f"`{run}`" for run in runs if not results.models(units, run)]
-    return f"\n\nMissing: {', '.join(gone)}." if gone else ""
 
 
 def _rows(results, units, runs, columns, scoring=SCORING):
@@ -117,44 +66,6 @@ def _paper_rows(path):
                 cells.append(mean)
             name = f"`{row['run']}`, {row['size']}, {PAPER}"
             yield [name, "", *(cell or "-" for cell in cells)]
-
-
-def differences(
-    results: Results,
-    units: str,
-    base: str,
-    runs: Iterable[str],
-    columns: Iterable[tuple[str, str]],
-    scoring: str = SCORING,
-) -> list[dict]:
-    """List paired differences of runs to one of them, where both are there."""
-    accuracies, means = [], {}
-    names = [base, *(run for run in runs if run != base)]
-    for metric, direction in columns:
-        cells = {
-            run: results.cell(
-                *(units, run, metric, direction),
-                results.scoring(units, run, scoring),
-            )
-            for run in names
-        }
-        for run, cell in cells.items():
-            if cell and cell.credits is not None:
-                what = dict(run=run, metric=metric, direction=direction)
-                what |= {"scoring": scoring, "n": cell.n}
-                what["apart"] = cells[base] and cell.apart(cells[base])
-                accuracies.append(what)
-                means[run, (metric, direction)] = cell.credits
-    found = differences_to(base, accuracies, means, BOOTSTRAP_SEED)
-    keys = "run", "metric", "direction"
-    apart = {tuple(a[k] for k in keys): a["apart"] for a in accuracies}
-    return [{**d, "apart": apart[tuple(d[k] for k in keys)]} for d in found]
-
-
-def difference_text(one: dict) -> str:
-    """Write a difference and its interval, in points."""
-    form = "{difference:+.1f} [{bootstrap_low:+.1f}, {bootstrap_high:+.1f}]"
-    return form.format_map(one)
 
 
 def difference_table(results: Results) -> str:
