@@ -1,17 +1,11 @@
 """Score what needs no trained model, as small results of the mini experiment.
 
-python tools/mini_baselines.py --folder results/evidence
-
-Bags of units and unit n-grams, on the items and the sets of units that
-tools/reproduce_mini.sh has made; see evaluation/cloze/baselines.py. They take
-minutes on a CPU; there is one of each.
+Bags of units and unit n-grams; see evaluation/cloze/baselines.py.
 """
 
 import time
 from pathlib import Path
 
-from mini_jobs import read_experiment
-from mini_results import write_small
 from results_credits import credit_sums, groups_of
 from results_files import FORMAT, VERSION
 
@@ -19,9 +13,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
 from speechbrain_slm.evaluation.cloze.baselines import evaluate_baseline
 from speechbrain_slm.evaluation.cloze.items import read_items
 from speechbrain_slm.evaluation.cloze.results import read_results
-from speechbrain_slm.utils.running import run_script, script_parser
 
-ROOT = Path(__file__).parents[1]
 # Name -> settings of the cloze recipe's baseline.yaml.
 BASELINES: dict[str, dict] = {
     **{"bag": {"kind": "bag"}, "unigram": {"kind": "unigram"}},
@@ -67,26 +59,3 @@ def score(name: str, units: str, root: Path) -> dict:
         "groups": {name: groups[name]["identity"] for name in groups},
         "alignment": [],
     }
-
-
-def main(arguments: list[str]) -> None:
-    """Write a file a set of units and baseline."""
-    parser = script_parser(__doc__)
-    results = ROOT / "recipes/TinyStories/results"
-    parser.add_argument("--folder", type=Path, default="results/evidence")
-    parser.add_argument("--results", type=Path, default=results)
-    names = [*BASELINES]
-    parser.add_argument("--only", nargs="+", choices=names, default=names)
-    options = parser.parse_args(arguments)
-    for units in read_experiment()["units"]:
-        if not (options.folder / "units" / units / "cloze").is_dir():
-            print(f"{options.folder} has no units of {units}")
-            continue
-        for name in options.only:
-            path = options.results / units / f"{name}-0.json"
-            write_small(path, score(name, units, options.folder))
-            print(f"{path} is written")
-
-
-if __name__ == "__main__":
-    run_script(main)

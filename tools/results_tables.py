@@ -29,6 +29,8 @@ from results_files import MONOLINGUAL, Results, accuracy_record, deviation
 from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
 from speechbrain_slm.evaluation.statistics import holm
 
+_OTHERS = ("control", "baseline")  # kinds of runs
+
 
 def _rows(results, units, runs, columns, scoring=SCORING):
     """Make a row a run: its name, its seeds, its cells."""
@@ -127,10 +129,12 @@ def control_table(results: Results) -> str:
     header += [f"{m}, less `{base}`" for base in bases for m in METRICS]
 
     def draw(units):
-        names = [*results.expected.get((units, "control"), [])]
-        names += results.runs(units, "control")
-        names += results.runs(units, "baseline")
-        names = [*dict.fromkeys([BASE, *COMPARED, *names])]
+        names = [BASE, *COMPARED]
+        for kind in _OTHERS:
+            # In the experiment's order, and what else there is.
+            names += results.expected.get((units, kind), [])
+            names += results.runs(units, kind)
+        names = [*dict.fromkeys(names)]
         own = [(metric, MONOLINGUAL) for metric in METRICS]
         texts = {}
         for base in bases:
@@ -146,7 +150,8 @@ def control_table(results: Results) -> str:
             ]
             for row in _rows(results, units, names, [*columns, *own])
         ]
-        return table(header, rows) + missing(results, units, "control")
+        gone = (missing(results, units, kind) for kind in _OTHERS)
+        return table(header, rows) + "".join(gone)
 
     return by_set(results, draw)
 
