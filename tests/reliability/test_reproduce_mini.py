@@ -106,17 +106,21 @@ def test_a_job_that_fails_stops_no_other(tmp_path, capsys):
     assert "    a reason" in told
 
 
+def test_commands_are_printed_alone(folder, tmp_path, capsys):
+    told = ["--folder", str(folder), "--only", "mfcc/en_fr-1", "--print"]
+    reproduce_mini.main(told)
+    lines = capsys.readouterr().out.splitlines()
+    # The corpus, its units, those of natural items; training, evaluation.
+    assert [one[0] for one in lines] == [*"++++#++"]
+    assert not (folder / "logs").exists()
+
+
 @pytest.mark.long
 def test_a_job_is_stopped_and_goes_on(folder, tmp_path):
     name, results = "mfcc/en_fr-1", tmp_path / "results"
     command = [*SCRIPT, "--folder", folder, "--results", results]
     command += ["--scale", SCALE, "--seeds", 1, "--device", "cpu"]
     command = [*map(str, command), "--only", name]
-    code, told = run([*command, "--print"])
-    assert code == 0, told
-    # The corpus, its units, those of natural items; training, evaluation.
-    assert len([one for one in told.splitlines() if one[0] == "+"]) == 6
-    assert not (folder / "logs").exists()
     trained = folder / "LM/mfcc/en_fr/1"
     process = start(command)
     wait_until((trained / "log.txt").exists, process)
@@ -129,12 +133,11 @@ def test_a_job_is_stopped_and_goes_on(folder, tmp_path):
     code, told = run(command)
     assert code == 0, told
     assert f"[1 of 1] {name}: " in told
-    code, told = run(command)
-    assert (code, told) == (0, "1 of 1 jobs are done\n")
     jobs = {job.name: job for job in jobs_of(seeds=1, scale=SCALE)}
     for other in ("mfcc/en_fr-1-curve", "mfcc/bag-0", "mfcc/unigram-0"):
         mini_results.evaluate(jobs[other], folder, results, "cpu")
         assert reproduce_mini.is_done(jobs[other], folder, results)
+    assert reproduce_mini.is_done(jobs[name], folder, results)
     check_results(
         Results(results, {}), json.loads((trained / "run.json").read_text())
     )
