@@ -180,7 +180,13 @@ def identities(models: list[Model]) -> list[tuple[str, str]]:
     """Name the inputs by their hashes."""
     shared = models[0].results
     return [
-        *((f"model {model.name}", model.results["model"]) for model in models),
+        *(
+            (f"model {model.name}, {what}", model.results[key])
+            for model in models
+            # Results of an earlier version name the weights alone.
+            for what, key in (("weights", "model"), ("configuration",) * 2)
+            if key in model.results
+        ),
         *((key, shared[key]) for key in ("tokenizer", "units", "items")),
     ]
 

@@ -10,6 +10,7 @@ from typing import Any
 import report_figures as figures
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from report_runs import span_of
 
 from speechbrain_slm.utils.files import read_regular
 
@@ -53,7 +54,7 @@ def render(script: str = "report.js", **content: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters["arrow"] = lambda name: name.replace(">", " → ")
-    environment.filters["versions"] = versions
+    environment.filters |= {"versions": versions, "span": span_of}
     code = (folder / script).read_text(encoding="utf-8")
     # The browser runs the script of this sum, and no other.
     digest = hashlib.sha256(code.encode("utf-8")).digest()

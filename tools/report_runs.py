@@ -1,6 +1,7 @@
 """The runs of a report: what they were trained on, and how they score."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +138,16 @@ def table_rows(models: list[Model]) -> list[tuple[str, str, dict]]:
     ]
 
 
+def span_of(numbers: Iterable[int]) -> str:
+    """Write what runs count, which may not be the same for all.
+
+    >>> span_of([200, 200]), span_of([200, 198])
+    ('200', '198 to 200')
+    """
+    found = sorted({*numbers})
+    return " to ".join(map(str, (found[0], found[-1])[: len(found)]))
+
+
 def markdown(models: list[Model]) -> str:
     """Lay out accuracies and intervals, in percent."""
     names = [model.name for model in models]
@@ -147,6 +158,6 @@ def markdown(models: list[Model]) -> str:
     for metric, direction, found in table_rows(models):
         cell = "{accuracy:.1f} [{ci_low:.1f}, {ci_high:.1f}]".format_map
         cells = [cell(found[name]) if name in found else "" for name in names]
-        n = str(next(iter(found.values()))["n"])
+        n = span_of(one["n"] for one in found.values())
         lines.append(markdown_row([metric, direction, n, *cells]))
     return "\n".join(lines)

@@ -10,8 +10,8 @@
 #                      synthesis speaker_check benchmark, and those from units on
 #     --spoken         an aligned spoken corpus in data/spoken takes the place of
 #                      text, translation and synthesis
-#     --scale X        X times the tokens of each run, the steps of the vocoder
-#                      and the prompts to be continued (1)
+#     --scale X        X times the tokens of each run, the steps of the vocoder,
+#                      what is heard of it, and the prompts to be continued (1)
 #     --gpus N         ranks of torchrun (those that nvidia-smi lists; 0: none)
 #     --folder DIR     where data/ and results/ are (the repository)
 #     --models DIR     models that are DIR/<their name on the hub>, where there is
@@ -94,13 +94,14 @@ recipe() {  # LAUNCHER FOLDER YAML [--key value ...]: a key without value is lef
 }
 
 yaml=full lm="" begun=$SECONDS sized="$size"
-vocoder=mimi voices=results/TinyStories/vocoder_mimi/vocoder steps=50000 prompts=500
+vocoder=mimi voices=results/TinyStories/vocoder_mimi/vocoder steps=50000
+prompts=500 judged=25
 spoken_data=results/TinyStories/speaker_check
 mimi="$(from kyutai/mimi %)" text_lm="$(from meta-llama/Llama-3.2-1B %)"
 speech="$(from kyutai/pocket-tts '{source: "%"}')"
 case "$size" in
     mini) yaml=mini speech="" sized="" mimi="" text_lm="" spoken_data=""
-        vocoder=mini voices=results/mini/vocoder/vocoder steps=3000 prompts=200 ;;
+        vocoder=mini voices=results/mini/vocoder/vocoder steps=3000 prompts=200 judged="" ;;
     360M) lm="$(from Qwen/Qwen2-0.5B '{warm_start: "%"}')" ;;
     1B) lm="$(from meta-llama/Llama-3.2-1B '{warm_start: "%"}')" ;;
 esac
@@ -126,7 +127,8 @@ stage() {
         vocoder)
             recipe ranks "$stories/vocoder" "$vocoder" --data_folder "$spoken_data" \
                 --tokenizer_source "$mimi" \
-                --steps "$([ "$scale" = 1 ] || least "$steps")" ;;
+                --steps "$([ "$scale" = 1 ] || least "$steps")" \
+                --judged "$([ -z "$judged" ] || [ "$scale" = 1 ] || least "$judged")" ;;
         LM)
             for run in $runs; do
                 recipe ranks "$stories/LM" "$size" --run "$run" --lm "$lm" \

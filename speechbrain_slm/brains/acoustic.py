@@ -58,5 +58,6 @@ class AcousticBrain(VocoderBrain):
         codes = batch["codes"].transpose(1, 2)
         loss = code_loss(logits, codes, batch["lengths"])
         if log_durations is not None and stage == sb.Stage.TRAIN:
-            loss = loss + Durations.loss(log_durations, batch["durations"])
+            told = batch["durations"], batch["lengths"]
+            loss = loss + Durations.loss(log_durations, *told)
         return loss

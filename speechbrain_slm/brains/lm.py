@@ -315,7 +315,7 @@ class LMBrain(StepBrain):
                 write_audio(folder / f"{name}.flac", *sound)
             except Exception as error:
                 logger.warning("No audio sample %s: %s", name, error)
-                return
+                continue
             told = self.optimizer_step, f"samples/{name}"
             self.monitor.add_audio(*told, *sound)
 

@@ -1,6 +1,5 @@
 """The Brain that trains a vocoder: units in, the speech they are of out."""
 
-import functools
 import logging
 import shutil
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from speechbrain_slm.utils.atomic import atomic_folder
 from speechbrain_slm.utils.distributed import barrier, is_main
 
 logger = logging.getLogger(__name__)
-CACHED = 8192  # utterances of which the targets stay in memory
+CACHED = 1 << 30  # bytes of utterances and targets that stay in memory
 MEASURED = 256  # utterances that tell the mean and variance of spectra
 UNKNOWN_LANGUAGE = 0.2  # share of the utterances whose language is not told
 DURATION_WEIGHT = 2.0  # of durations, beside spectra
@@ -64,13 +63,29 @@ class VocoderBrain(StepBrain):
                 checkpointer.add_recoverable(name, module)
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         self.vocoder, self.spoken = vocoder, spoken
-        # Reading and transforming them takes as long as a step does.
-        self.cached = functools.lru_cache(CACHED)(self.example)
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
+        self._room = CACHED
 
     @property
     def folder(self) -> Path:
         """Where the vocoder is published."""
         return Path(self.hparams.output_folder) / "vocoder"
+
+    def cached(self, number: int) -> dict[str, torch.Tensor]:
+        """Return an ``example``; the first ones, in memory, are kept.
+
+        Reading and transforming takes as long as a step does.
+        """
+        found = self._kept.get(number)
+        if found is None:
+            found = self.example(number)
+            size = sum(tensor.nbytes for tensor in found.values())
+            # No place is made for another: of what comes in turn, each epoch,
+            # the oldest is what will be needed first.
+            if size <= self._room:
+                self._kept[number] = found
+                self._room -= size
+        return found
 
     def example(self, number: int) -> dict[str, torch.Tensor]:
         """Make of an utterance what is learnt of it; lengths differ."""

@@ -25,8 +25,14 @@ from speechbrain_slm.evaluation.generation.results import (
     RESULTS_JSON,
     summarise,
 )
-from speechbrain_slm.evaluation.generation.text_lm import TextLM
-from speechbrain_slm.evaluation.generation.unit_language import UnitLanguage
+from speechbrain_slm.evaluation.generation.text_lm import (
+    TextLM,
+    text_lm_identity,
+)
+from speechbrain_slm.evaluation.generation.unit_language import (
+    TooFewSentences,
+    UnitLanguage,
+)
 from speechbrain_slm.evaluation.inputs import examine
 from speechbrain_slm.inference.continuation_maker import (
     AUDIO,
@@ -76,7 +82,10 @@ def continue_prompts(
     ---------
     units_folder, items, manifest, prompts
         Where prompts come from, and which; see :func:`story_prompts`.
-    train_units_folder : A store from which a classifier learns languages.
+    train_units_folder
+        A store from which a classifier learns languages. If it cannot, what
+        hangs on the language of units is not measured, and
+        ``unit_classifier`` in the results says why.
     sampling : For :func:`generate_units`: ``max_units``, ``top_k``, ...
     train_manifest
         Of the training store, if it is of the mini corpus: what its sentences
@@ -107,6 +116,8 @@ def continue_prompts(
     request["vocoder"] = slm.vocoder.identity if spoken else None
     request["recognizer"] = ear.identity if ear else None
     request |= {"num_spoken": num_spoken, "text_lm": text_lm, "seed": seed}
+    if text_lm:
+        request["text_lm_identity"] = text_lm_identity(text_lm)
     folder = Path(output_folder)
     finished = _finished(folder, request)
     barrier()  # no rank writes before all have looked
@@ -116,19 +127,31 @@ def continue_prompts(
         store, tags=slm.facts["language_tags"], seed=seed, **files, **prompts
     )
     judge = StoryJudge(taught, train_manifest) if train_manifest else None
-    languages = UnitLanguage(taught, seed=seed)
+    languages, told = _unit_language(taught, seed)
     how = drawing(slm.encoder, slm.facts["boundary"], sampling)
     maker = ContinuationMaker(
         slm, languages, ear, how, seed, bool(text_lm), folder
     )
     work = _work(made, samples, num_spoken)
-    _continue(work, maker, judge, request, prompts_per_shard, device)
+    found = {**request, "unit_classifier": told}
+    _continue(work, maker, judge, request, found, prompts_per_shard, device)
     return read_json(folder / RESULTS_JSON)
 
 
-def _continue(work, maker, judge, request, size, device):
+def _unit_language(store, seed):
+    """Return a classifier, or None, and what the results say of it."""
+    try:
+        found = UnitLanguage(store, seed=seed)
+    except TooFewSentences as error:
+        if is_main():
+            logger.warning("No language of units is measured: %s", error)
+        return None, {"n": 0, "absent": str(error)}
+    return found, {"accuracy": found.accuracy, "n": found.num_held_out}
+
+
+def _continue(work, maker, judge, request, found, size, device):
     """Make what is missing; the main process judges and writes."""
-    folder, languages = maker.folder, maker.languages
+    folder = maker.folder
     parts, text_lm = folder / PARTS / "continuation", request["text_lm"]
     # A recipe has locked its output folder already, a caller may not have.
     with claim(parts):
@@ -137,8 +160,7 @@ def _continue(work, maker, judge, request, size, device):
         if is_main():
             rows = [r for p in paths for r in read_piece(p).table.to_pylist()]
             _judge(rows, judge, TextLM(text_lm, device) if text_lm else None)
-            classifier = languages.accuracy, languages.num_held_out
-            _write(folder, request, rows, classifier, request["seed"])
+            _write(folder, found, rows)
             remove_own(parts, "part-*.parquet", ".lock")
         barrier()
 
@@ -206,10 +228,9 @@ def _judge(rows, judge, text_lm):
     for row in rows:
         heard = row["heard_language"]
         row["language"] = row["unit_language"] if heard is None else heard
-        row["in_language"] = row["unit_language"] == row["asked"]
-        row["in_language_heard"] = (
-            None if heard is None else (heard == row["asked"])
-        )
+        for name, end in (("unit_language", ""), ("heard_language", "_heard")):
+            same = None if row[name] is None else row[name] == row["asked"]
+            row[f"in_language{end}"] = same
         row["nll"] = None
         text = row["whole_transcript"]
         if text_lm is not None and text is not None:
@@ -234,7 +255,7 @@ def _other_stories(rows):
     }
 
 
-def _write(folder, request, rows, classifier, seed):
+def _write(folder, found, rows):
     # The rows first, then results.json, which holds their SHA-256.
     (folder / RESULTS_JSON).unlink(missing_ok=True)
     names = dict.fromkeys(name for row in rows for name in row)
@@ -253,8 +274,6 @@ def _write(folder, request, rows, classifier, seed):
         # Of another request, which was begun here before.
         if f"{AUDIO}/{path.name}" not in kept and len(path.stem) == 16:
             path.unlink()
-    accuracy, held_out = classifier
-    results = {**request, "continuations": sha256_file(folder / CONTINUATIONS)}
-    results["unit_classifier"] = {"accuracy": accuracy, "n": held_out}
-    results["records"] = summarise(rows, seed)
+    results = {**found, "continuations": sha256_file(folder / CONTINUATIONS)}
+    results["records"] = summarise(rows, found["seed"])
     write_json(folder / RESULTS_JSON, results)

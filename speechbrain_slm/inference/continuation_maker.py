@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +43,7 @@ class ContinuationMaker:
     """Goes on with prompts: units, then audio, then text."""
 
     slm: SpeechLM
-    languages: UnitLanguage
+    languages: UnitLanguage | None  # of units; None: nothing tells it
     ear: Recognizer | None
     how: dict  # units are drawn
     seed: int
@@ -67,10 +68,12 @@ class ContinuationMaker:
             row["prompt_symbols"] = _read(prompt)
             row["units"] = found[found < boundary]  # without tags
             rows.append(row)
-        told = self.languages([row["units"] for row in rows])
-        for row, (language, probability) in zip(rows, told, strict=True):
-            row["unit_language"] = language
-            row["unit_probability"] = probability
+        told: Any = [(None, None)] * len(rows)
+        if self.languages is not None:
+            told = self.languages([row["units"] for row in rows])
+        names = ("unit_language", "unit_probability")
+        for row, one in zip(rows, told, strict=True):
+            row |= zip(names, one, strict=True)
         if self.slm.hparams.vocoder is not None:
             spoken = (
                 row for row, one in zip(rows, work, strict=True) if one[2]

@@ -13,7 +13,7 @@ from torch import Tensor
 from speechbrain_slm.models.folder import TOKENIZER
 from speechbrain_slm.units.audio import pad
 from speechbrain_slm.units.tokenizers.base import Tokenizer, deduplicate
-from speechbrain_slm.units.tokenizers.bpe import UnitBPE
+from speechbrain_slm.units.tokenizers.bpe import DESCRIPTION, UnitBPE
 from speechbrain_slm.units.tokenizers.saved import load_tokenizer
 from speechbrain_slm.utils.audio import (
     BadAudio,
@@ -78,8 +78,10 @@ class Encoder:
         try:
             return cls(*load_tokenizer(path, source))
         except (FileNotFoundError, ImportError) as error:
-            # Units are scored and continued without it.
-            return cls(error, config=config)
+            # Units are scored, continued and spoken without it.
+            there = (path / "bpe" / DESCRIPTION).is_file()
+            bpe = UnitBPE.load(path / "bpe") if there else None
+            return cls(error, bpe, config)
 
     @property
     def missing(self) -> Exception | None:
@@ -241,8 +243,12 @@ class Encoder:
         units = units[~np.isin(units, tags)]
         if self.bpe is not None:
             units = self.bpe.decode(units)
+        elif "bpe" in self._config:
+            _ = self.tokenizer  # pieces are no units; says what lacks
+        told = self._config.get("deduplicate", False)
+        merged = getattr(self.bpe or self.available, "deduplicated", told)
         # The end of a piece and the beginning of the next may be the same.
-        return deduplicate(units) if self.tokenizer.deduplicated else units
+        return deduplicate(units) if merged else units
 
     def units_per_second(self) -> float | None:
         """Return the rate of the units; None where they are merged, or

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +22,7 @@ from speechbrain_slm.models.folder import (
 from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
 from speechbrain_slm.utils.atomic import read_json
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CONTEXT = 25  # units before a chunk that are spoken with it
@@ -82,11 +85,24 @@ def speak_as(
     speaker: str | None,
     language: str | None,
 ) -> list[Tensor]:
-    """Speak units with one voice, and in a language if the vocoder knows it."""
+    """Speak units with one voice, and in a language if the vocoder knows it.
+
+    Of a language that it does not know it is said once that it is not told.
+    """
     count, known = len(units), language in vocoder.languages
+    if language and vocoder.languages and not known:
+        _warn_of(language, ", ".join(vocoder.languages))
     speakers = None if speaker is None else [speaker] * count
     languages = [language] * count if known and language else None
     return vocoder.speak(units, speakers, languages)
+
+
+@functools.cache
+def _warn_of(language, known):
+    logger.warning(
+        "The vocoder knows %s, and not '%s': the units alone say how it speaks",
+        *(known, language),
+    )
 
 
 def speak_stream(

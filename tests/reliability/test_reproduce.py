@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from speechbrain_slm.evaluation.generation.results import read_results
 from speechbrain_slm.stories.cleaning import MARKUP
 from speechbrain_slm.stories.grammar.grammar import StoryGrammar
 from speechbrain_slm.stories.sources import RawStory
@@ -103,14 +104,12 @@ def test_the_full_size_chains(tmp_path):
     write_models(tmp_path / "models")
     given = ["--runs", "interleaved", "--scale", "1e-6", "--gpus", "0"]
     given += ["--models", str(tmp_path / "models")]
-    # Not continuation: units of random weights are too much alike for its
-    # classifier of languages.
-    given += ["--until", "alignment"]
     with chat_server() as (url, server):
         given += ["--chat", url]
         reproduce(tmp_path, "--size", "360M", *given)
         asked = len(server.requests)
         # Up to the LM all is there now: no story is translated anew.
+        given += ["--until", "alignment"]
         reproduce(tmp_path, "--size", "1B", *given)
         assert len(server.requests) == asked
     results = tmp_path / "results" / "TinyStories"
@@ -125,6 +124,9 @@ def test_the_full_size_chains(tmp_path):
         }
         folder = results / "alignment" / size / "interleaved"
         assert (folder / "pairs.parquet").is_file()
+    folder = results / "continuation" / "360M" / "interleaved"
+    measures = {one["measure"] for one in read_results(folder)[0]["records"]}
+    assert measures >= {"units", "seconds", "in_language_heard", "gen_ppl"}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,10 @@ def test_a_scale_is_of_what_the_yaml_files_say(size, tmp_path):
         *("--size", size, "--scale", "2", "--runs", "en_fr", "--gpus", "0"),
         "--print",
     )
-    for recipe, key in (("vocoder", "steps"), ("continuation", "num_prompts")):
+    scaled = [("vocoder", "steps"), ("continuation", "num_prompts")]
+    # The mini vocoder is not listened to.
+    scaled += [("vocoder", "judged")] if size == "360M" else []
+    for recipe, key in scaled:
         script = f"/{recipe}/train.py"
         (line,) = (one for one in told.splitlines() if script in one)
         (yaml,) = re.findall(r"\S+\.yaml", line)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ import pyarrow as pa
 
 from speechbrain_slm.evaluation.generation.recognizer import word_errors
 from speechbrain_slm.units.tokenizers.base import deduplicate
-from speechbrain_slm.utils.atomic import write_json
+from speechbrain_slm.utils.atomic import read_json, write_json
+from speechbrain_slm.utils.hashing import identity_of
 from speechbrain_slm.utils.tables import write_table
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from speechbrain_slm.models.vocoders.base import Vocoder
     from speechbrain_slm.units.spoken import SpokenUnits
 
+logger = logging.getLogger(__name__)
 # Of the speech itself, and of what the vocoder makes of its units.
 SPEECH = ("original", "resynthesized")
 RESULTS, UTTERANCES = "results.json", "resynthesis.parquet"
@@ -34,7 +38,8 @@ def judge(
 ) -> list[dict[str, Any]]:
     """Measure word error rates, and write ``results.json``.
 
-    What was said and heard goes to ``resynthesis.parquet`` beside it.
+    What was said and heard goes to ``resynthesis.parquet`` beside it. Results
+    that are there for the same of all this are returned as they are.
 
     Arguments
     ---------
@@ -48,6 +53,21 @@ def judge(
             "the manifest has no text in a column 'text', by which word "
             "errors are counted; set judged to 0, or give one that has"
         )
+    path = Path(folder) / RESULTS
+    request = {
+        "metric": "word_error_rate",
+        "vocoder": vocoder.identity,
+        "tokenizer": vocoder.tokenizer_identity,
+        "recognizer": recognizer.identity,
+        "speech": identity_of([spoken.identity, spoken.texts]),
+        "each": each,
+    }
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        found = read_json(path)
+        if all(found.get(name) == told for name, told in request.items()):
+            logger.info("%s is complete; nothing to do", path)
+            return found["results"]
+    path.unlink(missing_ok=True)
     kinds = {"held_out": spoken.held, "known": spoken.train}
     drawn = [
         (kind, number)
@@ -57,16 +77,7 @@ def judge(
     rows = [_row(vocoder, spoken, recognizer, *one) for one in drawn]
     write_table(Path(folder) / UTTERANCES, pa.Table.from_pylist(rows))
     results = summary(rows)
-    write_json(
-        Path(folder) / RESULTS,
-        {
-            "metric": "word_error_rate",
-            "vocoder": vocoder.identity,
-            "tokenizer": vocoder.tokenizer_identity,
-            "recognizer": recognizer.identity,
-            "results": results,
-        },
-    )
+    write_json(path, {**request, "results": results})
     return results
 
 

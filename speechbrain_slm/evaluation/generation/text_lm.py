@@ -3,11 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from speechbrain_slm.utils.pretrained import load_whole, not_there
+from speechbrain_slm.utils.hashing import identity_of, sha256_file
+from speechbrain_slm.utils.pretrained import load_whole, not_there, said_by
+
+_FILES = (".json", ".safetensors", ".model", ".txt")
+
+
+def text_lm_identity(source: str) -> str:
+    """Name a text LM by its files, or by its revision on the hub.
+
+    FileNotFoundError if there is none.
+    """
+    from transformers import AutoConfig
+
+    if (folder := Path(source)).is_dir():
+        files = [one for one in folder.iterdir() if one.suffix in _FILES]
+        return identity_of({one.name: sha256_file(one) for one in files})
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise not_there(source, "text LM", error) from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {said_by(error)}") from error
+    return str(config._commit_hash)
 
 
 class TextLM:

@@ -17,11 +17,16 @@ NGRAMS = 3  # units, pairs and triples of them
 HELD_OUT = 5  # every fifth sentence measures what the others have taught
 
 
+class TooFewSentences(ValueError):
+    """Nothing tells the languages apart."""
+
+
 class UnitLanguage:
     """Naive Bayes on the n-grams of a store's sentences.
 
     Of the distinct unit sequences of each language, most ``most`` of them, a
     fifth is held out; ``accuracy`` is the share of these that it gets right.
+    TooFewSentences if there are not several, of two languages.
 
     Example
     -------
@@ -54,7 +59,7 @@ class UnitLanguage:
                     (_text(units), language)
                 )
         if len({language for _, language in taught}) < 2 or not held:
-            raise ValueError(
+            raise TooFewSentences(
                 f"{store.folder} holds {len(held) + len(taught)} distinct "
                 f"sentence(s) in {', '.join(self.languages)}; a classifier of "
                 "languages needs several, of two languages or more"

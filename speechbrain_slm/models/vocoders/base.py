@@ -190,4 +190,11 @@ def load_vocoder(folder: str | Path, tokenizer: Any = None) -> Vocoder:
         raise ValueError(f"{folder / TENSORS}: {error}") from error
     module, _, name = KINDS[told["type"]].rpartition(".")
     kind = getattr(importlib.import_module(module), name)
-    return kind.from_saved(told, tensors, tokenizer)
+    try:
+        return kind.from_saved(told, tensors, tokenizer)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: its config and weights are of no {told['type']} vocoder "
+            f"({str(error).splitlines()[0]}). Copy the folder again, or train "
+            "the vocoder again."
+        ) from error

@@ -44,10 +44,25 @@ class Durations(torch.nn.Module):
         return self.predictor(features)
 
     @staticmethod
-    def loss(predicted: Tensor, frames: Tensor) -> Tensor:
-        """Return the mean squared error; where ``frames`` is 0, none."""
-        error = predicted - frames.clamp(min=1).log()
-        return error[frames > 0].square().mean()
+    def loss(
+        predicted: Tensor, frames: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean squared error; where ``frames`` is 0, none.
+
+        The mean over utterances of each one's mean, so that parts of a batch
+        add up to it.
+
+        Arguments
+        ---------
+        predicted, frames : ``[B, U]``; of each utterance one frame or more.
+        weights : ``[B]``, what each utterance counts; None: all the same.
+        """
+        error = (predicted - frames.clamp(min=1).log()).square()
+        there = frames > 0
+        each = (error * there).sum(dim=1) / there.sum(dim=1)
+        if weights is None:
+            return each.mean()
+        return (each * weights).sum() / weights.sum()
 
 
 def pad_units(units: Sequence[np.ndarray], spare: int = _SPARE) -> Tensor:

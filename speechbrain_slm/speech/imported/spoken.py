@@ -74,6 +74,8 @@ def import_spoken(
     """
     folder = Path(output_folder)
     sources = _begin(sources, folder)
+    if isinstance(columns, WholeStories):
+        columns.refuse_one_name_twice(sources)
     names = dict(language_names or {})
     kind: type = StoryReader if isinstance(columns, WholeStories) else Reader
     reader = kind(columns, list(languages), names, folder, max_seconds)

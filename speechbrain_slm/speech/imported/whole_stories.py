@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -27,6 +27,7 @@ from speechbrain_slm.utils.audio_cells import content_or_path
 from speechbrain_slm.utils.files import as_stored
 from speechbrain_slm.utils.hashing import file_stamp
 from speechbrain_slm.utils.ranges import check_settings
+from speechbrain_slm.utils.table_parts import HUB, source_files
 from speechbrain_slm.utils.user_tables import Row
 
 
@@ -80,6 +81,25 @@ class WholeStories:
         function = getattr(self.segment, "func", self.segment)
         settings = {**vars(self), "segment": function.__name__}
         return {name: repr(value) for name, value in settings.items()}
+
+    def refuse_one_name_twice(self, sources: dict[str, list]) -> None:
+        """Refuse files whose stories, named after them, would be the same."""
+        if self.story:
+            return
+        for here in sources.values():
+            named: dict[str, Path] = {}
+            for source in here:
+                elsewhere = isinstance(source, Mapping)
+                elsewhere |= str(source).startswith(HUB)
+                for path in [] if elsewhere else source_files(source):
+                    if other := named.get(path.stem):
+                        raise ValueError(
+                            f"{other} and {path}: stories are named after "
+                            "their file, and these would be the same. Rename "
+                            "one, or let 'story' name the column that tells "
+                            "them apart."
+                        )
+                    named[path.stem] = path
 
     def read_words(self, cell: Any, seconds: float) -> list[Word]:
         """Read the time stamps of audio of so many seconds, or refuse them."""

@@ -62,6 +62,26 @@ def test_validation_is_heard_and_training_stays_as_it_was(
     assert (tmp_path / "heard/model/vocoder/vocoder.json").is_file()
 
 
+def test_a_sample_that_fails_is_one_less(
+    units, tmp_path, vocoder, monkeypatch, caplog
+):
+    spoken, speak = [], AudioSamples.speak
+
+    def fail_once(samples, symbols):
+        spoken.append(symbols)
+        if len(spoken) == 2:
+            raise RuntimeError("out of memory")
+        return speak(samples, symbols)
+
+    monkeypatch.setattr(AudioSamples, "speak", fail_once)
+    how = {"valid_interval": 4, "vocoder_folder": vocoder, "audio_samples": 1}
+    train(units, tmp_path, steps=4, **how)
+    assert "No audio sample fr-0: out of memory" in caplog.text
+    (folder,) = (tmp_path / "samples").iterdir()
+    found = {path.stem for path in folder.iterdir()}
+    assert found == {"en-0", "interleaved-0"}
+
+
 def test_what_is_said_goes_on_from_a_story(units, vocoder):
     plan, valid_sets = make_plan(units)
     samples = AudioSamples(plan, vocoder, 3, 7, "cpu", speak=True)

@@ -116,6 +116,27 @@ def test_word_error_rates_are_of_both(manifest, tmp_path):
     assert len(lines) == 2 + len(found)
 
 
+def test_what_was_heard_is_not_heard_again(manifest, tmp_path, monkeypatch):
+    spoken = make(manifest, tmp_path / "units")
+    vocoder, recognizer = Vocoder(), Recognizer()
+    path = tmp_path / "results.json"
+    found = resynthesis.judge(vocoder, spoken, recognizer, 2, tmp_path)
+    content = path.read_bytes()
+    with monkeypatch.context() as deaf:
+        deaf.setattr(Recognizer, "transcribe", None)
+        again = resynthesis.judge(vocoder, spoken, recognizer, 2, tmp_path)
+        assert again == found
+        for what, name in ((vocoder, "identity"), (recognizer, "identity")):
+            with monkeypatch.context() as other:
+                other.setattr(what, name, "other")
+                with pytest.raises(TypeError):
+                    resynthesis.judge(vocoder, spoken, recognizer, 2, tmp_path)
+            assert not path.exists()
+            path.write_bytes(content)
+    path.write_text("[]")
+    assert resynthesis.judge(vocoder, spoken, recognizer, 2, tmp_path) == found
+
+
 def test_validation_hears_all_voices(manifest, tmp_path):
     spoken = make(manifest, tmp_path / "units")
     voices = [(one["language"], one["speaker"]) for one in spoken.rows]

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from cloze_example import BOUNDARY, export, write_items
-from tiny_models import save_text_lm
+from conftest import write_store
+from tiny_models import randomize, save_text_lm
+from transformers import AutoModelForCausalLM
 
 from speechbrain_slm.dataio.reader import UnitStore
 from speechbrain_slm.evaluation.generation.recognizer import Said
@@ -199,6 +201,27 @@ def test_the_same_seed_gives_the_same(go_on, model_folder, tmp_path):
     assert path.stat().st_mtime_ns == before
 
 
+def test_units_of_which_nothing_tells_the_language(
+    model_folder, store_folder, voice, tmp_path, caplog
+):
+    # A corpus of one language, say.
+    taught = write_store(tmp_path / "one", ("en",))
+    how = {"prompts": {"num_prompts": 3}, "sampling": SAMPLING}
+    folders = model_folder, store_folder, taught, tmp_path / "out"
+    continue_prompts(*folders, **how)
+    info, rows = read_results(tmp_path / "out")
+    assert (
+        "needs several, of two languages" in info["unit_classifier"]["absent"]
+    )
+    assert "No language of units is measured" in caplog.text
+    names = ("unit_language", "unit_probability", "language", "in_language")
+    assert all(row[name] is None for row in rows for name in names)
+    assert all(row["audio"] or not row["units"] for row in rows)
+    measures = {one["measure"] for one in info["records"]}
+    assert {"units", "distinct_2", "seconds"} <= measures
+    assert not any("in_language" in one for one in measures)
+
+
 def test_a_stopped_run_goes_on(go_on, monkeypatch, tmp_path):
     expected = go_on("whole")
     made, rows_of = [], ContinuationMaker.rows
@@ -245,7 +268,8 @@ def _voice(monkeypatch):
     """A vocoder that says each unit for 0.1 s."""
 
     def decode(slm, units, speaker, language):
-        assert (speaker, language in ("en", "fr", "")) == ("alto", True)
+        known = language in ("en", "fr", "", None)
+        assert (speaker, known) == ("alto", True)
         return [torch.full((800 * len(one),), 0.5) for one in units]
 
     told = {"sample_rate": 8000, "speakers": ["alto"], "identity": "voice"}
@@ -320,6 +344,11 @@ def test_perplexity_of_what_was_written_down(go_on, voice, tmp_path):
     found = [r for r in info["records"] if r["measure"] == "gen_ppl"]
     assert len(found) == 5
     assert all(1 < r["low"] <= r["value"] <= r["high"] for r in found)
+    # Another one that stands in its place is another judge.
+    model = AutoModelForCausalLM.from_pretrained(text_lm)
+    randomize(model, seed=1).save_pretrained(text_lm)
+    again = [r for r in go_on(**how)[0]["records"] if r["measure"] == "gen_ppl"]
+    assert [r["value"] for r in again] != [r["value"] for r in found]
 
 
 def test_a_tag_asks_for_a_language(go_on, store_folder, tmp_path, monkeypatch):

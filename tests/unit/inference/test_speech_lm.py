@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import shutil
@@ -208,6 +209,29 @@ def test_what_is_drawn_hangs_on_no_file_of_the_tokenizer():
     codec = Encoder(missing, config={"type": "mimi", "num_codebooks": 3})
     assert (codec.unused, codec.codebooks) == ([], 3)
     assert (Encoder(missing).unused, Encoder(missing).codebooks) == ([], 1)
+    # Nor what a vocoder is given.
+    units = np.array([4, 4, 2])
+    assert Encoder(missing).below(units).tolist() == [4, 4, 2]
+    plain = Encoder(missing, config={"deduplicate": True})
+    assert plain.below(units).tolist() == [4, 2]
+    with pytest.raises(FileNotFoundError):
+        merged.below(units)
+
+
+def test_pieces_are_heard_without_the_tokenizers_model(slm, tmp_path, made):
+    folder = tmp_path / "model"
+    shutil.copytree(made[0] / "tokenizer", folder / "tokenizer")
+    path = folder / "tokenizer" / "tokenizer.json"
+    told = json.loads(path.read_text())
+    # As of an encoder that stood in a local folder.
+    told["config"] = {"type": "mimi"}
+    path.write_text(json.dumps(told))
+    encoder = Encoder.load(folder)
+    with pytest.raises(FileNotFoundError, match="does not name the pretrained"):
+        _ = encoder.tokenizer
+    pieces = np.arange(1, 20)
+    expected = slm.encoder.below(pieces).tolist()
+    assert encoder.below(pieces).tolist() == expected
 
 
 def test_a_story_may_end(slm):
@@ -253,6 +277,10 @@ def test_a_language_is_asked_for_by_its_tag(tmp_path, wav, caplog, slm):
     with caplog.at_level(logging.WARNING):
         found = slm.continue_file(wav, 0.5, language="fr")
     assert "Let the last sentence of the prompt be in 'fr'" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        slm.decode_batch([units, units], language="fra")
+    assert caplog.text.count("not 'fra'") == 1
+    assert slm.vocoder.spoken.pop()[2] is None
     # Yet the vocoder speaks it.
     assert slm.vocoder.spoken[-1][2] == ["fr"]
     assert found.units.tolist() == slm.continue_file(wav, 0.5).units.tolist()

@@ -78,6 +78,17 @@ def test_sentences_are_the_story_sample_by_sample(tmp_path):
             assert two[half]
 
 
+def test_files_of_one_name_are_refused(tmp_path):
+    for name in ("a", "b"):
+        write_whole_stories(tmp_path / name, stories=1)
+    sources = {"train": [tmp_path / "a", tmp_path / "b"]}
+    with pytest.raises(ValueError, match=r"a/data.*b/data.* would be the same"):
+        import_spoken(sources, tmp_path / "out", COLUMNS, ["en"], buckets=1)
+    # Splits do not meet.
+    sources = {"train": [tmp_path / "a"], "valid": [tmp_path / "b"]}
+    import_spoken(sources, tmp_path / "out", COLUMNS, ["en"], buckets=1)
+
+
 def test_words_may_be_spelt_otherwise(tmp_path):
     """No marks, no capitals, words for numbers: sentences end where they do."""
     story = whole_story(TEXT.replace("red", "2"))

@@ -55,6 +55,9 @@ def test_what_was_changed_is_refused(folder):
     path.write_text(json.dumps({**told, "type": "pickle"}))
     with pytest.raises(ValueError, match="type is 'pickle'; expected one of"):
         base.load_vocoder(folder)
+    path.write_text(json.dumps({**told, "type": "mel"}))
+    with pytest.raises(ValueError, match="config and weights are of no mel"):
+        base.load_vocoder(folder)
     path.write_text(json.dumps({**told, "tokenizer_identity": "2b"}))
     with pytest.raises(ValueError, match="is not as it was written"):
         base.load_vocoder(folder)
