@@ -71,9 +71,9 @@ class ContinuationMaker:
         told: Any = [(None, None)] * len(rows)
         if self.languages is not None:
             told = self.languages([row["units"] for row in rows])
-        names = ("unit_language", "unit_probability")
-        for row, one in zip(rows, told, strict=True):
-            row |= zip(names, one, strict=True)
+        for row, (language, probability) in zip(rows, told, strict=True):
+            row["unit_language"] = language
+            row["unit_probability"] = probability
         if self.slm.hparams.vocoder is not None:
             spoken = (
                 row for row, one in zip(rows, work, strict=True) if one[2]
