@@ -23,7 +23,8 @@ HEAD = re.compile(r"^#+ (.*)", re.MULTILINE)
 # loops gone through. A record ends with \x1e, a word with \x1f.
 SHELL = r"""
 PATH=/nowhere
-python() { printf '%s\x1f' "$@"; printf '\x1e'; }
+# At once, as those that run beside each other do.
+python() { printf -v words '%s\x1f' "$@"; printf '%s\x1e' "$words"; }
 torchrun() { python "$@"; }
 command_not_found_handle() { :; }
 cd() { :; }
