@@ -102,7 +102,7 @@ class Pool:
         self._seconds += seconds
         self._tokens += job.tokens
         line += f"{seconds:.0f} s"
-        if left:
+        if left and self._tokens:
             tokens = sum(one.tokens for one in left)
             rest = self._seconds / self._tokens * tokens / self.workers
             line += f"; about {rest / 60:.0f} min left"

@@ -85,23 +85,26 @@ def python(text):
 
 def test_a_job_that_fails_stops_no_other(tmp_path, capsys):
     jobs = [
-        mini_jobs.Job("mfcc", run, 1, kind, "en", tokens=1.0)
+        mini_jobs.Job("mfcc", run, 1, kind, "en", tokens=2.0)
         for run, kind in (("a", "main"), ("b", "main"), ("a", "curve"))
     ]
+    # A baseline trains on nothing, and ends first.
+    jobs.insert(0, mini_jobs.Job("mfcc", "bag", 0, "baseline", ""))
     path = tmp_path / "order"
     write = "import sys; open(sys.argv[1], 'a').write(sys.argv[2])"
     commands = [
+        [python("0")],
         [[*python(write), str(path), "1"], [*python(write), str(path), "2"]],
         [python("print('a reason'); raise SystemExit(3)"), python("0")],
         [[*python(write), str(path), "3"]],
     ]
-    pool = reproduce_mini.Pool(3, tmp_path / "logs")
+    pool = reproduce_mini.Pool(4, tmp_path / "logs")
     pool.run(dict(zip(jobs, commands, strict=True)))
     assert pool.failed == ["mfcc/b-1"]
     # A curve comes after the model that it is of.
     assert path.read_text() == "123"
     told = capsys.readouterr().out
-    assert "[3 of 3] mfcc/a-1-curve: " in told
+    assert "[4 of 4] mfcc/a-1-curve: " in told
     assert "mfcc/b-1: failed; the last lines of" in told
     assert "    a reason" in told
 
