@@ -24,6 +24,8 @@ from speechbrain_slm.utils.running import has_failed
 
 logger = logging.getLogger(__name__)
 HYPERPARAMS = "hyperparams.yaml"
+# They tell of each font that is looked at, and of each packet.
+_TALKATIVE = ("matplotlib", "httpcore2", "asyncio")
 # Locks of this process's experiment folders; its end frees them.
 _locks: list[Any] = []
 _pending: list[tuple[Path, str]] = []
@@ -43,6 +45,8 @@ def begin_experiment(
     sb.utils.logger.setup_logging(
         sb.core.DEFAULT_LOG_CONFIG, {"handlers": {"file_handler": file}}
     )
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)
     logger.info("Experiment folder: %s", folder)
     origin = f"# Resolved from {os.path.abspath(yaml_file)}\n"
     # A recipe that trains nothing is allowed when it has ended well.

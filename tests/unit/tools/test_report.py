@@ -85,6 +85,21 @@ def test_markdown(made):
     assert lines[-1].endswith("report.html")
 
 
+def test_runs_that_count_otherwise_and_other_configurations(
+    tmp_path, tool, capsys
+):
+    fewer = [record("sSC", one, 300, n=598) for one in DIRECTIONS]
+    runs = [make_run(tmp_path, "one", 300, configuration="a1")]
+    runs += [make_run(tmp_path, "two", 300, records=fewer, configuration="b2")]
+    more = ["--manifest", make_manifest(tmp_path)]
+    tool("--runs", *runs, *more, "--output_folder", tmp_path)
+    assert "| sSC | en>fr | 598 to 600 |" in capsys.readouterr().out
+    said = " ".join(Page((tmp_path / "report.html").read_text()).said)
+    assert "598 to 600" in said
+    for told in ("one, configuration a1", "two, configuration b2"):
+        assert f"model {told}" in " ".join(said.split())
+
+
 def test_page_is_whole_loads_nothing_and_escapes_what_it_shows(made):
     text = (made[0] / "report.html").read_text()
     page = Page(text)
