@@ -24,11 +24,13 @@ from speechbrain_slm.utils.tables import write_table
 
 CLOZE = "cloze/hparams/mini.yaml"
 ALIGNMENT = "alignment/hparams/mini.yaml"
-MAIN = ("sSC", "sTC")  # metrics that a curve follows
+MAIN = ("sSC", "sTC")
 NATURAL = "-natural"  # ends the metrics of natural items
 # Of these, credits and subsets are kept, and further metrics.
 SCORINGS = ("whole_mean", "normalised")
-CURVE_ITEMS = "curve_items.parquet"
+# Kinds of jobs that are scored on these alone.
+BRIEF = ("curve", "scaling")
+MAIN_ITEMS = "main_items.parquet"
 _MEASURES = ("cosine", "margin", "p1_forward", "p1_backward")
 _PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
 
@@ -139,9 +141,9 @@ def _add_cloze(small, job, step, model, root, groups, device):
     """Score the items of the corpus, and those that are natural."""
     main, natural = root / "synthesis/items.parquet", root / "natural"
     sets = [(main, root / "units" / job.units, root / "cloze", "")]
-    if job.kind == "curve":
-        main = root / "cloze" / CURVE_ITEMS
-        _write_curve_items(sets[0][0], main)
+    if job.kind in BRIEF:
+        main = root / "cloze" / MAIN_ITEMS
+        _write_main_items(sets[0][0], main)
         sets = [(main, *sets[0][1:])]
     else:
         units, items = natural / "units" / job.units, natural / "items.parquet"
@@ -157,17 +159,17 @@ def _add_cloze(small, job, step, model, root, groups, device):
         _add_results(small, folder, groups, suffix)
 
 
-def _write_curve_items(source: Path, path: Path) -> None:
-    if not path.exists():
-        items = read_items(source)
-        chosen = pc.is_in(items["benchmark"], pa.array(MAIN))
-        write_table(path, items.filter(chosen))
+def _write_main_items(source: Path, path: Path) -> None:
+    items = read_items(source)
+    chosen = items.filter(pc.is_in(items["benchmark"], pa.array(MAIN)))
+    if not path.exists() or not read_items(path).equals(chosen):
+        write_table(path, chosen)
 
 
 def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
     """Take what is worth keeping of a cloze recipe's results.
 
-    All conventions on ``MAIN``, two on other metrics; of a curve two alone.
+    All conventions on ``MAIN``, two on other metrics; of brief jobs two alone.
     The credits of all metrics for main runs, of ``MAIN`` for the others.
     """
     found = read_results(folder)
@@ -178,8 +180,8 @@ def _add_results(small: dict, folder: Path, groups: dict, suffix: str) -> None:
     ):
         for record in found.info[kind]:
             main = record["metric"] in MAIN and not suffix
-            every = main and key == "cloze" and small["kind"] != "curve"
-            asked = key == "cloze" or (main and small["kind"] != "curve")
+            every = main and key == "cloze" and small["kind"] not in BRIEF
+            asked = key == "cloze" or (main and small["kind"] not in BRIEF)
             if asked and (every or record["scoring"] in SCORINGS):
                 small[key].append(_record(record, suffix))
     for (metric, direction), cell in found.cells.items():
@@ -209,7 +211,7 @@ def _add_alignment(small, job, step, model, root, device):
         **{"run": job.run, "model_folder": model, "output_folder": folder},
         "units_folder": root / "units" / job.units / "valid",
         "manifest": root / "synthesis/valid.parquet",
-        "poolings": ["mean"] if job.kind == "curve" else ["mean", "last"],
+        "poolings": ["mean"] if job.kind in BRIEF else ["mean", "last"],
         **_batches(device),
     }
     found = _recipe(ALIGNMENT, evaluate_alignment, told, device=device)
