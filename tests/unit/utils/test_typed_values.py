@@ -18,6 +18,7 @@ limit: null
 items: null
 speakers: [anna]
 none: []
+snapshot_steps: []
 bpe: null
 switch: False
 small: 0.1
@@ -89,6 +90,7 @@ def test_texts_in_a_list_are_what_was_typed(yaml_file, key):
         (["--limit", "1e3"], "limit", 1000),
         (["--items", "null"], "items", None),
         (["--run", '"null"'], "run", "null"),
+        (["--snapshot_steps", "[2, 3]"], "snapshot_steps", [2, 3]),
         (["--run", "!ref <plain[name]>/x"], "run", "a/x"),
         (["--plain", "{name: 007}"], "plain", {"name": "007", "size": 1}),
         # A switch that is off in the YAML file.
