@@ -1,7 +1,7 @@
 """The jobs of the mini experiment, laid out from its YAML file.
 
 A job is a trained model and all that is found of it. Its name is where its
-small result stands: ``mfcc/en_fr-1`` is ``results/mfcc/en_fr-1.json``.
+small result stands: ``mfcc/en_fr-1986`` is ``results/mfcc/en_fr-1986.json``.
 """
 
 import itertools
@@ -127,7 +127,8 @@ def lay_out(
     seeds : How many of each; None: as the YAML file says.
     scale : Share of the tokens of each run.
     """
-    numbers = range(1, (seeds or experiment["seeds"]) + 1)
+    first = experiment["first_seed"]
+    numbers = range(first, first + (seeds or experiment["seeds"]))
     makers = {
         "main": _main,
         "baseline": _baselines,

@@ -51,23 +51,23 @@ def test_every_job_is_a_command_that_the_recipe_takes(tmp_path):
     assert len(set(names)) == len(names)
     files = [name for job in jobs for _, name in job.results]
     assert len(set(files)) == len(files)
-    assert names[0] == "mfcc/en-1"
+    assert names[0] == "mfcc/en-1986"
     for job in jobs:
         # Sets and seeds differ in nothing that could be mistyped.
-        if job.name.startswith("mfcc") and job.seed == 1 and job.stages:
+        if job.name.startswith("mfcc") and job.seed == 1986 and job.stages:
             parse_arguments(job.training(tmp_path)[1:])
     by_name = {job.name: job for job in jobs}
-    told = by_name["whisper/hundredth-3"].training(tmp_path)
+    told = by_name["whisper/hundredth-1988"].training(tmp_path)
     sources = told[told.index("--sources") + 1]
     assert json.loads(sources) == {"interleaved": {"aligned_share": 0.01}}
-    curve = by_name["mfcc/en_fr-2-curve"]
-    assert curve.training(tmp_path) == by_name["mfcc/en_fr-2"].training(
+    curve = by_name["mfcc/en_fr-1987-curve"]
+    assert curve.training(tmp_path) == by_name["mfcc/en_fr-1987"].training(
         tmp_path
     )
     small = {job.name: job for job in jobs_of(seeds=1, scale=0.01)}
-    told = small["mfcc/en_fr-large-x2-1"].training(tmp_path)
+    told = small["mfcc/en_fr-large-x2-1986"].training(tmp_path)
     assert told[told.index("--thousand_steps") + 1] == "328"
-    assert small["mfcc/en_fr-1"].steps == (1, 2, 3, 4, 6, 9, 11)
+    assert small["mfcc/en_fr-1986"].steps == (1, 2, 3, 4, 6, 9, 11)
 
 
 def test_jobs_are_chosen_by_kind_and_name():
@@ -110,7 +110,7 @@ def test_a_job_that_fails_stops_no_other(tmp_path, capsys):
 
 
 def test_commands_are_printed_alone(folder, tmp_path, capsys):
-    told = ["--folder", str(folder), "--only", "mfcc/en_fr-1", "--print"]
+    told = ["--folder", str(folder), "--only", "mfcc/en_fr-1986", "--print"]
     reproduce_mini.main(told)
     lines = capsys.readouterr().out.splitlines()
     # The corpus, its units, those of natural items; training, evaluation.
@@ -120,7 +120,7 @@ def test_commands_are_printed_alone(folder, tmp_path, capsys):
 
 @pytest.mark.long
 def test_a_job_is_stopped_and_goes_on(folder, tmp_path):
-    name, results = "mfcc/en_fr-1", tmp_path / "results"
+    name, results = "mfcc/en_fr-1986", tmp_path / "results"
     command = [*SCRIPT, "--folder", folder, "--results", results]
     command += ["--scale", SCALE, "--seeds", 1, "--device", "cpu"]
     command = [*map(str, command), "--only", name]
@@ -130,14 +130,14 @@ def test_a_job_is_stopped_and_goes_on(folder, tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
-    log = (folder / "logs/mfcc/en_fr-1.log").read_text()
+    log = (folder / "logs/mfcc/en_fr-1986.log").read_text()
     assert "stopped by" in log
     assert not (results / f"{name}.json").exists()
     code, told = run(command)
     assert code == 0, told
     assert f"[1 of 1] {name}: " in told
     jobs = {job.name: job for job in jobs_of(seeds=1, scale=SCALE)}
-    for other in ("mfcc/en_fr-1-curve", "mfcc/bag-0", "mfcc/unigram-0"):
+    for other in ("mfcc/en_fr-1986-curve", "mfcc/bag-0", "mfcc/unigram-0"):
         mini_results.evaluate(jobs[other], folder, results, "cpu")
         assert reproduce_mini.is_done(jobs[other], folder, results)
     assert reproduce_mini.is_done(jobs[name], folder, results)
