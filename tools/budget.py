@@ -3,7 +3,7 @@
 python tools/budget.py
 python tools/budget.py recipes/TinyStories/LM/hparams/mini.yaml \
     --units_folder results/mini/units
-python tools/budget.py --mfu 0.496 --gpus 4
+python tools/budget.py --mfu 0.492 --gpus 4
 
 Nothing is built or looked up: the budgets are those of the stages, rounded to
 whole steps. Without units they are nominal: a mixture's weights are shares of
