@@ -22,7 +22,9 @@ COLUMNS = [
     for direction in kind
 ]
 SCORING = "whole_mean"
-SETS = ("mfcc", "whisper")  # of units; a page without one says so
+# Of units; a page without one says so. Others, of a larger corpus, are in the
+# table of sizes alone.
+SETS = ("mfcc", "whisper")
 PAPER = "reported by a digest of the paper"
 
 
@@ -53,12 +55,14 @@ def spread(value: float, over_seeds: float | None, form: str = ".1f") -> str:
     return text if over_seeds is None else f"{text} ± {over_seeds:{form}}"
 
 
-def by_set(results: Results, draw: Callable[[str], str]) -> str:
+def by_set(
+    results: Results, draw: Callable[[str], str], sets: Iterable[str] = SETS
+) -> str:
     """Draw a block a set of units."""
     blocks = [
         f"**Units: `{units}`**\n\n"
         + (draw(units) if units in results.sets else "No results yet.")
-        for units in dict.fromkeys([*results.sets, *SETS])
+        for units in sets
     ]
     return "\n\n".join(blocks)
 

@@ -10,6 +10,7 @@ from results_cells import (
     COMPARED,
     METRICS,
     SCORING,
+    SETS,
     TUNED,
     by_set,
     difference_text,
@@ -253,35 +254,34 @@ def scaling_table(results: Results) -> str:
     """Draw sizes and budgets, two runs of each; one of them is the main one."""
     crossing = [(metric, CROSS_LINGUAL) for metric in METRICS]
     own = [(metric, MONOLINGUAL) for metric in METRICS]
-    header = ["parameters", "M tokens", "seeds"]
+    header = ["parameters", "M tokens", "seeds of both"]
     for column in (*crossing, *own):
         header += [f"{heading(*column)}, `{run}`" for run in (BASE, TUNED)]
         header.append("difference")
 
     def draw(units):
-        names = results.runs(units, "scaling")
-        rows = []
-        for name in {
-            run.removeprefix(BASE).removeprefix(TUNED) for run in names
-        }:
-            rows.append(_scaled(results, units, name, (*crossing, *own)))
-        rows.append(_scaled(results, units, "", (*crossing, *own)))
+        runs = results.runs(units)
+        names = {
+            run.removeprefix(base)
+            for base in (BASE, TUNED)
+            for run in runs
+            if run == base or run.startswith(f"{base}-")
+        }
+        rows = [_scaled(results, units, n, (*crossing, *own)) for n in names]
         texts = [
             [f"{size / MILLION:.2f} M", f"{tokens / MILLION:.2f}", *cells]
-            for size, tokens, cells in sorted(filter(None, rows))
+            for size, tokens, cells in sorted(rows)
         ]
         return table(header, texts) + missing(results, units, "scaling")
 
-    return by_set(results, draw)
+    return by_set(results, draw, dict.fromkeys([*SETS, *results.sets]))
 
 
 def _scaled(results, units, name, columns):
     """Return parameters, tokens and cells of both runs of a size."""
     runs = [f"{run}{name}" for run in (BASE, TUNED)]
     models = [results.models(units, run) for run in runs]
-    if not any(models):
-        return None
-    cells = ["/".join(str(len(one)) for one in models)]
+    cells = [" and ".join(str(len(one)) for one in models)]
     found = differences(results, units, runs[0], runs[1:], columns)
     gains = {(one["metric"], one["direction"]): one for one in found}
     for column in columns:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from report_figures import HEIGHT, RIGHT, WIDTH, Chart, Curve
-from results_cells import BASE, COMPARED
+from results_cells import BASE, COMPARED, SETS
 from results_curves import MEASURES, alignments, curves, layers_of
 from results_files import Results
 
@@ -13,7 +13,7 @@ from results_files import Results
 def figures(results: Results, runs: Sequence[str]) -> dict[str, str]:
     """Draw every figure: name of the file -> SVG."""
     found = {}
-    for units in results.sets:
+    for units in SETS:
         charts = {
             "curves": _curve_charts(curves(results, units, runs), runs),
             "alignment": _layer_charts(results, units),

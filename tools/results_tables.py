@@ -14,6 +14,7 @@ from results_cells import (
     METRICS,
     PAPER,
     SCORING,
+    SETS,
     TUNED,
     by_set,
     difference_text,
@@ -74,7 +75,7 @@ def difference_table(results: Results) -> str:
     """Draw what sets the interleaved runs apart."""
     found = [
         {"units": units, **one}
-        for units in results.sets
+        for units in SETS
         for one in differences(results, units, BASE, COMPARED, COLUMNS)
     ]
     adjusted = holm([one["mcnemar_p"] for one in found]) if found else []
