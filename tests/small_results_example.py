@@ -24,7 +24,10 @@ def small_result(
     content = {
         **{"format": "speechbrain_slm.small_results", "version": 1},
         **{"set": units, "run": run, "seed": seed, "step": step},
-        **{"tokens": 1024 * (step or 1600), "tokens_by_language": {}},
+        **{
+            "tokens": 1024 * (step or 1600),
+            "tokens_by_language": {"en": 805151},
+        },
         **{"parameters": 1366784, "seconds": 60.0, "device": "cpu"},
         **{"commit": "", "versions": {}, "cloze": [], "subsets": []},
         **{"credit_sums": {"whole_mean": {}, "normalised": {}}},

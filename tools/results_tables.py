@@ -31,6 +31,7 @@ from speechbrain_slm.evaluation.cloze.accuracy import CROSS_LINGUAL
 from speechbrain_slm.evaluation.statistics import holm
 
 _OTHERS = ("control", "baseline")  # kinds of runs
+TOKENS = "M tokens"  # heads a column
 
 
 def _rows(results, units, runs, columns, scoring=SCORING):
@@ -44,15 +45,28 @@ def _rows(results, units, runs, columns, scoring=SCORING):
             yield [f"`{run}`", str(seeds), *texts]
 
 
+def _tokens(results, units, run):
+    """Write how many tokens of each language a run is trained on."""
+    found = [one["tokens_by_language"] for one in results.models(units, run)]
+    means = {name: fmean(one[name] for one in found) for name in found[0]}
+    return " + ".join(
+        f"{n / 1e6:.2f} {name.upper()}" for name, n in means.items()
+    )
+
+
 def main_table(results: Results, paper: Path) -> str:
     """Draw the five runs, and the paper's beside them."""
     header = ["run", "seeds", *(heading(*column) for column in COLUMNS)]
+    header.append(TOKENS)
     reported = list(_paper_rows(paper))
 
     def draw(units):
-        rows = [*_rows(results, units, MAIN, COLUMNS)]
+        rows = [
+            [*row, _tokens(results, units, row[0].strip("`"))]
+            for row in _rows(results, units, MAIN, COLUMNS)
+        ]
         cells = [results.cell(units, BASE, *c, SCORING) for c in COLUMNS]
-        groups = ["groups", "", *(str(c.n) if c else "-" for c in cells)]
+        groups = ["groups", "", *(str(c.n) if c else "-" for c in cells), "-"]
         drawn = table(header, [*rows, groups, *reported])
         return drawn + missing(results, units, "main")
 
@@ -68,7 +82,7 @@ def _paper_rows(path):
                 mean = f"{fmean(map(float, both)):.2f}" if all(both) else ""
                 cells.append(mean)
             name = f"`{row['run']}`, {row['size']}, {PAPER}"
-            yield [name, "", *(cell or "-" for cell in cells)]
+            yield [name, "", *(cell or "-" for cell in cells), "-"]
 
 
 def difference_table(results: Results) -> str:
@@ -128,6 +142,7 @@ def control_table(results: Results) -> str:
     header += [heading(metric, MONOLINGUAL) for metric in METRICS]
     bases = BASE, TUNED
     header += [f"{m}, less `{base}`" for base in bases for m in METRICS]
+    header.append(TOKENS)
 
     def draw(units):
         names = [BASE, *COMPARED]
@@ -149,6 +164,7 @@ def control_table(results: Results) -> str:
                 for base in bases
                 for metric in METRICS
             ]
+            + [_tokens(results, units, row[0].strip("`"))]
             for row in _rows(results, units, names, [*columns, *own])
         ]
         gone = (missing(results, units, kind) for kind in _OTHERS)

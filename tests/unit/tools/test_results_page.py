@@ -73,7 +73,7 @@ def test_the_main_table_shows_what_was_planted(drawn):
     rows = {row[0]: row for row in block(drawn[1], "main") if len(row) > 2}
     header, found = rows["run"], rows["`interleaved`"]
     cell = dict(zip(header, found, strict=True))
-    assert cell["seeds"] == "3"
+    assert (cell["seeds"], cell["M tokens"]) == ("3", "0.81 EN")
     # Deviation of 80, 84, 88; the interval of the mean of three over groups.
     assert re.fullmatch(
         r"84\.0 ± 4\.0 \[8\d\.\d, 8\d\.\d\]", cell["sSC cross-lingual"]
@@ -121,20 +121,20 @@ def test_differences_are_tested_and_adjusted(drawn):
 def test_claims_are_judged(drawn):
     lines = block(drawn[1], "claims")
     # Two gains, the control and its twin; one gain, the losses, the other.
-    told = "Claims that hold: 4 yes, 8 no, 32 not measured under "
-    assert lines[0][0].startswith(f"{told}`whole_mean`; ")
-    cells = {(row[0].split("`")[1], row[1]): row[2] for row in lines[4:]}
-    verdict = {key: cell.split(": ")[1] for key, cell in cells.items()}
-    assert verdict["interleaved", "sSC cross-lingual"] == "yes"
+    told = "claims that hold: 4 yes, 8 no, 32 not measured."
+    assert lines[0] == [f"Under `whole_mean`, {told}"]
+    cells = {row[0]: row[1] for row in lines[4 : lines.index([""], 2)]}
+    gain = "8 points or more above `en_fr` across languages, intervals apart"
+    assert cells[f"`interleaved` is {gain}"].startswith("yes: sSC +34.0 [+3")
     # Two points are no eight, whatever the intervals.
-    assert verdict["interleaved_ft", "sTC cross-lingual"] == "no"
-    assert cells["interleaved_ft", "sSC FR"].startswith("-40.0 [-4")
-    assert verdict["interleaved_ft", "sSC FR"] == "no"
-    assert verdict["switch0", "sSC cross-lingual"] == "yes"
-    assert verdict["shuffled", "sTC cross-lingual"] == "no, of 2 seed(s)"
-    assert (
-        verdict["interleaved", "sSC-voices cross-lingual"] == "(not measured)"
-    )
+    assert "no: sTC +2.0 [" in cells[f"`interleaved_ft` is {gain}"]
+    loss = "`interleaved_ft` loses nothing to `en_fr` in one language"
+    assert "no: sSC FR -40.0 [-4" in cells[f"{loss} beyond noise"]
+    above = "is not above `en_fr` across languages"
+    assert cells[f"`switch0` {above}"].startswith("yes: sSC +0.0 [")
+    assert "; no of 2 seed(s): sTC +30.0" in cells[f"`shuffled` {above}"]
+    voices = f"`interleaved` is {gain}, endings in another voice"
+    assert cells[voices] == "(not measured)"
 
 
 def test_curves_part_where_they_were_made_to(drawn):
