@@ -91,7 +91,7 @@ def _judged(results, scoring):
             cell = "; ".join(dict.fromkeys(texts))
             cells.append(cell if units in claim.sets else f"({cell})")
         rows.append([claim.words, *cells])
-    told = ", ".join(f"{verdicts[v]} {v}" for v in ("yes", "no", UNKNOWN))
+    told = ", ".join(f"{n} {v}" for v, n in sorted(verdicts.items()) if n)
     header = ["claim", *(f"`{units}`" for units in SETS)]
     head = f"Under `{scoring}`, claims that hold: {told}."
     return f"{head}\n\n{table(header, rows)}"
@@ -109,6 +109,6 @@ def _judge(results, units, claim, column, scoring):
         for run in (BASE, claim.run)
     )
     # A claim is about three seeds; of fewer, the number says less.
-    few = "" if seeds >= SEEDS else f" of {seeds} seed(s)"
+    verdict += "" if seeds >= SEEDS else f" of {seeds} seed(s)"
     what = heading(*column).removesuffix(" cross-lingual")
-    return verdict, f"{verdict}{few}: {what} {difference_text(found[0])}"
+    return verdict, f"{verdict}: {what} {difference_text(found[0])}"
