@@ -6,6 +6,7 @@ all, and found by the audio's SHA-256: whoever runs next, with any number of
 ranks or array jobs and shards of any size, encodes what is missing.
 """
 
+import contextlib
 import itertools
 import logging
 import os
@@ -57,7 +58,9 @@ def extract_utterances(
     folder : Gets ``plan.json`` and ``utterances-*.arrow``.
     utterances_per_shard : What a kill can lose of each rank's work.
     batch_seconds : Speech that the tokenizer gets at once, with padding.
-    num_workers : Threads that read audio; where a GPU encodes, processes.
+    num_workers
+        Threads that read audio. Where a GPU encodes, processes: a script then
+        calls this behind ``if __name__ == "__main__":``.
     job, num_jobs : See :class:`speechbrain_slm.utils.jobs.Share`.
     max_seconds : A longer audio file is bad.
 
@@ -94,13 +97,16 @@ def extract_utterances(
             )
             batches = _batches(shards, batch_seconds, tokenizer.equal_lengths)
             how = (tokenizer.sample_rate, num_workers, max_seconds)
+            read: Any  # generators, which can be closed
             if on_gpu:
                 read = read_by_processes(batches, *how, pinned=True)
             else:
                 read = read_batches(batches, *how, finish=_collate)
             progress = Progress(seconds, "h of speech", per=3600)
-            encoded = _encode(read, tokenizer, progress)
-            _publish(encoded, place.own, size)
+            # Whoever keeps an error, as a notebook does, keeps no reader.
+            with contextlib.closing(read):
+                encoded = _encode(read, tokenizer, progress)
+                _publish(encoded, place.own, size)
 
 
 def _forget_rejects(table: pa.Table, folder: str | Path) -> None:

@@ -182,7 +182,8 @@ def read_by_processes(
         raise ChildProcessError(
             "A process that reads audio died: it crashed, or the system killed "
             f"it (out of memory?). It was reading {names[0]} or one of the "
-            "files that follow. Set num_workers or batch_seconds lower."
+            "files that follow. Set num_workers or batch_seconds lower; a "
+            'script of yours needs `if __name__ == "__main__":`.'
         ) from error
     finally:
         # Whoever stops half-way need not wait for what nobody reads.

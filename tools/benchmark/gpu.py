@@ -217,8 +217,11 @@ def until_step(command, output, step):
             list(map(str, command)), stdout=file, stderr=file
         )
         try:
-            while process.poll() is None:
+            ended = False
+            while not ended:
+                # Asked before the log is read, which is whole then.
                 time.sleep(0.2)
+                ended = process.poll() is not None
                 text = log.read_text(encoding="utf-8") if log.exists() else ""
                 for line in text.splitlines(keepends=True):
                     if not line.endswith("\n"):

@@ -98,19 +98,45 @@ def test_processes_end_with_the_one_that_was_killed(tmp_path):
     process.communicate(timeout=30)
 
 
-def test_what_a_gpu_encodes_is_the_same(tmp_path, monkeypatch):
-    corpus = write_corpus(tmp_path / "corpus")
-    extract(corpus, tmp_path / "threads", LoudnessTokenizer())
+@pytest.fixture
+def pretend_gpu(monkeypatch):
+    """Return what says that this tokenizer encodes on a GPU from now on."""
     used = []
 
     def read(*arguments, pinned):
         used.append(pinned)
         return read_by_processes(*arguments, pinned=False)
 
-    monkeypatch.setattr(extraction, "read_by_processes", read)
-    monkeypatch.setattr(
-        LoudnessTokenizer, "device", torch.device("cuda"), raising=False
-    )
+    def pretend():
+        monkeypatch.setattr(extraction, "read_by_processes", read)
+        monkeypatch.setattr(
+            LoudnessTokenizer, "device", torch.device("cuda"), raising=False
+        )
+        return used
+
+    return pretend
+
+
+def test_an_error_that_is_kept_keeps_no_process(
+    tmp_path, monkeypatch, pretend_gpu
+):
+    def fail(*batch):
+        assert multiprocessing.active_children()
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(LoudnessTokenizer, "encode", fail)
+    corpus = write_corpus(tmp_path / "corpus")
+    pretend_gpu()
+    with pytest.raises(RuntimeError, match="out of memory") as kept:
+        extract(corpus, tmp_path / "units", LoudnessTokenizer())
+    assert not multiprocessing.active_children()
+    assert kept.tb
+
+
+def test_what_a_gpu_encodes_is_the_same(tmp_path, pretend_gpu):
+    corpus = write_corpus(tmp_path / "corpus")
+    extract(corpus, tmp_path / "threads", LoudnessTokenizer())
+    used = pretend_gpu()
     extract(corpus, tmp_path / "processes", LoudnessTokenizer())
     assert used == [True]
     one, other = (
