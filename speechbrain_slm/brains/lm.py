@@ -158,7 +158,7 @@ class LMBrain(StepBrain):
 
     def _refuse_foreign(self, folder: Path) -> None:
         """Refuse what is not ours in the way now, not after the training."""
-        for model in (folder / "model", *self._snapshots.folders.values()):
+        for model in (folder / "model", *self._snapshots.there()):
             refuse_foreign_model(model)
         path, ours = folder / RUN_JSON, False
         with contextlib.suppress(ValueError, TypeError):

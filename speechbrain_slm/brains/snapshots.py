@@ -37,6 +37,11 @@ class Snapshots:
             step: self.folder / f"step-{step:06d}" for step in sorted(steps)
         }
 
+    def there(self) -> list[Path]:
+        """List the snapshots that stand there, of this run or another one."""
+        found = sorted(self.folder.glob("step-*"))
+        return [one for one in found if one.name[5:].isdigit()]
+
     def begin(self, step: int) -> None:
         """Begin at a step, 0 or where a checkpoint was; every rank calls it.
 
@@ -47,8 +52,8 @@ class Snapshots:
         if is_main():
             remove_temporary(self.folder)
             if step == 0:
-                for folder in self.folders.values():
-                    shutil.rmtree(folder, ignore_errors=True)
+                for folder in self.there():
+                    shutil.rmtree(folder)
             passed = [
                 due
                 for due, folder in self.folders.items()

@@ -310,7 +310,9 @@ def test_snapshots_are_the_models_of_their_steps(units, tmp_path):
     # Of another training, whose checkpoints are gone.
     save = export(folder / "snapshots/step-000004")
     theirs = (save / "model.safetensors").read_bytes()
+    export(folder / "snapshots/step-000009")
     train(units, folder, steps=5, **steps)
+    assert [*(folder / "snapshots").iterdir()] == [save]
     made = files(folder / "snapshots")
     assert made["step-000004/model.safetensors"] != theirs
     # From before the snapshot, and then from behind it.
