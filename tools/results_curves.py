@@ -207,10 +207,11 @@ def curve_table(results: Results, runs: Sequence[str]) -> str:
                     for name, p in zip(points, cells, strict=True)
                 ]
                 rows.append([f"`{run}`", f"{x:.2f}", *texts])
-        if not rows:
-            return "No snapshots yet."
         gone = [run for run in runs if not results.steps(units, run)]
-        note = f"\n\nNo snapshots of {', '.join(gone)}." if gone else ""
+        note = f"No snapshots of {', '.join(gone)}."
+        if not rows:
+            return note
+        note = f"\n\n{note}" if gone else ""
         return table(header, rows) + note + _partings(found, runs)
 
     return by_set(results, draw)
