@@ -124,7 +124,7 @@ def test_a_job_is_stopped_and_goes_on(folder, tmp_path):
     command = [*SCRIPT, "--folder", folder, "--results", results]
     command += ["--scale", SCALE, "--seeds", 1, "--device", "cpu"]
     command = [*map(str, command), "--only", name]
-    trained = folder / "LM/mfcc/en_fr/1"
+    trained = folder / "LM/mfcc/en_fr/1986"
     process = start(command)
     wait_until((trained / "log.txt").exists, process)
     process.send_signal(signal.SIGTERM)
