@@ -212,7 +212,9 @@ def curve_table(results: Results, runs: Sequence[str]) -> str:
         if not rows:
             return note
         note = f"\n\n{note}" if gone else ""
-        return table(header, rows) + note + _partings(found, runs)
+        # Without snapshots a run has one point: it cannot be said to part.
+        told = [run for run in runs if run not in gone]
+        return table(header, rows) + note + _partings(found, told)
 
     return by_set(results, draw)
 
@@ -227,6 +229,8 @@ def _point_text(name, point):
 def _partings(found, runs):
     """Say at how many tokens each run parts from the baseline, in what."""
     others = [run for run in runs if run != BASE]
+    if BASE not in runs or not others:
+        return ""
     where = {
         name: [parting(by_run.get(r, []), by_run.get(BASE, [])) for r in others]
         for name, by_run in found.items()
