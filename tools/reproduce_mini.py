@@ -1,6 +1,7 @@
-"""Run the mini experiment: trainings, controls, curves, and their scores.
+r"""Run the mini experiment: trainings, controls, curves, and their scores.
 
-python tools/reproduce_mini.py --seeds 1 --scale 0.01 --only 'mfcc/*'
+python tools/reproduce_mini.py --seeds 1 --scale 0.01 --only mfcc/en_fr-1986 \
+    --folder results/rehearsal
 
 What is run stands in reproduce_mini.yaml beside this file: first the corpus
 and its units, then jobs, several at a time, each a training and what is found
@@ -117,7 +118,11 @@ def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--folder", default="results/evidence", help="where all is made")
-    add("--results", default=str(RESULTS), help="where small results go")
+    add(
+        "--results",
+        help="where small results go (the repository's; with a --scale other "
+        "than 1, <folder>/results)",
+    )
     add("--seeds", type=int, default=experiment["seeds"])
     add("--scale", type=float, default=1.0, help="share of each run's tokens")
     add("--jobs", type=int, default=os.cpu_count(), help="at a time")
@@ -135,7 +140,9 @@ def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
     check_number("--jobs", found.jobs, at_least=1)
     check_number("--scale", found.scale, above=0)
     found.folder = Path(found.folder).absolute()
-    found.results = Path(found.results).absolute()
+    # What is kept is of whole runs: a rehearsal does not write over it.
+    kept = RESULTS if found.scale == 1 else found.folder / "results"
+    found.results = Path(found.results or kept).absolute()
     return found
 
 

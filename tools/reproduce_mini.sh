@@ -10,10 +10,11 @@
 #     --jobs N          at a time (the cores)
 #     --device DEVICE   cpu or cuda (what is there)
 #     --folder DIR      where all is made (results/evidence)
-#     --results DIR     where the small results go (recipes/TinyStories/results)
+#     --results DIR     where the small results go (recipes/TinyStories/results;
+#                       with --scale, DIR/results of --folder)
 #     --until STAGE     the last of synthesis natural units natural_units main
 #                       baseline control curve scaling
-#     --only NAME...    jobs, such as 'mfcc/*' or mfcc/en_fr-1
+#     --only NAME...    jobs, such as 'mfcc/*' or mfcc/en_fr-1986
 #     --print           print the commands alone
 #     --python PYTHON   an interpreter that has the package (one is made in .venv)
 set -euo pipefail

@@ -79,6 +79,18 @@ def test_jobs_are_chosen_by_kind_and_name():
         reproduce_mini.chosen(jobs, "scaling", ["mfcc/none"])
 
 
+def test_a_rehearsal_writes_over_nothing(tmp_path):
+    told = ["--folder", str(tmp_path)]
+    for scale, results in (
+        ("1", ROOT / "recipes/TinyStories/results"),
+        ("0.01", tmp_path / "results"),
+    ):
+        found = reproduce_mini.parse(
+            [*told, "--scale", scale], {"seeds": 1, "corpus": {}}
+        )
+        assert found.results == results
+
+
 def python(text):
     return [sys.executable, "-c", text]
 
