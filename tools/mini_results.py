@@ -29,7 +29,7 @@ NATURAL = "-natural"  # ends the metrics of natural items
 # Of these, credits and subsets are kept, and further metrics.
 SCORINGS = ("whole_mean", "normalised")
 # Kinds of jobs that are scored on these alone.
-BRIEF = ("curve", "scaling")
+BRIEF = ("control", "curve", "scaling")
 MAIN_ITEMS = "main_items.parquet"
 _MEASURES = ("cosine", "margin", "p1_forward", "p1_backward")
 _PACKAGES = ("torch", "transformers", "speechbrain", "numpy")
