@@ -33,9 +33,11 @@ def test_ties_are_covered():
     assert np.mean([low <= mean <= high for low, high in ends]) >= 0.95
 
 
-def test_bootstrap_equals_scipys():
+@pytest.mark.parametrize("distinct", [4, 150])
+def test_bootstrap_equals_scipys(distinct):
     generator = np.random.default_rng(1)
-    credits = generator.choice([0, 0.25, 0.5, 1], 300, p=[0.3, 0.1, 0.1, 0.5])
+    values = np.linspace(0, 1, distinct) if distinct > 4 else [0, 0.25, 0.5, 1]
+    credits = generator.choice(values, 300)
     expected = scipy.stats.bootstrap(
         (credits,), np.mean, method="percentile", rng=generator
     ).confidence_interval
@@ -44,8 +46,9 @@ def test_bootstrap_equals_scipys():
     )
 
 
-def test_bootstrap_knows_nothing_of_order_and_obeys_its_seed():
-    credits = np.random.default_rng(0).choice([0, 0.5, 1], 101)
+@pytest.mark.parametrize("values", [[0, 0.5, 1], np.linspace(0, 1, 70)])
+def test_bootstrap_knows_nothing_of_order_and_obeys_its_seed(values):
+    credits = np.random.default_rng(0).choice(values, 101)
     found = bootstrap_interval(credits, seed=5)
     assert found == bootstrap_interval(np.sort(credits), seed=5)
     assert found == bootstrap_interval(list(credits), seed=5)
