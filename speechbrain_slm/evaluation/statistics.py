@@ -158,7 +158,7 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
     # 3,000 items of 3 credits a thousandth of scipy.stats.bootstrap's draws.
     n = len(values)
     distinct, counts = np.unique(values, return_counts=True)
-    if FEW < len(distinct) and n <= SMALL:
+    if len(distinct) > FEW and n <= SMALL:
         return _counts_of_groups(n, seed) @ np.sort(values) / n
     draws = np.random.default_rng(seed).multinomial(
         n, counts / n, size=RESAMPLES
@@ -168,7 +168,7 @@ def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _counts_of_groups(n: int, seed: int) -> np.ndarray:
-    """Draw how often each of n groups is in a resample, for all their values."""
+    """Draw how often each of n groups is in a resample."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(n, np.full(n, 1 / n), RESAMPLES) * 1.0
 

@@ -66,5 +66,5 @@ def test_it_knows_the_corpus(tmp_path, capsys):
 
 def test_a_manifest_without_texts_is_refused(tmp_path):
     write_manifest(tmp_path / "train.parquet", with_text=False)
-    with pytest.raises(ValueError, match="column.*text"):
+    with pytest.raises(ValueError, match=r"column.*text"):
         TOOL["main"]([str(tmp_path), "--output", str(tmp_path / "lm")])
