@@ -83,7 +83,7 @@ def differences(
     scoring: str = SCORING,
 ) -> list[dict]:
     """List paired differences of runs to one of them, where both are there."""
-    accuracies, means = [], {}
+    accuracies, means, beside = [], {}, {}
     names = [base, *(run for run in runs if run != base)]
     for metric, direction in columns:
         cells = {
@@ -96,14 +96,15 @@ def differences(
         for run, cell in cells.items():
             if cell and cell.credits is not None:
                 what = dict(run=run, metric=metric, direction=direction)
-                what |= {"scoring": scoring, "n": cell.n}
-                what["apart"] = cells[base] and cell.apart(cells[base])
-                accuracies.append(what)
+                accuracies.append({**what, "scoring": scoring, "n": cell.n})
+                if other := cells[base]:
+                    seeds = f"{other.seeds} and {cell.seeds}"
+                    facts = {"apart": cell.apart(other), "seeds": seeds}
+                    beside[tuple(what.values())] = facts
                 means[run, (metric, direction)] = cell.credits
     found = differences_to(base, accuracies, means, BOOTSTRAP_SEED)
     keys = "run", "metric", "direction"
-    apart = {tuple(a[k] for k in keys): a["apart"] for a in accuracies}
-    return [{**d, "apart": apart[tuple(d[k] for k in keys)]} for d in found]
+    return [one | beside[tuple(one[k] for k in keys)] for one in found]
 
 
 def difference_text(one: dict) -> str:

@@ -93,7 +93,7 @@ def _judged(results, scoring):
         rows.append([claim.words, *cells])
     told = ", ".join(f"{n} {v}" for v, n in sorted(verdicts.items()) if n)
     header = ["claim", *(f"`{units}`" for units in SETS)]
-    head = f"Under `{scoring}`, claims that hold: {told}."
+    head = f"Verdicts under `{scoring}`: {told}."
     return f"{head}\n\n{table(header, rows)}"
 
 

@@ -37,6 +37,7 @@ class Point(NamedTuple):
     value: float
     low: float
     high: float
+    seeds: int = 1
 
 
 def aligned(model: dict, layer: int, measure: str) -> tuple[float, ...] | None:
@@ -143,7 +144,9 @@ def _scores(results, units, metric, direction):
     def point(run, step):
         cell = results.cell(units, run, metric, direction, SCORING, step)
         x = _tokens(results.models(units, run, step))
-        return cell and Point(x, cell.accuracy, cell.low, cell.high)
+        if cell is None:
+            return None
+        return Point(x, cell.accuracy, cell.low, cell.high, cell.seeds)
 
     return point
 
@@ -158,7 +161,7 @@ def alignments(
         if not found:
             return None
         x = _tokens(results.models(units, run, step))
-        return Point(x, *map(fmean, zip(*found, strict=True)))
+        return Point(x, *map(fmean, zip(*found, strict=True)), len(found))
 
     return point
 
@@ -193,7 +196,7 @@ def curve_table(results: Results, runs: Sequence[str]) -> str:
 
     def draw(units):
         found = curves(results, units, runs)
-        header = ["run", "M tokens", *found]
+        header = ["run", "M tokens", "seeds", *found]
         rows = []
         for run in runs:
             points = {
@@ -201,12 +204,14 @@ def curve_table(results: Results, runs: Sequence[str]) -> str:
                 for name, by_run in found.items()
             }
             for x in sorted({x for one in points.values() for x in one}):
-                cells = (one.get(x) for one in points.values())
+                cells = [one.get(x) for one in points.values()]
+                seeds = sorted({str(cell.seeds) for cell in cells if cell})
                 texts = [
                     _point_text(name, p)
                     for name, p in zip(points, cells, strict=True)
                 ]
-                rows.append([f"`{run}`", f"{x:.2f}", *texts])
+                own = [f"`{run}`", f"{x:.2f}", " or ".join(seeds)]
+                rows.append(own + texts)
         gone = [run for run in runs if not results.steps(units, run)]
         note = f"No snapshots of {', '.join(gone)}."
         if not rows:

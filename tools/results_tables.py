@@ -93,12 +93,14 @@ def difference_table(results: Results) -> str:
         for one in differences(results, units, BASE, COMPARED, COLUMNS)
     ]
     adjusted = holm([one["mcnemar_p"] for one in found]) if found else []
-    header = ["run", "units", "on", "groups", f"difference to `{BASE}`"]
+    header = ["run", "units", "on", f"seeds of `{BASE}` and of it", "groups"]
+    header.append(f"difference to `{BASE}`")
     header += ["better:worse", "sign test p", "Holm p", "disjoint intervals"]
     rows = [
         [
             *(f"`{one['run']}`", f"`{one['units']}`"),
-            *(heading(one["metric"], one["direction"]), str(one["n"])),
+            heading(one["metric"], one["direction"]),
+            *(one["seeds"], str(one["n"])),
             difference_text(one),
             "{better}:{worse}".format_map(one),
             *(f"{one['mcnemar_p']:.2g}", f"{p:.2g}"),

@@ -106,23 +106,38 @@ def test_missing_runs_and_seeds_are_named(drawn):
 def test_differences_are_tested_and_adjusted(drawn):
     lines = block(drawn[1], "differences")
     assert lines[0] == ["20 tests."]
-    by = {(row[0], row[2]): row for row in lines if len(row) == 9}
+    by = {(row[0], row[2]): row for row in lines if len(row) == 10}
     gain = by["`interleaved`", "sSC cross-lingual"]
-    assert gain[3:5] == ["40", gain[4]]
-    assert gain[4].startswith("+34.0 [+3")
-    assert (gain[5], gain[8]) == ("40:0", "yes")
+    assert gain[3:5] == ["3 and 3", "40"]
+    assert gain[5].startswith("+34.0 [+3")
+    assert (gain[6], gain[9]) == ("40:0", "yes")
     # All 40 groups: 2 / 2^40, times the number of tests.
-    assert float(gain[6]) == pytest.approx(2**-39, rel=0.05)
-    assert float(gain[7]) == pytest.approx(20 * 2**-39, rel=0.05)
+    assert float(gain[7]) == pytest.approx(2**-39, rel=0.05)
+    assert float(gain[8]) == pytest.approx(20 * 2**-39, rel=0.05)
     same = by["`interleaved`", "sSC EN"]
-    assert same[4:] == ["+0.0 [+0.0, +0.0]", "0:0", "1", "1", "no"]
+    assert same[5:] == ["+0.0 [+0.0, +0.0]", "0:0", "1", "1", "no"]
+
+
+def test_runs_of_other_seeds_say_so(tool, drawn):
+    results, _ = tool.read_all(drawn[0] / "results")
+    import results_cells
+
+    (one,) = results_cells.differences(
+        results, "mfcc", "en_fr", ["shuffled"], [("sSC", "cross_lingual")]
+    )
+    assert (one["seeds"], one["apart"]) == ("3 and 2", True)
+    # Each is the mean of its own: 80 less that of 48, 50 and 52.
+    assert one["difference"] == pytest.approx(30)
+    rows = [row for row in block(drawn[1], "curves") if row[0] == "`en_fr`"]
+    # Snapshots of one seed, last models of three.
+    assert [row[2] for row in rows] == ["1", "1", "1", "3"]
 
 
 def test_claims_are_judged(drawn):
     lines = block(drawn[1], "claims")
     # Two gains, the control and its twin; one gain, the losses, the other.
-    told = "claims that hold: 6 no, 2 no of 2 seed(s), 32 not measured, 4 yes."
-    assert lines[0] == [f"Under `whole_mean`, {told}"]
+    told = "6 no, 2 no of 2 seed(s), 32 not measured, 4 yes."
+    assert lines[0] == [f"Verdicts under `whole_mean`: {told}"]
     cells = {row[0]: row[1] for row in lines[4 : lines.index([""], 2)]}
     gain = "8 points or more above `en_fr` across languages, intervals apart"
     assert cells[f"`interleaved` is {gain}"].startswith("yes: sSC +34.0 [+3")
