@@ -144,7 +144,8 @@ def make_folder(folder):
     tokenizer.fit({"": [frames.numpy()]}, seed=0)
     tokenizer.save(folder / "units")
     told = [tokenizer.identity, ["a"], ["en", "fr"], True, RATE, 25.0, CLUSTERS]
-    MelVocoder(*told).save(folder / "vocoder")
+    layers = {"width": 192, "unit_layers": 6, "frame_layers": 6}
+    MelVocoder(*told, **layers).save(folder / "vocoder")
     shape = {"hidden_size": 128, "intermediate_size": 384}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
     model = decoder_lm("qwen2", CLUSTERS, num_hidden_layers=4, **shape, **heads)
