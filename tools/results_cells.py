@@ -83,28 +83,41 @@ def differences(
     scoring: str = SCORING,
 ) -> list[dict]:
     """List paired differences of runs to one of them, where both are there."""
-    accuracies, means, beside = [], {}, {}
-    names = [base, *(run for run in runs if run != base)]
-    for metric, direction in columns:
-        cells = {
-            run: results.cell(
-                *(units, run, metric, direction),
-                results.scoring(units, run, scoring),
-            )
-            for run in names
-        }
-        for run, cell in cells.items():
-            if cell and cell.credits is not None:
-                what = dict(run=run, metric=metric, direction=direction)
-                accuracies.append({**what, "scoring": scoring, "n": cell.n})
-                if other := cells[base]:
-                    seeds = f"{other.seeds} and {cell.seeds}"
-                    facts = {"apart": cell.apart(other), "seeds": seeds}
-                    beside[tuple(what.values())] = facts
-                means[run, (metric, direction)] = cell.credits
-    found = differences_to(base, accuracies, means, BOOTSTRAP_SEED)
-    keys = "run", "metric", "direction"
-    return [one | beside[tuple(one[k] for k in keys)] for one in found]
+    found = [
+        _difference(results, units, base, run, column, scoring)
+        for column in columns
+        for run in runs
+        if run != base
+    ]
+    return [one for one in found if one]
+
+
+def _difference(results, units, base, run, column, scoring):
+    """Compare over the seeds that both runs have; None if there is nothing."""
+    # What counts alone, a baseline, has no seed: it meets the mean of all.
+    common = common_seeds(results, units, base, run)
+    cells = [
+        results.cell(
+            *(units, one, *column, results.scoring(units, one, scoring)),
+            seeds=common or None,
+        )
+        for one in (base, run)
+    ]
+    if any(one is None or one.credits is None for one in cells):
+        return None
+    other, cell = cells
+    record = dict(run=run, metric=column[0], direction=column[1])
+    record |= {"scoring": scoring, "n": cell.n}
+    means = {(base, column): other.credits, (run, column): cell.credits}
+    (one,) = differences_to(base, [record], means, BOOTSTRAP_SEED)
+    return one | {"apart": cell.apart(other), "seeds": cell.seeds}
+
+
+def common_seeds(
+    results: Results, units: str, base: str, run: str
+) -> frozenset[int]:
+    """Return the seeds that two runs have in common."""
+    return results.seeds(units, base) & results.seeds(units, run)
 
 
 def difference_text(one: dict) -> str:

@@ -13,6 +13,7 @@ from results_cells import (
     SETS,
     TUNED,
     by_set,
+    common_seeds,
     difference_text,
     differences,
     heading,
@@ -37,7 +38,6 @@ class Point(NamedTuple):
     value: float
     low: float
     high: float
-    seeds: int = 1
 
 
 def aligned(model: dict, layer: int, measure: str) -> tuple[float, ...] | None:
@@ -95,8 +95,8 @@ def _over_seeds(results, units, run, layer, measure):
     return spread(fmean(values), deviation(values), ".3f") if values else "-"
 
 
-def _aligned_seeds(results, units, run, layer, measure, step=None):
-    models = results.models(units, run, step)
+def _aligned_seeds(results, units, run, layer, measure, step=None, seeds=None):
+    models = results.models(units, run, step, seeds)
     found = [aligned(model, layer, measure) for model in models]
     return [one for one in found if one]
 
@@ -130,7 +130,10 @@ def curves(
     for name, point in followed.items():
         for run in runs:
             steps = results.steps(units, run)
-            points = [point(run, step) for step in [*steps, None] if steps]
+            seeds = followed_seeds(results, units, run)
+            points = [
+                point(run, step, seeds) for step in [*steps, None] if steps
+            ]
             # The last model is a snapshot's once more where steps end there.
             unique = {one.x: one for one in points if one}
             if unique:
@@ -140,28 +143,36 @@ def curves(
     return found
 
 
+def followed_seeds(results: Results, units: str, run: str) -> frozenset[int]:
+    """Return the seeds with all snapshots: a curve is of the same models."""
+    steps = results.steps(units, run)
+    found = [results.seeds(units, run, step) for step in [*steps, None]]
+    return frozenset.intersection(*found)
+
+
 def _scores(results, units, metric, direction):
-    def point(run, step):
-        cell = results.cell(units, run, metric, direction, SCORING, step)
-        x = _tokens(results.models(units, run, step))
+    def point(run, step, seeds=None):
+        cell = results.cell(units, run, metric, direction, SCORING, step, seeds)
         if cell is None:
             return None
-        return Point(x, cell.accuracy, cell.low, cell.high, cell.seeds)
+        x = _tokens(results.models(units, run, step, seeds))
+        return Point(x, cell.accuracy, cell.low, cell.high)
 
     return point
 
 
 def alignments(
     results: Results, units: str, layer: int, measure: str
-) -> Callable[[str, int | None], Point | None]:
+) -> Callable[..., Point | None]:
     """Return what finds the alignment of a run at a step, in one layer."""
 
-    def point(run, step):
-        found = _aligned_seeds(results, units, run, layer, measure, step)
+    def point(run, step, seeds=None):
+        what = layer, measure, step, seeds
+        found = _aligned_seeds(results, units, run, *what)
         if not found:
             return None
-        x = _tokens(results.models(units, run, step))
-        return Point(x, *map(fmean, zip(*found, strict=True)), len(found))
+        x = _tokens(results.models(units, run, step, seeds))
+        return Point(x, *map(fmean, zip(*found, strict=True)))
 
     return point
 
@@ -205,12 +216,12 @@ def curve_table(results: Results, runs: Sequence[str]) -> str:
             }
             for x in sorted({x for one in points.values() for x in one}):
                 cells = [one.get(x) for one in points.values()]
-                seeds = sorted({str(cell.seeds) for cell in cells if cell})
+                seeds = len(followed_seeds(results, units, run))
                 texts = [
                     _point_text(name, p)
                     for name, p in zip(points, cells, strict=True)
                 ]
-                own = [f"`{run}`", f"{x:.2f}", " or ".join(seeds)]
+                own = [f"`{run}`", f"{x:.2f}", str(seeds)]
                 rows.append(own + texts)
         gone = [run for run in runs if not results.steps(units, run)]
         note = f"No snapshots of {', '.join(gone)}."
@@ -264,7 +275,7 @@ def scaling_table(results: Results) -> str:
     """Draw sizes and budgets, two runs of each; one of them is the main one."""
     crossing = [(metric, CROSS_LINGUAL) for metric in METRICS]
     own = [(metric, MONOLINGUAL) for metric in METRICS]
-    header = ["parameters", "M tokens", "seeds of both"]
+    header = ["parameters", "M tokens", "seeds"]
     for column in (*crossing, *own):
         header += [f"{heading(*column)}, `{run}`" for run in (BASE, TUNED)]
         header.append("difference")
@@ -291,11 +302,15 @@ def _scaled(results, units, name, columns):
     """Return parameters, tokens and cells of both runs of a size."""
     runs = [f"{run}{name}" for run in (BASE, TUNED)]
     models = [results.models(units, run) for run in runs]
-    cells = [" and ".join(str(len(one)) for one in models)]
+    common = common_seeds(results, units, *runs)
+    cells = [str(len(common))]
     found = differences(results, units, runs[0], runs[1:], columns)
     gains = {(one["metric"], one["direction"]): one for one in found}
     for column in columns:
-        both = (results.cell(units, run, *column, SCORING) for run in runs)
+        both = (
+            results.cell(units, run, *column, SCORING, seeds=common or None)
+            for run in runs
+        )
         gain = gains.get(column)
         cells += [*map(shown, both), difference_text(gain) if gain else "-"]
     first = next(filter(None, models))[0]

@@ -4,6 +4,7 @@ A folder ``results/<set of units>`` holds a file ``<run>-<seed>.json`` a model
 (``<run>-<seed>-<step>.json`` of a snapshot), in ``SHAPE``.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -137,10 +138,21 @@ class Results:
         return sorted(step for *_, step in keys if step is not None)
 
     def models(
-        self, units: str, run: str, step: int | None = None
+        self,
+        units: str,
+        run: str,
+        step: int | None = None,
+        seeds: Collection[int] | None = None,
     ) -> list[dict]:
         """Return what the files of a run say, a seed each; maybe nothing."""
-        return self._models.get((units, run, step), [])
+        found = self._models.get((units, run, step), [])
+        return [one for one in found if seeds is None or one["seed"] in seeds]
+
+    def seeds(
+        self, units: str, run: str, step: int | None = None
+    ) -> frozenset[int]:
+        """Return the seeds of a run."""
+        return frozenset(m["seed"] for m in self.models(units, run, step))
 
     def cell(
         self,
@@ -150,11 +162,15 @@ class Results:
         direction: str,
         scoring: str,
         step: int | None = None,
+        seeds: frozenset[int] | None = None,
     ) -> Cell | None:
-        """Return what a run's seeds score together; None if nobody knows."""
-        key = units, run, metric, direction, scoring, step
+        """Return what a run's seeds score together; None if nobody knows.
+
+        ``seeds``: those alone.
+        """
+        key = units, run, metric, direction, scoring, step, seeds
         if key not in self._cells:
-            models = self.models(units, run, step)
+            models = self.models(units, run, step, seeds)
             self._cells[key] = _cell(models, metric, direction, scoring)
         return self._cells[key]
 

@@ -17,6 +17,7 @@ from results_cells import (
     SETS,
     TUNED,
     by_set,
+    common_seeds,
     difference_text,
     differences,
     heading,
@@ -93,15 +94,15 @@ def difference_table(results: Results) -> str:
         for one in differences(results, units, BASE, COMPARED, COLUMNS)
     ]
     adjusted = holm([one["mcnemar_p"] for one in found]) if found else []
-    header = ["run", "units", "on", f"seeds of `{BASE}` and of it", "groups"]
-    header.append(f"difference to `{BASE}`")
+    header = ["run", "units", "on", "seeds", "groups"]
+    header += [f"difference to `{BASE}`", "by seed"]
     header += ["better:worse", "sign test p", "Holm p", "disjoint intervals"]
     rows = [
         [
             *(f"`{one['run']}`", f"`{one['units']}`"),
             heading(one["metric"], one["direction"]),
-            *(one["seeds"], str(one["n"])),
-            difference_text(one),
+            *(str(one["seeds"]), str(one["n"])),
+            *(difference_text(one), _by_seed(results, one)),
             "{better}:{worse}".format_map(one),
             *(f"{one['mcnemar_p']:.2g}", f"{p:.2g}"),
             "yes" if one["apart"] else "no",
@@ -109,6 +110,21 @@ def difference_table(results: Results) -> str:
         for one, p in zip(found, adjusted, strict=True)
     ]
     return f"{len(found)} tests.\n\n{table(header, rows)}"
+
+
+def _by_seed(results, one):
+    """Write a difference's part of each seed."""
+    units, run, scoring = one["units"], one["run"], one["scoring"]
+    column = one["metric"], one["direction"]
+    texts = []
+    for seed in sorted(common_seeds(results, units, BASE, run)):
+        cells = [
+            results.cell(units, name, *column, scoring, seeds=frozenset([seed]))
+            for name in (run, BASE)
+        ]
+        if all(cells):
+            texts.append(f"{cells[0].accuracy - cells[1].accuracy:+.1f}")
+    return ", ".join(texts)
 
 
 def benchmark_table(results: Results) -> str:
