@@ -124,7 +124,12 @@ def continue_prompts(
     if finished is not None:
         return finished
     made = story_prompts(
-        store, tags=slm.facts["language_tags"], seed=seed, **files, **prompts
+        store,
+        tags=slm.facts["language_tags"],
+        codebooks=slm.encoder.codebooks,
+        seed=seed,
+        **files,
+        **prompts,
     )
     judge = StoryJudge(taught, train_manifest) if train_manifest else None
     languages, told = _unit_language(taught, seed)
@@ -186,7 +191,10 @@ def _finished(folder, request):
             f"{path} stands where the results are to be, and is of no "
             "continuation. Choose another output_folder, or move it away."
         )
-    if any(found.get(key, path) != value for key, value in request.items()):
+    rows = folder / CONTINUATIONS
+    expected = {"continuations": rows.is_file() and sha256_file(rows)}
+    expected |= request
+    if any(found.get(key, path) != value for key, value in expected.items()):
         return None
     logger.info("%s is complete; nothing to do", path)
     return written.read_results(folder)[0]

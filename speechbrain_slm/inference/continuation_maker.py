@@ -66,7 +66,11 @@ class ContinuationMaker:
             row["prompt_texts"] = prompt.texts
             row["prompt_units"] = prompt.units
             row["prompt_symbols"] = _read(prompt)
-            row["units"] = found[found < boundary]  # without tags
+            units = found[found < boundary]  # without tags
+            # Each of which was drawn in place of a code: of a codec, the last
+            # frame may lack some.
+            whole = len(units) - len(units) % self.how["codebooks"]
+            row["units"] = units[:whole]
             rows.append(row)
         told: Any = [(None, None)] * len(rows)
         if self.languages is not None:

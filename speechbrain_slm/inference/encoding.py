@@ -161,7 +161,8 @@ class Encoder:
     ) -> list[np.ndarray]:
         """Encode waveforms; see ``SpeechLM.encode_batch``."""
         if wav_lens is not None:
-            counts = (wav_lens.cpu() * len(wavs[0])).round().long().tolist()
+            longest = max(map(len, wavs))
+            counts = (wav_lens.cpu() * longest).round().long().tolist()
             wavs = [wav[:n] for wav, n in zip(wavs, counts, strict=True)]
         rate = sample_rate or self.tokenizer.sample_rate
         sounds = [wav.detach().cpu().float().numpy() for wav in wavs]

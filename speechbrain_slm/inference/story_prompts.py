@@ -52,6 +52,7 @@ def story_prompts(
     last_sentences: int | None = None,
     prompt_seconds: float | None = None,
     tags: dict[str, int] | None = None,
+    codebooks: int = 1,
     seed: int = 0,
 ) -> list[StoryPrompt]:
     """Draw stories, the same for every direction, and make prompts of them.
@@ -73,6 +74,7 @@ def story_prompts(
         How much of a prompt is taken, from its beginning; None: all of it.
         The units of a sentence count as evenly spread over its duration.
     tags : The model's language tags.
+    codebooks : Of a codec whose codes take turns; prompts are whole frames.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def story_prompts(
     stories = _stories(store, items, num_prompts, seed)
     shorter = 0 if items else 1
     how = steering, tags, spoken, shorter, last_sentences, prompt_seconds
-    reader = _Reader(store, store.speakers(), *how)
+    reader = _Reader(store, store.speakers(), *how, codebooks)
     pairs = _pairs(store, directions, steering)
     return list(itertools.starmap(reader, itertools.product(pairs, stories)))
 
@@ -178,6 +180,7 @@ class _Reader:
     shorter: int  # sentences that are left to the model
     last_sentences: int | None
     prompt_seconds: float | None
+    codebooks: int
 
     def __call__(self, pair, story):
         own, asked = pair
@@ -240,7 +243,9 @@ class _Reader:
             )
         ends = np.cumsum([len(one) for one in sentences])
         share = min(self.prompt_seconds / sum(seconds), 1.0)
-        kept = max(1, round(ends[-1] * share))
+        # A frame that is cut would put every code behind it out of place.
+        kept = max(1, round(ends[-1] * share / self.codebooks))
+        kept *= self.codebooks
         begins = ends - [len(one) for one in sentences]
         return [
             one[: kept - begin]

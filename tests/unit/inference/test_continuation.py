@@ -20,6 +20,7 @@ from speechbrain_slm.evaluation.generation.text_lm import TextLM
 from speechbrain_slm.inference import continuation, continuation_maker
 from speechbrain_slm.inference.continuation import continue_prompts
 from speechbrain_slm.inference.continuation_maker import ContinuationMaker
+from speechbrain_slm.inference.encoding import Encoder
 from speechbrain_slm.inference.speech_lm import SpeechLM
 from speechbrain_slm.inference.story_prompts import story_prompts
 from speechbrain_slm.models.generation import generate_units
@@ -149,6 +150,10 @@ def test_the_first_seconds_of_a_prompt(store_folder, tmp_path):
         lengths = map(len, store.story(prompt.story_id, prompt.asked))
         begun = sum(sum(all_before) < 7 for all_before in prefixes(lengths))
         assert len(prompt.texts) == len(prompt.languages) == begun
+    # Of a codec, whole frames.
+    for prompt in story_prompts(store, prompt_seconds=0.7, codebooks=3, **how):
+        units = whole(store, prompt.story_id, prompt.asked)
+        assert prompt.units.tolist() == units[:6]
     long = story_prompts(store, prompt_seconds=1e4, **how)
     longest = story_prompts(store, **how)
     for one, other in zip(long, longest, strict=True):
@@ -199,6 +204,9 @@ def test_the_same_seed_gives_the_same(go_on, model_folder, tmp_path):
     before = path.stat().st_mtime_ns
     go_on()
     assert path.stat().st_mtime_ns == before
+    # But where it is damaged.
+    (tmp_path / "out" / "continuations.parquet").write_bytes(b"")
+    assert go_on()[1] == rows
 
 
 def test_units_of_which_nothing_tells_the_language(
@@ -351,21 +359,26 @@ def test_perplexity_of_what_was_written_down(go_on, voice, tmp_path):
     assert [r["value"] for r in again] != [r["value"] for r in found]
 
 
-def test_a_tag_asks_for_a_language(go_on, store_folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("codebooks", "said"), [(1, [1, 2, 3]), (2, [1, 2])])
+def test_a_tag_asks_for_a_language(
+    codebooks, said, store_folder, tmp_path, monkeypatch
+):
     folder = export(tmp_path / "tagged", language_tags=TAGS)
     read, tags = [], set(TAGS.values())
 
     def draw(model, prompts, **how):
         read.append((prompts, how["allow_tags"]))
-        return [np.array([1, TAGS["fr"], 2])] * len(prompts)
+        return [np.array([1, TAGS["fr"], 2, 3])] * len(prompts)
 
     monkeypatch.setattr(continuation_maker, "generate_units", draw)
+    monkeypatch.setattr(Encoder, "codebooks", codebooks)
     folders = folder, store_folder, store_folder, tmp_path / "out"
     told = {"num_prompts": 2, "steering": "tag"}
     continue_prompts(*folders, told, SAMPLING, prompts_per_shard=6)
     _, rows = read_results(tmp_path / "out")
-    # Tags are no units, wherever the model says them.
-    assert all(row["units"] == [1, 2] for row in rows)
+    # Tags are no units, wherever the model says them; of a codec, a frame
+    # that is not whole is not kept.
+    assert all(row["units"] == said for row in rows)
     # And the prompt is told as it was read.
     heard = [prompt.tolist() for prompts, _ in read for prompt in prompts]
     assert sorted(r["prompt_symbols"] for r in rows) == sorted(heard)

@@ -88,6 +88,10 @@ def test_batches_as_speechbrain_has_them(made, slm):
         slm.encode_batch([wavs[1, : round(0.7 * RATE)]])[0],
     ]
     assert [one.tolist() for one in units] == [one.tolist() for one in alone]
+    # Shares of the longest, which need not come first.
+    listed = [wavs[1, : round(0.7 * RATE)], wavs[0]]
+    units = slm.encode_batch(listed, torch.tensor(lengths[::-1]))
+    assert [len(one) for one in units] == [len(one) for one in alone[::-1]]
 
 
 @pytest.mark.parametrize(
