@@ -21,6 +21,7 @@ from speechbrain_slm.utils.audio import (
     read_audio,
     resampled,
 )
+from speechbrain_slm.utils.numbers import check_number
 
 BATCH = 8  # waveforms that are encoded at once
 
@@ -160,11 +161,21 @@ class Encoder:
         languages: Sequence[str] | None,
     ) -> list[np.ndarray]:
         """Encode waveforms; see ``SpeechLM.encode_batch``."""
+        for name, one in (("wav_lens", wav_lens), ("languages", languages)):
+            if one is not None and len(one) != len(wavs):
+                raise ValueError(
+                    f"{name} has {len(one)} entries for {len(wavs)} waveforms; "
+                    "expected one each, or None"
+                )
         if wav_lens is not None:
+            share = float(wav_lens.max())
+            check_number("the largest of wav_lens", share, at_most=1)
             longest = max(map(len, wavs))
             counts = (wav_lens.cpu() * longest).round().long().tolist()
             wavs = [wav[:n] for wav, n in zip(wavs, counts, strict=True)]
-        rate = sample_rate or self.tokenizer.sample_rate
+        own = self.tokenizer.sample_rate
+        rate = own if sample_rate is None else sample_rate
+        check_number("sample_rate", rate, at_least=1, whole=True)
         sounds = [wav.detach().cpu().float().numpy() for wav in wavs]
         names = [f"waveform {number}" for number in range(len(sounds))]
         for name, sound in zip(names, sounds, strict=True):

@@ -105,6 +105,7 @@ def count_units(
 ) -> int:
     """Return how many units a continuation has at most."""
     if max_units is not None:
+        check_number("max_units", max_units, at_least=1, whole=True)
         return max_units
     check_number("seconds", seconds, above=0)
     if rate is None:

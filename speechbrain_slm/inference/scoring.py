@@ -34,7 +34,12 @@ def score_files(
     **how : For :class:`LikelihoodScorer`.
     """
     check_choice("convention", convention, LIKELIHOODS)
-    told = languages or [None] * len(files)
+    told = [None] * len(files) if languages is None else languages
+    if len(told) != len(files):
+        raise ValueError(
+            f"languages has {len(told)} entries for {len(files)} files; "
+            "expected one each, or None"
+        )
     pairs = [one if isinstance(one, tuple) else ([], one) for one in files]
     spoken = [one if isinstance(one, tuple) else (one, one) for one in told]
     sides = [

@@ -167,8 +167,15 @@ class UnitBPE:
         return encoded
 
     def decode(self, pieces: Units) -> np.ndarray:
-        """Turn pieces into units, int64."""
-        text = self._processor.decode([int(piece) for piece in pieces])
+        """Turn pieces into units, int64; what is none is refused."""
+        numbers, size = [int(piece) for piece in pieces], self.vocabulary_size
+        for piece in numbers:
+            if not 0 <= piece < size or piece == self.unknown:
+                raise ValueError(
+                    f"{piece} is no piece of the BPE model; expected one from "
+                    f"0 to {size - 1}, and not {self.unknown}, the unknown one"
+                )
+        text = self._processor.decode(numbers)
         codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
         return codes.astype(np.int64) - FIRST_CHARACTER
 

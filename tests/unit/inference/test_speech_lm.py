@@ -206,6 +206,30 @@ def test_waveforms_that_are_none(slm, samples, told):
         slm.encode_batch([fine, samples])
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"wav_lens": torch.tensor([1.0])}, "wav_lens has 1 entries for 2"),
+        ({"wav_lens": torch.tensor([9.0, 8.0])}, "largest of wav_lens is 9.0"),
+        ({"languages": ["en"]}, "languages has 1 entries for 2 waveforms"),
+        ({"sample_rate": 0}, "sample_rate is 0"),
+    ],
+)
+def test_what_does_not_fit_the_waveforms(slm, options, told):
+    with pytest.raises(ValueError, match=told):
+        slm.encode_batch(torch.full((2, RATE), 0.1), **options)
+
+
+def test_what_fits_no_files_and_no_pieces(slm, wav):
+    with pytest.raises(ValueError, match="languages has 1 entries for 2 files"):
+        slm.score_files([wav, wav], languages=["en"])
+    with pytest.raises(ValueError, match=r"max_units is 2\.5"):
+        slm.continue_units([wav], max_units=2.5)
+    for piece in (0, 20):  # the unknown one, and the boundary
+        with pytest.raises(ValueError, match=f"{piece} is no piece"):
+            slm.decode_batch([np.array([3, piece])])
+
+
 def test_what_is_drawn_hangs_on_no_file_of_the_tokenizer():
     missing = FileNotFoundError()
     merged = Encoder(missing, config={"base": {}, "bpe": {}})
