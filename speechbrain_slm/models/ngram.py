@@ -41,14 +41,17 @@ class UnitNgram:
         histories = np.zeros(len(symbols), np.int64)
         number = 1  # of histories: the empty one
         for _ in range(order):
-            predicted = histories >= 0
-            predicted[begins] = False
-            if not predicted.any():
+            there = histories >= 0
+            if not there.any():
                 break  # no sequence is as long
-            keys = histories[predicted] * size + symbols[predicted]
-            known, counts = np.unique(keys, return_counts=True)
+            # A sequence's first symbol is a history, too, if it counts 0.
+            predicted = np.ones(len(symbols), bool)
+            predicted[begins] = False
+            keys = histories[there] * size + symbols[there]
+            known, places = np.unique(keys, return_inverse=True)
+            counts = np.bincount(places, predicted[there])
             totals = np.bincount(known // size, counts, minlength=number)
-            types = np.bincount(known // size, minlength=number)
+            types = np.bincount(known // size, counts > 0, minlength=number)
             self._levels.append((known, counts, totals, types))
             number = len(known)
             grams = self._find(known, histories, symbols)
