@@ -25,22 +25,31 @@ SAMPLING = {"temperature": 0.8, "top_k": 25}
 
 
 def first_halves(
-    rows: np.ndarray, boundary: int, number: int
+    rows: np.ndarray, boundary: int, number: int, codebooks: int = 1
 ) -> list[np.ndarray]:
     """Return half of the longest story in each of the first rows.
+
+    Of a codec whose codes take turns, whole frames.
 
     Example
     -------
     >>> rows = np.array([[9, 1, 2, 9, 3, 4, 5, 6], [7, 9, 9, 9, 9, 9, 9, 9]])
     >>> [half.tolist() for half in first_halves(rows, 9, 2)]
     [[3, 4], []]
+    >>> rows = np.array([[5, 0, 6, 1, 7, 2, 4, 3]])
+    >>> first_halves(rows, 8, 1, codebooks=2)[0].tolist()
+    [0, 6, 1, 7]
     """
     halves = []
     for row in rows[:number]:
         parts = np.split(row, np.flatnonzero(row == boundary))
         story = max(parts, key=len)
         story = story[story != boundary]
-        halves.append(story[: len(story) // 2])
+        begin, middle = 0, len(story) // 2
+        if codebooks > 1:  # and a row may begin within a frame
+            at = np.flatnonzero(story < boundary // codebooks)
+            begin, middle = at[[0, len(at) // 2]] if len(at) else (0, 0)
+        halves.append(story[begin:middle])
     return halves
 
 
@@ -72,6 +81,8 @@ class AudioSamples:
         self.bpe = UnitBPE.load(folder / "bpe") if there else None
         if self.bpe and self.bpe.identity != plan.tokenizer_identity:
             self.bpe = None
+        config = {"num_codebooks": 1, **plan.tokenizer["config"]}
+        self.codebooks = 1 if "bpe" in config else config["num_codebooks"]
         self.vocoder = (
             _vocoder(vocoder_folder, folder, device) if speak else None
         )
@@ -85,13 +96,15 @@ class AudioSamples:
         """
         boundary = self.plan.boundary
         for name, rows in valid_sets.items():
-            prompts = first_halves(rows, boundary, self.number)
+            told = boundary, self.number, self.codebooks
+            prompts = first_halves(rows, *told)
             found = generate_units(
                 model,
                 prompts,
                 max_units=max(1, *map(len, prompts)),
                 seeds=range(self.seed, self.seed + len(prompts)),
                 boundary=boundary,
+                codebooks=self.codebooks,
                 banned=[] if self.bpe is None else [self.bpe.unknown],
                 **SAMPLING,
             )

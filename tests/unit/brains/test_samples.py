@@ -98,6 +98,18 @@ def test_what_is_said_goes_on_from_a_story(units, vocoder):
     assert rate == 8000
 
 
+def test_a_codec_is_heard_in_whole_frames(units, vocoder):
+    plan, _ = make_plan(units)
+    plan.tokenizer = {"config": {"num_codebooks": 3}}
+    samples = AudioSamples(plan, vocoder, 2, 7, "cpu", speak=False)
+    frame = np.array([1, 11, 21])  # a unit of each codebook
+    # The row begins in the middle of one.
+    rows = np.roll(np.tile(frame, (2, 5)), 1, axis=1)
+    for _, symbols in samples.continuations(tiny_model(), {"en": rows}):
+        assert symbols[:6].tolist() == [*frame, *frame]
+        assert (symbols // 10).tolist() == [0, 1, 2] * (len(symbols) // 3)
+
+
 @pytest.mark.parametrize("prepare", [open_attention, block_attention])
 def test_attention_as_it_is_trained_continues_alike(prepare):
     model, prepared = tiny_model(), tiny_model()
