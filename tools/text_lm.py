@@ -27,6 +27,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from speechbrain_slm.utils.atomic import atomic_folder
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.running import run_script, script_parser
 from speechbrain_slm.utils.tables import MANIFEST, MANIFEST_KEY, read_table
@@ -145,9 +146,10 @@ def main(arguments: list[str]) -> None:
     found = parser.parse_args(arguments)
     check_number("--steps", found.steps, at_least=1)
     check_number("--rows", found.rows, at_least=1)
-    told = train(
-        found.folder, found.output, found.steps, found.rows, found.seed
-    )
+    how = found.steps, found.rows, found.seed
+    # Before the training: what stands there, a speech LM say, is left alone.
+    with atomic_folder(found.output) as temporary:
+        told = train(found.folder, temporary, *how)
     print(json.dumps(told))
 
 

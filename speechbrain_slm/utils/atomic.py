@@ -129,7 +129,10 @@ def atomic_folder(path: str | Path) -> AbstractContextManager[Path]:
     FileExistsError if ``path`` is there: a published folder is never changed.
     """
     if Path(path).exists():
-        raise FileExistsError(f"{path} exists; a published folder stays as is.")
+        raise FileExistsError(
+            f"{path} exists; a published folder stays as is. Choose another "
+            "one, or move it away."
+        )
     return atomic_path(path, folder=True)
 
 

@@ -62,6 +62,9 @@ def test_it_knows_the_corpus(tmp_path, capsys):
     # One token, the beginning, of which nothing is before.
     assert empty is None
     assert 1 < made["valid_perplexity"] < math.exp(1.5)
+    # What stands there may be another model.
+    with pytest.raises(FileExistsError, match="lm exists"):
+        TOOL["main"](told)
 
 
 def test_a_manifest_without_texts_is_refused(tmp_path):
