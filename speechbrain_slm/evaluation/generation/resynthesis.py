@@ -16,7 +16,7 @@ from speechbrain_slm.evaluation.generation.recognizer import word_errors
 from speechbrain_slm.units.tokenizers.base import deduplicate
 from speechbrain_slm.utils.atomic import read_json, write_json
 from speechbrain_slm.utils.hashing import identity_of
-from speechbrain_slm.utils.tables import write_table
+from speechbrain_slm.utils.tables import markdown_row, write_table
 
 if TYPE_CHECKING:
     from speechbrain_slm.evaluation.generation.recognizer import Recognizer
@@ -43,15 +43,16 @@ def judge(
 
     Arguments
     ---------
-    spoken : With texts, or ValueError.
+    spoken : Some of them with a text, or ValueError.
     each
         Utterances of every language, speaker and kind: ``held_out`` are texts
         that the vocoder never heard, ``known`` those that it was trained on.
     """
-    if not spoken.texts:
+    if not any(row["sha256"] in spoken.texts for row in spoken.rows):
         raise ValueError(
-            "the manifest has no text in a column 'text', by which word "
-            "errors are counted; set judged to 0, or give one that has"
+            f"none of {len(spoken.rows)} utterances has a text in the "
+            "manifest's column 'text', by which word errors are counted; set "
+            "judged to 0, or give a manifest that has"
         )
     path = Path(folder) / RESULTS
     request = {
@@ -151,4 +152,4 @@ def results_table(results: list[dict[str, Any]]) -> str:
     names = [*results[0]]
     lines = [names, [":--"] * 3 + ["--:"] * (len(names) - 3)]
     lines += [[str(value) for value in one.values()] for one in results]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(map(markdown_row, lines))

@@ -161,6 +161,10 @@ def test_audio_without_a_text_is_held_out_by_itself(manifest, tmp_path):
     resynthesis.judge(Vocoder(), spoken, Recognizer(), 99, tmp_path)
     table = pq.read_table(tmp_path / "resynthesis.parquet")
     assert len(table) == sum(told)
+    # As where all that have one were not drawn.
+    spoken.texts = {"0" * 64: "text"}
+    with pytest.raises(ValueError, match=f"none of {len(told)} utterances"):
+        resynthesis.judge(Vocoder(), spoken, Recognizer(), 99, tmp_path)
 
 
 def test_codebooks_are_asked_of_a_codec(manifest, tmp_path):
