@@ -13,15 +13,12 @@ from transformers import PreTrainedModel
 
 from speechbrain_slm.dataio.plan import TokenPlan
 from speechbrain_slm.models.folder import TOKENIZER
-from speechbrain_slm.models.generation import generate_units
+from speechbrain_slm.models.generation import SAMPLING, generate_units
 from speechbrain_slm.models.vocoders.base import Vocoder, load_vocoder
 from speechbrain_slm.units.tokenizers.base import deduplicate
 from speechbrain_slm.units.tokenizers.bpe import DESCRIPTION, UnitBPE
 from speechbrain_slm.units.tokenizers.saved import load_tokenizer
 from speechbrain_slm.utils.atomic import atomic_path
-
-# As published models are sampled from (SlamKit).
-SAMPLING = {"temperature": 0.8, "top_k": 25}
 
 
 def first_halves(

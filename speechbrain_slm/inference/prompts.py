@@ -11,14 +11,15 @@ import numpy as np
 
 from speechbrain_slm.evaluation.inputs import tag_of
 from speechbrain_slm.inference.encoding import Encoded, Encoder
-from speechbrain_slm.models.generation import check_seeds, generate_units
+from speechbrain_slm.models.generation import (
+    SAMPLING,
+    check_seeds,
+    generate_units,
+)
 from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.store import check_units
 
 logger = logging.getLogger(__name__)
-
-# How units are drawn where nothing else is asked for: SlamKit's settings.
-SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 25}
 
 
 class Prompt(NamedTuple):

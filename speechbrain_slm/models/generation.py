@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 TOO_LONG = ("truncate", "refuse")
 # What transformers calls the key-value cache, by its version.
 CACHE = ("cache", "past_key_values")
+# How units are drawn where nothing else is asked for: SlamKit's settings.
+SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 25}
 
 
 class _Ban(LogitsProcessor):

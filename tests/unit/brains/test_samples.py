@@ -10,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import (
     EventAccumulator,
 )
 
-from speechbrain_slm.brains.samples import SAMPLING, AudioSamples
+from speechbrain_slm.brains.samples import AudioSamples
 from speechbrain_slm.models.attention import block_attention, open_attention
-from speechbrain_slm.models.generation import generate_units
+from speechbrain_slm.models.generation import SAMPLING, generate_units
 
 pytestmark = pytest.mark.long
 SOURCES = ("en", "fr", "interleaved")
