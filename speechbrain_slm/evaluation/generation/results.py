@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import exp
+from math import exp, expm1
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ _COMPARABLE = (
     *("tokenizer", "units", "items", "prompts", "sampling", "seed"),
     *("train_units", "train_manifest"),
 )
-_HEARD_BY = ("vocoder", "recognizer")  # where both have them
+_HEARD_BY = ("vocoder", "recognizer", "text_lm_identity")  # if both have them
 Row = dict[str, Any]
 
 
@@ -102,6 +102,10 @@ MEASURES: dict[str, Callable[[Row], float | None]] = {
 _SEQUENCES = {"": lambda row: row["units"], "_words": _words}
 
 
+def _nll(row):
+    return row.get("nll")
+
+
 def summarise(rows: Iterable[Row], seed: int) -> list[dict]:
     """Return a record a direction and measure, with a 95 % interval.
 
@@ -138,7 +142,7 @@ def _measured(rows, seed):
             if (value := distinct_n(sequences, n)) is not None:
                 told = {"n": len(sequences), "value": 100.0 * value}
                 found[f"distinct_{n}{end}"] = told
-    losses = list(_by_story(rows, lambda row: row.get("nll")).values())
+    losses = list(_by_story(rows, _nll).values())
     if losses:
         # The exponential of the mean over texts, as SlamKit has it.
         ends = bootstrap_interval(losses, seed)
@@ -193,7 +197,8 @@ def compare(folder: str | Path, baseline: str | Path, seed: int) -> list[dict]:
 
     ValueError if the two have not gone on from the same prompts in one way.
     A record a direction and measure: ``n, difference, low, high, p`` (paired
-    bootstrap; see ``evaluation.statistics``).
+    bootstrap; see ``evaluation.statistics``). ``gen_ppl`` differs by percent
+    of the baseline's.
     """
     (info, rows), (other, others) = map(read_results, (folder, baseline))
     check_comparable(folder, info, baseline, other)
@@ -203,7 +208,7 @@ def compare(folder: str | Path, baseline: str | Path, seed: int) -> list[dict]:
     groups = {name: [name] for name in directions}
     groups |= {CROSS_LINGUAL: crossed} if crossed else {}
     for name, group in groups.items():
-        for measure, of_row in MEASURES.items():
+        for measure, of_row in {**MEASURES, "gen_ppl": _nll}.items():
             found = [
                 _by_story([r for r in one if r["direction"] in group], of_row)
                 for one in (rows, others)
@@ -213,8 +218,12 @@ def compare(folder: str | Path, baseline: str | Path, seed: int) -> list[dict]:
                 continue
             mine, theirs = ([one[s] for s in stories] for one in found)
             low, high, p = paired_bootstrap(mine, theirs, seed)
-            told = {"low": low, "high": high, "p": p, "n": len(stories)}
             shift = float(np.mean(mine) - np.mean(theirs))
+            if of_row is _nll:
+                shift, low, high = (
+                    100 * expm1(one) for one in (shift, low, high)
+                )
+            told = {"low": low, "high": high, "p": p, "n": len(stories)}
             head = {"direction": name, "measure": measure}
             records.append({**head, "difference": shift, **told})
     return records

@@ -25,6 +25,7 @@ from speechbrain_slm.inference.speech_lm import SpeechLM
 from speechbrain_slm.inference.story_prompts import story_prompts
 from speechbrain_slm.models.generation import generate_units
 from speechbrain_slm.utils.audio import read_audio
+from speechbrain_slm.utils.hashing import sha256_file
 from speechbrain_slm.utils.pieces import read_piece
 from speechbrain_slm.utils.tables import MANIFEST, write_table
 
@@ -352,11 +353,25 @@ def test_perplexity_of_what_was_written_down(go_on, voice, tmp_path):
     found = [r for r in info["records"] if r["measure"] == "gen_ppl"]
     assert len(found) == 5
     assert all(1 < r["low"] <= r["value"] <= r["high"] for r in found)
+    # Twice the perplexity is 100 percent more.
+    go_on("two", **how)
+    path = tmp_path / "two/continuations.parquet"
+    worse = [r | {"nll": r["nll"] and r["nll"] + np.log(2)} for r in rows]
+    schema = pq.read_schema(path)
+    pq.write_table(pa.Table.from_pylist(worse, schema=schema), path)
+    told = path.with_name("results.json")
+    facts = json.loads(told.read_text()) | {"continuations": sha256_file(path)}
+    told.write_text(json.dumps(facts))
+    for record in compare(told.parent, tmp_path / "out", seed=0):
+        if record["measure"] == "gen_ppl":
+            assert record["difference"] == pytest.approx(100)
     # Another one that stands in its place is another judge.
     model = AutoModelForCausalLM.from_pretrained(text_lm)
     randomize(model, seed=1).save_pretrained(text_lm)
     again = [r for r in go_on(**how)[0]["records"] if r["measure"] == "gen_ppl"]
     assert [r["value"] for r in again] != [r["value"] for r in found]
+    with pytest.raises(ValueError, match="text_lm_identity: expected"):
+        compare(told.parent, tmp_path / "out", seed=0)
 
 
 @pytest.mark.parametrize(("codebooks", "said"), [(1, [1, 2, 3]), (2, [1, 2])])
