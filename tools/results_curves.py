@@ -1,7 +1,6 @@
 """Alignment by layer, learning curves and scaling, as tables."""
 
 from collections.abc import Callable, Sequence
-from math import inf
 from statistics import fmean
 from typing import NamedTuple
 
@@ -265,9 +264,14 @@ def _partings(found, runs):
 
 
 def _order(pair):
-    alignment, accuracy = (inf if x is None else x for x in pair)
+    alignment, accuracy = pair
+    if alignment is None:
+        alone = accuracy is not None
+        return "accuracy alone parts" if alone else "neither parts"
+    if accuracy is None:
+        return "alignment alone parts"
     if alignment == accuracy:
-        return "at the same point" if accuracy < inf else "neither parts"
+        return "at the same point"
     return "leads" if alignment < accuracy else "follows"
 
 

@@ -162,7 +162,10 @@ def test_curves_part_where_they_were_made_to(drawn):
     assert rows["sSC cross-lingual"][1:] == ["0.41"]
     assert rows["sSC monolingual"][1:] == ["never"]
     # The last model's alignment is not above, so alignment never parts.
-    assert rows["P@1, layer 2, against sSC cross-lingual"][1] == "follows"
+    assert (
+        rows["P@1, layer 2, against sSC cross-lingual"][1]
+        == "accuracy alone parts"
+    )
     assert "![curves-mfcc.svg](results/figures/curves-mfcc.svg)" in text
     figure = (folder / "results/figures/curves-mfcc.svg").read_text()
     assert figure.count("<polyline") == 2 * 6
