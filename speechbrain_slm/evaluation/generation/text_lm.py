@@ -15,7 +15,7 @@ _FILES = (".json", ".safetensors", ".model", ".txt")
 
 
 def text_lm_identity(source: str) -> str:
-    """Name a text LM by its files, or by its revision on the hub.
+    """Name a text LM by its files, or its revision on the hub, if known.
 
     FileNotFoundError if there is none.
     """
@@ -30,7 +30,7 @@ def text_lm_identity(source: str) -> str:
         raise not_there(source, "text LM", error) from error
     except ValueError as error:
         raise ValueError(f"{source}: {said_by(error)}") from error
-    return str(config._commit_hash)
+    return str(config._commit_hash or source)
 
 
 class TextLM:
