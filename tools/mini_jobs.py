@@ -19,6 +19,8 @@ from speechbrain_slm.utils.numbers import check_choice
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = Path(__file__).with_name("reproduce_mini.yaml")
+# With a GPU: sizes and budgets of a larger corpus.
+FULL_GRAMMAR = Path(__file__).with_name("reproduce_full_grammar.yaml")
 LM = ROOT / "recipes/TinyStories/LM"
 LM_YAML = LM / "hparams/mini.yaml"
 SPLITS = ("train", "valid", "cloze")
@@ -111,10 +113,16 @@ class Job:
         )
 
 
-def read_experiment() -> dict:
-    """Read the YAML file that says what is run."""
-    text = EXPERIMENT.read_text("utf-8")
-    return ruamel.yaml.YAML(typ="safe").load(text)
+def read_experiment(path: Path = EXPERIMENT) -> dict:
+    """Read a YAML file that says what is run.
+
+    One that is ``like`` another has in place of it what stands in itself.
+    """
+    read = ruamel.yaml.YAML(typ="safe").load
+    found = read(path.read_text("utf-8"))
+    if "like" in found:
+        found = read_experiment(path.with_name(found.pop("like"))) | found
+    return found | {"file": str(path)}
 
 
 def lay_out(
@@ -127,7 +135,7 @@ def lay_out(
     seeds : How many of each; None: as the YAML file says.
     scale : Share of the tokens of each run.
     """
-    first = experiment["first_seed"]
+    file, first = experiment["file"], experiment["first_seed"]
     numbers = range(first, first + (seeds or experiment["seeds"]))
     makers = {
         "main": _main,
@@ -145,8 +153,8 @@ def lay_out(
     jobs = []
     for line in experiment["order"]:
         kind, units = line.split()
-        check_choice(f"{EXPERIMENT}: order", kind, makers)
-        check_choice(f"{EXPERIMENT}: order", units, experiment["units"])
+        check_choice(f"{file}: order", kind, makers)
+        check_choice(f"{file}: order", units, experiment["units"])
         # What counts alone is the same for every seed.
         several = numbers if kind != "baseline" else range(1)
         for seed, job in itertools.product(several, makers[kind](experiment)):
@@ -195,7 +203,7 @@ def _curves(experiment) -> Iterator[Job]:
         job.run: job for job in (*_main(experiment), *_controls(experiment))
     }
     for run in experiment["curves"]["runs"]:
-        check_choice(f"{EXPERIMENT}: curves", run, known)
+        check_choice(f"{experiment['file']}: curves", run, known)
         yield replace(known[run], kind="curve")
 
 

@@ -3,11 +3,12 @@ r"""Run the mini experiment: trainings, controls, curves, and their scores.
 python tools/reproduce_mini.py --seeds 1 --scale 0.01 --only mfcc/en_fr-1986 \
     --folder results/rehearsal
 
-What is run stands in reproduce_mini.yaml beside this file: first the corpus
-and its units, then jobs, several at a time, each a training and what is found
-of its model. A job leaves small results, one file a model; it is passed over
-where these stand and are of the same request. What was stopped goes on where
-it was. A job that fails is named, and the others go on.
+What is run stands in reproduce_mini.yaml beside this file, or in the file of
+--experiment: first the corpus and its units, then jobs, several at a time,
+each a training and what is found of its model. A job leaves small results, one
+file a model; it is passed over where these stand and are of the same request.
+What was stopped goes on where it was. A job that fails is named, and the
+others go on.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from mini_jobs import ROOT, Job, lay_out, read_experiment
+from mini_jobs import EXPERIMENT, ROOT, Job, lay_out, read_experiment
 from mini_pool import Pool, with_me
 
 from speechbrain_slm.utils.atomic import read_json
@@ -40,7 +41,9 @@ def corpus_commands(
         for name in units if "{set}" in told["command"] else units[:1]:
             marks = {"{set}": name, "{yaml}": experiment["units"][name]}
             marks["{folder}"] = str(root)
-            words = [_filled(word, marks) for word in told["command"].split()]
+            words = told["command"].split()
+            words += experiment["corpus_options"].get(stage, [])
+            words = [_filled(word, marks) for word in words]
             made = [Path(_filled(text, marks)) for text in told["makes"]]
             found.append((words, made))
         if stage == until:
@@ -104,7 +107,7 @@ def commands_of(job: Job, arguments: argparse.Namespace) -> list[list[str]]:
     device = ["--device", arguments.device] if arguments.device else []
     training = job.training(arguments.folder)
     own = [str(Path(__file__)), "--evaluate", job.name, *device]
-    for name in ("folder", "results", "scale", "seeds"):
+    for name in ("experiment", "folder", "results", "scale", "seeds"):
         own += [f"--{name}", str(getattr(arguments, name))]
     commands = [[sys.executable, *own]]
     if training:
@@ -113,29 +116,33 @@ def commands_of(job: Job, arguments: argparse.Namespace) -> list[list[str]]:
     return commands
 
 
-def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
-    """Read the command line."""
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict]:
+    """Read the command line, and the experiment that it names."""
     parser = script_parser(__doc__)
     add = parser.add_argument
+    add("--experiment", type=Path, default=EXPERIMENT, help="what is run")
     add("--folder", default="results/evidence", help="where all is made")
     add(
         "--results",
         help="where small results go (the repository's; with a --scale other "
         "than 1, <folder>/results)",
     )
-    add("--seeds", type=int, default=experiment["seeds"])
+    add("--seeds", type=int, help="of each training (as the experiment says)")
     add("--scale", type=float, default=1.0, help="share of each run's tokens")
     add("--jobs", type=int, default=os.cpu_count(), help="at a time")
     add("--device", choices=("cpu", "cuda"), help="that of the recipes")
-    stages = *experiment["corpus"], *KINDS
-    add("--until", default=KINDS[-1], help=f"the last of {', '.join(stages)}")
+    add("--until", default=KINDS[-1], help="the last stage or kind of jobs")
     add(
         "--only", nargs="+", default=[], metavar="NAME", help="jobs, as printed"
     )
     add("--print", action="store_true", help="print the commands alone")
     add("--evaluate", metavar="NAME", help="evaluate one job's model, here")
     found = parser.parse_args(arguments)
-    check_choice("--until", found.until, stages)
+    found.experiment = found.experiment.absolute()
+    experiment = read_experiment(found.experiment)
+    if found.seeds is None:
+        found.seeds = experiment["seeds"]
+    check_choice("--until", found.until, (*experiment["corpus"], *KINDS))
     check_number("--seeds", found.seeds, at_least=1)
     check_number("--jobs", found.jobs, at_least=1)
     check_number("--scale", found.scale, above=0)
@@ -143,7 +150,7 @@ def parse(arguments: list[str], experiment: dict) -> argparse.Namespace:
     # What is kept is of whole runs: a rehearsal does not write over it.
     kept = RESULTS if found.scale == 1 else found.folder / "results"
     found.results = Path(found.results or kept).absolute()
-    return found
+    return found, experiment
 
 
 def make_corpus(stages, show: bool) -> None:
@@ -164,8 +171,7 @@ def make_corpus(stages, show: bool) -> None:
 
 def main(arguments: list[str]) -> None:
     """Make the corpus, then run the jobs that are left."""
-    experiment = read_experiment()
-    found = parse(arguments, experiment)
+    found, experiment = parse(arguments)
     jobs = lay_out(experiment, found.seeds, found.scale)
     if found.evaluate:
         named = {job.name: job for job in jobs}

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The mini experiment: five runs, controls, learning curves and scaling, on two
 # sets of units, each with several seeds. Stopped, it is run again and goes on.
-# What is run stands in tools/reproduce_mini.yaml.
 #
 #     bash tools/reproduce_mini.sh [options]
 #
+#     --experiment YAML what is run (tools/reproduce_mini.yaml)
 #     --seeds N         of each training (3)
 #     --scale X         X times the tokens of each training (1)
 #     --jobs N          at a time (the cores)

@@ -299,7 +299,8 @@ def scaling_table(results: Results) -> str:
         ]
         return table(header, texts) + missing(results, units, "scaling")
 
-    return by_set(results, draw, dict.fromkeys([*SETS, *results.sets]))
+    others = (units for units, kind in results.expected if kind == "scaling")
+    return by_set(results, draw, dict.fromkeys([*SETS, *others]))
 
 
 def _scaled(results, units, name, columns):

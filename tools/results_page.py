@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mini_jobs import lay_out, read_experiment
+from mini_jobs import EXPERIMENT, FULL_GRAMMAR, lay_out, read_experiment
 from results_claims import claim_table
 from results_curves import (
     alignment_table,
@@ -44,11 +44,12 @@ _BLOCK = re.compile(
 
 def read_all(folder: Path) -> tuple[Results, list[str]]:
     """Read the results, and which runs have learning curves."""
-    experiment = read_experiment()
     expected: dict[tuple[str, str], list[str]] = {}
-    for job in lay_out(experiment, seeds=1):
-        expected.setdefault((job.units, job.kind), []).append(job.run)
-    return Results(folder, expected), experiment["curves"]["runs"]
+    for path in (EXPERIMENT, FULL_GRAMMAR):
+        for job in lay_out(read_experiment(path), seeds=1):
+            expected.setdefault((job.units, job.kind), []).append(job.run)
+    followed = read_experiment()["curves"]["runs"]
+    return Results(folder, expected), followed
 
 
 def tables(

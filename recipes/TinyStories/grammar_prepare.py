@@ -65,7 +65,9 @@ def prepare_grammar(
         Gets ``text/{train,valid,cloze}.parquet`` and ``items.parquet``. Loses
         the manifest ``<split>.parquet`` of a split whose stories change.
     source : ``mini``, the story grammar that comes with the package.
-    plots : The grammar's first so many plots, those of these names, or all.
+    plots
+        The grammar's first so many plots, those of these names, or all that are
+        not held out.
     characters, things : The first so many (things: of a plot), or all.
     test_share : Of combinations of plot, characters and thing, for the items.
     num_cloze
@@ -92,6 +94,9 @@ def prepare_grammar(
     """
     check_choice("source", source, SOURCES)
     check_choice("speaker_per", speaker_per, SPEAKER_PER)
+    if plots is None:
+        known = StoryGrammar.load().plots
+        plots = [one.name for one in known if one.name not in held_out_plots]
     grammar = StoryGrammar.load(None, plots, characters, things, test_share)
     trained = [plot.name for plot in grammar.plots]
     _check(trained, held_out_plots, num_voices, speakers, new_speakers)

@@ -6,6 +6,7 @@ import signal
 import sys
 
 import pytest
+import torch
 from alignment_example import write_corpus
 from cloze_example import write_items
 from conftest import write_store
@@ -18,13 +19,14 @@ import reproduce_mini
 from results_files import Results
 
 from speechbrain_slm.utils.command_line import parse_arguments
+from speechbrain_slm.utils.config import load_yaml
 
 SCALE = 0.005  # eight steps of en_fr
 SCRIPT = [sys.executable, str(ROOT / "tools/reproduce_mini.py")]
 
 
-def jobs_of(**changes):
-    return mini_jobs.lay_out(mini_jobs.read_experiment(), **changes)
+def jobs_of(path=mini_jobs.EXPERIMENT, **changes):
+    return mini_jobs.lay_out(mini_jobs.read_experiment(path), **changes)
 
 
 @pytest.fixture
@@ -70,6 +72,26 @@ def test_every_job_is_a_command_that_the_recipe_takes(tmp_path):
     assert small["mfcc/en_fr-1986"].steps == (1, 2, 3, 4, 6, 9, 11)
 
 
+def test_the_full_grammar_has_models_of_its_sizes(tmp_path):
+    path = mini_jobs.FULL_GRAMMAR
+    jobs = jobs_of(path, seeds=1)
+    assert {job.units for job in jobs} == {"full_grammar"}
+    assert [job.budget for job in jobs] == [10, 20, 40] * 6
+    for job in jobs:
+        parse_arguments(job.training(tmp_path)[1:])
+        lm = job.options["lm"] | {"vocabulary_size": 4000}
+        with torch.device("meta"):
+            fragment = load_yaml(ROOT / "hparams/lm/qwen2_mini.yaml", lm)
+        wanted = 1e6 * int(job.run.split("-")[1].removesuffix("M"))
+        assert fragment["model"].num_parameters() == pytest.approx(
+            wanted, rel=0.1
+        )
+    (command, _), *_ = reproduce_mini.corpus_commands(
+        mini_jobs.read_experiment(path), tmp_path, "scaling", ["full_grammar"]
+    )
+    assert command[-1] == "--new_speakers=[]"
+
+
 def test_jobs_are_chosen_by_kind_and_name():
     jobs = jobs_of(seeds=1)
     found = reproduce_mini.chosen(jobs, "baseline", ["mfcc/*"])
@@ -85,9 +107,7 @@ def test_a_rehearsal_writes_over_nothing(tmp_path):
         ("1", ROOT / "recipes/TinyStories/results"),
         ("0.01", tmp_path / "results"),
     ):
-        found = reproduce_mini.parse(
-            [*told, "--scale", scale], {"seeds": 1, "corpus": {}}
-        )
+        found, _ = reproduce_mini.parse([*told, "--scale", scale])
         assert found.results == results
 
 

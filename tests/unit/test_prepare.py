@@ -216,6 +216,20 @@ def test_further_items_are_told_as_they_say(evidence):
                     assert text(one, language) == text(two, language)
 
 
+def test_all_plots_are_those_that_are_not_held_out(tmp_path):
+    held_out = EVIDENCE["held_out_plots"]
+    prepare(tmp_path, plots=None, held_out_plots=held_out, grouped=True)
+    items = pq.read_table(tmp_path / "items.parquet").to_pylist()
+    plots = {
+        item["group"].split()[0]
+        for item in items
+        if not item["benchmark"].endswith("-plots")
+    }
+    known = {plot.name for plot in StoryGrammar.load().plots}
+    assert plots <= known - {*held_out}
+    assert len(plots) > len(held_out)
+
+
 def test_the_first_items_are_those_of_others(evidence, tmp_path):
     prepare(tmp_path, speakers=EVIDENCE["speakers"])
     table = pq.read_table(tmp_path / "items.parquet")
