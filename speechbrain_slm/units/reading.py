@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from speechbrain_slm.units.audio import Clip, in_turn, pad, read_clip
+from speechbrain_slm.utils.numbers import check_number
 from speechbrain_slm.utils.workers import begin_worker
 
 _AHEAD = 4  # batches that are read before they are asked for
@@ -146,6 +147,7 @@ def read_by_processes(
     num_workers : Processes.
     pinned : Waveforms in memory that a GPU copies from by itself.
     """
+    check_number("num_workers", num_workers, at_least=1, whole=True)
     prepare_processes()
     slots = _Slots([os.memfd_create("speech") for _ in range(_AHEAD + 1)])
     pool = ProcessPoolExecutor(

@@ -160,8 +160,11 @@ def check_units(array: np.ndarray, vocabulary_size: int, where: str) -> None:
     """Refuse units that the store's uint16 would turn into others, or none."""
     if array.size == 0:
         raise ValueError(f"{where}: no units; an empty sentence has no place")
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{where}: units are {array.dtype}, expected integers")
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"{where}: units are {array.dtype} {[*array.shape]}, expected "
+            "integers [U]"
+        )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= vocabulary_size:
         raise ValueError(

@@ -115,6 +115,8 @@ def use_products(model: nn.Module) -> None:
         kind = type(module)
         if kind is nn.Conv1d:
             module.__class__ = ProductConv1d
+        elif isinstance(module, ProductConv1d):
+            continue
         elif isinstance(module, nn.Conv1d) and is_parametrized(module):
             # Its class makes the weights of what is normalized.
             bases = (ProductConv1d, kind)

@@ -446,7 +446,8 @@ def test_a_name_without_a_network_says_what_to_fetch(tmp_path):
     ("prompt", "told"),
     [
         (np.array([3, 20]), r"prompts\[0\]: unit 20 is outside \[0, 20\)"),
-        (np.zeros(99, np.float32), "units are float32, expected integers"),
+        (np.zeros(99, np.float32), r"float32 \[99\], expected integers"),
+        (np.zeros((2, 3), int), r"int64 \[2, 3\], expected integers \[U\]"),
         ([3, 4], "3 is no name of an audio file; where units may be given"),
     ],
 )

@@ -75,6 +75,11 @@ def test_who_stops_half_way_leaves_no_process(batches):
     assert not multiprocessing.active_children()
 
 
+def test_no_processes_are_refused():
+    with pytest.raises(ValueError, match="num_workers is 0"):
+        next(read_by_processes([], 16000, 0, 60.0, pinned=False))
+
+
 KILLED = """
 import json
 import sys
