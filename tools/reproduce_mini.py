@@ -121,7 +121,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict]:
     parser = script_parser(__doc__)
     add = parser.add_argument
     add("--experiment", type=Path, default=EXPERIMENT, help="what is run")
-    add("--folder", default="results/evidence", help="where all is made")
+    add("--folder", help="where all is made (as the experiment says)")
     add(
         "--results",
         help="where small results go (the repository's; with a --scale other "
@@ -146,7 +146,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, dict]:
     check_number("--seeds", found.seeds, at_least=1)
     check_number("--jobs", found.jobs, at_least=1)
     check_number("--scale", found.scale, above=0)
-    found.folder = Path(found.folder).absolute()
+    found.folder = Path(found.folder or experiment["folder"]).absolute()
     # What is kept is of whole runs: a rehearsal does not write over it.
     kept = RESULTS if found.scale == 1 else found.folder / "results"
     found.results = Path(found.results or kept).absolute()

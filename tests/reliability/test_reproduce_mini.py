@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +103,10 @@ def test_jobs_are_chosen_by_kind_and_name():
 
 
 def test_a_rehearsal_writes_over_nothing(tmp_path):
+    for path in (mini_jobs.EXPERIMENT, mini_jobs.FULL_GRAMMAR):
+        found, told = reproduce_mini.parse(["--experiment", str(path)])
+        assert found.folder == Path(told["folder"]).absolute()
+    assert told["folder"] == "results/full_grammar"
     told = ["--folder", str(tmp_path)]
     for scale, results in (
         ("1", ROOT / "recipes/TinyStories/results"),
