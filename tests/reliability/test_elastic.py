@@ -45,7 +45,7 @@ def train(units, output, fault, **overrides):
     ("rank", "step", "parallel"),
     [
         (1, 25, "ddp"),
-        (0, 3, "ddp"),
+        pytest.param(0, 3, "ddp", marks=pytest.mark.slow),
         pytest.param(1, 25, "fsdp", marks=pytest.mark.slow),
     ],
 )

@@ -88,7 +88,9 @@ def test_two_ranks_equal_one(units, tmp_path):
         assert one[name] == pytest.approx(two[name], abs=1e-4)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    "parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"]
+)
 def test_nan_on_one_rank_stops_both(units, tmp_path, parallel):
     """Check 7: no hang, no newer checkpoint, the weights of step k - 1."""
     script = ROOT / "tests" / "training.py"
